@@ -1,0 +1,39 @@
+"""The one exception family: every error a user can cause is an `OrtcamError` that names the value and what is accepted."""
+
+__all__ = [
+    "BundleError",
+    "ImageError",
+    "OptionError",
+    "OrtcamError",
+    "OutputError",
+    "ProviderError",
+    "TargetError",
+]
+
+
+class OrtcamError(Exception):
+    """Base of all errors raised for bad input; the command line prints its message and exits with code 2."""
+
+
+class BundleError(OrtcamError):
+    """A bundle is missing, incomplete, altered, of a newer schema, or unsafe."""
+
+
+class ImageError(OrtcamError):
+    """An image is missing, not an image, truncated, or too large."""
+
+
+class OptionError(OrtcamError):
+    """An unknown method or option, or a value that an option does not take."""
+
+
+class TargetError(OrtcamError):
+    """A target class that the model does not have, or a label that names none or several."""
+
+
+class ProviderError(OrtcamError):
+    """An execution provider that this ONNX Runtime does not have."""
+
+
+class OutputError(OrtcamError):
+    """A place that results cannot be written to."""
