@@ -1,0 +1,352 @@
+"""Graph surgery on ONNX IR: tidy a converted classifier, split it into features and head, build its scorers.
+
+A scorer is the classifier with a front of its own: it picks channels of the maps, upsamples them as two matrix products,
+gates them, and multiplies the image, so that a run takes channel indices and gives scores.
+
+==================  ==================  =======================================================================
+input               shape               meaning
+==================  ==================  =======================================================================
+``image``           float32 [1,3,H,W]   preprocessed image X
+``maps``            float32 [1,C,h,w]   features, already min-maxed unless the scorer gates
+``channels``        int64 [B]           which channels k to mask with
+``targets``         int64 [K]           classes c
+``scale``           float32 [B]         factor on the mask (not with a gate)
+``noise, sigma``    [1,3,H,W], [B]      added to the masked image: sigma_b * noise (scorer "noise")
+``keep``            float32 [B]         1, or 0 for padding (with a gate)
+``baseline``        float32 [K]         subtracted from the probabilities in the partial sum (with a gate)
+``logit_softmax``   bool []             weigh the partial sum by the softmax over the chunk of the logits (with a gate)
+==================  ==================  =======================================================================
+
+Outputs: ``probabilities`` [B,K], ``logits`` [B,K] and, with a gate, ``partial_maps`` [K,H,W], the weighted sum of the
+chunk's gated maps.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+from numpy.typing import NDArray
+
+from ortcam.bundle import GATES, Cut
+from ortcam.upsampling import bilinear_matrix
+from ortcam_export.errors import ExportError
+
+__all__ = ["SCORER_KINDS", "WeightsFile", "build_head", "build_scorer", "extract", "module_path", "tidy"]
+
+SCORER_KINDS: Final = ("linear", "noise", *GATES)
+
+_SCOPES: Final = "pkg.torch.onnx.name_scopes"
+_INLINE_BYTES: Final = 1024
+
+
+class WeightsFile:
+    """The one file of external data that all graphs of a bundle point into.
+
+    Args:
+        folder: of the bundle.
+        name: of the file in it.
+    """
+
+    def __init__(self, folder: Path, name: str = "weights.bin") -> None:
+        self._folder = folder
+        self.name = name
+
+    def store(self, model: ir.Model) -> None:
+        """Move the weights of a model into the file; its extracts then point into it, too."""
+        ir.external_data.unload_from_model(
+            model, self._folder, self.name, size_threshold_bytes=_INLINE_BYTES, alignment=64, align_threshold=0
+        )
+        (self._folder / self.name).touch()
+
+    def append(self, name: str, array: NDArray[np.float32]) -> ir.ExternalTensor:
+        """Add an array; returns the tensor that points at it."""
+        with (self._folder / self.name).open("ab") as file:
+            file.write(bytes(-file.tell() % 64))
+            offset = file.tell()
+            file.write(np.ascontiguousarray(array).tobytes())
+        return ir.ExternalTensor(
+            self.name,
+            offset,
+            array.nbytes,
+            ir.DataType.FLOAT,
+            shape=ir.Shape(array.shape),
+            name=name,
+            base_dir=self._folder,
+        )
+
+
+def tidy(model: ir.Model) -> None:
+    """Name the input and output as the field does, lift constants, drop what is unused and what names this machine.
+
+    Of the metadata only the module paths stay: stack traces hold paths of the machine that exported.
+    """
+    graph = model.graph
+    _rename(graph.inputs[0], "image", graph)
+    _rename(graph.outputs[0], "logits", graph)
+    for step in (
+        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common_passes.IdentityEliminationPass(),
+        common_passes.DeduplicateInitializersPass(),
+        common_passes.RemoveUnusedNodesPass(),
+        common_passes.TopologicalSortPass(),
+    ):
+        step(model)
+    graph.name = "classifier"
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "ortcam", None, None, None
+    for node in graph:
+        scopes = node.metadata_props.get(_SCOPES)
+        node.metadata_props.clear()
+        node.doc_string = None
+        if scopes is not None:
+            node.metadata_props[_SCOPES] = scopes
+        for output in node.outputs:
+            output.metadata_props.clear()
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def module_path(node: ir.Node) -> tuple[str, ...]:
+    """Paths of the modules around a node, outermost first; empty where the graph does not know."""
+    scopes = node.metadata_props.get(_SCOPES)
+    if scopes is None:
+        return ()
+    # The first entry is the root, the last the operator's own name.
+    return tuple(path for path in ast.literal_eval(scopes)[1:-1] if path)
+
+
+def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:
+    """The part of a model between tensors, as a model of its own that points to the same external data."""
+    graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    ordered = sorted(graph.initializers.items())
+    graph.initializers.clear()
+    graph.initializers.update(ordered)
+    part = ir.Model(graph, ir_version=model.ir_version, producer_name=model.producer_name)
+    common_passes.RemoveUnusedNodesPass()(part)
+    return part
+
+
+def build_features(model: ir.Model, cut: str) -> ir.Model:
+    """image [N,3,H,W] -> features."""
+    part = extract(model, ["image"], [cut])
+    part.graph.name = "features"
+    _rename(part.graph.outputs[0], "features", part.graph)
+    return part
+
+
+def build_head(model: ir.Model, cut: str) -> ir.Model:
+    """features -> logits [N,classes].
+
+    Raises:
+        ExportError: the image goes around the cut.
+    """
+    image = model.graph.inputs[0]
+    part = extract(model, [cut, "image"], ["logits"])
+    graph = part.graph
+    features, image = graph.inputs
+    for node in [user for user, _ in image.uses()]:
+        if node.op_type != "Shape":
+            raise ExportError(f"layer {cut!r}: the image reaches the logits around it, through {node.name!r}")
+        _replace_shape(graph, node, features)
+    graph.inputs.pop()
+    graph.sort()
+    common_passes.RemoveUnusedNodesPass()(part)
+    graph.name = "head"
+    _rename(features, "features", graph)
+    return part
+
+
+def _replace_shape(graph: ir.Graph, node: ir.Node, features: ir.Value) -> None:
+    """Shape(image), seen from behind the cut: the batch size is that of the features, the rest is fixed."""
+    image = node.inputs[0]
+    assert image is not None and image.shape is not None
+    start = node.attributes.get_int("start", 0)
+    end = node.attributes.get_int("end", len(image.shape))
+    sizes = [dim if isinstance(dim, int) else None for dim in image.shape][start:end]
+    tape = ir.tape.Tape(graph)
+    parts = [
+        tape.op("Shape", [features], {"start": 0, "end": 1})
+        if start + offset == 0
+        else tape.op("Constant", [], {"value_ints": [size]})
+        for offset, size in enumerate(sizes)
+    ]
+    shape = tape.op("Concat", parts, {"axis": 0})
+    ir.convenience.replace_all_uses_with(node.outputs[0], shape)
+    graph.remove(node, safe=True)
+
+
+def build_scorer(model: ir.Model, cut: Cut, kind: str, *, height: int, width: int, weights: "Interpolation") -> ir.Model:
+    """The classifier with a masking front: see the table at the top of this module.
+
+    Args:
+        model: image -> logits, weights in the bundle's file.
+        cut: where the maps come from; only their shape counts.
+        kind: one of `SCORER_KINDS`.
+        height: of the model's input.
+        width: of the model's input.
+        weights: the interpolation matrices, stored once for all scorers.
+    """
+    scorer = extract(model, ["image"], ["logits"])
+    graph = scorer.graph
+    graph.name = f"scorer-{kind}"
+    for node in graph:
+        node.metadata_props.clear()
+    model_input, all_logits = graph.inputs[0], graph.outputs[0]
+    # The symbol of a dimension is the same text in every graph: B masked images, K targets.
+    image = _input("image", ir.DataType.FLOAT, (1, 3, height, width))
+    maps = _input("maps", ir.DataType.FLOAT, (1, cut.channels, cut.height, cut.width))
+    channels = _input("channels", ir.DataType.INT64, ("B",))
+    targets = _input("targets", ir.DataType.INT64, ("K",))
+    build = _Builder(graph)
+    rows = build.initializer(weights.rows)
+    columns = build.initializer(weights.columns)
+    picked = build.op("Gather", [maps, channels], {"axis": 1})
+    if kind in GATES:
+        inputs = [image, maps, channels, targets]
+    else:
+        scale = _input("scale", ir.DataType.FLOAT, ("B",))
+        inputs = [image, maps, channels, targets, scale]
+        picked = build.op("Mul", [picked, build.reshape(scale, 1, -1, 1, 1)])
+    upsampled = build.op("MatMul", [rows, build.op("MatMul", [picked, columns])])
+    mask = build.reshape(upsampled, -1, 1, height, width)
+    if kind in GATES:
+        mask = build.gate(kind, mask)
+    masked = build.op("Mul", [mask, image])
+    if kind == "noise":
+        noise = _input("noise", ir.DataType.FLOAT, (1, 3, height, width))
+        sigma = _input("sigma", ir.DataType.FLOAT, ("B",))
+        inputs += [noise, sigma]
+        masked = build.op("Add", [masked, build.op("Mul", [build.reshape(sigma, -1, 1, 1, 1), noise])])
+    model_input.replace_all_uses_with(masked)
+    _rename(all_logits, "all_logits", graph)
+    front = build.take_nodes()
+    probabilities = build.output("Gather", [build.op("Softmax", [all_logits], {"axis": -1}), targets], "probabilities", 2)
+    logits = build.output("Gather", [all_logits, targets], "logits", 2)
+    outputs = [probabilities, logits]
+    if kind in GATES:
+        extra, partial = _partial_maps(build, probabilities, logits, mask, height, width)
+        inputs += extra
+        outputs.append(partial)
+    graph.insert_before(next(iter(graph)), front)
+    graph.extend(build.take_nodes())
+    for value in build.initializers:
+        graph.register_initializer(value)
+    graph.inputs.clear()
+    graph.inputs.extend(inputs)
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+    return scorer
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation:
+    """The two matrices of bilinear upsampling, R A C: rows float32 [H,h], columns float32 [w,W]."""
+
+    rows: ir.ExternalTensor
+    columns: ir.ExternalTensor
+
+    @classmethod
+    def store(cls, weights: WeightsFile, cut: Cut, *, height: int, width: int) -> "Interpolation":
+        """Write the matrices for a cut and an input size behind the weights."""
+        return cls(
+            weights.append("upsample_rows", bilinear_matrix(cut.height, height)),
+            weights.append("upsample_columns", np.ascontiguousarray(bilinear_matrix(cut.width, width).T)),
+        )
+
+
+class _Builder:
+    """Nodes to be put into a graph, built one operator at a time."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
+        self._nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+
+    def take_nodes(self) -> list[ir.Node]:
+        """The nodes built since the last call."""
+        nodes, self._nodes = self._nodes, []
+        return nodes
+
+    def op(self, op_type: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None) -> ir.Value:
+        node = ir.node(op_type, inputs, attributes)
+        self._nodes.append(node)
+        value = node.outputs[0]
+        value.name = self._fresh(op_type.lower())
+        node.name = f"ortcam/{value.name}"
+        return value
+
+    def output(self, op_type: str, inputs: list[ir.Value], name: str, rank: int) -> ir.Value:
+        """A graph output [B,K] or [K,H,W], gathered along axis 1 where it is gathered."""
+        value = self.op(op_type, inputs, {"axis": 1} if op_type == "Gather" else None)
+        value.name = name
+        value.dtype = ir.DataType.FLOAT
+        value.shape = ir.Shape(("B", "K") if rank == 2 else ("K", None, None))
+        return value
+
+    def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
+        name = self._fresh(tensor.name or "constant")
+        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.initializers.append(value)
+        return value
+
+    def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
+        return self.op("Reshape", [value, self.initializer(ir.tensor(np.array(shape, np.int64), name="shape"))])
+
+    def gate(self, kind: str, value: ir.Value) -> ir.Value:
+        """The activation that takes the place of the min-max in ScoreCAM++."""
+        if kind == "mish":
+            return self.op("Mul", [value, self.op("Tanh", [self.op("Softplus", [value])])])
+        if kind == "swish":
+            return self.op("Mul", [value, self.op("Sigmoid", [value])])
+        if kind == "sigmoid-relu":
+            half = self.initializer(ir.tensor(np.array(0.5, np.float32), name="half"))
+            return self.op("Sigmoid", [self.op("Relu", [self.op("Mul", [value, half])])])
+        return self.op({"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}[kind], [value])
+
+    def _fresh(self, stem: str) -> str:
+        name, number = f"ortcam_{stem}", 0
+        while name in self._taken:
+            number += 1
+            name = f"ortcam_{stem}_{number}"
+        self._taken.add(name)
+        return name
+
+
+def _partial_maps(
+    build: _Builder, probabilities: ir.Value, logits: ir.Value, mask: ir.Value, height: int, width: int
+) -> tuple[list[ir.Value], ir.Value]:
+    """sum_b alpha_bk gate(U(A_b)) over a chunk, and the inputs that say what alpha is."""
+    keep = _input("keep", ir.DataType.FLOAT, ("B",))
+    baseline = _input("baseline", ir.DataType.FLOAT, ("K",))
+    logit_softmax = _input("logit_softmax", ir.DataType.BOOL, ())
+    increase = build.op("Transpose", [build.op("Sub", [probabilities, baseline])], {"perm": [1, 0]})
+    softmax = build.op("Softmax", [build.op("Transpose", [logits], {"perm": [1, 0]})], {"axis": 1})
+    alpha = build.op("Mul", [build.op("Where", [logit_softmax, softmax, increase]), keep])
+    flattened = build.reshape(mask, -1, height * width)
+    summed = build.op("MatMul", [alpha, flattened])
+    shape = build.initializer(ir.tensor(np.array([-1, height, width], np.int64), name="shape"))
+    partial = build.output("Reshape", [summed, shape], "partial_maps", 3)
+    partial.shape = ir.Shape(("K", height, width))
+    return [keep, baseline, logit_softmax], partial
+
+
+def _input(name: str, dtype: ir.DataType, shape: tuple[int | str, ...]) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def _rename(value: ir.Value, name: str, graph: ir.Graph) -> None:
+    """Give a value a name, moving aside any other value that has it."""
+    for node in graph:
+        for other in node.outputs:
+            if other is not value and other.name == name:
+                other.name = f"{name}_inner"
+    for other in graph.inputs:
+        if other is not value and other.name == name:
+            other.name = f"{name}_inner"
+    value.name = name

@@ -1,0 +1,46 @@
+"""Explain image classifiers with ONNX Runtime: Score-CAM, ScoreCAM++, SS-CAM and IS-CAM without PyTorch.
+
+```python
+import ortcam
+
+explainer = ortcam.load("resnet18.ortcam")
+explanation = explainer.explain("cat.jpg", method="scorecam++", top_k=3)
+explanation.save("out/")
+```
+"""
+
+from ortcam._version import __version__
+from ortcam.bundle import Bundle, read_bundle
+from ortcam.errors import (
+    BundleError,
+    ImageError,
+    OptionError,
+    OrtcamError,
+    OutputError,
+    ProviderError,
+    TargetError,
+)
+from ortcam.explainer import Explainer, load
+from ortcam.explanation import Explanation, Stats
+from ortcam.methods import METHODS, Method
+from ortcam.preprocessing import Preprocessing
+
+__all__ = [
+    "METHODS",
+    "Bundle",
+    "BundleError",
+    "Explainer",
+    "Explanation",
+    "ImageError",
+    "Method",
+    "OptionError",
+    "OrtcamError",
+    "OutputError",
+    "Preprocessing",
+    "ProviderError",
+    "Stats",
+    "TargetError",
+    "__version__",
+    "load",
+    "read_bundle",
+]

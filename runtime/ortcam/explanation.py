@@ -1,0 +1,186 @@
+"""The result of explaining one image: maps, scores, what was done; drawn over the photograph and saved as files."""
+
+import dataclasses
+import io
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import OptionError, OutputError
+from ortcam.image import encode_png
+from ortcam.preprocessing import Preprocessing
+from ortcam.rendering import heatmap, overlay
+
+__all__ = ["Explanation", "Stats"]
+
+_MANIFEST: Final = "manifest.json"
+_OWN_FILES: Final = re.compile(r"class-\d+(\.npy|-heatmap\.png|-overlay\.png)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What was done for an explanation.
+
+    Attributes:
+        providers: execution providers of the session that scored, in ONNX Runtime's order.
+        batch_size: masked images a run.
+        channels: C, maps of the layer.
+        live_channels: channels that were scored; the others are flat.
+        passes: masked forward passes.
+        runs: runs of the scorer graph.
+        seconds: wall time of the whole explanation.
+        seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
+    """
+
+    providers: tuple[str, ...]
+    batch_size: int
+    channels: int
+    live_channels: int
+    passes: int
+    runs: int
+    seconds: float
+    seconds_by_stage: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Saliency maps of one image, one a target class.
+
+    Attributes:
+        method: name of the method.
+        options: all its options, defaults included.
+        targets: K class indices.
+        labels: their K names.
+        probabilities: float32 [K], of the clean image.
+        maps: float32 [K,H,W] in [0,1] at model input size: ReLU, then min-max.
+        raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed.
+        weights: float32 [K,C], alpha; zero for flat channels.
+        flat: bool [K], true where the map was flat after ReLU and is returned as zeros.
+        image: uint8 [H0,W0,3], the upright RGB photograph.
+        preprocessing: how the photograph became the model's input.
+        stats: what was done.
+        provenance: source of the image, bundle, model, cut and versions, for the manifest.
+    """
+
+    method: str
+    options: dict[str, object]
+    targets: tuple[int, ...]
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    raw_maps: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    flat: NDArray[np.bool_]
+    image: NDArray[np.uint8]
+    preprocessing: Preprocessing
+    stats: Stats
+    provenance: dict[str, Any]
+
+    def on_photograph(self, index: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Map `index` laid back on the photograph through crop and resize.
+
+        Returns:
+            The map, float32 [H0,W0], and bool [H0,W0], true for the pixels that the model saw.
+        """
+        height, width = self.image.shape[:2]
+        return self.preprocessing.geometry(height, width).to_original(self.maps[self._checked(index)])
+
+    def overlay(self, index: int = 0, *, colormap: str = "jet", alpha: float = 0.5) -> NDArray[np.uint8]:
+        """The photograph with the heatmap of target `index` over the part that the model saw.
+
+        Args:
+            index: which of the K targets.
+            colormap: "jet", "turbo" or "viridis".
+            alpha: weight of the heatmap in [0,1]; the photograph has weight 1 - alpha.
+
+        Returns:
+            uint8 RGB [H0,W0,3].
+        """
+        placed, covered = self.on_photograph(index)
+        return overlay(self.image, placed, colormap=colormap, alpha=alpha, covered=covered)
+
+    def heatmap(self, index: int = 0, *, colormap: str = "jet") -> NDArray[np.uint8]:
+        """Map `index` in colours at model input size, uint8 RGB [H,W,3]."""
+        return heatmap(self.maps[self._checked(index)], colormap=colormap)
+
+    def save(self, folder: str | os.PathLike[str], *, colormap: str = "jet", alpha: float = 0.5) -> Path:
+        """Write `class-C.npy`, `class-C-heatmap.png`, `class-C-overlay.png` for every target, and last `manifest.json`.
+
+        A folder that exists is used; an explanation saved there before is replaced, other files stay. A file is either
+        whole or not there, and a `manifest.json` is there only when all it lists is.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OutputError: the folder cannot be made or written to.
+        """
+        path = Path(folder)
+        contents: dict[str, bytes] = {}
+        for index, target in enumerate(self.targets):
+            contents[f"class-{target}.npy"] = _npy(self.maps[index])
+            contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
+            contents[f"class-{target}-overlay.png"] = encode_png(self.overlay(index, colormap=colormap, alpha=alpha))
+        manifest = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}, "files": sorted(contents)}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / _MANIFEST).unlink(missing_ok=True)
+            for stale in path.iterdir():
+                if _OWN_FILES.fullmatch(stale.name):
+                    stale.unlink()
+            for name, content in contents.items():
+                _write_whole(path / name, content)
+            _write_whole(path / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot write the explanation here: {error.strerror}") from None
+        return path
+
+    def summary(self) -> dict[str, Any]:
+        """Everything needed to reproduce the explanation, as JSON types; maps and weights left out."""
+        return {
+            "method": self.method,
+            "options": self.options,
+            "targets": [
+                {
+                    "index": target,
+                    "label": label,
+                    "probability": float(probability),
+                    "flat": bool(flat),
+                }
+                for target, label, probability, flat in zip(
+                    self.targets, self.labels, self.probabilities, self.flat, strict=True
+                )
+            ],
+            "map_size": list(self.maps.shape[1:]),
+            "photograph_size": list(self.image.shape[:2]),
+            "stats": dataclasses.asdict(self.stats),
+            **self.provenance,
+        }
+
+    def _checked(self, index: int) -> int:
+        if not 0 <= index < len(self.targets):
+            raise OptionError(f"map {index} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}")
+        return index
+
+
+def _npy(array: NDArray[np.float32]) -> bytes:
+
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,322 @@
+"""The methods as data: what each masks with, how it weighs, what it sums. A new method is a new row, not a new loop.
+
+Notation, formulas and sources: X is the preprocessed image, A_k a channel of the features, U bilinear upsampling with
+half-pixel centres, s(M) = (M - min M) / (max M - min M) per channel, p(Z) = softmax(head(features(Z))), c the class.
+
+==============  ====================================  ==================  ==========================  ======
+method          masked input                          weight alpha_k      map before ReLU             passes
+==============  ====================================  ==================  ==========================  ======
+``scorecam``    X * s(U(A_k))                         p(.)[c]             sum alpha_k U(A_k)          C
+``scorecam++``  X * tanh(U(A_k))                      p(.)[c]             sum alpha_k tanh(U(A_k))    C
+``sscam``       X * s(U(A_k)) + n_i, i = 1..N         mean_i p(.)[c]      sum alpha_k U(A_k)          N C
+``iscam``       c_i * X * s(U(A_k)), i = 1..N         mean_i p(.)[c]      sum alpha_k U(A_k)          N C
+==============  ====================================  ==================  ==========================  ======
+
+- ``scorecam``: Wang et al., "Score-CAM", CVPRW 2020, as in the authors' code.
+- ``scorecam++``: Mitra et al., "Reliable or Deceptive?", arXiv 2404.19341; figure 1 (the gated, upsampled map is summed).
+- ``sscam``: arXiv 2006.14255 and the poster "Improved variants of Score-CAM via Smoothing and Integrating".
+- ``iscam``: arXiv 2010.03023 and the same poster; cumulative coefficients i(i+1)/(2N).
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from ortcam.bundle import GATES
+from ortcam.errors import OptionError
+
+__all__ = ["METHODS", "Method", "Noise", "Option", "Plan", "Settings", "resolve_method"]
+
+Weighting = Literal["probability", "logit-softmax"]
+MapKind = Literal["raw", "normalized"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Gaussian noise added to the masked inputs: one draw a sample, shared by all channels.
+
+    Attributes:
+        samples: N.
+        std: standard deviation, or "authors": std_k = (2 / (max M_k - min M_k))^2 of the masked image M_k.
+        on: "input" adds n to the masked image; "activation" adds n to the mask, so n * X to the masked image.
+        seed: of the generator; sample i is drawn from (seed, i), whatever the chunk size or the provider.
+    """
+
+    samples: int
+    std: float | Literal["authors"]
+    on: Literal["input", "activation"]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the engine has to do for a method with its options.
+
+    Attributes:
+        normalize: min-max each map "after-upsampling", "before-upsampling", or not at all (None; a gate takes its place).
+        gate: gate applied to the upsampled map inside the graph, or None.
+        coefficients: factors on the masked image; the weight is the mean over them.
+        noise: noise on the masked image, or None.
+        weighting: the weight of a channel: class probability, or softmax over channels of the class logit.
+        baseline: whether p(0)[c] is subtracted from the probabilities.
+        maps: what is summed where the sum is not gated.
+        gate_sum: whether the gated maps are summed instead.
+    """
+
+    normalize: Literal["after-upsampling", "before-upsampling"] | None
+    gate: str | None = None
+    coefficients: tuple[float, ...] = (1.0,)
+    noise: Noise | None = None
+    weighting: Weighting = "probability"
+    baseline: bool = False
+    maps: MapKind = "raw"
+    gate_sum: bool = False
+
+    @property
+    def scorer(self) -> str:
+        """The kind of scorer graph that this plan runs on."""
+        return "noise" if self.noise else self.gate or "linear"
+
+    @property
+    def samples(self) -> int:
+        """Forward passes a channel."""
+        return self.noise.samples if self.noise else len(self.coefficients)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of a method.
+
+    Attributes:
+        name: keyword argument, and KEY in `--option KEY=VALUE`.
+        default: what holds where the user passes none.
+        accepted: what is accepted, in words.
+        parse: turns a Python value or a command-line string into the option's value; ValueError where it is not accepted.
+        help: what it does and where it comes from.
+    """
+
+    name: str
+    default: object
+    accepted: str
+    parse: Callable[[object], object]
+    help: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of the table above.
+
+    Attributes:
+        name: as people type it.
+        aliases: other spellings.
+        title: for pictures and tables.
+        options: what can be set.
+        plan: from the complete options to what the engine does.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    title: str
+    options: tuple[Option, ...]
+    plan: Callable[[Mapping[str, Any]], Plan]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A method with all its options.
+
+    Attributes:
+        method: the method.
+        options: every option of the method, defaults included.
+        plan: what the engine does.
+    """
+
+    method: Method
+    options: dict[str, object]
+    plan: Plan
+
+
+def _choice(name: str, *values: str, help: str) -> Option:  # noqa: A002
+    def parse(value: object) -> object:
+        if value not in values:
+            raise ValueError
+        return value
+
+    return Option(name, values[0], ", ".join(values), parse, help)
+
+
+def _count(name: str, default: int, help: str, *, minimum: int = 1) -> Option:  # noqa: A002
+    def parse(value: object) -> object:
+        number = int(value) if isinstance(value, str) else value
+        if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
+            raise ValueError
+        return number
+
+    return Option(name, default, f"a whole number from {minimum}", parse, help)
+
+
+def _parse_flag(value: object) -> object:
+    if isinstance(value, str):
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _parse_std(value: object) -> object:
+    if value is None or value == "authors":
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError
+    return number
+
+
+_WEIGHTING: Final = _choice(
+    "weighting",
+    "probability",
+    "logit-softmax",
+    help="class probability (authors' code), or softmax over channels of the class logit (Algorithm 1; torch-cam >= 0.3.2)",
+)
+_BASELINE: Final = _choice(
+    "baseline", "none", "zeros", help="zeros: subtract p(X_b)[c], X_b = 0 (the paper's increase of confidence)"
+)
+_NORMALIZE: Final = _choice(
+    "normalize",
+    "after-upsampling",
+    "before-upsampling",
+    help="min-max of a map at image size (authors' code) or at feature resolution (torch-cam)",
+)
+_MAPS: Final = _choice("maps", "raw", "normalized", help="what is summed: U(A_k), or s(U(A_k)) (torch-cam before 0.4)")
+_SHARED: Final = (_WEIGHTING, _BASELINE, _NORMALIZE, _MAPS)
+
+
+def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "normalize": options["normalize"],
+        "weighting": options["weighting"],
+        "baseline": options["baseline"] == "zeros",
+        "maps": options["maps"],
+    }
+
+
+def _scorecam(options: Mapping[str, Any]) -> Plan:
+    return Plan(**_shared(options))
+
+
+def _scorecampp(options: Mapping[str, Any]) -> Plan:
+    plan = Plan(normalize=None, weighting=options["weighting"], baseline=options["baseline"] == "zeros")
+    if options["gate"] == "minmax":
+        maps: MapKind = "normalized" if options["gate_sum"] else "raw"
+        return dataclasses.replace(plan, normalize="after-upsampling", maps=maps)
+    return dataclasses.replace(plan, gate=options["gate"], gate_sum=options["gate_sum"])
+
+
+def _sscam(options: Mapping[str, Any]) -> Plan:
+    std = options["std"]
+    on = options["noise"]
+    if std is None:
+        std = "authors" if on == "input" else 2.0
+    if on == "activation" and std == "authors":
+        raise OptionError("sscam: std='authors' is the spread of a masked image; with noise='activation' std is a number")
+    return Plan(**_shared(options), noise=Noise(options["num_samples"], std, on, options["seed"]))
+
+
+def _iscam(options: Mapping[str, Any]) -> Plan:
+    samples = options["num_samples"]
+    steps = range(1, samples + 1)
+    if options["path"] == "linear":
+        coefficients = tuple(i / samples for i in steps)
+    else:
+        coefficients = tuple(i * (i + 1) / (2 * samples) for i in steps)
+    return Plan(**_shared(options), coefficients=coefficients)
+
+
+METHODS: Final = (
+    Method("scorecam", ("score-cam",), "Score-CAM", _SHARED, _scorecam),
+    Method(
+        "scorecam++",
+        ("scorecampp", "score-cam++"),
+        "ScoreCAM++",
+        (
+            _choice("gate", *GATES, "minmax", help="activation in place of the min-max; negative where the features are"),
+            Option(
+                "gate_sum",
+                True,
+                "true or false",
+                _parse_flag,
+                "sum the gated maps (figure 1) or, for the ablation, the raw ones",
+            ),
+            _WEIGHTING,
+            _BASELINE,
+        ),
+        _scorecampp,
+    ),
+    Method(
+        "sscam",
+        ("ss-cam",),
+        "SS-CAM",
+        (
+            _count("num_samples", 35, "N, noise samples a channel"),
+            Option(
+                "std",
+                None,
+                "'authors' or a number from 0",
+                _parse_std,
+                "standard deviation; by default 'authors' for noise on the input, 2.0 for noise on the activation",
+            ),
+            _choice("noise", "input", "activation", help="on the masked image (the poster), or on the mask (torch-cam)"),
+            _count("seed", 0, "of the noise", minimum=0),
+            *_SHARED,
+        ),
+        _sscam,
+    ),
+    Method(
+        "iscam",
+        ("is-cam",),
+        "IS-CAM",
+        (
+            _count("num_samples", 10, "N, steps of the path"),
+            _choice("path", "cumulative", "linear", help="c_i = i(i+1)/(2N) (the poster's recurrence), or i/N"),
+            *_SHARED,
+        ),
+        _iscam,
+    ),
+)
+
+
+def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
+    """A method by name with its options checked and completed.
+
+    Args:
+        name: name or alias, in any case.
+        options: values, or the strings of the command line.
+
+    Raises:
+        OptionError: an unknown method or option, or a value that is not accepted; the message lists what is.
+    """
+    by_name = {spelling: method for method in METHODS for spelling in (method.name, *method.aliases)}
+    method = by_name.get(name.lower()) if isinstance(name, str) else None
+    if method is None:
+        names = ", ".join(item.name for item in METHODS)
+        raise OptionError(f"unknown method {name!r}; accepted: {names}{_did_you_mean(str(name), by_name)}")
+    known = {option.name: option for option in method.options}
+    complete: dict[str, object] = {option.name: option.default for option in method.options}
+    for key, value in options.items():
+        if key not in known:
+            hint = _did_you_mean(key, known)
+            raise OptionError(f"{method.name}: unknown option {key!r}; accepted: {', '.join(known)}{hint}")
+        try:
+            complete[key] = known[key].parse(value)
+        except (ValueError, TypeError, KeyError):
+            raise OptionError(f"{method.name}: {key}={value!r} is not accepted; accepted: {known[key].accepted}") from None
+    return Settings(method, complete, method.plan(complete))
+
+
+def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,259 @@
+"""From a photograph to the model's input: what torchvision's classification preset does, without Pillow or torch."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import ImageError, OptionError
+
+__all__ = ["CropGeometry", "Preprocessing"]
+
+_SUPPORT = {"bilinear": 1, "bicubic": 2}
+_PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
+_BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
+_SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
+
+
+@dataclass(frozen=True)
+class CropGeometry:
+    """Where the model's input lies in a photograph: the photograph is resized, and a window of it is cropped.
+
+    Attributes:
+        height: Rows of the photograph.
+        width: Columns of the photograph.
+        resized_height: Rows after resizing.
+        resized_width: Columns after resizing.
+        top: First resized row in the crop; negative where the crop begins with padding.
+        left: First resized column in the crop; negative where the crop begins with padding.
+        crop_height: Rows of the crop, which is the model's input.
+        crop_width: Columns of the crop.
+    """
+
+    height: int
+    width: int
+    resized_height: int
+    resized_width: int
+    top: int
+    left: int
+    crop_height: int
+    crop_width: int
+
+    def to_original(self, saliency: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Lay a map over the photograph: bilinear, pixel centres at half-integers, edges replicated.
+
+        Args:
+            saliency: float32 [h, w], spanning the crop; at its size or at any other.
+
+        Returns:
+            The map, float32 [H, W], and bool [H, W]: True where the pixel's centre lies in the crop. Outside it the map
+            continues its edge and means nothing.
+
+        Raises:
+            ImageError: The map is not a matrix.
+        """
+        if saliency.ndim != 2 or saliency.size == 0:
+            raise ImageError(f"a map is float32 [h, w], not {saliency.dtype} {list(saliency.shape)}")
+        rows, rows_in = _from_original(self.height, self.resized_height, self.top, self.crop_height)
+        columns, columns_in = _from_original(self.width, self.resized_width, self.left, self.crop_width)
+        # One axis after the other is exact, where cv2.remap and cv2.warpAffine round positions to 1/32 pixel.
+        laid = _sample(_sample(saliency.astype(np.float32), rows).T, columns).T
+        return np.ascontiguousarray(laid), rows_in[:, None] & columns_in
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre-crop, scale to [0, 1] and normalise, bit for bit as torchvision does with a PIL image.
+
+    1. Resize: short side to `resize`, long side to int(resize * long / short); straight to `height` x `width` where
+       `resize` is None. Pillow's convolution with 22-bit weights: columns first, rounded to uint8, then rows; a side
+       that keeps its size is not touched.
+    2. Crop: `height` x `width` at the centre, with torchvision's rounding; padded with 0 where the image is smaller.
+    3. Values: (x / 255 - mean) / std in float32.
+
+    Attributes:
+        height: Rows of the model's input.
+        width: Columns of the model's input.
+        resize: Short side before the crop, or None for no crop.
+        mean: Of R, G and B, in units of [0, 1].
+        std: Of R, G and B, in units of [0, 1].
+        interpolation: "bilinear" or "bicubic".
+        antialias: Widen the kernel when downsizing, as Pillow always does. False is torchvision's `antialias=False` on
+            uint8 tensors, to within 1 of 255, for models that were trained so.
+
+    Raises:
+        OptionError: A value that its field does not take.
+    """
+
+    height: int
+    width: int
+    resize: int | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "resize"):
+            value = getattr(self, name)
+            if (type(value) is not int or value < 1) and not (name == "resize" and value is None):
+                accepted = "an integer >= 1" + (" or None" if name == "resize" else "")
+                raise OptionError(f"preprocessing {name}={value!r}: expected {accepted}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not _is_triple(value) or (name == "std" and min(value) <= 0):
+                sign = "positive" if name == "std" else "finite"
+                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, for R, G and B")
+            object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
+        if self.interpolation not in _SUPPORT:
+            raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(_SUPPORT)}")
+        if type(self.antialias) is not bool:
+            raise OptionError(f"preprocessing antialias={self.antialias!r}: expected True or False")
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn a photograph into the model's input.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+
+        Returns:
+            float32 [1, 3, height, width].
+
+        Raises:
+            ImageError: The image is not uint8 [H, W, 3].
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ImageError(f"an image to preprocess is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        at = self.geometry(*image.shape[:2])
+        top, bottom = max(at.top, 0), min(at.top + self.height, at.resized_height)
+        left, right = max(at.left, 0), min(at.left + self.width, at.resized_width)
+        rows = self._taps(at.height, at.resized_height, top, bottom)
+        columns = self._taps(at.width, at.resized_width, left, right)
+        # Only what the crop shows is computed, and only from the pixels that it needs.
+        needed = image[rows.first : rows.last, columns.first : columns.last]
+        picture = np.empty((3, *needed.shape[:2]), np.uint8)
+        for channel in range(3):
+            cv2.extractChannel(needed, channel, picture[channel])  # three times as fast as a transposed copy
+        planes: NDArray[np.uint8] | NDArray[np.float64] = picture
+        # Pillow 13's order, which counts because of the rounding in between; before, rows always came last.
+        rows_first = at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0)
+        for taps, transpose in [(rows, True), (columns, False)][:: 1 if rows_first else -1]:
+            planes = planes.swapaxes(1, 2) if transpose else planes
+            planes = _convolve(planes, taps, rounded=self.antialias)
+            planes = planes.swapaxes(1, 2) if transpose else planes
+        crop = np.zeros((3, self.height, self.width), np.uint8)
+        crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = np.rint(planes).clip(0, 255)
+        # One value per channel and grey level: the same three float32 operations as torch's, done 768 times.
+        levels = np.arange(256, dtype=np.float32) / np.float32(255)
+        table = (levels - np.float32(self.mean)[:, None]) / np.float32(self.std)[:, None]
+        return np.stack([table[channel][crop[channel]] for channel in range(3)])[None]
+
+    def geometry(self, height: int, width: int) -> CropGeometry:
+        """Where the crop lies in a photograph of this size (pixels)."""
+        if self.resize is None:
+            resized = self.height, self.width
+        elif height <= width:
+            resized = self.resize, int(self.resize * width / height)
+        else:
+            resized = int(self.resize * height / width), self.resize
+        top, left = (_crop_offset(*sides) for sides in zip(resized, (self.height, self.width), strict=True))
+        return CropGeometry(height, width, *resized, top, left, self.height, self.width)
+
+    def _taps(self, size: int, resized: int, begin: int, end: int) -> "_Taps":
+        """What the resized positions from begin to end are made of.
+
+        `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's src/libImaging/Resample.c. A side that keeps its
+        size gets weights of 1 and 0, so it needs no case of its own.
+        """
+        scale = size / resized
+        stretch = max(scale, 1.0) if self.antialias else 1.0
+        support = _SUPPORT[self.interpolation] * stretch
+        centre = (np.arange(begin, end)[:, None] + 0.5) * scale
+        first, last = np.floor(centre - support + 0.5), np.floor(centre + support + 0.5)
+        if self.antialias:  # leave out what is outside; torch without antialiasing repeats the edge instead
+            first, last = np.maximum(first, 0), np.minimum(last, size)
+        position = first + np.arange(int((last - first).max()))
+        weights = self._kernel((position - centre + 0.5) * (1 / stretch)) * (position < last)
+        weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
+        fixed = np.trunc(weights * (1 << _PRECISION) + np.copysign(0.5, weights))
+        index = position.clip(0, size - 1).astype(np.intp)
+        return _Taps(index - index.min(), fixed, int(index.min()), int(index.max()) + 1)
+
+    def _kernel(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        x = np.abs(x)
+        if self.interpolation == "bilinear":
+            return np.maximum(1 - x, 0)
+        a = -0.5 if self.antialias else -0.75  # Pillow's, and torch's without antialiasing
+        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
+        return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """Inputs (from `first` on) and integer weights, both [n, taps], of n outputs, and the range of inputs in use."""
+
+    index: NDArray[np.intp]
+    weights: NDArray[np.float64]
+    first: int
+    last: int
+
+
+def _convolve(
+    planes: NDArray[np.uint8] | NDArray[np.float64], taps: _Taps, *, rounded: bool
+) -> NDArray[np.uint8] | NDArray[np.float64]:
+    """Resample the last axis of [3, M, inputs] to [3, M, n], rounded to uint8 or left as float64.
+
+    Products of bytes and 22-bit weights are integers far below 2**53, so a float64 matrix product sums them exactly,
+    as Pillow's int32 arithmetic does.
+    """
+    channels, lines = planes.shape[:2]
+    out = np.empty((channels, lines, len(taps.index)), np.uint8 if rounded else np.float64)
+    for begin in range(0, out.shape[2], _BLOCK):
+        index, weights = taps.index[begin : begin + _BLOCK], taps.weights[begin : begin + _BLOCK]
+        first, last = int(index.min()), int(index.max()) + 1
+        matrix = np.zeros((last - first, len(index)))
+        np.add.at(matrix, (index - first, np.arange(len(index))[:, None]), weights)
+        # A stack of products too small for BLAS to start threads, which would cost more than they bring.
+        height = max(1, min(lines, _SERIAL // matrix.size))
+        band = np.zeros((channels, -(-lines // height) * height, last - first))
+        band[:, :lines] = planes[..., first:last]
+        total = band.reshape(-1, height, last - first) @ matrix
+        total *= 2.0**-_PRECISION
+        if rounded:
+            total = np.floor(total + 0.5).clip(0, 255)
+        out[..., begin : begin + _BLOCK] = total.reshape(channels, -1, len(index))[:, :lines]
+    return out
+
+
+def _crop_offset(resized: int, crop: int) -> int:
+    # torchvision rounds half to even, and pads the smaller half first.
+    return round((resized - crop) / 2) if resized >= crop else -((crop - resized) // 2)
+
+
+def _from_original(size: int, resized: int, offset: int, crop: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Centres of a photograph's pixels as fractions of the crop's side, and whether they lie in the crop."""
+    at = ((np.arange(size) + 0.5) * resized / size - offset) / crop
+    return at, (at >= 0) & (at < 1)
+
+
+def _sample(saliency: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Interpolate the first axis of [n, m] at fractions of its length, to [len(at), m]."""
+    cells = len(saliency)
+    position = np.clip(at * cells - 0.5, 0, cells - 1)
+    low = np.minimum(position.astype(np.intp), max(cells - 2, 0))
+    fraction = (position - low).astype(np.float32)[:, None]
+    # A sum of two products, unlike low + fraction * difference, stays in [0, 1] in float32 if the map does.
+    out = saliency[low] * (1 - fraction)
+    out += saliency[np.minimum(low + 1, cells - 1)] * fraction
+    return out
+
+
+def _is_triple(value: object) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 3
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+    )
