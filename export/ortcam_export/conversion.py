@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import tidy
@@ -17,7 +18,7 @@ from ortcam_export.graphs import tidy
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_OPSET", "from_onnx", "from_torch", "input_size_of"]
+__all__ = ["DEFAULT_OPSET", "fix_input_size", "from_onnx", "from_torch", "input_size_of", "probe_images"]
 
 DEFAULT_OPSET: Final = 20
 _OLDEST_OPSET: Final = 18
@@ -35,8 +36,10 @@ def from_torch(module: "torch.nn.Module", *, height: int, width: int, opset: int
     with torch.inference_mode():
         try:
             output = module(example)
-        except Exception as error:  # noqa: BLE001 - the model's own code
-            raise ExportError(f"the model does not take an image [N,3,{height},{width}]: {_first_line(error)}") from error
+        except Exception as error:
+            raise ExportError(
+                f"the model does not take an image [N,3,{height},{width}]: {_first_line(error)}"
+            ) from error
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 2:
         what = f"a tensor {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
         raise ExportError(f"the model returns {what}; a classifier returns one tensor [N,classes]")
@@ -52,7 +55,7 @@ def from_torch(module: "torch.nn.Module", *, height: int, width: int, opset: int
                 output_names=["logits"],
                 verbose=False,
             )
-        except Exception as error:  # noqa: BLE001 - torch's exporter wraps whatever went wrong
+        except Exception as error:
             raise ExportError(f"torch.onnx.export cannot convert the model: {_first_line(error)}") from error
     assert program is not None
     model = program.model
@@ -77,13 +80,15 @@ def from_onnx(path: Path) -> ir.Model:
     inputs = [value for value in graph.inputs if not value.is_initializer()]
     if len(inputs) != 1 or len(graph.outputs) != 1:
         raise ExportError(
-            f"{path}: {len(inputs)} inputs and {len(graph.outputs)} outputs; accepted is one image and one tensor of logits"
+            f"{path}: {len(inputs)} inputs and {len(graph.outputs)} outputs; accepted is one image and one of logits"
         )
     image, logits = inputs[0], graph.outputs[0]
     if image.dtype != ir.DataType.FLOAT or image.shape is None or len(image.shape) != 4 or image.shape[1] != 3:
         raise ExportError(f"{path}: input {image.name!r} is {image.type} {image.shape}; accepted is float32 [N,3,H,W]")
     if isinstance(image.shape[0], int):
-        raise ExportError(f"{path}: the batch size is fixed at {image.shape[0]}; export it with an open batch dimension")
+        raise ExportError(
+            f"{path}: the batch size is fixed at {image.shape[0]}; export it with an open batch dimension"
+        )
     if logits.shape is None or len(logits.shape) != 2:
         raise ExportError(f"{path}: output {logits.name!r} is {logits.shape}; accepted is [N,classes]")
     graph.inputs[:] = inputs
@@ -106,7 +111,9 @@ def fix_input_size(model: ir.Model, height: int, width: int) -> None:
     image.shape = ir.Shape((image.shape[0], 3, height, width))
 
 
-def probe_images(count: int, height: int, width: int, mean: tuple[float, ...], std: tuple[float, ...]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+def probe_images(
+    count: int, height: int, width: int, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> NDArray[np.float32]:
     """Preprocessed pictures to measure with, always the same: colours that change smoothly, edges, and a little noise.
 
     Returns:
@@ -114,17 +121,15 @@ def probe_images(count: int, height: int, width: int, mean: tuple[float, ...], s
     """
     generator = np.random.default_rng(0)
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
-    images = np.empty((count, 3, height, width), np.float32)
-    for image in images:
-        frequency = generator.uniform(-12, 12, (3, 6, 2))
-        phase = generator.uniform(0, 2 * np.pi, (3, 6))
-        for channel in range(3):
-            waves = [np.sin(f[0] * rows + f[1] * columns + p) for f, p in zip(frequency[channel], phase[channel], strict=True)]
-            image[channel] = np.where(waves[0] > 0.3, 0.25, 0) + 0.5 + np.sum(waves[1:], axis=0) / 12
-        image += generator.normal(0, 0.03, image.shape)
-    pixels = np.clip(images, 0, 1)
+    frequency = generator.uniform(-12, 12, (2, count, 3, 6, 1, 1))
+    phase = generator.uniform(0, 2 * np.pi, (count, 3, 6, 1, 1))
+    waves = np.sin(frequency[0] * rows + frequency[1] * columns + phase)
+    edges = np.where(waves[:, :, 0] > 0.3, 0.25, 0)
+    noise = generator.normal(0, 0.03, edges.shape)
+    pixels = np.clip(0.5 + edges + waves[:, :, 1:].sum(axis=2) / 12 + noise, 0, 1)
     normalised = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    return normalised.astype(np.float32)
+    probe: NDArray[np.float32] = normalised.astype(np.float32)
+    return probe
 
 
 @contextlib.contextmanager

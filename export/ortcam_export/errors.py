@@ -6,4 +6,4 @@ __all__ = ["ExportError"]
 
 
 class ExportError(OrtcamError):
-    """A model that cannot be exported: unknown, not loadable, without a layer to cut at, or not reproduced by its graphs."""
+    """A model that cannot be exported: unknown, not loadable, not to be cut, or not reproduced by its graphs."""

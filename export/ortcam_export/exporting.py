@@ -1,4 +1,4 @@
-"""The export itself: convert, choose the cut, split, build the scorers, measure parity, write the bundle in one move."""
+"""The export itself: convert, choose the cut, split, build the scorers, measure parity, move the bundle into place."""
 
 import contextlib
 import dataclasses
@@ -121,7 +121,7 @@ def export(
         weights_file = WeightsFile(folder)
         weights_file.store(graph)
         size = preprocessing.height, preprocessing.width
-        probe = probe_images(_PROBES, *size, preprocessing.mean, preprocessing.std)
+        probe = probe_images(_PROBES, *size, mean=preprocessing.mean, std=preprocessing.std)
         layers = find_layers(graph, folder, probe)
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=probe)
         say(f"splitting at {_describe(chosen)}")
@@ -141,9 +141,7 @@ def export(
             precision="float32",
             opset=graph.graph.opset_imports[""],
             parity=parity,
-            files={
-                path.name: FileRecord(path.stat().st_size, file_sha256(path)) for path in sorted(folder.iterdir())
-            },
+            files={path.name: FileRecord(path.stat().st_size, file_sha256(path)) for path in sorted(folder.iterdir())},
             versions=_versions(source),
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
@@ -191,7 +189,7 @@ def inspect_model(
     with _staging(Path("inspect")) as folder:
         WeightsFile(folder).store(graph)
         size = preprocessing.height, preprocessing.width
-        probe = probe_images(2, *size, preprocessing.mean, preprocessing.std)
+        probe = probe_images(2, *size, mean=preprocessing.mean, std=preprocessing.std)
         layers = find_layers(graph, folder, probe)
         default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
     return Inspection(source, tuple(layers), default, len(graph.graph))
@@ -203,7 +201,9 @@ def _convert(source: Source, spec: InputSpec, opset: int) -> tuple[ir.Model, Sou
         fixed = input_size_of(graph)
         size = fixed or spec.input_size
         if size is None:
-            raise ExportError(f"{source.classifier}: the graph leaves the image size open; fix it with --input-size H W")
+            raise ExportError(
+                f"{source.classifier}: the graph leaves the image size open; fix it with --input-size H W"
+            )
         if spec.input_size not in (None, size):
             raise ExportError(f"--input-size {spec.input_size}: the graph takes {size}")
         fix_input_size(graph, *size)
@@ -227,9 +227,7 @@ def _preprocessing(source: Source) -> Preprocessing:
     return source.preprocessing
 
 
-def _write_graphs(
-    model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile, size: tuple[int, int]
-) -> Graphs:
+def _write_graphs(model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile, size: tuple[int, int]) -> Graphs:
     height, width = size
     interpolation = Interpolation.store(weights, cut, height=height, width=width)
     ir.save(build_features(model, cut.tensor), folder / "features.onnx")
@@ -274,7 +272,8 @@ def _measure_parity(
     _, single = classify(probe[:1])
     split = max(_relative(logits, reference), _relative(single, reference[:1]))
     maps = as_maps(tensors[:1], cut)
-    picked = np.unique(np.linspace(0, cut.channels - 1, _MASKED).astype(np.int64))
+    strongest = np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")
+    picked = strongest[:_MASKED].astype(np.int64)
     scorer = max(
         _relative(*_masked_logits(_session(folder / file), kind, probe[:1], maps, picked, lambda x: classify(x)[1]))
         for kind, file in graphs.scorers.items()
@@ -339,7 +338,7 @@ NUMPY_GATES: Final[dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]
 
 
 def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """max |value - expected| / max |expected|."""
+    """Max |value - expected| / max |expected|."""
     if value.shape != expected.shape or not np.isfinite(value).all():
         return float("inf")
     return float(np.abs(value - expected).max() / max(float(np.abs(expected).max()), 1e-12))

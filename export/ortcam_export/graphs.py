@@ -1,7 +1,7 @@
 """Graph surgery on ONNX IR: tidy a converted classifier, split it into features and head, build its scorers.
 
-A scorer is the classifier with a front of its own: it picks channels of the maps, upsamples them as two matrix products,
-gates them, and multiplies the image, so that a run takes channel indices and gives scores.
+A scorer is the classifier with a front of its own: it picks channels of the maps, upsamples them as two matrix
+products, gates them, and multiplies the image, so that a run takes channel indices and gives scores.
 
 ==================  ==================  =======================================================================
 input               shape               meaning
@@ -133,7 +133,7 @@ def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> i
 
 
 def build_features(model: ir.Model, cut: str) -> ir.Model:
-    """image [N,3,H,W] -> features."""
+    """Image [N,3,H,W] -> features."""
     part = extract(model, ["image"], [cut])
     part.graph.name = "features"
     _rename(part.graph.outputs[0], "features", part.graph)
@@ -141,7 +141,7 @@ def build_features(model: ir.Model, cut: str) -> ir.Model:
 
 
 def build_head(model: ir.Model, cut: str) -> ir.Model:
-    """features -> logits [N,classes].
+    """Features -> logits [N,classes].
 
     Raises:
         ExportError: the image goes around the cut.
@@ -165,23 +165,25 @@ def build_head(model: ir.Model, cut: str) -> ir.Model:
 def _replace_shape(graph: ir.Graph, node: ir.Node, features: ir.Value) -> None:
     """Shape(image), seen from behind the cut: the batch size is that of the features, the rest is fixed."""
     image = node.inputs[0]
-    assert image is not None and image.shape is not None
+    assert image is not None
+    assert image.shape is not None
     start = node.attributes.get_int("start", 0)
     end = node.attributes.get_int("end", len(image.shape))
-    sizes = [dim if isinstance(dim, int) else None for dim in image.shape][start:end]
     tape = ir.tape.Tape(graph)
-    parts = [
-        tape.op("Shape", [features], {"start": 0, "end": 1})
-        if start + offset == 0
-        else tape.op("Constant", [], {"value_ints": [size]})
-        for offset, size in enumerate(sizes)
-    ]
+    parts = []
+    for size in list(image.shape)[start:end]:
+        if isinstance(size, int):
+            parts.append(tape.op("Constant", [], {"value_ints": [size]}))
+        else:
+            parts.append(tape.op("Shape", [features], {"start": 0, "end": 1}))
     shape = tape.op("Concat", parts, {"axis": 0})
     ir.convenience.replace_all_uses_with(node.outputs[0], shape)
     graph.remove(node, safe=True)
 
 
-def build_scorer(model: ir.Model, cut: Cut, kind: str, *, height: int, width: int, weights: "Interpolation") -> ir.Model:
+def build_scorer(
+    model: ir.Model, cut: Cut, kind: str, *, height: int, width: int, weights: "Interpolation"
+) -> ir.Model:
     """The classifier with a masking front: see the table at the top of this module.
 
     Args:
@@ -226,7 +228,9 @@ def build_scorer(model: ir.Model, cut: Cut, kind: str, *, height: int, width: in
     model_input.replace_all_uses_with(masked)
     _rename(all_logits, "all_logits", graph)
     front = build.take_nodes()
-    probabilities = build.output("Gather", [build.op("Softmax", [all_logits], {"axis": -1}), targets], "probabilities", 2)
+    probabilities = build.output(
+        "Gather", [build.op("Softmax", [all_logits], {"axis": -1}), targets], "probabilities", 2
+    )
     logits = build.output("Gather", [all_logits, targets], "logits", 2)
     outputs = [probabilities, logits]
     if kind in GATES:
@@ -291,7 +295,9 @@ class _Builder:
 
     def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
         name = self._fresh(tensor.name or "constant")
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.initializers.append(value)
         return value
 

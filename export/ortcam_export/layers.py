@@ -1,4 +1,4 @@
-"""Where a classifier can be cut: the tensors that every path from the image to the logits passes, and which of them is best."""
+"""Where a classifier can be cut: the tensors that every path from image to logits passes, and the best of them."""
 
 import dataclasses
 import difflib
@@ -51,8 +51,8 @@ class Layer:
 def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> list[Layer]:
     """All layers the classifier can be cut at, in the order of the graph.
 
-    A cut has to be a dominator: a tensor through which every path from image to logits passes, shape arithmetic left out.
-    In topological order that is the moment when exactly one tensor is still needed. Shapes are measured, not inferred.
+    A cut has to be a dominator: a tensor through which every path from image to logits passes, shape arithmetic left
+    out. In topological order that is the moment when exactly one tensor is still needed. Shapes are measured.
 
     Args:
         model: image -> logits, weights in a file of `folder`.
@@ -89,7 +89,9 @@ def choose_layer(
         ExportError: no such layer, or none at all.
     """
     if not layers:
-        raise ExportError("the graph has no spatial tensor that every path from image to logits passes: nothing to explain")
+        raise ExportError(
+            "the graph has no spatial tensor that every path from image to logits passes: nothing to explain"
+        )
     if name is not None:
         return _named(layers, name)
     for layer in reversed(layers):
@@ -211,7 +213,7 @@ def _cut(
 
 
 def _is_grid(height: int, width: int, image: tuple[int, ...]) -> bool:
-    """Whether h x w is the image at a smaller scale: more than one cell, and the same scale on both axes up to a cell."""
+    """Whether h x w is the image at a smaller scale: more than one cell, one scale on both axes up to a cell."""
     if height * width < 2 or height > image[2] or width > image[3]:
         return False
     return abs(height * image[3] - width * image[2]) <= max(image[2], image[3]) * 1.5

@@ -81,7 +81,7 @@ def open_source(
         spec: what the user says about input and classes; it overrides what the weights' metadata say.
 
     Raises:
-        ExportError: unknown model, weights that cannot be loaded or do not fit, or something that only the user can say.
+        ExportError: unknown model, weights that cannot be loaded or do not fit, or what only the user can say.
     """
     spec = spec or InputSpec()
     if isinstance(model, (str, Path)) and str(model).endswith(".onnx"):
@@ -137,7 +137,7 @@ def _call(name: str) -> Any:
         raise ExportError(f"{name}: {error}; accepted is package.module:callable") from None
     try:
         return factory()
-    except Exception as error:  # noqa: BLE001 - the user's own code
+    except Exception as error:
         raise ExportError(f"{name}: calling it raised {type(error).__name__}: {error}") from error
 
 
@@ -150,15 +150,16 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {', '.join(close)}?" if close else f"torchvision has {', '.join(known)}"
         raise ExportError(
-            f"unknown model {name!r}: accepted is a torchvision classifier, package.module:callable, or FILE.onnx; {hint}"
+            f"unknown model {name!r}: accepted is a torchvision name, package.module:callable, or FILE.onnx; {hint}"
         )
     entry = _weights_entry(name, weights, checkpoint)
     labels = _read_labels(spec.labels)
-    digest = None
+    loaded: str | None
+    digest: str | None = None
     if checkpoint is not None:
         path = Path(checkpoint)
         state = _read_checkpoint(path)
-        module = models.get_model(name, weights=None, **_classes_of(name, state))
+        module = models.get_model(name, weights=None, **_classes_of(state))
         _load_state(module, state, path)
         loaded, digest = path.name, file_sha256(path)
     else:
@@ -167,8 +168,8 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
             module = models.get_model(name, weights=None if loaded is None else entry)
         except OSError as error:
             raise ExportError(
-                f"{name}: the weights {entry.name} cannot be downloaded ({error}); --checkpoint FILE loads a local file, "
-                "--weights none leaves them random"
+                f"{name}: the weights {entry.name} cannot be downloaded ({error}); --checkpoint FILE loads a local "
+                "file, --weights none leaves them random"
             ) from None
     preset = entry.transforms()
     preprocessing = Preprocessing(
@@ -205,13 +206,15 @@ def _weights_entry(name: str, weights: str, checkpoint: str | Path | None) -> An
     if weights in ("none", DEFAULT_WEIGHTS):
         return next(iter(entries)) if checkpoint is not None else entries.DEFAULT
     if weights not in entries.__members__:
-        raise ExportError(f"{name}: unknown weights {weights!r}; accepted: DEFAULT, none, {', '.join(entries.__members__)}")
+        raise ExportError(
+            f"{name}: unknown weights {weights!r}; accepted: DEFAULT, none, {', '.join(entries.__members__)}"
+        )
     return entries[weights]
 
 
-def _classes_of(name: str, state: Mapping[str, "torch.Tensor"]) -> dict[str, int]:
+def _classes_of(state: Mapping[str, "torch.Tensor"]) -> dict[str, int]:
     """num_classes where the checkpoint's last layer has another number than the 1000 of ImageNet."""
-    last = next(reversed(state.values()))
+    last = list(state.values())[-1]
     return {} if last.ndim == 0 or last.shape[0] == 1000 else {"num_classes": int(last.shape[0])}
 
 
@@ -225,8 +228,8 @@ def _read_checkpoint(path: Path) -> dict[str, "torch.Tensor"]:
         raise ExportError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         raise ExportError(
-            f"{path}: not a plain state dict: it holds pickled Python objects (or is not a checkpoint), which could run "
-            "code when loaded; save `model.state_dict()` instead"
+            f"{path}: not a plain state dict: it holds pickled Python objects (or is not a checkpoint), which could "
+            "run code when loaded; save `model.state_dict()` instead"
         ) from None
     except (OSError, EOFError, RuntimeError, lzma.LZMAError, ValueError) as error:
         raise ExportError(f"{path}: cannot be read as a PyTorch checkpoint: {error}") from None
@@ -236,7 +239,8 @@ def _read_checkpoint(path: Path) -> dict[str, "torch.Tensor"]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()) or not state:
         raise ExportError(f"{path}: not a state dict of tensors")
     return {
-        key.removeprefix("module."): value.float() if value.is_floating_point() else value for key, value in state.items()
+        key.removeprefix("module."): value.float() if value.is_floating_point() else value
+        for key, value in state.items()
     }
 
 
@@ -259,9 +263,7 @@ def _some(keys: Sequence[str]) -> str:
 
 def _changes(spec: InputSpec) -> dict[str, Any]:
     changes: dict[str, Any] = {
-        key: value
-        for key in ("resize", "mean", "std", "interpolation")
-        if (value := getattr(spec, key)) is not None
+        key: value for key in ("resize", "mean", "std", "interpolation") if (value := getattr(spec, key)) is not None
     }
     if spec.input_size is not None:
         changes["height"], changes["width"] = spec.input_size
@@ -312,7 +314,9 @@ def _read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] |
             try:
                 parsed = [parsed[str(index)] for index in range(len(parsed))]
             except KeyError as error:
-                raise ExportError(f"{path}: an object of labels has the keys 0 to {len(parsed) - 1}; {error} is missing") from None
+                raise ExportError(
+                    f"{path}: an object of labels has the keys 0 to {len(parsed) - 1}; {error} is missing"
+                ) from None
     else:
         parsed = [line.strip() for line in text.splitlines() if line.strip()]
     if not parsed or not all(isinstance(item, str) for item in parsed):

@@ -11,6 +11,7 @@ Run as a script to write the two sample pictures that ship beside it:
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import ArrayLike
+
 __all__ = ["CLASSES", "EMPTY", "Scene", "SceneObject", "draw_scene"]
 
 CLASSES: tuple[str, ...] = ("fish", "flower", "house", "key", "mug", "umbrella", "empty")
@@ -31,6 +34,7 @@ EMPTY = len(CLASSES) - 1
 """The label of the pictures without an object; never the label of a `SceneObject`."""
 
 Floats = NDArray[np.float32]
+Points = NDArray[np.float64]
 Generator = np.random.Generator
 
 _SUBPIXEL_BITS = 6
@@ -118,8 +122,8 @@ def _grid(height: int, width: int) -> tuple[Floats, Floats]:
 def _across(rng: Generator, height: int, width: int) -> Floats:
     """The coordinate along a random direction, float32 [H, W], in units of the shorter side."""
     y, x = _grid(height, width)
-    angle = rng.uniform(0, np.pi)
-    return np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y
+    angle = float(rng.uniform(0, np.pi))
+    return _float(np.cos(angle) * x + np.sin(angle) * y)
 
 
 def _noise(rng: Generator, height: int, width: int, cells: int, octaves: int) -> Floats:
@@ -128,18 +132,22 @@ def _noise(rng: Generator, height: int, width: int, cells: int, octaves: int) ->
     for octave in range(octaves):
         n = cells << octave
         grid = rng.random((n + 1, n + 1), dtype=np.float32)
-        total += np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), np.float32) / 2**octave
+        total += _float(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)) / 2**octave
     return _stretch(total)
 
 
 def _stretch(field: Floats) -> Floats:
     low, high = float(field.min()), float(field.max())
-    return (field - low) / max(high - low, 1e-6)
+    return _float((field - low) / max(high - low, 1e-6))
+
+
+def _float(array: ArrayLike) -> Floats:
+    return np.asarray(array, np.float32)
 
 
 def _wave(phase: Floats, sharpness: float) -> Floats:
     """A wave of period 1 in [0, 1]: sinusoidal at sharpness 1, square with soft edges for large ones."""
-    return np.clip(0.5 + 0.5 * sharpness * np.sin(2 * np.pi * phase), 0, 1)
+    return _float(np.clip(0.5 + 0.5 * sharpness * np.sin(2 * np.pi * phase), 0, 1))
 
 
 def _gradient(rng: Generator, height: int, width: int) -> Floats:
@@ -158,18 +166,17 @@ def _checks(rng: Generator, height: int, width: int) -> Floats:
     frequency, sharpness = rng.uniform(3, 9), rng.uniform(4, 12)
     tilt = rng.uniform(-0.6, 0.6)
     y, x = _grid(height, width)
-    u, v = (np.float32(np.cos(tilt)) * a + np.float32(np.sin(tilt)) * b for a, b in ((x, y), (y, -x)))
+    u, v = (_float(np.cos(tilt) * a + np.sin(tilt) * b) for a, b in ((x, y), (y, -x)))
     across, along = _wave(u * frequency, sharpness), _wave(v * frequency, sharpness)
-    if rng.random() < 0.5:
-        return (across + along) / 2  # gingham
-    return across + along - 2 * across * along
+    gingham = rng.random() < 0.5
+    return _float((across + along) / 2 if gingham else across + along - 2 * across * along)
 
 
 def _dots(rng: Generator, height: int, width: int) -> Floats:
     frequency = rng.uniform(5, 13)
     y, x = _grid(height, width)
     bumps = np.cos(2 * np.pi * frequency * x) + np.cos(2 * np.pi * frequency * y)
-    return np.clip((bumps - rng.uniform(0.2, 1.0)) * 4, 0, 1)
+    return _float(np.clip((bumps - rng.uniform(0.2, 1.0)) * 4, 0, 1))
 
 
 def _wood(rng: Generator, height: int, width: int) -> Floats:
@@ -219,32 +226,36 @@ class _Part:
     """One colour of an object: contours float64 [N, 2] filled by the even-odd rule, so an inner contour is a hole."""
 
     tone: str
-    contours: tuple[NDArray[np.float64], ...]
+    contours: tuple[Points, ...]
 
 
-def _part(tone: str, *contours: NDArray[np.float64]) -> _Part:
+def _part(tone: str, *contours: Points) -> _Part:
     return _Part(tone, contours)
 
 
-def _polygon(*points: tuple[float, float]) -> NDArray[np.float64]:
+def _polygon(*points: tuple[float, float]) -> Points:
     return np.array(points, np.float64)
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
+def _box(left: float, top: float, right: float, bottom: float) -> Points:
     return _polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def _arc(
-    x: float, y: float, rx: float, ry: float, start: float = 0, stop: float = 360, turn: float = 0
-) -> NDArray[np.float64]:
+def _arc(x: float, y: float, rx: float, ry: float, start: float = 0, stop: float = 360, turn: float = 0) -> Points:
     """Points of an elliptic arc from `start` to `stop` degrees (clockwise on screen), the ellipse turned by `turn`."""
     t = np.radians(np.linspace(start, stop, 48))
     points = np.stack([rx * np.cos(t), ry * np.sin(t)], axis=1)
-    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    return points @ np.array([[c, s], [-s, c]]) + (x, y)
+    turned: Points = points @ _rotation(turn) + (x, y)
+    return turned
 
 
-def _join(*pieces: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotation(degrees: float) -> Points:
+    """The matrix [2, 2] that turns row vectors (x, y) clockwise on screen."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, s], [-s, c]])
+
+
+def _join(*pieces: Points) -> Points:
     return np.concatenate(pieces)
 
 
@@ -353,7 +364,7 @@ def _umbrella(rng: Generator) -> list[_Part]:
             _join(_arc(0.15, 0.7, 0.19, 0.22, 180, 0), _arc(0.15, 0.7, 0.11, 0.14, 0, 180)),
         ),
     ]
-    for index, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index, (left, right) in enumerate(itertools.pairwise(edges)):
         rise = [_arc(0, low, edge, low - top, 0, -90) for edge in (left, right)]
         scallop = _arc((left + right) / 2, low, (right - left) / 2, 0.1, 180, 360)
         parts.append(_part("accent" if index % 2 else "base", _join(rise[0][::-1], scallop, rise[1])))
@@ -385,19 +396,14 @@ def _rasterise(
 ) -> list[Floats]:
     """The anti-aliased coverage of each part, float32 [H, W] in [0, 1], after a random flip, stretch and rotation."""
     centre, radius = place
-    turn = np.radians(rng.uniform(-40, 40))
-    flip = rng.choice((-1.0, 1.0))
-    stretch = np.diag((flip, rng.uniform(0.85, 1.0)))
-    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    matrix = radius * stretch @ rotation
-    alphas = []
+    stretch = np.diag((rng.choice((-1.0, 1.0)), rng.uniform(0.85, 1.0)))
+    matrix = radius * stretch @ _rotation(rng.uniform(-40, 40))
+    alphas: list[Floats] = []
     for part in parts:
         alpha = np.zeros((height, width), np.uint8)
-        points = [
-            np.rint((contour @ matrix + centre) * 2**_SUBPIXEL_BITS).astype(np.int32) for contour in part.contours
-        ]
+        points = [np.rint((c @ matrix + centre) * 2**_SUBPIXEL_BITS).astype(np.int32) for c in part.contours]
         cv2.fillPoly(alpha, points, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-        alphas.append(alpha.astype(np.float32) / 255)
+        alphas.append(_float(alpha / np.float32(255)))
     return alphas
 
 
@@ -406,7 +412,7 @@ def _cast_shadow(canvas: Floats, silhouette: Floats, radius: float, *, strength:
     offset = radius * 0.08
     move = np.array([[1, 0, offset], [0, 1, offset]], np.float32)
     shadow = cv2.GaussianBlur(cv2.warpAffine(silhouette, move, silhouette.shape[::-1]), (0, 0), radius * 0.08)
-    canvas *= 1 - strength * np.asarray(shadow, np.float32)[..., None]
+    canvas *= 1 - strength * _float(shadow)[..., None]
 
 
 def _palette(rng: Generator, lightness: float) -> dict[str, Floats]:
@@ -428,7 +434,7 @@ def _lch(lightness: float, chroma: float, hue: float) -> Floats:
     """A CIE L*C*h colour (hue in degrees) as RGB float32 [3] in [0, 1]."""
     radians = np.radians(hue)
     lab = np.array([[[lightness, chroma * np.cos(radians), chroma * np.sin(radians)]]], np.float32)
-    return np.clip(np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.float32)[0, 0], 0, 1)
+    return _float(np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)[0, 0], 0, 1))
 
 
 def _write_samples(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Train the `shapes` model: torchvision's ShuffleNet V2 x0.5 from scratch, on scenes drawn by `scenes.py`.
 
-    python models/shapes/train.py -o shapes.pth
+    PYTHONPATH=models python -m shapes.train -o shapes.pth
 
 The pictures are drawn once and varied at every epoch. The variations are those a CAM method inflicts on its input:
 soft masks, noise and gain, all on the normalised picture. The target follows what is still visible: an object hidden
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 import torchvision
-from scenes import CLASSES, EMPTY, draw_scene
 from torch import Tensor, nn
+
+from shapes.scenes import CLASSES, EMPTY, draw_scene
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -135,29 +136,30 @@ def train(pictures: Pictures, *, epochs: int, batch: int = 64, rate: float = 4e-
     The loss is the cross-entropy with the target distribution, plus `sparsity` times the mean activation of the last
     spatial features away from the visible objects.
     """
-    model = torchvision.models.shufflenet_v2_x0_5(num_classes=len(CLASSES))
-    model = model.to(memory_format=torch.channels_last)
-    features = nn.Sequential(*list(model.children())[:-1])
+    model: nn.Module = torchvision.models.shufflenet_v2_x0_5(num_classes=len(CLASSES))
+    model.to(memory_format=torch.channels_last)
+    *layers, fc = model.children()
+    features = nn.Sequential(*layers)
     count = len(pictures.images)
     steps = count // batch
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * steps, pct_start=0.2)
     for epoch in range(epochs):
-        start, total, total2 = time.perf_counter(), 0.0, 0.0
-        for index in torch.randperm(count)[: steps * batch].split(batch):
+        start, total, leaked = time.perf_counter(), 0.0, 0.0
+        for index in torch.randperm(count)[: steps * batch].view(steps, batch):
             x, target, visible = vary(pictures.images[index], pictures.labels[index], pictures.masks[index])
             A = features(x.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(model.fc(A.mean((2, 3))), target)
-            near = F.max_pool2d(F.adaptive_max_pool2d(visible, 7), 1)
-            outside = (A * (1 - near)).mean()
+            loss = F.cross_entropy(fc(A.mean((2, 3))), target)
+            leak = (A * (1 - F.adaptive_max_pool2d(visible, 7))).mean()
             optimiser.zero_grad()
-            (loss + sparsity * outside).backward()
+            (loss + sparsity * schedule.last_epoch / schedule.total_steps * leak).backward()
             optimiser.step()
             schedule.step()
             total += loss.item()
-            total2 += outside.item()
+            leaked += leak.item()
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1:2d}/{epochs}  loss {total / steps:.4f}  out {total2/steps:.4f} {seconds:.0f} s", flush=True)
+        means = f"loss {total / steps:.4f}  leak {leaked / steps:.4f}"
+        print(f"epoch {epoch + 1:2d}/{epochs}  {means}  {seconds:.0f} s", flush=True)
     return model.eval()
 
 

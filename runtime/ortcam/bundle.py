@@ -1,21 +1,19 @@
-"""The bundle: the folder that an export writes and the runtime reads, its schema, and the checks before it is trusted."""
+"""The bundle: the folder that an export writes and the runtime reads, its schema, and the checks before use."""
 
 import dataclasses
 import hashlib
 import json
-import math
 import os
-import types
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ortcam.errors import BundleError, OptionError
 from ortcam.preprocessing import Preprocessing
+from ortcam.schema import SchemaError, decode
 
 __all__ = [
     "GATES",
+    "MANIFEST_NAME",
     "SCHEMA_VERSION",
     "Bundle",
     "Cut",
@@ -227,57 +225,16 @@ def _parse(text: bytes, path: Path) -> Manifest:
         raise BundleError(f"{path}: not the manifest of an ortcam bundle (schema={schema!r})")
     if schema > SCHEMA_VERSION:
         raise BundleError(
-            f"{path}: schema {schema} is newer than this ortcam reads ({SCHEMA_VERSION}); upgrade ortcam or export again"
+            f"{path}: schema {schema} is newer than this ortcam reads ({SCHEMA_VERSION}); upgrade it or export again"
         )
     try:
-        manifest: Manifest = _decode(Manifest, raw, "bundle.json")
-    except OptionError as error:
-        raise BundleError(f"{path}: preprocessing: {error}") from None
-    except ValueError as error:
+        manifest = decode(Manifest, raw, "bundle.json")
+    except (SchemaError, OptionError) as error:
         raise BundleError(f"{path}: {error}") from None
     cut = manifest.cut
     if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
         raise BundleError(f"{path}: impossible cut or labels: {cut}, {len(manifest.labels)} labels")
     return manifest
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """Build a value of a type from JSON, strictly: dataclasses, tuples, dicts, literals, unions with None, scalars."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _decode(next(item for item in arguments if item is not type(None)), value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where} is {value!r}; accepted: {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) != len(value):
-            raise ValueError(f"{where} has {len(value)} items, not {len(kinds)}")
-        return tuple(_decode(item, entry, f"{where}[{i}]") for i, (item, entry) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {key: _decode(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    if origin is None and type(value) is kind and (kind is not float or math.isfinite(value)):
-        return value
-    raise ValueError(f"{where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
-
-
-def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {value!r}, which is not an object")
-    hints = typing.get_type_hints(kind)
-    fields: Mapping[str, Any] = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    if missing := [name for name in fields if name not in value]:
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    if unknown := [name for name in value if name not in fields]:
-        raise ValueError(f"{where} has unknown entries {', '.join(unknown)}")
-    return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in fields.items()})
 
 
 def _check_names(manifest: Manifest, folder: Path) -> None:
@@ -305,4 +262,6 @@ def _check_file(folder: Path, name: str, record: FileRecord) -> None:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
     if digest != record.sha256:
-        raise BundleError(f"{path}: altered, its SHA-256 is not the one in bundle.json; copy or export the bundle again")
+        raise BundleError(
+            f"{path}: altered, its SHA-256 is not the one in bundle.json; copy or export the bundle again"
+        )

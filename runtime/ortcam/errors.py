@@ -1,4 +1,4 @@
-"""The one exception family: every error a user can cause is an `OrtcamError` that names the value and what is accepted."""
+"""The one exception family: an error that a user can cause is an `OrtcamError`, with the value and what is accepted."""
 
 __all__ = [
     "BundleError",

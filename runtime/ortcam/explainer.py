@@ -27,7 +27,7 @@ __all__ = ["Explainer", "Image", "Target", "load"]
 Image = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 Target = int | str
 
-DEFAULT_BATCH_SIZE: Final = 16
+DEFAULT_BATCH_SIZE: Final = 32
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
@@ -269,7 +269,7 @@ class _Clock:
 
 
 def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
-    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C] as the cut lays them out."""
+    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C]."""
     if cut.layout == "nchw":
         maps = features[0]
     elif cut.layout == "nhwc":
@@ -308,7 +308,8 @@ def _finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted = np.exp(logits.astype(np.float64) - logits.max())
-    return (shifted / shifted.sum()).astype(np.float32)
+    probabilities: NDArray[np.float32] = (shifted / shifted.sum()).astype(np.float32)
+    return probabilities
 
 
 def _plain(label: str) -> str:
@@ -317,7 +318,7 @@ def _plain(label: str) -> str:
 
 def _image_record(image: Image) -> dict[str, Any]:
     if isinstance(image, np.ndarray):
-        return {"path": None, "sha256": None, "pixels_sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest()}
+        return {"path": None, "sha256": None, "pixels_sha256": hashlib.sha256(image.tobytes()).hexdigest()}
     if isinstance(image, (str, os.PathLike)):
         with open(image, "rb") as file:  # noqa: PTH123 - any path-like
             return {"path": os.fspath(image), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

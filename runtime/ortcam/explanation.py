@@ -171,7 +171,6 @@ class Explanation:
 
 def _npy(array: NDArray[np.float32]) -> bytes:
 
-
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -124,22 +124,23 @@ def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     payload = data if header is None or header.payload is None else header.payload
     try:
-        with _QUIET():
-            decoded: NDArray[np.generic] | None = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
+        with _quiet():
+            decoded: NDArray[Any] | None = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"{name} cannot be decoded by OpenCV {cv2.__version__}: {_one_line(error)}") from None
-    if decoded is None and header is None:
-        raise ImageError(f"{name} is not a picture: it begins with {data[:8]!r}; {_ACCEPTED}")
     if decoded is None:
-        raise ImageError(f"{name} is a {header.kind} file that is damaged or not for OpenCV {cv2.__version__}")  # type: ignore[union-attr]
+        if header is None:
+            raise ImageError(f"{name} is not a picture: it begins with {data[:8]!r}; {_ACCEPTED}")
+        reason = f"damaged, or of a variety that OpenCV {cv2.__version__} does not read"
+        raise ImageError(f"{name} is a {header.kind} file that cannot be decoded: {reason}; {_ACCEPTED}")
     _check_size(decoded.shape[1], decoded.shape[0], name, max_pixels)
     if decoded.dtype == np.uint16:
         # OpenCV's own reduction rounds in some formats and shifts in others.
         decoded = (decoded >> 8).astype(np.uint8)
     if decoded.dtype != np.uint8:
         raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
-    rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-    return _upright(rgb.astype(np.uint8, copy=False), header.orientation if header else 1)
+    rgb: NDArray[Any] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    return _upright(rgb, header.orientation if header else 1)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
@@ -330,7 +331,7 @@ class _Quiet:
                     _LOGGING.setLogLevel(self._level)
 
 
-_QUIET = _Quiet()
+_quiet = _Quiet()
 
 
 def _one_line(error: Exception) -> str:

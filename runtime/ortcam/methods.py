@@ -13,7 +13,7 @@ method          masked input                          weight alpha_k      map be
 ==============  ====================================  ==================  ==========================  ======
 
 - ``scorecam``: Wang et al., "Score-CAM", CVPRW 2020, as in the authors' code.
-- ``scorecam++``: Mitra et al., "Reliable or Deceptive?", arXiv 2404.19341; figure 1 (the gated, upsampled map is summed).
+- ``scorecam++``: Mitra et al., "Reliable or Deceptive?", arXiv 2404.19341; figure 1 (the gated map is summed).
 - ``sscam``: arXiv 2006.14255 and the poster "Improved variants of Score-CAM via Smoothing and Integrating".
 - ``iscam``: arXiv 2010.03023 and the same poster; cumulative coefficients i(i+1)/(2N).
 """
@@ -55,7 +55,7 @@ class Plan:
     """What the engine has to do for a method with its options.
 
     Attributes:
-        normalize: min-max each map "after-upsampling", "before-upsampling", or not at all (None; a gate takes its place).
+        normalize: min-max each map "after-upsampling" or "before-upsampling"; None where a gate takes its place.
         gate: gate applied to the upsampled map inside the graph, or None.
         coefficients: factors on the masked image; the weight is the mean over them.
         noise: noise on the masked image, or None.
@@ -93,7 +93,7 @@ class Option:
         name: keyword argument, and KEY in `--option KEY=VALUE`.
         default: what holds where the user passes none.
         accepted: what is accepted, in words.
-        parse: turns a Python value or a command-line string into the option's value; ValueError where it is not accepted.
+        parse: turns a Python value or a command-line string into the option's value, or raises ValueError.
         help: what it does and where it comes from.
     """
 
@@ -180,7 +180,7 @@ _WEIGHTING: Final = _choice(
     "weighting",
     "probability",
     "logit-softmax",
-    help="class probability (authors' code), or softmax over channels of the class logit (Algorithm 1; torch-cam >= 0.3.2)",
+    help="class probability (authors' code), or softmax over channels of the logit (Algorithm 1; torch-cam >= 0.3.2)",
 )
 _BASELINE: Final = _choice(
     "baseline", "none", "zeros", help="zeros: subtract p(X_b)[c], X_b = 0 (the paper's increase of confidence)"
@@ -222,7 +222,9 @@ def _sscam(options: Mapping[str, Any]) -> Plan:
     if std is None:
         std = "authors" if on == "input" else 2.0
     if on == "activation" and std == "authors":
-        raise OptionError("sscam: std='authors' is the spread of a masked image; with noise='activation' std is a number")
+        raise OptionError(
+            "sscam: std='authors' is the spread of a masked image; with noise='activation' std is a number"
+        )
     return Plan(**_shared(options), noise=Noise(options["num_samples"], std, on, options["seed"]))
 
 
@@ -243,7 +245,9 @@ METHODS: Final = (
         ("scorecampp", "score-cam++"),
         "ScoreCAM++",
         (
-            _choice("gate", *GATES, "minmax", help="activation in place of the min-max; negative where the features are"),
+            _choice(
+                "gate", *GATES, "minmax", help="activation in place of the min-max; negative where the features are"
+            ),
             Option(
                 "gate_sum",
                 True,
@@ -269,7 +273,9 @@ METHODS: Final = (
                 _parse_std,
                 "standard deviation; by default 'authors' for noise on the input, 2.0 for noise on the activation",
             ),
-            _choice("noise", "input", "activation", help="on the masked image (the poster), or on the mask (torch-cam)"),
+            _choice(
+                "noise", "input", "activation", help="on the masked image (the poster), or on the mask (torch-cam)"
+            ),
             _count("seed", 0, "of the noise", minimum=0),
             *_SHARED,
         ),
@@ -313,7 +319,9 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
         try:
             complete[key] = known[key].parse(value)
         except (ValueError, TypeError, KeyError):
-            raise OptionError(f"{method.name}: {key}={value!r} is not accepted; accepted: {known[key].accepted}") from None
+            raise OptionError(
+                f"{method.name}: {key}={value!r} is not accepted; accepted: {known[key].accepted}"
+            ) from None
     return Settings(method, complete, method.plan(complete))
 
 

@@ -81,6 +81,7 @@ _MARGIN, _GAP = 18, 14
 _REGULAR, _BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
 _SHRINK = (1.0, 0.9, 0.8)  # below this text is hard to read, so it is shortened instead
 _WIDEST = 2.5  # width of the widest panel, in panel heights
+_NARROWEST = 120  # pixels that any caption may use, however narrow its panel
 
 
 def figure(
@@ -129,7 +130,7 @@ def figure(
     for row, height in zip(rows, heights, strict=True):
         left = _MARGIN
         for cell, cell_width in zip(row, widths, strict=False):
-            _paste(canvas, cell, top + height - cell.shape[0], left + (cell_width - cell.shape[1]) // 2)
+            _paste(canvas, cell, top + height - cell.shape[0], left)
             left += cell_width + _GAP
         top += height + _GAP
     return canvas
@@ -145,7 +146,7 @@ def _cell(caption: str, image: NDArray[np.uint8], panel_height: int) -> NDArray[
     enlarge = cv2.INTER_NEAREST if scale > 8 else cv2.INTER_CUBIC
     panel = _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else enlarge))
     panel = _uint8(cv2.copyMakeBorder(panel, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=_FRAME))
-    room = max(panel.shape[1], panel_height * 2 // 3)
+    room = max(panel.shape[1], panel_height * 2 // 3, _NARROWEST)
     lines = [
         _line(text, room, *((0.55, _BOLD, _INK) if n == 0 else (0.45, _REGULAR, _QUIET_INK)))
         for n, text in enumerate(caption.split("\n"))
@@ -154,24 +155,24 @@ def _cell(caption: str, image: NDArray[np.uint8], panel_height: int) -> NDArray[
     cell = np.full((above + max(panel.shape[0], panel_height + 2), room, 3), 255, np.uint8)
     y = 0
     for line in lines:
-        _paste(cell, line, y, (room - panel.shape[1]) // 2 if line.shape[1] <= panel.shape[1] else 0)
+        _paste(cell, line, y, 0)
         y += line.shape[0]
-    _paste(cell, panel, above + (cell.shape[0] - above - panel.shape[0]) // 2, (room - panel.shape[1]) // 2)
+    _paste(cell, panel, above + (cell.shape[0] - above - panel.shape[0]) // 2, 0)
     return cell
 
 
 def _line(text: str, room: int, scale: float, font: int, ink: tuple[int, int, int]) -> NDArray[np.uint8]:
     """One line of text on white, at most `room` pixels wide, with room for what hangs below the line."""
     text = _drawable(text)
-    height = round(40 * scale)
     fitting = next((s for s in _SHRINK if _text_width(text, font, s * scale) <= room), None)
     if fitting is None:
         fitting = _SHRINK[-1]
         while text and _text_width(text + "...", font, fitting * scale) > room:
             text = text[:-1]
         text = text.rstrip() + "..." if text else ""
-    line = np.full((height, max(1, min(room, _text_width(text, font, fitting * scale))), 3), 255, np.uint8)
-    cv2.putText(line, text, (1, round(height * 0.68)), font, fitting * scale, ink, 1, cv2.LINE_AA)
+    above, below = math.ceil(30 * scale), math.ceil(14 * scale)  # of accents and of descenders, in both font sets
+    line = np.full((above + below, max(1, min(room, _text_width(text, font, fitting * scale))), 3), 255, np.uint8)
+    cv2.putText(line, text, (2, above), font, fitting * scale, ink, 1, cv2.LINE_AA)
     return line
 
 

@@ -27,7 +27,7 @@ class Masks:
     """The maps of one image as the scorer takes them.
 
     Attributes:
-        maps: float32 [C,h,w], upsampled and (for a gate) gated inside the scorer; already min-maxed where the plan says so.
+        maps: float32 [C,h,w], upsampled and gated inside the scorer; already min-maxed where the plan says so.
         live: bool [C], false where the mask is flat: weight 0 and no forward pass.
         order: intp [L], the live channels by descending energy (sum of the positive part of the raw map).
     """
@@ -84,9 +84,9 @@ def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, wid
 
 def _gate_is_live(gate: str | None, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.bool_]:
     if gate == "relu":
-        return high > 0
+        return np.greater(high, 0)
     if gate in _ZERO_AT_ZERO:
-        return (low != 0) | (high != 0)
+        return np.not_equal(low, 0) | np.not_equal(high, 0)
     return np.ones(low.shape, np.bool_)
 
 
@@ -136,7 +136,7 @@ def score_channels(
 
 @dataclasses.dataclass(frozen=True)
 class _Chunk:
-    """One run: B channels and factors of which the first `size` count; noise_of names a new noise sample to place first."""
+    """One run: B channels and factors, of which the first `size` count; `noise_of` is a noise sample to place first."""
 
     channels: NDArray[np.int64]
     scale: NDArray[np.float32]
@@ -251,7 +251,7 @@ class _Sums:
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log sum exp over axis 0, float64 [N,K] -> [K]."""
+    """Log sum exp over axis 0, float64 [N,K] -> [K]."""
     top = values.max(axis=0)
     total: NDArray[np.float64] = top + np.log(np.exp(values - top).sum(axis=0))
     return total

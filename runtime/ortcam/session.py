@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: which execution providers are asked for, which really ran, and inputs that stay on the device."""
+"""ONNX Runtime sessions: the execution providers asked for and those that ran, inputs that stay on the device."""
 
 import dataclasses
 import difflib
@@ -43,7 +43,9 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
-            raise OptionError(f"threads={self.threads!r}: accepted is a whole number from 1, or None for physical cores")
+            raise OptionError(
+                f"threads={self.threads!r}: accepted is a whole number from 1, or None for physical cores"
+            )
 
 
 def runtime_version() -> str:
@@ -96,7 +98,7 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> ort.I
         return ort.InferenceSession(
             os.fspath(path), settings, providers=[(name, dict(values)) for name, values in options.providers]
         )
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types, which share no base
+    except Exception as error:
         raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {_first_line(error)}") from error
 
 
@@ -122,7 +124,7 @@ class Bound:
             self._binding.bind_ortvalue_input(name, placed)
 
     def run(self) -> tuple[NDArray[Any], ...]:
-        """Run on the inputs in place; the outputs come back as arrays on the CPU, in the order given to the constructor."""
+        """Run on the inputs in place; the outputs come back on the CPU, in the order given to the constructor."""
         for name in self._outputs:
             self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)

@@ -1,17 +1,19 @@
 """Bilinear upsampling as two small matrices, and the exact range of an upsampled map without upsampling it."""
 
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["bilinear_matrix", "upsample", "upsampled_range"]
 
+_Float = TypeVar("_Float", bound=np.floating[Any])
+
 _CHANNELS_AT_ONCE: Final = 64
 
 
 def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The left neighbour [size_out] and the weight of the right one [size_out], half-pixel centres, clamped at the borders."""
+    """Left neighbour and weight of the right one, both [size_out]: half-pixel centres, clamped at the borders."""
     position = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
     position = np.clip(position, 0, size_in - 1)
     left = np.floor(position).astype(np.intp)
@@ -21,8 +23,8 @@ def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.flo
 def bilinear_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
     """The matrix R with U = R A along one axis: bilinear, half-pixel centres (`align_corners=False`).
 
-    The same numbers as `torch.nn.functional.interpolate` and ONNX `Resize` (linear, half_pixel). As a matrix product the
-    upsampling of many channels is one GEMM; it preserves constants because every row sums to one.
+    The same numbers as `torch.nn.functional.interpolate` and ONNX `Resize` (linear, half_pixel). As a matrix product
+    the upsampling of many channels is one GEMM; it preserves constants because every row sums to one.
 
     Returns:
         float32 [size_out, size_in].
@@ -35,16 +37,16 @@ def bilinear_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
     return matrix.astype(np.float32)
 
 
-def upsample(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """U(maps): float32 [..., h, w] -> float32 [..., height, width]."""
+def upsample(maps: NDArray[_Float], height: int, width: int) -> NDArray[_Float]:
+    """U(maps): float [..., h, w] -> float [..., height, width]."""
     rows = bilinear_matrix(maps.shape[-2], height)
     columns = bilinear_matrix(maps.shape[-1], width)
-    upsampled: NDArray[np.float32] = np.matmul(rows, np.matmul(maps, columns.T))
+    upsampled: NDArray[_Float] = np.matmul(rows, np.matmul(maps, columns.T))
     return upsampled
 
 
 def _extreme_rows(size_in: int, size_out: int) -> NDArray[np.float32]:
-    """The rows of `bilinear_matrix` that are the first or the last between two neighbouring samples: at most 2 size_in."""
+    """The rows of `bilinear_matrix` that are the first or last between two neighbouring samples: at most 2 size_in."""
     left, _ = _taps(size_in, size_out)
     edge = np.flatnonzero(np.diff(left)) + 1
     picked = np.unique(np.concatenate(([0], edge - 1, edge, [size_out - 1])))

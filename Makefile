@@ -1,0 +1,57 @@
+# Every target sets up what it needs in .venv; `make help` lists them.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+export ORTCAM_TEST_DATA ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench parity model clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(VENV)/uv.stamp:
+	$(PYTHON) -c 'import sys; sys.exit("ortcam needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@touch $@
+
+$(VENV)/cpu.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
+	$(UV) --editable '.[cpu]'
+	@touch $@
+
+# pytorch-grad-cam asks for the GUI build of OpenCV, which would overwrite the headless one: it comes without its dependencies.
+$(VENV)/dev.stamp: $(VENV)/cpu.stamp
+	$(UV) --editable '.[cpu,export,dev]'
+	$(UV) --no-deps grad-cam ttach
+	@touch $@
+
+demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
+	$(BIN)/ortcam demo -o ortcam-demo
+
+test: $(VENV)/dev.stamp  ## run the tests; those that need $$ORTCAM_TEST_DATA skip without it
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## ruff and mypy, strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp  ## compare speed and memory with torch-cam and pytorch-grad-cam (needs $$ORTCAM_TEST_DATA)
+	$(BIN)/python benchmarks/compare.py
+
+parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
+	$(BIN)/python benchmarks/parity.py
+
+model: $(VENV)/dev.stamp  ## train and export the shipped model again
+	$(BIN)/python models/shapes/train.py -o $(VENV)/shapes.pth
+	$(MAKE) bundle CHECKPOINT=$(VENV)/shapes.pth
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache ortcam-demo

@@ -1,0 +1,372 @@
+"""The command line: `ortcam export | inspect | explain | demo`."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam._version import __version__
+from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
+from ortcam.explanation import Explanation
+from ortcam.image import DEFAULT_MAX_PIXELS, write_png
+from ortcam.methods import METHODS, resolve_method
+from ortcam.rendering import COLORMAPS, figure
+from ortcam.scoring import Progress
+from ortcam.shipped import bundle_path, sample_pictures
+
+__all__ = ["main"]
+
+_EXIT_BAD_INPUT: Final = 2
+_EXIT_INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 for bad input."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except OrtcamError as error:
+        _complain(str(error))
+        return _EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return _EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left, say `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that nothing is flushed into the pipe at exit
+        return 0
+    return code
+
+
+def _complain(message: str) -> None:
+    print(f"ortcam: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ortcam", description="Explain image classifiers with ONNX Runtime, without PyTorch.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"ortcam {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_export(commands)
+    _add_inspect(commands)
+    _add_explain(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export", help="make a bundle from a classifier (needs `ortcam[export]`)", allow_abbrev=False
+    )
+    parser.set_defaults(run=_export)
+    parser.add_argument("model", help="torchvision name, package.module:callable, or FILE.onnx")
+    parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
+    parser.add_argument("--weights", default="DEFAULT", help="torchvision weights: DEFAULT, a name, or none (random)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth or .pth.xz")
+    parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
+    parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    _add_input(parser)
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("input and labels, where the model does not say (callable, .onnx)")
+    group.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of the model's input")
+    group.add_argument(
+        "--resize", type=int, metavar="N", help="short side before the centre crop; else straight to size"
+    )
+    group.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of pixels in [0,1]")
+    group.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="of pixels in [0,1]")
+    group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
+    group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = commands.add_parser("inspect", help="what is in a bundle or a model", allow_abbrev=False)
+    parser.set_defaults(run=_inspect)
+    parser.add_argument("model", metavar="MODEL|BUNDLE")
+    parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of a callable's input")
+
+
+def _add_explain(commands: Any) -> None:
+    methods = ", ".join(method.name for method in METHODS)
+    parser = commands.add_parser(
+        "explain",
+        help="explain images with a bundle",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_option_help(),
+    )
+    parser.set_defaults(run=_explain)
+    parser.add_argument("bundle", metavar="BUNDLE")
+    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    parser.add_argument("-m", "--method", default="scorecam++", metavar="METHOD[,METHOD...]", help=methods)
+    parser.add_argument("-t", "--target", metavar="TARGET[,TARGET...]", help="class indices or labels")
+    parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
+    parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
+    parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="masked images a run")
+    parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
+    parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
+    parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def _option_help() -> str:
+    lines = ["options of the methods (KEY: accepted, default first; what it does):"]
+    for method in METHODS:
+        lines.append(f"\n  {method.name}")
+        lines += [f"    {option.name}: {option.accepted}; {option.help}" for option in method.options]
+    return "\n".join(lines).replace("%", "%%")
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser("demo", help="explain a shipped picture with all four methods", allow_abbrev=False)
+    parser.set_defaults(run=_demo)
+    parser.add_argument("-o", "--output", default="ortcam-demo", metavar="DIR", help="default: ortcam-demo")
+
+
+def _export(options: argparse.Namespace) -> int:
+    exporter = _import_exporter()
+    started = time.perf_counter()
+
+    def report(stage: str) -> None:
+        print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
+
+    bundle = exporter.export(
+        options.model,
+        options.output,
+        weights=options.weights,
+        checkpoint=options.checkpoint,
+        layer=options.layer,
+        force=options.force,
+        input_size=options.input_size and tuple(options.input_size),
+        resize=options.resize,
+        mean=options.mean and tuple(options.mean),
+        std=options.std and tuple(options.std),
+        interpolation=options.interpolation,
+        labels=options.labels,
+        report=report,
+        **({} if options.opset is None else {"opset": options.opset}),
+    )
+    _print_bundle(bundle)
+    return 0
+
+
+def _import_exporter() -> Any:
+    try:
+        import ortcam_export  # noqa: PLC0415 - only this command may load what it needs
+    except ImportError as error:
+        raise OrtcamError(f"{error}; `ortcam export` and `ortcam inspect MODEL` need `ortcam[export]`") from None
+    return ortcam_export
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    path = Path(options.model)
+    if (path / MANIFEST_NAME).exists() or path.suffix == ".ortcam" or path.is_dir():
+        _print_bundle(read_bundle(path))
+        return 0
+    size = options.input_size and tuple(options.input_size)
+    inspection = _import_exporter().inspect_model(options.model, input_size=size)
+    _print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
+    print(f"graph          {inspection.nodes} nodes")
+    print("layers         every path from image to logits passes these; * is the default")
+    rows = [("", "", "module", "tensor", "layout", "shape [C,h,w]")]
+    for index, layer in enumerate(inspection.layers):
+        cut = layer.cut
+        mark = "*" if layer == inspection.default else ""
+        shape = f"[{cut.channels},{cut.height},{cut.width}]"
+        rows.append((mark, str(index), cut.module or "-", cut.tensor, cut.layout, shape))
+    _print_table(rows)
+    return 0
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    cut, parity = manifest.cut, manifest.parity
+    size = sum(record.size for record in manifest.files.values())
+    prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
+    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {manifest.schema})")
+    print(f"sha256         {bundle.sha256}")
+    print(
+        f"model          {manifest.model.name} ({manifest.model.source}), weights {manifest.model.weights or 'random'}"
+    )
+    more = " ..." if len(manifest.labels) > 6 else ""
+    print(f"classes        {len(manifest.labels)}: {', '.join(manifest.labels[:6])}{more}")
+    _print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
+    shape = f"[{cut.channels},{cut.height},{cut.width}]"
+    print(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    print(
+        f"parity         {parity.logits:.1e} for head(features(x)), {parity.scorer:.1e} for the scorers, relative, on "
+        f"{parity.inputs} images against {parity.reference}; accepted {parity.tolerance:.0e}"
+    )
+    print(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    print(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _print_preprocessing(preprocessing: Any, source: str) -> None:
+    p = preprocessing
+    resize = (
+        f"short side to {p.resize}, centre crop {p.height} x {p.width}" if p.resize else f"to {p.height} x {p.width}"
+    )
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
+    print(f"preprocessing  {resize}, {p.interpolation}; mean {mean}, std {std} ({source})")
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _explain(options: argparse.Namespace) -> int:
+    methods = _methods(options.method, options.option)
+    if not 0 <= options.alpha <= 1:
+        raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
+    providers = options.provider.split(",") if options.provider else None
+    explainer = load(options.bundle, providers=providers, threads=options.threads, max_pixels=options.max_pixels)
+    targets = _targets(explainer, options.target)
+    results: list[dict[str, Any]] = []
+    errors: list[dict[str, str]] = []
+    for image, folder in zip(options.images, _folders(Path(options.output), options.images), strict=True):
+        try:
+            for method, settings in methods:
+                with _progress(f"{Path(image).name} {method}", quiet=options.quiet) as progress:
+                    explanation = explainer.explain(
+                        image,
+                        method=method,
+                        target=targets,
+                        top_k=1 if options.top_k is None else options.top_k,
+                        batch_size=options.batch_size,
+                        progress=progress,
+                        **settings,
+                    )
+                saved = explanation.save(folder / method, colormap=options.colormap, alpha=options.alpha)
+                results.append({"folder": str(saved), **explanation.summary()})
+                if not (options.quiet or options.json):
+                    _print_explanation(image, explanation, saved)
+        except OrtcamError as error:
+            errors.append({"image": image, "error": str(error)})
+            _complain(str(error))
+    if options.json:
+        print(json.dumps({"explanations": results, "errors": errors}, indent=1, ensure_ascii=False))
+    return _EXIT_BAD_INPUT if errors else 0
+
+
+def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
+    """Methods in the order given, each with those of the options that it knows.
+
+    Raises:
+        OptionError: an unknown method, an option that none of them knows, or a value that is not accepted.
+    """
+    given: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(f"--option {pair!r}: accepted is KEY=VALUE")
+        given[key.strip().replace("-", "_")] = value.strip()
+    chosen = [resolve_method(name.strip(), {}).method for name in names.split(",")]
+    known = {option.name for method in chosen for option in method.options}
+    methods = []
+    for method in dict.fromkeys(chosen):
+        own = {option.name for option in method.options}
+        # A key that no method knows goes to the first, whose error says what is accepted.
+        settings = {key: value for key, value in given.items() if key in own or key not in known}
+        resolve_method(method.name, settings)
+        methods.append((method.name, settings))
+    return methods
+
+
+def _targets(explainer: Explainer, text: str | None) -> list[Target] | None:
+    """The classes in `-t`: one label, commas and all, or a list of indices and labels.
+
+    Raises:
+        TargetError: a class that the model does not have.
+    """
+    if text is None:
+        return None
+    if text.strip().lower() in (label.lower() for label in explainer.labels):
+        return [explainer.class_index(text)]
+    items = [item.strip() for item in text.split(",")]
+    return [explainer.class_index(int(item) if item.lstrip("-").isdecimal() else item) for item in items]
+
+
+def _folders(output: Path, images: Sequence[str]) -> list[Path]:
+    """One folder an image, named by its stem; a stem that comes again gets a number, so that nothing is overwritten."""
+    seen: dict[str, int] = {}
+    folders = []
+    for image in images:
+        stem = Path(image).stem
+        seen[stem] = seen.get(stem, 0) + 1
+        folders.append(output / (stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"))
+    return folders
+
+
+@contextlib.contextmanager
+def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """A progress bar for what takes longer than a second; none when quiet or when nobody watches a terminal."""
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 - the library's users do not need it
+    except ImportError:
+        yield None
+        return
+    bar = tqdm(desc=label, unit="pass", delay=1, leave=False, disable=True if quiet else None)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        yield update
+
+
+def _print_explanation(image: str, explanation: Explanation, folder: Path) -> None:
+    stats = explanation.stats
+    print(
+        f"{image}  {explanation.method}  {stats.passes} passes of {stats.channels} channels, {stats.seconds:.2f} s, "
+        f"{stats.providers[0]}"
+    )
+    for target, label, probability, flat in zip(
+        explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
+    ):
+        note = "  (flat map: nothing speaks for this class)" if flat else ""
+        print(f"  {target:5d}  {label:<24}  {probability:7.2%}  {folder / f'class-{target}-overlay.png'}{note}")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    explainer = load(bundle_path())
+    output = Path(options.output)
+    panels: list[tuple[str, NDArray[np.uint8]]] = []
+    title = ""
+    for picture in sample_pictures()[-1:]:
+        for method in METHODS:
+            with _progress(method.title, quiet=False) as progress:
+                explanation = explainer.explain(picture, method=method.name, progress=progress)
+            folder = explanation.save(output / picture.stem / method.name)
+            _print_explanation(picture.name, explanation, folder)
+            if not panels:
+                panels.append(("input", explanation.image))
+                title = f"{explanation.labels[0]}, p = {explanation.probabilities[0]:.3f}"
+            panels.append((method.title, explanation.overlay()))
+    path = output / "demo.png"
+    write_png(path, figure(panels, title=title, columns=len(panels)))
+    print(f"\n{path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

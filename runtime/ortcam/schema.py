@@ -1,0 +1,65 @@
+"""Dataclasses from JSON, strictly: every field there, none unknown, each of its declared type."""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+__all__ = ["SchemaError", "decode"]
+
+
+class SchemaError(ValueError):
+    """A JSON value that does not have its declared type; the message says where and what is accepted."""
+
+
+T = TypeVar("T")
+
+
+def decode(kind: type[T], value: object, where: str) -> T:
+    """Build a dataclass from parsed JSON.
+
+    Fields may be dataclasses, `tuple[X, ...]`, tuples of fixed length, `dict[str, X]`, `Literal`, `X | None`, and str,
+    int, float and bool.
+
+    Raises:
+        SchemaError: a field missing, unknown, or of another type.
+    """
+    if not isinstance(value, dict):
+        raise SchemaError(f"{where} is {value!r}, which is not an object")
+    hints = typing.get_type_hints(kind)
+    if missing := [name for name in hints if name not in value]:
+        raise SchemaError(f"{where} lacks {', '.join(missing)}")
+    if unknown := [name for name in value if name not in hints]:
+        raise SchemaError(f"{where} has unknown entries {', '.join(unknown)}")
+    return kind(**{name: _field(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+
+
+def _field(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return decode(typing.cast("type[Any]", kind), value, where)
+    if origin is types.UnionType:
+        present = next(item for item in arguments if item is not type(None))
+        return None if value is None else _field(present, value, where)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return _items(arguments, value, where)
+    if origin is dict and isinstance(value, dict):
+        return {key: _field(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind in (str, int, bool) and type(value) is kind:
+        return value
+    raise SchemaError(f"{where} is {value!r}; accepted: {', '.join(map(repr, arguments)) or kind.__name__}")
+
+
+def _items(kinds: tuple[Any, ...], values: list[Any], where: str) -> tuple[Any, ...]:
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(values)
+    if len(kinds) != len(values):
+        raise SchemaError(f"{where} has {len(values)} items, not {len(kinds)}")
+    return tuple(
+        _field(kind, value, f"{where}[{i}]") for i, (kind, value) in enumerate(zip(kinds, values, strict=True))
+    )

@@ -1,0 +1,33 @@
+"""The bundle and the pictures that come with ortcam: beside the package in a wheel, in `models/` in a checkout."""
+
+from pathlib import Path
+
+from ortcam.errors import BundleError
+
+__all__ = ["bundle_path", "sample_pictures"]
+
+
+def _folder() -> Path:
+    here = Path(__file__).parent
+    for folder in (here / "shipped", here.parent.parent / "models"):
+        if (folder / "shapes.ortcam").is_dir():
+            return folder
+    raise BundleError(f"the shipped bundle shapes.ortcam is neither in {here / 'shipped'} nor in a checkout's models/")
+
+
+def bundle_path() -> Path:
+    """The shipped bundle: a small classifier of drawn objects.
+
+    Raises:
+        BundleError: this installation lacks it.
+    """
+    return _folder() / "shapes.ortcam"
+
+
+def sample_pictures() -> tuple[Path, ...]:
+    """The shipped pictures, by name.
+
+    Raises:
+        BundleError: this installation lacks them.
+    """
+    return tuple(sorted((_folder() / "shapes" / "samples").glob("*.png")))
