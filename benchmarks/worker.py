@@ -133,8 +133,7 @@ def torch_forward(task: argparse.Namespace) -> Explain:
 
     model, read_input = _torch_model(task)
     batch = read_input().repeat(task.batch_size, 1, 1, 1)
-    with torch.inference_mode():
-        return _forward(task, lambda: model(batch))
+    return _forward(task, torch.inference_mode()(lambda: model(batch)))
 
 
 def _forward(task: argparse.Namespace, run: Callable[[], object]) -> Explain:

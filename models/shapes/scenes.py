@@ -104,7 +104,7 @@ def draw_scene(seed: int, *, labels: Sequence[int] | None = None, size: int | tu
             canvas += alpha[..., None] * (palette[part.tone] - canvas)
 
     canvas *= _lighting(rng, height, width)[..., None]
-    canvas += rng.normal(0, 0.012, (height, width, 1)).astype(np.float32)
+    canvas += rng.normal(0, 0.005, (height, width, 1)).astype(np.float32)
     image = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     objects = (SceneObject(label, alpha >= 0.5) for label, alpha in zip(labels, silhouettes, strict=True))
     return Scene(image, tuple(objects))
@@ -438,12 +438,12 @@ def _lch(lightness: float, chroma: float, hue: float) -> Floats:
 
 
 def _write_samples(folder: Path) -> None:
-    """Write the sample pictures, 400 x 300 pixels: a mug, and a fish with an umbrella."""
+    """Write the sample pictures, 320 x 240 pixels: a fish, and a mug with an umbrella."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, seed in (("mug", 1), ("fish-umbrella", 2)):
-        labels = tuple(CLASSES.index(part) for part in name.split("-"))
-        scene = draw_scene(seed, labels=labels, size=(300, 400))
-        cv2.imwrite(str(folder / f"{name}.png"), cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
+    for name, seed in (("fish", 42), ("mug-umbrella", 462)):
+        labels = [CLASSES.index(word) for word in name.split("-")]
+        image = draw_scene(seed, labels=labels, size=(240, 320)).image
+        cv2.imwrite(str(folder / f"{name}.png"), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
@@ -19,7 +18,7 @@ from ortcam.explanation import Explanation, Stats
 from ortcam.image import DEFAULT_MAX_PIXELS, read_image
 from ortcam.methods import Plan, resolve_method
 from ortcam.scoring import Masks, Progress, Scores, prepare_masks, score_channels
-from ortcam.session import Bound, Provider, SessionOptions, open_session, resolve_providers, runtime_version
+from ortcam.session import Bound, Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 from ortcam.upsampling import upsample
 
 __all__ = ["Explainer", "Image", "Target", "load"]
@@ -66,7 +65,7 @@ class Explainer:
         self.bundle = bundle
         self._options = options
         self._max_pixels = max_pixels
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._sessions: dict[str, Session] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -163,7 +162,7 @@ class Explainer:
             provenance=self._provenance(image),
         )
 
-    def _session(self, name: str) -> ort.InferenceSession:
+    def _session(self, name: str) -> Session:
         if name not in self._sessions:
             self._sessions[name] = open_session(self.bundle.file(name), self._options)
         return self._sessions[name]
@@ -210,7 +209,7 @@ class Explainer:
             return np.argsort(-probabilities, kind="stable")[:top_k].astype(np.int64)
         if top_k != 1:
             raise TargetError(f"top_k={top_k} with target={target!r}: give one or the other")
-        wanted = [target] if isinstance(target, (int, str, np.integer)) else list(target)
+        wanted = list(target) if isinstance(target, Iterable) and not isinstance(target, str) else [target]
         if not wanted:
             raise TargetError("target is empty: accepted is a class index, a label, or several of them")
         indices = [self.class_index(item) for item in wanted]

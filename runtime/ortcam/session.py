@@ -19,7 +19,9 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess
         "ortcam needs an ONNX Runtime: install `ortcam[cpu]` (any machine) or `ortcam[gpu]` (NVIDIA CUDA)"
     ) from error
 
-__all__ = ["Bound", "Provider", "SessionOptions", "open_session", "resolve_providers", "runtime_version"]
+__all__ = ["Bound", "Provider", "Session", "SessionOptions", "open_session", "resolve_providers", "runtime_version"]
+
+Session = ort.InferenceSession
 
 # ONNX Runtime's own form: a name, or a name with that provider's options.
 Provider = str | tuple[str, Mapping[str, Any]]
@@ -84,7 +86,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
     return tuple(resolved)
 
 
-def open_session(path: str | os.PathLike[str], options: SessionOptions) -> ort.InferenceSession:
+def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Session:
     """Open a graph of a bundle.
 
     Raises:
@@ -95,7 +97,7 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> ort.I
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     try:
-        return ort.InferenceSession(
+        return Session(
             os.fspath(path), settings, providers=[(name, dict(values)) for name, values in options.providers]
         )
     except Exception as error:
@@ -109,7 +111,7 @@ def _first_line(error: Exception) -> str:
 class Bound:
     """A session with inputs that are put on its device once and used by many runs."""
 
-    def __init__(self, session: ort.InferenceSession, *, outputs: Sequence[str]) -> None:
+    def __init__(self, session: Session, *, outputs: Sequence[str]) -> None:
         self._session = session
         self._binding = session.io_binding()
         self._outputs = tuple(outputs)

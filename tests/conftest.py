@@ -1,0 +1,81 @@
+"""Fixtures for all tests: the real data where it is, a tiny classifier and its bundle, a photograph."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ortcam.image import write_png
+from ortcam_export import export
+
+REPOSITORY = Path(__file__).parents[1]
+TINY_LABELS = ("cat", "dog", "sea snake", "crane", "crane", "white, striped")
+
+
+class TinyNet(nn.Module):
+    """Three convolutions and a linear head: image [N,3,32,48] -> maps [N,channels,8,12] -> logits [N,6]."""
+
+    def __init__(self, channels: int = 10) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(12, channels, 1),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(channels, len(TINY_LABELS))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.normal_(0, 0.6, generator=generator)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(image).mean((2, 3)))
+
+
+TINY_INPUT = {"input_size": (32, 48), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "labels": TINY_LABELS}
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real weights and photographs; tests that ask for it skip where it is absent."""
+    folder = Path(os.environ.get("ORTCAM_TEST_DATA", "../shared/data"))
+    folder = folder if folder.is_absolute() else REPOSITORY / folder
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no real weights and photographs: {folder} (ORTCAM_TEST_DATA) is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "tiny.ortcam"
+    export(TinyNet().eval(), path, **TINY_INPUT)
+    return path
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy.ortcam"))
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    """uint8 RGB [90,120,3]: smooth colours with a bright square."""
+    rows, columns = np.mgrid[:90, :120]
+    image = np.stack([rows * 2, columns * 2, 255 - rows - columns], axis=-1).astype(np.uint8)
+    image[20:50, 60:100] = (250, 220, 30)
+    return image
+
+
+@pytest.fixture(scope="session")
+def photograph(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    write_png(path, picture)
+    return path

@@ -1,0 +1,294 @@
+"""METHODS.md as a plain loop in float64 PyTorch, to compare the product with; it imports nothing of it."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from ortcam.bundle import Cut
+
+__all__ = ["DEFAULTS", "GATES", "Classifier", "Reference", "Result", "at_cut", "at_layer", "numpy_noise", "token_maps"]
+
+# The column "default" of METHODS.md. std=None is "authors" for noise on the input and 2.0 for noise on the activation.
+_SHARED = {"weighting": "probability", "baseline": "none", "normalize": "after-upsampling", "maps": "raw"}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "scorecam": _SHARED,
+    "scorecam++": {"gate": "tanh", "gate_sum": True, "weighting": "probability", "baseline": "none"},
+    "sscam": {"num_samples": 35, "std": None, "noise": "input", "seed": 0, **_SHARED},
+    "iscam": {"num_samples": 10, "path": "cumulative", **_SHARED},
+}
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "sigmoid-relu": lambda x: torch.sigmoid(torch.relu(x / 2)),
+    "relu": torch.relu,
+    "mish": F.mish,
+    "swish": F.silu,
+    "softsign": F.softsign,
+}
+
+# Two float64 numbers closer than this, relative to their size, differ by rounding.
+_ROUNDING = 1e-12
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A classifier and the maps inside it, both functions of images, float64 [N,3,H,W].
+
+    Attributes:
+        maps: -> A, float64 [N,C,h,w].
+        logits: head(features(.)), float64 [N,classes].
+        dtype: of both; the sums over channels and passes are float64 all the same.
+    """
+
+    maps: Callable[[Tensor], Tensor]
+    logits: Callable[[Tensor], Tensor]
+    dtype: torch.dtype = torch.float64
+
+
+def at_layer(
+    module: nn.Module,
+    layer: str,
+    to_maps: Callable[[Tensor], Tensor] = lambda features: features,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Classifier:
+    """A module in float64, and what its submodule `layer` gives out.
+
+    Args:
+        module: image [N,3,H,W] -> logits [N,classes]; it is copied.
+        layer: path of the submodule.
+        to_maps: the layer's output -> [N,C,h,w].
+        dtype: float32 to see what float32 itself costs.
+    """
+    module = copy.deepcopy(module).to(dtype).eval()
+    seen: list[Tensor] = []
+
+    def maps(images: Tensor) -> Tensor:
+        # A copy: what follows may be an activation in place.
+        handle = module.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2].clone()))
+        try:
+            module(images)
+        finally:
+            handle.remove()
+        return to_maps(seen.pop())
+
+    def logits(images: Tensor) -> Tensor:
+        output: Tensor = module(images)
+        return output
+
+    return Classifier(maps, logits, dtype)
+
+
+def at_cut(module: nn.Module, cut: "Cut", *, dtype: torch.dtype = torch.float64) -> Classifier:
+    """A module in float64, and its maps where a bundle says that it was cut."""
+    layouts: dict[str, Callable[[Tensor], Tensor]] = {
+        "nchw": lambda features: features,
+        "nhwc": lambda features: features.permute(0, 3, 1, 2),
+        "tokens": token_maps(cut.prefix_tokens, cut.height, cut.width),
+    }
+    if cut.module is None:
+        raise ValueError(f"{cut.tensor} is the output of no module")
+    return at_layer(module, cut.module, layouts[cut.layout], dtype=dtype)
+
+
+def numpy_noise(seed: int, sample: int, shape: tuple[int, ...]) -> Tensor:
+    """Sample i of the noise as the product promises to draw it."""
+    return torch.from_numpy(np.random.default_rng((seed, sample)).standard_normal(shape, np.float32))
+
+
+def token_maps(prefix: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
+    """Tokens [N,prefix + h w,C] -> maps [N,C,h,w]."""
+
+    def to_maps(tokens: Tensor) -> Tensor:
+        return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+    return to_maps
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a method gives for K targets.
+
+    Attributes:
+        maps: float64 [K,H,W] in [0,1].
+        raw: float64 [K,H,W], the weighted sum before ReLU.
+        weights: float64 [K,C].
+        flat: bool [K], maps that are flat after ReLU.
+        live: bool [C], channels that are not flat.
+    """
+
+    maps: Tensor
+    raw: Tensor
+    weights: Tensor
+    flat: Tensor
+    live: Tensor
+
+
+class Pass(NamedTuple):
+    """What sets one pass of a channel apart from the others.
+
+    Attributes:
+        coefficient: c_i.
+        noise: where the noise is added, "input" or "activation"; None for none.
+        std: of the noise, or "authors".
+        seed: of the noise.
+        sample: i, counted from 0.
+    """
+
+    coefficient: float = 1.0
+    noise: str | None = None
+    std: float | str = 0.0
+    seed: int = 0
+    sample: int = 0
+
+
+class Reference:
+    """One image in one classifier, explained by any method.
+
+    The logits of a set of C masked images are kept: options that only weigh or sum differently share them.
+
+    Args:
+        classifier: in float64.
+        image: X, [1,3,H,W].
+        draw: draw(seed, i, shape) is sample i of the noise, of unit variance.
+    """
+
+    def __init__(
+        self, classifier: Classifier, image: Tensor, draw: Callable[[int, int, tuple[int, ...]], Tensor] | None = None
+    ) -> None:
+        self.classifier = classifier
+        self.X = image.to(classifier.dtype)
+        self.draw = draw
+        with torch.inference_mode():
+            self.A = classifier.maps(self.X)[0]
+            self.clean_logits = classifier.logits(self.X)[0]
+        self._tables: dict[tuple[str, Pass], Tensor] = {}
+
+    @torch.inference_mode()
+    def explain(self, method: str, targets: Sequence[int], **options: object) -> Result:
+        """The maps of a method for some classes; options as METHODS.md names them."""
+        unknown = options.keys() - DEFAULTS[method].keys()
+        if unknown:
+            raise ValueError(f"{method} has no option {unknown}")
+        o = DEFAULTS[method] | options
+        kind = o["gate"] if method == "scorecam++" else o["normalize"]
+        kind = "after-upsampling" if kind == "minmax" else kind
+        live = torch.tensor([self._mask(kind, k) is not None for k in range(len(self.A))])
+        tables = [self._logits(kind, live, step) for step in _passes(method, o)]
+
+        weights = torch.zeros(len(targets), len(self.A), dtype=torch.float64)
+        if live.any():
+            weights[:, live] = self._weights(tables, targets, o)[live].T
+
+        sum_masks = o["gate_sum"] if method == "scorecam++" else o["maps"] == "normalized"
+        raw = torch.zeros(len(targets), *self.X.shape[2:], dtype=torch.float64)
+        for k in torch.nonzero(live).flatten().tolist():
+            summed = self._mask(kind, k) if sum_masks else self._upsampled(self.A[k])
+            assert summed is not None
+            raw += weights[:, k, None, None] * summed
+        maps, flat = _finish(raw)
+        return Result(maps, raw, weights, flat, live)
+
+    def _upsampled(self, channel: Tensor) -> Tensor:
+        """U: [h,w] -> [H,W]."""
+        size = self.X.shape[2:]
+        return F.interpolate(channel[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+
+    def _mask(self, kind: str, k: int) -> Tensor | None:
+        """What X is multiplied with for channel k, [H,W]; None where it is flat (for a gate: zero everywhere)."""
+        A_k = self.A[k]
+        if kind in GATES:
+            gated = GATES[kind](self._upsampled(A_k))
+            return gated if gated.any() else None
+        U = self._upsampled(A_k)
+        if _is_flat(U):
+            return None
+        return _minmax(U) if kind == "after-upsampling" else self._upsampled(_minmax(A_k))
+
+    def _logits(self, kind: str, live: Tensor, step: Pass) -> Tensor:
+        """The logits of the masked images of a pass, [C,classes]; NaN for flat channels, which have none."""
+        if (kind, step) not in self._tables:
+            noise = self._noise(step)
+            table = torch.full((len(self.A), len(self.clean_logits)), torch.nan, dtype=torch.float64)
+            channels = torch.nonzero(live).flatten().tolist()
+            for start in range(0, len(channels), _BATCH):
+                batch = channels[start : start + _BATCH]
+                masked = torch.cat([self._masked(kind, k, step, noise) for k in batch])
+                table[batch] = self.classifier.logits(masked).double()
+            self._tables[kind, step] = table
+        return self._tables[kind, step]
+
+    def _noise(self, step: Pass) -> Tensor:
+        if step.noise is None:
+            return torch.zeros(())
+        assert self.draw is not None
+        shape = tuple(self.X.shape) if step.noise == "input" else tuple(self.X.shape[2:])
+        return self.draw(step.seed, step.sample, shape).to(self.X.dtype)
+
+    def _masked(self, kind: str, k: int, step: Pass, n: Tensor) -> Tensor:
+        """M_k, with the noise of the method, [1,3,H,W]."""
+        mask = self._mask(kind, k)
+        assert mask is not None
+        if step.noise == "activation":
+            assert isinstance(step.std, float)
+            return (mask + step.std * n) * self.X
+        M = step.coefficient * self.X * mask
+        if step.noise == "input":
+            if step.std == "authors":
+                return M + (2 / (M.max() - M.min())) ** 2 * n
+            assert isinstance(step.std, float)
+            M = M + step.std * n
+        return M
+
+    def _weights(self, tables: list[Tensor], targets: Sequence[int], o: dict[str, Any]) -> Tensor:
+        """alpha, [C,K]; NaN for flat channels."""
+        if o["weighting"] == "logit-softmax":
+            logits = torch.stack([table[:, targets] for table in tables]).mean(dim=0)
+            return logits.nan_to_num(nan=-torch.inf).softmax(dim=0)
+        alpha = torch.stack([table.softmax(dim=1)[:, targets] for table in tables]).mean(dim=0)
+        if o["baseline"] == "zeros":
+            alpha = alpha - self.classifier.logits(torch.zeros_like(self.X)).softmax(dim=1)[0, targets]
+        return alpha
+
+
+def _passes(method: str, o: dict[str, Any]) -> list[Pass]:
+    if method == "iscam":
+        N = o["num_samples"]
+        if o["path"] == "linear":
+            return [Pass(i / N) for i in range(1, N + 1)]
+        # The recurrence M_{i+1} = M_i + (X * A_k) i/N.
+        return [Pass(sum(range(1, i + 1)) / N) for i in range(1, N + 1)]
+    if method == "sscam":
+        std = o["std"]
+        if std is None:
+            std = "authors" if o["noise"] == "input" else 2.0
+        return [Pass(noise=o["noise"], std=std, seed=o["seed"], sample=i) for i in range(o["num_samples"])]
+    return [Pass()]
+
+
+def _is_flat(values: Tensor) -> bool:
+    return bool(values.max() - values.min() <= _ROUNDING * values.abs().max())
+
+
+def _minmax(M: Tensor) -> Tensor:
+    return (M - M.min()) / (M.max() - M.min())
+
+
+def _finish(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """ReLU and min-max of each map, and which are flat and therefore zero."""
+    maps = torch.zeros_like(raw)
+    flat = torch.ones(len(raw), dtype=torch.bool)
+    for index, positive in enumerate(raw.relu()):
+        flat[index] = _is_flat(positive)
+        if not flat[index]:
+            maps[index] = _minmax(positive)
+    return maps, flat

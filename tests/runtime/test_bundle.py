@@ -1,0 +1,124 @@
+"""A bundle is trusted only when it is whole: every way of breaking one gives one clear error."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ortcam
+from ortcam.bundle import MANIFEST_NAME, read_bundle
+
+
+def edit(bundle: Path, **changes: object) -> None:
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    manifest.update(changes)
+    (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def files_of(bundle: Path) -> dict:
+    return json.loads((bundle / MANIFEST_NAME).read_text())["files"]
+
+
+def test_a_bundle_reads_back_as_it_was_written(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    assert bundle.manifest.to_json() == (tiny_bundle / MANIFEST_NAME).read_text("utf-8")
+    assert bundle.manifest.cut.channels == 10
+    assert set(bundle.manifest.files) == {path.name for path in tiny_bundle.iterdir()} - {MANIFEST_NAME}
+
+
+@pytest.mark.parametrize("name", ["features.onnx", "head.onnx", "weights.bin", "scorer-linear.onnx"])
+def test_a_missing_file_is_named(bundle_copy: Path, name: str) -> None:
+    (bundle_copy / name).unlink()
+    with pytest.raises(ortcam.BundleError, match=rf"{name}: missing"):
+        ortcam.load(bundle_copy)
+
+
+@pytest.mark.parametrize("name", ["features.onnx", "weights.bin"])
+def test_a_truncated_file_is_named(bundle_copy: Path, name: str) -> None:
+    content = (bundle_copy / name).read_bytes()
+    (bundle_copy / name).write_bytes(content[:-7])
+    with pytest.raises(ortcam.BundleError, match=rf"{name}: truncated, {len(content) - 7} bytes instead of"):
+        ortcam.load(bundle_copy)
+
+
+@pytest.mark.parametrize("name", ["head.onnx", "weights.bin"])
+def test_one_altered_bit_is_noticed(bundle_copy: Path, name: str) -> None:
+    content = bytearray((bundle_copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_copy / name).write_bytes(content)
+    with pytest.raises(ortcam.BundleError, match=rf"{name}: altered"):
+        ortcam.load(bundle_copy)
+
+
+def test_a_newer_schema_is_refused_with_both_versions(bundle_copy: Path) -> None:
+    edit(bundle_copy, schema=99)
+    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(1\)"):
+        ortcam.load(bundle_copy)
+
+
+@pytest.mark.parametrize("name", ["../outside.bin", "/etc/hostname", "sub/file.bin", "..", "C:evil", "a\\b", ""])
+def test_a_file_name_that_leaves_the_folder_is_refused(bundle_copy: Path, name: str) -> None:
+    edit(bundle_copy, files=files_of(bundle_copy) | {name: {"size": 1, "sha256": "0"}})
+    with pytest.raises(ortcam.BundleError, match="leaves the bundle's folder"):
+        ortcam.load(bundle_copy)
+
+
+def test_a_graph_outside_the_checked_files_is_refused(bundle_copy: Path) -> None:
+    graphs = json.loads((bundle_copy / MANIFEST_NAME).read_text())["graphs"]
+    edit(bundle_copy, graphs=graphs | {"head": "../head.onnx"})
+    with pytest.raises(ortcam.BundleError, match=r"'\.\./head\.onnx' is not among the bundle's files"):
+        ortcam.load(bundle_copy)
+
+
+def test_a_link_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    shutil.move(bundle_copy / "head.onnx", tmp_path / "elsewhere.onnx")
+    (bundle_copy / "head.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(ortcam.BundleError, match="a link"):
+        ortcam.load(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": "cat"}, "labels is 'cat'"),
+        ({"labels": []}, "impossible cut or labels"),
+        ({"precision": "float8"}, "precision is 'float8'; accepted: 'float32'"),
+        ({"opset": "20"}, "opset is '20'"),
+        ({"surprise": 1}, "unknown entries surprise"),
+        ({"cut": {}}, "cut lacks tensor"),
+        ({"schema": None}, "not the manifest of an ortcam bundle"),
+        ({"schema": True}, "schema is True; accepted: int"),
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(bundle_copy: Path, change: dict, message: str) -> None:
+    edit(bundle_copy, **change)
+    with pytest.raises(ortcam.BundleError, match=message):
+        ortcam.load(bundle_copy)
+
+
+def test_impossible_preprocessing_is_refused(bundle_copy: Path) -> None:
+    preprocessing = json.loads((bundle_copy / MANIFEST_NAME).read_text())["preprocessing"]
+    edit(bundle_copy, preprocessing=preprocessing | {"std": [0, 1, 1]})
+    with pytest.raises(ortcam.BundleError, match="std"):
+        ortcam.load(bundle_copy)
+
+
+def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ortcam.BundleError, match="there is no such folder"):
+        ortcam.load(tmp_path / "nowhere.ortcam")
+    with pytest.raises(ortcam.BundleError, match=r"it has no bundle\.json"):
+        ortcam.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ortcam.BundleError, match="a bundle is a folder"):
+        ortcam.load(tmp_path / "file")
+    (tmp_path / MANIFEST_NAME).write_bytes(b"\xff\x00 not json")
+    with pytest.raises(ortcam.BundleError, match="not JSON"):
+        ortcam.load(tmp_path)
+
+
+def test_a_bundle_works_wherever_it_is_copied(tiny_bundle: Path, tmp_path: Path, photograph: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "ein anderer Ordner" / "bündel.ortcam")
+    here = ortcam.load(tiny_bundle).predict(photograph)
+    assert (ortcam.load(os.fspath(copy)).predict(photograph) == here).all()

@@ -1,0 +1,219 @@
+"""The command line as a user types it: right results, one clear error for bad input, exit codes, nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import ortcam
+from ortcam.cli import main
+from ortcam.image import read_image
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """`ortcam ARGUMENTS` in a process of its own, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "ortcam", *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+
+
+def complaints(result: subprocess.CompletedProcess[str]) -> list[str]:
+    assert "Traceback" not in result.stderr, result.stderr
+    return [line for line in result.stderr.splitlines() if line.startswith("ortcam: ")]
+
+
+def test_explain_writes_a_folder_an_image_and_method(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    result = run("explain", tiny_bundle, photograph, "-m", "scorecam,scorecam++", "-t", "dog,0", "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    for method in ("scorecam", "scorecam++"):
+        folder = tmp_path / "out" / "photo" / method
+        assert {path.name for path in folder.iterdir()} == {
+            "manifest.json",
+            *(f"class-{c}{end}" for c in (0, 1) for end in (".npy", "-heatmap.png", "-overlay.png")),
+        }
+        assert read_image(folder / "class-1-overlay.png").shape == (90, 120, 3)
+    assert "dog" in result.stdout
+    assert "%|" not in result.stderr, "no progress bar where nobody watches a terminal"
+
+
+def test_quiet_says_nothing_and_json_is_json(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(tiny_bundle), str(photograph), "-o", str(tmp_path), "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+    arguments = ["explain", str(tiny_bundle), str(photograph), "-o", str(tmp_path), "--json", "--top-k", "2"]
+    assert main(arguments) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert [target["index"] for target in printed["explanations"][0]["targets"]] == list(
+        np.argsort(-ortcam.load(tiny_bundle).predict(photograph))[:2]
+    )
+    assert printed["errors"] == []
+    assert Path(printed["explanations"][0]["folder"]).is_dir()
+
+
+def broken_pictures(folder: Path, photograph: Path) -> dict[str, Path]:
+    """What users hand over by mistake, and a word of the error that each deserves."""
+    ok, jpeg = cv2.imencode(".jpg", cv2.imread(str(photograph)))
+    assert ok
+    contents = {
+        "zero-bytes.png": b"",
+        "text.jpg": b"this is not a picture\n" * 9,
+        "truncated.jpg": jpeg.tobytes()[: len(jpeg) // 2],
+        "truncated.png": photograph.read_bytes()[:-40],
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.png").mkdir()
+    return {name: folder / name for name in (*contents, "folder.png", "missing.jpg")}
+
+
+def test_broken_images_get_one_line_each_and_the_others_are_explained(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    broken = broken_pictures(tmp_path, photograph)
+    result = run("explain", tiny_bundle, *broken.values(), photograph, "-o", tmp_path / "out")
+    assert result.returncode == 2
+    lines = complaints(result)
+    assert len(lines) == len(broken)
+    for name, line in zip(broken, lines, strict=True):
+        assert name in line
+    assert (tmp_path / "out" / "photo" / "scorecam++" / "manifest.json").is_file()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo"]
+
+
+def test_unusual_pictures_are_explained(tiny_bundle: Path, picture: np.ndarray, tmp_path: Path) -> None:
+    bgr = picture[..., ::-1]
+    pictures = {
+        "pixel.png": bgr[:1, :1],
+        "grey.png": bgr[..., 0],
+        "alpha.png": np.dstack([bgr, np.full(bgr.shape[:2], 7, np.uint8)]),
+        "deep.png": bgr.astype(np.uint16) * 257,
+        "strip.png": np.repeat(bgr[:2], 1, axis=0),
+    }
+    for name, pixels in pictures.items():
+        assert cv2.imwrite(str(tmp_path / name), pixels)
+    result = run("explain", tiny_bundle, *(tmp_path / name for name in pictures), "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    for name, pixels in pictures.items():
+        overlay = read_image(next((tmp_path / "out" / Path(name).stem / "scorecam++").glob("*-overlay.png")))
+        assert overlay.shape[:2] == pixels.shape[:2]
+    plain = ortcam.load(tiny_bundle).explain(picture).maps
+    for name in ("alpha.png", "deep.png"):
+        np.testing.assert_allclose(ortcam.load(tiny_bundle).explain(tmp_path / name).maps, plain, atol=1e-6)
+
+
+def test_a_huge_picture_is_refused_before_it_is_decoded_unless_asked(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    assert cv2.imwrite(str(tmp_path / "huge.png"), np.zeros((20000, 20000), np.uint8))
+    result = run("explain", tiny_bundle, tmp_path / "huge.png", photograph, "-o", tmp_path / "out")
+    assert result.returncode == 2
+    (line,) = complaints(result)
+    assert "20000" in line
+    assert (tmp_path / "out" / "photo").is_dir()
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(
+    tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "b").mkdir()
+    cv2.imwrite(str(tmp_path / "b" / "photo.jpg"), picture[::-1])
+    assert run("explain", tiny_bundle, photograph, tmp_path / "b" / "photo.jpg", "-o", tmp_path / "o").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["photo", "photo-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "gradcam"], "unknown method 'gradcam'"),
+        (["--option", "gate=gelu"], "gate='gelu' is not accepted; accepted: tanh"),
+        (["--option", "gates=tanh"], "unknown option 'gates'"),
+        (["--option", "gate"], "accepted is KEY=VALUE"),
+        (["-m", "scorecam", "--option", "num_samples=3"], "scorecam: unknown option 'num_samples'"),
+        (["-t", "99"], "target 99: the model has classes 0 to 5"),
+        (["-t", "-1"], "target -1"),
+        (["-t", "unicorn"], "target 'unicorn'"),
+        (["--top-k", "9"], "top_k=9"),
+        (["--top-k", "2", "-t", "1"], "give one or the other"),
+        (["--batch-size", "0"], "batch_size=0"),
+        (["--provider", "tpu"], "execution provider 'tpu' is not available"),
+        (["--alpha", "1.5"], "--alpha 1.5"),
+        (["--threads", "0"], "threads=0"),
+    ],
+)
+def test_a_wrong_argument_gets_one_line_and_exit_code_2(
+    tiny_bundle: Path,
+    photograph: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    code = main(["explain", str(tiny_bundle), str(photograph), "-o", str(tmp_path / "out"), *arguments])
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_go_to_the_methods_that_have_them(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    arguments = ["-m", "scorecam,sscam", "--option", "num_samples=2", "--option", "baseline=zeros", "-o", tmp_path]
+    assert run("explain", tiny_bundle, photograph, *arguments).returncode == 0
+    manifests = {
+        method: json.loads((tmp_path / "photo" / method / "manifest.json").read_text())
+        for method in ("scorecam", "sscam")
+    }
+    assert manifests["sscam"]["options"]["num_samples"] == 2
+    assert "num_samples" not in manifests["scorecam"]["options"]
+    assert {manifest["options"]["baseline"] for manifest in manifests.values()} == {"zeros"}
+
+
+def test_a_label_with_a_comma_is_one_label(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    assert run("explain", tiny_bundle, photograph, "-t", "white, striped", "-o", tmp_path).returncode == 0
+    assert (tmp_path / "photo" / "scorecam++" / "class-5.npy").is_file()
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_an_output_that_is_a_file_gets_one_line(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, output: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = run("explain", tiny_bundle, photograph, "-o", tmp_path / output)
+    assert result.returncode == 2
+    assert len(complaints(result)) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_missing_bundle_or_unknown_command_gets_exit_code_2(tmp_path: Path, photograph: Path) -> None:
+    result = run("explain", tmp_path / "none.ortcam", photograph)
+    assert result.returncode == 2
+    assert "there is no such folder" in complaints(result)[0]
+    assert run("explode").returncode == 2
+    assert run().returncode == 2
+
+
+def test_version_and_inspect(tiny_bundle: Path) -> None:
+    assert run("--version").stdout == f"ortcam {ortcam.__version__}\n"
+    inspected = run("inspect", tiny_bundle).stdout
+    for text in ("maps [10,8,12]", "to 32 x 48", "parity", "scorers linear"):
+        assert text in inspected
+
+
+def test_a_reader_that_leaves_early_is_no_error(tiny_bundle: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "-m", "ortcam", "inspect", str(tiny_bundle)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert result.stderr == ""

@@ -1,0 +1,188 @@
+"""Explaining: shapes and types of the result, targets, providers, batch sizes, what is saved."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import TINY_LABELS
+
+import ortcam
+from ortcam.image import read_image
+
+METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
+
+
+@pytest.fixture(scope="module")
+def explainer(tiny_bundle: Path) -> ortcam.Explainer:
+    return ortcam.load(tiny_bundle, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_explanation_has_the_documented_shapes_and_types(
+    explainer: ortcam.Explainer, photograph: Path, method: str
+) -> None:
+    e = explainer.explain(photograph, method=method, top_k=3)
+    assert e.maps.shape == (3, 32, 48)
+    assert e.maps.dtype == e.raw_maps.dtype == e.weights.dtype == e.probabilities.dtype == np.float32
+    assert e.maps.min() >= 0
+    assert e.maps.max() <= 1
+    assert [float(m.max()) for m, flat in zip(e.maps, e.flat, strict=True) if not flat] == [1.0] * int((~e.flat).sum())
+    assert e.raw_maps.shape == ((3, 32, 48) if method == "scorecam++" else (3, 8, 12))
+    assert e.weights.shape == (3, 10)
+    assert e.labels == tuple(TINY_LABELS[index] for index in e.targets)
+    probabilities = explainer.predict(photograph)
+    assert e.targets == tuple(np.argsort(-probabilities)[:3])
+    np.testing.assert_array_equal(e.probabilities, probabilities[list(e.targets)])
+    assert e.stats.live_channels + int((e.weights == 0).all(axis=0).sum()) == e.stats.channels == 10
+    samples = {"sscam": 35, "iscam": 10}.get(method, 1)
+    assert e.stats.passes == e.stats.live_channels * samples
+
+
+def test_path_bytes_and_pixels_give_the_same(
+    explainer: ortcam.Explainer, photograph: Path, picture: np.ndarray
+) -> None:
+    from_path = explainer.explain(photograph)
+    for image in (str(photograph), photograph.read_bytes(), picture):
+        np.testing.assert_array_equal(explainer.explain(image).maps, from_path.maps)
+
+
+def test_preprocess_is_what_the_model_sees(explainer: ortcam.Explainer, photograph: Path) -> None:
+    tensor = explainer.preprocess(photograph)
+    assert tensor.shape == (1, 3, 32, 48)
+    assert tensor.dtype == np.float32
+
+
+def test_predict_gives_probabilities(explainer: ortcam.Explainer, photograph: Path) -> None:
+    probabilities = explainer.predict(photograph)
+    assert probabilities.shape == (len(TINY_LABELS),)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "targets"),
+    [
+        (2, (2,)),
+        (np.int64(1), (1,)),
+        ("dog", (1,)),
+        ("Sea_Snake", (2,)),
+        ([0, "dog", 5], (0, 1, 5)),
+        ((1, "dog"), (1,)),
+        ("white, striped", (5,)),
+    ],
+)
+def test_targets_are_indices_or_labels(
+    explainer: ortcam.Explainer, photograph: Path, target: object, targets: tuple[int, ...]
+) -> None:
+    assert explainer.explain(photograph, target=target).targets == targets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": 6}, "target 6: the model has classes 0 to 5"),
+        ({"target": -1}, "target -1: the model has classes 0 to 5"),
+        ({"target": "doge"}, "no class of the model has this label.*did you mean 'dog'"),
+        ({"target": "crane"}, "names the classes 3, 4"),
+        ({"target": []}, "target is empty"),
+        ({"target": 1.5}, "target 1.5"),
+        ({"target": True}, "target True"),
+        ({"top_k": 0}, "top_k=0: accepted is a whole number from 1 to 6"),
+        ({"top_k": 7}, "top_k=7"),
+        ({"target": 1, "top_k": 2}, "give one or the other"),
+    ],
+)
+def test_a_wrong_target_names_itself_and_what_is_accepted(
+    explainer: ortcam.Explainer, photograph: Path, arguments: dict, message: str
+) -> None:
+    with pytest.raises(ortcam.TargetError, match=message):
+        explainer.explain(photograph, **arguments)
+
+
+def test_a_wrong_batch_size_or_thread_count_is_refused(
+    explainer: ortcam.Explainer, tiny_bundle: Path, photograph: Path
+) -> None:
+    with pytest.raises(ortcam.OptionError, match="batch_size=0"):
+        explainer.explain(photograph, batch_size=0)
+    with pytest.raises(ortcam.OptionError, match="threads=0"):
+        ortcam.load(tiny_bundle, threads=0)
+
+
+def test_an_unavailable_provider_is_refused_with_the_available_ones(tiny_bundle: Path) -> None:
+    with pytest.raises(ortcam.ProviderError, match=r"'QNNExecutionProvider' is not available.*CPUExecutionProvider"):
+        ortcam.load(tiny_bundle, providers=["QNNExecutionProvider"])
+    with pytest.raises(ortcam.ProviderError, match="did you mean 'CPUExecutionProvider'"):
+        ortcam.load(tiny_bundle, providers=["cpuu"])
+    with pytest.raises(ortcam.ProviderError, match="accepted is a list"):
+        ortcam.load(tiny_bundle, providers=[])
+
+
+@pytest.mark.parametrize("providers", [["cpu"], ["CPU"], [("CPUExecutionProvider", {"use_arena": "0"})], None])
+def test_providers_come_as_names_or_pairs_and_the_result_says_what_ran(
+    tiny_bundle: Path, photograph: Path, providers: list | None
+) -> None:
+    explanation = ortcam.load(tiny_bundle, providers=providers).explain(photograph)
+    assert "CPUExecutionProvider" in explanation.stats.providers
+
+
+def test_progress_counts_every_pass_once(explainer: ortcam.Explainer, photograph: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    e = explainer.explain(photograph, method="iscam", batch_size=7, progress=lambda *counts: seen.append(counts))
+    assert seen[-1] == (e.stats.passes, e.stats.passes)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert len(seen) == e.stats.runs == -(-e.stats.passes // 7)
+
+
+def test_a_saved_explanation_is_complete(explainer: ortcam.Explainer, photograph: Path, tmp_path: Path) -> None:
+    e = explainer.explain(photograph, method="sscam", target=["cat", "dog"], num_samples=2, seed=5)
+    folder = e.save(tmp_path / "out" / "here")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*manifest["files"], "manifest.json"])
+    for index, target in enumerate((0, 1)):
+        np.testing.assert_array_equal(np.load(folder / f"class-{target}.npy"), e.maps[index])
+        assert read_image(folder / f"class-{target}-overlay.png").shape == (90, 120, 3)
+        assert read_image(folder / f"class-{target}-heatmap.png").shape == (32, 48, 3)
+    assert manifest["bundle"]["sha256"] == explainer.bundle.sha256
+    assert manifest["options"]["num_samples"] == 2
+    assert manifest["options"]["seed"] == 5
+    assert [target["index"] for target in manifest["targets"]] == [0, 1]
+    assert manifest["targets"][0]["probability"] == pytest.approx(float(e.probabilities[0]))
+    assert manifest["stats"]["providers"] == ["CPUExecutionProvider"]
+    assert manifest["stats"]["passes"] == e.stats.passes
+    assert manifest["versions"]["ortcam"] == ortcam.__version__
+
+
+def test_a_manifest_reproduces_its_maps(explainer: ortcam.Explainer, photograph: Path, tmp_path: Path) -> None:
+    folder = explainer.explain(photograph, method="sscam", num_samples=3, seed=11).save(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    targets = [target["index"] for target in manifest["targets"]]
+    again = explainer.explain(
+        manifest["image"]["path"], method=manifest["method"], target=targets, **manifest["options"]
+    )
+    np.testing.assert_allclose(again.maps[0], np.load(folder / f"class-{targets[0]}.npy"), atol=1e-5)
+
+
+def test_saving_again_replaces_only_what_was_saved_before(
+    explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    explainer.explain(photograph, target=[0, 1]).save(tmp_path)
+    explainer.explain(photograph, target=[2]).save(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"notes.txt", "manifest.json", "class-2.npy", "class-2-heatmap.png", "class-2-overlay.png"}
+
+
+def test_a_place_that_cannot_be_written_is_named(explainer: ortcam.Explainer, photograph: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ortcam.OutputError, match="cannot write the explanation here"):
+        explainer.explain(photograph).save(tmp_path / "file")
+
+
+def test_the_overlay_colours_only_what_the_model_saw(explainer: ortcam.Explainer, picture: np.ndarray) -> None:
+    e = explainer.explain(picture)
+    _, covered = e.on_photograph()
+    assert covered.all()  # this model's input is the whole picture
+    assert e.overlay(alpha=0.0).tolist() == picture.tolist()
+    assert e.overlay(alpha=1.0).tolist() != picture.tolist()
+    with pytest.raises(ortcam.OptionError, match="map 1 of 1"):
+        e.overlay(1)

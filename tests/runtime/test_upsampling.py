@@ -1,0 +1,39 @@
+"""Upsampling by matrices is bilinear interpolation, and the range of its result is known without doing it."""
+
+import numpy as np
+import pytest
+import torch
+
+from ortcam.upsampling import bilinear_matrix, upsample, upsampled_range
+
+SIZES = [
+    (7, 7, 224, 224),
+    (13, 13, 224, 224),
+    (14, 14, 224, 224),
+    (1, 5, 31, 40),
+    (2, 3, 17, 96),
+    (9, 9, 9, 9),
+    (10, 8, 299, 320),
+]
+
+
+@pytest.mark.parametrize(("h", "w", "height", "width"), SIZES)
+def test_it_is_what_torch_interpolates_without_aligned_corners(h: int, w: int, height: int, width: int) -> None:
+    maps = np.random.default_rng(0).normal(size=(4, h, w))
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(maps)[None], (height, width), mode="bilinear", align_corners=False
+    )[0].numpy()
+    np.testing.assert_allclose(upsample(maps, height, width), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("h", "w", "height", "width"), SIZES)
+def test_the_range_is_that_of_the_whole_upsampled_map(h: int, w: int, height: int, width: int) -> None:
+    maps = np.random.default_rng(1).normal(size=(130, h, w)).astype(np.float32)
+    whole = upsample(maps, height, width)
+    low, high = upsampled_range(maps, height, width)
+    np.testing.assert_allclose(low, whole.min(axis=(1, 2)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(high, whole.max(axis=(1, 2)), rtol=0, atol=1e-6)
+
+
+def test_constants_are_preserved() -> None:
+    np.testing.assert_allclose(bilinear_matrix(13, 224).sum(axis=1), 1, atol=1e-7)

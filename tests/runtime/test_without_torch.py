@@ -1,0 +1,71 @@
+"""The serve path needs numpy, ONNX Runtime and OpenCV: it runs where importing anything else of ours raises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "ortcam_export", "PIL", "scipy", "matplotlib")
+
+REFUSE = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {FORBIDDEN!r} + EXTRA:
+            raise ImportError(f"refused: {{name}}")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run(script: str, *arguments: object, extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    code = f"EXTRA = {extra!r}\n{REFUSE}\n{script}"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_refusal_refuses() -> None:
+    for name in FORBIDDEN:
+        assert f"refused: {name}" in run(f"import {name}").stderr
+
+
+@pytest.mark.parametrize("extra", [(), ("tqdm",)], ids=["", "without-tqdm"])
+def test_explaining_and_saving_need_none_of_it(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    script = """
+import ortcam
+explainer = ortcam.load(sys.argv[1])
+explainer.predict(sys.argv[2])
+for method in ("scorecam", "scorecam++", "sscam", "iscam"):
+    explainer.explain(sys.argv[2], method=method, top_k=2).save(sys.argv[3])
+assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", "onnx", "ortcam_export")]
+"""
+    result = run(script, tiny_bundle, photograph, tmp_path, extra=extra)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("extra", [(), ("tqdm",)], ids=["", "without-tqdm"])
+def test_the_command_line_needs_none_of_it(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
+    result = run(script, "explain", tiny_bundle, photograph, "-o", tmp_path, extra=extra)
+    assert result.returncode == 0, result.stderr
+
+
+def test_export_without_its_extra_says_which_to_install(tmp_path: Path) -> None:
+    script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
+    result = run(script, "export", "resnet18", "-o", tmp_path / "x.ortcam")
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("need `ortcam[export]`")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_without_a_runtime_the_import_says_which_extra_to_install() -> None:
+    result = run("import ortcam", extra=("onnxruntime",))
+    assert "install `ortcam[cpu]` (any machine) or `ortcam[gpu]` (NVIDIA CUDA)" in result.stderr
