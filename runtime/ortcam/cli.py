@@ -10,19 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ortcam._version import __version__
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
-from ortcam.explanation import Explanation
+from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import METHODS, resolve_method
-from ortcam.rendering import COLORMAPS, figure
+from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
-from ortcam.shipped import bundle_path, sample_pictures
+from ortcam.shipped import bundle_path, demo_picture
 
 __all__ = ["main"]
 
@@ -349,21 +346,17 @@ def _print_explanation(image: str, explanation: Explanation, folder: Path) -> No
 
 def _demo(options: argparse.Namespace) -> int:
     explainer = load(bundle_path())
+    picture = demo_picture()
     output = Path(options.output)
-    panels: list[tuple[str, NDArray[np.uint8]]] = []
-    title = ""
-    for picture in sample_pictures()[-1:]:
-        for method in METHODS:
-            with _progress(method.title, quiet=False) as progress:
-                explanation = explainer.explain(picture, method=method.name, progress=progress)
-            folder = explanation.save(output / picture.stem / method.name)
-            _print_explanation(picture.name, explanation, folder)
-            if not panels:
-                panels.append(("input", explanation.image))
-                title = f"{explanation.labels[0]}, p = {explanation.probabilities[0]:.3f}"
-            panels.append((method.title, explanation.overlay()))
+    explanations = []
+    for method in METHODS:
+        with _progress(method.title, quiet=False) as progress:
+            explanation = explainer.explain(picture, method=method.name, top_k=2, progress=progress)
+        folder = explanation.save(output / picture.stem / method.name)
+        _print_explanation(picture.name, explanation, folder)
+        explanations.append(explanation)
     path = output / "demo.png"
-    write_png(path, figure(panels, title=title, columns=len(panels)))
+    write_png(path, comparison(explanations))
     print(f"\n{path}")
     return 0
 

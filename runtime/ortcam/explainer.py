@@ -139,6 +139,7 @@ class Explainer:
         clock.lap("map")
         return Explanation(
             method=settings.method.name,
+            title=settings.method.title,
             options=settings.options,
             targets=tuple(int(index) for index in targets),
             labels=tuple(self.labels[index] for index in targets),

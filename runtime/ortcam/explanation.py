@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from ortcam.errors import OptionError, OutputError
 from ortcam.image import encode_png
 from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import heatmap, overlay
+from ortcam.rendering import figure, heatmap, overlay
 
-__all__ = ["Explanation", "Stats"]
+__all__ = ["Explanation", "Stats", "comparison"]
 
 _MANIFEST: Final = "manifest.json"
 _OWN_FILES: Final = re.compile(r"class-\d+(\.npy|-heatmap\.png|-overlay\.png)")
@@ -54,6 +55,7 @@ class Explanation:
 
     Attributes:
         method: name of the method.
+        title: its name in print.
         options: all its options, defaults included.
         targets: K class indices.
         labels: their K names.
@@ -69,6 +71,7 @@ class Explanation:
     """
 
     method: str
+    title: str
     options: dict[str, object]
     targets: tuple[int, ...]
     labels: tuple[str, ...]
@@ -167,6 +170,20 @@ class Explanation:
         if not 0 <= index < len(self.targets):
             raise OptionError(f"map {index} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}")
         return index
+
+
+def comparison(explanations: Sequence[Explanation], *, title: str | None = None) -> NDArray[np.uint8]:
+    """One figure of several explanations of a photograph for the same targets: a row a target, a column a method.
+
+    Returns:
+        uint8 RGB.
+    """
+    first = explanations[0]
+    panels = []
+    for index, (label, probability) in enumerate(zip(first.labels, first.probabilities, strict=True)):
+        panels.append((f"{label}\np = {probability:.3f}", first.image))
+        panels += [(f"{e.title}\n{e.stats.passes} passes", e.overlay(index)) for e in explanations]
+    return figure(panels, title=title, columns=1 + len(explanations))
 
 
 def _npy(array: NDArray[np.float32]) -> bytes:

@@ -14,14 +14,13 @@ from ortcam.errors import BundleError, OptionError, ProviderError
 
 try:
     import onnxruntime as ort
+    from onnxruntime import InferenceSession as Session
 except ImportError as error:  # pragma: no cover - exercised in a subprocess
     raise ImportError(
         "ortcam needs an ONNX Runtime: install `ortcam[cpu]` (any machine) or `ortcam[gpu]` (NVIDIA CUDA)"
     ) from error
 
 __all__ = ["Bound", "Provider", "Session", "SessionOptions", "open_session", "resolve_providers", "runtime_version"]
-
-Session = ort.InferenceSession
 
 # ONNX Runtime's own form: a name, or a name with that provider's options.
 Provider = str | tuple[str, Mapping[str, Any]]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ortcam.errors import BundleError
 
-__all__ = ["bundle_path", "sample_pictures"]
+__all__ = ["bundle_path", "demo_picture"]
 
 
 def _folder() -> Path:
@@ -24,10 +24,10 @@ def bundle_path() -> Path:
     return _folder() / "shapes.ortcam"
 
 
-def sample_pictures() -> tuple[Path, ...]:
-    """The shipped pictures, by name.
+def demo_picture() -> Path:
+    """The shipped picture that `ortcam demo` explains: a mug and an umbrella.
 
     Raises:
-        BundleError: this installation lacks them.
+        BundleError: this installation lacks it.
     """
-    return tuple(sorted((_folder() / "shapes" / "samples").glob("*.png")))
+    return _folder() / "shapes" / "samples" / "mug-umbrella.png"

@@ -1,0 +1,49 @@
+"""Classifiers that the comparisons share; exporting one takes seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from numpy.typing import NDArray
+
+from tests.parity.cases import Case, SmallNet, randomize, real_case, small_case, small_image
+
+
+@pytest.fixture(scope="session")
+def squeezenet(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Real weights, 512 channels of 13 x 13."""
+    return real_case("squeezenet1_1", data, tmp_path_factory.mktemp("squeezenet"))
+
+
+@pytest.fixture(scope="session")
+def squeezenet_96(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The same weights on images of 96 x 96, at a fifth of the time."""
+    return real_case("squeezenet1_1", data, tmp_path_factory.mktemp("squeezenet_96"), size=96)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """64 x 64; of the 8 channels the first is 0 everywhere and the second 0.7 everywhere."""
+    return small_case(SmallNet(flat=(0.0, 0.7)), tmp_path_factory.mktemp("small"), size=(64, 64))
+
+
+@pytest.fixture(scope="session")
+def small_signed(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """48 x 80, features of either sign; the first channel is -0.7 everywhere."""
+    return small_case(SmallNet(signed=True, flat=(-0.7,)), tmp_path_factory.mktemp("signed"), size=(48, 80))
+
+
+@pytest.fixture(scope="session")
+def small_transformer(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """32 x 32, a class token and 4 x 4 patches."""
+    module = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=12, mlp_dim=24, num_classes=5
+    )
+    randomize(module, 0.3)
+    return small_case(module, tmp_path_factory.mktemp("transformer"), size=(32, 32), layer=None)
+
+
+@pytest.fixture(scope="session")
+def small_picture() -> NDArray[np.uint8]:
+    return small_image(64, 64)
