@@ -413,11 +413,10 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number from 1")
+    return int(text)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -428,10 +427,10 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="NAME", help="%(choices)s")
-    parser.add_argument("--repeats", type=_positive, default=5, help="timed runs a library (default %(default)s)")
-    parser.add_argument("--batch-size", type=_positive, default=32, help="images a forward pass (default %(default)s)")
+    parser.add_argument("--repeats", type=_count, default=5, help="timed runs a library (default %(default)s)")
+    parser.add_argument("--batch-size", type=_count, default=32, help="images a forward pass (default %(default)s)")
     parser.add_argument(
-        "--threads", type=_positive, default=physical_cores(), help="threads (default: physical cores, %(default)s)"
+        "--threads", type=_count, default=physical_cores(), help="threads (default: physical cores, %(default)s)"
     )
     parser.add_argument(
         "--skip-cold-start", action="store_true", help=f"start every library once instead of {COLD_STARTS} times"

@@ -23,6 +23,9 @@ BUNDLE = "model.ortcam"
 STATE_DICT = "model.pth"
 CLASSIFIER = "classifier.onnx"
 
+# ru_maxrss counts KiB on Linux, bytes on macOS.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
 # What a library answers: arrays to be saved where the request names a file, and figures for the parent.
 Answer = tuple[dict[str, Any], dict[str, Any]]
 Explain = Callable[[dict[str, Any]], Answer]
@@ -196,7 +199,7 @@ def main() -> None:
         start = time.perf_counter()
         arrays, figures = explain(request)
         figures["seconds"] = time.perf_counter() - start
-        figures["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        figures["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
         if "save" in request:
             import numpy as np
 

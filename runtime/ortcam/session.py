@@ -115,13 +115,15 @@ class Bound:
         self._binding = session.io_binding()
         self._outputs = tuple(outputs)
         self._inputs = {item.name for item in session.get_inputs()}
-        on_cuda = session.get_providers()[0] in _CUDA_DEVICES
-        self._device = "cuda" if on_cuda else "cpu"
+        provider = session.get_providers()[0]
+        settings = session.get_provider_options().get(provider, {})
+        self._device = "cuda" if provider in _CUDA_DEVICES else "cpu"
+        self._device_id = int(settings.get("device_id", 0)) if provider in _CUDA_DEVICES else 0
 
     def put(self, name: str, value: NDArray[Any]) -> None:
         """Place an input on the device; it stays there until it is put again. Inputs the graph lacks are ignored."""
         if name in self._inputs:
-            placed = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, 0)
+            placed = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, self._device_id)
             self._binding.bind_ortvalue_input(name, placed)
 
     def run(self) -> tuple[NDArray[Any], ...]:

@@ -1,6 +1,7 @@
-"""What the comparisons share: a classifier exported and opened, the reference beside it, and how far apart the two are."""
+"""What the comparisons share: a classifier exported and opened, its reference, and how far apart the two may be."""
 
 import dataclasses
+import json
 import lzma
 from pathlib import Path
 from typing import Any
@@ -35,27 +36,56 @@ class Case:
         return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), numpy_noise)
 
 
-def open_case(module: nn.Module, bundle: Path) -> Case:
-    explainer = ortcam.load(bundle)
+def open_case(module: nn.Module, bundle: Path, *, threads: int | None = None) -> Case:
+    explainer = ortcam.load(bundle, threads=threads)
     return Case(module, explainer, at_cut(module, explainer.bundle.manifest.cut))
 
 
 def small_case(module: nn.Module, folder: Path, *, size: tuple[int, int], layer: str | None = "features") -> Case:
     """A small random classifier of five classes, cut at `layer`."""
-    spec = {"input_size": size, "mean": (0.4, 0.5, 0.6), "std": (0.25, 0.2, 0.3), "labels": list("abcde")}
-    export(module.eval(), folder / "bundle", layer=layer, **spec)
-    return open_case(module, folder / "bundle")
+    export(
+        module.eval(),
+        folder / "bundle",
+        layer=layer,
+        input_size=size,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.25, 0.2, 0.3),
+        labels=list("abcde"),
+    )
+    return open_case(module, folder / "bundle", threads=1)
 
 
 def real_case(name: str, data: Path, folder: Path, *, size: int = 224) -> Case:
-    """A torchvision classifier with its real weights."""
+    """A classifier of the data folder with its real weights.
+
+    Args:
+        name: "squeezenet1_1", "mobilenet_v2", "resnet18" or "deit_tiny".
+        data: the folder of real weights.
+        folder: for the bundle.
+        size: side of the input.
+    """
     checkpoint = data / "weights" / f"{name}.pth.xz"
     with lzma.open(checkpoint) as file:
         state = torch.load(file, weights_only=True)
-    module = torchvision.models.get_model(name, weights=None)
-    module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
-    export(name, folder / "bundle", checkpoint=checkpoint, input_size=(size, size))
+    module = _deit_tiny() if name == "deit_tiny" else torchvision.models.get_model(name, weights=None)
+    missing, unexpected = module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    assert not unexpected
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    spec: dict[str, Any] = {"input_size": (size, size)}
+    if name == "deit_tiny":
+        labels = json.loads((data / "imagenet_classes.json").read_text("utf-8"))
+        spec |= {"resize": 256, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "labels": labels}
+        export(module.eval(), folder / "bundle", **spec)
+    else:
+        export(name, folder / "bundle", checkpoint=checkpoint, **spec)
     return open_case(module.eval(), folder / "bundle")
+
+
+def _deit_tiny() -> nn.Module:
+    module: nn.Module = torchvision.models.VisionTransformer(
+        image_size=224, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=1000
+    )
+    return module
 
 
 class SmallNet(nn.Module):
@@ -68,27 +98,31 @@ class SmallNet(nn.Module):
 
     def __init__(self, *, signed: bool = False, flat: tuple[float, ...] = ()) -> None:
         super().__init__()
-        last = nn.Conv2d(6, 8, 3, 2, 1)
-        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), last, *([] if signed else [nn.ReLU()]))
-        self.head = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.first = nn.Conv2d(3, 6, 3, 2, 1)
+        self.last = nn.Conv2d(6, 8, 3, 2, 1)
+        self.features = nn.Identity() if signed else nn.ReLU()
+        self.behind = nn.Conv2d(8, 8, 3, 2, 1)
         self.classifier = nn.Linear(8, 5)
         randomize(self, 0.4)
+        last_bias = self.last.bias
+        assert last_bias is not None
         with torch.no_grad():
             for channel, constant in enumerate(flat):
-                last.weight[channel] = 0
-                last.bias[channel] = constant
+                self.last.weight[channel] = 0
+                last_bias[channel] = constant
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.head(self.features(image)))
+        features = self.features(self.last(self.first(image).relu()))
+        logits: torch.Tensor = self.classifier(self.behind(features).relu().mean((2, 3)))
+        return logits
 
     def permuted(self, order: list[int]) -> "SmallNet":
         """The same function of the image, its features in another order."""
         other = SmallNet()
-        other.load_state_dict(self.state_dict())
-        with torch.no_grad():
-            other.features[2].weight.copy_(self.features[2].weight[order])
-            other.features[2].bias.copy_(self.features[2].bias[order])
-            other.head[0].weight.copy_(self.head[0].weight[:, order])
+        state = self.state_dict()
+        state |= {"last.weight": state["last.weight"][order], "last.bias": state["last.bias"][order]}
+        state |= {"behind.weight": state["behind.weight"][:, order]}
+        other.load_state_dict(state)
         return other
 
 
@@ -106,17 +140,23 @@ def small_image(height: int, width: int) -> NDArray[np.uint8]:
     return (coarse + generator.integers(0, 56, (height, width, 3))).astype(np.uint8)
 
 
+def map_differences(explanation: Explanation, result: Result) -> NDArray[np.float64]:
+    """Largest |difference| of the map of each target, float64 [K]."""
+    differences: NDArray[np.float64] = np.abs(explanation.maps - result.maps.numpy()).max(axis=(1, 2))
+    return differences
+
+
 def assert_within_bound(explanation: Explanation, result: Result, what: str) -> NDArray[np.float64]:
     """Maps, weights (of the largest of their class) and flags of the product against the reference.
 
     Returns:
-        max |difference| of the map of each target, float64 [K].
+        Largest |difference| of the map of each target, float64 [K].
     """
     assert explanation.stats.live_channels == int(result.live.sum()), what
     assert explanation.flat.tolist() == result.flat.tolist(), what
     scale = result.weights.abs().amax(dim=1, keepdim=True).numpy()
     weights = np.abs(explanation.weights - result.weights.numpy()) / np.where(scale > 0, scale, 1)
-    maps = np.abs(explanation.maps - result.maps.numpy()).max(axis=(1, 2))
+    maps = map_differences(explanation, result)
     assert maps.max() <= BOUND, f"{what}: maps differ by {maps}"
     assert weights.max() <= BOUND, f"{what}: weights differ by {weights.max(axis=1)}"
     return maps

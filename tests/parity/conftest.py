@@ -1,9 +1,11 @@
 """Classifiers that the comparisons share; exporting one takes seconds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from numpy.typing import NDArray
 
@@ -31,7 +33,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.fixture(scope="session")
 def small_signed(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """48 x 80, features of either sign; the first channel is -0.7 everywhere."""
-    return small_case(SmallNet(signed=True, flat=(-0.7,)), tmp_path_factory.mktemp("signed"), size=(48, 80))
+    return small_case(
+        SmallNet(signed=True, flat=(-0.7,)), tmp_path_factory.mktemp("signed"), size=(48, 80), layer="last"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +51,12 @@ def small_transformer(tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.fixture(scope="session")
 def small_picture() -> NDArray[np.uint8]:
     return small_image(64, 64)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: on images this small, threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,10 +1,12 @@
 """A bundle is trusted only when it is whole: every way of breaking one gives one clear error."""
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 import ortcam
@@ -70,6 +72,24 @@ def test_a_graph_outside_the_checked_files_is_refused(bundle_copy: Path) -> None
     edit(bundle_copy, graphs=graphs | {"head": "../head.onnx"})
     with pytest.raises(ortcam.BundleError, match=r"'\.\./head\.onnx' is not among the bundle's files"):
         ortcam.load(bundle_copy)
+
+
+@pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
+def test_a_graph_whose_weights_lie_outside_the_folder_is_refused(
+    bundle_copy: Path, tmp_path: Path, photograph: Path, absolute: bool
+) -> None:
+    outside = shutil.copy(bundle_copy / "weights.bin", tmp_path / "outside.bin")
+    graph = onnx.load(bundle_copy / "features.onnx", load_external_data=False)
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = str(outside) if absolute else "../outside.bin"
+    (bundle_copy / "features.onnx").write_bytes(graph.SerializeToString())
+    content = (bundle_copy / "features.onnx").read_bytes()
+    record = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(bundle_copy, files=files_of(bundle_copy) | {"features.onnx": record})
+    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: ONNX Runtime cannot open this graph"):
+        ortcam.load(bundle_copy).predict(photograph)
 
 
 def test_a_link_is_refused(bundle_copy: Path, tmp_path: Path) -> None:

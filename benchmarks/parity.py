@@ -1,0 +1,179 @@
+"""How far ortcam's maps are from METHODS.md evaluated in float64: real weights, photographs, all four methods.
+
+The reference is tests/reference.py, a plain PyTorch loop; a class of a photograph is a pair, and every photograph is
+explained for its most probable classes. Weights and photographs come from the folder that ORTCAM_TEST_DATA names
+(default: ../shared/data beside the repository). The table goes to benchmarks/results/parity.md, anew after every
+photograph. Run as `python -m benchmarks.parity`.
+"""
+
+import argparse
+import dataclasses
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tests.parity.cases import BOUND, CLOSE, Case, map_differences, real_case
+from tests.reference import DEFAULTS
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+DATA: Final = Path(os.environ.get("ORTCAM_TEST_DATA", ROOT.parent / "shared" / "data"))
+MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18", "deit_tiny")
+DISTRIBUTIONS: Final = ("ortcam", "onnxruntime", "torch", "torchvision", "numpy")
+
+REPORT: Final = """\
+# Parity: ortcam in float32 against METHODS.md in float64
+
+max |difference| of the final map in [0,1], over all pairs of a photograph and one of its {targets} most probable
+classes. The target of METHODS.md: at most {bound:.0e}, and at most {close:.0e} for at least 95 %. Options are the \
+defaults, but `num_samples={samples}` for SS-CAM and IS-CAM.
+
+| model | layer | method | photographs | maps | max abs. difference | share <= {close:.0e} | share <= {bound:.0e} |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+- Machine: {machine}
+- Versions: {versions}
+- Photographs: {photographs}
+- Command: `{command}`, {date}, {minutes:.0f} min
+- Weights: described in the data folder's README.md; those of resnet18 are for non-commercial research
+"""
+
+
+@dataclasses.dataclass
+class Row:
+    """The differences of a model and a method so far: one float64 [K] a photograph."""
+
+    model: str
+    layer: str
+    method: str
+    differences: list[NDArray[np.float64]]
+
+    def __str__(self) -> str:
+        pairs = np.concatenate(self.differences)
+        cells = (
+            self.model,
+            self.layer,
+            self.method,
+            len(self.differences),
+            len(pairs),
+            f"{pairs.max():.1e}",
+            f"{(pairs <= CLOSE).mean():.1%}",
+            f"{(pairs <= BOUND).mean():.1%}",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the sweep; 1 where the target is missed."""
+    options = _parser().parse_args(arguments)
+    photographs = _spread(sorted((DATA / "images").glob("*.jpg")), options.images)
+    if not photographs:
+        _say(f"no photographs in {DATA / 'images'}: ORTCAM_TEST_DATA names the data folder")
+        return 2
+    started = time.monotonic()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            (bundle_folder := Path(folder) / name).mkdir()
+            case = real_case(name, DATA, bundle_folder)
+            layer = case.explainer.bundle.manifest.cut.module or ""
+            of_model = {method: Row(name, layer, method, []) for method in DEFAULTS}
+            for photograph in photographs:
+                for method, differences in _compare(case, photograph, options.samples, options.targets).items():
+                    of_model[method].differences.append(differences)
+                written = [*rows, *of_model.values()]
+                text = _report(written, photographs, options, arguments, (time.monotonic() - started) / 60)
+                options.output.parent.mkdir(parents=True, exist_ok=True)
+                options.output.write_text(text, "utf-8")
+                _say(f"{name}, {photograph.name}\n" + "\n".join(str(row) for row in of_model.values()))
+            rows += of_model.values()
+    pairs = [np.concatenate(row.differences) for row in rows]
+    return int(any(pair.max() > BOUND for pair in pairs) or (np.concatenate(pairs) <= CLOSE).mean() < 0.95)
+
+
+def _compare(case: Case, photograph: Path, samples: int, targets: int) -> dict[str, NDArray[np.float64]]:
+    """Differences of the maps of one photograph, float64 [K], by method."""
+    classes = np.argsort(-case.explainer.predict(photograph))[:targets].tolist()
+    reference = case.reference(photograph)
+    differences = {}
+    for method, defaults in DEFAULTS.items():
+        options: dict[str, Any] = {"num_samples": samples} if "num_samples" in defaults else {}
+        explanation = case.explainer.explain(photograph, method=method, target=classes, **options)
+        differences[method] = map_differences(explanation, reference.explain(method, classes, **options))
+    return differences
+
+
+def _spread(paths: list[Path], count: int) -> list[Path]:
+    """`count` of the paths, evenly spread."""
+    return [paths[index * len(paths) // count] for index in range(min(count, len(paths)))]
+
+
+def _report(
+    rows: list[Row], photographs: list[Path], options: argparse.Namespace, arguments: Sequence[str], minutes: float
+) -> str:
+    return REPORT.format(
+        targets=options.targets,
+        samples=options.samples,
+        bound=BOUND,
+        close=CLOSE,
+        rows="\n".join(str(row) for row in rows),
+        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        versions=", ".join(
+            f"{name} {version}"
+            for name, version in (
+                ("Python", platform.python_version()),
+                *((name, importlib.metadata.version(name)) for name in DISTRIBUTIONS),
+            )
+        ),
+        photographs=", ".join(path.name for path in photographs),
+        command=shlex.join(["python", "-m", "benchmarks.parity", *arguments]),
+        date=dt.datetime.now(dt.UTC).date(),
+        minutes=minutes,
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
+    parser.add_argument("--images", type=_count, default=4, metavar="N", help="photographs, evenly spread (default: 4)")
+    parser.add_argument("--targets", type=_count, default=5, metavar="K", help="most probable classes (default: 5)")
+    parser.add_argument(
+        "--samples", type=_count, default=2, metavar="N", help="num_samples of SS-CAM and IS-CAM (default: 2)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results" / "parity.md", metavar="FILE", help="the table"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: accepted is a whole number from 1")
+    return number
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
