@@ -86,9 +86,10 @@ first heatmap.{cold_start}
 
 ## What an explanation adds to its forward passes
 
-Bare passes: nothing but the classifier in ONNX Runtime (for ortcam) or PyTorch (for the others), at the same batch
-size, on as many images. ortcam makes no passes for channels that are the same everywhere; its time is that of the
-scoring loop, padding of the last batch included.
+Bare passes: nothing but the classifier in ONNX Runtime (for ortcam) or PyTorch (for the others, channels last, its
+faster layout), at the same batch size, on as many images. torchvision's transforms give channels last, too:
+pytorch-grad-cam keeps that, torch-cam copies into a plain buffer. ortcam makes no passes for channels that are the same
+everywhere; its time is that of the scoring loop, padding of the last batch included.
 
 {overheads}
 

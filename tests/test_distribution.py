@@ -70,7 +70,7 @@ def test_the_serving_extra_asks_for_nothing_of_the_export() -> None:
     } >= FORBIDDEN
 
 
-def test_a_fresh_environment_with_the_serving_extra_has_no_torch_and_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
+def test_a_fresh_environment_with_the_serving_extra_has_no_torch_and_explains(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "env"
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(environment)]
     subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", str(environment)], check=True, capture_output=True)
@@ -90,7 +90,16 @@ def test_a_fresh_environment_with_the_serving_extra_has_no_torch_and_runs_the_de
     installed = {line.partition("==")[0] for line in listed.splitlines()}
     assert {"ortcam", "numpy", "onnxruntime"} <= installed
     assert not installed & FORBIDDEN
-    command = [str(environment / "bin" / "ortcam"), "demo", "-o", str(tmp_path / "demo")]
-    demo = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert demo.returncode == 0, demo.stderr
-    assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
+    shipped = REPOSITORY / "models"
+    picture = shipped / "shapes" / "samples" / "mug-umbrella.png"
+    command = [
+        str(environment / "bin" / "ortcam"),
+        "explain",
+        str(shipped / "shapes.ortcam"),
+        str(picture),
+        "-o",
+        "out",
+    ]
+    explained = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert explained.returncode == 0, explained.stderr
+    assert (tmp_path / "out" / "mug-umbrella" / "scorecam++" / "manifest.json").is_file()

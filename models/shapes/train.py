@@ -134,8 +134,8 @@ def train(pictures: Pictures, *, epochs: int, batch: int = 64, rate: float = 4e-
     """Train from scratch with AdamW on a one-cycle schedule and print the loss of every epoch.
 
     The loss is the cross-entropy with the target distribution, plus the mean activation of the last spatial features
-    away from the visible objects (the leak), whose weight grows linearly from 0 to `sparsity` over the training: felt
-    too early, it would silence features before they have learnt anything.
+    away from the visible objects (the leak), whose weight grows linearly from 0 to `sparsity` over the training, so
+    that features are learnt before they are confined.
     """
     model: nn.Module = torchvision.models.shufflenet_v2_x0_5(num_classes=len(CLASSES))
     model.to(memory_format=torch.channels_last)

@@ -1,0 +1,54 @@
+"""The shipped model on scenes it has never seen: it knows the objects, and the maps of all methods fall on them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ortcam
+from ortcam.bundle import MANIFEST_NAME
+from ortcam.cli import main
+from ortcam.image import read_image
+from ortcam.shipped import bundle_path, demo_picture
+from shapes import evaluate
+from shapes.scenes import CLASSES
+
+
+@pytest.fixture(scope="module")
+def explainer() -> ortcam.Explainer:
+    return ortcam.load(bundle_path())
+
+
+def test_it_is_small_and_names_its_classes(explainer: ortcam.Explainer) -> None:
+    assert sum(path.stat().st_size for path in bundle_path().iterdir()) <= 3_000_000
+    assert explainer.labels == CLASSES
+    assert explainer.bundle.manifest.model.source == "torchvision"
+
+
+def test_it_knows_at_least_98_percent_of_unseen_scenes(explainer: ortcam.Explainer) -> None:
+    assert evaluate.accuracy(explainer, 700) >= 0.98
+
+
+# Fewer samples than the defaults of SS-CAM (35) and IS-CAM (10), for time; the model card has the figures with those.
+@pytest.mark.parametrize(("method", "samples"), [("scorecam", None), ("scorecam++", None), ("sscam", 2), ("iscam", 2)])
+def test_maps_fall_on_their_objects(explainer: ortcam.Explainer, method: str, samples: int | None) -> None:
+    options = {"num_samples": samples} if samples else {}
+    scenes = evaluate.single_scenes(6 // (samples or 1)) + evaluate.pair_scenes(12 // (samples or 1))
+    found = evaluate.localisation(explainer, scenes, method, **options)
+    assert found.energy.mean() >= 3, "energy inside the object, over chance"
+    assert found.own.mean() >= 0.95, "with two objects, the map of each class prefers its own"
+
+
+def test_the_demo_draws_one_figure_of_all_methods_and_both_classes(tmp_path: Path) -> None:
+    assert main(["demo", "-o", str(tmp_path)]) == 0
+    figure = read_image(tmp_path / "demo.png")
+    assert figure.shape[1] > 4 * 300
+    folder = tmp_path / demo_picture().stem
+    for method in ("scorecam", "scorecam++", "sscam", "iscam"):
+        manifest = json.loads((folder / method / "manifest.json").read_text())
+        assert {target["label"] for target in manifest["targets"]} == {"mug", "umbrella"}
+        assert manifest["bundle"]["sha256"] == ortcam.read_bundle(bundle_path()).sha256
+
+
+def test_its_bundle_was_made_by_this_schema() -> None:
+    assert json.loads((bundle_path() / MANIFEST_NAME).read_text())["schema"] == 1
