@@ -49,9 +49,11 @@ bench: $(VENV)/dev.stamp  ## compare speed and memory with torch-cam and pytorch
 parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
 	$(BIN)/python benchmarks/parity.py
 
-model: $(VENV)/dev.stamp  ## train and export the shipped model again
-	$(BIN)/python models/shapes/train.py -o $(VENV)/shapes.pth
-	$(MAKE) bundle CHECKPOINT=$(VENV)/shapes.pth
+model: $(VENV)/dev.stamp  ## draw, train, export and evaluate the shipped model again (hours)
+	PYTHONPATH=models $(BIN)/python -m shapes.train -o $(VENV)/shapes.pth
+	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint $(VENV)/shapes.pth --labels models/shapes/labels.txt \
+		--resize 224 -o models/shapes.ortcam --force
+	PYTHONPATH=models $(BIN)/python -m shapes.evaluate
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache ortcam-demo

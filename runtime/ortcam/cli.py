@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ortcam._version import __version__
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
-from ortcam.errors import OptionError, OrtcamError
+from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
 from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
@@ -239,6 +239,7 @@ def _explain(options: argparse.Namespace) -> int:
     providers = options.provider.split(",") if options.provider else None
     explainer = load(options.bundle, providers=providers, threads=options.threads, max_pixels=options.max_pixels)
     targets = _targets(explainer, options.target)
+    _check_output(Path(options.output))
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
     for image, folder in zip(options.images, _folders(Path(options.output), options.images), strict=True):
@@ -306,13 +307,30 @@ def _targets(explainer: Explainer, text: str | None) -> list[Target] | None:
 
 def _folders(output: Path, images: Sequence[str]) -> list[Path]:
     """One folder an image, named by its stem; a stem that comes again gets a number, so that nothing is overwritten."""
-    seen: dict[str, int] = {}
-    folders = []
+    names: list[str] = []
     for image in images:
-        stem = Path(image).stem
-        seen[stem] = seen.get(stem, 0) + 1
-        folders.append(output / (stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"))
-    return folders
+        stem = name = Path(image).stem
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return [output / name for name in names]
+
+
+def _check_output(output: Path) -> None:
+    """Find out before the work, not after it, that its results cannot be written.
+
+    Raises:
+        OutputError: the nearest folder that exists is a file, or cannot be written to.
+    """
+    existing = output.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{output}: {existing} is a file; accepted is a folder to write to")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{output}: the folder {existing} cannot be written to")
 
 
 @contextlib.contextmanager
@@ -350,6 +368,7 @@ def _demo(options: argparse.Namespace) -> int:
     explainer = load(bundle_path())
     picture = demo_picture()
     output = Path(options.output)
+    _check_output(output)
     explanations = []
     for method in METHODS:
         with _progress(method.title, quiet=False) as progress:

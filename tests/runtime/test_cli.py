@@ -123,8 +123,10 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(
 ) -> None:
     (tmp_path / "b").mkdir()
     cv2.imwrite(str(tmp_path / "b" / "photo.jpg"), picture[::-1])
-    assert run("explain", tiny_bundle, photograph, tmp_path / "b" / "photo.jpg", "-o", tmp_path / "o").returncode == 0
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["photo", "photo-2"]
+    (tmp_path / "photo-2.png").write_bytes(photograph.read_bytes())
+    images = [photograph, tmp_path / "b" / "photo.jpg", tmp_path / "photo-2.png"]
+    assert run("explain", tiny_bundle, *images, "-o", tmp_path / "o").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["photo", "photo-2", "photo-2-2"]
 
 
 @pytest.mark.parametrize(
