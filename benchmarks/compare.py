@@ -68,8 +68,8 @@ in brackets the quartiles; × is the median divided by ortcam's for Score-CAM.
 - Machine: {machine}
 - Versions: {versions}
 - Settings: photograph {settings.photograph} (class {settings.target}, {settings.label}), batch size \
-{settings.batch_size}, threads {settings.threads}, float32, CPU, timed runs {settings.repeats} (interleaved, after \
-one to warm up), starts {settings.cold_starts}, one process a library, progress bars off (TQDM_DISABLE=1)
+{settings.batch_size}, threads {settings.threads}, float32, CPU, timed runs {settings.repeats} (interleaved, after one \
+to warm up), starts {settings.cold_starts}, one process a library, progress bars off (TQDM_DISABLE=1)
 - Command: `{command}`, {date}
 - Weights: described in the data folder's README.md; those of resnet18 are for non-commercial research
 

@@ -37,6 +37,7 @@ max |difference| of the final map in [0,1], over all pairs of a photograph and o
 classes. The target of METHODS.md: at most {bound:.0e}, and at most {close:.0e} for at least 95 %. Options are the \
 defaults, but `num_samples={samples}` for SS-CAM and IS-CAM.
 
+{unfinished}\
 | model | layer | method | photographs | maps | max abs. difference | share <= {close:.0e} | share <= {bound:.0e} |
 |---|---|---|---|---|---|---|---|
 {rows}
@@ -121,7 +122,10 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
 def _report(
     rows: list[Row], photographs: list[Path], options: argparse.Namespace, arguments: Sequence[str], minutes: float
 ) -> str:
+    expected = len(options.models) * len(DEFAULTS) * len(photographs)
+    done = sum(len(row.differences) for row in rows)
     return REPORT.format(
+        unfinished="" if done == expected else f"**Unfinished: {done} of {expected} explanations.**\n\n",
         targets=options.targets,
         samples=options.samples,
         bound=BOUND,

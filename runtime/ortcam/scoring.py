@@ -70,6 +70,8 @@ def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, wid
     high = features.max(axis=(1, 2))
     maps = features
     if plan.normalize is None:
+        if plan.gate == "relu":
+            low, high = upsampled_range(features, height, width)
         live = _gate_is_live(plan.gate, low, high)
     else:
         live = high > low
@@ -83,6 +85,7 @@ def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, wid
 
 
 def _gate_is_live(gate: str | None, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """bool [C], false where gate(U(A_k)) is zero everywhere, from the range of the map (of U(A_k) for the relu)."""
     if gate == "relu":
         return np.greater(high, 0)
     if gate in _ZERO_AT_ZERO:
