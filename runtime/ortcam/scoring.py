@@ -85,7 +85,7 @@ def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, wid
 
 
 def _gate_is_live(gate: str | None, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """bool [C], false where gate(U(A_k)) is zero everywhere, from the range of the map (of U(A_k) for the relu)."""
+    """False where gate(U(A_k)) is zero everywhere, from the range of A_k (of U(A_k) for the relu): bool [C]."""
     if gate == "relu":
         return np.greater(high, 0)
     if gate in _ZERO_AT_ZERO:
