@@ -47,7 +47,7 @@ bench: $(VENV)/dev.stamp  ## compare speed and memory with torch-cam and pytorch
 	$(BIN)/python benchmarks/compare.py
 
 parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
-	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python -m benchmarks.parity
 
 model: $(VENV)/dev.stamp  ## draw, train, export and evaluate the shipped model again (hours)
 	PYTHONPATH=models $(BIN)/python -m shapes.train -o $(VENV)/shapes.pth
