@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -186,7 +187,8 @@ def inspect_model(
     source = open_source(model, weights=weights, spec=spec)
     graph, source = _convert(source, spec, opset)
     preprocessing = _preprocessing(source)
-    with _staging(Path("inspect")) as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         WeightsFile(folder).store(graph)
         size = preprocessing.height, preprocessing.width
         probe = probe_images(2, *size, mean=preprocessing.mean, std=preprocessing.std)

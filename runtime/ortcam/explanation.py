@@ -63,7 +63,8 @@ class Explanation:
         maps: float32 [K,H,W] in [0,1] at model input size: ReLU, then min-max.
         raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed.
         weights: float32 [K,C], alpha; zero for flat channels.
-        flat: bool [K], true where the map was flat after ReLU and is returned as zeros.
+        flat: bool [K], true where the map was flat after ReLU and is returned as zeros. A class so improbable that its
+            probabilities underflow in float32 (below 1e-45) ends here, too; `weighting="logit-softmax"` explains it.
         image: uint8 [H0,W0,3], the upright RGB photograph.
         preprocessing: how the photograph became the model's input.
         stats: what was done.
