@@ -209,17 +209,7 @@ def _convert(source: Source, spec: InputSpec, opset: int) -> tuple[ir.Model, Sou
         if spec.input_size not in (None, size):
             raise ExportError(f"--input-size {spec.input_size}: the graph takes {size}")
         fix_input_size(graph, *size)
-        assert spec.mean is not None
-        assert spec.std is not None
-        preprocessing = Preprocessing(
-            height=size[0],
-            width=size[1],
-            resize=spec.resize,
-            mean=spec.mean,
-            std=spec.std,
-            interpolation=spec.interpolation or "bilinear",
-        )
-        return graph, dataclasses.replace(source, preprocessing=preprocessing)
+        return graph, dataclasses.replace(source, preprocessing=spec.preprocessing(*size))
     preprocessing = _preprocessing(source)
     return from_torch(source.classifier, height=preprocessing.height, width=preprocessing.width, opset=opset), source
 
@@ -301,23 +291,22 @@ def _masked_logits(
     upsampled = upsample(maps[channels], *image.shape[2:])[:, None]
     gate: Callable[[NDArray[np.float32]], NDArray[np.float32]] = NUMPY_GATES.get(kind, lambda x: x)
     masked = (gate(upsampled) * image).astype(np.float32)
+    if kind == "noise":
+        masked = masked + 0.5 * image
+    expected = classify(masked)
+    classes = expected.shape[1]
     feeds: dict[str, NDArray[np.generic]] = {
         "image": image,
         "maps": maps[None],
         "channels": channels,
-        "targets": np.arange(2),
+        "targets": np.arange(classes),
         "scale": np.ones(len(channels), np.float32),
         "noise": image,
         "sigma": np.full(len(channels), 0.5, np.float32),
         "keep": np.ones(len(channels), np.float32),
-        "baseline": np.zeros(2, np.float32),
+        "baseline": np.zeros(classes, np.float32),
         "logit_softmax": np.array(False),
     }
-    if kind == "noise":
-        masked = masked + 0.5 * image
-    expected = classify(masked)
-    feeds["targets"] = np.arange(expected.shape[1])
-    feeds["baseline"] = np.zeros(expected.shape[1], np.float32)
     wanted = {item.name for item in scorer.get_inputs()}
     (logits,) = scorer.run(["logits"], {name: value for name, value in feeds.items() if name in wanted})
     return logits, expected

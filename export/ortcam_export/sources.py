@@ -45,6 +45,12 @@ class InputSpec:
     interpolation: InterpolationName | None = None
     labels: str | Path | Sequence[str] | None = None
 
+    def preprocessing(self, height: int, width: int) -> Preprocessing:
+        """What the user said, for an input of this size; mean and std have to be among it."""
+        assert self.mean is not None
+        assert self.std is not None
+        return Preprocessing(height, width, self.resize, self.mean, self.std, self.interpolation or "bilinear")
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -279,20 +285,7 @@ def _said(spec: InputSpec) -> tuple[Preprocessing | None, str]:
             if value is None
         ]
         raise ExportError(f"what the model itself does not say has to be given: {', '.join(missing)}")
-    height, width = spec.input_size or (0, 0)
-    if not height:
-        return None, "given by the user"
-    return (
-        Preprocessing(
-            height=height,
-            width=width,
-            resize=spec.resize,
-            mean=spec.mean,
-            std=spec.std,
-            interpolation=spec.interpolation or "bilinear",
-        ),
-        "given by the user",
-    )
+    return spec.preprocessing(*spec.input_size) if spec.input_size else None, "given by the user"
 
 
 def _read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

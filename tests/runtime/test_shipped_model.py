@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.bundle import MANIFEST_NAME
 from ortcam.cli import main
 from ortcam.image import read_image
 from ortcam.shipped import bundle_path, demo_picture
@@ -48,7 +47,3 @@ def test_the_demo_draws_one_figure_of_all_methods_and_both_classes(tmp_path: Pat
         manifest = json.loads((folder / method / "manifest.json").read_text())
         assert {target["label"] for target in manifest["targets"]} == {"mug", "umbrella"}
         assert manifest["bundle"]["sha256"] == ortcam.read_bundle(bundle_path()).sha256
-
-
-def test_its_bundle_was_made_by_this_schema() -> None:
-    assert json.loads((bundle_path() / MANIFEST_NAME).read_text())["schema"] == 1
