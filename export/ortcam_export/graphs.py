@@ -40,6 +40,7 @@ __all__ = [
     "SCORER_KINDS",
     "Interpolation",
     "WeightsFile",
+    "append_log",
     "build_features",
     "build_head",
     "build_scorer",
@@ -166,6 +167,23 @@ def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zer
         user.replace_input_with(index, quantize.outputs[0])
     graph.insert_after(producer, [dequantize, quantize])
     return floating
+
+
+def append_log(model: ir.Model) -> None:
+    """Make the output of probabilities one of their logarithms, which are logits of the same softmax."""
+    graph = model.graph
+    probabilities = graph.outputs[0]
+    probabilities.name = "probabilities"
+    tiny = ir.tensor(np.array(np.finfo(np.float32).tiny), name="ortcam_tiny")
+    floor = ir.Value(name="ortcam_tiny", shape=ir.Shape(()), type=ir.TensorType(tiny.dtype), const_value=tiny)
+    graph.register_initializer(floor)
+    bounded = ir.node("Max", [probabilities, floor], name="ortcam/bounded")
+    bounded.outputs[0].name = "ortcam_bounded"
+    log = ir.node("Log", bounded.outputs, name="ortcam/log")
+    logits = log.outputs[0]
+    logits.name, logits.dtype, logits.shape = "logits", probabilities.dtype, probabilities.shape
+    graph.extend([bounded, log])
+    graph.outputs[:] = [logits]
 
 
 def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:
