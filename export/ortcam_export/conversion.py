@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
+from ortcam.verification import PARITY_TOLERANCE, probe_input
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import append_log, tidy
 from ortcam_export.layers import run_part
 from ortcam_export.onnx_files import OnnxFile, adapt
 from ortcam_export.shapes import trace_batch
+from ortcam_export.sources import Source
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_OPSET", "Converted", "convert_module", "convert_onnx", "probe_pictures"]
+__all__ = ["DEFAULT_OPSET", "Converted", "convert", "probe_pictures"]
 
 DEFAULT_OPSET: Final = 20
 
-# Max |difference| / max |logit| that a bundle may have to its model: float32 sums in another order; and for graphs of
-# 8-bit integers, where a value that falls between two of them may go either way.
-_TOLERANCE: Final = 1e-4
+# A graph of 8-bit integers rounds: a value that falls between two of them may go either way.
 _INTEGER_TOLERANCE: Final = 2e-2
 # How far float32 arithmetic may take the logits from those of a file that computes in half precision.
 _HALF_TOLERANCE: Final = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -66,14 +66,27 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def convert_module(
-    module: "torch.nn.Module", preprocessing: Preprocessing, *, opset: int, activation: Activation | None
-) -> Converted:
-    """Convert a module with torch's exporter, the batch dimension left open.
+def convert(source: Source, *, opset: int, activation: Activation | None) -> Converted:
+    """Convert a source.
+
+    Args:
+        source: as opened.
+        opset: version of the ONNX operator set, for a PyTorch module.
+        activation: from logits to probabilities, where the user said it; None takes the one that an `.onnx` graph ends
+            in, else softmax.
 
     Raises:
-        ExportError: torch cannot convert it, or it does not return one tensor [N,classes].
+        ExportError: a model that cannot be converted, that is no classifier, or whose output could mean several things.
     """
+    if isinstance(source.classifier, OnnxFile):
+        return _from_onnx(source.classifier, source.preprocessing, activation)
+    return _from_torch(source.classifier, source.preprocessing, opset, activation)
+
+
+def _from_torch(
+    module: "torch.nn.Module", preprocessing: Preprocessing, opset: int, activation: Activation | None
+) -> Converted:
+    """Convert a module with torch's exporter, the batch dimension left open."""
     import torch  # noqa: PLC0415
 
     model = _export_module(module, preprocessing.height, preprocessing.width, opset)
@@ -82,11 +95,11 @@ def convert_module(
 
     def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits: NDArray[np.float32] = module(torch.from_numpy(_prepare(preprocessing, pictures))).numpy()
+            logits: NDArray[np.float32] = module(torch.from_numpy(probe_input(pictures, preprocessing))).numpy()
         return logits
 
     return Converted(
-        model, preprocessing, activation or "softmax", False, reference, f"torch {torch.__version__}", _TOLERANCE
+        model, preprocessing, activation or "softmax", False, reference, f"torch {torch.__version__}", PARITY_TOLERANCE
     )
 
 
@@ -122,17 +135,8 @@ def _export_module(module: "torch.nn.Module", height: int, width: int, opset: in
     return program.model
 
 
-def convert_onnx(file: OnnxFile, given: Preprocessing, *, activation: Activation | None) -> Converted:
-    """Make the graph of an `.onnx` file the form that the export works on.
-
-    Args:
-        file: as read.
-        given: from a photograph to the file's own input.
-        activation: from logits to probabilities, where the user said it; None takes the one that the graph ends in.
-
-    Raises:
-        ExportError: a graph that cannot be brought to this form, or an output that could mean several things.
-    """
+def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | None) -> Converted:
+    """Make the graph of an `.onnx` file, whose own input is made by `given`, the form that the export works on."""
     classifier = adapt(file, given)
     model, notes = classifier.model, []
     if classifier.folded:
@@ -145,7 +149,7 @@ def convert_onnx(file: OnnxFile, given: Preprocessing, *, activation: Activation
         name += f", the {file.half} file computed in float32"
 
         def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return whole(_prepare(prepared, pictures))
+            return whole(probe_input(pictures, prepared))
 
     outputs = reference(pictures)
     if file.activation is None and outputs.shape[1] > 1 and outputs.min() >= 0 and outputs.max() <= 1:
@@ -164,7 +168,7 @@ def convert_onnx(file: OnnxFile, given: Preprocessing, *, activation: Activation
                 "they may be logits or not; say how they become probabilities with --activation softmax or sigmoid"
             )
     said = activation or file.activation or "softmax"
-    tolerance = _INTEGER_TOLERANCE if file.quantized else _TOLERANCE
+    tolerance = _INTEGER_TOLERANCE if file.quantized else PARITY_TOLERANCE
     return Converted(model, classifier.preprocessing, said, file.quantized, reference, name, tolerance, tuple(notes))
 
 
@@ -173,7 +177,7 @@ def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
 
     def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         session = file.session()
-        feed = file.feed(_prepare(given, pictures))
+        feed = file.feed(probe_input(pictures, given))
         parts = [feed] if file.batch is None else [feed[index : index + 1] for index in range(len(feed))]
         outputs = np.concatenate([session.run(None, {file.image: part})[0].reshape(len(part), -1) for part in parts])
         return outputs.astype(np.float32)
@@ -208,7 +212,7 @@ def _distance_to_half(
         expected = reference(pictures)
     except Exception:  # noqa: BLE001 - ONNX Runtime on the CPU has few operators in bfloat16
         return f"this ONNX Runtime cannot run the {file.half} file itself"
-    logits = whole(_prepare(preprocessing, pictures))
+    logits = whole(probe_input(pictures, preprocessing))
     distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))
     if not distance <= _HALF_TOLERANCE[file.half]:
         raise ExportError(
@@ -216,12 +220,6 @@ def _distance_to_half(
             f"accepted is {_HALF_TOLERANCE[file.half]:.0e}"
         )
     return f"the logits are within {distance:.1e} of the {file.half} file's"
-
-
-def _prepare(preprocessing: Preprocessing, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pictures of the input's own size, normalised: float32 [N,3,H,W]."""
-    only_values = dataclasses.replace(preprocessing, resize=None)
-    return np.concatenate([only_values(picture) for picture in pictures])
 
 
 def probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
