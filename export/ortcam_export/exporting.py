@@ -30,7 +30,7 @@ from ortcam.bundle import (
     file_sha256,
     read_bundle,
 )
-from ortcam.explainer import as_maps
+from ortcam.classifier import as_maps, classify
 from ortcam.preprocessing import Preprocessing
 from ortcam.upsampling import upsample
 from ortcam_export.conversion import (
@@ -135,6 +135,7 @@ def export(
             schema=SCHEMA_VERSION,
             model=source.record,
             labels=labels_of_model,
+            activation="softmax",
             preprocessing=preprocessing,
             preprocessing_source=source.preprocessing_source,
             cut=chosen.cut,
@@ -142,6 +143,7 @@ def export(
             precision="float32",
             opset=graph.graph.opset_imports[""],
             parity=parity,
+            probe=None,
             files={path.name: FileRecord(path.stat().st_size, file_sha256(path)) for path in sorted(folder.iterdir())},
             versions=_versions(source),
         )
@@ -230,7 +232,7 @@ def _write_graphs(model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile,
         ir.save(
             build_scorer(model, cut, kind, height=height, width=width, weights=interpolation), folder / scorers[kind]
         )
-    return Graphs("features.onnx", "head.onnx", scorers)
+    return Graphs("features.onnx", "head.onnx", None, scorers)
 
 
 def _reference(source: Source, probe: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
@@ -253,21 +255,18 @@ def _measure_parity(
     Raises:
         ExportError: a difference beyond the tolerance.
     """
-    features, head = _session(folder / graphs.features), _session(folder / graphs.head)
 
-    def classify(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        (maps,) = features.run(None, {"image": images})
-        (logits,) = head.run(None, {"features": maps})
-        return maps, logits
+    def run(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return classify(graphs, lambda name: _session(folder / name), images)
 
-    tensors, logits = classify(probe)
-    _, single = classify(probe[:1])
+    tensors, logits = run(probe)
+    _, single = run(probe[:1])
     split = max(_relative(logits, reference), _relative(single, reference[:1]))
     maps = as_maps(tensors[:1], cut)
     strongest = np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")
     picked = strongest[:_MASKED].astype(np.int64)
     scorer = max(
-        _relative(*_masked_logits(_session(folder / file), kind, probe[:1], maps, picked, lambda x: classify(x)[1]))
+        _relative(*_masked_logits(_session(folder / file), kind, probe[:1], maps, picked, lambda x: run(x)[1]))
         for kind, file in graphs.scorers.items()
     )
     for what, difference in (("head(features(x))", split), ("the scorer", scorer)):

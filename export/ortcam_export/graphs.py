@@ -36,7 +36,18 @@ from ortcam.bundle import GATES, Cut
 from ortcam.upsampling import bilinear_matrix
 from ortcam_export.errors import ExportError
 
-__all__ = ["SCORER_KINDS", "WeightsFile", "build_head", "build_scorer", "extract", "module_path", "tidy"]
+__all__ = [
+    "SCORER_KINDS",
+    "Interpolation",
+    "WeightsFile",
+    "build_features",
+    "build_head",
+    "build_scorer",
+    "extract",
+    "insert_dequantization",
+    "module_path",
+    "tidy",
+]
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
@@ -101,7 +112,7 @@ def tidy(model: ir.Model) -> None:
     graph.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "ortcam", None, None, None
     for node in graph:
-        scopes = node.metadata_props.get(_SCOPES)
+        scopes = node.metadata_props.get(_SCOPES) or _scopes_in_name(node.name)
         node.metadata_props.clear()
         node.doc_string = None
         if scopes is not None:
@@ -119,6 +130,42 @@ def module_path(node: ir.Node) -> tuple[str, ...]:
         return ()
     # The first entry is the root, the last the operator's own name.
     return tuple(path for path in ast.literal_eval(scopes)[1:-1] if path)
+
+
+def _scopes_in_name(name: str | None) -> str | None:
+    """The module paths in the node names of other exporters, in the form that torch's new exporter has.
+
+    torch's old exporter writes "/features/features.3/conv/conv.0/Conv", where each part that repeats the one before
+    continues it: features.3.conv.0. TensorFlow's scopes "model/block_1/Relu" are paths as they stand.
+    """
+    if name is None or "/" not in name:
+        return None
+    parts = name.split("/")
+    if parts[0] != "":
+        return repr(["", *("/".join(parts[: index + 1]) for index in range(len(parts) - 1)), parts[-1]])
+    scopes: list[str] = []
+    previous = ""
+    for part in parts[1:-1]:
+        own = part.removeprefix(f"{previous}.") if previous else part
+        scopes.append(f"{scopes[-1]}.{own}" if scopes else own)
+        previous = part
+    return repr(["", *scopes, parts[-1]])
+
+
+def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
+    """Make integers q go on as Q(DQ(q)); returns the floating tensor in between."""
+    users = list(value.uses())
+    producer = value.producer()
+    assert producer is not None
+    dequantize = ir.node("DequantizeLinear", [value, scale, zero_point], name=f"ortcam/{value.name}_floating")
+    floating = dequantize.outputs[0]
+    floating.name = f"{value.name}_floating"
+    quantize = ir.node("QuantizeLinear", [floating, scale, zero_point], name=f"ortcam/{value.name}_again")
+    quantize.outputs[0].name = f"{value.name}_again"
+    for user, index in users:
+        user.replace_input_with(index, quantize.outputs[0])
+    graph.insert_after(producer, [dequantize, quantize])
+    return floating
 
 
 def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:

@@ -199,7 +199,7 @@ def _print_bundle(bundle: Bundle) -> None:
     cut, parity = manifest.cut, manifest.parity
     size = sum(record.size for record in manifest.files.values())
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
-    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {manifest.schema})")
+    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     print(
         f"model          {manifest.model.name} ({manifest.model.source}), weights {manifest.model.weights or 'random'}"

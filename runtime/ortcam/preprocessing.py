@@ -13,6 +13,7 @@ from ortcam.errors import ImageError, OptionError
 __all__ = ["CropGeometry", "Preprocessing"]
 
 _SUPPORT = {"bilinear": 1, "bicubic": 2}
+_PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
 _PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
 _BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
 _SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
@@ -66,24 +67,26 @@ class CropGeometry:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, centre-crop, scale to [0, 1] and normalise, bit for bit as torchvision does with a PIL image.
+    """Resize, centre-crop, scale and normalise, with the defaults bit for bit as torchvision does with a PIL image.
 
     1. Resize: short side to `resize`, long side to int(resize * long / short); straight to `height` x `width` where
        `resize` is None. Pillow's convolution with 22-bit weights: along rows, rounded to uint8, then along columns;
        the other way round where the height shrinks by more than twice the pixels that the width does, which Pillow
        does since 13 (very tall images; the difference from Pillow before is 1 of 255 where it is bilinear).
     2. Crop: `height` x `width` at the centre, with torchvision's rounding; padded with 0 where the image is smaller.
-    3. Values: (x / 255 - mean) / std in float32.
+    3. Values: (x / 255 * scale - mean) / std in float32, the channels in the model's order.
 
     Attributes:
         height: Rows of the model's input.
         width: Columns of the model's input.
         resize: Short side before the crop, or None for no crop.
-        mean: Of R, G and B, in units of [0, 1].
-        std: Of R, G and B, in units of [0, 1].
+        mean: Of the three channels in `channel_order`, in units of [0, scale].
+        std: Of the three channels in `channel_order`, in units of [0, scale].
         interpolation: "bilinear" or "bicubic".
         antialias: Widen the kernel when downsizing, as Pillow always does. False is torchvision's `antialias=False` on
             uint8 tensors, to within 1 of 255, for models that were trained so.
+        channel_order: "rgb", or "bgr" for models whose first channel is blue, as Caffe's and OpenCV's are.
+        scale: What white becomes before mean and std: 1, or 255 for models that take bytes as they are.
 
     Raises:
         OptionError: A value that its field does not take.
@@ -96,6 +99,8 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "resize"):
@@ -107,12 +112,17 @@ class Preprocessing:
             value = getattr(self, name)
             if not _is_triple(value) or (name == "std" and min(value) <= 0):
                 sign = "positive" if name == "std" else "finite"
-                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, for R, G and B")
+                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, one a channel")
             object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
         if self.interpolation not in tuple(_SUPPORT):
             raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(_SUPPORT)}")
         if type(self.antialias) is not bool:
             raise OptionError(f"preprocessing antialias={self.antialias!r}: expected True or False")
+        if self.channel_order not in tuple(_PLANES):
+            raise OptionError(f"preprocessing channel_order={self.channel_order!r}: expected one of {list(_PLANES)}")
+        if not _is_number(self.scale) or self.scale <= 0:
+            raise OptionError(f"preprocessing scale={self.scale!r}: expected a positive number, what 255 becomes")
+        object.__setattr__(self, "scale", float(self.scale))
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn a photograph into the model's input.
@@ -147,11 +157,18 @@ class Preprocessing:
             planes = planes.swapaxes(1, 2) if transpose else planes
         crop = np.zeros((3, self.height, self.width), np.uint8)
         crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = np.rint(planes).clip(0, 255)
-        # One value per channel and grey level: the same three float32 operations as torch's, done 768 times.
-        levels = np.arange(256, dtype=np.float32) / np.float32(255)
         mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))
-        table = (levels - mean) / std
-        return np.stack([table[channel][crop[channel]] for channel in range(3)])[None]
+        table = (self._levels() - mean) / std
+        order = _PLANES[self.channel_order]
+        return np.stack([table[channel][crop[plane]] for channel, plane in enumerate(order)])[None]
+
+    def _levels(self) -> NDArray[np.float32]:
+        """What the 256 grey levels become before mean and std, float32 [256].
+
+        One value per level and channel is all there is, so the arithmetic is done 768 times and not once a pixel. In
+        float64 and rounded once, so that it is torch's float32 i / 255 where the scale is 1, and i where it is 255.
+        """
+        return (np.arange(256) * self.scale / 255).astype(np.float32)
 
     def geometry(self, height: int, width: int) -> CropGeometry:
         """Where the crop lies in a photograph of this size (pixels)."""
@@ -254,8 +271,8 @@ def _sample(saliency: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[n
 
 
 def _is_triple(value: object) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 3
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
-    )
+    return isinstance(value, tuple | list) and len(value) == 3 and all(_is_number(v) for v in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

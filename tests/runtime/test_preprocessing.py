@@ -1,6 +1,7 @@
 """Preprocessing against torchvision's preset, and where its crop lies in the photograph."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,50 @@ def test_a_view_of_an_image_gives_the_tensor_of_its_copy():
     np.testing.assert_array_equal(ours(image, (32, 32), 40, "bilinear"), ours(image.copy(), (32, 32), 40, "bilinear"))
 
 
+def grey_ramp():
+    """uint8 [16,16,3]: every level once, the same in all channels."""
+    return np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+
+
+def levels(**options):
+    """What the model sees of the levels 0 to 255, float32 [3,256], mean and std left out."""
+    return Preprocessing(16, 16, None, (0, 0, 0), (1, 1, 1), **options)(grey_ramp()).reshape(3, 256)
+
+
+def test_at_scale_1_every_level_is_torchs():
+    expected = torch.arange(256, dtype=torch.uint8).to(torch.float32).div(255).numpy()
+    for channel in levels():
+        np.testing.assert_array_equal(channel, expected)
+
+
+def test_at_scale_255_every_level_is_itself():
+    for channel in levels(scale=255):
+        np.testing.assert_array_equal(channel, np.arange(256, dtype=np.float32))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 127.5, 255, 256, 1 / 3, 65535])
+def test_at_any_scale_a_level_is_the_nearest_float32(scale):
+    exact = [Fraction(level) * Fraction(scale) / 255 for level in range(256)]
+    nearest = np.array([float(value) for value in exact]).astype(np.float32)
+    for channel in levels(scale=scale):
+        np.testing.assert_array_equal(channel, nearest)
+
+
+def test_mean_and_std_are_in_units_of_the_scale_and_in_the_models_channel_order():
+    image, mean, std = noise(40, 50), (104.0, 117.0, 123.0), (1.0, 2.0, 4.0)
+    result = Preprocessing(40, 50, None, mean, std, channel_order="bgr", scale=255)(image)
+    blue, green, red = (image[..., plane].astype(np.float32) for plane in (2, 1, 0))
+    np.testing.assert_array_equal(result[0], [blue - 104, (green - 117) / 2, (red - 123) / 4])
+
+
+@pytest.mark.parametrize("resize", [None, 30])
+def test_bgr_is_the_picture_with_its_channels_turned_round(resize):
+    image = noise(60, 80)
+    bgr = Preprocessing(32, 33, resize, MEAN, STD, channel_order="bgr")(image)
+    rgb_of_turned = Preprocessing(32, 33, resize, MEAN, STD)(image[..., ::-1])
+    np.testing.assert_array_equal(bgr, rgb_of_turned)
+
+
 def test_padding_is_black_before_normalisation():
     result = ours(np.full((10, 10, 3), 255, np.uint8), (14, 15), 10, "bilinear")
     black = -np.array(MEAN, np.float32) / np.array(STD, np.float32)
@@ -125,6 +170,13 @@ def test_padding_is_black_before_normalisation():
         {"interpolation": "lanczos"},
         {"interpolation": ["bilinear"]},
         {"antialias": None},
+        {"channel_order": "gbr"},
+        {"channel_order": ["rgb"]},
+        {"scale": 0},
+        {"scale": -255},
+        {"scale": float("inf")},
+        {"scale": "255"},
+        {"scale": True},
     ],
 )
 def test_a_value_that_a_field_does_not_take_is_named(change):
