@@ -154,9 +154,7 @@ def _moved_from(value: ir.Value) -> Iterator[ir.Value]:
         yield value
 
 
-def _named(
-    layers: list[Layer], name: str, model: ir.Model, folder: Path, probe: NDArray[np.float32]
-) -> Layer:
+def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> Layer:
     if name.isdecimal() and int(name) < len(layers):
         return layers[int(name)]
     found = [layer for layer in layers if name == layer.cut.tensor or name in layer.modules]
@@ -164,10 +162,7 @@ def _named(
         return found[-1]
     data = _data_nodes(model.graph)
     inside = [
-        value
-        for node in data
-        for value in node.outputs
-        if value.name == name or module_ends(data).get(name) is node
+        value for node in data for value in node.outputs if value.name == name or module_ends(data).get(name) is node
     ]
     branch = _as_layers(model, data, inside, folder, probe, inside_branch=True)
     if branch:

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -25,15 +25,14 @@ from onnxscript.rewriter.rules.common import (
     transpose_transpose_rule,
 )
 
-from ortcam.bundle import Activation
+from ortcam.bundle import Activation, ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import tidy
 from ortcam_export.shapes import sides_for_one, trace_batch
+from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels
 
-__all__ = ["OnnxClassifier", "OnnxFile", "adapt", "read_onnx"]
-
-ImageLayout = Literal["nchw", "nhwc"]
+__all__ = ["OnnxClassifier", "OnnxFile", "adapt", "open_onnx_file", "read_onnx"]
 
 OLDEST_OPSET: Final = 18
 _DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -50,7 +49,7 @@ _QUANTIZED_ACTIVATIONS: Final[dict[str, Activation]] = {"QLinearSoftmax": "softm
 _FOLD_BYTES: Final = 1 << 28
 _SIMPLER: Final = RewriteRuleSet(
     [
-            no_op_cast_rule,
+        no_op_cast_rule,
         no_op_expand_rule,
         no_op_transpose_rule,
         transpose_transpose_rule,
@@ -81,7 +80,7 @@ class OnnxFile:
     path: Path
     model: ir.Model
     image: str
-    layout: ImageLayout
+    layout: InputLayout
     dtype: ir.DataType
     size: tuple[int | None, int | None]
     batch: int | None
@@ -113,16 +112,52 @@ class OnnxClassifier:
         model: image float32 [N,3,H,W] -> logits float32 [N,classes], N open.
         preprocessing: from a photograph to `image`; normalisation that the graph began with is part of it.
         folded: the operators of that normalisation, in words; "" for none.
-        log_of_output: whether the logits are the logarithms of probabilities that the file gives.
     """
 
     model: ir.Model
     preprocessing: Preprocessing
     folded: str
-    log_of_output: bool
 
 
-def read_onnx(path: Path, *, output: str | None = None, input_layout: ImageLayout | None = None) -> OnnxFile:
+def open_onnx_file(path: Path, spec: InputSpec) -> Source:
+    """Read an `.onnx` file, with what the user says of it: a graph does not say how its image is made, nor its labels.
+
+    Raises:
+        ExportError: see `read_onnx`; or what only the user can say, all of it in one error.
+    """
+    file = read_onnx(path, output=spec.output, input_layout=spec.input_layout)
+    if file.dtype in _BYTES:
+        if spec.mean is not None or spec.std is not None or spec.scale is not None:
+            raise ExportError(
+                f"{path}: its input is uint8 pixels as they are; --mean, --std and --scale do not go with it"
+            )
+        spec = dataclasses.replace(spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=255.0)
+    wanted = {
+        "--input-size H W": spec.input_size or None not in file.size or None,
+        "--mean R G B": spec.mean,
+        "--std R G B": spec.std,
+        "--channel-order rgb|bgr": spec.channel_order,
+        "--labels FILE": spec.labels,
+    }
+    if missing := [flag for flag, value in wanted.items() if value is None]:
+        raise ExportError(f"{path}: what an .onnx file does not say has to be given: {', '.join(missing)}")
+    height, width = (
+        side if side is not None else said for side, said in zip(file.size, spec.input_size or file.size, strict=True)
+    )
+    assert height is not None
+    assert width is not None
+    if spec.input_size not in (None, (height, width)):
+        raise ExportError(f"{path}: --input-size {_pair(spec.input_size)}: the graph takes {_pair(file.size)}")
+    record = ModelRecord(path.stem, "onnx", path.name, file_sha256(path))
+    return Source(record, file, spec.preprocessing(height, width), "given by the user", read_labels(spec.labels))
+
+
+def _pair(size: tuple[int | None, int | None] | None) -> str:
+    assert size is not None
+    return " x ".join("any" if side is None else str(side) for side in size)
+
+
+def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayout | None = None) -> OnnxFile:
     """Read a file and find its image and its logits.
 
     Args:
@@ -159,9 +194,7 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: ImageLayou
     height, width = (side if isinstance(side, int) else None for side in sides)
     assert image.name is not None
     assert image.dtype is not None
-    return OnnxFile(
-        path, model, image.name, layout, image.dtype, (height, width), batch, activation, half, quantized
-    )
+    return OnnxFile(path, model, image.name, layout, image.dtype, (height, width), batch, activation, half, quantized)
 
 
 def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
@@ -192,7 +225,7 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
     _SIMPLER.apply_to_model(model)
     tidy(model)
-    return OnnxClassifier(model, preprocessing, folded, log_of_output=False)
+    return OnnxClassifier(model, preprocessing, folded)
 
 
 def _load(path: Path) -> ir.Model:
@@ -211,12 +244,16 @@ def _load(path: Path) -> ir.Model:
             continue
         place = (path.parent / tensor.location).resolve()
         if not place.is_relative_to(folder):
-            raise ExportError(f"{path}: its weights {tensor.location!s} lie outside its folder; accepted is a file beside it")
+            raise ExportError(
+                f"{path}: its weights {tensor.location!s} lie outside its folder; accepted is a file beside it"
+            )
         if not place.is_file():
             raise ExportError(f"{path}: its file of weights {tensor.location!s} is missing; put it beside the model")
         needed = (tensor.offset or 0) + (tensor.length or 0)
         if place.stat().st_size < needed:
-            raise ExportError(f"{path}: its file of weights {tensor.location!s} is truncated; {needed} bytes are needed")
+            raise ExportError(
+                f"{path}: its file of weights {tensor.location!s} is truncated; {needed} bytes are needed"
+            )
     return model
 
 
@@ -245,23 +282,29 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
     return image
 
 
-def _layout(image: ir.Value, given: ImageLayout | None, path: Path) -> ImageLayout:
+def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayout:
     assert image.shape is not None
     first, last = image.shape[1], image.shape[3]
-    possible: list[ImageLayout] = []
+    possible: list[InputLayout] = []
     for layout, side in (("nchw", first), ("nhwc", last)):
         if side == 3 or not isinstance(side, int):
             possible.append(layout)  # type: ignore[arg-type]
     certain = [layout for layout, side in (("nchw", first), ("nhwc", last)) if side == 3]
     if given is not None:
         if given not in possible:
-            raise ExportError(f"{path}: --input-layout {given}: the input is {_describe(image)}, which has 3 channels elsewhere")
+            raise ExportError(
+                f"{path}: --input-layout {given}: the input is {_describe(image)}, which has 3 channels elsewhere"
+            )
         return given
     if len(certain) == 1:
         return certain[0]  # type: ignore[return-value]
     if not possible:
-        raise ExportError(f"{path}: its input is {_describe(image)}; accepted is an image of 3 channels, [N,3,H,W] or [N,H,W,3]")
-    raise ExportError(f"{path}: its input is {_describe(image)}; say which side is the channels with --input-layout nchw or nhwc")
+        raise ExportError(
+            f"{path}: its input is {_describe(image)}; accepted is an image of 3 channels, [N,3,H,W] or [N,H,W,3]"
+        )
+    raise ExportError(
+        f"{path}: its input is {_describe(image)}; say which side is the channels with --input-layout nchw or nhwc"
+    )
 
 
 def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
@@ -275,7 +318,9 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
     if len(scores) == 1:
         return scores[0]
     if not scores:
-        raise ExportError(f"{path}: its outputs are {_listed(graph.outputs)}; accepted is one of logits, floating [N,classes]")
+        raise ExportError(
+            f"{path}: its outputs are {_listed(graph.outputs)}; accepted is one of logits, floating [N,classes]"
+        )
     raise ExportError(f"{path}: name the output of the logits with --output; its outputs are {_listed(graph.outputs)}")
 
 
@@ -336,7 +381,9 @@ def _to_opset(model: ir.Model, path: Path) -> ir.Model:
     finally:
         logging.disable(previous)
     if converted.opset_imports.get("") != OLDEST_OPSET:
-        raise ExportError(f"{path}: its operators, of opset {opset}, cannot be brought to opset {OLDEST_OPSET} by onnx's converter")
+        raise ExportError(
+            f"{path}: its operators, of opset {opset}, cannot be brought to opset {OLDEST_OPSET} by onnx's converter"
+        )
     return converted
 
 
@@ -379,7 +426,7 @@ def _new_front(model: ir.Model, file: OnnxFile, given: Preprocessing) -> tuple[P
     """
     graph = model.graph
     value = graph.inputs[0]
-    layout: ImageLayout = file.layout
+    layout: InputLayout = file.layout
     factor, offset = np.ones(3), np.zeros(3)
     floating = value.dtype not in _BYTES
     taken = []
@@ -426,7 +473,7 @@ def _only_user(value: ir.Value) -> ir.Node | None:
     return users.pop() if len(users) == 1 and not value.is_graph_output() else None
 
 
-def _turned(node: ir.Node, layout: ImageLayout) -> ImageLayout | None:
+def _turned(node: ir.Node, layout: InputLayout) -> InputLayout | None:
     perm = node.attributes.get_ints("perm", None)
     if layout == "nhwc" and perm is not None and list(perm) == _TO_NCHW:
         return "nchw"
@@ -436,7 +483,7 @@ def _turned(node: ir.Node, layout: ImageLayout) -> ImageLayout | None:
 
 
 def _affine(
-    node: ir.Node, value: ir.Value, layout: ImageLayout
+    node: ir.Node, value: ir.Value, layout: InputLayout
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """(a, b) float64 [3] of an operator that is y = a x + b for each channel, a positive; None for any other."""
     if node.op_type == "DequantizeLinear" and node.inputs[0] is value:
@@ -471,7 +518,7 @@ def _array(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy()
 
 
-def _per_channel(constant: NDArray[Any], layout: ImageLayout) -> NDArray[np.float64] | None:
+def _per_channel(constant: NDArray[Any], layout: InputLayout) -> NDArray[np.float64] | None:
     """float64 [3] of a constant that is one number, or one a channel."""
     if constant.ndim > 4:
         return None
@@ -521,7 +568,9 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     if len(sides) != 2 or str(sides[0]) != "N":
         classes = math.prod(sides_for_one(output) or ())
         tensor = ir.tensor(np.array([-1, classes], np.int64), name="rows_of_classes")
-        target = ir.Value(name="rows_of_classes", shape=ir.Shape((2,)), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        target = ir.Value(
+            name="rows_of_classes", shape=ir.Shape((2,)), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         graph.register_initializer(target)
         output = _append(graph, "Reshape", [output, target])
         output.dtype = ir.DataType.FLOAT
@@ -529,7 +578,9 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     graph.outputs[:] = [output]
 
 
-def _append(graph: ir.Graph, op_type: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None) -> ir.Value:
+def _append(
+    graph: ir.Graph, op_type: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None
+) -> ir.Value:
     node = ir.node(op_type, inputs, attributes, name=f"ortcam/{op_type.lower()}")
     node.outputs[0].name = f"ortcam_{op_type.lower()}_logits"
     node.outputs[0].shape = inputs[0].shape

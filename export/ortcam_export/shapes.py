@@ -543,7 +543,9 @@ def batch_axis_after_reshape(before: Shape, axis: int, inner: int, after: Shape)
 
 
 def _subgraphs(node: ir.Node) -> bool:
-    return any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values())
+    return any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    )
 
 
 def _describe(node: ir.Node) -> str:
