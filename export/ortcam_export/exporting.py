@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -21,18 +21,18 @@ from ortcam._version import __version__
 from ortcam.bundle import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    Activation,
     Bundle,
     Cut,
     FileRecord,
     Graphs,
     Manifest,
-    Parity,
+    Probe,
     file_sha256,
     read_bundle,
 )
-from ortcam.classifier import as_maps, classify
 from ortcam.preprocessing import Preprocessing
-from ortcam.upsampling import upsample
+from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.conversion import (
     DEFAULT_OPSET,
     fix_input_size,
@@ -51,7 +51,15 @@ from ortcam_export.graphs import (
     build_scorer,
 )
 from ortcam_export.layers import Layer, choose_layer, find_layers
-from ortcam_export.sources import DEFAULT_WEIGHTS, InputSpec, InterpolationName, Source, open_source
+from ortcam_export.sources import (
+    DEFAULT_WEIGHTS,
+    ChannelOrder,
+    InputLayout,
+    InputSpec,
+    InterpolationName,
+    Source,
+    open_source,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -61,14 +69,13 @@ __all__ = ["Inspection", "StageReport", "export", "inspect_model"]
 # Called with a sentence when a stage of the export begins.
 StageReport = Callable[[str], None]
 
-PARITY_TOLERANCE: Final = 1e-4
-_PROBES: Final = 4
-_MASKED: Final = 3
+_PROBE: Final = Probe("probe.npy", "probe-logits.npy")
+_PROBE_PICTURES: Final = 2
 
 
 def export(
     model: "str | Path | torch.nn.Module",
-    output: str | os.PathLike[str],
+    bundle: str | os.PathLike[str],
     *,
     weights: str = DEFAULT_WEIGHTS,
     checkpoint: str | Path | None = None,
@@ -82,12 +89,17 @@ def export(
     interpolation: InterpolationName | None = None,
     labels: str | Path | Sequence[str] | None = None,
     report: StageReport | None = None,
+    channel_order: ChannelOrder | None = None,
+    scale: float | None = None,
+    activation: Activation | None = None,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
     Args:
         model: torchvision name, `package.module:callable` that returns a module, path of an `.onnx` file, or a module.
-        output: folder to write; it appears only when the bundle is complete and has passed its parity check.
+        bundle: folder to write; it appears only when the bundle is complete and has passed its parity check.
         weights: torchvision weights by name, "DEFAULT", or "none" for random ones.
         checkpoint: file with a state dict, plain or xz-compressed.
         layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
@@ -96,11 +108,17 @@ def export(
         input_size: (height, width) of the model's input.
         resize: length of the short side before the crop; None resizes straight to `input_size`, unless torchvision's
             metadata say otherwise.
-        mean: RGB mean of pixels in [0,1].
-        std: RGB standard deviation of pixels in [0,1].
+        mean: of the three channels in `channel_order`, of pixels in [0, scale].
+        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
         interpolation: "bilinear" or "bicubic".
         labels: a file (a JSON list, or one label a line), or the labels.
         report: told the stages.
+        channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
+        scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
+        activation: how logits become probabilities: "softmax", or "sigmoid" for classes that do not exclude each other
+            and for one logit; None takes what the graph ends in, else softmax.
+        output: the model's output to explain, where it has several.
+        input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
 
     Returns:
         The bundle, verified.
@@ -109,33 +127,58 @@ def export(
         ExportError: see the message; nothing is left behind.
     """
     say = report or (lambda _: None)
-    destination = Path(output)
+    destination = Path(bundle)
     _check_destination(destination, force=force)
-    spec = InputSpec(input_size, resize, mean, std, interpolation, labels)
+    _check_choice("activation", activation, get_args(Activation))
+    _check_choice("input_layout", input_layout, get_args(InputLayout))
+    spec = InputSpec(
+        input_size=input_size,
+        resize=resize,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        labels=labels,
+        channel_order=channel_order,
+        scale=scale,
+        activation=activation,
+        output=output,
+        input_layout=input_layout,
+    )
     say("loading the model")
     source = open_source(model, weights=weights, checkpoint=checkpoint, spec=spec)
     say("converting to ONNX")
     graph, source = _convert(source, spec, opset)
     preprocessing = _preprocessing(source)
+    of_logits: Activation = activation or "softmax"
     with _staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
         weights_file.store(graph)
         size = preprocessing.height, preprocessing.width
-        probe = probe_images(_PROBES, *size, mean=preprocessing.mean, std=preprocessing.std)
+        pictures = _probe_pictures(*size)
+        probe = probe_input(pictures, preprocessing)
         layers = find_layers(graph, folder, probe)
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=probe)
         say(f"splitting at {_describe(chosen)}")
-        graphs = _write_graphs(graph, chosen.cut, folder, weights_file, size)
+        graphs = _write_graphs(graph, chosen.cut, folder, weights_file, size, of_logits)
         say("measuring parity")
-        reference, name = _reference(source, probe)
-        labels_of_model = _labels(source, reference.shape[1])
-        parity = _measure_parity(folder, graphs, chosen.cut, probe, reference, name)
+        logits, reference = _reference(source, pictures, preprocessing)
+        labels_of_model = _labels(source, logits.shape[1])
+        if len(labels_of_model) == 1 and of_logits == "softmax":
+            raise ExportError(
+                "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
+                "probability of its one class"
+            )
+        np.save(folder / _PROBE.images, pictures)
+        np.save(folder / _PROBE.logits, logits)
+        parity = measure_parity(folder, graphs, chosen.cut, of_logits, images=probe, logits=logits, reference=reference)
+        if failure := parity_failure(parity, graphs):
+            raise ExportError(f"{failure}. Nothing was written")
         manifest = Manifest(
             schema=SCHEMA_VERSION,
             model=source.record,
             labels=labels_of_model,
-            activation="softmax",
+            activation=of_logits,
             preprocessing=preprocessing,
             preprocessing_source=source.preprocessing_source,
             cut=chosen.cut,
@@ -143,7 +186,7 @@ def export(
             precision="float32",
             opset=graph.graph.opset_imports[""],
             parity=parity,
-            probe=None,
+            probe=_PROBE,
             files={path.name: FileRecord(path.stat().st_size, file_sha256(path)) for path in sorted(folder.iterdir())},
             versions=_versions(source),
         )
@@ -175,6 +218,8 @@ def inspect_model(
     *,
     weights: str = "none",
     input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
     opset: int = DEFAULT_OPSET,
 ) -> Inspection:
     """The layers a model can be cut at, with their shapes; weights do not matter and are random by default.
@@ -185,7 +230,14 @@ def inspect_model(
     # Only the size of the input counts here; the rest is filled in so that nothing has to be asked for.
     known = isinstance(model, str) and ":" not in model and not model.endswith(".onnx")
     filler = None if known else (0.0, 0.0, 0.0)
-    spec = InputSpec(input_size, mean=filler, std=filler and (1.0, 1.0, 1.0), labels=None if known else ["?"])
+    spec = InputSpec(
+        input_size,
+        mean=filler,
+        std=filler and (1.0, 1.0, 1.0),
+        labels=None if known else ["?"],
+        output=output,
+        input_layout=input_layout,
+    )
     source = open_source(model, weights=weights, spec=spec)
     graph, source = _convert(source, spec, opset)
     preprocessing = _preprocessing(source)
@@ -193,7 +245,7 @@ def inspect_model(
         folder = Path(temporary)
         WeightsFile(folder).store(graph)
         size = preprocessing.height, preprocessing.width
-        probe = probe_images(2, *size, mean=preprocessing.mean, std=preprocessing.std)
+        probe = probe_input(_probe_pictures(*size), preprocessing)
         layers = find_layers(graph, folder, probe)
         default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
     return Inspection(source, tuple(layers), default, len(graph.graph))
@@ -221,7 +273,9 @@ def _preprocessing(source: Source) -> Preprocessing:
     return source.preprocessing
 
 
-def _write_graphs(model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile, size: tuple[int, int]) -> Graphs:
+def _write_graphs(
+    model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile, size: tuple[int, int], activation: Activation
+) -> Graphs:
     height, width = size
     interpolation = Interpolation.store(weights, cut, height=height, width=width)
     ir.save(build_features(model, cut.tensor), folder / "features.onnx")
@@ -229,109 +283,32 @@ def _write_graphs(model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile,
     scorers = {}
     for kind in SCORER_KINDS:
         scorers[kind] = f"scorer-{kind}.onnx"
-        ir.save(
-            build_scorer(model, cut, kind, height=height, width=width, weights=interpolation), folder / scorers[kind]
+        scorer = build_scorer(
+            model, cut, kind, height=height, width=width, weights=interpolation, activation=activation
         )
+        ir.save(scorer, folder / scorers[kind])
     return Graphs("features.onnx", "head.onnx", None, scorers)
 
 
-def _reference(source: Source, probe: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
-    """The model's own logits, float32 [N,classes], and what computed them."""
+def _probe_pictures(height: int, width: int) -> NDArray[np.uint8]:
+    """The pictures that layers and parity are measured on, uint8 RGB [N,height,width,3], always the same."""
+    pixels = probe_images(_PROBE_PICTURES, height, width, mean=(0, 0, 0), std=(1, 1, 1))
+    return np.ascontiguousarray(np.rint(pixels * 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def _reference(
+    source: Source, pictures: NDArray[np.uint8], preprocessing: Preprocessing
+) -> tuple[NDArray[np.float32], str]:
+    """The model's own logits of pictures, uint8 RGB [N,H,W,3]: float32 [N,classes], and what computed them."""
+    images = probe_input(pictures, preprocessing)
     if isinstance(source.classifier, Path):
         session = _session(source.classifier)
-        return session.run(None, {session.get_inputs()[0].name: probe})[0], f"onnxruntime {ort.__version__}"
+        return session.run(None, {session.get_inputs()[0].name: images})[0], f"onnxruntime {ort.__version__}"
     import torch  # noqa: PLC0415
 
     with torch.inference_mode():
-        logits: NDArray[np.float32] = source.classifier(torch.from_numpy(probe)).numpy()
+        logits: NDArray[np.float32] = source.classifier(torch.from_numpy(images)).numpy()
     return logits, f"torch {torch.__version__}"
-
-
-def _measure_parity(
-    folder: Path, graphs: Graphs, cut: Cut, probe: NDArray[np.float32], reference: NDArray[np.float32], name: str
-) -> Parity:
-    """head(features(x)) against the model, at batch sizes N and 1, and every scorer against head(features(mask * x)).
-
-    Raises:
-        ExportError: a difference beyond the tolerance.
-    """
-
-    def run(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return classify(graphs, lambda name: _session(folder / name), images)
-
-    tensors, logits = run(probe)
-    _, single = run(probe[:1])
-    split = max(_relative(logits, reference), _relative(single, reference[:1]))
-    maps = as_maps(tensors[:1], cut)
-    strongest = np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")
-    picked = strongest[:_MASKED].astype(np.int64)
-    scorer = max(
-        _relative(*_masked_logits(_session(folder / file), kind, probe[:1], maps, picked, lambda x: run(x)[1]))
-        for kind, file in graphs.scorers.items()
-    )
-    for what, difference in (("head(features(x))", split), ("the scorer", scorer)):
-        if not difference <= PARITY_TOLERANCE:
-            raise ExportError(
-                f"{what} differs from the model by {difference:.1e} relative; accepted is {PARITY_TOLERANCE:.0e}. "
-                "Nothing was written"
-            )
-    return Parity(name, len(probe), split, scorer, PARITY_TOLERANCE)
-
-
-def _masked_logits(
-    scorer: ort.InferenceSession,
-    kind: str,
-    image: NDArray[np.float32],
-    maps: NDArray[np.float32],
-    channels: NDArray[np.int64],
-    classify: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits from a scorer, and those of the images masked outside it with numpy's gate."""
-    upsampled = upsample(maps[channels], *image.shape[2:])[:, None]
-    gate: Callable[[NDArray[np.float32]], NDArray[np.float32]] = NUMPY_GATES.get(kind, lambda x: x)
-    masked = (gate(upsampled) * image).astype(np.float32)
-    if kind == "noise":
-        masked = masked + 0.5 * image
-    expected = classify(masked)
-    classes = expected.shape[1]
-    feeds: dict[str, NDArray[np.generic]] = {
-        "image": image,
-        "maps": maps[None],
-        "channels": channels,
-        "targets": np.arange(classes),
-        "scale": np.ones(len(channels), np.float32),
-        "noise": image,
-        "sigma": np.full(len(channels), 0.5, np.float32),
-        "keep": np.ones(len(channels), np.float32),
-        "baseline": np.zeros(classes, np.float32),
-        "logit_softmax": np.array(False),
-    }
-    wanted = {item.name for item in scorer.get_inputs()}
-    (logits,) = scorer.run(["logits"], {name: value for name, value in feeds.items() if name in wanted})
-    return logits, expected
-
-
-def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (1 / (1 + np.exp(-x))).astype(np.float32)
-
-
-# The gates once more in numpy, to check the graphs against.
-NUMPY_GATES: Final[dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = {
-    "tanh": np.tanh,
-    "sigmoid": _sigmoid,
-    "sigmoid-relu": lambda x: _sigmoid(np.maximum(x / 2, 0)),
-    "relu": lambda x: np.maximum(x, 0),
-    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
-    "swish": lambda x: x * _sigmoid(x),
-    "softsign": lambda x: x / (1 + np.abs(x)),
-}
-
-
-def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Max |value - expected| / max |expected|."""
-    if value.shape != expected.shape or not np.isfinite(value).all():
-        return float("inf")
-    return float(np.abs(value - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
 def _session(path: Path) -> ort.InferenceSession:
@@ -362,6 +339,11 @@ def _versions(source: Source) -> dict[str, str]:
 def _describe(layer: Layer) -> str:
     cut = layer.cut
     return f"{cut.module or cut.tensor} [{cut.channels},{cut.height},{cut.width}]"
+
+
+def _check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value is not None and value not in accepted:
+        raise ExportError(f"{name}={value!r}: accepted is {' or '.join(map(repr, accepted))}")
 
 
 def _check_destination(destination: Path, *, force: bool) -> None:

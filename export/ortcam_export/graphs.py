@@ -32,7 +32,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
 
-from ortcam.bundle import GATES, Cut
+from ortcam.bundle import GATES, Activation, Cut
 from ortcam.upsampling import bilinear_matrix
 from ortcam_export.errors import ExportError
 
@@ -182,7 +182,14 @@ def _replace_shape(graph: ir.Graph, node: ir.Node, features: ir.Value) -> None:
 
 
 def build_scorer(
-    model: ir.Model, cut: Cut, kind: str, *, height: int, width: int, weights: "Interpolation"
+    model: ir.Model,
+    cut: Cut,
+    kind: str,
+    *,
+    height: int,
+    width: int,
+    weights: "Interpolation",
+    activation: Activation = "softmax",
 ) -> ir.Model:
     """The classifier with a masking front: see the table at the top of this module.
 
@@ -193,6 +200,7 @@ def build_scorer(
         height: of the model's input.
         width: of the model's input.
         weights: the interpolation matrices, stored once for all scorers.
+        activation: from logits to probabilities.
     """
     scorer = extract(model, ["image"], ["logits"])
     graph = scorer.graph
@@ -228,9 +236,8 @@ def build_scorer(
     model_input.replace_all_uses_with(masked)
     _rename(all_logits, "all_logits", graph)
     front = build.take_nodes()
-    probabilities = build.output(
-        "Gather", [build.op("Softmax", [all_logits], {"axis": -1}), targets], "probabilities", 2
-    )
+    activated = build.activation(activation, all_logits)
+    probabilities = build.output("Gather", [activated, targets], "probabilities", 2)
     logits = build.output("Gather", [all_logits, targets], "logits", 2)
     outputs = [probabilities, logits]
     if kind in GATES:
@@ -303,6 +310,14 @@ class _Builder:
 
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
         return self.op("Reshape", [value, self.initializer(ir.tensor(np.array(shape, np.int64), name="shape"))])
+
+    def activation(self, kind: Activation, logits: ir.Value) -> ir.Value:
+        """Probabilities of logits [B,classes]."""
+        if kind == "softmax":
+            return self.op("Softmax", [logits], {"axis": -1})
+        # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7 of 1, which of an improbable class leaves no digit.
+        one = self.initializer(ir.tensor(np.array(1, np.float32), name="one"))
+        return self.op("Reciprocal", [self.op("Add", [self.op("Exp", [self.op("Neg", [logits])]), one])])
 
     def gate(self, kind: str, value: ir.Value) -> ir.Value:
         """The activation that takes the place of the min-max in ScoreCAM++."""
