@@ -187,7 +187,6 @@ def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
 
 def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The converted graph in ONNX Runtime, before anything is cut."""
-
     model = model.clone()  # the weights of the model itself will move into the bundle
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:

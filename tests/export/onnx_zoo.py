@@ -769,7 +769,7 @@ def int8_dynamic(folder: Path) -> ZooFile:
     finally:
         logging.disable(previous)
     raw.unlink()
-    return ZooFile(path, precision="int8", tolerance=INT8_TOLERANCE)
+    return ZooFile(path, tolerance=INT8_TOLERANCE)
 
 
 # Weights beside the graph --------------------------------------------------------------------------------------------
