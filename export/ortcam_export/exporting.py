@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
-from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import (
@@ -31,16 +29,8 @@ from ortcam.bundle import (
     file_sha256,
     read_bundle,
 )
-from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
-from ortcam_export.conversion import (
-    DEFAULT_OPSET,
-    fix_input_size,
-    from_onnx,
-    from_torch,
-    input_size_of,
-    probe_images,
-)
+from ortcam_export.conversion import DEFAULT_OPSET, convert, probe_pictures
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import (
     SCORER_KINDS,
@@ -49,8 +39,9 @@ from ortcam_export.graphs import (
     build_features,
     build_head,
     build_scorer,
+    extract,
 )
-from ortcam_export.layers import Layer, choose_layer, find_layers
+from ortcam_export.layers import Layer, choose_layer, cut_in_floats, find_layers
 from ortcam_export.sources import (
     DEFAULT_WEIGHTS,
     ChannelOrder,
@@ -147,43 +138,48 @@ def export(
     say("loading the model")
     source = open_source(model, weights=weights, checkpoint=checkpoint, spec=spec)
     say("converting to ONNX")
-    graph, source = _convert(source, spec, opset)
-    preprocessing = _preprocessing(source)
-    of_logits: Activation = activation or "softmax"
+    converted = convert(source, opset=opset, activation=activation)
+    for note in converted.notes:
+        say(note)
+    graph, preprocessing = converted.model, converted.preprocessing
+    size = preprocessing.height, preprocessing.width
     with _staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
         weights_file.store(graph)
-        size = preprocessing.height, preprocessing.width
-        pictures = _probe_pictures(*size)
-        probe = probe_input(pictures, preprocessing)
-        layers = find_layers(graph, folder, probe)
-        chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=probe)
+        pictures = probe_pictures(_PROBE_PICTURES, *size)
+        images = probe_input(pictures, preprocessing)
+        layers = find_layers(graph, folder, images)
+        chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=images)
         say(f"splitting at {_describe(chosen)}")
-        graphs = _write_graphs(graph, chosen.cut, folder, weights_file, size, of_logits)
+        graphs, cut = _write_graphs(graph, chosen, folder, weights_file, size, converted.activation)
         say("measuring parity")
-        logits, reference = _reference(source, pictures, preprocessing)
-        labels_of_model = _labels(source, logits.shape[1])
-        if len(labels_of_model) == 1 and of_logits == "softmax":
-            raise ExportError(
-                "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
-                "probability of its one class"
-            )
+        logits = converted.reference(pictures)
+        labels_of_model = _labels(source, logits.shape[1], converted.activation)
         np.save(folder / _PROBE.images, pictures)
         np.save(folder / _PROBE.logits, logits)
-        parity = measure_parity(folder, graphs, chosen.cut, of_logits, images=probe, logits=logits, reference=reference)
+        parity = measure_parity(
+            folder,
+            graphs,
+            cut,
+            converted.activation,
+            images=images,
+            logits=logits,
+            reference=converted.reference_name,
+            tolerance=converted.tolerance,
+        )
         if failure := parity_failure(parity, graphs):
             raise ExportError(f"{failure}. Nothing was written")
         manifest = Manifest(
             schema=SCHEMA_VERSION,
             model=source.record,
             labels=labels_of_model,
-            activation=of_logits,
+            activation=converted.activation,
             preprocessing=preprocessing,
-            preprocessing_source=source.preprocessing_source,
-            cut=chosen.cut,
+            preprocessing_source="; ".join((source.preprocessing_source, *converted.notes)),
+            cut=cut,
             graphs=graphs,
-            precision="float32",
+            precision="int8" if converted.integers else "float32",
             opset=graph.graph.opset_imports[""],
             parity=parity,
             probe=_PROBE,
@@ -235,51 +231,40 @@ def inspect_model(
         mean=filler,
         std=filler and (1.0, 1.0, 1.0),
         labels=None if known else ["?"],
+        channel_order=None if known else "rgb",
         output=output,
         input_layout=input_layout,
     )
     source = open_source(model, weights=weights, spec=spec)
-    graph, source = _convert(source, spec, opset)
-    preprocessing = _preprocessing(source)
+    converted = convert(source, opset=opset, activation="softmax")
+    graph = converted.model
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         WeightsFile(folder).store(graph)
-        size = preprocessing.height, preprocessing.width
-        probe = probe_input(_probe_pictures(*size), preprocessing)
+        pictures = probe_pictures(_PROBE_PICTURES, converted.preprocessing.height, converted.preprocessing.width)
+        probe = probe_input(pictures, converted.preprocessing)
         layers = find_layers(graph, folder, probe)
         default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
     return Inspection(source, tuple(layers), default, len(graph.graph))
 
 
-def _convert(source: Source, spec: InputSpec, opset: int) -> tuple[ir.Model, Source]:
-    if isinstance(source.classifier, Path):
-        graph = from_onnx(source.classifier)
-        fixed = input_size_of(graph)
-        size = fixed or spec.input_size
-        if size is None:
-            raise ExportError(
-                f"{source.classifier}: the graph leaves the image size open; fix it with --input-size H W"
-            )
-        if spec.input_size not in (None, size):
-            raise ExportError(f"--input-size {spec.input_size}: the graph takes {size}")
-        fix_input_size(graph, *size)
-        return graph, dataclasses.replace(source, preprocessing=spec.preprocessing(*size))
-    preprocessing = _preprocessing(source)
-    return from_torch(source.classifier, height=preprocessing.height, width=preprocessing.width, opset=opset), source
-
-
-def _preprocessing(source: Source) -> Preprocessing:
-    assert source.preprocessing is not None
-    return source.preprocessing
-
-
 def _write_graphs(
-    model: ir.Model, cut: Cut, folder: Path, weights: WeightsFile, size: tuple[int, int], activation: Activation
-) -> Graphs:
+    model: ir.Model,
+    layer: Layer,
+    folder: Path,
+    weights: WeightsFile,
+    size: tuple[int, int],
+    activation: Activation,
+) -> tuple[Graphs, Cut]:
+    """Write the graphs of a model cut at a layer; returns their names and the cut as it came to be."""
     height, width = size
-    interpolation = Interpolation.store(weights, cut, height=height, width=width)
-    ir.save(build_features(model, cut.tensor), folder / "features.onnx")
-    ir.save(build_head(model, cut.tensor), folder / "head.onnx")
+    interpolation = Interpolation.store(weights, layer.cut, height=height, width=width)
+    split, cut = cut_in_floats(model, layer)
+    ir.save(build_features(split, cut.tensor), folder / "features.onnx")
+    if layer.inside_branch:
+        ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")
+    else:
+        ir.save(build_head(split, cut.tensor), folder / "head.onnx")
     scorers = {}
     for kind in SCORER_KINDS:
         scorers[kind] = f"scorer-{kind}.onnx"
@@ -287,47 +272,26 @@ def _write_graphs(
             model, cut, kind, height=height, width=width, weights=interpolation, activation=activation
         )
         ir.save(scorer, folder / scorers[kind])
-    return Graphs("features.onnx", "head.onnx", None, scorers)
+    head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
+    return Graphs("features.onnx", head, classifier, scorers), cut
 
 
-def _probe_pictures(height: int, width: int) -> NDArray[np.uint8]:
-    """The pictures that layers and parity are measured on, uint8 RGB [N,height,width,3], always the same."""
-    pixels = probe_images(_PROBE_PICTURES, height, width, mean=(0, 0, 0), std=(1, 1, 1))
-    return np.ascontiguousarray(np.rint(pixels * 255).astype(np.uint8).transpose(0, 2, 3, 1))
-
-
-def _reference(
-    source: Source, pictures: NDArray[np.uint8], preprocessing: Preprocessing
-) -> tuple[NDArray[np.float32], str]:
-    """The model's own logits of pictures, uint8 RGB [N,H,W,3]: float32 [N,classes], and what computed them."""
-    images = probe_input(pictures, preprocessing)
-    if isinstance(source.classifier, Path):
-        session = _session(source.classifier)
-        return session.run(None, {session.get_inputs()[0].name: images})[0], f"onnxruntime {ort.__version__}"
-    import torch  # noqa: PLC0415
-
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = source.classifier(torch.from_numpy(images)).numpy()
-    return logits, f"torch {torch.__version__}"
-
-
-def _session(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _labels(source: Source, classes: int) -> tuple[str, ...]:
+def _labels(source: Source, classes: int, activation: Activation) -> tuple[str, ...]:
     labels = source.labels
     assert labels is not None
     if len(labels) != classes:
         raise ExportError(f"{len(labels)} labels for a model of {classes} classes; name one a class with --labels FILE")
+    if classes == 1 and activation == "softmax":
+        raise ExportError(
+            "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
+            "probability of its one class"
+        )
     return labels
 
 
 def _versions(source: Source) -> dict[str, str]:
     tools = ["onnx-ir", "onnxruntime", "numpy"]
-    if not isinstance(source.classifier, Path):
+    if source.record.source != "onnx":
         tools += ["torch", "torchvision", "onnxscript"]
     return {
         "ortcam": __version__,

@@ -36,10 +36,27 @@ from ortcam.bundle import GATES, Activation, Cut
 from ortcam.upsampling import bilinear_matrix
 from ortcam_export.errors import ExportError
 
-__all__ = ["SCORER_KINDS", "WeightsFile", "build_head", "build_scorer", "extract", "module_path", "tidy"]
+__all__ = [
+    "SCORER_KINDS",
+    "Interpolation",
+    "WeightsFile",
+    "append_log",
+    "build_features",
+    "build_head",
+    "build_scorer",
+    "extract",
+    "insert_dequantization",
+    "module_path",
+    "tidy",
+]
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
+# Names of the inputs and outputs of a bundle's graphs, which no other tensor may have.
+_RESERVED: Final = (
+    *("image", "features", "logits", "all_logits", "probabilities", "maps", "channels", "targets", "scale"),
+    *("noise", "sigma", "keep", "baseline", "logit_softmax", "partial_maps"),
+)
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 _INLINE_BYTES: Final = 1024
 
@@ -86,6 +103,9 @@ def tidy(model: ir.Model) -> None:
     Of the metadata only the module paths stay: stack traces hold paths of the machine that exported.
     """
     graph = model.graph
+    for value in (*(value for node in graph for value in node.outputs), *graph.initializers.values()):
+        if value.name in _RESERVED:
+            value.name = f"{value.name}_inner"
     _rename(graph.inputs[0], "image", graph)
     _rename(graph.outputs[0], "logits", graph)
     for step in (
@@ -101,7 +121,7 @@ def tidy(model: ir.Model) -> None:
     graph.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "ortcam", None, None, None
     for node in graph:
-        scopes = node.metadata_props.get(_SCOPES)
+        scopes = node.metadata_props.get(_SCOPES) or _scopes_in_name(node.name)
         node.metadata_props.clear()
         node.doc_string = None
         if scopes is not None:
@@ -119,6 +139,60 @@ def module_path(node: ir.Node) -> tuple[str, ...]:
         return ()
     # The first entry is the root, the last the operator's own name.
     return tuple(path for path in ast.literal_eval(scopes)[1:-1] if path)
+
+
+def _scopes_in_name(name: str | None) -> str | None:
+    """The module paths in the node names of other exporters, in the form that torch's new exporter has.
+
+    torch's old exporter writes "/features/features.3/conv/conv.0/Conv", where each part that repeats the one before
+    continues it: features.3.conv.0. TensorFlow's scopes "model/block_1/Relu" are paths as they stand.
+    """
+    if name is None or "/" not in name:
+        return None
+    parts = name.split("/")
+    if parts[0] != "":
+        return repr(["", *("/".join(parts[: index + 1]) for index in range(len(parts) - 1)), parts[-1]])
+    scopes: list[str] = []
+    previous = ""
+    for part in parts[1:-1]:
+        own = part.removeprefix(f"{previous}.") if previous else part
+        scopes.append(f"{scopes[-1]}.{own}" if scopes else own)
+        previous = part
+    return repr(["", *scopes, parts[-1]])
+
+
+def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
+    """Make integers q go on as Q(DQ(q)); returns the floating tensor in between."""
+    users = list(value.uses())
+    producer = value.producer()
+    assert producer is not None
+    dequantize = ir.node("DequantizeLinear", [value, scale, zero_point], name=f"ortcam/{value.name}_floating")
+    floating = dequantize.outputs[0]
+    floating.name, floating.dtype, floating.shape = f"{value.name}_floating", ir.DataType.FLOAT, value.shape
+    quantize = ir.node("QuantizeLinear", [floating, scale, zero_point], name=f"ortcam/{value.name}_again")
+    quantize.outputs[0].name = f"{value.name}_again"
+    quantize.outputs[0].dtype, quantize.outputs[0].shape = value.dtype, value.shape
+    for user, index in users:
+        user.replace_input_with(index, quantize.outputs[0])
+    graph.insert_after(producer, [dequantize, quantize])
+    return floating
+
+
+def append_log(model: ir.Model) -> None:
+    """Make the output of probabilities one of their logarithms, which are logits of the same softmax."""
+    graph = model.graph
+    probabilities = graph.outputs[0]
+    probabilities.name = "ortcam_probabilities"
+    tiny = ir.tensor(np.array(np.finfo(np.float32).tiny), name="ortcam_tiny")
+    floor = ir.Value(name="ortcam_tiny", shape=ir.Shape(()), type=ir.TensorType(tiny.dtype), const_value=tiny)
+    graph.register_initializer(floor)
+    bounded = ir.node("Max", [probabilities, floor], name="ortcam/bounded")
+    bounded.outputs[0].name = "ortcam_bounded"
+    log = ir.node("Log", bounded.outputs, name="ortcam/log")
+    logits = log.outputs[0]
+    logits.name, logits.dtype, logits.shape = "logits", probabilities.dtype, probabilities.shape
+    graph.extend([bounded, log])
+    graph.outputs[:] = [logits]
 
 
 def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:

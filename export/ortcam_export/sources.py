@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ortcam.bundle import ModelRecord, file_sha256
+from ortcam.bundle import ModelRecord
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 
 if TYPE_CHECKING:
     import torch
+
+    from ortcam_export.onnx_files import OnnxFile
 
 __all__ = [
     "DEFAULT_WEIGHTS",
@@ -94,15 +96,15 @@ class Source:
 
     Attributes:
         record: what the bundle says of it.
-        classifier: the module in eval mode, or the path of the `.onnx` file.
-        preprocessing: None where nobody has said what it is.
+        classifier: the module in eval mode, or the `.onnx` file as read.
+        preprocessing: from a photograph to the classifier's own input.
         preprocessing_source: where the preprocessing came from, in words.
         labels: one a class, or None where nobody has said what they are.
     """
 
     record: ModelRecord
-    classifier: "torch.nn.Module | Path"
-    preprocessing: Preprocessing | None
+    classifier: "torch.nn.Module | OnnxFile"
+    preprocessing: Preprocessing
     preprocessing_source: str
     labels: tuple[str, ...] | None
 
@@ -129,7 +131,11 @@ def open_source(
     if isinstance(model, (str, Path)) and str(model).endswith(".onnx"):
         if checkpoint is not None:
             raise ExportError(f"--checkpoint goes with a PyTorch model; {model} holds its own weights")
-        return _from_onnx(Path(model), spec)
+        try:
+            from ortcam_export.onnx_files import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
+        except ImportError as error:
+            raise ExportError(f"{error}; exporting an .onnx file needs `ortcam[onnx]`") from None
+        return open_onnx_file(Path(model), spec)
     try:
         # Only here, so that an `.onnx` file needs no PyTorch.
         from ortcam_export.torch_models import open_torch_model  # noqa: PLC0415
@@ -138,15 +144,12 @@ def open_source(
     return open_torch_model(model, weights=weights, checkpoint=checkpoint, spec=spec)
 
 
-def _from_onnx(path: Path, spec: InputSpec) -> Source:
-    if not path.is_file():
-        raise ExportError(f"{path}: no such file")
-    record = ModelRecord(path.stem, "onnx", path.name, file_sha256(path))
-    return Source(record, path, *said_preprocessing(spec), read_labels(spec.labels))
+def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preprocessing, str]:
+    """Preprocessing in the user's own words, for an input of this size.
 
-
-def said_preprocessing(spec: InputSpec) -> tuple[Preprocessing | None, str]:
-    """Preprocessing in the user's own words; without the size of the input it waits for the graph to say it."""
+    Raises:
+        ExportError: mean, std or labels were not said.
+    """
     if spec.mean is None or spec.std is None or spec.labels is None:
         missing = [
             flag
@@ -154,7 +157,7 @@ def said_preprocessing(spec: InputSpec) -> tuple[Preprocessing | None, str]:
             if value is None
         ]
         raise ExportError(f"what the model itself does not say has to be given: {', '.join(missing)}")
-    return spec.preprocessing(*spec.input_size) if spec.input_size else None, "given by the user"
+    return spec.preprocessing(*size), "given by the user"
 
 
 def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -47,7 +47,10 @@ def _from_module(module: Any, name: str, checkpoint: str | Path | None, spec: In
     if spec.input_size is None:
         raise ExportError(f"{name}: the size of its input is not known; say it with --input-size H W")
     return Source(
-        ModelRecord(name, "torch", weights, digest), module.eval(), *said_preprocessing(spec), read_labels(spec.labels)
+        ModelRecord(name, "torch", weights, digest),
+        module.eval(),
+        *said_preprocessing(spec, spec.input_size),
+        read_labels(spec.labels),
     )
 
 
