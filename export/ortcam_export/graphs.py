@@ -52,6 +52,11 @@ __all__ = [
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
+# Names of the inputs and outputs of a bundle's graphs, which no other tensor may have.
+_RESERVED: Final = (
+    *("image", "features", "logits", "all_logits", "probabilities", "maps", "channels", "targets", "scale"),
+    *("noise", "sigma", "keep", "baseline", "logit_softmax", "partial_maps"),
+)
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 _INLINE_BYTES: Final = 1024
 
@@ -98,6 +103,9 @@ def tidy(model: ir.Model) -> None:
     Of the metadata only the module paths stay: stack traces hold paths of the machine that exported.
     """
     graph = model.graph
+    for value in (*(value for node in graph for value in node.outputs), *graph.initializers.values()):
+        if value.name in _RESERVED:
+            value.name = f"{value.name}_inner"
     _rename(graph.inputs[0], "image", graph)
     _rename(graph.outputs[0], "logits", graph)
     for step in (
@@ -160,9 +168,10 @@ def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zer
     assert producer is not None
     dequantize = ir.node("DequantizeLinear", [value, scale, zero_point], name=f"ortcam/{value.name}_floating")
     floating = dequantize.outputs[0]
-    floating.name = f"{value.name}_floating"
+    floating.name, floating.dtype, floating.shape = f"{value.name}_floating", ir.DataType.FLOAT, value.shape
     quantize = ir.node("QuantizeLinear", [floating, scale, zero_point], name=f"ortcam/{value.name}_again")
     quantize.outputs[0].name = f"{value.name}_again"
+    quantize.outputs[0].dtype, quantize.outputs[0].shape = value.dtype, value.shape
     for user, index in users:
         user.replace_input_with(index, quantize.outputs[0])
     graph.insert_after(producer, [dequantize, quantize])
@@ -173,7 +182,7 @@ def append_log(model: ir.Model) -> None:
     """Make the output of probabilities one of their logarithms, which are logits of the same softmax."""
     graph = model.graph
     probabilities = graph.outputs[0]
-    probabilities.name = "probabilities"
+    probabilities.name = "ortcam_probabilities"
     tiny = ir.tensor(np.array(np.finfo(np.float32).tiny), name="ortcam_tiny")
     floor = ir.Value(name="ortcam_tiny", shape=ir.Shape(()), type=ir.TensorType(tiny.dtype), const_value=tiny)
     graph.register_initializer(floor)

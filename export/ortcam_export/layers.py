@@ -123,9 +123,10 @@ def choose_layer(
     by_tensor = {layer.cut.tensor: layer for layer in layers}
     values = {value.name: value for value in _values(model.graph)}
     for layer in reversed(layers):
-        if not layer.weighted_behind or layer.operator in _POOLING:
-            continue
-        if any(value.name in by_tensor for value in _moved_from(values[layer.cut.tensor])):
+        before = list(_moved_from(values[layer.cut.tensor]))
+        origin = before[-1].producer() if before else None
+        operator = origin.op_type if origin is not None else layer.operator
+        if not layer.weighted_behind or operator in _POOLING or any(value.name in by_tensor for value in before):
             continue
         if layer.cut.layout != "tokens" or _patches_matter(layer, model, folder, probe):
             return layer
@@ -407,7 +408,7 @@ def _as_cut(name: str, shape: tuple[int, ...], image: tuple[int, ...]) -> Cut | 
             return _cut(name, "nhwc", third, first, second)
     if len(shape) == 3:
         grid = _token_grid(shape[1], image)
-        if grid is not None:
+        if grid is not None and shape[2] > 1:
             prefix, height, width = grid
             return _cut(name, "tokens", shape[2], height, width, prefix)
     return None

@@ -157,6 +157,8 @@ class _Tracer:
             return
         if self._fixed:
             self._open(node)
+        if node.graph is None:
+            return  # opened as another
         if node.outputs[0] not in self._known:
             self._infer(node)
         if node.op_type == "Reshape":
@@ -209,8 +211,9 @@ class _Tracer:
         return constant
 
     def constant(self, array: NDArray[Any], name: str) -> ir.Value:
-        """A new initializer; its name is made unique."""
-        stem, number = name, 0
+        """A new initializer; its name is made unique, and unlike those that ONNX Runtime makes of tensors' names."""
+        stem = name = f"ortcam/{name}"
+        number = 0
         while name in self._graph.initializers:
             number += 1
             name = f"{stem}_{number}"
@@ -382,6 +385,7 @@ class _Tracer:
             "Reshape": self._open_reshape,
             "Resize": self._open_resize,
             "Concat": self._open_concat,
+            "Gather": self._open_gather,
             "Squeeze": self._open_squeeze,
         }
         if node.domain == "" and node.op_type in openers:
@@ -453,6 +457,31 @@ class _Tracer:
             node.replace_input_with(index, expanded)
             for new in tape.nodes:
                 self.visit(new)
+
+    def _open_gather(self, node: ir.Node) -> None:
+        """A gather of all elements of an image in their order, which torch makes of some views, becomes a reshape."""
+        data, picked = node.inputs[0], node.inputs[1]
+        assert data is not None
+        assert picked is not None
+        extent, indices = self._known[data], self._known[picked].values
+        if (
+            extent.batch_axis != 0
+            or len(extent.shapes[0]) != 1
+            or indices is None
+            or extent.shapes[0] != (indices[0].size,)
+        ):
+            return
+        if not np.array_equal(indices[0].reshape(-1), np.arange(indices[0].size)):
+            return
+        reshape = ir.node("Reshape", [data, picked], name=node.name, metadata_props=dict(node.metadata_props))
+        reshape.outputs[0].name = f"{node.outputs[0].name}_view"
+        reshape.replace_input_with(
+            1, self.constant(np.array(indices[0].shape, np.int64), f"{node.outputs[0].name}_shape")
+        )
+        self._graph.insert_before(node, reshape)
+        node.outputs[0].replace_all_uses_with(reshape.outputs[0], replace_graph_outputs=True)
+        self._graph.remove(node, safe=True)
+        self.visit(reshape)
 
     def _open_squeeze(self, node: ir.Node) -> None:
         """Squeeze all dimensions of size 1 but the batch."""
