@@ -707,7 +707,7 @@ class Calibration(CalibrationDataReader):
         return next(self._rows, None)
 
 
-# A step or two of a 8-bit activation, relative to its range.
+# A step or two of an 8-bit activation, relative to its range.
 INT8_TOLERANCE: Final = 2e-2
 
 
@@ -762,7 +762,10 @@ def int8_qoperator_of_opset_11(folder: Path) -> ZooFile:
 
 @zoo
 def int8_dynamic(folder: Path) -> ZooFile:
-    """Scales are computed from each run's own activations: ConvInteger, MatMulInteger, DynamicQuantizeLinear."""
+    """ConvInteger, MatMulInteger, DynamicQuantizeLinear.
+
+    Its scales come from all the images of a run together, so a bundle computes in float32 to treat each on its own.
+    """
     raw, path = folder / "float.onnx", folder / "net.onnx"
     g = GraphBuilder()
     hidden = g.op("Relu", g.op("MatMul", g.pooled(g.features("image")), g.random(16, 16, scale=0.35)))
@@ -775,7 +778,7 @@ def int8_dynamic(folder: Path) -> ZooFile:
     finally:
         logging.disable(previous)
     raw.unlink()
-    return ZooFile(path, precision="int8", tolerance=INT8_TOLERANCE)
+    return ZooFile(path, tolerance=INT8_TOLERANCE)
 
 
 # Weights beside the graph --------------------------------------------------------------------------------------------

@@ -94,9 +94,9 @@ def test_the_file_runs_and_tells_pictures_apart(file: ZooFile) -> None:
     assert probabilities.max() < 1
     if file.activation == "softmax":
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=2e-3)
-    if file.precision == "int8":  # far enough from a tie for the first class to be a property
+    if len(file.labels) > 1:  # far enough from a tie for the first class to be a property
         first, second = np.sort(logits, axis=1)[:, :-3:-1].T
-        assert (first - second).min() > 5 * file.tolerance * np.abs(logits).max()
+        assert (first - second).min() > 2 * file.tolerance * np.abs(logits).max()
 
 
 def test_the_file_exports(exported: Bundle | OrtcamError) -> None:
