@@ -1,4 +1,4 @@
-"""From an `.onnx` file of any make to one classifier, image float32 [N,3,H,W] -> logits [N,classes]; without PyTorch."""
+"""From an `.onnx` file of any make to one classifier, image [N,3,H,W] -> logits [N,classes], without PyTorch."""
 
 import dataclasses
 import logging
@@ -55,8 +55,8 @@ class OnnxFile:
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
         activation: the one that the graph ended in, or None.
-        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose scale
-            is that of a whole batch; None for none.
+        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
+            scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales.
     """
 
@@ -199,8 +199,8 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
 def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     """Make a file's graph the one form that the rest of the export works on; the file's own model is left as it is.
 
-    Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a fixed
-    batch opened, normalisation at the start moved into the preprocessing, and the output made logits [N,classes].
+    Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a
+    fixed batch opened, normalisation at the start moved into the preprocessing, and the output made logits [N,classes].
 
     Args:
         file: as read.
@@ -263,7 +263,7 @@ def _load(path: Path) -> ir.Model:
 
 
 def _unzip(graph: onnx.GraphProto) -> None:
-    """Give out the tensor of scores that a ZipMap makes a list of dictionaries of, as wrappers of scikit-learn's kind do."""
+    """Give out the tensor of scores that a ZipMap, in wrappers of scikit-learn's kind, makes a list of dictionaries."""
     for node in graph.node:
         if node.op_type != "ZipMap":
             continue
@@ -279,8 +279,8 @@ def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
         standard = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, node.domain)
         if not standard and node.domain not in _RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(
-                f"{path}: the custom operator {node.domain or 'ai.onnx'}::{node.op_type} is not one that ONNX Runtime has; accepted are "
-                "the operators of ONNX and of com.microsoft"
+                f"{path}: the custom operator {node.domain or 'ai.onnx'}::{node.op_type} is not one that ONNX Runtime "
+                "has; accepted are the operators of ONNX and of com.microsoft"
             )
 
 
@@ -504,7 +504,8 @@ def _new_front(model: ir.Model, file: OnnxFile, given: Preprocessing) -> tuple[P
         value = node.outputs[0]
     if not floating:
         raise ExportError(
-            f"{file.path}: its input {file.image!r} is uint8 and goes on as such; accepted is a graph that makes it floating first"
+            f"{file.path}: its input {file.image!r} is uint8 and goes on as such; accepted is a graph that makes it "
+            "floating first"
         )
     image = ir.Value(
         name="image",
@@ -621,8 +622,8 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     wide = [side for side in sides[1:] if side != 1]
     if str(sides[0]) == "N" and len(wide) > 1:
         raise ExportError(
-            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image (a "
-            "segmenter or a detector?); accepted is [N,classes]"
+            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image "
+            "(a segmenter or a detector?); accepted is [N,classes]"
         )
     if len(sides) != 2 or str(sides[0]) != "N":
         classes = math.prod(sides_for_one(output) or ())
