@@ -116,29 +116,30 @@ def _machine() -> str:
     processor = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():
-        names = [
-            line.partition(":")[2].strip() for line in information.read_text().splitlines() if "model name" in line
-        ]
-        processor = names[0] if names else processor
+        lines = information.read_text().splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if "model name" in line), processor)
     return f"{processor}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def _markdown(table: dict[str, Any]) -> str:
     entries = table["models"]
     good = [entry for entry in entries if "error" not in entry]
+    parity = (
+        "Parity is max |difference| / max |logit| on two pictures: of head(features(x)) to the PyTorch model, and of the "
+        "nine scorers to head(features(mask * x)). Nodes are those of features and head together."
+    )
     lines = [
         "# Every torchvision classifier, exported",
         "",
-        f"{len(good)} of {len(entries)} models export, split and pass their parity check with no layer given. Random weights"
-        " (ViT heads, which torchvision leaves at zero, random too), input size of the default weights. Written by"
-        " `make sweep`.",
+        f"{len(good)} of {len(entries)} models export, split and pass their parity check with no layer given.",
+        "Random weights (also for the ViT heads that torchvision leaves at zero), input size of the default weights.",
+        "Written by `make sweep`.",
         "",
         f"Versions: {', '.join(f'{tool} {version}' for tool, version in table['versions'].items())}.",
         "",
-        f"Machine: {table['machine']}; seconds were taken beside other work on it and say no more than the order.",
+        f"Machine: {table['machine']}; other work ran on it, so seconds say no more than the order.",
         "",
-        "Parity is max |difference| / max |logit| on four pictures: of head(features(x)) to the PyTorch model, and of the"
-        " nine scorers to head(features(mask * x)). Nodes are those of features and head together.",
+        parity,
         "",
         "| model | input | default layer | maps [C,h,w] | layout | parity | scorers | export s | bundle MB | nodes |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -150,10 +151,19 @@ def _markdown(table: dict[str, Any]) -> str:
         height, width = entry["input"]
         layer = f"`{entry['layer']}`" if entry["layer"] else f"tensor `{entry['tensor']}`"
         maps = ",".join(map(str, entry["maps"]))
-        lines.append(
-            f"| {entry['model']} | {height} x {width} | {layer} | [{maps}] | {entry['layout']} | {entry['parity']:.1e} | "
-            f"{entry['scorer_parity']:.1e} | {entry['seconds']:.0f} | {entry['bytes'] / 1e6:.0f} | {entry['nodes']} |"
-        )
+        cells = [
+            entry["model"],
+            f"{height} x {width}",
+            layer,
+            f"[{maps}]",
+            entry["layout"],
+            f"{entry['parity']:.1e}",
+            f"{entry['scorer_parity']:.1e}",
+            f"{entry['seconds']:.0f}",
+            f"{entry['bytes'] / 1e6:.0f}",
+            str(entry["nodes"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -238,7 +238,8 @@ def probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
     edges = np.where(waves[:, :, 0] > 0.3, 0.25, 0)
     noise = generator.normal(0, 0.03, edges.shape)
     pixels = np.clip(0.5 + edges + waves[:, :, 1:].sum(axis=2) / 12 + noise, 0, 1)
-    return np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    pictures: NDArray[np.uint8] = np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    return pictures
 
 
 @contextlib.contextmanager

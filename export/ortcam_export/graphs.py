@@ -216,7 +216,7 @@ def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zer
     floating.name, floating.dtype, floating.shape = f"{value.name}_floating", ir.DataType.FLOAT, value.shape
     quantize = ir.node("QuantizeLinear", [floating, scale, zero_point], name=f"ortcam/{value.name}_again")
     quantize.outputs[0].name = f"{value.name}_again"
-    quantize.outputs[0].dtype, quantize.outputs[0].shape = value.dtype, value.shape
+    quantize.outputs[0].type, quantize.outputs[0].shape = value.type, value.shape
     for user, index in users:
         user.replace_input_with(index, quantize.outputs[0])
     graph.insert_after(producer, [dequantize, quantize])
@@ -235,7 +235,7 @@ def append_log(model: ir.Model) -> None:
     bounded.outputs[0].name = "ortcam_bounded"
     log = ir.node("Log", bounded.outputs, name="ortcam/log")
     logits = log.outputs[0]
-    logits.name, logits.dtype, logits.shape = "logits", probabilities.dtype, probabilities.shape
+    logits.name, logits.dtype, logits.shape = "logits", ir.DataType.FLOAT, probabilities.shape
     graph.extend([bounded, log])
     graph.outputs[:] = [logits]
 

@@ -469,7 +469,7 @@ def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.LazyTensor(
         lambda: ir.tensor(tensor.numpy().astype(np.float32)),
         dtype=ir.DataType.FLOAT,
-        shape=tensor.shape,
+        shape=ir.Shape(tensor.shape),
         name=tensor.name,
     )
 
@@ -523,9 +523,14 @@ def _new_front(model: ir.Model, file: OnnxFile, given: Preprocessing) -> tuple[P
     graph.inputs[:] = [image]
     if not taken:
         return given, ""
-    mean = tuple(float(item) for item in np.asarray(given.mean) - offset * np.asarray(given.std) / factor)
-    std = tuple(float(item) for item in np.asarray(given.std) / factor)
-    return dataclasses.replace(given, mean=mean, std=std), ", ".join(taken)
+    mean = np.asarray(given.mean) - offset * np.asarray(given.std) / factor
+    std = np.asarray(given.std) / factor
+    return dataclasses.replace(given, mean=_triple(mean), std=_triple(std)), ", ".join(taken)
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:
@@ -547,29 +552,29 @@ def _affine(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """(a, b) float64 [3] of an operator that is y = a x + b for each channel, a positive; None for any other."""
     if node.op_type == "DequantizeLinear" and node.inputs[0] is value:
-        scale, zero = _array(node.inputs[1]), _array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
-        if scale is None or zero is None or scale.size != 1:
-            return None
-        return np.full(3, float(scale)), np.full(3, -float(scale) * float(zero))
-    if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
-        return None
-    first, second = node.inputs
-    if first is second:
-        return None
+        return _dequantization(node)
+    first, second, *_ = (*node.inputs, None)
     constant = _array(second if first is value else first)
-    if constant is None:
-        return None
-    channels = _per_channel(constant, layout)
+    channels = _per_channel(constant, layout) if constant is not None and first is not second else None
     if channels is None:
         return None
     one, none = np.ones(3), np.zeros(3)
-    if node.op_type == "Add":
-        return one, channels
-    if node.op_type == "Sub":
-        return (one, -channels) if first is value else None
-    if (channels <= 0).any() or (node.op_type == "Div" and first is not value):
+    positive = bool((channels > 0).all())
+    results = {
+        "Add": (one, channels),
+        "Sub": (one, -channels) if first is value else None,
+        "Mul": (channels, none) if positive else None,
+        "Div": (1 / channels, none) if positive and first is value else None,
+    }
+    return results.get(node.op_type)
+
+
+def _dequantization(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    scale = _array(node.inputs[1])
+    zero = _array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+    if scale is None or zero is None or scale.size != 1:
         return None
-    return (channels, none) if node.op_type == "Mul" else (1 / channels, none)
+    return np.full(3, float(scale)), np.full(3, -float(scale) * float(zero))
 
 
 def _array(value: ir.Value | None) -> NDArray[Any] | None:
