@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ortcam.bundle import ModelRecord, file_sha256
+from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
+from ortcam_export.library_preprocessing import DeclaredPreprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,8 @@ class InputSpec:
         activation: how logits become probabilities, "softmax" or "sigmoid".
         output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
+        declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
+        partial: whether mean, std and labels may stay unsaid, as for an inspection; they are then 0, 1 and None.
     """
 
     input_size: tuple[int, int] | None = None
@@ -63,29 +67,59 @@ class InputSpec:
     activation: ActivationName | None = None
     output: str | None = None
     input_layout: InputLayout | None = None
+    declared: DeclaredPreprocessing | None = None
+    partial: bool = False
 
     def preprocessing(self, height: int, width: int) -> Preprocessing:
-        """What the user said, for an input of this size; mean and std have to be among it."""
-        assert self.mean is not None
-        assert self.std is not None
-        return Preprocessing(
-            height,
-            width,
-            self.resize,
-            self.mean,
-            self.std,
-            self.interpolation or "bilinear",
-            channel_order=self.channel_order or "rgb",
-            scale=1.0 if self.scale is None else self.scale,
-        )
+        """What the user said, for an input of this size; mean and std have to be among it, or declared.
 
-    def changes(self) -> dict[str, Any]:
-        """The fields of `Preprocessing` that the user said something about, for a model that knows its own."""
+        Raises:
+            ExportError: values that `Preprocessing` does not take.
+        """
+        if self.declared is not None:
+            at_size = dataclasses.replace(self, input_size=(height, width))
+            return at_size.overriding(self.declared).preprocessing
+        if not self.partial:
+            assert self.mean is not None
+            assert self.std is not None
+        try:
+            return Preprocessing(
+                height,
+                width,
+                self.resize,
+                self.mean or (0.0, 0.0, 0.0),
+                self.std or (1.0, 1.0, 1.0),
+                self.interpolation or "bilinear",
+                channel_order=self.channel_order or "rgb",
+                scale=1.0 if self.scale is None else self.scale,
+            )
+        except OptionError as error:
+            raise ExportError(str(error)) from None
+
+    def overriding(self, declared: DeclaredPreprocessing) -> DeclaredPreprocessing:
+        """A declared preprocessing with what the user said in place of its own.
+
+        Raises:
+            ExportError: values that `Preprocessing` does not take, or an input larger than the declared resize.
+        """
         fields = ("resize", "mean", "std", "interpolation", "channel_order", "scale")
-        said = {name: value for name in fields if (value := getattr(self, name)) is not None}
-        if self.input_size is not None:
-            said["height"], said["width"] = self.input_size
-        return said
+        changes = {name: value for name in fields if (value := getattr(self, name)) is not None}
+        base = declared.preprocessing
+        if self.input_size not in (None, (base.height, base.width)):
+            assert self.input_size is not None
+            changes["height"], changes["width"] = self.input_size
+            if self.resize is None and base.resize is not None and base.resize < max(self.input_size):
+                raise ExportError(
+                    f"an input of {changes['height']} x {changes['width']} is larger than the short side of "
+                    f"{base.resize} that {declared.source} resizes to; say it with --resize N, too"
+                )
+        if not changes:
+            return declared
+        try:
+            preprocessing = dataclasses.replace(base, **changes)
+        except OptionError as error:
+            raise ExportError(str(error)) from None
+        return DeclaredPreprocessing(preprocessing, f"{declared.source}, with {', '.join(changes)} as given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,15 +180,27 @@ def _from_onnx(path: Path, spec: InputSpec) -> Source:
 
 
 def said_preprocessing(spec: InputSpec) -> tuple[Preprocessing | None, str]:
-    """Preprocessing in the user's own words; without the size of the input it waits for the graph to say it."""
-    if spec.mean is None or spec.std is None or spec.labels is None:
-        missing = [
-            flag
-            for flag, value in (("--mean R G B", spec.mean), ("--std R G B", spec.std), ("--labels FILE", spec.labels))
-            if value is None
-        ]
+    """Preprocessing in the user's own words, or as declared with the user's changes, and who says so.
+
+    Returns:
+        The preprocessing, None while nobody has said the size of the input (a graph may), and the source in words.
+
+    Raises:
+        ExportError: mean, std or labels are not known, or values that `Preprocessing` does not take.
+    """
+    known = spec.partial or spec.declared is not None
+    asked = (
+        ("--mean R G B", known or spec.mean is not None),
+        ("--std R G B", known or spec.std is not None),
+        ("--labels FILE", spec.partial or spec.labels is not None),
+    )
+    if missing := [flag for flag, said in asked if not said]:
         raise ExportError(f"what the model itself does not say has to be given: {', '.join(missing)}")
-    return spec.preprocessing(*spec.input_size) if spec.input_size else None, "given by the user"
+    if spec.declared is not None:
+        declared = spec.overriding(spec.declared)
+        return declared.preprocessing, declared.source
+    source = "given by the user" if spec.mean is not None and spec.std is not None else "not known"
+    return spec.preprocessing(*spec.input_size) if spec.input_size else None, source
 
 
 def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
