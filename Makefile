@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench parity model clean
+.PHONY: help demo test lint format bench parity sweep model clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -48,6 +48,9 @@ bench: $(VENV)/dev.stamp  ## compare speed and memory with torch-cam and pytorch
 
 parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
 	$(BIN)/python -m benchmarks.parity
+
+sweep: $(VENV)/dev.stamp  ## export all 80 torchvision classifiers and write the table (hours)
+	$(BIN)/python -m benchmarks.sweep
 
 model: $(VENV)/dev.stamp  ## draw, train, export and evaluate the shipped model again (hours)
 	PYTHONPATH=models $(BIN)/python -m shapes.train -o $(VENV)/shapes.pth

@@ -27,6 +27,7 @@ def test_the_wheel_holds_both_packages_the_bundle_and_the_licence(wheel: Path) -
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "ortcam/py.typed",
+        "ortcam/bundle.schema.json",
         "ortcam_export/py.typed",
         "ortcam/shipped/shapes.ortcam/bundle.json",
         "ortcam/shipped/shapes.ortcam/weights.bin",

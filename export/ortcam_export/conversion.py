@@ -1,48 +1,114 @@
-"""From a PyTorch module or an `.onnx` file to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes]."""
+"""From a source to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes], beside the original to compare it with."""
 
 import contextlib
+import dataclasses
 import io
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ortcam.bundle import Activation
+from ortcam.preprocessing import Preprocessing
+from ortcam.verification import PARITY_TOLERANCE, probe_input
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs import tidy
+from ortcam_export.graphs import append_log, tidy
+from ortcam_export.layers import run_part
+from ortcam_export.onnx_files import OnnxFile, adapt
+from ortcam_export.shapes import trace_batch
+from ortcam_export.sources import Source
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_OPSET", "fix_input_size", "from_onnx", "from_torch", "input_size_of", "probe_images"]
+__all__ = ["DEFAULT_OPSET", "Converted", "convert", "probe_pictures"]
 
 DEFAULT_OPSET: Final = 20
-_OLDEST_OPSET: Final = 18
+
+# A graph of 8-bit integers rounds: a value that falls between two of them may go either way.
+_INTEGER_TOLERANCE: Final = 2e-2
+# How far float32 arithmetic may take the logits from those of a file that computes in half precision.
+_HALF_TOLERANCE: Final = {"float16": 2e-2, "bfloat16": 1e-1}
+
+# From pictures, uint8 RGB [N,H,W,3] at the model's input size, to the original model's logits, float32 [N,classes].
+Reference = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def from_torch(module: "torch.nn.Module", *, height: int, width: int, opset: int) -> ir.Model:
-    """Convert a module with torch's exporter, the batch dimension left open.
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A classifier as a graph, and the classifier it came from.
+
+    Attributes:
+        model: image float32 [N,3,H,W] -> logits float32 [N,classes], N open.
+        preprocessing: from a photograph to `image`.
+        activation: from logits to probabilities.
+        integers: whether the graph computes with 8-bit integers.
+        reference: the original's logits for pictures of the input's size.
+        reference_name: what computes them.
+        tolerance: max |difference| / max |logit| that a bundle of it may have.
+        notes: what was done to the graph that its user should know, a sentence each.
+    """
+
+    model: ir.Model
+    preprocessing: Preprocessing
+    activation: Activation
+    integers: bool
+    reference: Reference
+    reference_name: str
+    tolerance: float
+    notes: tuple[str, ...] = ()
+
+
+def convert(source: Source, *, opset: int, activation: Activation | None) -> Converted:
+    """Convert a source.
+
+    Args:
+        source: as opened.
+        opset: version of the ONNX operator set, for a PyTorch module.
+        activation: from logits to probabilities, where the user said it; None takes the one that an `.onnx` graph ends
+            in, else softmax.
 
     Raises:
-        ExportError: torch cannot convert it, or it does not return one tensor [N,classes].
+        ExportError: a model that cannot be converted, that is no classifier, or whose output could mean several things.
     """
+    if isinstance(source.classifier, OnnxFile):
+        return _from_onnx(source.classifier, source.preprocessing, activation)
+    return _from_torch(source.classifier, source.preprocessing, opset, activation)
+
+
+def _from_torch(
+    module: "torch.nn.Module", preprocessing: Preprocessing, opset: int, activation: Activation | None
+) -> Converted:
+    """Convert a module with torch's exporter, the batch dimension left open."""
     import torch  # noqa: PLC0415
 
+    model = _export_module(module, preprocessing.height, preprocessing.width, opset)
+    trace_batch(model, fixed=False)
+    tidy(model)
+
+    def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = module(torch.from_numpy(probe_input(pictures, preprocessing))).numpy()
+        return logits
+
+    return Converted(
+        model, preprocessing, activation or "softmax", False, reference, f"torch {torch.__version__}", PARITY_TOLERANCE
+    )
+
+
+def _export_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
+    import torch  # noqa: PLC0415
+
+    from ortcam_export.torch_outputs import LogitsOf, forget_adapter  # noqa: PLC0415 - it imports torch
+
     example = torch.zeros(2, 3, height, width)
-    with torch.inference_mode():
-        try:
-            output = module(example)
-        except Exception as error:
-            raise ExportError(
-                f"the model does not take an image [N,3,{height},{width}]: {_first_line(error)}"
-            ) from error
-    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 2:
-        what = f"a tensor {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ExportError(f"the model returns {what}; a classifier returns one tensor [N,classes]")
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -58,66 +124,103 @@ def from_torch(module: "torch.nn.Module", *, height: int, width: int, opset: int
         except Exception as error:
             raise ExportError(f"torch.onnx.export cannot convert the model: {_first_line(error)}") from error
     assert program is not None
-    model = program.model
-    tidy(model)
-    return model
+    if isinstance(module, LogitsOf):
+        forget_adapter(program.model)
+    return program.model
 
 
-def from_onnx(path: Path) -> ir.Model:
-    """Read an `.onnx` file and check that it is an image classifier with an open batch dimension.
+def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | None) -> Converted:
+    """Make the graph of an `.onnx` file, whose own input is made by `given`, the form that the export works on."""
+    classifier = adapt(file, given)
+    model, notes = classifier.model, []
+    if classifier.folded:
+        notes.append(f"the graph's own normalisation ({classifier.folded}) is now part of the preprocessing")
+    reference, name = _file_reference(file, given), f"onnxruntime {ort.__version__}"
+    pictures = probe_pictures(2, given.height, given.width)
+    if file.half is not None:
+        whole, prepared = _whole_graph(model), classifier.preprocessing
+        notes.append(f"computed in float32: {_distance_to_half(file, reference, whole, prepared, pictures)}")
+        name += f", the {file.half} file computed in float32"
+
+        def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return whole(probe_input(pictures, prepared))
+
+    outputs = reference(pictures)
+    if file.activation is None and outputs.shape[1] > 1 and outputs.min() >= 0 and outputs.max() <= 1:
+        sums = outputs.astype(np.float64).sum(axis=1)
+        if activation != "sigmoid" and np.abs(sums - 1).max() < 1e-3:
+            append_log(model)
+            notes.append("the graph ends in probabilities: their logarithms are taken for logits")
+            plain = reference
+
+            def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+                return np.log(np.maximum(plain(pictures), np.finfo(np.float32).tiny))
+
+        elif activation is None:
+            raise ExportError(
+                f"{file.path}: its outputs lie between 0 and 1 without summing to 1, and the graph ends in no Sigmoid: "
+                "they may be logits or not; say how they become probabilities with --activation softmax or sigmoid"
+            )
+    said = activation or file.activation or "softmax"
+    tolerance = _INTEGER_TOLERANCE if file.quantized else PARITY_TOLERANCE
+    return Converted(model, classifier.preprocessing, said, file.quantized, reference, name, tolerance, tuple(notes))
+
+
+def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
+    """The file itself in ONNX Runtime, its final activation left out; one picture at a time where its batch is fixed."""
+
+    def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        session = file.session()
+        feed = file.feed(probe_input(pictures, given))
+        parts = [feed] if file.batch is None else [feed[index : index + 1] for index in range(len(feed))]
+        outputs = np.concatenate([session.run(None, {file.image: part})[0].reshape(len(part), -1) for part in parts])
+        return outputs.astype(np.float32)
+
+    return reference
+
+
+def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The converted graph in ONNX Runtime, before anything is cut."""
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with tempfile.TemporaryDirectory() as folder:
+            return run_part(model, Path(folder), {"image": images})[0]
+
+    return run
+
+
+def _distance_to_half(
+    file: OnnxFile,
+    reference: Reference,
+    whole: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    preprocessing: Preprocessing,
+    pictures: NDArray[np.uint8],
+) -> str:
+    """How far float32 takes the logits from the file's own arithmetic, in words.
 
     Raises:
-        ExportError: not ONNX, or not one image [N,3,H,W] in and one tensor [N,classes] out.
+        ExportError: further than half precision explains.
     """
+    assert file.half is not None
     try:
-        model = ir.load(path)
-    except Exception as error:  # noqa: BLE001 - protobuf raises its own types
-        raise ExportError(f"{path}: cannot be read as ONNX: {_first_line(error)}") from None
-    graph = model.graph
-    opset = graph.opset_imports.get("", 0)
-    if opset < _OLDEST_OPSET:
-        raise ExportError(f"{path}: opset {opset}; accepted is {_OLDEST_OPSET} or newer")
-    inputs = [value for value in graph.inputs if not value.is_initializer()]
-    if len(inputs) != 1 or len(graph.outputs) != 1:
+        expected = reference(pictures)
+    except Exception:  # noqa: BLE001 - ONNX Runtime on the CPU has few operators in bfloat16
+        return f"this ONNX Runtime cannot run the {file.half} file itself"
+    logits = whole(probe_input(pictures, preprocessing))
+    distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))
+    if not distance <= _HALF_TOLERANCE[file.half]:
         raise ExportError(
-            f"{path}: {len(inputs)} inputs and {len(graph.outputs)} outputs; accepted is one image and one of logits"
+            f"{file.path}: computed in float32 its logits differ from the {file.half} file's by {distance:.1e} relative; "
+            f"accepted is {_HALF_TOLERANCE[file.half]:.0e}"
         )
-    image, logits = inputs[0], graph.outputs[0]
-    if image.dtype != ir.DataType.FLOAT or image.shape is None or len(image.shape) != 4 or image.shape[1] != 3:
-        raise ExportError(f"{path}: input {image.name!r} is {image.type} {image.shape}; accepted is float32 [N,3,H,W]")
-    if isinstance(image.shape[0], int):
-        raise ExportError(
-            f"{path}: the batch size is fixed at {image.shape[0]}; export it with an open batch dimension"
-        )
-    if logits.shape is None or len(logits.shape) != 2:
-        raise ExportError(f"{path}: output {logits.name!r} is {logits.shape}; accepted is [N,classes]")
-    graph.inputs[:] = inputs
-    tidy(model)
-    return model
+    return f"the logits are within {distance:.1e} of the {file.half} file's"
 
 
-def input_size_of(model: ir.Model) -> tuple[int, int] | None:
-    """(H, W) of the model's input, or None where the graph leaves them open."""
-    shape = model.graph.inputs[0].shape
-    assert shape is not None
-    height, width = shape[2], shape[3]
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-def fix_input_size(model: ir.Model, height: int, width: int) -> None:
-    """Give the image its size in the graph."""
-    image = model.graph.inputs[0]
-    assert image.shape is not None
-    image.shape = ir.Shape((image.shape[0], 3, height, width))
-
-
-def probe_images(
-    count: int, height: int, width: int, *, mean: tuple[float, ...], std: tuple[float, ...]
-) -> NDArray[np.float32]:
-    """Preprocessed pictures to measure with, always the same: colours that change smoothly, edges, and a little noise.
+def probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Pictures to measure with, always the same: colours that change smoothly, edges, and a little noise.
 
     Returns:
-        float32 [count,3,height,width].
+        uint8 RGB [count,height,width,3].
     """
     generator = np.random.default_rng(0)
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
@@ -127,9 +230,7 @@ def probe_images(
     edges = np.where(waves[:, :, 0] > 0.3, 0.25, 0)
     noise = generator.normal(0, 0.03, edges.shape)
     pixels = np.clip(0.5 + edges + waves[:, :, 1:].sum(axis=2) / 12 + noise, 0, 1)
-    normalised = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    probe: NDArray[np.float32] = normalised.astype(np.float32)
-    return probe
+    return np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
 
 @contextlib.contextmanager

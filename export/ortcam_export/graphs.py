@@ -32,11 +32,23 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
 
-from ortcam.bundle import GATES, Cut
+from ortcam.bundle import GATES, Activation, Cut
 from ortcam.upsampling import bilinear_matrix
 from ortcam_export.errors import ExportError
 
-__all__ = ["SCORER_KINDS", "WeightsFile", "build_head", "build_scorer", "extract", "module_path", "tidy"]
+__all__ = [
+    "SCORER_KINDS",
+    "Interpolation",
+    "WeightsFile",
+    "append_log",
+    "build_features",
+    "build_head",
+    "build_scorer",
+    "extract",
+    "insert_dequantization",
+    "module_path",
+    "tidy",
+]
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
@@ -101,7 +113,7 @@ def tidy(model: ir.Model) -> None:
     graph.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "ortcam", None, None, None
     for node in graph:
-        scopes = node.metadata_props.get(_SCOPES)
+        scopes = node.metadata_props.get(_SCOPES) or _scopes_in_name(node.name)
         node.metadata_props.clear()
         node.doc_string = None
         if scopes is not None:
@@ -119,6 +131,59 @@ def module_path(node: ir.Node) -> tuple[str, ...]:
         return ()
     # The first entry is the root, the last the operator's own name.
     return tuple(path for path in ast.literal_eval(scopes)[1:-1] if path)
+
+
+def _scopes_in_name(name: str | None) -> str | None:
+    """The module paths in the node names of other exporters, in the form that torch's new exporter has.
+
+    torch's old exporter writes "/features/features.3/conv/conv.0/Conv", where each part that repeats the one before
+    continues it: features.3.conv.0. TensorFlow's scopes "model/block_1/Relu" are paths as they stand.
+    """
+    if name is None or "/" not in name:
+        return None
+    parts = name.split("/")
+    if parts[0] != "":
+        return repr(["", *("/".join(parts[: index + 1]) for index in range(len(parts) - 1)), parts[-1]])
+    scopes: list[str] = []
+    previous = ""
+    for part in parts[1:-1]:
+        own = part.removeprefix(f"{previous}.") if previous else part
+        scopes.append(f"{scopes[-1]}.{own}" if scopes else own)
+        previous = part
+    return repr(["", *scopes, parts[-1]])
+
+
+def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
+    """Make integers q go on as Q(DQ(q)); returns the floating tensor in between."""
+    users = list(value.uses())
+    producer = value.producer()
+    assert producer is not None
+    dequantize = ir.node("DequantizeLinear", [value, scale, zero_point], name=f"ortcam/{value.name}_floating")
+    floating = dequantize.outputs[0]
+    floating.name = f"{value.name}_floating"
+    quantize = ir.node("QuantizeLinear", [floating, scale, zero_point], name=f"ortcam/{value.name}_again")
+    quantize.outputs[0].name = f"{value.name}_again"
+    for user, index in users:
+        user.replace_input_with(index, quantize.outputs[0])
+    graph.insert_after(producer, [dequantize, quantize])
+    return floating
+
+
+def append_log(model: ir.Model) -> None:
+    """Make the output of probabilities one of their logarithms, which are logits of the same softmax."""
+    graph = model.graph
+    probabilities = graph.outputs[0]
+    probabilities.name = "probabilities"
+    tiny = ir.tensor(np.array(np.finfo(np.float32).tiny), name="ortcam_tiny")
+    floor = ir.Value(name="ortcam_tiny", shape=ir.Shape(()), type=ir.TensorType(tiny.dtype), const_value=tiny)
+    graph.register_initializer(floor)
+    bounded = ir.node("Max", [probabilities, floor], name="ortcam/bounded")
+    bounded.outputs[0].name = "ortcam_bounded"
+    log = ir.node("Log", bounded.outputs, name="ortcam/log")
+    logits = log.outputs[0]
+    logits.name, logits.dtype, logits.shape = "logits", probabilities.dtype, probabilities.shape
+    graph.extend([bounded, log])
+    graph.outputs[:] = [logits]
 
 
 def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:
@@ -182,7 +247,14 @@ def _replace_shape(graph: ir.Graph, node: ir.Node, features: ir.Value) -> None:
 
 
 def build_scorer(
-    model: ir.Model, cut: Cut, kind: str, *, height: int, width: int, weights: "Interpolation"
+    model: ir.Model,
+    cut: Cut,
+    kind: str,
+    *,
+    height: int,
+    width: int,
+    weights: "Interpolation",
+    activation: Activation = "softmax",
 ) -> ir.Model:
     """The classifier with a masking front: see the table at the top of this module.
 
@@ -193,6 +265,7 @@ def build_scorer(
         height: of the model's input.
         width: of the model's input.
         weights: the interpolation matrices, stored once for all scorers.
+        activation: from logits to probabilities.
     """
     scorer = extract(model, ["image"], ["logits"])
     graph = scorer.graph
@@ -228,9 +301,8 @@ def build_scorer(
     model_input.replace_all_uses_with(masked)
     _rename(all_logits, "all_logits", graph)
     front = build.take_nodes()
-    probabilities = build.output(
-        "Gather", [build.op("Softmax", [all_logits], {"axis": -1}), targets], "probabilities", 2
-    )
+    activated = build.activation(activation, all_logits)
+    probabilities = build.output("Gather", [activated, targets], "probabilities", 2)
     logits = build.output("Gather", [all_logits, targets], "logits", 2)
     outputs = [probabilities, logits]
     if kind in GATES:
@@ -303,6 +375,14 @@ class _Builder:
 
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
         return self.op("Reshape", [value, self.initializer(ir.tensor(np.array(shape, np.int64), name="shape"))])
+
+    def activation(self, kind: Activation, logits: ir.Value) -> ir.Value:
+        """Probabilities of logits [B,classes]."""
+        if kind == "softmax":
+            return self.op("Softmax", [logits], {"axis": -1})
+        # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7 of 1, which of an improbable class leaves no digit.
+        one = self.initializer(ir.tensor(np.array(1, np.float32), name="one"))
+        return self.op("Reciprocal", [self.op("Add", [self.op("Exp", [self.op("Neg", [logits])]), one])])
 
     def gate(self, kind: str, value: ir.Value) -> ir.Value:
         """The activation that takes the place of the min-max in ScoreCAM++."""

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs import build_head, extract, module_path
+from ortcam_export.graphs import build_head, extract, insert_dequantization, module_path
+from ortcam_export.shapes import sides_for_one
 
-__all__ = ["Layer", "choose_layer", "find_layers"]
+__all__ = ["Layer", "choose_layer", "cut_in_floats", "find_layers"]
 
 _POOLING: Final = (
     "AveragePool",
@@ -23,11 +26,37 @@ _POOLING: Final = (
     "GlobalMaxPool",
     "LpPool",
     "MaxPool",
+    "QLinearAveragePool",
+    "QLinearGlobalAveragePool",
+    "QLinearReduceMean",
     "ReduceMax",
     "ReduceMean",
 )
-_MOVES_ONLY: Final = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_WEIGHTED: Final = ("Conv", "Gemm", "MatMul")
+_MOVES_ONLY: Final = (
+    "Cast",
+    "DequantizeLinear",
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "QuantizeLinear",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+# Operators with weights, and which of their inputs multiply: data first, weights second.
+_FACTORS: Final = {
+    "Conv": (0, 1),
+    "ConvInteger": (0, 1),
+    "ConvTranspose": (0, 1),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "MatMulInteger": (0, 1),
+    "QGemm": (0, 3),
+    "QLinearConv": (0, 3),
+    "QLinearMatMul": (0, 3),
+}
+_BYTES: Final = ("int8", "uint8")
 _MAX_PREFIX_TOKENS: Final = 16
 
 
@@ -40,40 +69,35 @@ class Layer:
         modules: all module paths whose output it is, outermost first.
         operator: ONNX operator that makes it.
         weighted_behind: whether a layer with weights lies behind it.
+        macs_behind: multiply-adds for one image of the part behind it; None inside a branch, or where shapes are not known.
+        quantized: whether it holds 8-bit integers, which are made floating at the cut.
+        inside_branch: whether data reach the logits around it, so that no head of these features alone exists.
     """
 
     cut: Cut
     modules: tuple[str, ...]
     operator: str
     weighted_behind: bool
+    macs_behind: int | None
+    quantized: bool = False
+    inside_branch: bool = False
 
 
 def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> list[Layer]:
     """All layers the classifier can be cut at, in the order of the graph.
 
     A cut has to be a dominator: a tensor through which every path from image to logits passes, shape arithmetic left
-    out. In topological order that is the moment when exactly one tensor is still needed. Shapes are measured.
+    out. In topological order that is the moment when exactly one tensor is still needed. Shapes are measured. In a
+    quantized graph the integers themselves are cut, not the floating tensors before and after them, so that both halves
+    keep their integer kernels.
 
     Args:
         model: image -> logits, weights in a file of `folder`.
         folder: where the model's external data is.
         probe: float32 [N,3,H,W], N at least 2.
     """
-    dominators = _dominators(model.graph)
-    shapes = _measure(model, [value.name or "" for value in dominators], folder, probe)
-    ends = _module_ends(model.graph)
-    weighted = _has_weights_behind(model.graph)
-    layers = []
-    for value in dominators:
-        producer = value.producer()
-        assert producer is not None
-        cut = _as_cut(value.name or "", shapes[value.name or ""], probe.shape)
-        if cut is None:
-            continue
-        modules = tuple(path for path in module_path(producer) if ends[path] is producer)
-        cut = dataclasses.replace(cut, module=modules[0] if modules else None)
-        layers.append(Layer(cut, modules, producer.op_type, weighted[producer]))
-    return layers
+    data = _data_nodes(model.graph)
+    return _as_layers(model, data, _dominators(model.graph, data), folder, probe, inside_branch=False)
 
 
 def choose_layer(
@@ -82,38 +106,197 @@ def choose_layer(
     """The layer a user names, or the default: the last spatial tensor before space is lost.
 
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
-    (2) is not itself a pooling, and (3) for tokens, still passes the patches on: behind the last block of a transformer
-    with a class token only that token reaches the logits.
+    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes the
+    patches on: behind the last block of a transformer with a class token only that token reaches the logits.
+
+    A name may also be that of a layer inside a branch, say of a residual block.
 
     Raises:
         ExportError: no such layer, or none at all.
     """
+    if name is not None:
+        return _named(layers, name, model, folder, probe)
     if not layers:
         raise ExportError(
             "the graph has no spatial tensor that every path from image to logits passes: nothing to explain"
         )
-    if name is not None:
-        return _named(layers, name)
+    by_tensor = {layer.cut.tensor: layer for layer in layers}
+    values = {value.name: value for value in _values(model.graph)}
     for layer in reversed(layers):
-        if not layer.weighted_behind or layer.operator in (*_POOLING, *_MOVES_ONLY):
+        if not layer.weighted_behind or layer.operator in _POOLING:
             continue
-        if layer.cut.layout != "tokens" or _patches_matter(layer.cut, model, folder, probe):
+        if any(value.name in by_tensor for value in _moved_from(values[layer.cut.tensor])):
+            continue
+        if layer.cut.layout != "tokens" or _patches_matter(layer, model, folder, probe):
             return layer
     raise ExportError("no default layer: name one with --layer (`ortcam inspect` lists them)")
 
 
-def _named(layers: list[Layer], name: str) -> Layer:
+def cut_in_floats(model: ir.Model, layer: Layer) -> tuple[ir.Model, Cut]:
+    """A model with a floating tensor at a layer, and that tensor as the cut; the model itself where it has one already.
+
+    Integers q become Q(DQ(q)), which is q again; the cut lies between the two.
+    """
+    if not layer.quantized:
+        return model, layer.cut
+    model = model.clone()
+    value = next(value for value in _values(model.graph) if value.name == layer.cut.tensor)
+    scale = _scale_of(value)
+    assert scale is not None
+    floating = insert_dequantization(model.graph, value, *scale)
+    return model, dataclasses.replace(layer.cut, tensor=floating.name or "")
+
+
+def _moved_from(value: ir.Value) -> Iterator[ir.Value]:
+    """The tensors that hold the same elements as this one, before it was laid out anew."""
+    while (node := value.producer()) is not None and node.op_type in _MOVES_ONLY and node.inputs[0] is not None:
+        value = node.inputs[0]
+        yield value
+
+
+def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> Layer:
     if name.isdecimal() and int(name) < len(layers):
         return layers[int(name)]
     found = [layer for layer in layers if name == layer.cut.tensor or name in layer.modules]
     if found:
         return found[-1]
+    data = _data_nodes(model.graph)
+    inside = [
+        value for node in data for value in node.outputs if value.name == name or module_ends(data).get(name) is node
+    ]
+    branch = _as_layers(model, data, inside, folder, probe, inside_branch=True)
+    if branch:
+        return branch[-1]
+    if inside:
+        shape = sides_for_one(inside[-1])
+        raise ExportError(
+            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, which has no spatial or token layout; "
+            "`ortcam inspect` lists the layers that have one"
+        )
+    if _inside_control_flow(model.graph, name):
+        raise ExportError(f"layer {name!r} lies inside an If, Loop or Scan; accepted is one outside of it")
     known = [text for layer in layers for text in (*layer.modules, layer.cut.tensor)]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    everything = [*known, *module_ends(data), *(value.name or "" for node in data for value in node.outputs)]
+    close = difflib.get_close_matches(name, list(dict.fromkeys(everything)), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"accepted: {', '.join(dict.fromkeys(known))}"
-    raise ExportError(
-        f"layer {name!r} is not one that every path from image to logits passes, with a spatial or token layout; {hint}"
+    raise ExportError(f"no layer {name!r} with a spatial or token layout; {hint}")
+
+
+def _as_layers(
+    model: ir.Model,
+    data: list[ir.Node],
+    values: list[ir.Value],
+    folder: Path,
+    probe: NDArray[np.float32],
+    *,
+    inside_branch: bool,
+) -> list[Layer]:
+    measured = _measure(model, [value.name or "" for value in values], folder, probe)
+    ends = module_ends(data)
+    weighted, macs = _behind(data)
+    chosen = set(values)
+    layers = []
+    for value in values:
+        producer = value.producer()
+        assert producer is not None
+        shape, kind = measured[value.name or ""]
+        quantized = kind in _BYTES and _scale_of(value) is not None
+        if not (quantized or kind == "float32") or (kind == "float32" and _is_beside_integers(value, chosen)):
+            continue
+        cut = _as_cut(value.name or "", shape, probe.shape)
+        if cut is None:
+            continue
+        modules = _modules_of(value, ends)
+        layers.append(
+            Layer(
+                dataclasses.replace(cut, module=modules[0] if modules else None),
+                modules,
+                producer.op_type,
+                weighted[producer],
+                None if inside_branch else macs[producer],
+                quantized,
+                inside_branch,
+            )
+        )
+    return layers
+
+
+def _modules_of(value: ir.Value, ends: dict[str, ir.Node]) -> tuple[str, ...]:
+    """Module paths whose output a tensor is; a quantizer's is that of the tensor it quantizes."""
+    producer = value.producer()
+    while producer is not None and producer.op_type == "QuantizeLinear" and producer.inputs[0] is not None:
+        before = producer.inputs[0].producer()
+        if before is None:
+            break
+        producer = before
+    if producer is None:
+        return ()
+    return tuple(path for path in module_path(producer) if ends.get(path) is producer)
+
+
+def _is_beside_integers(value: ir.Value, others: set[ir.Value]) -> bool:
+    """Whether a floating tensor only goes into, or comes out of, a quantized one that can be cut itself."""
+    producer = value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] in others:
+        return True
+    users = [user for user, _ in value.uses()]
+    return len(users) == 1 and users[0].op_type == "QuantizeLinear" and users[0].outputs[0] in others
+
+
+def _scale_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+    """The scale and zero point of a quantized tensor, by the operator that makes it."""
+    producer = value.producer()
+    if producer is None:
+        return None
+    inputs = producer.inputs
+    if producer.op_type == "QuantizeLinear":
+        pair = (inputs[1], inputs[2] if len(inputs) > 2 else None)
+    elif producer.op_type in ("QLinearConv", "QLinearMatMul"):
+        pair = (inputs[6], inputs[7])
+    elif producer.op_type in ("QLinearAdd", "QLinearMul"):
+        pair = (inputs[6], inputs[7] if len(inputs) > 7 else None)
+    elif producer.op_type in ("QLinearConcat",):
+        pair = (inputs[0], inputs[1])
+    elif producer.op_type.startswith("QLinear") and len(inputs) >= 4:
+        pair = (inputs[3], inputs[4] if len(inputs) > 4 else None)
+    elif producer.op_type in (*_MOVES_ONLY, "MaxPool", "Relu") and inputs[0] is not None:
+        return _scale_of(inputs[0])
+    else:
+        return None
+    scale, zero = pair
+    return (scale, zero) if scale is not None and zero is not None else None
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    for node in graph:
+        yield from node.outputs
+
+
+def _inside_control_flow(graph: ir.Graph, name: str) -> bool:
+    outside = set(graph)
+    return any(
+        node not in outside and (name in module_path(node) or any(value.name == name for value in node.outputs))
+        for node in ir.traversal.RecursiveGraphIterator(graph)
     )
+
+
+def _inputs_of(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, what its subgraphs read from outside included."""
+    values = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        graphs = (
+            [attribute.as_graph()]
+            if attribute.type == ir.AttributeType.GRAPH
+            else list(attribute.as_graphs())
+            if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
+        for graph in graphs:
+            inner = list(ir.traversal.RecursiveGraphIterator(graph))
+            made = {value for item in inner for value in item.outputs} | set(graph.inputs)
+            read = [*graph.outputs, *(value for item in inner for value in item.inputs if value is not None)]
+            values += [value for value in read if value not in made]
+    return values
 
 
 def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
@@ -121,7 +304,7 @@ def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
     reached: set[ir.Value] = {graph.inputs[0]}
     forward = []
     for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in reached for value in node.inputs):
+        if node.op_type not in ("Shape", "Size") and any(value in reached for value in _inputs_of(node)):
             forward.append(node)
             reached.update(node.outputs)
     needed: set[ir.Value] = {graph.outputs[0]}
@@ -129,20 +312,18 @@ def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
     for node in reversed(forward):
         if any(value in needed for value in node.outputs):
             backward.append(node)
-            needed.update(value for value in node.inputs if value is not None and value in reached)
+            needed.update(value for value in _inputs_of(node) if value in reached)
     return backward[::-1]
 
 
-def _dominators(graph: ir.Graph) -> list[ir.Value]:
-    nodes = _data_nodes(graph)
+def _dominators(graph: ir.Graph, data: list[ir.Node]) -> list[ir.Value]:
     last_use: dict[ir.Value, int] = {}
-    for index, node in enumerate(nodes):
-        for value in node.inputs:
-            if value is not None:
-                last_use[value] = index
+    for index, node in enumerate(data):
+        for value in _inputs_of(node):
+            last_use[value] = index
     open_values: set[ir.Value] = {graph.inputs[0]}
     dominators = []
-    for index, node in enumerate(nodes):
+    for index, node in enumerate(data):
         open_values.update(value for value in node.outputs if value in last_use)
         open_values = {value for value in open_values if last_use.get(value, -1) > index}
         if len(open_values) == 1 and (only := next(iter(open_values))).producer() is node:
@@ -150,47 +331,73 @@ def _dominators(graph: ir.Graph) -> list[ir.Value]:
     return dominators
 
 
-def _has_weights_behind(graph: ir.Graph) -> dict[ir.Node, bool]:
-    """For every data node, whether a layer with weights comes after it; for a dominator, after it means behind it."""
-    behind: dict[ir.Node, bool] = {}
-    seen = False
-    for node in reversed(_data_nodes(graph)):
-        behind[node] = seen
-        if node.op_type in _WEIGHTED and any(value is not None and value.is_initializer() for value in node.inputs):
-            seen = True
-    return behind
+def _behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int | None]]:
+    """For every data node, whether a layer with weights comes after it, and the multiply-adds for one image after it."""
+    reached = {value for node in data for value in node.outputs}
+    weighted: dict[ir.Node, bool] = {}
+    macs: dict[ir.Node, int | None] = {}
+    seen, total = False, 0
+    for node in reversed(data):
+        weighted[node], macs[node] = seen, total if total >= 0 else None
+        if node.op_type in _FACTORS:
+            second = node.inputs[_FACTORS[node.op_type][1]]
+            seen = seen or (second is not None and second not in reached)
+            own = _macs(node)
+            total = total + own if own is not None and total >= 0 else -1
+    return weighted, macs
 
 
-def _module_ends(graph: ir.Graph) -> dict[str, ir.Node]:
+def _macs(node: ir.Node) -> int | None:
+    """Multiply-adds of an operator for one image; None where shapes are not known."""
+    first, second = (node.inputs[index] for index in _FACTORS[node.op_type])
+    assert first is not None
+    assert second is not None
+    out, left, right = (sides_for_one(value) for value in (node.outputs[0], first, second))
+    if out is None or left is None or right is None:
+        return None
+    if node.op_type == "ConvTranspose":
+        return math.prod(left) * math.prod(right[1:])
+    if "Conv" in node.op_type:
+        return math.prod(out) * math.prod(right[1:])
+    return math.prod(out) * (left[0] if node.attributes.get_int("transA", 0) else left[-1])
+
+
+def module_ends(data: list[ir.Node]) -> dict[str, ir.Node]:
     """The last data node of every module."""
-    return {path: node for node in _data_nodes(graph) for path in module_path(node)}
+    return {path: node for node in data for path in module_path(node)}
 
 
 def _measure(
     model: ir.Model, names: list[str], folder: Path, probe: NDArray[np.float32]
-) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """The shape of each tensor on the probe, and whether it is float."""
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape of each tensor on the probe, and its element type by numpy's name."""
     if not names:
         return {}
     outputs = run_part(extract(model, ["image"], names), folder, {"image": probe})
-    return {name: (value.shape, value.dtype.kind == "f") for name, value in zip(names, outputs, strict=True)}
+    return {name: (value.shape, value.dtype.name) for name, value in zip(names, outputs, strict=True)}
 
 
 def run_part(part: ir.Model, folder: Path, feeds: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Run a model whose weights are in a file of `folder`, in ONNX Runtime on the CPU."""
+    """Run a model whose weights are in a file of `folder`, in ONNX Runtime on the CPU.
+
+    Raises:
+        ExportError: ONNX Runtime does not run it.
+    """
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
         ir.save(part, file.name)
         options = ort.SessionOptions()
-        options.log_severity_level = 3
-        session = ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
-    outputs: list[NDArray[np.float32]] = session.run(None, feeds)
+        options.log_severity_level = 4
+        try:
+            session = ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+            outputs: list[NDArray[np.float32]] = session.run(None, feeds)
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime does not run the graph: {str(error).strip().splitlines()[0]}") from error
     return outputs
 
 
-def _as_cut(name: str, measured: tuple[tuple[int, ...], bool], image: tuple[int, ...]) -> Cut | None:
+def _as_cut(name: str, shape: tuple[int, ...], image: tuple[int, ...]) -> Cut | None:
     """The layout of a tensor, or None where it has none: [N,C,h,w] first, then [N,h,w,C], then tokens [N,T,C]."""
-    shape, is_float = measured
-    if not is_float or shape[0] != image[0]:
+    if not shape or shape[0] != image[0]:
         return None
     if len(shape) == 4:
         _, first, second, third = shape
@@ -230,8 +437,9 @@ def _token_grid(tokens: int, image: tuple[int, ...]) -> tuple[int, int, int] | N
     return None
 
 
-def _patches_matter(cut: Cut, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> bool:
+def _patches_matter(layer: Layer, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> bool:
     """Whether the logits change when the patch tokens of one image are exchanged for those of another."""
+    model, cut = cut_in_floats(model, layer)
     (features,) = run_part(extract(model, ["image"], [cut.tensor]), folder, {"image": probe[:2]})
     exchanged = features.copy()
     exchanged[:, cut.prefix_tokens :] = features[::-1, cut.prefix_tokens :]

@@ -3,6 +3,7 @@
 Both libraries are optional: they are imported only for a module that comes from them, which has imported them already.
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -15,9 +16,7 @@ __all__ = ["declared_input_size", "declared_labels", "declared_preprocessing", "
 _IMAGES = "pixel_values"
 
 
-def declared_preprocessing(
-    module: torch.nn.Module, input_size: tuple[int, int] | None
-) -> DeclaredPreprocessing | None:
+def declared_preprocessing(module: torch.nn.Module, input_size: tuple[int, int] | None) -> DeclaredPreprocessing | None:
     """A timm module's own data config; None for all other modules, transformers' included.
 
     Args:
@@ -29,9 +28,8 @@ def declared_preprocessing(
     """
     if not _comes_from("timm", module) or not hasattr(module, "pretrained_cfg"):
         return None
-    import timm.data  # noqa: PLC0415
-
-    return from_data_config(timm.data.resolve_model_data_config(module), input_size)
+    library = importlib.import_module("timm.data")
+    return from_data_config(library.resolve_model_data_config(module), input_size)
 
 
 def declared_input_size(module: torch.nn.Module) -> tuple[int, int] | None:
@@ -50,10 +48,9 @@ def declared_labels(module: torch.nn.Module) -> tuple[str, ...] | None:
     transformers' placeholders (`LABEL_0`) count as no names.
     """
     if _comes_from("timm", module):
-        import timm.data  # noqa: PLC0415
-
-        subset = timm.data.infer_imagenet_subset(module)
-        return None if subset is None else tuple(timm.data.ImageNetInfo(subset).label_descriptions())
+        library = importlib.import_module("timm.data")
+        subset = library.infer_imagenet_subset(module)
+        return None if subset is None else tuple(library.ImageNetInfo(subset).label_descriptions())
     names: dict[Any, Any] = getattr(_config(module), "id2label", None) or {}
     labels = [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
     placeholders = [f"LABEL_{index}" for index in range(len(labels))]

@@ -63,9 +63,7 @@ def read_declared(declared: object, input_size: tuple[int, int] | None = None) -
     raise ExportError(f"preprocessing: {type(declared).__name__} is not known; {_ACCEPTED}")
 
 
-def from_data_config(
-    config: Mapping[str, Any], input_size: tuple[int, int] | None = None
-) -> DeclaredPreprocessing:
+def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | None = None) -> DeclaredPreprocessing:
     """A timm data config, as `timm.data.resolve_model_data_config(model)` gives it.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ortcam.bundle import ModelRecord, file_sha256
+from ortcam.bundle import Activation, ModelRecord
 from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
@@ -15,9 +15,10 @@ from ortcam_export.library_preprocessing import DeclaredPreprocessing
 if TYPE_CHECKING:
     import torch
 
+    from ortcam_export.onnx_files import OnnxFile
+
 __all__ = [
     "DEFAULT_WEIGHTS",
-    "ActivationName",
     "ChannelOrder",
     "InputLayout",
     "InputSpec",
@@ -30,7 +31,6 @@ __all__ = [
 
 InterpolationName = Literal["bilinear", "bicubic"]
 ChannelOrder = Literal["rgb", "bgr"]
-ActivationName = Literal["softmax", "sigmoid"]
 InputLayout = Literal["nchw", "nhwc"]
 
 DEFAULT_WEIGHTS: Final = "DEFAULT"
@@ -64,24 +64,19 @@ class InputSpec:
     labels: str | Path | Sequence[str] | None = None
     channel_order: ChannelOrder | None = None
     scale: float | None = None
-    activation: ActivationName | None = None
+    activation: Activation | None = None
     output: str | None = None
     input_layout: InputLayout | None = None
     declared: DeclaredPreprocessing | None = None
     partial: bool = False
 
     def preprocessing(self, height: int, width: int) -> Preprocessing:
-        """What the user said, for an input of this size; mean and std have to be among it, or declared.
+        """What the user said, for an input of this size; mean and std have to be among it, unless it is partial.
 
         Raises:
             ExportError: values that `Preprocessing` does not take.
         """
-        if self.declared is not None:
-            at_size = dataclasses.replace(self, input_size=(height, width))
-            return at_size.overriding(self.declared).preprocessing
-        if not self.partial:
-            assert self.mean is not None
-            assert self.std is not None
+        assert self.partial or (self.mean is not None and self.std is not None)
         try:
             return Preprocessing(
                 height,
@@ -103,7 +98,7 @@ class InputSpec:
             ExportError: values that `Preprocessing` does not take, or an input larger than the declared resize.
         """
         fields = ("resize", "mean", "std", "interpolation", "channel_order", "scale")
-        changes = {name: value for name in fields if (value := getattr(self, name)) is not None}
+        changes: dict[str, Any] = {name: value for name in fields if (value := getattr(self, name)) is not None}
         base = declared.preprocessing
         if self.input_size not in (None, (base.height, base.width)):
             assert self.input_size is not None
@@ -128,15 +123,15 @@ class Source:
 
     Attributes:
         record: what the bundle says of it.
-        classifier: the module in eval mode, or the path of the `.onnx` file.
-        preprocessing: None where nobody has said what it is.
+        classifier: the module in eval mode, or the `.onnx` file as read.
+        preprocessing: from a photograph to the classifier's own input.
         preprocessing_source: where the preprocessing came from, in words.
         labels: one a class, or None where nobody has said what they are.
     """
 
     record: ModelRecord
-    classifier: "torch.nn.Module | Path"
-    preprocessing: Preprocessing | None
+    classifier: "torch.nn.Module | OnnxFile"
+    preprocessing: Preprocessing
     preprocessing_source: str
     labels: tuple[str, ...] | None
 
@@ -163,7 +158,11 @@ def open_source(
     if isinstance(model, (str, Path)) and str(model).endswith(".onnx"):
         if checkpoint is not None:
             raise ExportError(f"--checkpoint goes with a PyTorch model; {model} holds its own weights")
-        return _from_onnx(Path(model), spec)
+        try:
+            from ortcam_export.onnx_files import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
+        except ImportError as error:
+            raise ExportError(f"{error}; exporting an .onnx file needs `ortcam[onnx]`") from None
+        return open_onnx_file(Path(model), spec)
     try:
         # Only here, so that an `.onnx` file needs no PyTorch.
         from ortcam_export.torch_models import open_torch_model  # noqa: PLC0415
@@ -172,35 +171,28 @@ def open_source(
     return open_torch_model(model, weights=weights, checkpoint=checkpoint, spec=spec)
 
 
-def _from_onnx(path: Path, spec: InputSpec) -> Source:
-    if not path.is_file():
-        raise ExportError(f"{path}: no such file")
-    record = ModelRecord(path.stem, "onnx", path.name, file_sha256(path))
-    return Source(record, path, *said_preprocessing(spec), read_labels(spec.labels))
-
-
-def said_preprocessing(spec: InputSpec) -> tuple[Preprocessing | None, str]:
-    """Preprocessing in the user's own words, or as declared with the user's changes, and who says so.
+def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preprocessing, str]:
+    """Preprocessing in the user's own words, or as declared with the user's changes, for an input of this size.
 
     Returns:
-        The preprocessing, None while nobody has said the size of the input (a graph may), and the source in words.
+        The preprocessing, and the source in words.
 
     Raises:
-        ExportError: mean, std or labels are not known, or values that `Preprocessing` does not take.
+        ExportError: mean, std or labels were neither said nor declared, or values that `Preprocessing` does not take.
     """
     known = spec.partial or spec.declared is not None
-    asked = (
-        ("--mean R G B", known or spec.mean is not None),
-        ("--std R G B", known or spec.std is not None),
-        ("--labels FILE", spec.partial or spec.labels is not None),
-    )
-    if missing := [flag for flag, said in asked if not said]:
+    asked = {
+        "--mean R G B": known or spec.mean is not None,
+        "--std R G B": known or spec.std is not None,
+        "--labels FILE": spec.partial or spec.labels is not None,
+    }
+    if missing := [flag for flag, said in asked.items() if not said]:
         raise ExportError(f"what the model itself does not say has to be given: {', '.join(missing)}")
     if spec.declared is not None:
-        declared = spec.overriding(spec.declared)
+        declared = dataclasses.replace(spec, input_size=size).overriding(spec.declared)
         return declared.preprocessing, declared.source
-    source = "given by the user" if spec.mean is not None and spec.std is not None else "not known"
-    return spec.preprocessing(*spec.input_size) if spec.input_size else None, source
+    said = spec.mean is not None and spec.std is not None
+    return spec.preprocessing(*size), "given by the user" if said else "not known"
 
 
 def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -70,8 +70,7 @@ def _from_module(module: Any, name: str, checkpoint: str | Path | None, spec: In
     spec = _with_declarations(module, spec)
     if spec.input_size is None:
         raise ExportError(f"{name}: the size of its input is not known; say it with --input-size H W")
-    preprocessing, said = said_preprocessing(spec)
-    assert preprocessing is not None
+    preprocessing, said = said_preprocessing(spec, spec.input_size)
     classifier = as_classifier(
         module.eval(),
         height=preprocessing.height,

@@ -1,4 +1,7 @@
-"""The bundle: the folder that an export writes and the runtime reads, its schema, and the checks before use."""
+"""The bundle: the folder that an export writes and the runtime reads, its schema, and the checks before use.
+
+`bundle.schema.json`, beside this module, is the same schema for other readers (JSON Schema, draft 2020-12).
+"""
 
 import dataclasses
 import hashlib
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ortcam.errors import BundleError, OptionError
+from ortcam.migration import migrate
 from ortcam.preprocessing import Preprocessing
 from ortcam.schema import SchemaError, decode
 
@@ -15,6 +19,7 @@ __all__ = [
     "GATES",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
+    "Activation",
     "Bundle",
     "Cut",
     "FileRecord",
@@ -22,15 +27,19 @@ __all__ = [
     "Manifest",
     "ModelRecord",
     "Parity",
+    "Probe",
     "file_sha256",
     "read_bundle",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MANIFEST_NAME: Final = "bundle.json"
 
 # The gates of ScoreCAM++ that have a scorer graph of their own; "minmax" is the plain scorer on normalised maps.
 GATES: Final = ("tanh", "sigmoid", "sigmoid-relu", "relu", "mish", "swish", "softsign")
+
+
+Activation = Literal["softmax", "sigmoid"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +84,19 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Graphs:
-    """File names of the graphs.
+    """File names of the graphs; of `head` and `classifier` exactly one is there.
 
     Attributes:
         features: image [N,3,H,W] -> features.
-        head: features -> logits [N,classes].
+        head: features -> logits [N,classes], where every path passes the cut.
+        classifier: image [N,3,H,W] -> logits [N,classes], where the cut lies inside a branch: what goes around it
+            leaves no head that is a function of the features alone.
         scorers: mask kind ("linear", "noise", or a gate) -> scorer graph.
     """
 
     features: str
-    head: str
+    head: str | None
+    classifier: str | None
     scorers: dict[str, str]
 
 
@@ -95,8 +107,8 @@ class Parity:
     Attributes:
         reference: what the graphs were compared with.
         inputs: number of probe images.
-        logits: max |head(features(x)) - model(x)| / max |model(x)|.
-        scorer: the same for the masked logits of the scorer against head(features(mask * x)).
+        logits: max |graphs(x) - model(x)| / max |model(x)|, graphs(x) = head(features(x)) or classifier(x).
+        scorer: the same for the masked logits of the scorer against graphs(mask * x).
         tolerance: what both had to stay within.
     """
 
@@ -105,6 +117,19 @@ class Parity:
     logits: float
     scorer: float
     tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """File names of what parity was measured on, so that it can be measured again where the bundle is used.
+
+    Attributes:
+        images: uint8 [N,H,W,3], RGB pictures at the size of the model's input.
+        logits: float32 [N,classes], those that the original model gave for them.
+    """
+
+    images: str
+    logits: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +145,18 @@ class Manifest:
     """What `bundle.json` holds.
 
     Attributes:
-        schema: version of this schema; a reader refuses a newer one.
+        schema: version of this schema; a reader refuses a newer one and brings an older one up to its own.
         model: the classifier.
         labels: one name a class, in the order of the logits.
+        activation: from logits to probabilities: "softmax" over the classes, or the "sigmoid" of each.
         preprocessing: from an RGB photograph to the model's input.
         preprocessing_source: where the preprocessing came from, in words.
         cut: where features end and the head begins.
         graphs: the graph files.
-        precision: element type of the weights and activations.
+        precision: "float32", or "int8" for a quantized graph; image, features and logits are float32 in both.
         opset: version of the ONNX operator set.
         parity: what was measured at export.
+        probe: what it was measured on; None in bundles of schema 1.
         files: every file of the bundle but bundle.json itself.
         versions: tools that made the bundle.
     """
@@ -137,13 +164,15 @@ class Manifest:
     schema: int
     model: ModelRecord
     labels: tuple[str, ...]
+    activation: Activation
     preprocessing: Preprocessing
     preprocessing_source: str
     cut: Cut
     graphs: Graphs
-    precision: Literal["float32"]
+    precision: Literal["float32", "int8"]
     opset: int
     parity: Parity
+    probe: Probe | None
     files: dict[str, FileRecord]
     versions: dict[str, str]
 
@@ -158,12 +187,14 @@ class Bundle:
 
     Attributes:
         path: the folder.
-        manifest: what its bundle.json says.
+        manifest: what its bundle.json says, brought up to today's schema.
+        schema: that of bundle.json as it was written.
         sha256: SHA-256 of bundle.json, and through the hashes in it of the whole bundle.
     """
 
     path: Path
     manifest: Manifest
+    schema: int
     sha256: str
 
     def file(self, name: str) -> Path:
@@ -190,11 +221,11 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     text = _read_manifest(folder)
-    manifest = _parse(text, folder / MANIFEST_NAME)
+    schema, manifest = _parse(text, folder / MANIFEST_NAME)
     _check_names(manifest, folder)
     for name, record in manifest.files.items():
         _check_file(folder, name, record)
-    return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
+    return Bundle(folder, manifest, schema, hashlib.sha256(text).hexdigest())
 
 
 def file_sha256(path: Path) -> str:
@@ -215,36 +246,45 @@ def _read_manifest(folder: Path) -> bytes:
         raise BundleError(f"{folder / MANIFEST_NAME}: cannot be read: {error.strerror}") from None
 
 
-def _parse(text: bytes, path: Path) -> Manifest:
+def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
+    """The schema that the text is written in, and the manifest in today's."""
     try:
         raw = json.loads(text)
     except ValueError as error:
         raise BundleError(f"{path}: not JSON: {error}") from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
-    if not isinstance(schema, int) or schema < 1:
+    if type(schema) is not int or schema < 1:
         raise BundleError(f"{path}: not the manifest of an ortcam bundle (schema={schema!r})")
     if schema > SCHEMA_VERSION:
         raise BundleError(
             f"{path}: schema {schema} is newer than this ortcam reads ({SCHEMA_VERSION}); upgrade it or export again"
         )
     try:
-        manifest = decode(Manifest, raw, "bundle.json")
+        manifest = decode(Manifest, migrate(raw), "bundle.json")
     except (SchemaError, OptionError) as error:
         raise BundleError(f"{path}: {error}") from None
     cut = manifest.cut
     if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
         raise BundleError(f"{path}: impossible cut or labels: {cut}, {len(manifest.labels)} labels")
-    return manifest
+    graphs = manifest.graphs
+    if (graphs.head is None) == (graphs.classifier is None):
+        raise BundleError(
+            f"{path}: head is {graphs.head!r} and classifier {graphs.classifier!r}; accepted is exactly one of the two"
+        )
+    return schema, manifest
 
 
 def _check_names(manifest: Manifest, folder: Path) -> None:
     for name in manifest.files:
         if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or ":" in name or "\0" in name:
             raise BundleError(f"{folder}: the file name {name!r} leaves the bundle's folder; a plain name is accepted")
-    graphs = manifest.graphs
-    for name in (graphs.features, graphs.head, *graphs.scorers.values()):
-        if name not in manifest.files:
-            raise BundleError(f"{folder}: the graph {name!r} is not among the bundle's files")
+    graphs, probe = manifest.graphs, manifest.probe
+    named = [("graph", name) for name in (graphs.features, graphs.head, graphs.classifier, *graphs.scorers.values())]
+    if probe is not None:
+        named += [("probe", probe.images), ("probe", probe.logits)]
+    for what, file in named:
+        if file is not None and file not in manifest.files:
+            raise BundleError(f"{folder}: the {what} {file!r} is not among the bundle's files")
 
 
 def _check_file(folder: Path, name: str, record: FileRecord) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam._version import __version__
-from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
-from ortcam.errors import OptionError, OrtcamError, OutputError
+from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, read_bundle
+from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
 from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
@@ -20,6 +20,7 @@ from ortcam.methods import METHODS, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
+from ortcam.verification import graphs_in_words, parity_failure, verify
 
 __all__ = ["main"]
 
@@ -27,6 +28,24 @@ _EXIT_BAD_INPUT: Final = 2
 _EXIT_INTERRUPTED: Final = 130
 # Fewer noise samples than the default 35, so that a newcomer need not wait; the figure says how many passes were made.
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {"sscam": {"num_samples": 10}}
+
+# Flags of a model, as `ortcam_export` calls them.
+_OF_THE_GRAPH: Final = ("input_size", "input_layout", "output")
+_OF_THE_MODEL: Final = (
+    *_OF_THE_GRAPH,
+    "activation",
+    "channel_order",
+    "checkpoint",
+    "interpolation",
+    "labels",
+    "layer",
+    "mean",
+    "opset",
+    "resize",
+    "scale",
+    "std",
+    "weights",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,9 +89,9 @@ def _add_export(commands: Any) -> None:
     )
     parser.set_defaults(run=_export)
     parser.add_argument("model", help="torchvision name, package.module:callable, or FILE.onnx")
-    parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
-    parser.add_argument("--weights", default="DEFAULT", help="torchvision weights: DEFAULT, a name, or none (random)")
-    parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth or .pth.xz")
+    parser.add_argument("-o", "--bundle", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
+    parser.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")
     parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
@@ -80,22 +99,37 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("input and labels, where the model does not say (callable, .onnx)")
-    group.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of the model's input")
+    group = parser.add_argument_group("input, output and labels, where the model does not say (callable, .onnx)")
+    _add_graph_input(group)
     group.add_argument(
         "--resize", type=int, metavar="N", help="short side before the centre crop; else straight to size"
     )
-    group.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of pixels in [0,1]")
-    group.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="of pixels in [0,1]")
+    group.add_argument("--scale", type=float, metavar="S", help="what white becomes before mean and std: 1 or 255")
+    group.add_argument("--mean", type=float, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
+    group.add_argument("--std", type=float, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
+    group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
+    group.add_argument(
+        "--activation", choices=("softmax", "sigmoid"), help="from logits to probabilities; sigmoid: class by class"
+    )
     group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
+
+
+def _add_graph_input(group: Any) -> None:
+    """What decides which graph a model becomes, so that `inspect` needs it, too."""
+    group.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of the model's input")
+    group.add_argument("--input-layout", choices=("nchw", "nhwc"), help="of an .onnx file whose input does not tell")
+    group.add_argument("--output", metavar="NAME", help="of the model's outputs, the one to explain")
 
 
 def _add_inspect(commands: Any) -> None:
     parser = commands.add_parser("inspect", help="what is in a bundle or a model", allow_abbrev=False)
     parser.set_defaults(run=_inspect)
     parser.add_argument("model", metavar="MODEL|BUNDLE")
-    parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of a callable's input")
+    parser.add_argument(
+        "--verify", action="store_true", help="of a bundle: measure parity again, on the pictures stored in it"
+    )
+    _add_graph_input(parser.add_argument_group("of a model"))
 
 
 def _add_explain(commands: Any) -> None:
@@ -146,24 +180,15 @@ def _export(options: argparse.Namespace) -> int:
     def report(stage: str) -> None:
         print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
 
-    bundle = exporter.export(
-        options.model,
-        options.output,
-        weights=options.weights,
-        checkpoint=options.checkpoint,
-        layer=options.layer,
-        force=options.force,
-        input_size=options.input_size and tuple(options.input_size),
-        resize=options.resize,
-        mean=options.mean and tuple(options.mean),
-        std=options.std and tuple(options.std),
-        interpolation=options.interpolation,
-        labels=options.labels,
-        report=report,
-        **({} if options.opset is None else {"opset": options.opset}),
-    )
-    _print_bundle(bundle)
+    given = _given(options, _OF_THE_MODEL)
+    _print_bundle(exporter.export(options.model, options.bundle, force=options.force, report=report, **given))
     return 0
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the flags that were given; what was not is left to the function's own default."""
+    values = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _import_exporter() -> Any:
@@ -176,11 +201,19 @@ def _import_exporter() -> Any:
 
 def _inspect(options: argparse.Namespace) -> int:
     path = Path(options.model)
+    given = _given(options, _OF_THE_GRAPH)
     if (path / MANIFEST_NAME).exists() or path.suffix == ".ortcam" or path.is_dir():
-        _print_bundle(read_bundle(path))
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise OptionError(f"{flags}: goes with a model; {path} is a bundle, whose input is known")
+        bundle = read_bundle(path)
+        _print_bundle(bundle)
+        if options.verify:
+            _verify(bundle)
         return 0
-    size = options.input_size and tuple(options.input_size)
-    inspection = _import_exporter().inspect_model(options.model, input_size=size)
+    if options.verify:
+        raise OptionError(f"--verify: goes with a bundle; {options.model} is none")
+    inspection = _import_exporter().inspect_model(options.model, **given)
     _print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
     print(f"graph          {inspection.nodes} nodes")
     print("layers         every path from image to logits passes these; * is the default")
@@ -199,22 +232,46 @@ def _print_bundle(bundle: Bundle) -> None:
     cut, parity = manifest.cut, manifest.parity
     size = sum(record.size for record in manifest.files.values())
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
-    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {manifest.schema})")
+    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     print(
         f"model          {manifest.model.name} ({manifest.model.source}), weights {manifest.model.weights or 'random'}"
     )
     more = " ..." if len(manifest.labels) > 6 else ""
-    print(f"classes        {len(manifest.labels)}: {', '.join(manifest.labels[:6])}{more}")
+    print(f"classes        {len(manifest.labels)}: {', '.join(manifest.labels[:6])}{more}; {manifest.activation}")
     _print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
     print(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
-    print(
-        f"parity         {parity.logits:.1e} for head(features(x)), {parity.scorer:.1e} for the scorers, relative, on "
-        f"{parity.inputs} images against {parity.reference}; accepted {parity.tolerance:.0e}"
-    )
+    if manifest.graphs.head is None:
+        words = "no head of its own; the four methods work, they need the maps and the whole model"
+        print(f"{'':15}inside a branch: {words}")
+    print(f"parity         {_parity_figures(parity, manifest.graphs)} against {parity.reference}")
+    probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
+    print(f"probe          {probe}")
     print(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
     print(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _parity_figures(parity: Parity, graphs: Graphs) -> str:
+    return (
+        f"{parity.logits:.1e} for {graphs_in_words(graphs)}, {parity.scorer:.1e} for the scorers, relative, on "
+        f"{parity.inputs} pictures; accepted {parity.tolerance:.0e}"
+    )
+
+
+def _verify(bundle: Bundle) -> None:
+    """Measure a bundle's parity again and print it beside what was recorded.
+
+    Raises:
+        BundleError: it is beyond the tolerance recorded at export, or cannot be measured.
+    """
+    manifest = bundle.manifest
+    measured = verify(bundle)
+    print(f"verified       the sizes and hashes of {len(manifest.files)} files, and parity:")
+    print(f"  recorded     {_parity_figures(manifest.parity, manifest.graphs)}")
+    print(f"  measured     {_parity_figures(measured, manifest.graphs)}")
+    if failure := parity_failure(measured, manifest.graphs):
+        raise BundleError(f"{bundle.path}: {failure}")
 
 
 def _print_preprocessing(preprocessing: Any, source: str) -> None:
@@ -223,7 +280,9 @@ def _print_preprocessing(preprocessing: Any, source: str) -> None:
         f"short side to {p.resize}, centre crop {p.height} x {p.width}" if p.resize else f"to {p.height} x {p.width}"
     )
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    print(f"preprocessing  {resize}, {p.interpolation}; mean {mean}, std {std} ({source})")
+    order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
+    scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
+    print(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.bundle import Bundle, Cut, read_bundle
+from ortcam.bundle import Bundle, read_bundle
+from ortcam.classifier import as_maps, classify, to_probabilities
 from ortcam.errors import OptionError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.image import DEFAULT_MAX_PIXELS, read_image
@@ -170,10 +171,9 @@ class Explainer:
 
     def _clean_pass(self, model_input: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Maps, float32 [C,h,w], and probabilities, float32 [classes], of an input, float32 [1,3,H,W]."""
-        graphs = self.bundle.manifest.graphs
-        (features,) = self._session(graphs.features).run(["features"], {"image": model_input})
-        (logits,) = self._session(graphs.head).run(["logits"], {"features": features})
-        return as_maps(features, self.bundle.manifest.cut), _softmax(logits[0])
+        manifest = self.bundle.manifest
+        features, logits = classify(manifest.graphs, self._session, model_input)
+        return as_maps(features, manifest.cut), to_probabilities(logits[0], manifest.activation)
 
     def _score(
         self,
@@ -245,6 +245,7 @@ class Explainer:
             "bundle": {"name": self.bundle.path.resolve().name, "sha256": self.bundle.sha256},
             "model": dataclasses.asdict(manifest.model),
             "cut": dataclasses.asdict(manifest.cut),
+            "activation": manifest.activation,
             "preprocessing": dataclasses.asdict(manifest.preprocessing),
             "requested_providers": [[name, dict(values)] for name, values in self._options.providers],
             "threads": self._options.threads,
@@ -266,17 +267,6 @@ class _Clock:
 
     def total(self) -> float:
         return time.perf_counter() - self._start
-
-
-def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
-    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C]."""
-    if cut.layout == "nchw":
-        maps = features[0]
-    elif cut.layout == "nhwc":
-        maps = features[0].transpose(2, 0, 1)
-    else:
-        maps = features[0, cut.prefix_tokens :].T.reshape(cut.channels, cut.height, cut.width)
-    return np.ascontiguousarray(maps, np.float32)
 
 
 def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: Scores) -> NDArray[np.float64]:
@@ -304,12 +294,6 @@ def _finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[
     flat = span <= 8 * np.finfo(np.float32).eps * scale
     maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
     return maps.astype(np.float32), flat[:, 0, 0]
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities: NDArray[np.float32] = (shifted / shifted.sum()).astype(np.float32)
-    return probabilities
 
 
 def _plain(label: str) -> str:

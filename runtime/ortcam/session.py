@@ -20,7 +20,16 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess
         "ortcam needs an ONNX Runtime: install `ortcam[cpu]` (any machine) or `ortcam[gpu]` (NVIDIA CUDA)"
     ) from error
 
-__all__ = ["Bound", "Provider", "Session", "SessionOptions", "open_session", "resolve_providers", "runtime_version"]
+__all__ = [
+    "Bound",
+    "Provider",
+    "Session",
+    "SessionOptions",
+    "first_line",
+    "open_session",
+    "resolve_providers",
+    "runtime_version",
+]
 
 # ONNX Runtime's own form: a name, or a name with that provider's options.
 Provider = str | tuple[str, Mapping[str, Any]]
@@ -100,10 +109,11 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
             os.fspath(path), settings, providers=[(name, dict(values)) for name, values in options.providers]
         )
     except Exception as error:
-        raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {_first_line(error)}") from error
+        raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for errors of ONNX Runtime, whose messages are long."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

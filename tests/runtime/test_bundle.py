@@ -1,5 +1,6 @@
 """A bundle is trusted only when it is whole: every way of breaking one gives one clear error."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ import onnx
 import pytest
 
 import ortcam
-from ortcam.bundle import MANIFEST_NAME, read_bundle
+from ortcam.bundle import MANIFEST_NAME, SCHEMA_VERSION, read_bundle
+from ortcam.migration import MIGRATIONS
+from ortcam.shipped import bundle_path
 
 
 def edit(bundle: Path, **changes: object) -> None:
@@ -56,7 +59,7 @@ def test_one_altered_bit_is_noticed(bundle_copy: Path, name: str) -> None:
 
 def test_a_newer_schema_is_refused_with_both_versions(bundle_copy: Path) -> None:
     edit(bundle_copy, schema=99)
-    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(1\)"):
+    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(2\)"):
         ortcam.load(bundle_copy)
 
 
@@ -104,18 +107,93 @@ def test_a_link_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
     [
         ({"labels": "cat"}, "labels is 'cat'"),
         ({"labels": []}, "impossible cut or labels"),
-        ({"precision": "float8"}, "precision is 'float8'; accepted: 'float32'"),
+        ({"precision": "float8"}, "precision is 'float8'; accepted: 'float32', 'int8'"),
         ({"opset": "20"}, "opset is '20'"),
         ({"surprise": 1}, "unknown entries surprise"),
         ({"cut": {}}, "cut lacks tensor"),
         ({"schema": None}, "not the manifest of an ortcam bundle"),
-        ({"schema": True}, "schema is True; accepted: int"),
+        ({"schema": True}, r"not the manifest of an ortcam bundle \(schema=True\)"),
+        ({"schema": 0}, r"not the manifest of an ortcam bundle \(schema=0\)"),
+        ({"activation": "tanh"}, "activation is 'tanh'; accepted: 'softmax', 'sigmoid'"),
     ],
 )
 def test_a_manifest_of_another_form_is_refused(bundle_copy: Path, change: dict, message: str) -> None:
     edit(bundle_copy, **change)
     with pytest.raises(ortcam.BundleError, match=message):
         ortcam.load(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("graphs", "message"),
+    [
+        ({"head": None}, "head is None and classifier None; accepted is exactly one of the two"),
+        (
+            {"classifier": "features.onnx"},
+            r"'head\.onnx' and classifier 'features\.onnx'; accepted is exactly one",
+        ),
+        ({"head": None, "classifier": "../c.onnx"}, r"the graph '\.\./c\.onnx' is not among the bundle's files"),
+    ],
+)
+def test_a_bundle_has_a_head_or_a_classifier(bundle_copy: Path, graphs: dict, message: str) -> None:
+    edit(bundle_copy, graphs=json.loads((bundle_copy / MANIFEST_NAME).read_text())["graphs"] | graphs)
+    with pytest.raises(ortcam.BundleError, match=message):
+        ortcam.load(bundle_copy)
+
+
+def test_a_probe_outside_the_checked_files_is_refused(bundle_copy: Path) -> None:
+    edit(bundle_copy, probe={"images": "weights.bin", "logits": "/etc/hostname"})
+    with pytest.raises(ortcam.BundleError, match="the probe '/etc/hostname' is not among the bundle's files"):
+        ortcam.load(bundle_copy)
+
+
+def as_schema_1(bundle: Path) -> Path:
+    """The bundle's manifest as schema 1 wrote it."""
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    for entries, added in (
+        (manifest, ("activation", "probe")),
+        (manifest["preprocessing"], ("channel_order", "scale")),
+        (manifest["graphs"], ("classifier",)),
+    ):
+        for name in added:
+            del entries[name]
+    (bundle / MANIFEST_NAME).write_text(json.dumps(manifest | {"schema": 1}))
+    return bundle
+
+
+def test_a_bundle_of_schema_1_means_what_it_meant(bundle_copy: Path, tiny_bundle: Path, photograph: Path) -> None:
+    old, new = ortcam.load(as_schema_1(bundle_copy)), ortcam.load(tiny_bundle)
+    assert (old.bundle.schema, new.bundle.schema) == (1, SCHEMA_VERSION)
+    expected = dataclasses.replace(new.bundle.manifest, probe=None)
+    assert old.bundle.manifest == expected
+    assert (old.preprocess(photograph) == new.preprocess(photograph)).all()
+    assert (old.predict(photograph) == new.predict(photograph)).all()
+
+
+def test_the_shipped_bundle_is_read_whatever_its_schema() -> None:
+    bundle = read_bundle(bundle_path())
+    assert bundle.manifest.schema == SCHEMA_VERSION
+    assert bundle.manifest.activation == "softmax"
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(None, "activation"), ("preprocessing", "scale"), ("graphs", "classifier")]
+)
+def test_an_entry_from_after_schema_1_is_refused_in_it(bundle_copy: Path, where: str | None, name: str) -> None:
+    manifest = json.loads((as_schema_1(bundle_copy) / MANIFEST_NAME).read_text())
+    (manifest if where is None else manifest[where])[name] = None
+    edit(bundle_copy, **manifest)
+    with pytest.raises(ortcam.BundleError, match=f"has unknown entries {name}"):
+        ortcam.load(bundle_copy)
+
+
+def test_a_broken_bundle_of_schema_1_is_named_as_such(bundle_copy: Path) -> None:
+    edit(as_schema_1(bundle_copy), preprocessing=[], graphs=None)
+    with pytest.raises(ortcam.BundleError, match=r"preprocessing is \[\], which is not an object"):
+        ortcam.load(bundle_copy)
+
+
+def test_every_schema_before_todays_has_a_step_to_the_next() -> None:
+    assert sorted(MIGRATIONS) == list(range(1, SCHEMA_VERSION))
 
 
 def test_impossible_preprocessing_is_refused(bundle_copy: Path) -> None:

@@ -1,0 +1,59 @@
+"""The classifier inside a bundle: features and logits of images, the maps in the features, probabilities of logits."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.bundle import Activation, Cut, Graphs
+from ortcam.session import Session
+
+__all__ = ["as_maps", "classify", "to_probabilities"]
+
+
+def classify(
+    graphs: Graphs, session: Callable[[str], Session], images: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features and logits of preprocessed images.
+
+    Args:
+        graphs: of the bundle; where there is no head the logits take a pass of the whole model.
+        session: opens a graph by its file name.
+        images: float32 [N,3,H,W].
+
+    Returns:
+        Features, float32 in the layout of the cut, and logits, float32 [N,classes].
+    """
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    (features,) = session(graphs.features).run(["features"], {"image": images})
+    if graphs.head is not None:
+        (logits,) = session(graphs.head).run(["logits"], {"features": features})
+    else:
+        assert graphs.classifier is not None  # checked when the bundle is read
+        (logits,) = session(graphs.classifier).run(["logits"], {"image": images})
+    return features, logits
+
+
+def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
+    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C]."""
+    if cut.layout == "nchw":
+        maps = features[0]
+    elif cut.layout == "nhwc":
+        maps = features[0].transpose(2, 0, 1)
+    else:
+        maps = features[0, cut.prefix_tokens :].T.reshape(cut.channels, cut.height, cut.width)
+    return np.ascontiguousarray(maps, np.float32)
+
+
+def to_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    """Probabilities of the classes, float32 of the shape of the logits; the classes are on the last axis.
+
+    Computed in float64: softmax over the classes, or the sigmoid of each.
+    """
+    exact = logits.astype(np.float64)
+    if activation == "sigmoid":
+        return np.exp(-np.logaddexp(0, -exact)).astype(np.float32)
+    shifted = np.exp(exact - exact.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return probabilities

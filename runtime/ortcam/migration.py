@@ -1,0 +1,50 @@
+"""Bundles of older schemas: what each step of the schema added, filled in with what held before it.
+
+The rule: a reader of schema n reads every schema from 1 to n, by one function a step, applied one after another; a
+newer schema is refused. A step says nothing that its bundles did not mean when they were written.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ortcam.schema import SchemaError
+
+__all__ = ["MIGRATIONS", "migrate"]
+
+Raw = Mapping[str, Any]
+
+
+def migrate(raw: Raw) -> Raw:
+    """The parsed bundle.json of any schema as one of today's.
+
+    Args:
+        raw: the object in bundle.json, whose "schema" is an integer.
+
+    Raises:
+        SchemaError: an entry that its schema did not have yet.
+    """
+    while (step := MIGRATIONS.get(raw["schema"])) is not None:
+        raw = step(raw) | {"schema": raw["schema"] + 1}
+    return raw
+
+
+def _from_1(raw: Raw) -> dict[str, Any]:
+    """Schema 1 knew RGB in [0,1] before mean and std, softmax, cuts that every path passes, and stored no probe."""
+    return _with(raw, "bundle.json", activation="softmax", probe=None) | {
+        name: _with(raw[name], f"bundle.json.{name}", **added)
+        for name, added in (
+            ("preprocessing", {"channel_order": "rgb", "scale": 1.0}),
+            ("graphs", {"classifier": None}),
+        )
+        if isinstance(raw.get(name), dict)  # what is not an object is left to the decoder, which names it
+    }
+
+
+def _with(record: Raw, where: str, **added: object) -> dict[str, Any]:
+    if unknown := [name for name in added if name in record]:
+        raise SchemaError(f"{where} has unknown entries {', '.join(unknown)}")
+    return {**record, **added}
+
+
+# From the schema of that number to the next one.
+MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {1: _from_1}

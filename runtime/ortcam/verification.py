@@ -1,0 +1,217 @@
+"""Parity: how far the graphs of a bundle are from the model they came from, at export and again where they are used."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.bundle import Activation, Bundle, Cut, Graphs, Parity, Probe
+from ortcam.classifier import as_maps, classify, to_probabilities
+from ortcam.errors import BundleError
+from ortcam.preprocessing import Preprocessing
+from ortcam.session import Session, SessionOptions, first_line, open_session, resolve_providers
+from ortcam.upsampling import upsample
+
+__all__ = [
+    "PARITY_TOLERANCE",
+    "graphs_in_words",
+    "measure_parity",
+    "parity_failure",
+    "probe_input",
+    "read_probe",
+    "verify",
+]
+
+# What float32 graphs have to stay within, relative to the largest logit.
+PARITY_TOLERANCE: Final = 1e-4
+
+_CHANNELS: Final = 3  # how many each scorer is measured with
+_NOISE: Final = 0.5  # sigma, with the image itself in place of noise
+
+
+def verify(bundle: Bundle) -> Parity:
+    """Measure the parity of a bundle again, on its own probe, on the CPU.
+
+    Args:
+        bundle: read, so its hashes have been checked.
+
+    Returns:
+        What was measured now; `parity_failure` says whether it is beyond the tolerance recorded at export.
+
+    Raises:
+        BundleError: no probe, a probe of another form, or graphs that cannot be run or do not fit the manifest.
+    """
+    manifest = bundle.manifest
+    pictures, logits = read_probe(bundle)
+    try:
+        return measure_parity(
+            bundle.path,
+            manifest.graphs,
+            manifest.cut,
+            manifest.activation,
+            images=probe_input(pictures, manifest.preprocessing),
+            logits=logits,
+            reference=manifest.parity.reference,
+            tolerance=manifest.parity.tolerance,
+        )
+    except BundleError:
+        raise
+    except Exception as error:  # a graph that does not fit its manifest raises what it meets first
+        raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
+
+
+def measure_parity(
+    folder: Path,
+    graphs: Graphs,
+    cut: Cut,
+    activation: Activation,
+    *,
+    images: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    reference: str,
+    tolerance: float = PARITY_TOLERANCE,
+) -> Parity:
+    """The graphs against the model, at batch sizes N and 1, and every scorer against the graphs on images masked here.
+
+    A scorer's probabilities are held to the activation of its own logits, in the same figure.
+
+    Args:
+        folder: of the graphs.
+        graphs: their file names.
+        cut: where the maps come from.
+        activation: from logits to probabilities.
+        images: float32 [N,3,H,W], preprocessed.
+        logits: float32 [N,classes], the model's own.
+        reference: what computed them, in words.
+        tolerance: to be recorded; see `parity_failure`.
+
+    Raises:
+        BundleError: a graph that ONNX Runtime does not accept.
+    """
+    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
+    session = functools.cache(lambda name: open_session(folder / name, options))
+
+    def run(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return classify(graphs, session, images)
+
+    features, computed = run(images)
+    _, single = run(images[:1])
+    maps = as_maps(features[:1], cut)
+    strongest = np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")[:_CHANNELS].astype(np.int64)
+    scorers = []
+    for kind, file in graphs.scorers.items():
+        # Not kept: a scorer is a whole model, and there are nine.
+        scorer = open_session(folder / file, options)
+        expected = run(_masked(kind, images[:1], maps[strongest]))[1]
+        masked, probabilities = _score(scorer, images[:1], maps, strongest, classes=expected.shape[1])
+        scorers.append(_relative(masked, expected))
+        scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
+    clean = max(_relative(computed, logits), _relative(single, logits[:1]))
+    return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance)
+
+
+def parity_failure(parity: Parity, graphs: Graphs) -> str | None:
+    """What is beyond the tolerance, in words; None where nothing is."""
+    for what, difference in ((graphs_in_words(graphs), parity.logits), ("a scorer", parity.scorer)):
+        if not difference <= parity.tolerance:
+            return f"{what} differs from the model by {difference:.1e} relative; accepted is {parity.tolerance:.0e}"
+    return None
+
+
+def graphs_in_words(graphs: Graphs) -> str:
+    """What gives a bundle's logits: "head(features(x))", or "the classifier" where the cut lies inside a branch."""
+    return "head(features(x))" if graphs.head is not None else "the classifier"
+
+
+def probe_input(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """What the model sees of probe pictures, which need no resize: uint8 [N,H,W,3] -> float32 [N,3,H,W]."""
+    values = dataclasses.replace(preprocessing, resize=None)
+    return np.concatenate([values(picture) for picture in pictures])
+
+
+def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The pictures that parity was measured on, uint8 [N,H,W,3], and the model's logits, float32 [N,classes].
+
+    Raises:
+        BundleError: no probe, or files of another form.
+    """
+    manifest = bundle.manifest
+    if manifest.probe is None:
+        raise BundleError(
+            f"{bundle.path}: no probe in this bundle (schema {bundle.schema}), so parity cannot be measured again; "
+            "export it again"
+        )
+    probe: Probe = manifest.probe
+    size = manifest.preprocessing.height, manifest.preprocessing.width
+    pictures = _read_array(bundle.file(probe.images), np.uint8, (manifest.parity.inputs, *size, 3))
+    logits = _read_array(bundle.file(probe.logits), np.float32, (manifest.parity.inputs, len(manifest.labels)))
+    return pictures, logits
+
+
+def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        # Mapped, so that a header of an impossible shape takes no memory before it is refused.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{path}: cannot be read as a .npy file: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape or 0 in shape:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
+        raise BundleError(f"{path}: {found}; accepted is {np.dtype(dtype)} {list(shape)}")
+    return np.array(array)
+
+
+def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a scorer makes of an image, float32 [1,3,H,W], and some maps, [B,h,w]: float32 [B,3,H,W]."""
+    mask = upsample(maps, *image.shape[2:])[:, None]
+    masked = (_GATES[kind](mask) if kind in _GATES else mask) * image
+    return (masked + _NOISE * image if kind == "noise" else masked).astype(np.float32)
+
+
+def _score(
+    scorer: Session, image: NDArray[np.float32], maps: NDArray[np.float32], channels: NDArray[np.int64], *, classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits and probabilities of all classes from a scorer, both float32 [B,classes]."""
+    feeds: dict[str, NDArray[Any]] = {
+        "image": image,
+        "maps": maps[None],
+        "channels": channels,
+        "targets": np.arange(classes),
+        "scale": np.ones(len(channels), np.float32),
+        "noise": image,
+        "sigma": np.full(len(channels), _NOISE, np.float32),
+        "keep": np.ones(len(channels), np.float32),
+        "baseline": np.zeros(classes, np.float32),
+        "logit_softmax": np.array(False),
+    }
+    wanted = {item.name for item in scorer.get_inputs()}
+    logits, probabilities = scorer.run(
+        ["logits", "probabilities"], {name: value for name, value in feeds.items() if name in wanted}
+    )
+    return logits, probabilities
+
+
+def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return to_probabilities(x, "sigmoid")
+
+
+# The gates once more in numpy, to check the graphs against.
+_GATES: Final[dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = {
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "sigmoid-relu": lambda x: _sigmoid(np.maximum(x / 2, 0)),
+    "relu": lambda x: np.maximum(x, 0),
+    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
+    "swish": lambda x: x * _sigmoid(x),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+}
+
+
+def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Max |value - expected| / max |expected|; infinite for another shape or where a value is not finite."""
+    if value.shape != expected.shape or not np.isfinite(value).all():
+        return float("inf")
+    return float(np.abs(value - expected).max() / max(float(np.abs(expected).max()), 1e-12))
