@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import append_log, tidy
 from ortcam_export.layers import run_part
 from ortcam_export.onnx_files import OnnxFile, adapt
@@ -106,10 +106,11 @@ def _from_torch(
 def _export_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
     import torch  # noqa: PLC0415
 
-    from ortcam_export.torch_outputs import LogitsOf, forget_adapter  # noqa: PLC0415 - it imports torch
+    from ortcam_export.library_modules import attention_in_steps  # noqa: PLC0415 - these two import torch
+    from ortcam_export.torch_outputs import LogitsOf, forget_adapter  # noqa: PLC0415
 
     example = torch.zeros(2, 3, height, width)
-    with _quiet():
+    with _quiet(), attention_in_steps(module):
         try:
             program = torch.onnx.export(
                 module,
@@ -122,7 +123,7 @@ def _export_module(module: "torch.nn.Module", height: int, width: int, opset: in
                 verbose=False,
             )
         except Exception as error:
-            raise ExportError(f"torch.onnx.export cannot convert the model: {_first_line(error)}") from error
+            raise ExportError(f"torch.onnx.export cannot convert the model: {first_line(error)}") from error
     assert program is not None
     if isinstance(module, LogitsOf):
         forget_adapter(program.model)
@@ -244,8 +245,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -3,7 +3,9 @@
 Both libraries are optional: they are imported only for a module that comes from them, which has imported them already.
 """
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ import torch
 from ortcam_export.errors import ExportError
 from ortcam_export.library_preprocessing import DeclaredPreprocessing, from_data_config
 
-__all__ = ["declared_input_size", "declared_labels", "declared_preprocessing", "image_argument"]
+__all__ = ["attention_in_steps", "declared_input_size", "declared_labels", "declared_preprocessing", "image_argument"]
 
 _IMAGES = "pixel_values"
 
@@ -73,6 +75,23 @@ def image_argument(module: torch.nn.Module) -> str | None:
             f"image classifier, whose input is {_IMAGES!r}"
         )
     return argument
+
+
+@contextlib.contextmanager
+def attention_in_steps(module: torch.nn.Module) -> Iterator[None]:
+    """Let transformers' modules compute attention as the plain products that a conversion follows, and restore it.
+
+    torch's exporter cannot decompose the fused attention of some of them (Swin's) while the batch is open.
+    """
+    configs: list[Any] = [part.config for part in module.modules() if hasattr(part, "set_attn_implementation")]
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
 
 
 def _config(module: torch.nn.Module) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 
 __all__ = ["DeclaredPreprocessing", "from_data_config", "from_image_processor", "read_declared"]
 
@@ -29,8 +29,9 @@ _ACCEPTED: Final = (
 _DATA_CONFIG_KEYS: Final = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 # PIL.Image.Resampling, which transformers stores as a number.
 _RESAMPLING: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-# Pictures to compare with: landscape, portrait, and square, so that a side that is taken wrongly shows.
-_PROBE_SIZES: Final = ((150, 230), (310, 190), (256, 256))
+# Pictures to compare with, in sides of the model's input: landscape, portrait, and nearly square, so that a side that
+# is taken wrongly shows.
+_PROBE_SIDES: Final = ((1.1, 1.7), (1.6, 1.2), (1.3, 1.35))
 # Grey levels of 255 that a smooth picture may differ by: 1 from rounding, and one pixel's shift of the crop.
 _PROBE_TOLERANCE: Final = 6.0
 
@@ -58,6 +59,8 @@ def read_declared(declared: object, input_size: tuple[int, int] | None = None) -
     if isinstance(declared, Mapping):
         return from_data_config(declared, input_size)
     declared = getattr(declared, "image_processor", declared)  # a multimodal processor holds one
+    if isinstance(config := getattr(declared, "data_config", None), Mapping):  # transformers' wrapper of timm
+        return from_data_config(config, input_size)
     if hasattr(declared, "do_normalize") and hasattr(declared, "do_resize") and callable(declared):
         return from_image_processor(declared)
     raise ExportError(f"preprocessing: {type(declared).__name__} is not known; {_ACCEPTED}")
@@ -214,12 +217,12 @@ def _check_against(processor: Any, preprocessing: Preprocessing, name: str) -> N
     """
     # What a grey level is worth in the model's input, per channel.
     level = preprocessing.scale / 255 / np.array(preprocessing.std)[:, None, None]
-    for height, width in _PROBE_SIZES:
-        picture = _smooth_picture(height, width)
+    for rows, columns in _PROBE_SIDES:
+        picture = _smooth_picture(round(rows * preprocessing.height), round(columns * preprocessing.width))
         try:
             theirs = np.asarray(processor(images=picture, return_tensors="pt")["pixel_values"], np.float32)
         except Exception as error:
-            raise ExportError(f"{name}: cannot be run on a picture: {error}") from error
+            raise ExportError(f"{name}: cannot be run on a picture: {first_line(error)}") from error
         ours = preprocessing(picture)
         if theirs.shape != ours.shape:
             raise ExportError(
@@ -235,9 +238,9 @@ def _check_against(processor: Any, preprocessing: Preprocessing, name: str) -> N
 
 
 def _smooth_picture(height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 RGB [height,width,3], a wave of its own in each channel, at most 4 grey levels from pixel to pixel."""
+    """uint8 RGB [height,width,3], a wave of its own in each channel, at most 2 grey levels from pixel to pixel."""
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    waves = [np.sin(rows / a) * np.cos(columns / b) for a, b in ((31, 43), (47, 29), (37, 53))]
+    waves = [np.sin(rows / a) * np.cos(columns / b) for a, b in ((50, 71), (83, 50), (59, 67))]
     picture: NDArray[np.uint8] = np.rint(128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
     return picture
 

@@ -27,7 +27,7 @@ from onnxscript.rewriter.rules.common import (
 
 from ortcam.bundle import Activation, ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import tidy
 from ortcam_export.shapes import sides_for_one, trace_batch
 from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
@@ -238,7 +238,7 @@ def _load(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
-        raise ExportError(f"{path}: cannot be read as ONNX: {_first_line(error)}") from None
+        raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
     if not model.graph.outputs:
         raise ExportError(f"{path}: cannot be read as ONNX: it has no graph with an output")
     folder = path.parent.resolve()
@@ -600,8 +600,3 @@ def _describe(value: ir.Value) -> str:
 
 def _listed(values: Iterable[ir.Value]) -> str:
     return ", ".join(_describe(value) for value in values)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -15,7 +15,7 @@ import torchvision
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.checkpoints import class_count, load_state, read_checkpoint
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 from ortcam_export.library_modules import (
     declared_input_size,
     declared_labels,
@@ -30,7 +30,7 @@ __all__ = ["open_torch_model"]
 
 # Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
 _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-_HEAD_SEED: Final = 0
+_SEED: Final = 0
 
 
 def open_torch_model(
@@ -107,7 +107,7 @@ def _call(name: str) -> Any:
     try:
         return factory()
     except Exception as error:
-        raise ExportError(f"{name}: calling it raised {type(error).__name__}: {error}") from error
+        raise ExportError(f"{name}: calling it raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
@@ -196,16 +196,22 @@ def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
 
 
 def _with_random_weights(name: str) -> torch.nn.Module:
-    """The model with random weights, so that every class depends on the image.
+    """The model with random weights, such that the logits depend on the image.
 
-    A last layer that its model starts at zero (ViT's) would make all logits constant: it gets small random values,
-    always the same.
+    Two kinds of models would have constant logits: ViTs start their last layer at zero, and what GoogLeNet and Inception
+    v3 have without their own slow initialisation lets the image fade from layer to layer. A last layer of zeros gets
+    small random values, and the convolutions of these two He's initialisation; both are always the same.
     """
     module = _build(name, trained=False)
-    head = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)][-1:]
-    if head and not head[0].weight.any():
-        generator = torch.Generator().manual_seed(_HEAD_SEED)
-        torch.nn.init.normal_(head[0].weight, std=1 / math.sqrt(head[0].in_features), generator=generator)
+    generator = torch.Generator().manual_seed(_SEED)
+    if name in _INCEPTIONS:
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+    heads = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)][-1:]
+    for head in heads:
+        if not head.weight.any():
+            torch.nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features), generator=generator)
     return module
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import onnx_ir as ir
 import torch
 
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 
 __all__ = ["LogitsOf", "as_classifier", "forget_adapter"]
 
@@ -64,13 +64,13 @@ def as_classifier(
             returned = module(images) if argument is None else module(**{argument: images})
         except Exception as error:
             raise ExportError(
-                f"the model does not take an image [N,3,{height},{width}]: {_first_line(error)}"
+                f"the model does not take an image [N,3,{height},{width}]: {first_line(error)}"
             ) from error
     path = _path_to_logits(returned, output)
     logits = returned
     for key in path:
         logits = logits[key]
-    _check_logits(logits)
+    _check_logits(logits, returned)
     if not path and logits.ndim == 2 and argument is None:
         return module
     return LogitsOf(module, path, argument).eval()
@@ -101,10 +101,13 @@ def _path_to_logits(returned: Any, output: str | None) -> tuple[str | int, ...]:
         return (key,)
     if "logits" in entries:
         return ("logits",)
-    tensors = [key for key, value in entries.items() if isinstance(value, torch.Tensor)]
-    if len(entries) == 1 and len(tensors) == 1:
-        return (tensors[0],)
-    raise ExportError(f"the model returns {_describe(returned)}{_looks_like(returned)}; {_accepted(tensors)}")
+    if len(entries) == 1:
+        [(key, value)] = entries.items()
+        if isinstance(value, torch.Tensor):
+            return (key,)
+    several = [key for key, value in entries.items() if isinstance(value, torch.Tensor) and _are_logits(value)]
+    hint = f"; --output {several[0]} takes one of them" if several else ""
+    raise ExportError(f"the model returns {_describe(returned)}{_looks_like(returned)}; {_ACCEPTED}{hint}")
 
 
 def _entries(returned: Any) -> dict[str | int, Any]:
@@ -116,16 +119,16 @@ def _entries(returned: Any) -> dict[str | int, Any]:
     return {}
 
 
-def _check_logits(logits: Any) -> None:
-    if not isinstance(logits, torch.Tensor):
-        raise ExportError(f"the model returns {_describe(logits)}{_looks_like(logits)}; {_ACCEPTED}")
-    fits = logits.ndim in (1, 2) or (logits.ndim == 4 and logits.shape[2:] == (1, 1))
-    if not fits or logits.shape[0] != _PROBES or not logits.is_floating_point() or logits.numel() == 0:
-        raise ExportError(f"the model returns {_describe(logits)}{_looks_like(logits)}; {_ACCEPTED}")
+def _check_logits(logits: Any, returned: Any) -> None:
+    if not isinstance(logits, torch.Tensor) or not _are_logits(logits):
+        looks = _looks_like(returned) or _looks_like(logits)
+        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}")
 
 
-def _accepted(tensors: Sequence[str | int]) -> str:
-    return _ACCEPTED + (f"; --output {tensors[0]} takes one of several" if tensors else "")
+def _are_logits(tensor: torch.Tensor) -> bool:
+    """Whether it is float [N,classes], or [N] or [N,classes,1,1], which mean the same."""
+    fits = tensor.ndim in (1, 2) or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1))
+    return fits and tensor.shape[0] == _PROBES and tensor.is_floating_point() and tensor.numel() > 0
 
 
 def _describe(value: Any) -> str:
@@ -150,8 +153,3 @@ def _looks_like(value: Any) -> str:
     if tensors and all(part.ndim == 4 and part.shape[2:] != (1, 1) for part in tensors):
         return ", as a segmentation model does"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
