@@ -1,14 +1,18 @@
 """Fixtures for all tests: the real data where it is, a tiny classifier and its bundle, a photograph."""
 
+import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from ortcam.bundle import MANIFEST_NAME, FileRecord, file_sha256
 from ortcam.image import write_png
 from ortcam_export import export
 
@@ -63,6 +67,32 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy to break."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "copy.ortcam"))
+
+
+@pytest.fixture(scope="session")
+def branch_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny classifier with one graph from image to logits in place of the head, as a cut in a branch has it."""
+    path = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "branch.ortcam"))
+    features, head = (onnx.load(path / f"{name}.onnx") for name in ("features", "head"))
+    classifier = onnx.compose.merge_models(features, head, io_map=[("features", "features")])
+    (path / "classifier.onnx").write_bytes(classifier.SerializeToString())
+    (path / "head.onnx").unlink()
+    manifest = json.loads((path / MANIFEST_NAME).read_text("utf-8"))
+    graphs = manifest["graphs"] | {"head": None, "classifier": "classifier.onnx"}
+    (path / MANIFEST_NAME).write_text(json.dumps(manifest | {"graphs": graphs}))
+    reseal(path)
+    return path
+
+
+def reseal(bundle: Path) -> None:
+    """Write the sizes and hashes of the files that are there into bundle.json, as whoever altered them could."""
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text("utf-8"))
+    manifest["files"] = {
+        path.name: dataclasses.asdict(FileRecord(path.stat().st_size, file_sha256(path)))
+        for path in sorted(bundle.iterdir())
+        if path.name != MANIFEST_NAME
+    }
+    (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,11 +47,17 @@ class Classifier:
         maps: -> A, float64 [N,C,h,w].
         logits: head(features(.)), float64 [N,classes].
         dtype: of both; the sums over channels and passes are float64 all the same.
+        activation: what makes p of the logits: "softmax" over the classes, or the "sigmoid" of each.
     """
 
     maps: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float64
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits, [N,classes]: p, of the same shape."""
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
 
 def at_layer(
@@ -60,6 +66,7 @@ def at_layer(
     to_maps: Callable[[Tensor], Tensor] = lambda features: features,
     *,
     dtype: torch.dtype = torch.float64,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
 ) -> Classifier:
     """A module in float64, and what its submodule `layer` gives out.
 
@@ -68,6 +75,7 @@ def at_layer(
         layer: path of the submodule.
         to_maps: the layer's output -> [N,C,h,w].
         dtype: float32 to see what float32 itself costs.
+        activation: what makes probabilities of its logits.
     """
     module = copy.deepcopy(module).to(dtype).eval()
     seen: list[Tensor] = []
@@ -85,10 +93,16 @@ def at_layer(
         output: Tensor = module(images)
         return output
 
-    return Classifier(maps, logits, dtype)
+    return Classifier(maps, logits, dtype, activation)
 
 
-def at_cut(module: nn.Module, cut: "Cut", *, dtype: torch.dtype = torch.float64) -> Classifier:
+def at_cut(
+    module: nn.Module,
+    cut: "Cut",
+    *,
+    dtype: torch.dtype = torch.float64,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+) -> Classifier:
     """A module in float64, and its maps where a bundle says that it was cut."""
     layouts: dict[str, Callable[[Tensor], Tensor]] = {
         "nchw": lambda features: features,
@@ -97,7 +111,7 @@ def at_cut(module: nn.Module, cut: "Cut", *, dtype: torch.dtype = torch.float64)
     }
     if cut.module is None:
         raise ValueError(f"{cut.tensor} is the output of no module")
-    return at_layer(module, cut.module, layouts[cut.layout], dtype=dtype)
+    return at_layer(module, cut.module, layouts[cut.layout], dtype=dtype, activation=activation)
 
 
 def numpy_noise(seed: int, sample: int, shape: tuple[int, ...]) -> Tensor:
@@ -254,9 +268,10 @@ class Reference:
         if o["weighting"] == "logit-softmax":
             logits = torch.stack([table[:, targets] for table in tables]).mean(dim=0)
             return logits.nan_to_num(nan=-torch.inf).softmax(dim=0)
-        alpha = torch.stack([table.softmax(dim=1)[:, targets] for table in tables]).mean(dim=0)
+        p = self.classifier.probabilities
+        alpha = torch.stack([p(table)[:, targets] for table in tables]).mean(dim=0)
         if o["baseline"] == "zeros":
-            alpha = alpha - self.classifier.logits(torch.zeros_like(self.X)).softmax(dim=1)[0, targets]
+            alpha = alpha - p(self.classifier.logits(torch.zeros_like(self.X)))[0, targets]
         return alpha
 
 

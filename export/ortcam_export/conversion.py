@@ -1,4 +1,4 @@
-"""From a source to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes], beside the original to compare it with."""
+"""From a source to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes], and the original to compare with."""
 
 import contextlib
 import dataclasses
@@ -19,9 +19,9 @@ from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.graphs import append_log, tidy
+from ortcam_export.graphs import WeightsFile, append_log, tidy
 from ortcam_export.layers import run_part
-from ortcam_export.onnx_files import OnnxFile, adapt
+from ortcam_export.onnx_files import Coarse, OnnxFile, adapt
 from ortcam_export.shapes import trace_batch
 from ortcam_export.sources import Source
 
@@ -34,8 +34,8 @@ DEFAULT_OPSET: Final = 20
 
 # A graph of 8-bit integers rounds: a value that falls between two of them may go either way.
 _INTEGER_TOLERANCE: Final = 2e-2
-# How far float32 arithmetic may take the logits from those of a file that computes in half precision.
-_HALF_TOLERANCE: Final = {"float16": 2e-2, "bfloat16": 1e-1}
+# How far float32 arithmetic may take the logits from those of a file with coarser arithmetic.
+_COARSE_TOLERANCE: Final[dict[Coarse, float]] = {"float16": 2e-2, "bfloat16": 1e-1, "dynamic int8": 1e-1}
 
 # From pictures, uint8 RGB [N,H,W,3] at the model's input size, to the original model's logits, float32 [N,classes].
 Reference = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -138,10 +138,10 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
         notes.append(f"the graph's own normalisation ({classifier.folded}) is now part of the preprocessing")
     reference, name = _file_reference(file, given), f"onnxruntime {ort.__version__}"
     pictures = probe_pictures(2, given.height, given.width)
-    if file.half is not None:
+    if file.coarse is not None:
         whole, prepared = _whole_graph(model), classifier.preprocessing
-        notes.append(f"computed in float32: {_distance_to_half(file, reference, whole, prepared, pictures)}")
-        name += f", the {file.half} file computed in float32"
+        notes.append(f"computed in float32: {_distance_to_file(file, reference, whole, prepared, pictures)}")
+        name += f", the {file.coarse} file computed in float32"
 
         def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
             return whole(probe_input(pictures, prepared))
@@ -168,7 +168,7 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
 
 
 def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
-    """The file itself in ONNX Runtime, its final activation left out; one picture at a time where its batch is fixed."""
+    """The file itself in ONNX Runtime without its final activation; one picture at a time where its batch is fixed."""
 
     def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         session = file.session()
@@ -182,15 +182,17 @@ def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
 
 def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The converted graph in ONNX Runtime, before anything is cut."""
+    model = model.clone()  # the weights of the model itself will move into the bundle
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with tempfile.TemporaryDirectory() as folder:
-            return run_part(model, Path(folder), {"image": images})[0]
+            WeightsFile(Path(folder)).store(whole := model.clone())
+            return run_part(whole, Path(folder), {"image": images})[0]
 
     return run
 
 
-def _distance_to_half(
+def _distance_to_file(
     file: OnnxFile,
     reference: Reference,
     whole: Callable[[NDArray[np.float32]], NDArray[np.float32]],
@@ -200,21 +202,21 @@ def _distance_to_half(
     """How far float32 takes the logits from the file's own arithmetic, in words.
 
     Raises:
-        ExportError: further than half precision explains.
+        ExportError: further than the coarser arithmetic explains.
     """
-    assert file.half is not None
+    assert file.coarse is not None
     try:
         expected = reference(pictures)
     except Exception:  # noqa: BLE001 - ONNX Runtime on the CPU has few operators in bfloat16
-        return f"this ONNX Runtime cannot run the {file.half} file itself"
+        return f"this ONNX Runtime cannot run the {file.coarse} file itself"
     logits = whole(probe_input(pictures, preprocessing))
     distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))
-    if not distance <= _HALF_TOLERANCE[file.half]:
+    if not distance <= _COARSE_TOLERANCE[file.coarse]:
         raise ExportError(
-            f"{file.path}: computed in float32 its logits differ from the {file.half} file's by {distance:.1e} relative; "
-            f"accepted is {_HALF_TOLERANCE[file.half]:.0e}"
+            f"{file.path}: computed in float32 its logits differ from the {file.coarse} file's by {distance:.1e} "
+            f"relative; accepted is {_COARSE_TOLERANCE[file.coarse]:.0e}"
         )
-    return f"the logits are within {distance:.1e} of the {file.half} file's"
+    return f"the logits are within {distance:.1e} of the {file.coarse} file's"
 
 
 def probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:

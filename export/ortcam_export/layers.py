@@ -69,7 +69,7 @@ class Layer:
         modules: all module paths whose output it is, outermost first.
         operator: ONNX operator that makes it.
         weighted_behind: whether a layer with weights lies behind it.
-        macs_behind: multiply-adds for one image of the part behind it; None inside a branch, or where shapes are not known.
+        macs_behind: multiply-adds of the part behind it, for one image; None inside a branch and where not known.
         quantized: whether it holds 8-bit integers, which are made floating at the cut.
         inside_branch: whether data reach the logits around it, so that no head of these features alone exists.
     """
@@ -106,8 +106,8 @@ def choose_layer(
     """The layer a user names, or the default: the last spatial tensor before space is lost.
 
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
-    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes the
-    patches on: behind the last block of a transformer with a class token only that token reaches the logits.
+    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes
+    the patches on: behind the last block of a transformer with a class token only that token reaches the logits.
 
     A name may also be that of a layer inside a branch, say of a residual block.
 
@@ -123,9 +123,10 @@ def choose_layer(
     by_tensor = {layer.cut.tensor: layer for layer in layers}
     values = {value.name: value for value in _values(model.graph)}
     for layer in reversed(layers):
-        if not layer.weighted_behind or layer.operator in _POOLING:
-            continue
-        if any(value.name in by_tensor for value in _moved_from(values[layer.cut.tensor])):
+        before = list(_moved_from(values[layer.cut.tensor]))
+        origin = before[-1].producer() if before else None
+        operator = origin.op_type if origin is not None else layer.operator
+        if not layer.weighted_behind or operator in _POOLING or any(value.name in by_tensor for value in before):
             continue
         if layer.cut.layout != "tokens" or _patches_matter(layer, model, folder, probe):
             return layer
@@ -170,8 +171,8 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
     if inside:
         shape = sides_for_one(inside[-1])
         raise ExportError(
-            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, which has no spatial or token layout; "
-            "`ortcam inspect` lists the layers that have one"
+            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, which has no spatial or token "
+            "layout; `ortcam inspect` lists the layers that have one"
         )
     if _inside_control_flow(model.graph, name):
         raise ExportError(f"layer {name!r} lies inside an If, Loop or Scan; accepted is one outside of it")
@@ -255,7 +256,7 @@ def _scale_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
         pair = (inputs[6], inputs[7])
     elif producer.op_type in ("QLinearAdd", "QLinearMul"):
         pair = (inputs[6], inputs[7] if len(inputs) > 7 else None)
-    elif producer.op_type in ("QLinearConcat",):
+    elif producer.op_type == "QLinearConcat":
         pair = (inputs[0], inputs[1])
     elif producer.op_type.startswith("QLinear") and len(inputs) >= 4:
         pair = (inputs[3], inputs[4] if len(inputs) > 4 else None)
@@ -332,7 +333,7 @@ def _dominators(graph: ir.Graph, data: list[ir.Node]) -> list[ir.Value]:
 
 
 def _behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int | None]]:
-    """For every data node, whether a layer with weights comes after it, and the multiply-adds for one image after it."""
+    """For every data node, whether weights come after it, and the multiply-adds after it for one image."""
     reached = {value for node in data for value in node.outputs}
     weighted: dict[ir.Node, bool] = {}
     macs: dict[ir.Node, int | None] = {}
@@ -407,7 +408,7 @@ def _as_cut(name: str, shape: tuple[int, ...], image: tuple[int, ...]) -> Cut | 
             return _cut(name, "nhwc", third, first, second)
     if len(shape) == 3:
         grid = _token_grid(shape[1], image)
-        if grid is not None:
+        if grid is not None and shape[2] > 1:
             prefix, height, width = grid
             return _cut(name, "tokens", shape[2], height, width, prefix)
     return None

@@ -1,29 +1,20 @@
-"""From an `.onnx` file of any make to one classifier, image float32 [N,3,H,W] -> logits [N,classes]; without PyTorch."""
+"""From an `.onnx` file of any make to one classifier, image [N,3,H,W] -> logits [N,classes], without PyTorch."""
 
 import dataclasses
 import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
-from onnxscript.rewriter import RewriteRuleSet
-from onnxscript.rewriter.rules.common import (
-    fuse_batchnorm_into_conv_rule,
-    fuse_batchnorm_into_conv_transpose_rule,
-    fuse_batchnorm_into_gemm_rule,
-    no_op_cast_rule,
-    no_op_expand_rule,
-    no_op_transpose_rule,
-    transpose_transpose_rule,
-)
 
 from ortcam.bundle import Activation, ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
@@ -35,8 +26,10 @@ from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, s
 __all__ = ["OnnxClassifier", "OnnxFile", "adapt", "open_onnx_file", "read_onnx"]
 
 OLDEST_OPSET: Final = 18
-_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
-_HALVES: Final = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_STANDARD_DOMAINS: Final = ("", "ai.onnx.ml")
+_RUNTIME_DOMAINS: Final = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+Coarse = Literal["float16", "bfloat16", "dynamic int8"]
+_HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 _FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *_HALVES)
 _BYTES: Final = (ir.DataType.UINT8,)
 _CHANNEL_AXIS: Final = {"nchw": 1, "nhwc": 3}
@@ -47,17 +40,6 @@ _PASSING: Final = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze
 _ACTIVATIONS: Final[dict[str, Activation]] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 _QUANTIZED_ACTIVATIONS: Final[dict[str, Activation]] = {"QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid"}
 _FOLD_BYTES: Final = 1 << 28
-_SIMPLER: Final = RewriteRuleSet(
-    [
-        no_op_cast_rule,
-        no_op_expand_rule,
-        no_op_transpose_rule,
-        transpose_transpose_rule,
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    ]
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +55,9 @@ class OnnxFile:
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
         activation: the one that the graph ended in, or None.
-        half: whether it computes in float16 or bfloat16, by its name; None where it does not.
-        quantized: whether it computes with 8-bit integers.
+        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
+            scale is that of a whole batch; None for none.
+        quantized: whether it computes with 8-bit integers of fixed scales.
     """
 
     path: Path
@@ -85,7 +68,7 @@ class OnnxFile:
     size: tuple[int | None, int | None]
     batch: int | None
     activation: Activation | None
-    half: str | None
+    coarse: Coarse | None
     quantized: bool
 
     def session(self) -> ort.InferenceSession:
@@ -127,11 +110,15 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     """
     file = read_onnx(path, output=spec.output, input_layout=spec.input_layout)
     if file.dtype in _BYTES:
-        if any(said is not None for said in (spec.mean, spec.std, spec.scale, spec.declared)):
-            raise ExportError(
-                f"{path}: its input is uint8 pixels as they are; --mean, --std and --scale do not go with it"
-            )
-        spec = dataclasses.replace(spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=255.0)
+        pixels: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "scale": 255.0}
+        for name, value in pixels.items():
+            if getattr(spec, name) not in (None, value):
+                raise ExportError(f"{path}: its input is uint8, pixels as they are; --{name} does not go with it")
+            if spec.declared is not None and getattr(spec.declared.preprocessing, name) != value:
+                raise ExportError(
+                    f"{path}: its input is uint8, pixels as they are; {spec.declared.source} has another {name}"
+                )
+        spec = dataclasses.replace(spec, **pixels)
     declared = spec.declared
     if declared is not None and spec.input_size is None:
         spec = dataclasses.replace(spec, input_size=(declared.preprocessing.height, declared.preprocessing.width))
@@ -186,26 +173,42 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
         raise ExportError(
             f"{path}: the batch size is fixed at {batch}; accepted is a batch of 1, which is opened, or an open one"
         )
-    logits, activation = _logits(graph, _chosen_output(graph, output, path), path)
+    logits, activation = _logits(_chosen_output(graph, output, path), path)
     graph.outputs[:] = [logits]
     common_passes.RemoveUnusedNodesPass()(model)
     kinds = {value.dtype for value in graph.initializers.values()} | {image.dtype}
-    half = next((kind.name.lower() for kind in _HALVES if kind in kinds), None)
+    operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
+    coarse: Coarse | None = next((name for kind, name in _HALVES.items() if kind in kinds), None)
+    if "DynamicQuantizeLinear" in operators:
+        coarse = "dynamic int8"
     quantized = any(
-        node.op_type.startswith(("QLinear", "QGemm")) or node.op_type.endswith(("Integer", "QuantizeLinear"))
-        for node in ir.traversal.RecursiveGraphIterator(graph)
+        name.startswith(("QLinear", "QGemm"))
+        or name.endswith("Integer")
+        or name in ("QuantizeLinear", "DequantizeLinear")
+        for name in operators
     )
     height, width = (side if isinstance(side, int) else None for side in sides)
     assert image.name is not None
     assert image.dtype is not None
-    return OnnxFile(path, model, image.name, layout, image.dtype, (height, width), batch, activation, half, quantized)
+    return OnnxFile(
+        path,
+        model,
+        image.name,
+        layout,
+        image.dtype,
+        (height, width),
+        batch,
+        activation,
+        coarse,
+        quantized and coarse != "dynamic int8",
+    )
 
 
 def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     """Make a file's graph the one form that the rest of the export works on; the file's own model is left as it is.
 
-    Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a fixed
-    batch opened, normalisation at the start moved into the preprocessing, and the output made logits [N,classes].
+    Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a
+    fixed batch opened, normalisation at the start moved into the preprocessing, and the output made logits [N,classes].
 
     Args:
         file: as read.
@@ -218,8 +221,12 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     common_passes.InlinePass()(model)
     model = _to_opset(model, file.path)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    if file.half is not None or file.dtype == ir.DataType.DOUBLE:
-        _compute_in_float32(model, (*_HALVES, ir.DataType.DOUBLE) if file.dtype == ir.DataType.DOUBLE else _HALVES)
+    if file.dtype == ir.DataType.DOUBLE:
+        _compute_in_float32(model, (ir.DataType.DOUBLE,))
+    if file.coarse in _HALVES.values():
+        _compute_in_float32(model, _HALVES)
+    if file.coarse == "dynamic int8":
+        _undo_dynamic_quantization(model)
     preprocessing, folded = _new_front(model, file, given)
     common_passes.RemoveUnusedNodesPass()(model)
     _open_batch(model, file)
@@ -227,7 +234,6 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     common_passes.RemoveUnusedNodesPass()(model)
     if not file.quantized:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
-    _SIMPLER.apply_to_model(model)
     tidy(model)
     return OnnxClassifier(model, preprocessing, folded)
 
@@ -236,9 +242,12 @@ def _load(path: Path) -> ir.Model:
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     try:
-        model = ir.load(path)
+        proto = onnx.load(path, load_external_data=False)
+        _unzip(proto.graph)
+        model = ir.from_proto(proto)
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
         raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
+    ir.external_data.set_base_dir(model.graph, path.parent)
     if not model.graph.outputs:
         raise ExportError(f"{path}: cannot be read as ONNX: it has no graph with an output")
     folder = path.parent.resolve()
@@ -261,18 +270,30 @@ def _load(path: Path) -> ir.Model:
     return model
 
 
+def _unzip(graph: onnx.GraphProto) -> None:
+    """Give out the tensor of scores that a ZipMap, in wrappers of scikit-learn's kind, makes a list of dictionaries."""
+    for node in graph.node:
+        if node.op_type != "ZipMap":
+            continue
+        for output in graph.output:
+            if output.name == node.output[0]:
+                output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, None))
+        node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output, name=node.name))
+
+
 def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
     local = {(function.domain, function.name) for function in model.functions.values()}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.domain not in _DOMAINS and (node.domain, node.op_type) not in local:
+        standard = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, node.domain)
+        if not standard and node.domain not in _RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(
-                f"{path}: the custom operator {node.domain}::{node.op_type} is not one that ONNX Runtime has; accepted are "
-                "the operators of ONNX and of com.microsoft"
+                f"{path}: the custom operator {node.domain or 'ai.onnx'}::{node.op_type} is not one that ONNX Runtime "
+                "has; accepted are the operators of ONNX and of com.microsoft"
             )
 
 
 def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
-    inputs = [value for value in graph.inputs if not value.is_initializer()]
+    inputs = [value for value in graph.inputs if value.uses() or value.is_graph_output()]
     listed = ", ".join(_describe(value) for value in inputs)
     if len(inputs) != 1:
         raise ExportError(f"{path}: its inputs are {listed or 'none'}; accepted is one image [N,3,H,W] or [N,H,W,3]")
@@ -316,9 +337,9 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
     if name is not None:
         for value in graph.outputs:
             if value.name == name:
-                return _unzipped(value)
+                return value
         raise ExportError(f"{path}: no output {name!r}; its outputs are {_listed(graph.outputs)}")
-    scores = [value for value in map(_unzipped, graph.outputs) if value.dtype in (*_FLOATS, None)]
+    scores = [value for value in graph.outputs if value.dtype in (*_FLOATS, None)]
     if len(scores) == 1:
         return scores[0]
     if not scores:
@@ -328,17 +349,7 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
     raise ExportError(f"{path}: name the output of the logits with --output; its outputs are {_listed(graph.outputs)}")
 
 
-def _unzipped(value: ir.Value) -> ir.Value:
-    """The tensor of scores inside a ZipMap's list of dictionaries, as wrappers of scikit-learn's making have it."""
-    producer = value.producer()
-    if producer is not None and producer.op_type == "ZipMap":
-        scores = producer.inputs[0]
-        assert scores is not None
-        return scores
-    return value
-
-
-def _logits(graph: ir.Graph, output: ir.Value, path: Path) -> tuple[ir.Value, Activation | None]:
+def _logits(output: ir.Value, path: Path) -> tuple[ir.Value, Activation | None]:
     """What goes into the activation at the end of the graph, or the output itself; the activation is taken out."""
     if output.shape is not None and len([side for side in list(output.shape)[1:] if side != 1]) > 1:
         raise ExportError(
@@ -384,6 +395,14 @@ def _to_opset(model: ir.Model, path: Path) -> ir.Model:
         converted = version_converter.ConvertVersionPass(OLDEST_OPSET, fallback=True)(model).model
     finally:
         logging.disable(previous)
+    if opset < 11:
+        # onnx's converter leaves these to Resize's later defaults, which are others.
+        for node in converted.graph:
+            if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
+                node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                    "coordinate_transformation_mode", "asymmetric"
+                )
+                node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
     if converted.opset_imports.get("") != OLDEST_OPSET:
         raise ExportError(
             f"{path}: its operators, of opset {opset}, cannot be brought to opset {OLDEST_OPSET} by onnx's converter"
@@ -408,6 +427,50 @@ def _compute_in_float32(model: ir.Model, kinds: Iterable[ir.DataType]) -> None:
         for value in node.outputs:
             if value.dtype in kinds:
                 value.dtype = ir.DataType.FLOAT
+
+
+def _undo_dynamic_quantization(model: ir.Model) -> None:
+    """Let what was quantized by the range of a whole batch stay floating; the 8-bit weights keep their values.
+
+    q, scale, zero = DynamicQuantizeLinear(x) becomes x, 1, 0, and integer products of q products of x.
+    """
+    graph = model.graph
+    one, zero = (
+        _initializer(graph, np.array(value, np.float32), f"ortcam_dynamic_{name}")
+        for name, value in (("one", 1), ("zero", 0))
+    )
+    for node in list(graph):
+        if node.op_type == "DynamicQuantizeLinear":
+            for output, value in zip(node.outputs, (node.inputs[0], one, zero), strict=False):
+                assert value is not None
+                output.replace_all_uses_with(value)
+        elif node.op_type in ("ConvInteger", "MatMulInteger"):
+            weights = _array(node.inputs[1])
+            offset = _array(node.inputs[3]) if len(node.inputs) > 3 else np.zeros(())
+            if weights is None or offset is None:
+                raise ExportError(
+                    f"{node.op_type} {node.name!r} multiplies two dynamically quantized tensors; not supported"
+                )
+            if offset.ndim == 1 and node.op_type == "ConvInteger":
+                offset = offset.reshape(-1, *[1] * (weights.ndim - 1))
+            floating = weights.astype(np.float32) - offset.astype(np.float32)
+            constant = _initializer(graph, floating, f"{node.inputs[1].name}_floating")  # type: ignore[union-attr]
+            product = ir.node(
+                node.op_type.removesuffix("Integer"),
+                [node.inputs[0], constant],
+                dict(node.attributes),
+                name=node.name,
+            )
+            product.outputs[0].name = f"{node.outputs[0].name}_floating"
+            graph.insert_before(node, product)
+            node.outputs[0].replace_all_uses_with(product.outputs[0])
+
+
+def _initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -449,7 +512,8 @@ def _new_front(model: ir.Model, file: OnnxFile, given: Preprocessing) -> tuple[P
         value = node.outputs[0]
     if not floating:
         raise ExportError(
-            f"{file.path}: its input {file.image!r} is uint8 and goes on as such; accepted is a graph that makes it floating first"
+            f"{file.path}: its input {file.image!r} is uint8 and goes on as such; accepted is a graph that makes it "
+            "floating first"
         )
     image = ir.Value(
         name="image",
@@ -566,16 +630,12 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     wide = [side for side in sides[1:] if side != 1]
     if str(sides[0]) == "N" and len(wide) > 1:
         raise ExportError(
-            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image (a "
-            "segmenter or a detector?); accepted is [N,classes]"
+            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image "
+            "(a segmenter or a detector?); accepted is [N,classes]"
         )
     if len(sides) != 2 or str(sides[0]) != "N":
         classes = math.prod(sides_for_one(output) or ())
-        tensor = ir.tensor(np.array([-1, classes], np.int64), name="rows_of_classes")
-        target = ir.Value(
-            name="rows_of_classes", shape=ir.Shape((2,)), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        graph.register_initializer(target)
+        target = _initializer(graph, np.array([-1, classes], np.int64), "rows_of_classes")
         output = _append(graph, "Reshape", [output, target])
         output.dtype = ir.DataType.FLOAT
         output.shape = ir.Shape(("N", classes))

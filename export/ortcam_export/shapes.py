@@ -1,4 +1,4 @@
-"""The batch dimension of a graph: every tensor's shape at two batch sizes, a fixed batch opened, shape arithmetic folded."""
+"""The batch dimension of a graph: every shape at two batch sizes, a fixed batch opened, shape arithmetic folded."""
 
 import dataclasses
 import math
@@ -60,10 +60,10 @@ class Extent:
 def trace_batch(model: ir.Model, *, fixed: bool) -> dict[ir.Value, Extent]:
     """Follow the batch through a graph image [N,...] -> ..., and fold the shape arithmetic on the way.
 
-    Every operator is looked at for batch sizes 1 and 3. Integer tensors that follow from shapes alone are computed; those
-    that do not depend on the batch become constants, and a reshape whose one open dimension is the batch gets the
-    constant -1 there. Where the batch was fixed at 1, what has it baked in is rewritten: target shapes of reshapes, sizes
-    of a resize, constants joined to the images' tensors, squeezes.
+    Every operator is looked at for batch sizes 1 and 3. Integer tensors that follow from shapes alone are computed;
+    those that do not depend on the batch become constants, and a reshape whose one open dimension is the batch gets the
+    constant -1 there. Where the batch was fixed at 1, what has it baked in is rewritten: target shapes of reshapes,
+    sizes of a resize, constants joined to the images' tensors, squeezes.
 
     Args:
         model: one input, whose first dimension is the batch and whose others are fixed.
@@ -79,7 +79,8 @@ def trace_batch(model: ir.Model, *, fixed: bool) -> dict[ir.Value, Extent]:
     image = graph.inputs[0]
     assert image.shape is not None
     assert image.dtype is not None
-    size = tuple(int(side) for side in list(image.shape)[1:])  # type: ignore[arg-type]
+    size = tuple(side for side in image.shape if isinstance(side, int))
+    assert len(size) == 3
     known: dict[ir.Value, Extent] = {
         image: Extent(image.dtype, ((_BATCH[0], *size), (_BATCH[1], *size))),
         **{value: _constant(value) for value in graph.initializers.values()},
@@ -157,6 +158,8 @@ class _Tracer:
             return
         if self._fixed:
             self._open(node)
+        if node.graph is None:
+            return  # opened as another
         if node.outputs[0] not in self._known:
             self._infer(node)
         if node.op_type == "Reshape":
@@ -185,7 +188,7 @@ class _Tracer:
             if value is not None:
                 values = self._known[value].values
                 assert values is not None
-                feeds[value.name] = values[index]
+                feeds[value.name or ""] = values[index]
         try:
             return [np.asarray(item) for item in ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)]
         except Exception:  # noqa: BLE001 - an operator the evaluator does not know stays in the graph
@@ -209,8 +212,9 @@ class _Tracer:
         return constant
 
     def constant(self, array: NDArray[Any], name: str) -> ir.Value:
-        """A new initializer; its name is made unique."""
-        stem, number = name, 0
+        """A new initializer; its name is made unique, and unlike those that ONNX Runtime makes of tensors' names."""
+        stem = name = f"ortcam/{name}"
+        number = 0
         while name in self._graph.initializers:
             number += 1
             name = f"{stem}_{number}"
@@ -299,10 +303,12 @@ class _Tracer:
         for value in dict.fromkeys(value for value in node.inputs if value is not None):
             extent = self._known[value]
             if value.is_initializer() or extent.values is not None:
-                tensor = value.const_value.numpy() if value.const_value is not None else extent.values[index]  # type: ignore[index]
+                tensor = extent.values[index] if value.const_value is None and extent.values else _numpy(value)
                 initializers.append(onnx.numpy_helper.from_array(np.asarray(tensor), value.name))
             else:
-                inputs.append(onnx.helper.make_tensor_value_info(value.name, int(extent.dtype), extent.shapes[index]))
+                inputs.append(
+                    onnx.helper.make_tensor_value_info(value.name or "", int(extent.dtype), extent.shapes[index])
+                )
                 feeds[value.name] = np.zeros(extent.shapes[index], extent.dtype.numpy())
         outputs = [onnx.ValueInfoProto(name=value.name) for value in node.outputs if value.name]
         graph = onnx.helper.make_graph([ir.to_proto(node)], "node", inputs, outputs, initializers)
@@ -329,8 +335,8 @@ class _Tracer:
             extent = self._known.get(output)
             if extent is not None and extent.batch_axis is None and extent.values is None:
                 raise ExportError(
-                    f"{_describe(node)} mixes or drops the images of a batch: its output is {list(extent.shapes[0])} for "
-                    f"one image and {list(extent.shapes[1])} for three; accepted is a graph that treats each on its own"
+                    f"{_describe(node)} mixes or drops the images of a batch: its output is {list(extent.shapes[0])} "
+                    f"for one image and {list(extent.shapes[1])} for three; accepted is a graph that treats each on its own"
                 )
 
     def _settle_reshape(self, node: ir.Node) -> None:
@@ -382,6 +388,7 @@ class _Tracer:
             "Reshape": self._open_reshape,
             "Resize": self._open_resize,
             "Concat": self._open_concat,
+            "Gather": self._open_gather,
             "Squeeze": self._open_squeeze,
         }
         if node.domain == "" and node.op_type in openers:
@@ -453,6 +460,31 @@ class _Tracer:
             node.replace_input_with(index, expanded)
             for new in tape.nodes:
                 self.visit(new)
+
+    def _open_gather(self, node: ir.Node) -> None:
+        """A gather of all elements of an image in their order, which torch makes of some views, becomes a reshape."""
+        data, picked = node.inputs[0], node.inputs[1]
+        assert data is not None
+        assert picked is not None
+        extent, indices = self._known[data], self._known[picked].values
+        if (
+            extent.batch_axis != 0
+            or len(extent.shapes[0]) != 1
+            or indices is None
+            or extent.shapes[0] != (indices[0].size,)
+        ):
+            return
+        if not np.array_equal(indices[0].reshape(-1), np.arange(indices[0].size)):
+            return
+        reshape = ir.node("Reshape", [data, picked], name=node.name, metadata_props=dict(node.metadata_props))
+        reshape.outputs[0].name = f"{node.outputs[0].name}_view"
+        reshape.replace_input_with(
+            1, self.constant(np.array(indices[0].shape, np.int64), f"{node.outputs[0].name}_shape")
+        )
+        self._graph.insert_before(node, reshape)
+        node.outputs[0].replace_all_uses_with(reshape.outputs[0], replace_graph_outputs=True)
+        self._graph.remove(node, safe=True)
+        self.visit(reshape)
 
     def _open_squeeze(self, node: ir.Node) -> None:
         """Squeeze all dimensions of size 1 but the batch."""
@@ -540,6 +572,11 @@ def batch_axis_after_reshape(before: Shape, axis: int, inner: int, after: Shape)
     if right:
         return right[0], after[right[0]]
     return (left[-1], 1) if left else None
+
+
+def _numpy(value: ir.Value) -> NDArray[Any]:
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
 def _subgraphs(node: ir.Node) -> bool:

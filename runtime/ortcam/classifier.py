@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs
+from ortcam.errors import BundleError
 from ortcam.session import Session
 
 __all__ = ["as_maps", "classify", "to_probabilities"]
@@ -36,7 +37,18 @@ def classify(
 
 
 def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
-    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C]."""
+    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C].
+
+    Raises:
+        BundleError: features of another shape than the cut has.
+    """
+    expected = {
+        "nchw": (cut.channels, cut.height, cut.width),
+        "nhwc": (cut.height, cut.width, cut.channels),
+        "tokens": (cut.prefix_tokens + cut.height * cut.width, cut.channels),
+    }[cut.layout]
+    if features.shape != (1, *expected):
+        raise BundleError(f"features are {list(features.shape)}; the cut in bundle.json has {[1, *expected]}")
     if cut.layout == "nchw":
         maps = features[0]
     elif cut.layout == "nhwc":

@@ -1,7 +1,8 @@
 """The methods as data: what each masks with, how it weighs, what it sums. A new method is a new row, not a new loop.
 
 Notation, formulas and sources: X is the preprocessed image, A_k a channel of the features, U bilinear upsampling with
-half-pixel centres, s(M) = (M - min M) / (max M - min M) per channel, p(Z) = softmax(head(features(Z))), c the class.
+half-pixel centres, s(M) = (M - min M) / (max M - min M) per channel, p(Z) = softmax(head(features(Z))), or the sigmoid
+of each logit where the bundle's activation says so, c the class.
 
 ==============  ====================================  ==================  ==========================  ======
 method          masked input                          weight alpha_k      map before ReLU             passes

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import lzma
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,13 +36,27 @@ class Case:
         return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), numpy_noise)
 
 
-def open_case(module: nn.Module, bundle: Path, *, threads: int | None = None) -> Case:
+def open_case(
+    module: nn.Module,
+    bundle: Path,
+    *,
+    threads: int | None = None,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+) -> Case:
     explainer = ortcam.load(bundle, threads=threads)
-    return Case(module, explainer, at_cut(module, explainer.bundle.manifest.cut))
+    return Case(module, explainer, at_cut(module, explainer.bundle.manifest.cut, activation=activation))
 
 
-def small_case(module: nn.Module, folder: Path, *, size: tuple[int, int], layer: str | None = "features") -> Case:
-    """A small random classifier of five classes, cut at `layer`."""
+def small_case(
+    module: nn.Module,
+    folder: Path,
+    *,
+    size: tuple[int, int],
+    layer: str | None = "features",
+    labels: str = "abcde",
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+) -> Case:
+    """A small random classifier, cut at `layer`; of five classes, unless there are more or fewer labels."""
     export(
         module.eval(),
         folder / "bundle",
@@ -50,9 +64,10 @@ def small_case(module: nn.Module, folder: Path, *, size: tuple[int, int], layer:
         input_size=size,
         mean=(0.4, 0.5, 0.6),
         std=(0.25, 0.2, 0.3),
-        labels=list("abcde"),
+        labels=list(labels),
+        activation=activation,
     )
-    return open_case(module, folder / "bundle", threads=1)
+    return open_case(module, folder / "bundle", threads=1, activation=activation)
 
 
 def real_case(name: str, data: Path, folder: Path, *, size: int = 224) -> Case:
@@ -89,20 +104,21 @@ def _deit_tiny() -> nn.Module:
 
 
 class SmallNet(nn.Module):
-    """Image [N,3,H,W] -> features [N,8,H/4,W/4] -> logits [N,5], random.
+    """Image [N,3,H,W] -> features [N,8,H/4,W/4] -> logits [N,classes], random.
 
     Args:
         signed: leave out the ReLU behind the features.
         flat: constants that the first channels are everywhere.
+        classes: number of logits.
     """
 
-    def __init__(self, *, signed: bool = False, flat: tuple[float, ...] = ()) -> None:
+    def __init__(self, *, signed: bool = False, flat: tuple[float, ...] = (), classes: int = 5) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 6, 3, 2, 1)
         self.last = nn.Conv2d(6, 8, 3, 2, 1)
         self.features = nn.Identity() if signed else nn.ReLU()
         self.behind = nn.Conv2d(8, 8, 3, 2, 1)
-        self.classifier = nn.Linear(8, 5)
+        self.classifier = nn.Linear(8, classes)
         randomize(self, 0.4)
         last_bias = self.last.bias
         assert last_bias is not None

@@ -49,6 +49,20 @@ def small_transformer(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture(scope="session")
+def small_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """64 x 64, five classes that do not exclude each other; the first of the 8 channels is 0.7 everywhere."""
+    return small_case(SmallNet(flat=(0.7,)), tmp_path_factory.mktemp("multilabel"), size=(64, 64), activation="sigmoid")
+
+
+@pytest.fixture(scope="session")
+def small_binary(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """64 x 64, one logit."""
+    return small_case(
+        SmallNet(classes=1), tmp_path_factory.mktemp("binary"), size=(64, 64), labels="a", activation="sigmoid"
+    )
+
+
+@pytest.fixture(scope="session")
 def small_picture() -> NDArray[np.uint8]:
     return small_image(64, 64)
 

@@ -1,5 +1,6 @@
 """Every method and every option against METHODS.md evaluated in float64, and what must not change a result."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -13,10 +14,12 @@ from ortcam.methods import METHODS, resolve_method
 from ortcam.scoring import prepare_masks
 from tests.parity.cases import (
     BOUND,
+    CLOSE,
     Case,
     SmallNet,
     assert_mostly_close,
     assert_within_bound,
+    map_differences,
     small_case,
     small_image,
 )
@@ -77,7 +80,7 @@ def test_the_defaults_are_those_of_the_method_page(method):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer"])
+@pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_multilabel"])
 @pytest.mark.parametrize("method", DEFAULTS)
 def test_every_combination_of_options_is_the_formula_in_float64(method, network, request):
     case = request.getfixturevalue(network)
@@ -90,6 +93,50 @@ def test_every_combination_of_options_is_the_formula_in_float64(method, network,
         expected = reference.explain(method, ALL, **options)
         differences.append(assert_within_bound(explanation, expected, f"{method} {options}"))
     assert_mostly_close(differences)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("network", ["small_multilabel", "small_binary"])
+@pytest.mark.parametrize("method", DEFAULTS)
+def test_the_sigmoid_of_a_logit_takes_the_place_of_the_softmax(method, network, small_picture, request):
+    case = request.getfixturevalue(network)
+    targets = list(range(len(case.explainer.labels)))
+    explanation = case.explainer.explain(small_picture, method=method, target=targets)
+    expected = case.reference(small_picture).explain(method, targets)
+    assert_within_bound(explanation, expected, f"{network} {method}")
+    assert map_differences(explanation, expected).max() <= CLOSE
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("network", ["small_multilabel", "small_binary"])
+def test_predict_gives_the_sigmoid_of_each_logit(network, small_picture, request):
+    case = request.getfixturevalue(network)
+    expected = case.reference(small_picture).clean_logits.sigmoid().numpy()
+    np.testing.assert_allclose(case.explainer.predict(small_picture), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_sigmoid_of_a_millionth_keeps_its_digits(small_picture, tmp_path):
+    module = SmallNet(classes=2)
+    with torch.no_grad():
+        module.classifier.bias -= 14
+    case = small_case(module, tmp_path, size=(64, 64), labels="ab", activation="sigmoid")
+    assert case.explainer.predict(small_picture)[1] < 1e-5
+    explanation = case.explainer.explain(small_picture, method="scorecam", target=1)
+    expected = case.reference(small_picture).explain("scorecam", [1])
+    assert_within_bound(explanation, expected, "an improbable class")
+    assert map_differences(explanation, expected).max() <= CLOSE
+
+
+def test_the_activation_counts(small_multilabel, small_picture):
+    """The same weights read as a softmax give another map: the test above can fail."""
+    softmax = Reference(
+        dataclasses.replace(small_multilabel.classifier, activation="softmax"),
+        torch.from_numpy(small_multilabel.explainer.preprocess(small_picture)),
+    )
+    sigmoid = small_multilabel.reference(small_picture)
+    maps = [reference.explain("scorecam", ALL).maps for reference in (softmax, sigmoid)]
+    assert (maps[0] - maps[1]).abs().max() > 100 * CLOSE
 
 
 def test_flat_channels_have_weight_zero_and_no_pass(small, small_picture):

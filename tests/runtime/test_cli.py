@@ -1,18 +1,26 @@
 """The command line as a user types it: right results, one clear error for bad input, exit codes, nothing lost."""
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from tests.conftest import reseal
 
 import ortcam
+import ortcam_export
+from ortcam.bundle import read_bundle
 from ortcam.cli import main
 from ortcam.image import read_image
+from ortcam.shipped import bundle_path
 
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -205,6 +213,153 @@ def test_version_and_inspect(tiny_bundle: Path) -> None:
     inspected = run("inspect", tiny_bundle).stdout
     for text in ("maps [10,8,12]", "to 32 x 48", "parity", "scorers linear"):
         assert text in inspected
+
+
+def test_inspect_says_what_is_unusual(tiny_bundle: Path, branch_bundle: Path, bundle_copy: Path) -> None:
+    usual = run("inspect", tiny_bundle).stdout
+    for text in ("; softmax", "2 pictures", "head(features(x))", "float32"):
+        assert text in usual
+    for text in ("channels", "scale", "inside a branch"):
+        assert text not in usual
+    branch = run("inspect", branch_bundle).stdout
+    assert (
+        "inside a branch: no head of its own; the four methods work, they need the maps and the whole model" in branch
+    )
+    assert "for the classifier," in branch
+    manifest = json.loads((bundle_copy / "bundle.json").read_text("utf-8"))
+    manifest["preprocessing"] |= {"channel_order": "bgr", "scale": 255}
+    manifest |= {"activation": "sigmoid", "probe": None, "precision": "int8"}
+    (bundle_copy / "bundle.json").write_text(json.dumps(manifest))
+    unusual = run("inspect", bundle_copy).stdout
+    for text in ("channels bgr, scale 255, mean", "; sigmoid", "probe          none", "int8"):
+        assert text in unusual
+
+
+def test_inspect_verify_prints_what_was_recorded_and_what_is_measured(tiny_bundle: Path, branch_bundle: Path) -> None:
+    for bundle in (tiny_bundle, branch_bundle):
+        result = run("inspect", bundle, "--verify")
+        assert result.returncode == 0, result.stderr
+        assert complaints(result) == []
+        recorded = json.loads((bundle / "bundle.json").read_text("utf-8"))["parity"]
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith("  recorded"))
+        assert f"{recorded['logits']:.1e}" in line
+        assert f"{recorded['scorer']:.1e}" in line
+        assert sum(line.startswith("  measured") for line in result.stdout.splitlines()) == 1
+
+
+def altered_hash(bundle: Path) -> None:
+    content = bytearray((bundle / "probe.npy").read_bytes())
+    content[-1] ^= 1
+    (bundle / "probe.npy").write_bytes(content)
+
+
+def altered_logits(bundle: Path) -> None:
+    logits = np.load(bundle / "probe-logits.npy")
+    np.save(bundle / "probe-logits.npy", logits * np.float32(1.001))
+    reseal(bundle)
+
+
+def without_probe(bundle: Path) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text("utf-8"))
+    (bundle / "bundle.json").write_text(json.dumps(manifest | {"probe": None}))
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (altered_hash, "probe.npy: altered"),
+        (altered_logits, "head(features(x)) differs from the model by"),
+        (without_probe, "no probe in this bundle"),
+    ],
+)
+def test_inspect_verify_fails_in_one_line(bundle_copy: Path, alter: Callable[[Path], None], message: str) -> None:
+    alter(bundle_copy)
+    result = run("inspect", bundle_copy, "--verify")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert message in complaints(result)[0]
+
+
+def test_the_shipped_bundle_verifies_unless_it_is_from_before_probes() -> None:
+    result = run("inspect", bundle_path(), "--verify")
+    if read_bundle(bundle_path()).manifest.probe is None:
+        assert result.returncode == 2
+        assert "no probe in this bundle (schema 1)" in complaints(result)[0]
+    else:
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["BUNDLE", "--input-size", "32", "48"], "--input-size: goes with a model"),
+        (["BUNDLE", "--input-layout", "nhwc", "--output", "x"], "--input-layout, --output: goes with a model"),
+        (["resnet18", "--verify"], "--verify: goes with a bundle; resnet18 is none"),
+    ],
+)
+def test_flags_of_a_model_and_of_a_bundle_do_not_mix(
+    tiny_bundle: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", *(argument.replace("BUNDLE", str(tiny_bundle)) for argument in arguments)]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+class Told(types.ModuleType):
+    """Stands in for ortcam_export and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__("ortcam_export")
+        self.calls: list[tuple[tuple, dict]] = []
+
+    def export(self, *arguments: object, **options: object) -> None:
+        self.calls.append((arguments, options))
+        raise ortcam.OrtcamError("told")
+
+    inspect_model = export
+
+
+def test_export_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    monkeypatch.setitem(sys.modules, "ortcam_export", told)
+    assert main(["export", "m.onnx", "-o", "b.ortcam"]) == 2
+    flags = (
+        "--input-size 8 9 --input-layout nhwc --output y --resize 10 --scale 255 --mean 1 2 3 --std 4 5 6 --opset 18 "
+        "--channel-order bgr --interpolation bicubic --activation sigmoid --labels l.txt --weights W --checkpoint c "
+        "--layer f --force"
+    )
+    assert main(["export", "m.onnx", "--bundle", "b.ortcam", *flags.split()]) == 2
+    assert main(["inspect", "m.onnx", "--input-size", "8", "9", "--input-layout", "nchw", "--output", "y"]) == 2
+    (plain, plain_options), (_, options), (_, inspected) = told.calls
+    assert plain == ("m.onnx", "b.ortcam")
+    assert set(plain_options) == {"force", "report"}
+    assert {name: value for name, value in options.items() if name != "report"} == {
+        "input_size": (8, 9),
+        "input_layout": "nhwc",
+        "output": "y",
+        "resize": 10,
+        "scale": 255.0,
+        "mean": (1.0, 2.0, 3.0),
+        "std": (4.0, 5.0, 6.0),
+        "opset": 18,
+        "channel_order": "bgr",
+        "interpolation": "bicubic",
+        "activation": "sigmoid",
+        "labels": "l.txt",
+        "weights": "W",
+        "checkpoint": "c",
+        "layer": "f",
+        "force": True,
+    }
+    assert inspected == {"input_size": (8, 9), "input_layout": "nchw", "output": "y"}
+
+
+def test_every_flag_of_export_is_an_argument_of_export() -> None:
+    accepted = set(inspect.signature(ortcam_export.export).parameters)
+    help_text = run("export", "--help").stdout
+    flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]*)", help_text)} - {"help"}
+    assert flags <= accepted, "a flag that export() does not know"
+    assert accepted - flags <= {"model", "report", "preprocessing"}, "an argument without a flag"
 
 
 def test_a_reader_that_leaves_early_is_no_error(tiny_bundle: Path) -> None:

@@ -59,6 +59,18 @@ def test_predict_gives_probabilities(explainer: ortcam.Explainer, photograph: Pa
     assert probabilities.sum() == pytest.approx(1, abs=1e-6)
 
 
+def test_an_explanation_with_a_cut_in_a_branch_needs_no_head(
+    explainer: ortcam.Explainer, branch_bundle: Path, photograph: Path
+) -> None:
+    branch = ortcam.load(branch_bundle, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(branch.predict(photograph), explainer.predict(photograph), rtol=0, atol=1e-6)
+    for method in METHODS:
+        options = {"top_k": 3, "baseline": "zeros"}
+        here, there = (e.explain(photograph, method=method, **options) for e in (branch, explainer))
+        np.testing.assert_allclose(here.maps, there.maps, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(here.weights, there.weights, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("target", "targets"),
     [

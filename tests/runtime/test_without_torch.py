@@ -58,6 +58,14 @@ def test_the_command_line_needs_none_of_it(
     assert result.returncode == 0, result.stderr
 
 
+def test_verifying_a_bundle_needs_none_of_it(tiny_bundle: Path, branch_bundle: Path) -> None:
+    script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
+    for bundle in (tiny_bundle, branch_bundle):
+        result = run(script, "inspect", bundle, "--verify", extra=("tqdm", "jsonschema"))
+        assert result.returncode == 0, result.stderr
+        assert "measured" in result.stdout
+
+
 def test_export_without_its_extra_says_which_to_install(tmp_path: Path) -> None:
     script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     result = run(script, "export", "resnet18", "-o", tmp_path / "x.ortcam")

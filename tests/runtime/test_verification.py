@@ -1,0 +1,222 @@
+"""Parity measured again: a bundle that is as it was exported passes, and one that computes something else does not."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.conftest import TINY_INPUT, TinyNet, reseal
+
+import ortcam
+from ortcam.bundle import MANIFEST_NAME, Parity, read_bundle
+from ortcam.preprocessing import Preprocessing
+from ortcam.verification import measure_parity, parity_failure, probe_input, read_probe, verify
+from ortcam_export import export
+
+
+def edit(bundle: Path, change: Callable[[dict], object]) -> None:
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text("utf-8"))
+    change(manifest)
+    (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def failure(bundle: Path) -> str | None:
+    reseal(bundle)
+    checked = read_bundle(bundle)
+    return parity_failure(verify(checked), checked.manifest.graphs)
+
+
+def npy(array: np.ndarray, **options: bool) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def test_a_bundle_measured_again_has_the_parity_recorded_at_export(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    measured = verify(bundle)
+    assert measured == bundle.manifest.parity
+    assert parity_failure(measured, bundle.manifest.graphs) is None
+
+
+def test_a_bundle_cut_in_a_branch_is_measured_through_its_classifier(branch_bundle: Path, tiny_bundle: Path) -> None:
+    measured = verify(read_bundle(branch_bundle))
+    recorded = read_bundle(tiny_bundle).manifest.parity
+    assert measured.logits == pytest.approx(recorded.logits, abs=1e-6)
+    assert measured.scorer == pytest.approx(recorded.scorer, abs=1e-6)
+
+
+def test_the_probe_holds_pictures_and_the_logits_of_the_model_itself(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    pictures, logits = read_probe(bundle)
+    assert pictures.shape == (bundle.manifest.parity.inputs, 32, 48, 3)
+    assert pictures.dtype == np.uint8
+    explainer = ortcam.load(tiny_bundle)
+    images = np.concatenate([explainer.preprocess(picture) for picture in pictures])
+    with torch.inference_mode():
+        expected = TinyNet().eval()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert np.ptp(pictures.reshape(-1)) > 128, "pictures, not a flat colour"
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 8, "two of them"
+
+
+def test_the_probe_is_preprocessed_as_the_manifest_says(tmp_path: Path) -> None:
+    said = TINY_INPUT | {"mean": (104, 117, 123), "std": (1, 2, 3), "channel_order": "bgr", "scale": 255.0}
+    bundle = export(TinyNet().eval(), tmp_path / "bgr.ortcam", resize=40, **said)
+    pictures, logits = read_probe(bundle)
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).flip(1).float()
+    images = (pixels - torch.tensor([104, 117, 123])[:, None, None]) / torch.tensor([1, 2, 3])[:, None, None]
+    np.testing.assert_array_equal(probe_input(pictures, bundle.manifest.preprocessing), images.numpy())
+    with torch.inference_mode():
+        expected = TinyNet().eval()(images).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_pictures_at_input_size_are_not_resized(interpolation: str, antialias: bool) -> None:
+    preprocessing = Preprocessing(16, 16, 64, (0, 0, 0), (1, 1, 1), interpolation, antialias, scale=255)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(probe_input(pictures, preprocessing), pictures.transpose(0, 3, 1, 2))
+
+
+def swap(bundle: Path, first: str, second: str) -> None:
+    content = (bundle / first).read_bytes()
+    shutil.copy(bundle / second, bundle / first)
+    (bundle / second).write_bytes(content)
+
+
+def alter_weights(bundle: Path) -> None:
+    model = onnx.load(bundle / "head.onnx")
+    tensor = max(model.graph.initializer, key=lambda tensor: onnx.numpy_helper.to_array(tensor).size)
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    array.flat[0] += 0.01 * np.abs(array).max()
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    (bundle / "head.onnx").write_bytes(model.SerializeToString())
+
+
+def alter_logits(bundle: Path) -> None:
+    logits = np.load(bundle / "probe-logits.npy")
+    logits[-1, -1] += 1e-3 * np.abs(logits).max()
+    (bundle / "probe-logits.npy").write_bytes(npy(logits))
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (alter_logits, r"head\(features\(x\)\) differs from the model by 1\..e-03 relative; accepted is 1e-04"),
+        (alter_weights, r"head\(features\(x\)\) differs"),
+        (lambda bundle: swap(bundle, "scorer-tanh.onnx", "scorer-softsign.onnx"), "a scorer differs"),
+        (lambda bundle: swap(bundle, "scorer-mish.onnx", "scorer-swish.onnx"), "a scorer differs"),
+        (lambda bundle: swap(bundle, "scorer-sigmoid.onnx", "scorer-sigmoid-relu.onnx"), "a scorer differs"),
+        (lambda bundle: edit(bundle, lambda m: m.update(activation="sigmoid")), "a scorer differs"),
+        (lambda bundle: edit(bundle, lambda m: m["preprocessing"].update(channel_order="bgr")), "differs"),
+        (lambda bundle: edit(bundle, lambda m: m["preprocessing"].update(mean=[0.5, 0.5, 0.6])), "differs"),
+        (lambda bundle: edit(bundle, lambda m: m["parity"].update(tolerance=1e-12)), "accepted is 1e-12"),
+    ],
+)
+def test_what_computes_something_else_fails_though_its_hashes_are_right(
+    bundle_copy: Path, alter: Callable[[Path], object], message: str
+) -> None:
+    assert failure(bundle_copy) is None
+    alter(bundle_copy)
+    with pytest.raises(AssertionError, match=message):
+        assert failure(bundle_copy) is None
+
+
+def test_the_tolerance_is_the_callers_to_give(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    manifest = bundle.manifest
+    pictures, logits = read_probe(bundle)
+    loose = measure_parity(
+        tiny_bundle,
+        manifest.graphs,
+        manifest.cut,
+        manifest.activation,
+        images=probe_input(pictures, manifest.preprocessing),
+        logits=logits * np.float32(1.01),
+        reference="a quantized model",
+        tolerance=0.02,
+    )
+    assert 0.005 < loose.logits < loose.tolerance == 0.02
+    assert parity_failure(loose, manifest.graphs) is None
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_a_failure(tiny_bundle: Path, broken: float) -> None:
+    graphs = read_bundle(tiny_bundle).manifest.graphs
+    for parity in (Parity("", 2, broken, 0.0, 1e-4), Parity("", 2, 0.0, broken, 1e-4)):
+        assert parity_failure(parity, graphs) is not None
+
+
+def huge_header() -> bytes:
+    """An array of 4 TB, as its header has it, and no content."""
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 1), np.float32)) | {"shape": (10**6, 10**6)}
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, logits=np.zeros((2, 6), np.float32))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("probe.npy", b"", "cannot be read as a .npy file"),
+        ("probe.npy", b"not an array", "cannot be read as a .npy file"),
+        ("probe.npy", npy(np.zeros((2, 32, 48, 3), np.uint8))[:-5], "cannot be read as a .npy file"),
+        (
+            "probe.npy",
+            npy(np.zeros((2, 48, 32, 3), np.uint8)),
+            r"uint8 \[2, 48, 32, 3\]; accepted is uint8",
+        ),
+        ("probe.npy", npy(np.zeros((3, 32, 48, 3), np.uint8)), r"accepted is uint8 \[2, 32, 48, 3\]"),
+        ("probe.npy", npy(np.zeros((2, 32, 48, 3), np.float32)), r"float32 \[2, 32, 48, 3\]; accepted is uint8"),
+        ("probe-logits.npy", npy(np.zeros((2, 6), np.float64)), r"float64 \[2, 6\]; accepted is float32 \[2, 6\]"),
+        ("probe-logits.npy", npy(np.zeros((2, 5), np.float32)), r"float32 \[2, 5\]; accepted is float32 \[2, 6\]"),
+        ("probe-logits.npy", npy(np.full((2, 6), {}), allow_pickle=True), "cannot be read as a .npy file"),
+        ("probe-logits.npy", huge_header(), "cannot be read as a .npy file"),
+        ("probe-logits.npy", archive(), "an archive; accepted is float32"),
+    ],
+)
+def test_a_probe_of_another_form_is_named(bundle_copy: Path, name: str, content: bytes, message: str) -> None:
+    (bundle_copy / name).write_bytes(content)
+    reseal(bundle_copy)
+    with pytest.raises(ortcam.BundleError, match=message) as caught:
+        verify(read_bundle(bundle_copy))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_without_a_probe_cannot_be_measured(bundle_copy: Path) -> None:
+    edit(bundle_copy, lambda manifest: manifest.update(probe=None))
+    with pytest.raises(ortcam.BundleError, match="no probe in this bundle"):
+        verify(read_bundle(bundle_copy))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["cut"].update(layout="tokens"),
+        lambda manifest: manifest["cut"].update(layout="nhwc"),
+        lambda manifest: manifest["cut"].update(height=12, width=8),
+        lambda manifest: manifest["graphs"].update(head="features.onnx"),
+        lambda manifest: manifest["graphs"]["scorers"].update(linear="head.onnx"),
+    ],
+)
+def test_graphs_that_do_not_fit_their_manifest_get_one_line(
+    bundle_copy: Path, change: Callable[[dict], object]
+) -> None:
+    edit(bundle_copy, change)
+    with pytest.raises(ortcam.BundleError, match=r"do not fit its bundle\.json|the cut in bundle\.json") as caught:
+        verify(read_bundle(bundle_copy))
+    assert "\n" not in str(caught.value)
