@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import WeightsFile, append_log, tidy
 from ortcam_export.layers import run_part
 from ortcam_export.onnx_files import Coarse, OnnxFile, adapt
@@ -106,18 +106,11 @@ def _from_torch(
 def _export_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
     import torch  # noqa: PLC0415
 
+    from ortcam_export.library_modules import attention_in_steps  # noqa: PLC0415 - these two import torch
+    from ortcam_export.torch_outputs import LogitsOf, forget_adapter  # noqa: PLC0415
+
     example = torch.zeros(2, 3, height, width)
-    with torch.inference_mode():
-        try:
-            output = module(example)
-        except Exception as error:
-            raise ExportError(
-                f"the model does not take an image [N,3,{height},{width}]: {_first_line(error)}"
-            ) from error
-    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 2:
-        what = f"a tensor {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ExportError(f"the model returns {what}; a classifier returns one tensor [N,classes]")
-    with _quiet():
+    with _quiet(), attention_in_steps(module):
         try:
             program = torch.onnx.export(
                 module,
@@ -130,8 +123,10 @@ def _export_module(module: "torch.nn.Module", height: int, width: int, opset: in
                 verbose=False,
             )
         except Exception as error:
-            raise ExportError(f"torch.onnx.export cannot convert the model: {_first_line(error)}") from error
+            raise ExportError(f"torch.onnx.export cannot convert the model: {first_line(error)}") from error
     assert program is not None
+    if isinstance(module, LogitsOf):
+        forget_adapter(program.model)
     return program.model
 
 
@@ -253,8 +248,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

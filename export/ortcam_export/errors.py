@@ -2,8 +2,16 @@
 
 from ortcam.errors import OrtcamError
 
-__all__ = ["ExportError"]
+__all__ = ["ExportError", "first_line"]
 
 
 class ExportError(OrtcamError):
     """A model that cannot be exported: unknown, not loadable, not to be cut, or not reproduced by its graphs."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, short enough for a line of ours; of a chain, what its first error says."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

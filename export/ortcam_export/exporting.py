@@ -42,6 +42,7 @@ from ortcam_export.graphs import (
     extract,
 )
 from ortcam_export.layers import Layer, choose_layer, cut_in_floats, find_layers
+from ortcam_export.library_preprocessing import read_declared
 from ortcam_export.sources import (
     DEFAULT_WEIGHTS,
     ChannelOrder,
@@ -85,14 +86,16 @@ def export(
     activation: Activation | None = None,
     output: str | None = None,
     input_layout: InputLayout | None = None,
+    preprocessing: object | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
     Args:
-        model: torchvision name, `package.module:callable` that returns a module, path of an `.onnx` file, or a module.
+        model: torchvision name, path of an `.onnx` file, a module, or `package.module:callable` that returns one, alone
+            or in a pair with a `preprocessing`.
         bundle: folder to write; it appears only when the bundle is complete and has passed its parity check.
         weights: torchvision weights by name, "DEFAULT", or "none" for random ones.
-        checkpoint: file with a state dict, plain or xz-compressed.
+        checkpoint: file with a state dict: `.pth`, plain or xz-compressed, or `.safetensors`.
         layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
         opset: version of the ONNX operator set, for models that come from PyTorch.
         force: replace a bundle that is there.
@@ -110,6 +113,9 @@ def export(
             and for one logit; None takes what the graph ends in, else softmax.
         output: the model's output to explain, where it has several.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
+        preprocessing: a timm data config, a transformers image processor, or an `ortcam.preprocessing.Preprocessing`;
+            None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
+            `std`, `interpolation`, `channel_order` and `scale` override parts of it.
 
     Returns:
         The bundle, verified.
@@ -134,6 +140,7 @@ def export(
         activation=activation,
         output=output,
         input_layout=input_layout,
+        declared=None if preprocessing is None else read_declared(preprocessing, input_size),
     )
     say("loading the model")
     source = open_source(model, weights=weights, checkpoint=checkpoint, spec=spec)
@@ -141,14 +148,14 @@ def export(
     converted = convert(source, opset=opset, activation=activation)
     for note in converted.notes:
         say(note)
-    graph, preprocessing = converted.model, converted.preprocessing
-    size = preprocessing.height, preprocessing.width
+    graph, prepared = converted.model, converted.preprocessing
+    size = prepared.height, prepared.width
     with _staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
         weights_file.store(graph)
         pictures = probe_pictures(_PROBE_PICTURES, *size)
-        images = probe_input(pictures, preprocessing)
+        images = probe_input(pictures, prepared)
         layers = find_layers(graph, folder, images)
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=images)
         say(f"splitting at {_describe(chosen)}")
@@ -175,7 +182,7 @@ def export(
             model=source.record,
             labels=labels_of_model,
             activation=converted.activation,
-            preprocessing=preprocessing,
+            preprocessing=prepared,
             preprocessing_source="; ".join((source.preprocessing_source, *converted.notes)),
             cut=cut,
             graphs=graphs,
@@ -223,18 +230,7 @@ def inspect_model(
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    # Only the size of the input counts here; the rest is filled in so that nothing has to be asked for.
-    known = isinstance(model, str) and ":" not in model and not model.endswith(".onnx")
-    filler = None if known else (0.0, 0.0, 0.0)
-    spec = InputSpec(
-        input_size,
-        mean=filler,
-        std=filler and (1.0, 1.0, 1.0),
-        labels=None if known else ["?"],
-        channel_order=None if known else "rgb",
-        output=output,
-        input_layout=input_layout,
-    )
+    spec = InputSpec(input_size, output=output, input_layout=input_layout, partial=True)
     source = open_source(model, weights=weights, spec=spec)
     converted = convert(source, opset=opset, activation="softmax")
     graph = converted.model

@@ -18,10 +18,10 @@ from onnxscript.optimizer import fold_constants
 
 from ortcam.bundle import Activation, ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import tidy
 from ortcam_export.shapes import sides_for_one, trace_batch
-from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels
+from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
 
 __all__ = ["OnnxClassifier", "OnnxFile", "adapt", "open_onnx_file", "read_onnx"]
 
@@ -114,15 +114,23 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         for name, value in pixels.items():
             if getattr(spec, name) not in (None, value):
                 raise ExportError(f"{path}: its input is uint8, pixels as they are; --{name} does not go with it")
+            if spec.declared is not None and getattr(spec.declared.preprocessing, name) != value:
+                raise ExportError(
+                    f"{path}: its input is uint8, pixels as they are; {spec.declared.source} has another {name}"
+                )
         spec = dataclasses.replace(spec, **pixels)
+    declared = spec.declared
+    if declared is not None and spec.input_size is None:
+        spec = dataclasses.replace(spec, input_size=(declared.preprocessing.height, declared.preprocessing.width))
+    known = spec.partial or declared is not None
     wanted = {
-        "--input-size H W": spec.input_size or None not in file.size or None,
-        "--mean R G B": spec.mean,
-        "--std R G B": spec.std,
-        "--channel-order rgb|bgr": spec.channel_order,
-        "--labels FILE": spec.labels,
+        "--input-size H W": spec.input_size is not None or None not in file.size,
+        "--mean R G B": known or spec.mean is not None,
+        "--std R G B": known or spec.std is not None,
+        "--channel-order rgb|bgr": known or spec.channel_order is not None,
+        "--labels FILE": spec.partial or spec.labels is not None,
     }
-    if missing := [flag for flag, value in wanted.items() if value is None]:
+    if missing := [flag for flag, said in wanted.items() if not said]:
         raise ExportError(f"{path}: what an .onnx file does not say has to be given: {', '.join(missing)}")
     height, width = (
         side if side is not None else said for side, said in zip(file.size, spec.input_size or file.size, strict=True)
@@ -132,7 +140,7 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     if spec.input_size not in (None, (height, width)):
         raise ExportError(f"{path}: --input-size {_pair(spec.input_size)}: the graph takes {_pair(file.size)}")
     record = ModelRecord(path.stem, "onnx", path.name, file_sha256(path))
-    return Source(record, file, spec.preprocessing(height, width), "given by the user", read_labels(spec.labels))
+    return Source(record, file, *said_preprocessing(spec, (height, width)), read_labels(spec.labels))
 
 
 def _pair(size: tuple[int | None, int | None] | None) -> str:
@@ -238,7 +246,7 @@ def _load(path: Path) -> ir.Model:
         _unzip(proto.graph)
         model = ir.from_proto(proto)
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
-        raise ExportError(f"{path}: cannot be read as ONNX: {_first_line(error)}") from None
+        raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
     ir.external_data.set_base_dir(model.graph, path.parent)
     if not model.graph.outputs:
         raise ExportError(f"{path}: cannot be read as ONNX: it has no graph with an output")
@@ -657,8 +665,3 @@ def _describe(value: ir.Value) -> str:
 
 def _listed(values: Iterable[ir.Value]) -> str:
     return ", ".join(_describe(value) for value in values)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

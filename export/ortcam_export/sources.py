@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ortcam.bundle import ModelRecord
+from ortcam.bundle import Activation, ModelRecord
+from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
+from ortcam_export.library_preprocessing import DeclaredPreprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_WEIGHTS",
-    "ActivationName",
     "ChannelOrder",
     "InputLayout",
     "InputSpec",
@@ -30,7 +31,6 @@ __all__ = [
 
 InterpolationName = Literal["bilinear", "bicubic"]
 ChannelOrder = Literal["rgb", "bgr"]
-ActivationName = Literal["softmax", "sigmoid"]
 InputLayout = Literal["nchw", "nhwc"]
 
 DEFAULT_WEIGHTS: Final = "DEFAULT"
@@ -52,6 +52,8 @@ class InputSpec:
         activation: how logits become probabilities, "softmax" or "sigmoid".
         output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
+        declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
+        partial: whether mean, std and labels may stay unsaid, as for an inspection; they are then 0, 1 and None.
     """
 
     input_size: tuple[int, int] | None = None
@@ -62,32 +64,57 @@ class InputSpec:
     labels: str | Path | Sequence[str] | None = None
     channel_order: ChannelOrder | None = None
     scale: float | None = None
-    activation: ActivationName | None = None
+    activation: Activation | None = None
     output: str | None = None
     input_layout: InputLayout | None = None
+    declared: DeclaredPreprocessing | None = None
+    partial: bool = False
 
     def preprocessing(self, height: int, width: int) -> Preprocessing:
-        """What the user said, for an input of this size; mean and std have to be among it."""
-        assert self.mean is not None
-        assert self.std is not None
-        return Preprocessing(
-            height,
-            width,
-            self.resize,
-            self.mean,
-            self.std,
-            self.interpolation or "bilinear",
-            channel_order=self.channel_order or "rgb",
-            scale=1.0 if self.scale is None else self.scale,
-        )
+        """What the user said, for an input of this size; mean and std have to be among it, unless it is partial.
 
-    def changes(self) -> dict[str, Any]:
-        """The fields of `Preprocessing` that the user said something about, for a model that knows its own."""
+        Raises:
+            ExportError: values that `Preprocessing` does not take.
+        """
+        assert self.partial or (self.mean is not None and self.std is not None)
+        try:
+            return Preprocessing(
+                height,
+                width,
+                self.resize,
+                self.mean or (0.0, 0.0, 0.0),
+                self.std or (1.0, 1.0, 1.0),
+                self.interpolation or "bilinear",
+                channel_order=self.channel_order or "rgb",
+                scale=1.0 if self.scale is None else self.scale,
+            )
+        except OptionError as error:
+            raise ExportError(str(error)) from None
+
+    def overriding(self, declared: DeclaredPreprocessing) -> DeclaredPreprocessing:
+        """A declared preprocessing with what the user said in place of its own.
+
+        Raises:
+            ExportError: values that `Preprocessing` does not take, or an input larger than the declared resize.
+        """
         fields = ("resize", "mean", "std", "interpolation", "channel_order", "scale")
-        said = {name: value for name in fields if (value := getattr(self, name)) is not None}
-        if self.input_size is not None:
-            said["height"], said["width"] = self.input_size
-        return said
+        changes: dict[str, Any] = {name: value for name in fields if (value := getattr(self, name)) is not None}
+        base = declared.preprocessing
+        if self.input_size not in (None, (base.height, base.width)):
+            assert self.input_size is not None
+            changes["height"], changes["width"] = self.input_size
+            if self.resize is None and base.resize is not None and base.resize < max(self.input_size):
+                raise ExportError(
+                    f"an input of {changes['height']} x {changes['width']} is larger than the short side of "
+                    f"{base.resize} that {declared.source} resizes to; say it with --resize N, too"
+                )
+        if not changes:
+            return declared
+        try:
+            preprocessing = dataclasses.replace(base, **changes)
+        except OptionError as error:
+            raise ExportError(str(error)) from None
+        return DeclaredPreprocessing(preprocessing, f"{declared.source}, with {', '.join(changes)} as given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,19 +172,27 @@ def open_source(
 
 
 def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preprocessing, str]:
-    """Preprocessing in the user's own words, for an input of this size.
+    """Preprocessing in the user's own words, or as declared with the user's changes, for an input of this size.
+
+    Returns:
+        The preprocessing, and the source in words.
 
     Raises:
-        ExportError: mean, std or labels were not said.
+        ExportError: mean, std or labels were neither said nor declared, or values that `Preprocessing` does not take.
     """
-    if spec.mean is None or spec.std is None or spec.labels is None:
-        missing = [
-            flag
-            for flag, value in (("--mean R G B", spec.mean), ("--std R G B", spec.std), ("--labels FILE", spec.labels))
-            if value is None
-        ]
+    known = spec.partial or spec.declared is not None
+    asked = {
+        "--mean R G B": known or spec.mean is not None,
+        "--std R G B": known or spec.std is not None,
+        "--labels FILE": spec.partial or spec.labels is not None,
+    }
+    if missing := [flag for flag, said in asked.items() if not said]:
         raise ExportError(f"what the model itself does not say has to be given: {', '.join(missing)}")
-    return spec.preprocessing(*size), "given by the user"
+    if spec.declared is not None:
+        declared = dataclasses.replace(spec, input_size=size).overriding(spec.declared)
+        return declared.preprocessing, declared.source
+    said = spec.mean is not None and spec.std is not None
+    return spec.preprocessing(*size), "given by the user" if said else "not known"
 
 
 def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -3,21 +3,34 @@
 import dataclasses
 import difflib
 import importlib
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torchvision
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
-from ortcam_export.checkpoints import load_state, read_checkpoint
-from ortcam_export.errors import ExportError
+from ortcam_export.checkpoints import class_count, load_state, read_checkpoint
+from ortcam_export.errors import ExportError, first_line
+from ortcam_export.library_modules import (
+    declared_input_size,
+    declared_labels,
+    declared_preprocessing,
+    image_argument,
+)
+from ortcam_export.library_preprocessing import DeclaredPreprocessing, read_declared
 from ortcam_export.sources import DEFAULT_WEIGHTS, InputSpec, Source, read_labels, said_preprocessing
+from ortcam_export.torch_outputs import as_classifier
 
 __all__ = ["open_torch_model"]
+
+# Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
+_INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+_SEED: Final = 0
 
 
 def open_torch_model(
@@ -28,29 +41,58 @@ def open_torch_model(
     Raises:
         ExportError: unknown model, weights that cannot be loaded or do not fit, or what only the user can say.
     """
+    if spec.input_layout is not None:
+        raise ExportError(f"--input-layout {spec.input_layout}: goes with an .onnx file; a PyTorch model takes nchw")
     if not isinstance(model, (str, Path)):
         return _from_module(model, f"{type(model).__module__}:{type(model).__qualname__}", checkpoint, spec)
     name = str(model)
-    if ":" in name:
-        return _from_module(_call(name), name, checkpoint, spec)
-    return _from_torchvision(name, weights, checkpoint, spec)
+    if ":" not in name:
+        return _from_torchvision(name, weights, checkpoint, spec)
+    returned = _call(name)
+    if isinstance(returned, tuple) and len(returned) == 2:
+        returned, declared = returned
+        if spec.declared is None:
+            spec = dataclasses.replace(spec, declared=read_declared(declared, spec.input_size))
+    return _from_module(returned, name, checkpoint, spec)
 
 
 def _from_module(module: Any, name: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
     if not isinstance(module, torch.nn.Module):
-        raise ExportError(f"{name}: returned {type(module).__name__}, not a torch.nn.Module")
+        raise ExportError(
+            f"{name}: returned {type(module).__name__}, not a torch.nn.Module, or one and its preprocessing"
+        )
+    argument = image_argument(module)
     weights, digest = None, None
     if checkpoint is not None:
-        state = read_checkpoint(Path(checkpoint))
-        load_state(module, state, Path(checkpoint))
-        weights, digest = Path(checkpoint).name, file_sha256(Path(checkpoint))
+        path = Path(checkpoint)
+        load_state(module, read_checkpoint(path), path)
+        weights, digest = path.name, file_sha256(path)
+    spec = _with_declarations(module, spec)
     if spec.input_size is None:
         raise ExportError(f"{name}: the size of its input is not known; say it with --input-size H W")
-    return Source(
-        ModelRecord(name, "torch", weights, digest),
+    preprocessing, said = said_preprocessing(spec, spec.input_size)
+    classifier = as_classifier(
         module.eval(),
-        *said_preprocessing(spec, spec.input_size),
-        read_labels(spec.labels),
+        height=preprocessing.height,
+        width=preprocessing.width,
+        output=spec.output,
+        argument=argument,
+    )
+    record = ModelRecord(name, "torch", weights, digest)
+    return Source(record, classifier, preprocessing, said, read_labels(spec.labels))
+
+
+def _with_declarations(module: torch.nn.Module, spec: InputSpec) -> InputSpec:
+    """The user's words, completed by what a module of timm or transformers says of itself."""
+    declared = spec.declared or declared_preprocessing(module, spec.input_size)
+    size = spec.input_size
+    if size is None and declared is not None:
+        size = declared.preprocessing.height, declared.preprocessing.width
+    return dataclasses.replace(
+        spec,
+        declared=declared,
+        input_size=size or declared_input_size(module),
+        labels=declared_labels(module) if spec.labels is None else spec.labels,
     )
 
 
@@ -65,39 +107,25 @@ def _call(name: str) -> Any:
     try:
         return factory()
     except Exception as error:
-        raise ExportError(f"{name}: calling it raised {type(error).__name__}: {error}") from error
+        raise ExportError(f"{name}: calling it raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
-    models = torchvision.models
-    known = models.list_models(module=models)
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else f"torchvision has {', '.join(known)}"
-        raise ExportError(
-            f"unknown model {name!r}: accepted is a torchvision name, package.module:callable, or FILE.onnx; {hint}"
-        )
+    _check_name(name)
     entry = _weights_entry(name, weights, checkpoint)
     labels = read_labels(spec.labels)
     loaded: str | None
     digest: str | None = None
     if checkpoint is not None:
         path = Path(checkpoint)
-        state = read_checkpoint(path)
-        module = models.get_model(name, weights=None, **_classes_of(state))
-        load_state(module, state, path)
+        module = _from_checkpoint(name, path)
         loaded, digest = path.name, file_sha256(path)
+    elif weights == "none":
+        module, loaded = _with_random_weights(name), None
     else:
-        loaded = None if weights == "none" else entry.name
-        try:
-            module = models.get_model(name, weights=None if loaded is None else entry)
-        except OSError as error:
-            raise ExportError(
-                f"{name}: the weights {entry.name} cannot be downloaded ({error}); --checkpoint FILE loads a local "
-                "file, --weights none leaves them random"
-            ) from None
+        module, loaded = _with_released_weights(name, entry), entry.name
     preset = entry.transforms()
-    preprocessing = Preprocessing(
+    recipe = Preprocessing(
         height=preset.crop_size[0],
         width=preset.crop_size[0],
         resize=preset.resize_size[0],
@@ -105,18 +133,103 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
     )
-    said = f"torchvision {entry}"
-    changes = spec.changes()
-    if changes:
-        preprocessing = dataclasses.replace(preprocessing, **changes)
-        said += f", with {', '.join(changes)} as given"
+    declared = spec.overriding(spec.declared or DeclaredPreprocessing(recipe, f"torchvision {entry}"))
+    preprocessing = declared.preprocessing
+    classifier = as_classifier(
+        module.eval(), height=preprocessing.height, width=preprocessing.width, output=spec.output
+    )
     return Source(
         ModelRecord(name, "torchvision", loaded, digest),
-        module.eval(),
+        classifier,
         preprocessing,
-        said,
+        declared.source,
         labels or tuple(entry.meta["categories"]),
     )
+
+
+def _check_name(name: str) -> None:
+    models = torchvision.models
+    known = models.list_models(module=models)
+    if name in known:
+        return
+    for module, kind in (
+        (models.detection, "detection"),
+        (models.segmentation, "segmentation"),
+        (models.video, "video"),
+        (models.optical_flow, "optical flow"),
+        (models.quantization, "quantized"),
+    ):
+        if name in models.list_models(module=module):
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise ExportError(
+                f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
+            )
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else f"torchvision has {', '.join(known)}"
+    raise ExportError(
+        f"unknown model {name!r}: accepted is a torchvision name, package.module:callable, or FILE.onnx; {hint}"
+    )
+
+
+def _from_checkpoint(name: str, path: Path) -> torch.nn.Module:
+    """The model with a checkpoint's weights and as many classes as it has."""
+    state = read_checkpoint(path)
+    auxiliary = _INCEPTIONS.get(name, ())
+    state = {key: value for key, value in state.items() if not key.startswith(auxiliary)} if auxiliary else state
+    module = _build(name, trained=True)
+    classes = class_count(module, state)
+    if classes not in (None, class_count(module, module.state_dict())):
+        module = _build(name, trained=True, classes=classes)
+    load_state(module, state, path)
+    return module
+
+
+def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
+    try:
+        module: torch.nn.Module = torchvision.models.get_model(name, weights=entry)
+    except OSError as error:
+        raise ExportError(
+            f"{name}: the weights {entry.name} cannot be downloaded ({error}); --checkpoint FILE loads a local "
+            "file, --weights none leaves them random"
+        ) from None
+    return module
+
+
+def _with_random_weights(name: str) -> torch.nn.Module:
+    """The model with random weights, such that the logits depend on the image.
+
+    Two kinds of models would have constant logits: ViTs start their last layer at zero, and what GoogLeNet and Inception
+    v3 have without their own slow initialisation lets the image fade from layer to layer. A last layer of zeros gets
+    small random values, and the convolutions of these two He's initialisation; both are always the same.
+    """
+    module = _build(name, trained=False)
+    generator = torch.Generator().manual_seed(_SEED)
+    if name in _INCEPTIONS:
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+    heads = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)][-1:]
+    for head in heads:
+        if not head.weight.any():
+            torch.nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features), generator=generator)
+    return module
+
+
+def _build(name: str, *, trained: bool, classes: int | None = None) -> torch.nn.Module:
+    """A torchvision model before its weights; torch's global random state stays as it was.
+
+    Args:
+        name: torchvision's.
+        trained: whether real weights will be loaded. Those of GoogLeNet and Inception v3 expect pixels in [-1,1] and
+            their models convert to it from ImageNet's mean and std, as torchvision's loader sets them up to.
+        classes: their number, None for the model's own.
+    """
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if name in _INCEPTIONS:
+        options |= {"init_weights": False, "aux_logits": False, "transform_input": trained}
+    with torch.random.fork_rng(devices=[]):
+        module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return module
 
 
 def _weights_entry(name: str, weights: str, checkpoint: str | Path | None) -> Any:
@@ -133,9 +246,3 @@ def _weights_entry(name: str, weights: str, checkpoint: str | Path | None) -> An
             f"{name}: unknown weights {weights!r}; accepted: DEFAULT, none, {', '.join(entries.__members__)}"
         )
     return entries[weights]
-
-
-def _classes_of(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """num_classes where the checkpoint's last layer has another number than the 1000 of ImageNet."""
-    last = list(state.values())[-1]
-    return {} if last.ndim == 0 or last.shape[0] == 1000 else {"num_classes": int(last.shape[0])}

@@ -91,7 +91,7 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("model", help="torchvision name, package.module:callable, or FILE.onnx")
     parser.add_argument("-o", "--bundle", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
     parser.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
-    parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth or .pth.xz")
+    parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")
     parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")

@@ -1,0 +1,249 @@
+"""Preprocessing as other libraries write it down: timm's data configs and transformers' image processors.
+
+Neither library is imported here: a data config is a dict, and an image processor comes with its library.
+
+How exact the translation is: with timm, bit for bit `timm.data.create_transform`. With an image processor of
+transformers' PIL backend it is bit for bit, too; its torchvision backend resamples uint8 tensors with 16-bit weights
+where Pillow has 22, and so differs by at most 1 of 255, and folds the scale into mean and std, which rounds elsewhere.
+Both backends crop at the lower offset where torchvision rounds half to even: where a margin is 3, 7, 11 ... pixels,
+their crop lies one pixel further up or left.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import OptionError
+from ortcam.preprocessing import Preprocessing
+from ortcam_export.errors import ExportError, first_line
+
+__all__ = ["DeclaredPreprocessing", "from_data_config", "from_image_processor", "read_declared"]
+
+_ACCEPTED: Final = (
+    "accepted is a timm data config (a dict), a transformers image processor, or an ortcam.preprocessing.Preprocessing"
+)
+_DATA_CONFIG_KEYS: Final = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+# PIL.Image.Resampling, which transformers stores as a number.
+_RESAMPLING: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+# Pictures to compare with, in sides of the model's input: landscape, portrait, and nearly square, so that a side that
+# is taken wrongly shows.
+_PROBE_SIDES: Final = ((1.1, 1.7), (1.6, 1.2), (1.3, 1.35))
+# Grey levels of 255 that a smooth picture may differ by: 1 from rounding, and one pixel's shift of the crop.
+_PROBE_TOLERANCE: Final = 6.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DeclaredPreprocessing:
+    """A preprocessing that somebody else wrote down, and who, in words."""
+
+    preprocessing: Preprocessing
+    source: str
+
+
+def read_declared(declared: object, input_size: tuple[int, int] | None = None) -> DeclaredPreprocessing:
+    """Translate what a user hands over as preprocessing.
+
+    Args:
+        declared: timm's data config, a transformers image processor (or a processor that holds one), or ortcam's own.
+        input_size: (height, width) in place of a data config's own; its crop then scales along, as in timm.
+
+    Raises:
+        ExportError: anything else, or something that `Preprocessing` cannot represent.
+    """
+    if isinstance(declared, Preprocessing):
+        return DeclaredPreprocessing(declared, "given by the user")
+    if isinstance(declared, Mapping):
+        return from_data_config(declared, input_size)
+    declared = getattr(declared, "image_processor", declared)  # a multimodal processor holds one
+    if isinstance(config := getattr(declared, "data_config", None), Mapping):  # transformers' wrapper of timm
+        return from_data_config(config, input_size)
+    if hasattr(declared, "do_normalize") and hasattr(declared, "do_resize") and callable(declared):
+        return from_image_processor(declared)
+    raise ExportError(f"preprocessing: {type(declared).__name__} is not known; {_ACCEPTED}")
+
+
+def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | None = None) -> DeclaredPreprocessing:
+    """A timm data config, as `timm.data.resolve_model_data_config(model)` gives it.
+
+    Args:
+        config: `input_size` (3,H,W), `interpolation`, `mean`, `std`, `crop_pct` and `crop_mode`.
+        input_size: (height, width) in place of the config's.
+
+    Raises:
+        ExportError: an entry is missing, or asks for what `Preprocessing` cannot represent.
+    """
+    if missing := [key for key in _DATA_CONFIG_KEYS if key not in config]:
+        raise ExportError(f"preprocessing: a timm data config has {', '.join(missing)}, too; this one lacks it")
+    channels, height, width = config["input_size"]
+    if channels != 3:
+        raise _not_represented("timm data config", "input_size", config["input_size"], "three channels")
+    height, width = input_size or (height, width)
+    for key in ("crop_border_pixels", "naflex", "patchify"):
+        if config.get(key):
+            raise _not_represented("timm data config", key, config[key], "none")
+    mode, share = config["crop_mode"], config["crop_pct"]
+    before_crop = math.floor(height / share), math.floor(width / share)
+    resize: int | None
+    if mode == "center":
+        if before_crop[0] != before_crop[1]:
+            raise _not_represented(
+                "timm data config", "crop_mode", f"center with an input of {height} x {width}", "a square input"
+            )
+        resize = before_crop[0]
+    elif mode == "squash":
+        if before_crop != (height, width):
+            raise _not_represented("timm data config", "crop_mode", f"squash with crop_pct {share}", "crop_pct 1")
+        resize = None
+    else:
+        raise _not_represented("timm data config", "crop_mode", mode, "center, or squash with crop_pct 1")
+    interpolation = _interpolation("timm data config", "interpolation", config["interpolation"])
+    preprocessing = _build("timm data config", height, width, resize, config["mean"], config["std"], interpolation)
+    return DeclaredPreprocessing(preprocessing, "timm data config")
+
+
+def from_image_processor(processor: Any) -> DeclaredPreprocessing:
+    """A transformers image processor, by its attributes, checked against the processor itself on three pictures.
+
+    Raises:
+        ExportError: it does something that `Preprocessing` cannot represent.
+    """
+    name = f"transformers {type(processor).__name__}"
+    height, width, resize = _geometry(name, processor)
+    factor = float(processor.rescale_factor) if getattr(processor, "do_rescale", False) else 1.0
+    mean, std = np.zeros(3), np.ones(3)
+    if processor.do_normalize:
+        mean, std = (np.broadcast_to(values, 3).astype(float) for values in (processor.image_mean, processor.image_std))
+    if getattr(processor, "rescale_offset", False):  # EfficientNet's: pixels in [-1,1] before the normalisation
+        mean = mean + 1
+    if getattr(processor, "include_top", False):  # EfficientNet's: divided by std once more
+        std = std * np.broadcast_to(processor.image_std, 3)
+    interpolation = _interpolation(name, "resample", processor.resample) if processor.do_resize else "bilinear"
+    preprocessing = _build(
+        name,
+        height,
+        width,
+        resize,
+        mean,
+        std,
+        interpolation,
+        channel_order="bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb",
+        scale=1.0 if math.isclose(factor * 255, 1) else factor * 255,
+    )
+    _check_against(processor, preprocessing, name)
+    return DeclaredPreprocessing(preprocessing, name)
+
+
+def _geometry(name: str, processor: Any) -> tuple[int, int, int | None]:
+    """(height, width, resize) of a transformers image processor."""
+    if not processor.do_resize:
+        raise _not_represented(name, "do_resize", False, "True: the model's input has one size")
+    short, height, width = (_side(processor.size, key) for key in ("shortest_edge", "height", "width"))
+    crop = getattr(processor, "do_center_crop", None)
+    share = getattr(processor, "crop_pct", None)
+    if short is not None and _side(processor.size, "longest_edge") is None:
+        if share is not None and not crop:  # ConvNeXt's: `shortest_edge` is the crop, and squashed from 384 on
+            return (short, short, int(short / share)) if short < 384 else (short, short, None)
+        if share is not None:  # PoolFormer's
+            short = int(short / share)
+        elif type(processor).__name__.startswith("Levit"):  # LeViT's own resize
+            short = int(256 / 224 * short)
+        if crop:
+            height, width = (_side(processor.crop_size, key) for key in ("height", "width"))
+            if height is not None and width is not None:
+                return height, width, short
+        raise _not_represented(name, "size", f"shortest_edge {short} without a crop", "a crop to one size")
+    if height is None or width is None:
+        raise _not_represented(name, "size", processor.size, "height and width, or shortest_edge with a crop")
+    if crop and (height, width) != tuple(_side(processor.crop_size, key) for key in ("height", "width")):
+        raise _not_represented(
+            name, "size", f"{height} x {width}, cropped after that", "shortest_edge, or no crop after height and width"
+        )
+    return height, width, None
+
+
+def _side(size: Any, key: str) -> int | None:
+    """An entry of a processor's size, a dict or, since transformers 5, an object; None where it is not set."""
+    value = size.get(key) if isinstance(size, Mapping) else getattr(size, key, None)
+    return None if value is None else int(value)
+
+
+def _interpolation(name: str, key: str, value: Any) -> Literal["bilinear", "bicubic"]:
+    if isinstance(value, int):  # PIL.Image.Resampling is one
+        value = _RESAMPLING[value] if 0 <= value < len(_RESAMPLING) else value
+    value = getattr(value, "value", value)  # torchvision's InterpolationMode
+    if value == "random":  # timm's word for training; its evaluation takes bilinear
+        return "bilinear"
+    if value in ("bilinear", "bicubic"):
+        return "bilinear" if value == "bilinear" else "bicubic"
+    raise _not_represented(name, key, value, "bilinear or bicubic")
+
+
+def _build(
+    name: str,
+    height: int,
+    width: int,
+    resize: int | None,
+    mean: Any,
+    std: Any,
+    interpolation: Literal["bilinear", "bicubic"],
+    *,
+    channel_order: Literal["rgb", "bgr"] = "rgb",
+    scale: float = 1.0,
+) -> Preprocessing:
+    try:
+        return Preprocessing(
+            int(height),
+            int(width),
+            resize,
+            tuple(float(value) for value in mean),  # type: ignore[arg-type]  # its length is checked there
+            tuple(float(value) for value in std),  # type: ignore[arg-type]
+            interpolation,
+            channel_order=channel_order,
+            scale=scale,
+        )
+    except (OptionError, TypeError, ValueError) as error:
+        raise ExportError(f"{name}: {error}") from None
+
+
+def _check_against(processor: Any, preprocessing: Preprocessing, name: str) -> None:
+    """Refuse a processor that does more than its known attributes say: compare on smooth pictures.
+
+    Raises:
+        ExportError: another size, or values that differ by more than rounding and one pixel's shift.
+    """
+    # What a grey level is worth in the model's input, per channel.
+    level = preprocessing.scale / 255 / np.array(preprocessing.std)[:, None, None]
+    for rows, columns in _PROBE_SIDES:
+        picture = _smooth_picture(round(rows * preprocessing.height), round(columns * preprocessing.width))
+        try:
+            theirs = np.asarray(processor(images=picture, return_tensors="pt")["pixel_values"], np.float32)
+        except Exception as error:
+            raise ExportError(f"{name}: cannot be run on a picture: {first_line(error)}") from error
+        ours = preprocessing(picture)
+        if theirs.shape != ours.shape:
+            raise ExportError(
+                f"{name}: gives {list(theirs.shape)} where its attributes say {list(ours.shape)}; "
+                "give input_size, resize, mean and std instead"
+            )
+        apart = float(np.abs((theirs - ours) / level).max())
+        if not apart <= _PROBE_TOLERANCE:
+            raise ExportError(
+                f"{name}: differs by {apart:.0f} grey levels from what its attributes say; it does something that "
+                "cannot be represented. Accepted are resize, centre crop, rescale, normalise and channel flip"
+            )
+
+
+def _smooth_picture(height: int, width: int) -> NDArray[np.uint8]:
+    """uint8 RGB [height,width,3], a wave of its own in each channel, at most 2 grey levels from pixel to pixel."""
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    waves = [np.sin(rows / a) * np.cos(columns / b) for a, b in ((50, 71), (83, 50), (59, 67))]
+    picture: NDArray[np.uint8] = np.rint(128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return picture
+
+
+def _not_represented(name: str, key: str, value: object, accepted: str) -> ExportError:
+    return ExportError(f"{name}: {key} {value} cannot be represented; accepted is {accepted}")
