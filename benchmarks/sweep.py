@@ -125,8 +125,8 @@ def _markdown(table: dict[str, Any]) -> str:
     entries = table["models"]
     good = [entry for entry in entries if "error" not in entry]
     parity = (
-        "Parity is max |difference| / max |logit| on two pictures: of head(features(x)) to the PyTorch model, and of the "
-        "nine scorers to head(features(mask * x)). Nodes are those of features and head together."
+        "Parity is max |difference| / max |logit| on two pictures: of head(features(x)) to the PyTorch model, and of "
+        "the nine scorers to head(features(mask * x)). Nodes are those of features and head together."
     )
     lines = [
         "# Every torchvision classifier, exported",

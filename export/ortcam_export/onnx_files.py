@@ -477,7 +477,7 @@ def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.LazyTensor(
         lambda: ir.tensor(tensor.numpy().astype(np.float32)),
         dtype=ir.DataType.FLOAT,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape([side for side in tensor.shape if isinstance(side, int)]),
         name=tensor.name,
     )
 

@@ -99,7 +99,7 @@ def trace_batch(model: ir.Model, *, fixed: bool) -> dict[ir.Value, Extent]:
 def _constant(value: ir.Value) -> Extent:
     tensor = value.const_value
     assert tensor is not None
-    shape = tuple(int(side) for side in tensor.shape)
+    shape = tuple(side for side in tensor.shape if isinstance(side, int))
     values = None
     if tensor.size <= _SHAPE_ARITHMETIC:
         array = tensor.numpy()
@@ -336,7 +336,8 @@ class _Tracer:
             if extent is not None and extent.batch_axis is None and extent.values is None:
                 raise ExportError(
                     f"{_describe(node)} mixes or drops the images of a batch: its output is {list(extent.shapes[0])} "
-                    f"for one image and {list(extent.shapes[1])} for three; accepted is a graph that treats each on its own"
+                    f"for one image and {list(extent.shapes[1])} for three; accepted is a graph that treats each on "
+                    "its own"
                 )
 
     def _settle_reshape(self, node: ir.Node) -> None:

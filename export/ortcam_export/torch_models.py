@@ -114,16 +114,6 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
     _check_name(name)
     entry = _weights_entry(name, weights, checkpoint)
     labels = read_labels(spec.labels)
-    loaded: str | None
-    digest: str | None = None
-    if checkpoint is not None:
-        path = Path(checkpoint)
-        module = _from_checkpoint(name, path)
-        loaded, digest = path.name, file_sha256(path)
-    elif weights == "none":
-        module, loaded = _with_random_weights(name), None
-    else:
-        module, loaded = _with_released_weights(name, entry), entry.name
     preset = entry.transforms()
     recipe = Preprocessing(
         height=preset.crop_size[0],
@@ -135,6 +125,17 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
     )
     declared = spec.overriding(spec.declared or DeclaredPreprocessing(recipe, f"torchvision {entry}"))
     preprocessing = declared.preprocessing
+    size = preprocessing.height, preprocessing.width
+    loaded: str | None
+    digest: str | None = None
+    if checkpoint is not None:
+        path = Path(checkpoint)
+        module = _from_checkpoint(name, path, size)
+        loaded, digest = path.name, file_sha256(path)
+    elif weights == "none":
+        module, loaded = _with_random_weights(name, size), None
+    else:
+        module, loaded = _with_released_weights(name, entry), entry.name
     classifier = as_classifier(
         module.eval(), height=preprocessing.height, width=preprocessing.width, output=spec.output
     )
@@ -171,15 +172,15 @@ def _check_name(name: str) -> None:
     )
 
 
-def _from_checkpoint(name: str, path: Path) -> torch.nn.Module:
+def _from_checkpoint(name: str, path: Path, size: tuple[int, int]) -> torch.nn.Module:
     """The model with a checkpoint's weights and as many classes as it has."""
     state = read_checkpoint(path)
     auxiliary = _INCEPTIONS.get(name, ())
     state = {key: value for key, value in state.items() if not key.startswith(auxiliary)} if auxiliary else state
-    module = _build(name, trained=True)
+    module = _build(name, size, trained=True)
     classes = class_count(module, state)
     if classes not in (None, class_count(module, module.state_dict())):
-        module = _build(name, trained=True, classes=classes)
+        module = _build(name, size, trained=True, classes=classes)
     load_state(module, state, path)
     return module
 
@@ -195,14 +196,14 @@ def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
     return module
 
 
-def _with_random_weights(name: str) -> torch.nn.Module:
+def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     """The model with random weights, such that the logits depend on the image.
 
     Two kinds of models would have constant logits: ViTs start their last layer at zero, and what GoogLeNet and Inception
     v3 have without their own slow initialisation lets the image fade from layer to layer. A last layer of zeros gets
     small random values, and the convolutions of these two He's initialisation; both are always the same.
     """
-    module = _build(name, trained=False)
+    module = _build(name, size, trained=False)
     generator = torch.Generator().manual_seed(_SEED)
     if name in _INCEPTIONS:
         for layer in module.modules():
@@ -215,21 +216,32 @@ def _with_random_weights(name: str) -> torch.nn.Module:
     return module
 
 
-def _build(name: str, *, trained: bool, classes: int | None = None) -> torch.nn.Module:
+def _build(name: str, size: tuple[int, int], *, trained: bool, classes: int | None = None) -> torch.nn.Module:
     """A torchvision model before its weights; torch's global random state stays as it was.
 
     Args:
         name: torchvision's.
+        size: (H, W) of its input, which ViT and MaxViT are built for.
         trained: whether real weights will be loaded. Those of GoogLeNet and Inception v3 expect pixels in [-1,1] and
             their models convert to it from ImageNet's mean and std, as torchvision's loader sets them up to.
         classes: their number, None for the model's own.
     """
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if name.startswith("vit_"):
+        options["image_size"] = _side(name, size)
+    if name.startswith("maxvit_"):
+        options["input_size"] = size
     if name in _INCEPTIONS:
         options |= {"init_weights": False, "aux_logits": False, "transform_input": trained}
     with torch.random.fork_rng(devices=[]):
         module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return module
+
+
+def _side(name: str, size: tuple[int, int]) -> int:
+    if size[0] != size[1]:
+        raise ExportError(f"{name}: --input-size {size[0]} {size[1]}: accepted is a square for this model")
+    return size[0]
 
 
 def _weights_entry(name: str, weights: str, checkpoint: str | Path | None) -> Any:
