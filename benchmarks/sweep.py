@@ -116,7 +116,9 @@ def _machine() -> str:
     processor = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():
-        names = [line.partition(":")[2].strip() for line in information.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip() for line in information.read_text().splitlines() if "model name" in line
+        ]
         processor = names[0] if names else processor
     return f"{processor}, {os.cpu_count()} cores, {platform.system()}"
 

@@ -1,4 +1,4 @@
-"""From a source to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes], beside the original to compare it with."""
+"""From a source to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes], and the original to compare with."""
 
 import contextlib
 import dataclasses
@@ -173,7 +173,7 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
 
 
 def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
-    """The file itself in ONNX Runtime, its final activation left out; one picture at a time where its batch is fixed."""
+    """The file itself in ONNX Runtime without its final activation; one picture at a time where its batch is fixed."""
 
     def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         session = file.session()
@@ -187,7 +187,6 @@ def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
 
 def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The converted graph in ONNX Runtime, before anything is cut."""
-
     model = model.clone()  # the weights of the model itself will move into the bundle
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -219,8 +218,8 @@ def _distance_to_file(
     distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))
     if not distance <= _COARSE_TOLERANCE[file.coarse]:
         raise ExportError(
-            f"{file.path}: computed in float32 its logits differ from the {file.coarse} file's by {distance:.1e} relative; "
-            f"accepted is {_COARSE_TOLERANCE[file.coarse]:.0e}"
+            f"{file.path}: computed in float32 its logits differ from the {file.coarse} file's by {distance:.1e} "
+            f"relative; accepted is {_COARSE_TOLERANCE[file.coarse]:.0e}"
         )
     return f"the logits are within {distance:.1e} of the {file.coarse} file's"
 

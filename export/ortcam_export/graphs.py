@@ -31,6 +31,16 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
+from onnxscript.rewriter import RewriteRuleSet
+from onnxscript.rewriter.rules.common import (
+    fuse_batchnorm_into_conv_rule,
+    fuse_batchnorm_into_conv_transpose_rule,
+    fuse_batchnorm_into_gemm_rule,
+    no_op_cast_rule,
+    no_op_expand_rule,
+    no_op_transpose_rule,
+    transpose_transpose_rule,
+)
 
 from ortcam.bundle import GATES, Activation, Cut
 from ortcam.upsampling import bilinear_matrix
@@ -59,6 +69,18 @@ _RESERVED: Final = (
 )
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 _INLINE_BYTES: Final = 1024
+_IR_VERSION: Final = 10
+_SIMPLIFICATIONS: Final = RewriteRuleSet(
+    [
+        no_op_cast_rule,
+        no_op_expand_rule,
+        no_op_transpose_rule,
+        transpose_transpose_rule,
+        fuse_batchnorm_into_conv_rule,
+        fuse_batchnorm_into_conv_transpose_rule,
+        fuse_batchnorm_into_gemm_rule,
+    ]
+)
 
 
 class WeightsFile:
@@ -108,6 +130,8 @@ def tidy(model: ir.Model) -> None:
             value.name = f"{value.name}_inner"
     _rename(graph.inputs[0], "image", graph)
     _rename(graph.outputs[0], "logits", graph)
+    _unshare_folded_weights(graph)
+    _SIMPLIFICATIONS.apply_to_model(model)
     for step in (
         common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common_passes.IdentityEliminationPass(),
@@ -126,10 +150,31 @@ def tidy(model: ir.Model) -> None:
         node.doc_string = None
         if scopes is not None:
             node.metadata_props[_SCOPES] = scopes
-        for output in node.outputs:
-            output.metadata_props.clear()
-    for value in (*graph.inputs, *graph.initializers.values()):
+    for value in (*graph.inputs, *(value for node in graph for value in node.outputs), *graph.initializers.values()):
         value.metadata_props.clear()
+        value.doc_string = None
+        tensor = value.const_value
+        if tensor is not None and tensor.doc_string:
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    model.ir_version = max(model.ir_version or 0, _IR_VERSION)
+
+
+def _unshare_folded_weights(graph: ir.Graph) -> None:
+    """Give layers in front of a BatchNormalization weights of their own, which folding it changes."""
+    for node in list(graph):
+        if node.op_type != "BatchNormalization" or (data := node.inputs[0]) is None:
+            continue
+        layer = data.producer()
+        if layer is None or layer.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(list(data.uses())) > 1:
+            continue
+        for index, value in list(enumerate(layer.inputs))[1:]:
+            if value is None or value.const_value is None or not value.is_initializer() or len(list(value.uses())) == 1:
+                continue
+            own = ir.Value(
+                name=f"{value.name}_{data.name}", shape=value.shape, type=value.type, const_value=value.const_value
+            )
+            graph.register_initializer(own)
+            layer.replace_input_with(index, own)
 
 
 def module_path(node: ir.Node) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class Layer:
         modules: all module paths whose output it is, outermost first.
         operator: ONNX operator that makes it.
         weighted_behind: whether a layer with weights lies behind it.
-        macs_behind: multiply-adds for one image of the part behind it; None inside a branch, or where shapes are not known.
+        macs_behind: multiply-adds of the part behind it, for one image; None inside a branch and where not known.
         quantized: whether it holds 8-bit integers, which are made floating at the cut.
         inside_branch: whether data reach the logits around it, so that no head of these features alone exists.
     """
@@ -106,8 +106,8 @@ def choose_layer(
     """The layer a user names, or the default: the last spatial tensor before space is lost.
 
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
-    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes the
-    patches on: behind the last block of a transformer with a class token only that token reaches the logits.
+    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes
+    the patches on: behind the last block of a transformer with a class token only that token reaches the logits.
 
     A name may also be that of a layer inside a branch, say of a residual block.
 
@@ -171,8 +171,8 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
     if inside:
         shape = sides_for_one(inside[-1])
         raise ExportError(
-            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, which has no spatial or token layout; "
-            "`ortcam inspect` lists the layers that have one"
+            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, which has no spatial or token "
+            "layout; `ortcam inspect` lists the layers that have one"
         )
     if _inside_control_flow(model.graph, name):
         raise ExportError(f"layer {name!r} lies inside an If, Loop or Scan; accepted is one outside of it")
@@ -256,7 +256,7 @@ def _scale_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
         pair = (inputs[6], inputs[7])
     elif producer.op_type in ("QLinearAdd", "QLinearMul"):
         pair = (inputs[6], inputs[7] if len(inputs) > 7 else None)
-    elif producer.op_type in ("QLinearConcat",):
+    elif producer.op_type == "QLinearConcat":
         pair = (inputs[0], inputs[1])
     elif producer.op_type.startswith("QLinear") and len(inputs) >= 4:
         pair = (inputs[3], inputs[4] if len(inputs) > 4 else None)
@@ -333,7 +333,7 @@ def _dominators(graph: ir.Graph, data: list[ir.Node]) -> list[ir.Value]:
 
 
 def _behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int | None]]:
-    """For every data node, whether a layer with weights comes after it, and the multiply-adds for one image after it."""
+    """For every data node, whether weights come after it, and the multiply-adds after it for one image."""
     reached = {value for node in data for value in node.outputs}
     weighted: dict[ir.Node, bool] = {}
     macs: dict[ir.Node, int | None] = {}

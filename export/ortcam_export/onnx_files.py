@@ -1,4 +1,4 @@
-"""From an `.onnx` file of any make to one classifier, image float32 [N,3,H,W] -> logits [N,classes]; without PyTorch."""
+"""From an `.onnx` file of any make to one classifier, image [N,3,H,W] -> logits [N,classes], without PyTorch."""
 
 import dataclasses
 import logging
@@ -15,16 +15,6 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
-from onnxscript.rewriter import RewriteRuleSet
-from onnxscript.rewriter.rules.common import (
-    fuse_batchnorm_into_conv_rule,
-    fuse_batchnorm_into_conv_transpose_rule,
-    fuse_batchnorm_into_gemm_rule,
-    no_op_cast_rule,
-    no_op_expand_rule,
-    no_op_transpose_rule,
-    transpose_transpose_rule,
-)
 
 from ortcam.bundle import Activation, ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
@@ -36,7 +26,8 @@ from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels
 __all__ = ["OnnxClassifier", "OnnxFile", "adapt", "open_onnx_file", "read_onnx"]
 
 OLDEST_OPSET: Final = 18
-_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+_STANDARD_DOMAINS: Final = ("", "ai.onnx.ml")
+_RUNTIME_DOMAINS: Final = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 Coarse = Literal["float16", "bfloat16", "dynamic int8"]
 _HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 _FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *_HALVES)
@@ -49,17 +40,6 @@ _PASSING: Final = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze
 _ACTIVATIONS: Final[dict[str, Activation]] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 _QUANTIZED_ACTIVATIONS: Final[dict[str, Activation]] = {"QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid"}
 _FOLD_BYTES: Final = 1 << 28
-_SIMPLER: Final = RewriteRuleSet(
-    [
-        no_op_cast_rule,
-        no_op_expand_rule,
-        no_op_transpose_rule,
-        transpose_transpose_rule,
-        fuse_batchnorm_into_conv_rule,
-        fuse_batchnorm_into_conv_transpose_rule,
-        fuse_batchnorm_into_gemm_rule,
-    ]
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +55,8 @@ class OnnxFile:
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
         activation: the one that the graph ended in, or None.
-        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose scale
-            is that of a whole batch; None for none.
+        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
+            scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales.
     """
 
@@ -185,7 +165,7 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
         raise ExportError(
             f"{path}: the batch size is fixed at {batch}; accepted is a batch of 1, which is opened, or an open one"
         )
-    logits, activation = _logits(graph, _chosen_output(graph, output, path), path)
+    logits, activation = _logits(_chosen_output(graph, output, path), path)
     graph.outputs[:] = [logits]
     common_passes.RemoveUnusedNodesPass()(model)
     kinds = {value.dtype for value in graph.initializers.values()} | {image.dtype}
@@ -219,8 +199,8 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
 def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     """Make a file's graph the one form that the rest of the export works on; the file's own model is left as it is.
 
-    Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a fixed
-    batch opened, normalisation at the start moved into the preprocessing, and the output made logits [N,classes].
+    Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a
+    fixed batch opened, normalisation at the start moved into the preprocessing, and the output made logits [N,classes].
 
     Args:
         file: as read.
@@ -246,7 +226,6 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     common_passes.RemoveUnusedNodesPass()(model)
     if not file.quantized:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
-    _SIMPLER.apply_to_model(model)
     tidy(model)
     return OnnxClassifier(model, preprocessing, folded)
 
@@ -284,7 +263,7 @@ def _load(path: Path) -> ir.Model:
 
 
 def _unzip(graph: onnx.GraphProto) -> None:
-    """Give out the tensor of scores that a ZipMap makes a list of dictionaries of, as wrappers of scikit-learn's kind do."""
+    """Give out the tensor of scores that a ZipMap, in wrappers of scikit-learn's kind, makes a list of dictionaries."""
     for node in graph.node:
         if node.op_type != "ZipMap":
             continue
@@ -297,10 +276,11 @@ def _unzip(graph: onnx.GraphProto) -> None:
 def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
     local = {(function.domain, function.name) for function in model.functions.values()}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.domain not in _DOMAINS and (node.domain, node.op_type) not in local:
+        standard = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, node.domain)
+        if not standard and node.domain not in _RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(
-                f"{path}: the custom operator {node.domain}::{node.op_type} is not one that ONNX Runtime has; accepted are "
-                "the operators of ONNX and of com.microsoft"
+                f"{path}: the custom operator {node.domain or 'ai.onnx'}::{node.op_type} is not one that ONNX Runtime "
+                "has; accepted are the operators of ONNX and of com.microsoft"
             )
 
 
@@ -361,7 +341,7 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
     raise ExportError(f"{path}: name the output of the logits with --output; its outputs are {_listed(graph.outputs)}")
 
 
-def _logits(graph: ir.Graph, output: ir.Value, path: Path) -> tuple[ir.Value, Activation | None]:
+def _logits(output: ir.Value, path: Path) -> tuple[ir.Value, Activation | None]:
     """What goes into the activation at the end of the graph, or the output itself; the activation is taken out."""
     if output.shape is not None and len([side for side in list(output.shape)[1:] if side != 1]) > 1:
         raise ExportError(
@@ -524,7 +504,8 @@ def _new_front(model: ir.Model, file: OnnxFile, given: Preprocessing) -> tuple[P
         value = node.outputs[0]
     if not floating:
         raise ExportError(
-            f"{file.path}: its input {file.image!r} is uint8 and goes on as such; accepted is a graph that makes it floating first"
+            f"{file.path}: its input {file.image!r} is uint8 and goes on as such; accepted is a graph that makes it "
+            "floating first"
         )
     image = ir.Value(
         name="image",
@@ -641,8 +622,8 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     wide = [side for side in sides[1:] if side != 1]
     if str(sides[0]) == "N" and len(wide) > 1:
         raise ExportError(
-            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image (a "
-            "segmenter or a detector?); accepted is [N,classes]"
+            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image "
+            "(a segmenter or a detector?); accepted is [N,classes]"
         )
     if len(sides) != 2 or str(sides[0]) != "N":
         classes = math.prod(sides_for_one(output) or ())

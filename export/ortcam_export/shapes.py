@@ -1,4 +1,4 @@
-"""The batch dimension of a graph: every tensor's shape at two batch sizes, a fixed batch opened, shape arithmetic folded."""
+"""The batch dimension of a graph: every shape at two batch sizes, a fixed batch opened, shape arithmetic folded."""
 
 import dataclasses
 import math
@@ -60,10 +60,10 @@ class Extent:
 def trace_batch(model: ir.Model, *, fixed: bool) -> dict[ir.Value, Extent]:
     """Follow the batch through a graph image [N,...] -> ..., and fold the shape arithmetic on the way.
 
-    Every operator is looked at for batch sizes 1 and 3. Integer tensors that follow from shapes alone are computed; those
-    that do not depend on the batch become constants, and a reshape whose one open dimension is the batch gets the
-    constant -1 there. Where the batch was fixed at 1, what has it baked in is rewritten: target shapes of reshapes, sizes
-    of a resize, constants joined to the images' tensors, squeezes.
+    Every operator is looked at for batch sizes 1 and 3. Integer tensors that follow from shapes alone are computed;
+    those that do not depend on the batch become constants, and a reshape whose one open dimension is the batch gets the
+    constant -1 there. Where the batch was fixed at 1, what has it baked in is rewritten: target shapes of reshapes,
+    sizes of a resize, constants joined to the images' tensors, squeezes.
 
     Args:
         model: one input, whose first dimension is the batch and whose others are fixed.
@@ -79,7 +79,8 @@ def trace_batch(model: ir.Model, *, fixed: bool) -> dict[ir.Value, Extent]:
     image = graph.inputs[0]
     assert image.shape is not None
     assert image.dtype is not None
-    size = tuple(int(side) for side in list(image.shape)[1:])  # type: ignore[arg-type]
+    size = tuple(side for side in image.shape if isinstance(side, int))
+    assert len(size) == 3
     known: dict[ir.Value, Extent] = {
         image: Extent(image.dtype, ((_BATCH[0], *size), (_BATCH[1], *size))),
         **{value: _constant(value) for value in graph.initializers.values()},
@@ -187,7 +188,7 @@ class _Tracer:
             if value is not None:
                 values = self._known[value].values
                 assert values is not None
-                feeds[value.name] = values[index]
+                feeds[value.name or ""] = values[index]
         try:
             return [np.asarray(item) for item in ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)]
         except Exception:  # noqa: BLE001 - an operator the evaluator does not know stays in the graph
@@ -302,10 +303,12 @@ class _Tracer:
         for value in dict.fromkeys(value for value in node.inputs if value is not None):
             extent = self._known[value]
             if value.is_initializer() or extent.values is not None:
-                tensor = value.const_value.numpy() if value.const_value is not None else extent.values[index]  # type: ignore[index]
+                tensor = extent.values[index] if value.const_value is None and extent.values else _numpy(value)
                 initializers.append(onnx.numpy_helper.from_array(np.asarray(tensor), value.name))
             else:
-                inputs.append(onnx.helper.make_tensor_value_info(value.name, int(extent.dtype), extent.shapes[index]))
+                inputs.append(
+                    onnx.helper.make_tensor_value_info(value.name or "", int(extent.dtype), extent.shapes[index])
+                )
                 feeds[value.name] = np.zeros(extent.shapes[index], extent.dtype.numpy())
         outputs = [onnx.ValueInfoProto(name=value.name) for value in node.outputs if value.name]
         graph = onnx.helper.make_graph([ir.to_proto(node)], "node", inputs, outputs, initializers)
@@ -332,8 +335,8 @@ class _Tracer:
             extent = self._known.get(output)
             if extent is not None and extent.batch_axis is None and extent.values is None:
                 raise ExportError(
-                    f"{_describe(node)} mixes or drops the images of a batch: its output is {list(extent.shapes[0])} for "
-                    f"one image and {list(extent.shapes[1])} for three; accepted is a graph that treats each on its own"
+                    f"{_describe(node)} mixes or drops the images of a batch: its output is {list(extent.shapes[0])} "
+                    f"for one image and {list(extent.shapes[1])} for three; accepted is a graph that treats each on its own"
                 )
 
     def _settle_reshape(self, node: ir.Node) -> None:
@@ -569,6 +572,11 @@ def batch_axis_after_reshape(before: Shape, axis: int, inner: int, after: Shape)
     if right:
         return right[0], after[right[0]]
     return (left[-1], 1) if left else None
+
+
+def _numpy(value: ir.Value) -> NDArray[Any]:
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
 def _subgraphs(node: ir.Node) -> bool:

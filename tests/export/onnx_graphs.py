@@ -55,7 +55,10 @@ class InputForm:
 
     def arguments(self) -> dict[str, Any]:
         """What a user of `export` says about it."""
-        said: dict[str, Any] = {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+        said: dict[str, Any] = {"channel_order": self.channel_order}
+        if self.dtype is np.uint8:  # pixels as they are: there is nothing to scale
+            return said
+        said |= {"mean": self.mean, "std": self.std}
         return said if self.scale == 1 else said | {"scale": self.scale}
 
 

@@ -211,6 +211,11 @@ def channel_order_not_said(folder: Path) -> tuple[Path, dict[str, Any]]:
     return plain(folder), {"channel_order": None}
 
 
+@refused(r"uint8.*--mean")
+def statistics_for_an_input_of_bytes(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return ZOO["uint8_of_batch_1_normalised_inside"](folder).path, {}
+
+
 @refused(r"4 labels.*5 classes")
 def labels_too_few(folder: Path) -> tuple[Path, dict[str, Any]]:
     return plain(folder), {"labels": ["a", "b", "c", "d"]}
