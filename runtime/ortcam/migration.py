@@ -29,15 +29,21 @@ def migrate(raw: Raw) -> Raw:
 
 
 def _from_1(raw: Raw) -> dict[str, Any]:
-    """Schema 1 knew RGB in [0,1] before mean and std, softmax, cuts that every path passes, and stored no probe."""
+    """Schema 1 knew RGB in [0,1], softmax, cuts that every path passes, one tolerance for all, and stored no probe."""
     return _with(raw, "bundle.json", activation="softmax", probe=None) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
             ("preprocessing", {"channel_order": "rgb", "scale": 1.0}),
             ("graphs", {"classifier": None}),
+            ("parity", {"scorer_tolerance": _entry(raw, "parity", "tolerance")}),
         )
         if isinstance(raw.get(name), dict)  # what is not an object is left to the decoder, which names it
     }
+
+
+def _entry(raw: Raw, name: str, entry: str) -> object:
+    record = raw.get(name)
+    return record.get(entry) if isinstance(record, dict) else None
 
 
 def _with(record: Raw, where: str, **added: object) -> dict[str, Any]:
