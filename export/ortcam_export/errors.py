@@ -2,11 +2,15 @@
 
 from ortcam.errors import OrtcamError
 
-__all__ = ["ExportError", "first_line"]
+__all__ = ["ExportError", "NoDefaultLayerError", "first_line"]
 
 
 class ExportError(OrtcamError):
     """A model that cannot be exported: unknown, not loadable, not to be cut, or not reproduced by its graphs."""
+
+
+class NoDefaultLayerError(ExportError):
+    """A model whose layers can be cut, but none of which is a good choice by default."""
 
 
 def first_line(error: BaseException) -> str:

@@ -31,7 +31,7 @@ from ortcam.bundle import (
 )
 from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.conversion import DEFAULT_OPSET, convert, probe_pictures
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs import (
     SCORER_KINDS,
     Interpolation,
@@ -41,7 +41,7 @@ from ortcam_export.graphs import (
     build_scorer,
     extract,
 )
-from ortcam_export.layers import Layer, choose_layer, cut_in_floats, find_layers
+from ortcam_export.layers import Layer, choose_layer, count_macs, cut_in_floats, find_layers
 from ortcam_export.library_preprocessing import read_declared
 from ortcam_export.sources import (
     DEFAULT_WEIGHTS,
@@ -159,6 +159,8 @@ def export(
         layers = find_layers(graph, folder, images)
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=images)
         say(f"splitting at {_describe(chosen)}")
+        if chosen.inside_branch:
+            say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
         graphs, cut = _write_graphs(graph, chosen, folder, weights_file, size, converted.activation)
         say("measuring parity")
         logits = converted.reference(pictures)
@@ -206,14 +208,18 @@ class Inspection:
     Attributes:
         source: the model, its preprocessing and labels.
         layers: where it can be cut, in the order of the graph.
-        default: the layer an export takes by default.
+        default: the layer an export takes by default; None where it would ask for one.
         nodes: number of nodes of the converted graph.
+        macs: multiply-adds for one image; None where not all shapes are known.
+        notes: what was done to the graph, a sentence each.
     """
 
     source: Source
     layers: tuple[Layer, ...]
-    default: Layer
+    default: Layer | None
     nodes: int
+    macs: int | None
+    notes: tuple[str, ...]
 
 
 def inspect_model(
@@ -240,8 +246,11 @@ def inspect_model(
         pictures = probe_pictures(_PROBE_PICTURES, converted.preprocessing.height, converted.preprocessing.width)
         probe = probe_input(pictures, converted.preprocessing)
         layers = find_layers(graph, folder, probe)
-        default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
-    return Inspection(source, tuple(layers), default, len(graph.graph))
+        try:
+            default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
+        except NoDefaultLayerError:
+            default = None
+    return Inspection(source, tuple(layers), default, len(graph.graph), count_macs(graph.graph), converted.notes)
 
 
 def _write_graphs(
@@ -286,9 +295,9 @@ def _labels(source: Source, classes: int, activation: Activation) -> tuple[str, 
 
 
 def _versions(source: Source) -> dict[str, str]:
-    tools = ["onnx-ir", "onnxruntime", "numpy"]
+    tools = ["numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript"]
     if source.record.source != "onnx":
-        tools += ["torch", "torchvision", "onnxscript"]
+        tools += ["torch", "torchvision"]
     return {
         "ortcam": __version__,
         "python": platform.python_version(),

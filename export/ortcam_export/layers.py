@@ -14,11 +14,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs import build_head, extract, insert_dequantization, module_path
 from ortcam_export.shapes import sides_for_one
 
-__all__ = ["Layer", "choose_layer", "cut_in_floats", "find_layers"]
+__all__ = ["Layer", "choose_layer", "count_macs", "cut_in_floats", "find_layers"]
 
 _POOLING: Final = (
     "AveragePool",
@@ -112,6 +112,7 @@ def choose_layer(
     A name may also be that of a layer inside a branch, say of a residual block.
 
     Raises:
+        NoDefaultLayerError: none of the layers is a good default.
         ExportError: no such layer, or none at all.
     """
     if name is not None:
@@ -130,7 +131,7 @@ def choose_layer(
             continue
         if layer.cut.layout != "tokens" or _patches_matter(layer, model, folder, probe):
             return layer
-    raise ExportError("no default layer: name one with --layer (`ortcam inspect` lists them)")
+    raise NoDefaultLayerError("no default layer: name one with --layer (`ortcam inspect` lists them)")
 
 
 def cut_in_floats(model: ir.Model, layer: Layer) -> tuple[ir.Model, Cut]:
@@ -346,6 +347,12 @@ def _behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int
             own = _macs(node)
             total = total + own if own is not None and total >= 0 else -1
     return weighted, macs
+
+
+def count_macs(graph: ir.Graph) -> int | None:
+    """Multiply-adds of a classifier for one image; None where not all shapes are known."""
+    counts = [_macs(node) for node in _data_nodes(graph) if node.op_type in _FACTORS]
+    return None if None in counts else sum(count for count in counts if count is not None)
 
 
 def _macs(node: ir.Node) -> int | None:

@@ -213,18 +213,35 @@ def _inspect(options: argparse.Namespace) -> int:
         return 0
     if options.verify:
         raise OptionError(f"--verify: goes with a bundle; {options.model} is none")
-    inspection = _import_exporter().inspect_model(options.model, **given)
+    _print_inspection(_import_exporter().inspect_model(options.model, **given))
+    return 0
+
+
+def _print_inspection(inspection: Any) -> None:
     _print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
-    print(f"graph          {inspection.nodes} nodes")
-    print("layers         every path from image to logits passes these; * is the default")
-    rows = [("", "", "module", "tensor", "layout", "shape [C,h,w]")]
+    for note in inspection.notes:
+        print(f"note           {note}")
+    print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
+    if inspection.default is None:
+        print(
+            "layers         every path from image to logits passes these; none is a good default, name one with --layer"
+        )
+    else:
+        print("layers         every path from image to logits passes these; * is the default")
+    rows = [("", "", "module", "tensor", "layout", "maps [C,h,w]", "behind it")]
     for index, layer in enumerate(inspection.layers):
         cut = layer.cut
         mark = "*" if layer == inspection.default else ""
+        layout = f"{cut.layout} int8" if layer.quantized else cut.layout
         shape = f"[{cut.channels},{cut.height},{cut.width}]"
-        rows.append((mark, str(index), cut.module or "-", cut.tensor, cut.layout, shape))
+        behind = _millions(layer.macs_behind)
+        rows.append((mark, str(index), cut.module or "-", cut.tensor, layout, shape, behind))
     _print_table(rows)
-    return 0
+    print("Other layers, inside a branch, are taken by their module path or tensor as well.")
+
+
+def _millions(macs: int | None) -> str:
+    return "?" if macs is None else f"{macs / 1e6:.1f} M"
 
 
 def _print_bundle(bundle: Bundle) -> None:

@@ -116,7 +116,11 @@ def test_a_layer_is_named_by_module_index_or_tensor(name: str, layers: tuple[Lay
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("feature.3", "did you mean features.3"), ("classifier", "accepted|did you mean"), ("77", "77")],
+    [
+        ("feature.3", "did you mean features.3"),
+        ("classifier", r"'classifier' gives \[1, 6\] .*no spatial or token layout"),
+        ("77", "77"),
+    ],
 )
 def test_a_layer_that_is_not_there_gets_suggestions(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message):
@@ -388,15 +392,16 @@ def test_an_onnx_file_explains_like_the_module_it_came_from(tmp_path: Path, pict
         output_names=["scores"],
         verbose=False,
     )
-    from_file = export(tmp_path / "tiny.onnx", tmp_path / "f.ortcam", **TINY_INPUT)
+    said = TINY_INPUT | {"channel_order": "rgb"}
+    from_file = export(tmp_path / "tiny.onnx", tmp_path / "f.ortcam", **said)
     from_module = export(module, tmp_path / "m.ortcam", **TINY_INPUT)
     assert from_file.manifest.cut.channels == from_module.manifest.cut.channels
     maps = [ortcam.load(bundle.path).explain(picture, top_k=3).maps for bundle in (from_file, from_module)]
     np.testing.assert_allclose(*maps, atol=1e-5)
     with pytest.raises(ExportError, match="--checkpoint goes with a PyTorch model"):
-        export(tmp_path / "tiny.onnx", tmp_path / "x.ortcam", checkpoint="w.pth", **TINY_INPUT)
+        export(tmp_path / "tiny.onnx", tmp_path / "x.ortcam", checkpoint="w.pth", **said)
     with pytest.raises(ExportError, match="the graph takes"):
-        export(tmp_path / "tiny.onnx", tmp_path / "x.ortcam", **TINY_INPUT | {"input_size": (64, 64)})
+        export(tmp_path / "tiny.onnx", tmp_path / "x.ortcam", **said | {"input_size": (64, 64)})
     (tmp_path / "broken.onnx").write_bytes(b"not onnx")
     with pytest.raises(ExportError, match="cannot be read as ONNX"):
-        export(tmp_path / "broken.onnx", tmp_path / "x.ortcam", **TINY_INPUT)
+        export(tmp_path / "broken.onnx", tmp_path / "x.ortcam", **said)

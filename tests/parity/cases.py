@@ -142,6 +142,25 @@ class SmallNet(nn.Module):
         return other
 
 
+class BranchNet(nn.Module):
+    """Image [N,3,H,W] -> logits [N,5] with one skip connection, which goes around the layers `inner` and `outer`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.inner = nn.Conv2d(8, 8, 3, 2, 1)
+        self.outer = nn.Conv2d(8, 8, 3, 1, 1)
+        self.skip = nn.MaxPool2d(2)
+        self.classifier = nn.Linear(8, 5)
+        randomize(self, 0.4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.stem(image).relu()
+        features = self.skip(features) + self.outer(self.inner(features).relu())
+        logits: torch.Tensor = self.classifier(features.relu().mean((2, 3)))
+        return logits
+
+
 def randomize(module: nn.Module, std: float) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

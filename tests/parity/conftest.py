@@ -9,7 +9,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from tests.parity.cases import Case, SmallNet, randomize, real_case, small_case, small_image
+from tests.parity.cases import BranchNet, Case, SmallNet, randomize, real_case, small_case, small_image
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +46,12 @@ def small_transformer(tmp_path_factory: pytest.TempPathFactory) -> Case:
     )
     randomize(module, 0.3)
     return small_case(module, tmp_path_factory.mktemp("transformer"), size=(32, 32), layer=None)
+
+
+@pytest.fixture(scope="session")
+def small_branch(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """64 x 64, cut at a layer that a skip connection goes around; features of either sign."""
+    return small_case(BranchNet(), tmp_path_factory.mktemp("branch"), size=(64, 64), layer="inner")
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_the_defaults_are_those_of_the_method_page(method):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_multilabel"])
+@pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_branch", "small_multilabel"])
 @pytest.mark.parametrize("method", DEFAULTS)
 def test_every_combination_of_options_is_the_formula_in_float64(method, network, request):
     case = request.getfixturevalue(network)
@@ -137,6 +137,12 @@ def test_the_activation_counts(small_multilabel, small_picture):
     sigmoid = small_multilabel.reference(small_picture)
     maps = [reference.explain("scorecam", ALL).maps for reference in (softmax, sigmoid)]
     assert (maps[0] - maps[1]).abs().max() > 100 * CLOSE
+
+
+def test_a_layer_inside_a_branch_has_a_classifier_and_no_head(small_branch, small):
+    assert small_branch.explainer.bundle.manifest.graphs.head is None
+    assert small_branch.explainer.bundle.manifest.cut.module == "inner"
+    assert small.explainer.bundle.manifest.graphs.classifier is None
 
 
 def test_flat_channels_have_weight_zero_and_no_pass(small, small_picture):

@@ -112,6 +112,10 @@ def test_what_an_export_writes_obeys_it(manifest: dict) -> None:
     assert set(manifest["graphs"]["scorers"]) == {"linear", "noise", *GATES}
 
 
+def test_a_bundle_with_a_classifier_obeys_it(branch_bundle: Path) -> None:
+    VALIDATOR.validate(json.loads((branch_bundle / MANIFEST_NAME).read_text("utf-8")))
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
