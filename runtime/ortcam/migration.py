@@ -29,11 +29,14 @@ def migrate(raw: Raw) -> Raw:
 
 
 def _from_1(raw: Raw) -> dict[str, Any]:
-    """Schema 1 knew RGB in [0,1] before mean and std, softmax, cuts that every path passes, and stored no probe."""
+    """Schema 1 knew torchvision's resize and crop, RGB in [0,1], softmax and cuts that every path passes, and no probe."""
     return _with(raw, "bundle.json", activation="softmax", probe=None) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
-            ("preprocessing", {"channel_order": "rgb", "scale": 1.0}),
+            (
+                "preprocessing",
+                {"channel_order": "rgb", "scale": 1.0, "keep_aspect": True, "crop_rounding": "half-even"},
+            ),
             ("graphs", {"classifier": None}),
         )
         if isinstance(raw.get(name), dict)  # what is not an object is left to the decoder, which names it
