@@ -29,7 +29,7 @@ def migrate(raw: Raw) -> Raw:
 
 
 def _from_1(raw: Raw) -> dict[str, Any]:
-    """Schema 1 knew torchvision's resize and crop, RGB in [0,1], softmax and cuts that every path passes, and no probe."""
+    """Schema 1 knew torchvision's resize and crop, RGB in [0,1], softmax, cuts that every path passes, and no probe."""
     return _with(raw, "bundle.json", activation="softmax", probe=None) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
