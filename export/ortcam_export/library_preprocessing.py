@@ -3,10 +3,9 @@
 Neither library is imported here: a data config is a dict, and an image processor comes with its library.
 
 How exact the translation is: with timm, bit for bit `timm.data.create_transform`. With an image processor of
-transformers' PIL backend it is bit for bit, too; its torchvision backend resamples uint8 tensors with 16-bit weights
-where Pillow has 22, and so differs by at most 1 of 255, and folds the scale into mean and std, which rounds elsewhere.
-Both backends crop at the lower offset where torchvision rounds half to even: where a margin is 3, 7, 11 ... pixels,
-their crop lies one pixel further up or left.
+transformers' PIL backend it is bit for bit, too (EfficientNet's, which divides twice, but for the last bit); its
+torchvision backend resamples uint8 tensors with 16-bit weights where Pillow has 22, and so differs by at most 1 of 255,
+and folds the scale into mean and std, which rounds the last bit elsewhere.
 """
 
 import dataclasses
@@ -32,7 +31,8 @@ _RESAMPLING: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hammi
 # Pictures to compare with, in sides of the model's input: landscape, portrait, and nearly square, so that a side that
 # is taken wrongly shows.
 _PROBE_SIDES: Final = ((1.1, 1.7), (1.6, 1.2), (1.3, 1.35))
-# Grey levels of 255 that a smooth picture may differ by: 1 from rounding, and one pixel's shift of the crop.
+# Grey levels of 255 that a smooth picture may differ by: 1 from rounding, and a pixel's shift where an image is padded
+# by an odd number of pixels, which transformers' two backends split differently.
 _PROBE_TOLERANCE: Final = 6.0
 
 
@@ -87,21 +87,27 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
             raise _not_represented("timm data config", key, config[key], "none")
     mode, share = config["crop_mode"], config["crop_pct"]
     before_crop = math.floor(height / share), math.floor(width / share)
-    resize: int | None
-    if mode == "center":
-        if before_crop[0] != before_crop[1]:
-            raise _not_represented(
-                "timm data config", "crop_mode", f"center with an input of {height} x {width}", "a square input"
-            )
-        resize = before_crop[0]
-    elif mode == "squash":
-        if before_crop != (height, width):
-            raise _not_represented("timm data config", "crop_mode", f"squash with crop_pct {share}", "crop_pct 1")
+    if mode not in ("center", "squash"):
+        raise _not_represented("timm data config", "crop_mode", mode, "center or squash")
+    if mode == "squash" and before_crop == (height, width):
         resize = None
+    elif before_crop[0] == before_crop[1]:
+        resize = before_crop[0]
     else:
-        raise _not_represented("timm data config", "crop_mode", mode, "center, or squash with crop_pct 1")
+        raise _not_represented(
+            "timm data config", "crop_mode", f"{mode} with an input of {height} x {width}", "a square input"
+        )
     interpolation = _interpolation("timm data config", "interpolation", config["interpolation"])
-    preprocessing = _build("timm data config", height, width, resize, config["mean"], config["std"], interpolation)
+    preprocessing = _build(
+        "timm data config",
+        height,
+        width,
+        resize,
+        config["mean"],
+        config["std"],
+        interpolation,
+        keep_aspect=mode == "center",
+    )
     return DeclaredPreprocessing(preprocessing, "timm data config")
 
 
@@ -112,7 +118,7 @@ def from_image_processor(processor: Any) -> DeclaredPreprocessing:
         ExportError: it does something that `Preprocessing` cannot represent.
     """
     name = f"transformers {type(processor).__name__}"
-    height, width, resize = _geometry(name, processor)
+    height, width, resize, keep_aspect = _geometry(name, processor)
     factor = float(processor.rescale_factor) if getattr(processor, "do_rescale", False) else 1.0
     mean, std = np.zeros(3), np.ones(3)
     if processor.do_normalize:
@@ -132,37 +138,43 @@ def from_image_processor(processor: Any) -> DeclaredPreprocessing:
         interpolation,
         channel_order="bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb",
         scale=1.0 if math.isclose(factor * 255, 1) else factor * 255,
+        keep_aspect=keep_aspect,
+        crop_rounding="down",
     )
     _check_against(processor, preprocessing, name)
     return DeclaredPreprocessing(preprocessing, name)
 
 
-def _geometry(name: str, processor: Any) -> tuple[int, int, int | None]:
-    """(height, width, resize) of a transformers image processor."""
+def _geometry(name: str, processor: Any) -> tuple[int, int, int | None, bool]:
+    """(height, width, resize, keep_aspect) of a transformers image processor."""
     if not processor.do_resize:
         raise _not_represented(name, "do_resize", False, "True: the model's input has one size")
-    short, height, width = (_side(processor.size, key) for key in ("shortest_edge", "height", "width"))
-    crop = getattr(processor, "do_center_crop", None)
-    share = getattr(processor, "crop_pct", None)
-    if short is not None and _side(processor.size, "longest_edge") is None:
-        if share is not None and not crop:  # ConvNeXt's: `shortest_edge` is the crop, and squashed from 384 on
-            return (short, short, int(short / share)) if short < 384 else (short, short, None)
+    size = processor.size
+    short, target = _side(size, "shortest_edge"), _pair(size)
+    crop = _pair(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", None) else None
+    if short is not None and _side(size, "longest_edge") is None:
+        share = getattr(processor, "crop_pct", None)
+        if share is not None and crop is None:  # ConvNeXt's: `shortest_edge` is the crop, and squashed from 384 on
+            return short, short, (int(short / share) if short < 384 else None), True
         if share is not None:  # PoolFormer's
             short = int(short / share)
         elif type(processor).__name__.startswith("Levit"):  # LeViT's own resize
             short = int(256 / 224 * short)
-        if crop:
-            height, width = (_side(processor.crop_size, key) for key in ("height", "width"))
-            if height is not None and width is not None:
-                return height, width, short
-        raise _not_represented(name, "size", f"shortest_edge {short} without a crop", "a crop to one size")
-    if height is None or width is None:
-        raise _not_represented(name, "size", processor.size, "height and width, or shortest_edge with a crop")
-    if crop and (height, width) != tuple(_side(processor.crop_size, key) for key in ("height", "width")):
-        raise _not_represented(
-            name, "size", f"{height} x {width}, cropped after that", "shortest_edge, or no crop after height and width"
-        )
-    return height, width, None
+        if crop is None:
+            raise _not_represented(name, "size", f"shortest_edge {short} without a crop", "a crop to one size")
+        return *crop, short, True
+    if target is None:
+        raise _not_represented(name, "size", size, "height and width, or shortest_edge with a crop")
+    if crop is None or crop == target:
+        return *target, None, True
+    if target[0] != target[1]:
+        raise _not_represented(name, "size", f"{target[0]} x {target[1]}, cropped after that", "a square before a crop")
+    return *crop, target[0], False
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    height, width = _side(size, "height"), _side(size, "width")
+    return None if height is None or width is None else (height, width)
 
 
 def _side(size: Any, key: str) -> int | None:
@@ -193,6 +205,8 @@ def _build(
     *,
     channel_order: Literal["rgb", "bgr"] = "rgb",
     scale: float = 1.0,
+    keep_aspect: bool = True,
+    crop_rounding: Literal["half-even", "down"] = "half-even",
 ) -> Preprocessing:
     try:
         return Preprocessing(
@@ -204,6 +218,8 @@ def _build(
             interpolation,
             channel_order=channel_order,
             scale=scale,
+            keep_aspect=keep_aspect or resize is None,
+            crop_rounding=crop_rounding,
         )
     except (OptionError, TypeError, ValueError) as error:
         raise ExportError(f"{name}: {error}") from None

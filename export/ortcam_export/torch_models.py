@@ -199,9 +199,9 @@ def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
 def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     """The model with random weights, such that the logits depend on the image.
 
-    Two kinds of models would have constant logits: ViTs start their last layer at zero, and what GoogLeNet and
-    Inception v3 have without their own slow initialisation lets the image fade from layer to layer. A last layer of
-    zeros gets small random values, and the convolutions of these two He's initialisation; both are always the same.
+    Two kinds of models would have constant logits: ViTs start their last layer at zero, and in GoogLeNet and Inception
+    v3 without their own slow initialisation the image fades from layer to layer. A last layer of zeros gets small
+    random values, and the convolutions of these two He's initialisation; both are always the same.
     """
     module = _build(name, size, trained=False)
     generator = torch.Generator().manual_seed(_SEED)

@@ -293,9 +293,8 @@ def _verify(bundle: Bundle) -> None:
 
 def _print_preprocessing(preprocessing: Any, source: str) -> None:
     p = preprocessing
-    resize = (
-        f"short side to {p.resize}, centre crop {p.height} x {p.width}" if p.resize else f"to {p.height} x {p.width}"
-    )
+    sides = f"short side to {p.resize}" if p.keep_aspect else f"to {p.resize} x {p.resize}"
+    resize = f"{sides}, centre crop {p.height} x {p.width}" if p.resize else f"to {p.height} x {p.width}"
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
     scale = "" if p.scale == 1 else f"scale {p.scale:g}, "

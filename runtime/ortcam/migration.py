@@ -29,11 +29,14 @@ def migrate(raw: Raw) -> Raw:
 
 
 def _from_1(raw: Raw) -> dict[str, Any]:
-    """Schema 1 knew RGB in [0,1], softmax, cuts that every path passes, one tolerance for all, and stored no probe."""
+    """What schema 1 knew: torchvision's resize, RGB in [0,1], softmax, one tolerance, cuts on every path, no probe."""
     return _with(raw, "bundle.json", activation="softmax", probe=None) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
-            ("preprocessing", {"channel_order": "rgb", "scale": 1.0}),
+            (
+                "preprocessing",
+                {"channel_order": "rgb", "scale": 1.0, "keep_aspect": True, "crop_rounding": "half-even"},
+            ),
             ("graphs", {"classifier": None}),
             ("parity", {"scorer_tolerance": _entry(raw, "parity", "tolerance")}),
         )

@@ -13,6 +13,7 @@ from ortcam.errors import ImageError, OptionError
 __all__ = ["CropGeometry", "Preprocessing"]
 
 _SUPPORT = {"bilinear": 1, "bicubic": 2}
+_CROP_ROUNDINGS = ("half-even", "down")
 _PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
 _PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
 _BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
@@ -69,17 +70,18 @@ class CropGeometry:
 class Preprocessing:
     """Resize, centre-crop, scale and normalise, with the defaults bit for bit as torchvision does with a PIL image.
 
-    1. Resize: short side to `resize`, long side to int(resize * long / short); straight to `height` x `width` where
-       `resize` is None. Pillow's convolution with 22-bit weights: along rows, rounded to uint8, then along columns;
-       the other way round where the height shrinks by more than twice the pixels that the width does, which Pillow
-       does since 13 (very tall images; the difference from Pillow before is 1 of 255 where it is bilinear).
-    2. Crop: `height` x `width` at the centre, with torchvision's rounding; padded with 0 where the image is smaller.
+    1. Resize: short side to `resize`, long side to int(resize * long / short), or both sides to `resize` where
+       `keep_aspect` is False; straight to `height` x `width` where `resize` is None. Pillow's convolution with 22-bit
+       weights: along rows, rounded to uint8, then along columns; the other way round where the height shrinks by more
+       than twice the pixels that the width does, which Pillow does since 13 (very tall images; the difference from
+       Pillow before is 1 of 255 where it is bilinear).
+    2. Crop: `height` x `width` at the centre; padded with 0 where the image is smaller.
     3. Values: (x / 255 * scale - mean) / std in float32, the channels in the model's order.
 
     Attributes:
         height: Rows of the model's input.
         width: Columns of the model's input.
-        resize: Short side before the crop, or None for no crop.
+        resize: Short side before the crop (both sides without `keep_aspect`), or None for no crop.
         mean: Of the three channels in `channel_order`, in units of [0, scale].
         std: Of the three channels in `channel_order`, in units of [0, scale].
         interpolation: "bilinear" or "bicubic".
@@ -87,6 +89,9 @@ class Preprocessing:
             uint8 tensors, to within 1 of 255, for models that were trained so.
         channel_order: "rgb", or "bgr" for models whose first channel is blue, as Caffe's and OpenCV's are.
         scale: What white becomes before mean and std: 1, or 255 for models that take bytes as they are.
+        keep_aspect: False where the photograph is squashed to a square of `resize` before the crop, as DeiT's is.
+        crop_rounding: Where the crop begins when half of what is cut away is no whole number of pixels: "half-even",
+            at the even one of the two next to it, as torchvision; "down", at the smaller one, as transformers.
 
     Raises:
         OptionError: A value that its field does not take.
@@ -101,6 +106,8 @@ class Preprocessing:
     antialias: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1.0
+    keep_aspect: bool = True
+    crop_rounding: Literal["half-even", "down"] = "half-even"
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "resize"):
@@ -116,10 +123,12 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
         if self.interpolation not in tuple(_SUPPORT):
             raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(_SUPPORT)}")
-        if type(self.antialias) is not bool:
-            raise OptionError(f"preprocessing antialias={self.antialias!r}: expected True or False")
-        if self.channel_order not in tuple(_PLANES):
-            raise OptionError(f"preprocessing channel_order={self.channel_order!r}: expected one of {list(_PLANES)}")
+        for name in ("antialias", "keep_aspect"):
+            if type(getattr(self, name)) is not bool:
+                raise OptionError(f"preprocessing {name}={getattr(self, name)!r}: expected True or False")
+        for name, choices in (("channel_order", tuple(_PLANES)), ("crop_rounding", _CROP_ROUNDINGS)):
+            if getattr(self, name) not in choices:
+                raise OptionError(f"preprocessing {name}={getattr(self, name)!r}: expected one of {list(choices)}")
         if not _is_number(self.scale) or self.scale <= 0:
             raise OptionError(f"preprocessing scale={self.scale!r}: expected a positive number, what 255 becomes")
         object.__setattr__(self, "scale", float(self.scale))
@@ -174,11 +183,16 @@ class Preprocessing:
         """Where the crop lies in a photograph of this size (pixels)."""
         if self.resize is None:
             resized = self.height, self.width
+        elif not self.keep_aspect:
+            resized = self.resize, self.resize
         elif height <= width:
             resized = self.resize, int(self.resize * width / height)
         else:
             resized = int(self.resize * height / width), self.resize
-        top, left = (_crop_offset(*sides) for sides in zip(resized, (self.height, self.width), strict=True))
+        top, left = (
+            _crop_offset(*sides, down=self.crop_rounding == "down")
+            for sides in zip(resized, (self.height, self.width), strict=True)
+        )
         return CropGeometry(height, width, *resized, top, left, self.height, self.width)
 
     def _taps(self, size: int, resized: int, begin: int, end: int) -> "_Taps":
@@ -247,9 +261,10 @@ def _convolve(
     return out
 
 
-def _crop_offset(resized: int, crop: int) -> int:
-    # torchvision rounds half to even, and pads the smaller half first.
-    return round((resized - crop) / 2) if resized >= crop else -((crop - resized) // 2)
+def _crop_offset(resized: int, crop: int, *, down: bool) -> int:
+    if resized < crop:  # the smaller half of the padding comes first, in torchvision as in transformers
+        return -((crop - resized) // 2)
+    return (resized - crop) // 2 if down else round((resized - crop) / 2)
 
 
 def _from_original(size: int, resized: int, offset: int, crop: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

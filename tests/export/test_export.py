@@ -251,7 +251,7 @@ class Flat(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Detector(), "a classifier returns one tensor"),
+        (Detector(), "accepted is a classifier, which returns one tensor of logits"),
         (Flat(), "no spatial tensor"),
         (nn.Linear(3, 4), "does not take an image"),
     ],
@@ -304,7 +304,7 @@ def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) ->
     ("arguments", "message"),
     [
         (["resnet81"], "unknown model 'resnet81'.*did you mean"),
-        (["fasterrcnn_resnet50_fpn"], "unknown model"),
+        (["fasterrcnn_resnet50_fpn"], "is a detection model; accepted is a classifier"),
         (["resnet18", "--weights", "IMAGENET9"], "unknown weights 'IMAGENET9'; accepted: DEFAULT, none, IMAGENET1K_V1"),
         (["tests.conftest:nothing"], "accepted is package.module:callable"),
         (["no.such.module:model"], "accepted is package.module:callable"),

@@ -151,7 +151,7 @@ def as_schema_1(bundle: Path) -> Path:
     manifest = json.loads((bundle / MANIFEST_NAME).read_text())
     for entries, added in (
         (manifest, ("activation", "probe")),
-        (manifest["preprocessing"], ("channel_order", "scale")),
+        (manifest["preprocessing"], ("channel_order", "scale", "keep_aspect", "crop_rounding")),
         (manifest["graphs"], ("classifier",)),
         (manifest["parity"], ("scorer_tolerance",)),
     ):

@@ -130,6 +130,8 @@ def test_a_bundle_with_a_classifier_obeys_it(branch_bundle: Path) -> None:
         ("preprocessing.mean", [0, 0]),
         ("preprocessing.scale", 0),
         ("preprocessing.channel_order", "gbr"),
+        ("preprocessing.keep_aspect", None),
+        ("preprocessing.crop_rounding", "up"),
         ("graphs.head", None),
         ("graphs.head", "../head.onnx"),
         ("graphs.classifier", "classifier.onnx"),

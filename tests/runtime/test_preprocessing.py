@@ -74,6 +74,34 @@ def test_a_crop_that_is_no_square_and_a_resize_without_crop_are_torchvisions(siz
 
 
 @pytest.mark.parametrize("interpolation", MODES)
+@pytest.mark.parametrize("size", [(50, 70), (201, 200), (97, 340)])
+def test_a_squash_before_the_crop_is_torchvisions_resize_to_a_square(size, interpolation):
+    image = noise(*size)
+    picture = functional.resize(Image.fromarray(image), [81, 81], MODES[interpolation])
+    picture = functional.to_tensor(functional.center_crop(picture, [70, 64]))
+    expected = functional.normalize(picture, MEAN, STD).numpy()[None]
+    result = Preprocessing(70, 64, 81, MEAN, STD, interpolation, keep_aspect=False)(image)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("margin", "down", "half_even"), [(0, 0, 0), (1, 0, 0), (2, 1, 1), (3, 1, 2), (5, 2, 2), (7, 3, 4)]
+)
+def test_a_crop_begins_at_a_whole_pixel_however_it_rounds(margin, down, half_even):
+    image = noise(20 + margin, 20)
+    for rounding, top in (("down", down), ("half-even", half_even)):
+        whole = Preprocessing(20 + margin, 20, None, MEAN, STD)(image)
+        crop = Preprocessing(20, 20, 20, MEAN, STD, crop_rounding=rounding)
+        assert crop.geometry(20 + margin, 20).top == top
+        np.testing.assert_array_equal(crop(image), whole[:, :, top : top + 20])
+
+
+@pytest.mark.parametrize("rounding", ["down", "half-even"])
+def test_padding_does_not_depend_on_how_a_crop_rounds(rounding):
+    assert Preprocessing(13, 14, 10, MEAN, STD, crop_rounding=rounding).geometry(10, 10).top == -1
+
+
+@pytest.mark.parametrize("interpolation", MODES)
 def test_real_photographs_give_torchvisions_tensors(interpolation):
     files = sorted((DATA / "originals").glob("*.jpg"))
     if not files:
@@ -177,6 +205,8 @@ def test_padding_is_black_before_normalisation():
         {"scale": float("inf")},
         {"scale": "255"},
         {"scale": True},
+        {"keep_aspect": 1},
+        {"crop_rounding": "up"},
     ],
 )
 def test_a_value_that_a_field_does_not_take_is_named(change):

@@ -1,0 +1,397 @@
+"""Models of timm and transformers: their preprocessing to the bit, their labels and outputs, a bundle of each kind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import REPOSITORY, TINY_LABELS, TinyNet
+from torch import nn
+
+import ortcam
+from ortcam.bundle import Bundle
+from ortcam.preprocessing import Preprocessing
+from ortcam_export import ExportError, export, inspect_model
+from ortcam_export.library_preprocessing import read_declared
+
+timm = pytest.importorskip("timm")
+transformers = pytest.importorskip("transformers")
+
+LABELS = {index: f"kind {index}" for index in range(5)}
+TOKENS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+SMALL = {"image_size": 32, "patch_size": 8, "id2label": LABELS}
+
+
+def photographs() -> list[np.ndarray]:
+    """uint8 RGB, noise on smooth colours: landscape, portrait, square, and one smaller than most inputs."""
+    generator = np.random.default_rng(4)
+    pictures = []
+    for height, width in ((211, 320), (333, 187), (256, 256), (60, 90)):
+        rows, columns = np.mgrid[:height, :width]
+        smooth = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1)
+        pictures.append((smooth * 0.6 + generator.integers(0, 100, smooth.shape)).astype(np.uint8))
+    return pictures
+
+
+# --- timm's data configs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("crop_mode", "crop_pct", "size"),
+    [("center", 0.875, 64), ("center", 0.95, 97), ("center", 1.0, 80), ("squash", 1.0, 72), ("squash", 0.9, 72)],
+)
+def test_a_data_config_gives_the_tensors_of_timms_own_transform(
+    interpolation: str, crop_mode: str, crop_pct: float, size: int
+) -> None:
+    config = {
+        "input_size": (3, size, size),
+        "interpolation": interpolation,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
+    }
+    transform = timm.data.create_transform(**config, is_training=False)
+    preprocessing = read_declared(config).preprocessing
+    for picture in photographs():
+        np.testing.assert_array_equal(preprocessing(picture)[0], transform(Image.fromarray(picture)).numpy())
+
+
+def test_the_crop_of_a_data_config_scales_with_the_size_a_user_gives() -> None:
+    config = timm.data.resolve_data_config({"input_size": (3, 224, 224)}, pretrained_cfg={"crop_pct": 0.9})
+    assert read_declared(config, (128, 128)).preprocessing.resize == 142
+    assert timm.data.create_transform(**config | {"input_size": (3, 128, 128)}).transforms[0].size == 142
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop_mode": "border"}, "crop_mode border cannot be represented; accepted is center or squash"),
+        ({"interpolation": "lanczos"}, "interpolation lanczos cannot be represented; accepted is bilinear or bicubic"),
+        (
+            {"input_size": (1, 224, 224)},
+            r"input_size \(1, 224, 224\) cannot be represented; accepted is three channels",
+        ),
+        ({"input_size": (3, 224, 320)}, "center with an input of 224 x 320 cannot be represented"),
+        ({"crop_border_pixels": 4}, "crop_border_pixels 4 cannot be represented"),
+        ({"std": (0.0, 1.0, 1.0)}, "timm data config: preprocessing std"),
+        ({"std": 1.0}, "timm data config: "),
+    ],
+)
+def test_a_data_config_that_cannot_be_represented_is_refused(change: dict[str, Any], message: str) -> None:
+    config = timm.data.resolve_data_config({}, pretrained_cfg={"crop_pct": 0.9})
+    read_declared(config)
+    with pytest.raises(ExportError, match=message) as caught:
+        read_declared(config | change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"input_size": (3, 8, 8)}, "timm data config has interpolation, mean"),
+        (object(), "object is not known; accepted"),
+    ],
+)
+def test_what_is_no_preprocessing_is_named(given: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(TinyNet(), tmp_path / "a.ortcam", labels=TINY_LABELS, preprocessing=given)
+
+
+# --- transformers' image processors --------------------------------------------------------------------------------
+
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViTImageProcessor": {"size": {"height": 64, "width": 48}},
+    "BeitImageProcessor": {"size": {"height": 48, "width": 48}},
+    "SiglipImageProcessor": {"size": {"height": 48, "width": 48}, "resample": 2},
+    "CLIPImageProcessor": {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
+    "ConvNextImageProcessor": {"size": {"shortest_edge": 70}},
+    "LevitImageProcessor": {"size": {"shortest_edge": 112}, "crop_size": {"height": 112, "width": 112}},
+    "PoolFormerImageProcessor": {"size": {"shortest_edge": 90}, "crop_size": {"height": 90, "width": 90}},
+    "MobileViTImageProcessor": {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}},
+    "EfficientNetImageProcessor": {"size": {"height": 60, "width": 60}, "image_std": [0.4, 0.5, 0.6]},
+    "MobileNetV2ImageProcessor": {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no normalisation": {"do_normalize": False},
+    "no rescaling": {"do_rescale": False, "image_mean": [120.0, 110.0, 100.0], "image_std": [50.0, 60.0, 70.0]},
+    "bytes": {"do_rescale": False, "do_normalize": False},
+    "another scale": {"rescale_factor": 1 / 127.5},
+}
+CASES = [
+    *PROCESSORS.items(),
+    *(("ViTImageProcessor", {"size": {"height": 40, "width": 56}, **variant}) for variant in VARIANTS.values()),
+    ("EfficientNetImageProcessor", {"size": {"height": 60, "width": 60}, "rescale_offset": True, "include_top": False}),
+]
+
+
+@pytest.mark.parametrize("backend", ["Pil", ""])
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_an_image_processor_gives_the_same_tensors_through_ortcam(
+    name: str, settings: dict[str, Any], backend: str
+) -> None:
+    """Bit for bit with the PIL backend; 1 of 255 apart with torchvision's, whose resize has 16-bit weights."""
+    processor = getattr(transformers, name + backend)(**settings)
+    preprocessing = read_declared(processor).preprocessing
+    level = preprocessing.scale / 255 / np.array(preprocessing.std)[:, None, None]
+    for picture in photographs():
+        theirs = processor(images=Image.fromarray(picture), return_tensors="np")["pixel_values"]
+        result = preprocessing(picture)
+        if not backend:
+            assert (np.abs(result - theirs) / level).max() <= 1 + 1e-4
+        elif name == "EfficientNetImageProcessor":  # it divides twice, which rounds the last bit twice
+            np.testing.assert_allclose(result, theirs, rtol=0, atol=2.0**-20)
+        else:
+            np.testing.assert_array_equal(result, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        (
+            "ViTImageProcessor",
+            {"resample": 1},
+            "resample lanczos cannot be represented; accepted is bilinear or bicubic",
+        ),
+        ("ViTImageProcessor", {"do_resize": False}, "do_resize False cannot be represented"),
+        ("CLIPImageProcessor", {"do_center_crop": False}, "shortest_edge 224 without a crop cannot be represented"),
+        ("DetrImageProcessor", {}, "cannot be represented; accepted is height and width, or shortest_edge with a crop"),
+        ("DonutImageProcessor", {}, "differs by .* grey levels from what its attributes say"),
+        ("VideoMAEImageProcessor", {}, "gives .* where its attributes say"),
+    ],
+)
+def test_an_image_processor_that_cannot_be_represented_is_refused(
+    name: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=f"transformers {name}.*{message}") as caught:
+        read_declared(getattr(transformers, name)(**settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_that_does_more_than_its_attributes_say_is_caught() -> None:
+    class Inverting(transformers.ViTImageProcessor):  # type: ignore[misc]
+        def _preprocess(self, images: list[torch.Tensor], *arguments: Any, **settings: Any) -> Any:
+            return super()._preprocess([255 - image for image in images], *arguments, **settings)
+
+    with pytest.raises(ExportError, match="Inverting: differs by"):
+        read_declared(Inverting(size={"height": 32, "width": 32}))
+
+
+def test_a_processor_inside_another_is_found() -> None:
+    inner = transformers.ViTImageProcessor(size={"height": 32, "width": 40})
+    assert read_declared(SimpleNamespace(image_processor=inner)) == read_declared(inner)
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+def check(bundle: Bundle, picture: np.ndarray) -> None:
+    """Parity was reached, the layer has a grid, and the maps of two classes differ."""
+    manifest = bundle.manifest
+    assert manifest.parity.logits <= manifest.parity.tolerance == 1e-4
+    assert min(manifest.cut.height, manifest.cut.width) >= 2
+    explanation = ortcam.load(bundle.path).explain(picture, method="scorecam++", top_k=2)
+    assert explanation.maps.shape == (2, manifest.preprocessing.height, manifest.preprocessing.width)
+    assert not explanation.flat.any()
+    assert np.abs(explanation.weights[0] - explanation.weights[1]).max() > 0
+
+
+TIMM = {
+    "test_resnet": ("layer4", "nchw"),
+    "test_vit": ("blocks.4", "tokens"),
+    "test_convnext": ("stages", "nchw"),
+    "test_efficientnet": ("bn2", "nchw"),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, picture: np.ndarray) -> None:
+    torch.manual_seed(0)
+    module = timm.create_model(name).eval()
+    bundle = export(module, tmp_path / "a.ortcam", input_size=(96, 96) if name != "test_vit" else None)
+    manifest = bundle.manifest
+    assert (manifest.cut.module, manifest.cut.layout) == TIMM[name]
+    config = timm.data.resolve_model_data_config(module)
+    assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (config["mean"], config["std"])
+    assert manifest.preprocessing_source == "timm data config"
+    assert len(manifest.labels) == 1000
+    assert manifest.labels[1] == "goldfish, Carassius auratus"
+    check(bundle, picture)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(ortcam.load(bundle.path).preprocess(picture))).softmax(1)[0].numpy()
+    np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture), expected, atol=1e-6)
+
+
+def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) -> None:
+    module = timm.create_model("test_resnet", num_classes=3)
+    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
+        export(module, tmp_path / "a.ortcam")
+    manifest = export(
+        module, tmp_path / "a.ortcam", labels=["a", "b", "c"], input_size=(64, 64), mean=(0, 0, 0), channel_order="bgr"
+    ).manifest
+    assert manifest.labels == ("a", "b", "c")
+    assert manifest.preprocessing == Preprocessing(
+        64, 64, 67, (0, 0, 0), (0.5, 0.5, 0.5), "bilinear", channel_order="bgr"
+    )
+    assert manifest.preprocessing_source == "timm data config, with mean, channel_order as given"
+
+
+def test_a_timm_model_exports_from_the_command_line_with_a_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    weights = tmp_path / "weights.safetensors"
+    pytest.importorskip("safetensors.torch").save_file(timm.create_model("test_resnet").state_dict(), weights)
+    bundle = export("timm.models:test_resnet", tmp_path / "a.ortcam", checkpoint=weights, input_size=(64, 64))
+    assert bundle.manifest.model.weights == "weights.safetensors"
+    assert bundle.manifest.model.name == "timm.models:test_resnet"
+
+
+def vit() -> nn.Module:
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**TOKENS, **SMALL))
+
+
+def deit() -> nn.Module:
+    return transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**TOKENS, **SMALL))
+
+
+def beit() -> nn.Module:
+    return transformers.BeitForImageClassification(transformers.BeitConfig(**TOKENS, **SMALL))
+
+
+def convnext() -> nn.Module:
+    sizes = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
+    return transformers.ConvNextForImageClassification(transformers.ConvNextConfig(**sizes, id2label=LABELS))
+
+
+def swin() -> nn.Module:
+    sizes = {
+        "image_size": 64,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 2],
+        "num_heads": [2, 4],
+        "window_size": 4,
+    }
+    return transformers.SwinForImageClassification(transformers.SwinConfig(**sizes, id2label=LABELS))
+
+
+TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, Any], str]] = {
+    "vit": (vit, "ViTImageProcessor", {"size": {"height": 32, "width": 32}}, "vit.layers.1"),
+    "deit": (
+        deit,
+        "DeiTImageProcessor",
+        {"size": {"height": 37, "width": 37}, "crop_size": {"height": 32, "width": 32}},
+        "deit.layers.1",
+    ),
+    "beit": (beit, "BeitImageProcessor", {"size": {"height": 32, "width": 32}}, ""),
+    "convnext": (convnext, "ConvNextImageProcessor", {"size": {"shortest_edge": 64}}, "convnext.encoder"),
+    "swin": (swin, "ViTImageProcessor", {"size": {"height": 64, "width": 64}}, "swin.layernorm"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_path: Path, picture: np.ndarray) -> None:
+    build, processor, settings, layer = TRANSFORMERS[name]
+    torch.manual_seed(0)
+    module = build().eval()
+    attention = module.config._attn_implementation
+    preprocessing = getattr(transformers, processor + "Pil")(**settings)
+    bundle = export(module, tmp_path / "a.ortcam", preprocessing=preprocessing)
+    assert bundle.manifest.labels == tuple(LABELS.values())
+    assert bundle.manifest.preprocessing_source == f"transformers {processor}Pil"
+    assert bundle.manifest.cut.module == (layer or None)
+    assert module.config._attn_implementation == attention, "the user's module is left as it was"
+    check(bundle, picture)
+    inputs = preprocessing(images=Image.fromarray(picture), return_tensors="pt")
+    with torch.inference_mode():
+        expected = module(**inputs).logits.softmax(1)[0].numpy()
+    np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture), expected, atol=1e-6)
+
+
+def test_placeholders_are_no_labels(tmp_path: Path) -> None:
+    module = transformers.ViTForImageClassification(transformers.ViTConfig(**TOKENS, image_size=32, patch_size=8))
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
+        export(module, tmp_path / "a.ortcam", preprocessing=processor)
+
+
+def test_inspecting_a_transformers_model_needs_no_size() -> None:
+    assert inspect_model(vit()).default.cut.module == "vit.layers.1"
+
+
+def pair() -> tuple[nn.Module, object]:
+    """A module and its preprocessing, as a user's own file may return them."""
+    torch.manual_seed(0)
+    return vit(), transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+
+
+def test_a_callable_may_return_a_preprocessing_with_its_module(tmp_path: Path) -> None:
+    bundle = export(f"{__name__}:pair", tmp_path / "a.ortcam", mean=(0.4, 0.4, 0.4))
+    assert bundle.manifest.preprocessing.mean == (0.4, 0.4, 0.4)
+    assert bundle.manifest.preprocessing_source == "transformers ViTImageProcessor, with mean as given"
+    other = Preprocessing(32, 32, 40, (0, 0, 0), (1, 1, 1))
+    given = export(f"{__name__}:pair", tmp_path / "b.ortcam", preprocessing=other)
+    assert given.manifest.preprocessing == other
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**TOKENS, vocab_size=20)),
+            "BertForSequenceClassification is a text model whose input is 'input_ids'; accepted is an image classifier",
+        ),
+        (
+            lambda: transformers.ViTModel(transformers.ViTConfig(**TOKENS, image_size=32, patch_size=8)),
+            r"BaseModelOutputWithPooling of last_hidden_state: \[N,17,32\], pooler_output: \[N,32\]; accepted is a",
+        ),
+    ],
+)
+def test_a_model_of_transformers_that_is_no_image_classifier_is_named(
+    build: Callable[[], nn.Module], message: str, tmp_path: Path
+) -> None:
+    given = {"input_size": (32, 32), "mean": (0, 0, 0), "std": (1, 1, 1), "labels": ["a"]}
+    with pytest.raises(ExportError, match=message) as caught:
+        export(build(), tmp_path / "a.ortcam", **given)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onnx_file_takes_a_preprocessing_object_too(tmp_path: Path, picture: np.ndarray) -> None:
+    torch.onnx.export(
+        TinyNet().eval(),
+        (torch.zeros(1, 3, 32, 48),),
+        tmp_path / "tiny.onnx",
+        dynamo=True,
+        input_names=["pixels"],
+        output_names=["scores"],
+        verbose=False,
+    )
+    processor = transformers.ViTImageProcessorPil(size={"height": 32, "width": 48})
+    bundle = export(tmp_path / "tiny.onnx", tmp_path / "a.ortcam", preprocessing=processor, labels=TINY_LABELS)
+    assert bundle.manifest.preprocessing_source == "transformers ViTImageProcessorPil"
+    theirs = processor(images=Image.fromarray(picture), return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(ortcam.load(bundle.path).preprocess(picture), theirs)
+    wrong = transformers.ViTImageProcessor(size={"height": 64, "width": 48})
+    with pytest.raises(ExportError, match="the graph takes 32 x 48"):
+        export(tmp_path / "tiny.onnx", tmp_path / "b.ortcam", preprocessing=wrong, labels=TINY_LABELS)
+
+
+def test_neither_library_is_needed_for_other_models() -> None:
+    script = (
+        "import sys\n"
+        "sys.modules.update(timm=None, transformers=None)\n"  # importing either raises
+        "from ortcam_export.sources import InputSpec, open_source; from tests.conftest import TinyNet, TINY_INPUT\n"
+        "open_source(TinyNet(), spec=InputSpec(**TINY_INPUT)); open_source('squeezenet1_1', weights='none')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
