@@ -176,6 +176,7 @@ def export(
             logits=logits,
             reference=converted.reference_name,
             tolerance=converted.tolerance,
+            scorer_tolerance=converted.scorer_tolerance,
         )
         if failure := parity_failure(parity, graphs):
             raise ExportError(f"{failure}. Nothing was written")

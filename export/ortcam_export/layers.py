@@ -371,8 +371,9 @@ def _macs(node: ir.Node) -> int | None:
 
 
 def module_ends(data: list[ir.Node]) -> dict[str, ir.Node]:
-    """The last data node of every module."""
-    return {path: node for node in data for path in module_path(node)}
+    """The last data node of every module, quantizers left out: they have the name of what they quantize."""
+    quantizers = ("QuantizeLinear", "DequantizeLinear")
+    return {path: node for node in data if node.op_type not in quantizers for path in module_path(node)}
 
 
 def _measure(

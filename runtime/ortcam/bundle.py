@@ -109,7 +109,9 @@ class Parity:
         inputs: number of probe images.
         logits: max |graphs(x) - model(x)| / max |model(x)|, graphs(x) = head(features(x)) or classifier(x).
         scorer: the same for the masked logits of the scorer against graphs(mask * x).
-        tolerance: what both had to stay within.
+        tolerance: what the logits had to stay within.
+        scorer_tolerance: what the scorers had to stay within; more for a graph of 8-bit integers, where a masked pixel
+            that falls between two of them may go either way.
     """
 
     reference: str
@@ -117,6 +119,7 @@ class Parity:
     logits: float
     scorer: float
     tolerance: float
+    scorer_tolerance: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -272,7 +272,7 @@ def _print_bundle(bundle: Bundle) -> None:
 def _parity_figures(parity: Parity, graphs: Graphs) -> str:
     return (
         f"{parity.logits:.1e} for {graphs_in_words(graphs)}, {parity.scorer:.1e} for the scorers, relative, on "
-        f"{parity.inputs} pictures; accepted {parity.tolerance:.0e}"
+        f"{parity.inputs} pictures; accepted {parity.tolerance:.0e}, {parity.scorer_tolerance:.0e}"
     )
 
 

@@ -29,7 +29,7 @@ def migrate(raw: Raw) -> Raw:
 
 
 def _from_1(raw: Raw) -> dict[str, Any]:
-    """Schema 1 knew torchvision's resize and crop, RGB in [0,1], softmax, cuts that every path passes, and no probe."""
+    """What schema 1 knew: torchvision's resize, RGB in [0,1], softmax, one tolerance, cuts on every path, no probe."""
     return _with(raw, "bundle.json", activation="softmax", probe=None) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
@@ -38,9 +38,15 @@ def _from_1(raw: Raw) -> dict[str, Any]:
                 {"channel_order": "rgb", "scale": 1.0, "keep_aspect": True, "crop_rounding": "half-even"},
             ),
             ("graphs", {"classifier": None}),
+            ("parity", {"scorer_tolerance": _entry(raw, "parity", "tolerance")}),
         )
         if isinstance(raw.get(name), dict)  # what is not an object is left to the decoder, which names it
     }
+
+
+def _entry(raw: Raw, name: str, entry: str) -> object:
+    record = raw.get(name)
+    return record.get(entry) if isinstance(record, dict) else None
 
 
 def _with(record: Raw, where: str, **added: object) -> dict[str, Any]:

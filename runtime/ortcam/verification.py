@@ -57,6 +57,7 @@ def verify(bundle: Bundle) -> Parity:
             logits=logits,
             reference=manifest.parity.reference,
             tolerance=manifest.parity.tolerance,
+            scorer_tolerance=manifest.parity.scorer_tolerance,
         )
     except BundleError:
         raise
@@ -74,6 +75,7 @@ def measure_parity(
     logits: NDArray[np.float32],
     reference: str,
     tolerance: float = PARITY_TOLERANCE,
+    scorer_tolerance: float = PARITY_TOLERANCE,
 ) -> Parity:
     """The graphs against the model, at batch sizes N and 1, and every scorer against the graphs on images masked here.
 
@@ -87,7 +89,8 @@ def measure_parity(
         images: float32 [N,3,H,W], preprocessed.
         logits: float32 [N,classes], the model's own.
         reference: what computed them, in words.
-        tolerance: to be recorded; see `parity_failure`.
+        tolerance: of the logits, to be recorded; see `parity_failure`.
+        scorer_tolerance: of the scorers, likewise.
 
     Raises:
         BundleError: a graph that ONNX Runtime does not accept.
@@ -111,14 +114,17 @@ def measure_parity(
         scorers.append(_relative(masked, expected))
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
     clean = max(_relative(computed, logits), _relative(single, logits[:1]))
-    return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance)
+    return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 
 
 def parity_failure(parity: Parity, graphs: Graphs) -> str | None:
     """What is beyond the tolerance, in words; None where nothing is."""
-    for what, difference in ((graphs_in_words(graphs), parity.logits), ("a scorer", parity.scorer)):
-        if not difference <= parity.tolerance:
-            return f"{what} differs from the model by {difference:.1e} relative; accepted is {parity.tolerance:.0e}"
+    for what, difference, tolerance in (
+        (graphs_in_words(graphs), parity.logits, parity.tolerance),
+        ("a scorer", parity.scorer, parity.scorer_tolerance),
+    ):
+        if not difference <= tolerance:
+            return f"{what} differs from the model by {difference:.1e} relative; accepted is {tolerance:.0e}"
     return None
 
 

@@ -153,6 +153,7 @@ def as_schema_1(bundle: Path) -> Path:
         (manifest, ("activation", "probe")),
         (manifest["preprocessing"], ("channel_order", "scale", "keep_aspect", "crop_rounding")),
         (manifest["graphs"], ("classifier",)),
+        (manifest["parity"], ("scorer_tolerance",)),
     ):
         for name in added:
             del entries[name]
