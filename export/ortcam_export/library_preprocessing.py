@@ -10,7 +10,7 @@ and folds the scale into mean and std, which rounds the last bit elsewhere.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -78,14 +78,16 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
     """
     if missing := [key for key in _DATA_CONFIG_KEYS if key not in config]:
         raise ExportError(f"preprocessing: a timm data config has {', '.join(missing)}, too; this one lacks it")
-    channels, height, width = config["input_size"]
-    if channels != 3:
-        raise _not_represented("timm data config", "input_size", config["input_size"], "three channels")
-    height, width = input_size or (height, width)
+    size = config["input_size"]
+    if not isinstance(size, Sequence) or len(size) != 3 or size[0] != 3:
+        raise _not_represented("timm data config", "input_size", size, "(3, H, W)")
+    height, width = input_size or (size[1], size[2])
     for key in ("crop_border_pixels", "naflex", "patchify"):
         if config.get(key):
             raise _not_represented("timm data config", key, config[key], "none")
     mode, share = config["crop_mode"], config["crop_pct"]
+    if not isinstance(share, int | float) or not 0 < share < math.inf:
+        raise _not_represented("timm data config", "crop_pct", share, "a number above 0")
     before_crop = math.floor(height / share), math.floor(width / share)
     if mode not in ("center", "squash"):
         raise _not_represented("timm data config", "crop_mode", mode, "center or squash")
@@ -119,15 +121,11 @@ def from_image_processor(processor: Any) -> DeclaredPreprocessing:
     """
     name = f"transformers {type(processor).__name__}"
     height, width, resize, keep_aspect = _geometry(name, processor)
-    factor = float(processor.rescale_factor) if getattr(processor, "do_rescale", False) else 1.0
-    mean, std = np.zeros(3), np.ones(3)
-    if processor.do_normalize:
-        mean, std = (np.broadcast_to(values, 3).astype(float) for values in (processor.image_mean, processor.image_std))
-    if getattr(processor, "rescale_offset", False):  # EfficientNet's: pixels in [-1,1] before the normalisation
-        mean = mean + 1
-    if getattr(processor, "include_top", False):  # EfficientNet's: divided by std once more
-        std = std * np.broadcast_to(processor.image_std, 3)
-    interpolation = _interpolation(name, "resample", processor.resample) if processor.do_resize else "bilinear"
+    try:
+        scale, mean, std = _values(processor)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{name}: rescale_factor, image_mean or image_std: {first_line(error)}") from None
+    interpolation = _interpolation(name, "resample", processor.resample)
     preprocessing = _build(
         name,
         height,
@@ -137,7 +135,7 @@ def from_image_processor(processor: Any) -> DeclaredPreprocessing:
         std,
         interpolation,
         channel_order="bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb",
-        scale=1.0 if math.isclose(factor * 255, 1) else factor * 255,
+        scale=scale,
         keep_aspect=keep_aspect,
         crop_rounding="down",
     )
@@ -170,6 +168,19 @@ def _geometry(name: str, processor: Any) -> tuple[int, int, int | None, bool]:
     if target[0] != target[1]:
         raise _not_represented(name, "size", f"{target[0]} x {target[1]}, cropped after that", "a square before a crop")
     return *crop, target[0], False
+
+
+def _values(processor: Any) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """(scale, mean, std) of a transformers image processor; mean and std float64 [3]."""
+    scale = 255 * float(processor.rescale_factor) if getattr(processor, "do_rescale", False) else 255.0
+    mean, std = np.zeros(3), np.ones(3)
+    if processor.do_normalize:
+        mean, std = (np.broadcast_to(values, 3).astype(float) for values in (processor.image_mean, processor.image_std))
+    if getattr(processor, "rescale_offset", False):  # EfficientNet's: pixels in [-1,1] before the normalisation
+        mean = mean + 1
+    if getattr(processor, "include_top", False):  # EfficientNet's: divided by std once more
+        std = std * np.broadcast_to(processor.image_std, 3)
+    return (1.0 if math.isclose(scale, 1) else scale), mean, std
 
 
 def _pair(size: Any) -> tuple[int, int] | None:

@@ -76,10 +76,9 @@ def test_the_crop_of_a_data_config_scales_with_the_size_a_user_gives() -> None:
     [
         ({"crop_mode": "border"}, "crop_mode border cannot be represented; accepted is center or squash"),
         ({"interpolation": "lanczos"}, "interpolation lanczos cannot be represented; accepted is bilinear or bicubic"),
-        (
-            {"input_size": (1, 224, 224)},
-            r"input_size \(1, 224, 224\) cannot be represented; accepted is three channels",
-        ),
+        ({"input_size": (1, 224, 224)}, r"input_size \(1, 224, 224\) cannot be represented; accepted is \(3, H, W\)"),
+        ({"input_size": 224}, r"input_size 224 cannot be represented; accepted is \(3, H, W\)"),
+        ({"crop_pct": 0}, "crop_pct 0 cannot be represented; accepted is a number above 0"),
         ({"input_size": (3, 224, 320)}, "center with an input of 224 x 320 cannot be represented"),
         ({"crop_border_pixels": 4}, "crop_border_pixels 4 cannot be represented"),
         ({"std": (0.0, 1.0, 1.0)}, "timm data config: preprocessing std"),
@@ -164,6 +163,7 @@ def test_an_image_processor_gives_the_same_tensors_through_ortcam(
         ("ViTImageProcessor", {"do_resize": False}, "do_resize False cannot be represented"),
         ("CLIPImageProcessor", {"do_center_crop": False}, "shortest_edge 224 without a crop cannot be represented"),
         ("DetrImageProcessor", {}, "cannot be represented; accepted is height and width, or shortest_edge with a crop"),
+        ("ViTImageProcessor", {"image_std": [0.5, 0.5, 0.5, 0.5]}, "rescale_factor, image_mean or image_std: "),
         ("DonutImageProcessor", {}, "differs by .* grey levels from what its attributes say"),
         ("VideoMAEImageProcessor", {}, "gives .* where its attributes say"),
     ],

@@ -54,9 +54,9 @@ def test_a_checkpoint_of_an_inception_gives_the_logits_of_torchvisions_own_model
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
-    source = open_source(name, checkpoint=tmp_path / "weights.pth")
+    source = open_source(name, checkpoint=tmp_path / "weights.pth", spec=InputSpec(input_size=(128, 128)))
     assert isinstance(source.classifier, nn.Module)
-    images = torch.randn(2, 3, source.preprocessing.height, source.preprocessing.width)
+    images = torch.randn(2, 3, 128, 128)
     with torch.inference_mode():
         expected, got = reference(images), source.classifier(images)
         reference.transform_input = False
