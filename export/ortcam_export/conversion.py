@@ -92,8 +92,7 @@ def _from_torch(
     """Convert a module with torch's exporter, the batch dimension left open."""
     import torch  # noqa: PLC0415
 
-    model = _export_module(module, preprocessing.height, preprocessing.width, opset)
-    trace_batch(model, fixed=False)
+    model = _open_module(module, preprocessing.height, preprocessing.width, opset)
     tidy(model)
 
     def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -113,21 +112,41 @@ def _from_torch(
     )
 
 
-def _export_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
+def _open_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
+    """A module's graph for any number of images.
+
+    A module that reads the batch size as a number, say by len(x), makes torch's exporter fix it, or give up: its graph
+    for one image is then opened as that of an `.onnx` file is.
+    """
+    try:
+        model = _export_module(module, (2, 3, height, width), opset, open_batch=True)
+    except ExportError:
+        fixed = True
+    else:
+        fixed = model.graph.inputs[0].shape is None or isinstance(model.graph.inputs[0].shape[0], int)
+    if fixed:
+        model = _export_module(module, (1, 3, height, width), opset, open_batch=False)
+        model.graph.inputs[0].shape = ir.Shape(("N", 3, height, width))
+    trace_batch(model, fixed=fixed)
+    return model
+
+
+def _export_module(
+    module: "torch.nn.Module", shape: tuple[int, int, int, int], opset: int, *, open_batch: bool
+) -> ir.Model:
     import torch  # noqa: PLC0415
 
     from ortcam_export.library_modules import attention_in_steps  # noqa: PLC0415 - these two import torch
     from ortcam_export.torch_outputs import LogitsOf, forget_adapter  # noqa: PLC0415
 
-    example = torch.zeros(2, 3, height, width)
     with _quiet(), attention_in_steps(module):
         try:
             program = torch.onnx.export(
                 module,
-                (example,),
+                (torch.zeros(shape),),
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
                 input_names=["image"],
                 output_names=["logits"],
                 verbose=False,
