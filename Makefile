@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench parity sweep model clean
+.PHONY: help demo test lint format bench parity sweep model bundle clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -52,11 +52,14 @@ parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real 
 sweep: $(VENV)/dev.stamp  ## export all 80 torchvision classifiers and write the table (hours)
 	$(BIN)/python -m benchmarks.sweep
 
-model: $(VENV)/dev.stamp  ## draw, train, export and evaluate the shipped model again (hours)
-	PYTHONPATH=models $(BIN)/python -m shapes.train -o $(VENV)/shapes.pth
-	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint $(VENV)/shapes.pth --labels models/shapes/labels.txt \
-		--resize 224 -o models/shapes.ortcam --force
+model: $(VENV)/dev.stamp  ## draw and train the shipped model again, export and evaluate it (hours)
+	PYTHONPATH=models $(BIN)/python -m shapes.train -o models/shapes/shapes.pth
+	$(MAKE) bundle
 	PYTHONPATH=models $(BIN)/python -m shapes.evaluate
+
+bundle: $(VENV)/dev.stamp  ## export the shipped bundle again from its trained weights
+	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint models/shapes/shapes.pth --labels models/shapes/labels.txt \
+		--resize 224 -o models/shapes.ortcam --force
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache ortcam-demo
