@@ -1,10 +1,17 @@
 """Real weights on real photographs: exports classify as the original models do, and overlays land where they should."""
 
 import csv
+import lzma
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torchvision.models import VisionTransformer
 
 import ortcam
@@ -85,3 +92,74 @@ def test_photographs_as_released_are_explained_at_their_own_size(data: Path, tmp
     for path in sorted((data / "originals").iterdir())[:3]:
         e = explainer.explain(path, method="scorecam++")
         assert e.overlay().shape == e.image.shape
+
+
+def squeezenet_file(data: Path, folder: Path) -> Path:
+    """Real weights through torch's old exporter, for one image at a time."""
+    module = torchvision.models.squeezenet1_1().eval()
+    with lzma.open(data / "weights" / "squeezenet1_1.pth.xz") as file:
+        state = torch.load(file, weights_only=True)
+    module.load_state_dict({key: value.float() for key, value in state.items()})
+    path = folder / "squeezenet.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (torch.zeros(1, 3, 224, 224),), path, input_names=["image"], dynamo=False, opset_version=13
+        )
+    return path
+
+
+def export_file(path: Path, data: Path) -> ortcam.Explainer:
+    bundle = export(
+        path,
+        path.with_suffix(".ortcam"),
+        resize=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        channel_order="rgb",
+        labels=data / "imagenet_classes.json",
+    )
+    return ortcam.load(bundle.path)
+
+
+def test_a_file_for_one_image_explains_as_the_module_it_came_from(data: Path, tmp_path: Path) -> None:
+    from_file = export_file(squeezenet_file(data, tmp_path), data)
+    from_module = ortcam.load(export_real("squeezenet1_1", data, tmp_path))
+    assert from_file.bundle.manifest.cut.module == from_module.bundle.manifest.cut.module == "features"
+    for photograph in sorted((data / "images").iterdir())[:20]:
+        np.testing.assert_allclose(from_file.predict(photograph), from_module.predict(photograph), atol=1e-5)
+    picture = data / "two_class" / "dog_cat.png"
+    maps = [explainer.explain(picture, method="scorecam", top_k=2).maps for explainer in (from_file, from_module)]
+    np.testing.assert_allclose(*maps, atol=1e-4)
+
+
+class Photographs(CalibrationDataReader):
+    """Preprocessed photographs to quantize with."""
+
+    def __init__(self, explainer: ortcam.Explainer, photographs: list[Path], image: str) -> None:
+        self.feeds: Iterator[dict[str, np.ndarray]] = iter([{image: explainer.preprocess(p)} for p in photographs])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.feeds, None)
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator], ids=["qdq", "qoperator"])
+def test_an_8_bit_file_is_exact_and_its_maps_look_like_those_in_float32(
+    form: QuantFormat, data: Path, tmp_path: Path
+) -> None:
+    path = squeezenet_file(data, tmp_path)
+    floating = export_file(path, data)
+    photographs = sorted((data / "images").iterdir())
+    quant_pre_process(str(path), str(tmp_path / "ready.onnx"))
+    reader = Photographs(floating, photographs[-16:], "image")
+    quantize_static(
+        str(tmp_path / "ready.onnx"), str(tmp_path / "int8.onnx"), reader, quant_format=form, per_channel=True
+    )
+    integers = export_file(tmp_path / "int8.onnx", data)
+    manifest = integers.bundle.manifest
+    assert (manifest.precision, manifest.cut.module) == ("int8", "features")
+    assert manifest.parity.logits <= 1e-4, "head(features(x)) keeps the integer kernels"
+    for photograph in photographs[:3]:
+        target = floating.explain(photograph, method="scorecam")
+        other = integers.explain(photograph, method="scorecam", target=target.targets)
+        assert np.corrcoef(target.maps.ravel(), other.maps.ravel())[0, 1] > 0.95
