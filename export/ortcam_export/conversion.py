@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
+from ortcam.classifier import to_probabilities
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
 from ortcam_export.errors import ExportError, first_line
@@ -37,6 +38,9 @@ DEFAULT_OPSET: Final = 20
 _INTEGER_TOLERANCE: Final = 1e-1
 # How far float32 arithmetic may take the logits from those of a file with coarser arithmetic.
 _COARSE_TOLERANCE: Final[dict[Coarse, float]] = {"float16": 2e-2, "bfloat16": 1e-1, "dynamic int8": 1e-1}
+
+# An activation at the end of a file may be one of 8-bit integers, or clipped away from 0 and 1.
+_ENDING_TOLERANCE: Final = 1e-2
 
 # From pictures, uint8 RGB [N,H,W,3] at the model's input size, to the original model's logits, float32 [N,classes].
 Reference = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -165,7 +169,13 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     model, notes = classifier.model, []
     if classifier.folded:
         notes.append(f"the graph's own normalisation ({classifier.folded}) is now part of the preprocessing")
-    reference, name = _file_reference(file, given), f"onnxruntime {ort.__version__}"
+    name = f"onnxruntime {ort.__version__}"
+    # What was opened was made for one image; a batch of it may well be something else.
+    together = not classifier.opened and file.coarse != "dynamic int8"
+
+    def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return file.logits(probe_input(pictures, given), together=together)
+
     pictures = probe_pictures(2, given.height, given.width)
     if file.coarse is not None:
         whole, prepared = _whole_graph(model), classifier.preprocessing
@@ -176,9 +186,14 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
             return whole(probe_input(pictures, prepared))
 
     outputs = reference(pictures)
-    if file.activation is None and outputs.shape[1] > 1 and outputs.min() >= 0 and outputs.max() <= 1:
+    if file.activation is not None:
+        if file.activation == "softmax":
+            _refuse_sigmoid_of_softmax(file, activation)
+        _check_ending(file, given, pictures, outputs)
+    elif outputs.min() >= 0 and outputs.max() <= 1:
         sums = outputs.astype(np.float64).sum(axis=1)
-        if activation != "sigmoid" and np.abs(sums - 1).max() < 1e-3:
+        if outputs.shape[1] > 1 and np.abs(sums - 1).max() < 1e-3:
+            _refuse_sigmoid_of_softmax(file, activation)
             append_log(model)
             notes.append("the graph ends in probabilities: their logarithms are taken for logits")
             plain = reference
@@ -186,10 +201,16 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
             def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
                 return np.log(np.maximum(plain(pictures), np.finfo(np.float32).tiny))
 
-        elif activation is None:
+        elif file.bounding is not None:
+            raise ExportError(
+                f"{file.path}: its outputs lie between 0 and 1, where {file.bounding} keeps them: they are no logits; "
+                "accepted is a graph that gives logits, or ends in Softmax or Sigmoid"
+            )
+        elif activation is None and outputs.shape[1] > 1:
             raise ExportError(
                 f"{file.path}: its outputs lie between 0 and 1 without summing to 1, and the graph ends in no Sigmoid: "
-                "they may be logits or not; say how they become probabilities with --activation softmax or sigmoid"
+                "they may be logits or not; where they are, say how they become probabilities with --activation "
+                "softmax or sigmoid"
             )
     said = activation or file.activation or "softmax"
     return Converted(
@@ -206,17 +227,39 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     )
 
 
-def _file_reference(file: OnnxFile, given: Preprocessing) -> Reference:
-    """The file itself in ONNX Runtime without its final activation; one picture at a time where its batch is fixed."""
+def _refuse_sigmoid_of_softmax(file: OnnxFile, said: Activation | None) -> None:
+    """A softmax knows its logits up to a constant only, on which their sigmoids would depend."""
+    if said == "sigmoid":
+        raise ExportError(
+            f"{file.path}: --activation sigmoid: the graph ends in a softmax, whose classes exclude each other; "
+            "accepted is softmax"
+        )
 
-    def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        session = file.session()
-        feed = file.feed(probe_input(pictures, given))
-        parts = [feed] if file.batch is None else [feed[index : index + 1] for index in range(len(feed))]
-        outputs = np.concatenate([session.run(None, {file.image: part})[0].reshape(len(part), -1) for part in parts])
-        return outputs.astype(np.float32)
 
-    return reference
+def _check_ending(
+    file: OnnxFile, given: Preprocessing, pictures: NDArray[np.uint8], logits: NDArray[np.float32]
+) -> None:
+    """Whether the activation that was taken out at the end of a file is the one that a bundle puts back.
+
+    Raises:
+        ExportError: it is not: a Softmax over something else than all classes of an image, say.
+    """
+    assert file.activation is not None
+    try:
+        outputs = file.outputs(probe_input(pictures, given))
+    except ExportError:
+        if file.coarse is None:
+            raise
+        return  # computed in float32 because nothing here can run it as it is
+    found = np.exp(outputs) if file.ending == "LogSoftmax" else outputs
+    expected = to_probabilities(logits, file.activation)
+    tolerance = _ENDING_TOLERANCE if file.coarse is None else _COARSE_TOLERANCE[file.coarse]
+    if found.shape != expected.shape or not np.abs(found - expected).max() <= tolerance:
+        raise ExportError(
+            f"{file.path}: the {file.ending} at its end does not give the {file.activation} of its "
+            f"{expected.shape[1]} logits for an image; accepted is one over all classes, and nothing behind it that "
+            "changes the probabilities"
+        )
 
 
 def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -1,8 +1,12 @@
 """Errors of the export side; members of the runtime's one exception family."""
 
+from typing import Final
+
 from ortcam.errors import OrtcamError
 
 __all__ = ["ExportError", "NoDefaultLayerError", "first_line"]
+
+_LONGEST: Final = 300  # characters that another library may say
 
 
 class ExportError(OrtcamError):
@@ -18,4 +22,6 @@ def first_line(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0] if len(lines[0]) <= _LONGEST else f"{lines[0][:_LONGEST]} ..."

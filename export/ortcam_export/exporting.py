@@ -29,9 +29,10 @@ from ortcam.bundle import (
     file_sha256,
     read_bundle,
 )
+from ortcam.errors import OrtcamError
 from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.conversion import DEFAULT_OPSET, convert, probe_pictures
-from ortcam_export.errors import ExportError, NoDefaultLayerError
+from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs import (
     SCORER_KINDS,
     Interpolation,
@@ -167,17 +168,22 @@ def export(
         labels_of_model = _labels(source, logits.shape[1], converted.activation)
         np.save(folder / _PROBE.images, pictures)
         np.save(folder / _PROBE.logits, logits)
-        parity = measure_parity(
-            folder,
-            graphs,
-            cut,
-            converted.activation,
-            images=images,
-            logits=logits,
-            reference=converted.reference_name,
-            tolerance=converted.tolerance,
-            scorer_tolerance=converted.scorer_tolerance,
-        )
+        try:
+            parity = measure_parity(
+                folder,
+                graphs,
+                cut,
+                converted.activation,
+                images=images,
+                logits=logits,
+                reference=converted.reference_name,
+                tolerance=converted.tolerance,
+                scorer_tolerance=converted.scorer_tolerance,
+            )
+        except (OrtcamError, MemoryError):
+            raise
+        except Exception as error:  # ONNX Runtime raises its own types
+            raise ExportError(f"ONNX Runtime does not run the graphs: {first_line(error)}") from error
         if failure := parity_failure(parity, graphs):
             raise ExportError(f"{failure}. Nothing was written")
         manifest = Manifest(

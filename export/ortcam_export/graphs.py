@@ -23,7 +23,7 @@ chunk's gated maps.
 
 import ast
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,9 +125,7 @@ def tidy(model: ir.Model) -> None:
     Of the metadata only the module paths stay: stack traces hold paths of the machine that exported.
     """
     graph = model.graph
-    for value in (*(value for node in graph for value in node.outputs), *graph.initializers.values()):
-        if value.name in _RESERVED:
-            value.name = f"{value.name}_inner"
+    _set_aside_reserved_names(graph)
     _rename(graph.inputs[0], "image", graph)
     _rename(graph.outputs[0], "logits", graph)
     _unshare_folded_weights(graph)
@@ -144,19 +142,49 @@ def tidy(model: ir.Model) -> None:
     model.metadata_props.clear()
     graph.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "ortcam", None, None, None
-    for node in graph:
+    for inner in graph.subgraphs():
+        inner.metadata_props.clear()
+        inner.doc_string = None
+    for node in ir.traversal.RecursiveGraphIterator(graph):
         scopes = node.metadata_props.get(_SCOPES) or _scopes_in_name(node.name)
         node.metadata_props.clear()
         node.doc_string = None
         if scopes is not None:
             node.metadata_props[_SCOPES] = scopes
-    for value in (*graph.inputs, *(value for node in graph for value in node.outputs), *graph.initializers.values()):
+    for value in _all_values(graph):
         value.metadata_props.clear()
         value.doc_string = None
         tensor = value.const_value
         if tensor is not None and tensor.doc_string:
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
     model.ir_version = max(model.ir_version or 0, _IR_VERSION)
+
+
+def _set_aside_reserved_names(graph: ir.Graph) -> None:
+    """Give every tensor that has a name of the bundle's own another one, those of graphs inside nodes included."""
+    values = list(_all_values(graph))
+    taken = {value.name for value in values}
+    for value in values:
+        if value.name in _RESERVED:
+            value.name = _fresh(f"{value.name}_inner", taken)
+
+
+def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """What nodes make, inputs and initializers, of a graph and of the graphs inside its nodes."""
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        yield from node.outputs
+    for inner in (graph, *graph.subgraphs()):
+        yield from (*inner.inputs, *inner.initializers.values())
+
+
+def _fresh(name: str, taken: set[str | None]) -> str:
+    """A name that is not among those taken, among which it then is."""
+    stem, number = name, 0
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name
 
 
 def _unshare_folded_weights(graph: ir.Graph) -> None:
@@ -179,11 +207,12 @@ def _unshare_folded_weights(graph: ir.Graph) -> None:
 
 def module_path(node: ir.Node) -> tuple[str, ...]:
     """Paths of the modules around a node, outermost first; empty where the graph does not know."""
-    scopes = node.metadata_props.get(_SCOPES)
-    if scopes is None:
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return ()
     # The first entry is the root, the last the operator's own name.
-    return tuple(path for path in ast.literal_eval(scopes)[1:-1] if path)
+    return tuple(str(path) for path in scopes[1:-1] if path) if isinstance(scopes, list) else ()
 
 
 def _scopes_in_name(name: str | None) -> str | None:
@@ -450,12 +479,7 @@ class _Builder:
         return self.op({"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}[kind], [value])
 
     def _fresh(self, stem: str) -> str:
-        name, number = f"ortcam_{stem}", 0
-        while name in self._taken:
-            number += 1
-            name = f"ortcam_{stem}_{number}"
-        self._taken.add(name)
-        return name
+        return _fresh(f"ortcam_{stem}", self._taken)
 
 
 def _partial_maps(

@@ -208,6 +208,8 @@ def _as_layers(
         cut = _as_cut(value.name or "", shape, probe.shape)
         if cut is None:
             continue
+        if value.shape is None:  # behind what cannot be traced
+            value.shape = ir.Shape(("N", *shape[1:]))
         modules = _modules_of(value, ends)
         layers.append(
             Layer(

@@ -1,9 +1,12 @@
 """From an `.onnx` file of any make to one classifier, image [N,3,H,W] -> logits [N,classes], without PyTorch."""
 
+import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +21,7 @@ from onnxscript.optimizer import fold_constants
 
 from ortcam.bundle import Activation, ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
+from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import tidy
 from ortcam_export.shapes import sides_for_one, trace_batch
@@ -35,10 +39,16 @@ _BYTES: Final = (ir.DataType.UINT8,)
 _CHANNEL_AXIS: Final = {"nchw": 1, "nhwc": 3}
 _TO_NHWC: Final = [0, 2, 3, 1]
 _TO_NCHW: Final = [0, 3, 1, 2]
-# What may stand between the activation at the end and the output.
+# What may stand between the activation at the end and the output: what only lays out, and what is not for logits.
 _PASSING: Final = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-_ACTIVATIONS: Final[dict[str, Activation]] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
-_QUANTIZED_ACTIVATIONS: Final[dict[str, Activation]] = {"QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid"}
+_ONLY_FOR_PROBABILITIES: Final = ("Clip", "QuantizeLinear", "DequantizeLinear")
+_ENDINGS: Final[dict[str, Activation]] = {
+    "Softmax": "softmax",
+    "LogSoftmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "QLinearSoftmax": "softmax",
+    "QLinearSigmoid": "sigmoid",
+}
 _FOLD_BYTES: Final = 1 << 28
 
 
@@ -49,12 +59,14 @@ class OnnxFile:
     Attributes:
         path: of the file.
         model: the graph, with its one output of logits.
+        activated: the graph with its activation still at the end; None where it has none.
         image: name of the image input.
         layout: of the image: "nchw" or "nhwc".
         dtype: of the image's elements.
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
-        activation: the one that the graph ended in, or None.
+        ending: operator of the activation that the graph ended in, one of `_ENDINGS`, or None.
+        bounding: operator that keeps the output between 0 and 1 where the graph ends in none of those, or None.
         coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
             scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales.
@@ -62,29 +74,83 @@ class OnnxFile:
 
     path: Path
     model: ir.Model
+    activated: ir.Model | None
     image: str
     layout: InputLayout
     dtype: ir.DataType
     size: tuple[int | None, int | None]
     batch: int | None
-    activation: Activation | None
+    ending: str | None
+    bounding: str | None
     coarse: Coarse | None
     quantized: bool
 
-    def session(self) -> ort.InferenceSession:
-        """The graph as it is in ONNX Runtime on the CPU; external data stays where it is."""
+    @property
+    def activation(self) -> Activation | None:
+        """What the ending is as an activation of a bundle."""
+        return None if self.ending is None else _ENDINGS[self.ending]
+
+    def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
+        """What the file gives for images, one at a time.
+
+        Args:
+            images: float32 [N,3,H,W].
+            together: whether to see that an image's logits do not change with the images beside it.
+
+        Returns:
+            float32 [N,classes].
+
+        Raises:
+            ExportError: ONNX Runtime does not run it; or an image's logits change from run to run, or with the batch.
+        """
+        run = self._runner(self.model)
+        logits = np.concatenate([run(image[None]) for image in images])
+        found = {"again": run(images[:1])}
+        if together:
+            found["with another beside it"] = run(images)
+        for how, rows in found.items():
+            difference = np.abs(rows - logits[: len(rows)]).max() / max(float(np.abs(logits).max()), 1e-12)
+            if difference > PARITY_TOLERANCE:
+                raise ExportError(
+                    f"{self.path}: its logits for a picture differ by {difference:.1e} relative when it is run {how}; "
+                    "accepted is a graph that treats each image on its own and always alike, not one in training mode"
+                )
+        return logits
+
+    def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the file gives with its ending, one image at a time: float32 [N,classes].
+
+        Raises:
+            ExportError: ONNX Runtime does not run it.
+        """
+        run = self._runner(self.model if self.activated is None else self.activated)
+        return np.concatenate([run(image[None]) for image in images])
+
+    def _runner(self, model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """Images, float32 [N,3,H,W] -> output, float32 [N,...], in ONNX Runtime on the CPU."""
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        # External data stays where it is.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self.path.parent))
-        proto = ir.to_proto(self.model)
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            proto = ir.to_proto(model)
+            session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
+            raise ExportError(f"{self.path}: ONNX Runtime does not load it: {first_line(error)}") from None
 
-    def feed(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        """Images, float32 [N,3,H,W], in the layout and type that the file takes."""
-        laid_out = images if self.layout == "nchw" else images.transpose(_TO_NHWC)
-        if self.dtype in _BYTES:
-            laid_out = np.rint(laid_out)
-        return np.ascontiguousarray(laid_out.astype(self.dtype.numpy()))
+        def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            laid_out = images if self.layout == "nchw" else images.transpose(_TO_NHWC)
+            if self.dtype in _BYTES:
+                laid_out = np.rint(laid_out)
+            feed = np.ascontiguousarray(laid_out.astype(self.dtype.numpy()))
+            try:
+                (output,) = session.run(None, {self.image: feed})
+                rows: NDArray[np.float32] = np.reshape(output, (len(feed), -1)).astype(np.float32)
+            except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
+                raise ExportError(f"{self.path}: ONNX Runtime does not run it: {first_line(error)}") from None
+            return rows
+
+        return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +161,13 @@ class OnnxClassifier:
         model: image float32 [N,3,H,W] -> logits float32 [N,classes], N open.
         preprocessing: from a photograph to `image`; normalisation that the graph began with is part of it.
         folded: the operators of that normalisation, in words; "" for none.
+        opened: whether the file's graph takes one image at a time, and was rewritten.
     """
 
     model: ir.Model
     preprocessing: Preprocessing
     folded: str
+    opened: bool
 
 
 def open_onnx_file(path: Path, spec: InputSpec) -> Source:
@@ -139,8 +207,13 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     assert width is not None
     if spec.input_size not in (None, (height, width)):
         raise ExportError(f"{path}: --input-size {_pair(spec.input_size)}: the graph takes {_pair(file.size)}")
-    record = ModelRecord(path.stem, "onnx", path.name, file_sha256(path))
+    record = ModelRecord(_as_text(path.stem), "onnx", _as_text(path.name), file_sha256(path))
     return Source(record, file, *said_preprocessing(spec, (height, width)), read_labels(spec.labels))
+
+
+def _as_text(name: str) -> str:
+    """A file's name with what is no Unicode in it replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _pair(size: tuple[int | None, int | None] | None) -> str:
@@ -160,10 +233,17 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
         ExportError: not ONNX, not an image classifier, operators that ONNX Runtime does not have, or what only the user
             can say.
     """
-    model = _load(path)
+    with _guarded(path):
+        model = _load(path)
+        return _look_at(model, path, output, input_layout)
+
+
+def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: InputLayout | None) -> OnnxFile:
     graph = model.graph
     common_passes.RemoveInitializersFromInputsPass()(model)
     _refuse_custom_operators(model, path)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _refuse_training_mode(graph, path)
     image = _image_input(graph, path)
     layout = _layout(image, input_layout, path)
     shape = list(image.shape or ())
@@ -173,10 +253,12 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
         raise ExportError(
             f"{path}: the batch size is fixed at {batch}; accepted is a batch of 1, which is opened, or an open one"
         )
-    logits, activation = _logits(_chosen_output(graph, output, path), path)
-    graph.outputs[:] = [logits]
+    graph.outputs[:] = [_chosen_output(graph, output, path)]
     common_passes.RemoveUnusedNodesPass()(model)
-    kinds = {value.dtype for value in graph.initializers.values()} | {image.dtype}
+    activated = model.clone()
+    ending, bounding = _take_ending(graph, path)
+    common_passes.RemoveUnusedNodesPass()(model)
+    kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
     coarse: Coarse | None = next((name for kind, name in _HALVES.items() if kind in kinds), None)
     if "DynamicQuantizeLinear" in operators:
@@ -193,15 +275,23 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
     return OnnxFile(
         path,
         model,
+        activated if ending is not None else None,
         image.name,
         layout,
         image.dtype,
         (height, width),
         batch,
-        activation,
+        ending,
+        bounding,
         coarse,
         quantized and coarse != "dynamic int8",
     )
+
+
+def _cast_to(graph: ir.Graph) -> Iterator[int]:
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.op_type == "Cast" and node.domain == "":
+            yield node.attributes.get_int("to", 0)
 
 
 def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
@@ -217,6 +307,11 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     Raises:
         ExportError: a graph that cannot be brought to this form, or whose output is not one row of classes an image.
     """
+    with _guarded(file.path):
+        return _adapt(file, given)
+
+
+def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     model = file.model.clone()
     common_passes.InlinePass()(model)
     model = _to_opset(model, file.path)
@@ -229,13 +324,38 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
         _undo_dynamic_quantization(model)
     preprocessing, folded = _new_front(model, file, given)
     common_passes.RemoveUnusedNodesPass()(model)
-    _open_batch(model, file)
+    opened = _open_batch(model, file)
     _rows_of_classes(model.graph, file)
     common_passes.RemoveUnusedNodesPass()(model)
     if not file.quantized:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
     tidy(model)
-    return OnnxClassifier(model, preprocessing, folded)
+    return OnnxClassifier(model, preprocessing, folded, opened)
+
+
+@contextlib.contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Make what onnx, its converters and passes raise of a broken graph one error of ours, and keep their warnings off.
+
+    Raises:
+        ExportError: names the file.
+    """
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ExportError as error:
+        if str(path) in str(error):
+            raise
+        raise ExportError(f"{path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{path}: its graph cannot be converted: {first_line(error)}") from error
+    finally:
+        logging.disable(previous)
 
 
 def _load(path: Path) -> ir.Model:
@@ -247,27 +367,53 @@ def _load(path: Path) -> ir.Model:
         model = ir.from_proto(proto)
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
         raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
-    ir.external_data.set_base_dir(model.graph, path.parent)
     if not model.graph.outputs:
         raise ExportError(f"{path}: cannot be read as ONNX: it has no graph with an output")
-    folder = path.parent.resolve()
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        place = (path.parent / tensor.location).resolve()
-        if not place.is_relative_to(folder):
-            raise ExportError(
-                f"{path}: its weights {tensor.location!s} lie outside its folder; accepted is a file beside it"
-            )
-        if not place.is_file():
-            raise ExportError(f"{path}: its file of weights {tensor.location!s} is missing; put it beside the model")
-        needed = (tensor.offset or 0) + (tensor.length or 0)
-        if place.stat().st_size < needed:
-            raise ExportError(
-                f"{path}: its file of weights {tensor.location!s} is truncated; {needed} bytes are needed"
-            )
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for value in node.inputs:
+            if value is not None and not (value.producer() or value.is_graph_input() or value.is_initializer()):
+                raise ExportError(f"{path}: cannot be read as ONNX: {node.op_type} reads {value.name!r}, made by none")
+    for tensor in _tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _find_weights(tensor, path)
     return model
+
+
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every tensor of a model: the initializers of all its graphs, and the attributes of all nodes."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+    bodies: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
+    for node in (node for body in bodies for node in ir.traversal.RecursiveGraphIterator(body)):
+        for attribute in node.attributes.values():
+            if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.TENSOR:
+                yield attribute.as_tensor()
+            elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.TENSORS:
+                yield from attribute.as_tensors()
+
+
+def _find_weights(tensor: ir.ExternalTensor, path: Path) -> None:
+    """Tell a tensor where its file of weights is, which has to be in the folder of the model and whole."""
+    place = (path.parent / tensor.location).resolve()
+    if not place.is_relative_to(path.parent.resolve()):
+        raise ExportError(
+            f"{path}: its weights {tensor.location!s} lie outside its folder; accepted is a file beside it"
+        )
+    if not place.is_file():
+        raise ExportError(f"{path}: its file of weights {tensor.location!s} is missing; put it beside the model")
+    offset, length = tensor.offset or 0, tensor.length if tensor.length is not None else tensor.nbytes
+    if offset < 0 or length < tensor.nbytes:
+        raise ExportError(
+            f"{path}: cannot be read as ONNX: {tensor.name!r} takes {tensor.nbytes} bytes, and it says that "
+            f"{length} at {offset} of {tensor.location!s} are its"
+        )
+    if place.stat().st_size < offset + length:
+        raise ExportError(
+            f"{path}: its file of weights {tensor.location!s} is truncated; {offset + length} bytes are needed"
+        )
+    tensor.base_dir = path.parent
 
 
 def _unzip(graph: onnx.GraphProto) -> None:
@@ -292,12 +438,24 @@ def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
             )
 
 
+def _refuse_training_mode(graph: ir.Graph, path: Path) -> None:
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        mode = _array(node.inputs[2]) if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+        if (mode is not None and mode.any()) or node.attributes.get_int("training_mode", False):
+            raise ExportError(
+                f"{path}: {node.op_type} {node.name!r} is in training mode; accepted is a model exported for inference"
+            )
+
+
 def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
     inputs = [value for value in graph.inputs if value.uses() or value.is_graph_output()]
     listed = ", ".join(_describe(value) for value in inputs)
     if len(inputs) != 1:
         raise ExportError(f"{path}: its inputs are {listed or 'none'}; accepted is one image [N,3,H,W] or [N,H,W,3]")
     image = inputs[0]
+    for value in (image, *graph.outputs):
+        if value.shape is not None:  # what some exporters write for an open side
+            value.shape = ir.Shape(None if isinstance(side, int) and side < 1 else side for side in value.shape)
     if image.dtype not in (*_FLOATS, *_BYTES) or image.shape is None or len(image.shape) != 4:
         what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) else ""
         raise ExportError(
@@ -323,6 +481,8 @@ def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayo
         return given
     if len(certain) == 1:
         return certain[0]  # type: ignore[return-value]
+    if len(possible) == 1:
+        return possible[0]
     if not possible:
         raise ExportError(
             f"{path}: its input is {_describe(image)}; accepted is an image of 3 channels, [N,3,H,W] or [N,H,W,3]"
@@ -336,10 +496,13 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
     """The output to explain: the one named, or the only one of floating numbers."""
     if name is not None:
         for value in graph.outputs:
-            if value.name == name:
-                return value
+            if value.name != name:
+                continue
+            if not _may_be_scores(value):
+                raise ExportError(f"{path}: its output is {_describe(value)}; accepted is one of logits, floating")
+            return value
         raise ExportError(f"{path}: no output {name!r}; its outputs are {_listed(graph.outputs)}")
-    scores = [value for value in graph.outputs if value.dtype in (*_FLOATS, None)]
+    scores = [value for value in graph.outputs if _may_be_scores(value)]
     if len(scores) == 1:
         return scores[0]
     if not scores:
@@ -349,52 +512,60 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
     raise ExportError(f"{path}: name the output of the logits with --output; its outputs are {_listed(graph.outputs)}")
 
 
-def _logits(output: ir.Value, path: Path) -> tuple[ir.Value, Activation | None]:
-    """What goes into the activation at the end of the graph, or the output itself; the activation is taken out."""
+def _may_be_scores(value: ir.Value) -> bool:
+    return value.dtype in (*_FLOATS, None)
+
+
+def _take_ending(graph: ir.Graph, path: Path) -> tuple[str | None, str | None]:
+    """Make what goes into the activation at the end of a graph its output.
+
+    Returns:
+        The operator of that activation, or None; and without one the operator that keeps the output between 0 and 1.
+    """
+    (output,) = graph.outputs
     if output.shape is not None and len([side for side in list(output.shape)[1:] if side != 1]) > 1:
         raise ExportError(
             f"{path}: its output is {_describe(output)}, which is not one row of classes an image (a segmenter or a "
             "detector?); accepted is [N,classes]"
         )
     chain: list[ir.Node] = []
-    value = output
-    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
-        if node.op_type in _ACTIVATIONS and node.domain == "":
-            for quantizer in (item for item in chain if item.op_type in ("QuantizeLinear", "DequantizeLinear")):
-                output = _bypass(quantizer, output)
-            return _bypass(node, output), _ACTIVATIONS[node.op_type]
-        if node.op_type in _QUANTIZED_ACTIVATIONS and chain and chain[-1].op_type == "DequantizeLinear":
-            dequantizer = chain[-1]
+    node = output.producer()
+    while node is not None and node.op_type in (*_PASSING, *_ONLY_FOR_PROBABILITIES):
+        chain.append(node)
+        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node is not None and node.op_type in _ENDINGS and node.domain in ("", "com.microsoft"):
+        if node.op_type.startswith("QLinear"):
+            dequantizer = chain[-1] if chain and chain[-1].op_type == "DequantizeLinear" else None
+            if dequantizer is None:
+                return None, node.op_type
             for position in (0, 1, 2):
                 dequantizer.replace_input_with(position, node.inputs[position])
-            return output, _QUANTIZED_ACTIVATIONS[node.op_type]
-        if node.op_type not in (*_PASSING, "QuantizeLinear", "DequantizeLinear"):
-            break
-        chain.append(node)
-        value = node.inputs[0]
-    return output, None
+        else:
+            for passed in (node, *(item for item in chain if item.op_type in _ONLY_FOR_PROBABILITIES)):
+                _bypass(graph, passed)
+        return node.op_type, None
+    clip = next((item for item in chain if item.op_type == "Clip"), None)
+    if clip is not None:
+        return None, clip.op_type
+    if node is not None and (
+        node.op_type in ("HardSigmoid", "Reciprocal") or (node.op_type == "Div" and _array(node.inputs[1]) is None)
+    ):
+        return None, node.op_type
+    return None, None
 
 
-def _bypass(node: ir.Node, output: ir.Value) -> ir.Value:
-    """Take a node out of the chain that ends in `output`; returns where the chain ends now."""
+def _bypass(graph: ir.Graph, node: ir.Node) -> None:
     source, result = node.inputs[0], node.outputs[0]
     assert source is not None
-    if result is output:
-        return source
-    result.replace_all_uses_with(source)
-    return output
+    result.replace_all_uses_with(source, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _to_opset(model: ir.Model, path: Path) -> ir.Model:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     if opset >= OLDEST_OPSET or opset == 0:
         return model
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        converted = version_converter.ConvertVersionPass(OLDEST_OPSET, fallback=True)(model).model
-    finally:
-        logging.disable(previous)
+    converted = version_converter.ConvertVersionPass(OLDEST_OPSET, fallback=True)(model).model
     if opset < 11:
         # onnx's converter leaves these to Resize's later defaults, which are others.
         for node in converted.graph:
@@ -413,10 +584,10 @@ def _to_opset(model: ir.Model, path: Path) -> ir.Model:
 def _compute_in_float32(model: ir.Model, kinds: Iterable[ir.DataType]) -> None:
     """Make tensors, constants and casts of other floating types float32 ones."""
     kinds = tuple(kinds)
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype in kinds:
-            value.const_value = _as_float32(tensor)
+    for value in (value for graph in model.graphs() for value in (*graph.inputs, *graph.initializers.values())):
+        if value.const_value is not None and value.const_value.dtype in kinds:
+            value.const_value = _as_float32(value.const_value)
+        if value.dtype in kinds and value is not model.graph.inputs[0]:
             value.dtype = ir.DataType.FLOAT
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for name, attribute in list(node.attributes.items()):
@@ -466,7 +637,11 @@ def _undo_dynamic_quantization(model: ir.Model) -> None:
             node.outputs[0].replace_all_uses_with(product.outputs[0])
 
 
-def _initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
+def _initializer(graph: ir.Graph, array: NDArray[Any], stem: str) -> ir.Value:
+    name, number = stem, 0
+    while name in graph.initializers:
+        number += 1
+        name = f"{stem}_{number}"
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
@@ -605,16 +780,27 @@ def _per_channel(constant: NDArray[Any], layout: InputLayout) -> NDArray[np.floa
     return constant.reshape(3).astype(np.float64)
 
 
-def _open_batch(model: ir.Model, file: OnnxFile) -> None:
-    """Make the graph take any number of images; a graph that only says it does is opened like one with a batch of 1."""
+def _open_batch(model: ir.Model, file: OnnxFile) -> bool:
+    """Make the graph take any number of images; a graph that only says it does is opened like one with a batch of 1.
+
+    Returns:
+        Whether it had to be opened.
+    """
     if file.batch is None:
         try:
             known = trace_batch(model, fixed=False)
         except ExportError:
             known = {}
         if model.graph.outputs[0] in known:
-            return
-    trace_batch(model, fixed=True)
+            return False
+    known = trace_batch(model, fixed=True)
+    if file.batch is not None and model.graph.outputs[0] not in known:
+        stop = next(node for node in model.graph if any(value not in known for value in node.outputs))
+        raise ExportError(
+            f"{file.path}: the batch size is fixed in the graph and {stop.op_type} {stop.name!r} cannot be opened; "
+            "export the model with an open batch dimension"
+        )
+    return model.graph.outputs[0] in known
 
 
 def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
@@ -629,21 +815,25 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     sides = list(shape)
     if all(isinstance(side, int) for side in sides):
         raise ExportError(f"{file.path}: its output {output.name!r} {sides} does not depend on the image's batch")
+    single = sides_for_one(output)
+    if single is None and len(sides) == 2 and isinstance(sides[1], int):
+        single = (1, sides[1])  # behind what cannot be traced the file's own word counts
+    if single is None or len([side for side in single if side != 1]) > 1:
+        raise ExportError(
+            f"{file.path}: its output is {_describe(output)}, which is not one row of classes an image (a segmenter or "
+            "a detector?); accepted is [N,classes]"
+        )
+    before = math.prod(single[: next(index for index, side in enumerate(sides) if not isinstance(side, int))])
+    if before != 1:
+        raise ExportError(
+            f"{file.path}: its output is {_describe(output)}, the images behind the classes; accepted is [N,classes]"
+        )
     if output.dtype != ir.DataType.FLOAT:
         output = _append(graph, "Cast", [output], {"to": int(ir.DataType.FLOAT)})
-        output.dtype = ir.DataType.FLOAT
-    wide = [side for side in sides[1:] if side != 1]
-    if str(sides[0]) == "N" and len(wide) > 1:
-        raise ExportError(
-            f"{file.path}: its output {output.name!r} is {['N', *sides[1:]]}, which is not one row of classes an image "
-            "(a segmenter or a detector?); accepted is [N,classes]"
-        )
-    if len(sides) != 2 or str(sides[0]) != "N":
-        classes = math.prod(sides_for_one(output) or ())
-        target = _initializer(graph, np.array([-1, classes], np.int64), "rows_of_classes")
+    if len(single) != 2 or isinstance(sides[0], int) or single[0] != 1:
+        target = _initializer(graph, np.array([-1, math.prod(single)], np.int64), "rows_of_classes")
         output = _append(graph, "Reshape", [output, target])
-        output.dtype = ir.DataType.FLOAT
-        output.shape = ir.Shape(("N", classes))
+    output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(("N", math.prod(single)))
     graph.outputs[:] = [output]
 
 
@@ -651,8 +841,7 @@ def _append(
     graph: ir.Graph, op_type: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None
 ) -> ir.Value:
     node = ir.node(op_type, inputs, attributes, name=f"ortcam/{op_type.lower()}")
-    node.outputs[0].name = f"ortcam_{op_type.lower()}_logits"
-    node.outputs[0].shape = inputs[0].shape
+    node.outputs[0].name = f"ortcam/{op_type.lower()}_logits"
     graph.append(node)
     return node.outputs[0]
 

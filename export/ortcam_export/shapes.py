@@ -521,11 +521,15 @@ class _Tracer:
         branch = node.attributes["then_branch" if bool(values[0]) else "else_branch"].as_graph()
         outputs = list(branch.outputs)
         nodes = list(branch)
+        # Names are a branch's own: another may have the same.
+        prefix = node.outputs[0].name
         for value in list(branch.initializers.values()):
             branch.initializers.pop(value.name or "")
-            value.name = f"{node.name}/{value.name}"
+            value.name = f"{prefix}/{value.name}"
             self._graph.register_initializer(value)
             self._known[value] = _constant(value)
+        for value in (value for inner in nodes for value in inner.outputs if value.name):
+            value.name = f"{prefix}/{value.name}"
         branch.outputs.clear()
         branch.remove(nodes)
         self._graph.insert_before(node, nodes)

@@ -129,6 +129,35 @@ def output_without_a_shape(folder: Path) -> ZooFile:
     return ZooFile(plain(folder, edit=forget))
 
 
+@zoo
+def open_sides_written_as_minus_1(folder: Path) -> ZooFile:
+    def edit(model: onnx.ModelProto) -> None:
+        for axis in (0, 2, 3):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = -1
+
+    return ZooFile(plain(folder, edit=edit), said={"input_size": (HEIGHT, WIDTH)})
+
+
+@zoo
+def open_channels(folder: Path) -> ZooFile:
+    """Its last side is no 3, so that the open one is the channels."""
+    g = GraphBuilder()
+    g.head(g.features("image"), out="logits")
+    image = tensor_info("image", ("N", "C", HEIGHT, WIDTH))
+    return ZooFile(g.save(folder / "net.onnx", [image], [classes_info("logits")]))
+
+
+@zoo
+def names_that_the_export_gives_itself(folder: Path) -> ZooFile:
+    g = GraphBuilder()
+    x = g.conv("image", 3, 16, stride=4)
+    for name in ("logits", "logits_inner", "features", "features_inner", "image_nhwc", "image_file"):
+        x = g.op("Relu", g.op("Mul", x, g.constant(1.1)), out=name)
+    rows = g.constant([-1, CLASSES], name="rows_of_classes")
+    g.op("Unsqueeze", g.op("Reshape", g.head(x), rows, out="ortcam/reshape_logits"), g.constant([2]), out="scores")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [tensor_info("scores", ("N", CLASSES, 1))]))
+
+
 def list_weights(model: onnx.ModelProto) -> None:
     """Name the initializers among the inputs, as IR version 3 has it."""
     for tensor in model.graph.initializer:
@@ -562,6 +591,14 @@ def ends_in_softmax_of_scaled_logits(folder: Path) -> ZooFile:
     )
 
 
+@zoo
+def ends_in_sigmoid_clipped_away_from_0_and_1(folder: Path) -> ZooFile:
+    def tail(g: GraphBuilder, x: str) -> None:
+        g.op("Clip", g.op("Sigmoid", x), g.constant(1e-6), g.constant(1 - 1e-6), out="scores")
+
+    return ending(folder, "sigmoid", tail)
+
+
 # Several outputs -----------------------------------------------------------------------------------------------------
 
 
@@ -588,6 +625,15 @@ def label_and_probabilities(folder: Path) -> ZooFile:
     outputs = [tensor_info("label", ("N",), np.int64), classes_info("probabilities")]
     path = g.save(folder / "net.onnx", [image_info()], outputs)
     return ZooFile(path, ending="softmax", output="probabilities", said={"output": "probabilities"})
+
+
+@zoo
+def probabilities_twice(folder: Path) -> ZooFile:
+    """The activation at the end is an output of its own, too."""
+    g = GraphBuilder()
+    g.op("Identity", g.op("Softmax", g.head(g.features("image")), axis=1, out="scores"), out="last")
+    path = g.save(folder / "net.onnx", [image_info()], [classes_info("scores"), classes_info("last")])
+    return ZooFile(path, ending="softmax", output="last", said={"output": "last"})
 
 
 @zoo
@@ -633,6 +679,24 @@ def float16_inside(folder: Path) -> ZooFile:
     g.op("Softmax", g.op("Cast", logits, to=FLOAT, out="graph_output_cast_0"), axis=1, out="prob")
     path = g.save(folder / "net.onnx", [image_info()], [classes_info("prob")])
     return ZooFile(path, ending="softmax", tolerance=HALF_TOLERANCE)
+
+
+@zoo
+def float16_constants_as_nodes(folder: Path) -> ZooFile:
+    """No initializer tells its precision."""
+
+    def move(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
+        nodes += [*graph.node]
+        graph.ClearField("node")
+        graph.ClearField("initializer")
+        graph.node.extend(nodes)
+
+    g = GraphBuilder(dtype=np.float16)
+    g.op("Cast", g.head(g.features(g.op("Cast", "image", to=FLOAT16))), to=FLOAT, out="logits")
+    path = g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], edit=move)
+    return ZooFile(path, tolerance=HALF_TOLERANCE)
 
 
 @zoo
@@ -931,6 +995,59 @@ def if_with_a_condition_on_a_shape(folder: Path) -> ZooFile:
         x = g.op("If", one, then_branch=then, else_branch=other)
     g.dense(x, out="logits")
     return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
+
+
+@zoo
+def if_whose_branches_have_the_same_names(folder: Path) -> ZooFile:
+    """Names inside a branch are its own; and here no node has one."""
+    g = GraphBuilder(opset=13)
+    x = g.features("image")
+    for factor in (1.5, 0.5):
+        wide = g.op("Gather", g.op("Shape", x), g.constant(np.int64(3)), axis=0)
+        same = g.op("Equal", wide, g.constant(np.int64(WIDTH // 4)))
+        nodes = [helper.make_node("Mul", [x, "factor"], ["product"]), helper.make_node("Relu", ["product"], ["made"])]
+        then = branch("then", nodes, "made")
+        then.initializer.append(numpy_helper.from_array(np.float32(factor), "factor"))
+        other = branch("else", [helper.make_node("Neg", [x], ["made"])], "made")
+        x = g.op("If", same, then_branch=then, else_branch=other)
+    for node in g.nodes:
+        node.name = ""
+    g.head(x, out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
+
+
+def looped(folder: Path, *, batch: int | str = "batch", inside: str = "inside") -> Path:
+    """The same convolution three times over, in a Loop; `inside` names one of the loop's own tensors."""
+    g = GraphBuilder(opset=16)
+    maps = g.features("image")
+    kernel = g.random(16, 16, 3, 3, scale=0.1)
+    nodes = [
+        helper.make_node("Identity", ["going"], ["goes_on"]),
+        helper.make_node("Conv", ["state", kernel], ["convolved"], pads=[1, 1, 1, 1], doc_string=PRIVATE_PATH),
+        helper.make_node("Relu", ["convolved"], [inside]),
+    ]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [
+            helper.make_tensor_value_info("turn", INT64, ()),
+            helper.make_tensor_value_info("going", onnx.TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("state", FLOAT, ("n", 16, HEIGHT // 4, WIDTH // 4)),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", onnx.TensorProto.BOOL, ()),
+            helper.make_tensor_value_info(inside, FLOAT, None),
+        ],
+        doc_string=PRIVATE_PATH,
+    )
+    x = g.op("Loop", g.constant(np.int64(3)), g.constant(True), maps, body=body)
+    g.head(x, out="scores")
+    return g.save(folder / "net.onnx", [image_info(batch=batch)], [classes_info("scores", batch=batch)])
+
+
+@zoo
+def loop_whose_tensors_are_named_as_the_bundle_names_its_own(folder: Path) -> ZooFile:
+    return ZooFile(looped(folder, inside="logits"))
 
 
 @zoo

@@ -11,9 +11,7 @@ import pytest
 from onnx import helper
 from tests.export.onnx_graphs import (
     CLASSES,
-    FLOAT,
     HEIGHT,
-    INT64,
     LABELS,
     WIDTH,
     GraphBuilder,
@@ -22,7 +20,7 @@ from tests.export.onnx_graphs import (
     image_info,
     tensor_info,
 )
-from tests.export.onnx_zoo import ZOO, plain
+from tests.export.onnx_zoo import ZOO, ending, looped, plain
 from tests.export.test_onnx_files import flags
 
 from ortcam.cli import main
@@ -150,6 +148,105 @@ def weights_that_are_not_numbers(folder: Path) -> tuple[Path, dict[str, Any]]:
     return plain(folder, edit=spoil), {}
 
 
+# Probabilities that would not be the file's ---------------------------------------------------------------------------
+
+
+@refused(r"net\.onnx.*Softmax at its end.*over all classes")
+def softmax_over_the_batch(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return ending(folder, "softmax", lambda g, x: g.op("Softmax", x, axis=0, out="scores")).path, {}
+
+
+@refused(r"Softmax at its end.*over all classes")
+def softmax_over_groups_of_classes(folder: Path) -> tuple[Path, dict[str, Any]]:
+    def tail(g: GraphBuilder, x: str) -> None:
+        groups = g.op("Softmax", g.op("Reshape", x, g.constant([-1, 2, 3])), axis=2)
+        g.op("Reshape", groups, g.constant([-1, 6]), out="scores")
+
+    return ending(folder, "softmax", tail, outputs=6).path, {"labels": list("abcdef")}
+
+
+@refused(r"Softmax at its end.*over all classes")
+def softmax_over_an_axis_of_size_1(folder: Path) -> tuple[Path, dict[str, Any]]:
+    def tail(g: GraphBuilder, x: str) -> None:
+        g.op("Flatten", g.op("Softmax", x, axis=-1), axis=1, out="scores")
+
+    return ending(folder, "softmax", tail, pooled=True).path, {}
+
+
+@refused(r"--activation sigmoid.*softmax")
+def softmax_that_the_user_calls_sigmoid(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return ZOO["ends_in_softmax"](folder).path, {"activation": "sigmoid"}
+
+
+@refused(r"--activation sigmoid.*softmax")
+def softmax_spelled_out_that_the_user_calls_sigmoid(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return ZOO["ends_in_softmax_spelled_out"](folder).path, {"activation": "sigmoid"}
+
+
+@refused(r"between 0 and 1.*Reciprocal")
+def sigmoid_spelled_out(folder: Path) -> tuple[Path, dict[str, Any]]:
+    def tail(g: GraphBuilder, x: str) -> None:
+        g.op("Reciprocal", g.op("Add", g.op("Exp", g.op("Neg", x)), g.constant(1.0)), out="scores")
+
+    return ending(folder, "sigmoid", tail).path, {"activation": "sigmoid"}
+
+
+@refused(r"between 0 and 1.*HardSigmoid")
+def hard_sigmoid(folder: Path) -> tuple[Path, dict[str, Any]]:
+    file = ending(folder, "sigmoid", lambda g, x: g.op("HardSigmoid", x, out="scores"))
+    return file.path, {"activation": "sigmoid"}
+
+
+@refused(r"'label'.*int64.*floating")
+def classes_that_are_no_numbers(folder: Path) -> tuple[Path, dict[str, Any]]:
+    said = {"output": "label", "activation": "sigmoid", "labels": ["class"]}
+    return ZOO["label_and_probabilities"](folder).path, said
+
+
+@refused(r"\[5,N\].*accepted is \[N,classes\]")
+def images_behind_the_classes(folder: Path) -> tuple[Path, dict[str, Any]]:
+    tail: Callable[[GraphBuilder, str], object] = lambda g, x: g.op("Transpose", x, perm=[1, 0], out="scores")  # noqa: E731
+    return ending(folder, "logits", tail, shape=(CLASSES, "N")).path, {}
+
+
+@refused(r"Dropout.*training mode")
+def dropout_in_training_mode(folder: Path) -> tuple[Path, dict[str, Any]]:
+    g = GraphBuilder()
+    g.head(g.op("Dropout", g.features("image"), g.constant(0.5), g.constant(True)), out="logits")
+    return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
+
+
+@refused(r"BatchNormalization.*training mode")
+def batch_normalisation_in_training_mode(folder: Path) -> tuple[Path, dict[str, Any]]:
+    g = GraphBuilder()
+    x = g.batch_norm(g.conv("image", 3, 16, stride=4), 16)
+    g.nodes[-1].attribute.append(helper.make_attribute("training_mode", 1))
+    g.nodes[-1].output.extend(["mean", "variance"])
+    g.head(g.op("Relu", x), out="logits")
+    return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
+
+
+@refused(r"differ.*run again")
+def noise_inside(folder: Path) -> tuple[Path, dict[str, Any]]:
+    g = GraphBuilder()
+    maps = g.features("image")
+    g.head(g.op("Add", maps, g.op("RandomNormalLike", maps)), out="logits")
+    return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
+
+
+@refused(r"differ.*another beside it")
+def images_that_weigh_each_other(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The shapes do not tell: a softmax over the batch keeps them."""
+    g = GraphBuilder()
+    g.head(g.op("Softmax", g.features("image"), axis=0), out="logits")
+    return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
+
+
+@refused(r"Loop.*cannot be opened.*open batch")
+def batch_of_1_in_a_loop(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return looped(folder, batch=1), {}
+
+
 # Operators -----------------------------------------------------------------------------------------------------------
 
 
@@ -170,32 +267,7 @@ def operator_that_onnx_does_not_have(folder: Path) -> tuple[Path, dict[str, Any]
 
 @refused(r"'inside'.*Loop")
 def layer_in_a_loop(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The same convolution three times over; the layer named is one of the loop's own tensors."""
-    g = GraphBuilder(opset=16)
-    maps = g.features("image")
-    kernel = g.random(16, 16, 3, 3, scale=0.1)
-    nodes = [
-        helper.make_node("Identity", ["going"], ["goes_on"]),
-        helper.make_node("Conv", ["state", kernel], ["convolved"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["convolved"], ["inside"]),
-    ]
-    body = helper.make_graph(
-        nodes,
-        "body",
-        [
-            helper.make_tensor_value_info("turn", INT64, ()),
-            helper.make_tensor_value_info("going", onnx.TensorProto.BOOL, ()),
-            helper.make_tensor_value_info("state", FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("goes_on", onnx.TensorProto.BOOL, ()),
-            helper.make_tensor_value_info("inside", FLOAT, None),
-        ],
-    )
-    x = g.op("Loop", g.constant(np.int64(3)), g.constant(True), maps, body=body)
-    g.head(x, out="logits")
-    path = g.save(folder / "net.onnx", [image_info()], [classes_info("logits")])
-    return path, {"layer": "inside"}
+    return looped(folder), {"layer": "inside"}
 
 
 # What only the user can say ------------------------------------------------------------------------------------------
@@ -278,6 +350,13 @@ def text(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "net.onnx", {}
 
 
+@refused(r"net\.onnx.*cannot be read as ONNX: Relu reads 'nothing'")
+def tensor_that_nothing_makes(folder: Path) -> tuple[Path, dict[str, Any]]:
+    g = GraphBuilder()
+    g.head(g.op("Relu", "nothing", out="maps"), out="logits")
+    return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
+
+
 @refused(r"missing\.onnx: no such file")
 def missing(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "missing.onnx", {}
@@ -323,11 +402,50 @@ def weights_at_an_absolute_path(folder: Path) -> tuple[Path, dict[str, Any]]:
     return elsewhere(folder, str(folder / "outside.data")), {}
 
 
+@refused(r"outside\.data.*(outside|folder)")
+def weights_of_a_constant_above_the_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
+    path = elsewhere(folder, "../outside.data")
+    model = onnx.load(path, load_external_data=False)
+    constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in model.graph.initializer]
+    nodes = [*constants, *model.graph.node]
+    for field in ("initializer", "node"):
+        model.graph.ClearField(field)
+    model.graph.node.extend(nodes)
+    path.write_bytes(model.SerializeToString())
+    return path, {}
+
+
 @refused(r"link\.data.*(outside|folder|link)")
 def weights_behind_a_link(folder: Path) -> tuple[Path, dict[str, Any]]:
     path = elsewhere(folder, "link.data")
     (folder / "inner" / "link.data").symlink_to(folder / "outside.data")
     return path, {}
+
+
+def test_a_file_with_any_bytes_changed_is_exported_or_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, destination = plain(tmp_path), tmp_path / "b.ortcam"
+    content = path.read_bytes()
+    weights = [tensor.raw_data for tensor in onnx.load(path).graph.initializer if len(tensor.raw_data) > 64]
+    inside = {place + index for data in weights for place in [content.find(data)] for index in range(len(data))}
+    structure = [index for index in range(len(content)) if index not in inside]
+    generator = np.random.default_rng(0)
+    messages = []
+    for number in range(60):
+        changed = bytearray(content)
+        for index in generator.choice(structure, 1 + number % 3):
+            changed[index] = generator.integers(256)
+        path.write_bytes(changed[: generator.integers(len(changed))] if number % 10 == 0 else changed)
+        try:
+            export(path, destination, force=True, **ARGUMENTS)
+        except ExportError as error:
+            messages.append(str(error))
+        assert [item for item in tmp_path.iterdir() if item not in (path, destination)] == []
+    assert 0 < len(messages) < 60, "some are refused, some are not"
+    assert [message for message in messages if len(message.splitlines()) != 1 or len(message) > 1000] == []
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
 
 
 @pytest.mark.parametrize("name", CASES)
