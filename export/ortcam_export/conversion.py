@@ -16,9 +16,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
-from ortcam.classifier import to_probabilities
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
+from ortcam_export.endings import check_ending, gives_probabilities, take_ending
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import WeightsFile, append_log, tidy
 from ortcam_export.layers import run_part
@@ -96,23 +96,40 @@ def _from_torch(
     """Convert a module with torch's exporter, the batch dimension left open."""
     import torch  # noqa: PLC0415
 
-    model = _open_module(module, preprocessing.height, preprocessing.width, opset)
+    name = type(module).__name__
+    model, notes = _open_module(module, preprocessing.height, preprocessing.width, opset), list[str]()
+    ending = take_ending(model.graph)
     tidy(model)
 
-    def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits: NDArray[np.float32] = module(torch.from_numpy(probe_input(pictures, preprocessing))).numpy()
-        return logits
+            outputs: NDArray[np.float32] = module(torch.from_numpy(probe_input(pictures, preprocessing))).numpy()
+        return outputs
 
+    reference: Reference = run
+    if ending.activation is not None:
+        whole = _whole_graph(model)
+
+        def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+            # PyTorch has only the probabilities: they vouch for the logits.
+            logits = whole(probe_input(pictures, preprocessing))
+            check_ending(name, ending, logits, run(pictures), tolerance=PARITY_TOLERANCE)
+            return logits
+
+        notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
+    pictures = probe_pictures(2, preprocessing.height, preprocessing.width)
+    if gives_probabilities(name, ending, reference(pictures), said=activation):
+        reference = _of_logarithms(model, reference, notes)
     return Converted(
         model,
         preprocessing,
-        activation or "softmax",
+        activation or ending.activation or "softmax",
         False,
         reference,
         f"torch {torch.__version__}",
         PARITY_TOLERANCE,
         PARITY_TOLERANCE,
+        tuple(notes),
     )
 
 
@@ -173,9 +190,10 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     # What was opened was made for one image; a batch of it may well be something else.
     together = not classifier.opened and file.coarse != "dynamic int8"
 
-    def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def of_file(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         return file.logits(probe_input(pictures, given), together=together)
 
+    reference: Reference = of_file
     pictures = probe_pictures(2, given.height, given.width)
     if file.coarse is not None:
         whole, prepared = _whole_graph(model), classifier.preprocessing
@@ -185,34 +203,12 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
         def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
             return whole(probe_input(pictures, prepared))
 
-    outputs = reference(pictures)
-    if file.activation is not None:
-        if file.activation == "softmax":
-            _refuse_sigmoid_of_softmax(file, activation)
+    outputs, ending = reference(pictures), file.ending
+    if ending.activation is not None:
         _check_ending(file, given, pictures, outputs)
-    elif outputs.min() >= 0 and outputs.max() <= 1:
-        sums = outputs.astype(np.float64).sum(axis=1)
-        if outputs.shape[1] > 1 and np.abs(sums - 1).max() < 1e-3:
-            _refuse_sigmoid_of_softmax(file, activation)
-            append_log(model)
-            notes.append("the graph ends in probabilities: their logarithms are taken for logits")
-            plain = reference
-
-            def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-                return np.log(np.maximum(plain(pictures), np.finfo(np.float32).tiny))
-
-        elif file.bounding is not None:
-            raise ExportError(
-                f"{file.path}: its outputs lie between 0 and 1, where {file.bounding} keeps them: they are no logits; "
-                "accepted is a graph that gives logits, or ends in Softmax or Sigmoid"
-            )
-        elif activation is None and outputs.shape[1] > 1:
-            raise ExportError(
-                f"{file.path}: its outputs lie between 0 and 1 without summing to 1, and the graph ends in no Sigmoid: "
-                "they may be logits or not; where they are, say how they become probabilities with --activation "
-                "softmax or sigmoid"
-            )
-    said = activation or file.activation or "softmax"
+    if gives_probabilities(str(file.path), ending, outputs, said=activation):
+        reference = _of_logarithms(model, reference, notes)
+    said = activation or ending.activation or "softmax"
     return Converted(
         model,
         classifier.preprocessing,
@@ -227,39 +223,24 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     )
 
 
-def _refuse_sigmoid_of_softmax(file: OnnxFile, said: Activation | None) -> None:
-    """A softmax knows its logits up to a constant only, on which their sigmoids would depend."""
-    if said == "sigmoid":
-        raise ExportError(
-            f"{file.path}: --activation sigmoid: the graph ends in a softmax, whose classes exclude each other; "
-            "accepted is softmax"
-        )
-
-
 def _check_ending(
     file: OnnxFile, given: Preprocessing, pictures: NDArray[np.uint8], logits: NDArray[np.float32]
 ) -> None:
-    """Whether the activation that was taken out at the end of a file is the one that a bundle puts back.
-
-    Raises:
-        ExportError: it is not: a Softmax over something else than all classes of an image, say.
-    """
-    assert file.activation is not None
     try:
         outputs = file.outputs(probe_input(pictures, given))
     except ExportError:
         if file.coarse is None:
             raise
         return  # computed in float32 because nothing here can run it as it is
-    found = np.exp(outputs) if file.ending == "LogSoftmax" else outputs
-    expected = to_probabilities(logits, file.activation)
     tolerance = _ENDING_TOLERANCE if file.coarse is None else _COARSE_TOLERANCE[file.coarse]
-    if found.shape != expected.shape or not np.abs(found - expected).max() <= tolerance:
-        raise ExportError(
-            f"{file.path}: the {file.ending} at its end does not give the {file.activation} of its "
-            f"{expected.shape[1]} logits for an image; accepted is one over all classes, and nothing behind it that "
-            "changes the probabilities"
-        )
+    check_ending(str(file.path), file.ending, logits, outputs, tolerance=tolerance)
+
+
+def _of_logarithms(model: ir.Model, reference: Reference, notes: list[str]) -> Reference:
+    """Make logits of probabilities, in the graph and in what it is compared with."""
+    append_log(model)
+    notes.append("the graph ends in probabilities: their logarithms are taken for logits")
+    return lambda pictures: np.log(np.maximum(reference(pictures), np.finfo(np.float32).tiny))
 
 
 def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
 
-from ortcam.bundle import Activation, ModelRecord, file_sha256
+from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE
+from ortcam_export.endings import Ending, take_ending
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import tidy
 from ortcam_export.shapes import sides_for_one, trace_batch
@@ -39,16 +40,6 @@ _BYTES: Final = (ir.DataType.UINT8,)
 _CHANNEL_AXIS: Final = {"nchw": 1, "nhwc": 3}
 _TO_NHWC: Final = [0, 2, 3, 1]
 _TO_NCHW: Final = [0, 3, 1, 2]
-# What may stand between the activation at the end and the output: what only lays out, and what is not for logits.
-_PASSING: Final = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-_ONLY_FOR_PROBABILITIES: Final = ("Clip", "QuantizeLinear", "DequantizeLinear")
-_ENDINGS: Final[dict[str, Activation]] = {
-    "Softmax": "softmax",
-    "LogSoftmax": "softmax",
-    "Sigmoid": "sigmoid",
-    "QLinearSoftmax": "softmax",
-    "QLinearSigmoid": "sigmoid",
-}
 _FOLD_BYTES: Final = 1 << 28
 
 
@@ -65,8 +56,7 @@ class OnnxFile:
         dtype: of the image's elements.
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
-        ending: operator of the activation that the graph ended in, one of `_ENDINGS`, or None.
-        bounding: operator that keeps the output between 0 and 1 where the graph ends in none of those, or None.
+        ending: what the graph ended in.
         coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
             scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales.
@@ -80,15 +70,9 @@ class OnnxFile:
     dtype: ir.DataType
     size: tuple[int | None, int | None]
     batch: int | None
-    ending: str | None
-    bounding: str | None
+    ending: Ending
     coarse: Coarse | None
     quantized: bool
-
-    @property
-    def activation(self) -> Activation | None:
-        """What the ending is as an activation of a bundle."""
-        return None if self.ending is None else _ENDINGS[self.ending]
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.
@@ -256,7 +240,8 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     graph.outputs[:] = [_chosen_output(graph, output, path)]
     common_passes.RemoveUnusedNodesPass()(model)
     activated = model.clone()
-    ending, bounding = _take_ending(graph, path)
+    _refuse_maps(graph.outputs[0], path)
+    ending = take_ending(graph)
     common_passes.RemoveUnusedNodesPass()(model)
     kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
@@ -275,14 +260,13 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     return OnnxFile(
         path,
         model,
-        activated if ending is not None else None,
+        activated if ending.operator is not None else None,
         image.name,
         layout,
         image.dtype,
         (height, width),
         batch,
         ending,
-        bounding,
         coarse,
         quantized and coarse != "dynamic int8",
     )
@@ -516,49 +500,12 @@ def _may_be_scores(value: ir.Value) -> bool:
     return value.dtype in (*_FLOATS, None)
 
 
-def _take_ending(graph: ir.Graph, path: Path) -> tuple[str | None, str | None]:
-    """Make what goes into the activation at the end of a graph its output.
-
-    Returns:
-        The operator of that activation, or None; and without one the operator that keeps the output between 0 and 1.
-    """
-    (output,) = graph.outputs
+def _refuse_maps(output: ir.Value, path: Path) -> None:
     if output.shape is not None and len([side for side in list(output.shape)[1:] if side != 1]) > 1:
         raise ExportError(
             f"{path}: its output is {_describe(output)}, which is not one row of classes an image (a segmenter or a "
             "detector?); accepted is [N,classes]"
         )
-    chain: list[ir.Node] = []
-    node = output.producer()
-    while node is not None and node.op_type in (*_PASSING, *_ONLY_FOR_PROBABILITIES):
-        chain.append(node)
-        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    if node is not None and node.op_type in _ENDINGS and node.domain in ("", "com.microsoft"):
-        if node.op_type.startswith("QLinear"):
-            dequantizer = chain[-1] if chain and chain[-1].op_type == "DequantizeLinear" else None
-            if dequantizer is None:
-                return None, node.op_type
-            for position in (0, 1, 2):
-                dequantizer.replace_input_with(position, node.inputs[position])
-        else:
-            for passed in (node, *(item for item in chain if item.op_type in _ONLY_FOR_PROBABILITIES)):
-                _bypass(graph, passed)
-        return node.op_type, None
-    clip = next((item for item in chain if item.op_type == "Clip"), None)
-    if clip is not None:
-        return None, clip.op_type
-    if node is not None and (
-        node.op_type in ("HardSigmoid", "Reciprocal") or (node.op_type == "Div" and _array(node.inputs[1]) is None)
-    ):
-        return None, node.op_type
-    return None, None
-
-
-def _bypass(graph: ir.Graph, node: ir.Node) -> None:
-    source, result = node.inputs[0], node.outputs[0]
-    assert source is not None
-    result.replace_all_uses_with(source, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
 
 
 def _to_opset(model: ir.Model, path: Path) -> ir.Model:

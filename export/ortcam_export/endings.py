@@ -1,0 +1,165 @@
+"""How a graph ends: an activation at its end is taken out, so that what a bundle calls logits are logits."""
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ortcam.bundle import Activation
+from ortcam.classifier import to_probabilities
+from ortcam_export.errors import ExportError
+
+__all__ = ["Ending", "check_ending", "gives_probabilities", "take_ending"]
+
+# What may stand between the activation at the end and the output: what only lays out, and what is not for logits.
+_PASSING: Final = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+_ONLY_FOR_PROBABILITIES: Final = ("Clip", "QuantizeLinear", "DequantizeLinear")
+_ENDINGS: Final[dict[str, Activation]] = {
+    "Softmax": "softmax",
+    "LogSoftmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "QLinearSoftmax": "softmax",
+    "QLinearSigmoid": "sigmoid",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """What stood at the end of a graph.
+
+    Attributes:
+        operator: the activation that was taken out, or None.
+        bounding: without one, the operator that keeps the output between 0 and 1, or None.
+    """
+
+    operator: str | None
+    bounding: str | None
+
+    @property
+    def activation(self) -> Activation | None:
+        """The operator as an activation of a bundle."""
+        return None if self.operator is None else _ENDINGS[self.operator]
+
+
+def take_ending(graph: ir.Graph) -> Ending:
+    """Make what goes into the activation at the end of a graph its output."""
+    (output,) = graph.outputs
+    chain: list[ir.Node] = []
+    node = output.producer()
+    while node is not None and node.op_type in (*_PASSING, *_ONLY_FOR_PROBABILITIES):
+        chain.append(node)
+        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node is not None and (powers := _spelled_out_softmax(node)) is not None:
+        source = powers.inputs[0]
+        assert source is not None
+        node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+        return Ending("Softmax", None)
+    if node is not None and node.op_type in _ENDINGS and node.domain in ("", "com.microsoft"):
+        if node.op_type.startswith("QLinear"):
+            dequantizer = chain[-1] if chain and chain[-1].op_type == "DequantizeLinear" else None
+            if dequantizer is None:
+                return Ending(None, node.op_type)
+            for position in (0, 1, 2):
+                dequantizer.replace_input_with(position, node.inputs[position])
+        else:
+            for passed in (node, *(item for item in chain if item.op_type in _ONLY_FOR_PROBABILITIES)):
+                _bypass(graph, passed)
+        return Ending(node.op_type, None)
+    clip = next((item for item in chain if item.op_type == "Clip"), None)
+    if clip is not None:
+        return Ending(None, clip.op_type)
+    if node is not None and (
+        node.op_type in ("HardSigmoid", "Reciprocal") or (node.op_type == "Div" and not _is_constant(node.inputs[1]))
+    ):
+        return Ending(None, node.op_type)
+    return Ending(None, None)
+
+
+def _spelled_out_softmax(node: ir.Node) -> ir.Node | None:
+    """The Exp of exp(x) / sum exp(x), whose powers may overflow where a Softmax would not."""
+    if node.op_type != "Div" or None in node.inputs:
+        return None
+    powers, total = (value.producer() for value in node.inputs if value is not None)
+    if powers is None or total is None or powers.op_type != "Exp" or total.op_type != "ReduceSum":
+        return None
+    return powers if total.inputs[0] is node.inputs[0] else None
+
+
+def _bypass(graph: ir.Graph, node: ir.Node) -> None:
+    source, result = node.inputs[0], node.outputs[0]
+    assert source is not None
+    result.replace_all_uses_with(source, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer()
+
+
+def check_ending(
+    model: str, ending: Ending, logits: NDArray[np.float32], outputs: NDArray[np.float32], *, tolerance: float
+) -> None:
+    """See that the activation which was taken out is the one that a bundle puts back.
+
+    Args:
+        model: its name, for the error.
+        ending: with an activation.
+        logits: float32 [N,classes], of the graph without it.
+        outputs: float32 [N,classes], of the graph with it.
+        tolerance: max |difference| of a probability.
+
+    Raises:
+        ExportError: it is not: a Softmax over something else than all classes of an image, say.
+    """
+    assert ending.activation is not None
+    found = np.exp(outputs) if ending.operator == "LogSoftmax" else outputs
+    expected = to_probabilities(logits, ending.activation)
+    if found.shape != expected.shape or not np.abs(found - expected).max() <= tolerance:
+        raise ExportError(
+            f"{model}: the {ending.operator} at its end does not give the {ending.activation} of its "
+            f"{expected.shape[1]} logits for an image; accepted is one over all classes, and nothing behind it that "
+            "changes the probabilities"
+        )
+
+
+def gives_probabilities(model: str, ending: Ending, outputs: NDArray[np.float32], *, said: Activation | None) -> bool:
+    """Whether a graph without a known activation at its end still gives probabilities, each row summing to 1.
+
+    Args:
+        model: its name, for the error.
+        ending: of the graph.
+        outputs: float32 [N,classes], with the activation taken out where there was one.
+        said: the activation that the user said.
+
+    Raises:
+        ExportError: outputs that could mean several things, or that contradict what the user said.
+    """
+    if ending.activation == "softmax":
+        _refuse_sigmoid_of_softmax(model, said)
+    if ending.activation is not None or outputs.min() < 0 or outputs.max() > 1:
+        return False
+    if outputs.shape[1] > 1 and np.abs(outputs.astype(np.float64).sum(axis=1) - 1).max() < 1e-3:
+        _refuse_sigmoid_of_softmax(model, said)
+        return True
+    if ending.bounding is not None:
+        raise ExportError(
+            f"{model}: its outputs lie between 0 and 1, where {ending.bounding} keeps them: they are no logits; "
+            "accepted is a model that gives logits, or ends in Softmax or Sigmoid"
+        )
+    if said is None and outputs.shape[1] > 1:
+        raise ExportError(
+            f"{model}: its outputs lie between 0 and 1 without summing to 1, and it ends in no Sigmoid: they may be "
+            "logits or not; where they are, say how they become probabilities with --activation softmax or sigmoid"
+        )
+    return False
+
+
+def _refuse_sigmoid_of_softmax(model: str, said: Activation | None) -> None:
+    """A softmax knows its logits up to a constant only, on which their sigmoids would depend."""
+    if said == "sigmoid":
+        raise ExportError(
+            f"{model}: --activation sigmoid: the graph ends in a softmax, whose classes exclude each other; accepted "
+            "is softmax"
+        )
