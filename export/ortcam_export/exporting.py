@@ -42,7 +42,7 @@ from ortcam_export.graphs import (
     build_scorer,
     extract,
 )
-from ortcam_export.layers import Layer, choose_layer, count_macs, cut_in_floats, find_layers
+from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_layers
 from ortcam_export.library_preprocessing import read_declared
 from ortcam_export.sources import (
     DEFAULT_WEIGHTS,
@@ -271,7 +271,7 @@ def _write_graphs(
     """Write the graphs of a model cut at a layer; returns their names and the cut as it came to be."""
     height, width = size
     interpolation = Interpolation.store(weights, layer.cut, height=height, width=width)
-    split, cut = cut_in_floats(model, layer)
+    split, cut = cut_open(model, layer)
     ir.save(build_features(split, cut.tensor), folder / "features.onnx")
     if layer.inside_branch:
         ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")

@@ -56,6 +56,7 @@ __all__ = [
     "build_scorer",
     "extract",
     "insert_dequantization",
+    "insert_transposition",
     "module_path",
     "tidy",
 ]
@@ -237,19 +238,37 @@ def _scopes_in_name(name: str | None) -> str | None:
 
 def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
     """Make integers q go on as Q(DQ(q)); returns the floating tensor in between."""
+    dequantize = ir.node("DequantizeLinear", [value, scale, zero_point])
+    floating = dequantize.outputs[0]
+    floating.type, floating.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+    _insert_pair(graph, value, dequantize, ir.node("QuantizeLinear", [floating, scale, zero_point]), "floating")
+    return floating
+
+
+def insert_transposition(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Make tokens [T,N,C] go on as they are by way of [N,T,C]; returns those."""
+    turn = ir.node("Transpose", [value], {"perm": [1, 0, 2]})
+    turned = turn.outputs[0]
+    turned.type = value.type
+    if value.shape is not None:
+        tokens, images, channels = value.shape
+        turned.shape = ir.Shape((images, tokens, channels))
+    _insert_pair(graph, value, turn, ir.node("Transpose", [turned], {"perm": [1, 0, 2]}), "images_first")
+    return turned
+
+
+def _insert_pair(graph: ir.Graph, value: ir.Value, there: ir.Node, back: ir.Node, name: str) -> None:
+    """Put two nodes behind a tensor, the second of which makes the tensor again for all that used it."""
     users = list(value.uses())
     producer = value.producer()
     assert producer is not None
-    dequantize = ir.node("DequantizeLinear", [value, scale, zero_point], name=f"ortcam/{value.name}_floating")
-    floating = dequantize.outputs[0]
-    floating.name, floating.dtype, floating.shape = f"{value.name}_floating", ir.DataType.FLOAT, value.shape
-    quantize = ir.node("QuantizeLinear", [floating, scale, zero_point], name=f"ortcam/{value.name}_again")
-    quantize.outputs[0].name = f"{value.name}_again"
-    quantize.outputs[0].type, quantize.outputs[0].shape = value.type, value.shape
+    for node, suffix in ((there, name), (back, "again")):
+        node.name, node.outputs[0].name = f"ortcam/{value.name}_{suffix}", f"{value.name}_{suffix}"
+    back.outputs[0].type, back.outputs[0].shape = value.type, value.shape
     for user, index in users:
-        user.replace_input_with(index, quantize.outputs[0])
-    graph.insert_after(producer, [dequantize, quantize])
-    return floating
+        if user is not there:
+            user.replace_input_with(index, back.outputs[0])
+    graph.insert_after(producer, [there, back])
 
 
 def append_log(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
 from ortcam_export.errors import ExportError, NoDefaultLayerError
-from ortcam_export.graphs import build_head, extract, insert_dequantization, module_path
+from ortcam_export.graphs import build_head, extract, insert_dequantization, insert_transposition, module_path
+from ortcam_export.layouts import as_cut
 from ortcam_export.shapes import sides_for_one
 
-__all__ = ["Layer", "choose_layer", "count_macs", "cut_in_floats", "find_layers"]
+__all__ = ["Layer", "choose_layer", "count_macs", "cut_open", "find_layers"]
 
 _POOLING: Final = (
     "AveragePool",
@@ -57,7 +58,6 @@ _FACTORS: Final = {
     "QLinearMatMul": (0, 3),
 }
 _BYTES: Final = ("int8", "uint8")
-_MAX_PREFIX_TOKENS: Final = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Layer:
         weighted_behind: whether a layer with weights lies behind it.
         macs_behind: multiply-adds of the part behind it, for one image; None inside a branch and where not known.
         quantized: whether it holds 8-bit integers, which are made floating at the cut.
+        images_second: whether it holds tokens [T,N,C], which are laid out [N,T,C] at the cut.
         inside_branch: whether data reach the logits around it, so that no head of these features alone exists.
     """
 
@@ -80,6 +81,7 @@ class Layer:
     weighted_behind: bool
     macs_behind: int | None
     quantized: bool = False
+    images_second: bool = False
     inside_branch: bool = False
 
 
@@ -134,19 +136,22 @@ def choose_layer(
     raise NoDefaultLayerError("no default layer: name one with --layer (`ortcam inspect` lists them)")
 
 
-def cut_in_floats(model: ir.Model, layer: Layer) -> tuple[ir.Model, Cut]:
-    """A model with a floating tensor at a layer, and that tensor as the cut; the model itself where it has one already.
+def cut_open(model: ir.Model, layer: Layer) -> tuple[ir.Model, Cut]:
+    """A model with a floating tensor [N,...] at a layer, and that as the cut; the model itself where it has one.
 
-    Integers q become Q(DQ(q)), which is q again; the cut lies between the two.
+    Integers q become Q(DQ(q)), which is q again; tokens [T,N,C] are transposed twice. The cut lies between the two.
     """
-    if not layer.quantized:
+    if not layer.quantized and not layer.images_second:
         return model, layer.cut
     model = model.clone()
     value = next(value for value in _values(model.graph) if value.name == layer.cut.tensor)
-    scale = _scale_of(value)
-    assert scale is not None
-    floating = insert_dequantization(model.graph, value, *scale)
-    return model, dataclasses.replace(layer.cut, tensor=floating.name or "")
+    if layer.quantized:
+        scale = _scale_of(value)
+        assert scale is not None
+        opened = insert_dequantization(model.graph, value, *scale)
+    else:
+        opened = insert_transposition(model.graph, value)
+    return model, dataclasses.replace(layer.cut, tensor=opened.name or "")
 
 
 def _moved_from(value: ir.Value) -> Iterator[ir.Value]:
@@ -205,7 +210,10 @@ def _as_layers(
         quantized = kind in _BYTES and _scale_of(value) is not None
         if not (quantized or kind == "float32") or (kind == "float32" and _is_beside_integers(value, chosen)):
             continue
-        cut = _as_cut(value.name or "", shape, probe.shape)
+        images_second = kind == "float32" and len(shape) == 3 and shape[1] == len(probe) != shape[0]
+        if images_second:
+            shape = (shape[1], shape[0], shape[2])
+        cut = as_cut(value, shape, probe.shape)
         if cut is None:
             continue
         if value.shape is None:  # behind what cannot be traced
@@ -219,6 +227,7 @@ def _as_layers(
                 weighted[producer],
                 None if inside_branch else macs[producer],
                 quantized,
+                images_second,
                 inside_branch,
             )
         )
@@ -406,51 +415,9 @@ def run_part(part: ir.Model, folder: Path, feeds: dict[str, NDArray[np.float32]]
     return outputs
 
 
-def _as_cut(name: str, shape: tuple[int, ...], image: tuple[int, ...]) -> Cut | None:
-    """The layout of a tensor, or None where it has none: [N,C,h,w] first, then [N,h,w,C], then tokens [N,T,C]."""
-    if not shape or shape[0] != image[0]:
-        return None
-    if len(shape) == 4:
-        _, first, second, third = shape
-        if _is_grid(second, third, image):
-            return _cut(name, "nchw", first, second, third)
-        if _is_grid(first, second, image):
-            return _cut(name, "nhwc", third, first, second)
-    if len(shape) == 3:
-        grid = _token_grid(shape[1], image)
-        if grid is not None and shape[2] > 1:
-            prefix, height, width = grid
-            return _cut(name, "tokens", shape[2], height, width, prefix)
-    return None
-
-
-def _cut(
-    name: str, layout: Literal["nchw", "nhwc", "tokens"], channels: int, height: int, width: int, prefix: int = 0
-) -> Cut:
-    return Cut(name, None, layout, channels, height, width, prefix)
-
-
-def _is_grid(height: int, width: int, image: tuple[int, ...]) -> bool:
-    """Whether h x w is the image at a smaller scale: more than one cell, one scale on both axes up to a cell."""
-    if height * width < 2 or height > image[2] or width > image[3]:
-        return False
-    return abs(height * image[3] - width * image[2]) <= max(image[2], image[3]) * 1.5
-
-
-def _token_grid(tokens: int, image: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """(prefix, h, w) with prefix + h w = tokens and patches that tile the image, fewest prefix tokens first."""
-    for prefix in range(_MAX_PREFIX_TOKENS):
-        patches = tokens - prefix
-        for height in range(2, image[2] // 2 + 1):
-            width, rest = divmod(patches, height)
-            if rest == 0 and width >= 2 and image[2] // height == image[3] // width and image[2] % height == 0:
-                return prefix, height, width
-    return None
-
-
 def _patches_matter(layer: Layer, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> bool:
     """Whether the logits change when the patch tokens of one image are exchanged for those of another."""
-    model, cut = cut_in_floats(model, layer)
+    model, cut = cut_open(model, layer)
     (features,) = run_part(extract(model, ["image"], [cut.tensor]), folder, {"image": probe[:2]})
     exchanged = features.copy()
     exchanged[:, cut.prefix_tokens :] = features[::-1, cut.prefix_tokens :]

@@ -280,6 +280,43 @@ def open_image_size_that_the_graph_measures(folder: Path) -> ZooFile:
     return ZooFile(path, said={"input_size": (HEIGHT, WIDTH)})
 
 
+@zoo
+def channels_last_where_the_shape_does_not_tell(folder: Path) -> ZooFile:
+    """16 x 16 positions with 16 channels each: that the last axis is the channels shows in the product alone."""
+    g = GraphBuilder()
+    x = g.op("Relu", g.conv(g.op("Transpose", "image", perm=[0, 3, 1, 2]), 3, 16))
+    x = g.op("MatMul", g.op("Transpose", x, perm=[0, 2, 3, 1]), g.random(16, 16, scale=0.4))
+    x = g.op("Relu", g.op("Add", x, g.random(16, scale=0.3)), out="cells")
+    g.dense(g.op("ReduceMean", x, axes=[1, 2], keepdims=0), out="logits")
+    path = g.save(folder / "net.onnx", [image_info(layout="nhwc", size=(16, 16))], [classes_info("logits")])
+    return ZooFile(path, InputForm("nhwc"), size=(16, 16))
+
+
+@zoo
+def maps_in_rows_that_could_be_tokens(folder: Path) -> ZooFile:
+    """[N,192,12 * 16]: both of the sides are a number of patches."""
+    g = GraphBuilder()
+    x = g.op("Relu", g.conv(g.features("image"), 16, 192))
+    x = g.op("Softplus", g.op("Reshape", x, g.constant([0, 192, -1])), out="rows")
+    g.dense(g.op("ReduceMean", x, axes=[2], keepdims=0), 192, out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
+
+
+@zoo
+def tokens_before_images(folder: Path) -> ZooFile:
+    """A transformer [T,N,C] throughout, as CLIP's and torch's default are."""
+    g = GraphBuilder()
+    patches = g.op("Conv", "image", g.random(16, 3, 8, 8, scale=0.1), g.random(16), strides=[8, 8])
+    x = g.op("Transpose", g.op("Reshape", patches, g.constant([0, 16, -1])), perm=[2, 0, 1])
+    for block in range(2):
+        keys, values = g.op("Transpose", x, perm=[1, 2, 0]), g.op("Transpose", x, perm=[1, 0, 2])
+        attention = g.op("Softmax", g.op("MatMul", values, keys), axis=-1)
+        x = g.op("Add", x, g.op("Transpose", g.op("MatMul", attention, values), perm=[1, 0, 2]))
+        x = g.op("Relu", g.op("MatMul", x, g.random(16, 16, scale=0.3)), out=f"block_{block}")
+    g.dense(g.op("ReduceMean", x, axes=[0], keepdims=0), out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
+
+
 # tf2onnx -------------------------------------------------------------------------------------------------------------
 # Written after files that tf2onnx 1.17 made of Keras models: names with slashes and ":0", the batch as "unk__653", an
 # input NHWC, scalars of Clip shared, batch normalisation as Mul and Add, `ai.onnx.ml` imported but not used.

@@ -361,6 +361,22 @@ def flags(arguments: dict[str, Any], folder: Path) -> list[str]:
     return said
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "layout", "channels", "grid"),
+    [
+        ("channels_last_where_the_shape_does_not_tell", "cells", "nhwc", 16, (16, 16)),
+        ("maps_in_rows_that_could_be_tokens", "Relu_8", "nchw", 192, (12, 16)),
+        ("tokens_before_images", "block_1_images_first", "tokens", 16, (6, 8)),
+    ],
+)
+def test_the_default_layer_is_read_by_the_operators_around_it(
+    name: str, tensor: str, layout: str, channels: int, grid: tuple[int, int], tmp_path: Path
+) -> None:
+    file = ZOO[name](tmp_path)
+    cut = export(file.path, tmp_path / "b.ortcam", **file.arguments).manifest.cut
+    assert (cut.tensor, cut.layout, cut.channels, (cut.height, cut.width)) == (tensor, layout, channels, grid)
+
+
 def test_a_layer_is_named_as_inspect_lists_it(tmp_path: Path) -> None:
     from ortcam_export import inspect_model
 
