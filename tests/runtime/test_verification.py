@@ -150,7 +150,7 @@ def test_the_tolerance_is_the_callers_to_give(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_what_is_not_a_number_is_a_failure(tiny_bundle: Path, broken: float) -> None:
     graphs = read_bundle(tiny_bundle).manifest.graphs
-    for parity in (Parity("", 2, broken, 0.0, 1e-4), Parity("", 2, 0.0, broken, 1e-4)):
+    for parity in (Parity("", 2, broken, 0.0, 1e-4, 1e-4), Parity("", 2, 0.0, broken, 1e-4, 1e-4)):
         assert parity_failure(parity, graphs) is not None
 
 
