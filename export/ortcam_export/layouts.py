@@ -21,11 +21,11 @@ _ELEMENTWISE: Final = (
 )
 # Operators whose channels lie on axis 1, of what they take and of what they make.
 _CHANNELS_FIRST: Final = (
-    *("AveragePool", "BatchNormalization", "Conv", "ConvInteger", "ConvTranspose", "GlobalAveragePool"),
+    *("AveragePool", "BatchNormalization", "Conv", "ConvInteger", "ConvTranspose", "FusedConv", "GlobalAveragePool"),
     *("GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool", "QLinearConv"),
 )
 # Operators whose channels lie on the last axis.
-_CHANNELS_LAST: Final = ("LayerNormalization", "MatMul", "MatMulInteger", "QLinearMatMul")
+_CHANNELS_LAST: Final = ("FusedMatMul", "LayerNormalization", "MatMul", "MatMulInteger", "QLinearMatMul")
 
 
 def as_cut(value: ir.Value, shape: tuple[int, ...], image: tuple[int, ...]) -> Cut | None:

@@ -32,7 +32,9 @@ __all__ = ["OnnxClassifier", "OnnxFile", "adapt", "open_onnx_file", "read_onnx"]
 
 OLDEST_OPSET: Final = 18
 _STANDARD_DOMAINS: Final = ("", "ai.onnx.ml")
-_RUNTIME_DOMAINS: Final = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+_RUNTIME_DOMAINS: Final = ("com.microsoft",)
+# Where ONNX Runtime's optimiser puts operators whose tensors are not laid out as their shapes say.
+_LAID_OUT_FOR_A_DEVICE: Final = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 Coarse = Literal["float16", "bfloat16", "dynamic int8"]
 _HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 _FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *_HALVES)
@@ -414,6 +416,11 @@ def _unzip(graph: onnx.GraphProto) -> None:
 def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
     local = {(function.domain, function.name) for function in model.functions.values()}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain in _LAID_OUT_FOR_A_DEVICE:
+            raise ExportError(
+                f"{path}: ONNX Runtime's optimiser laid it out for one kind of processor ({node.domain}); accepted is "
+                "the file that it was made of, or one optimised at most at level EXTENDED"
+            )
         standard = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, node.domain)
         if not standard and node.domain not in _RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(

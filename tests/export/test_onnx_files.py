@@ -377,6 +377,22 @@ def test_the_default_layer_is_read_by_the_operators_around_it(
     assert (cut.tensor, cut.layout, cut.channels, (cut.height, cut.width)) == (tensor, layout, channels, grid)
 
 
+def test_operators_that_onnx_runtime_has_fused_cost_what_they_did(tmp_path: Path) -> None:
+    from ortcam_export import inspect_model
+
+    path, fused = plain(tmp_path), tmp_path / "fused.onnx"
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(fused)
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    assert "FusedConv" in {node.op_type for node in onnx.load(fused).graph.node}
+    before, after = inspect_model(path), inspect_model(fused)
+    assert before.macs == after.macs
+    assert before.default is not None
+    assert after.default is not None
+    assert before.default.macs_behind == after.default.macs_behind
+
+
 def test_a_layer_is_named_as_inspect_lists_it(tmp_path: Path) -> None:
     from ortcam_export import inspect_model
 

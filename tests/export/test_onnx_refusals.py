@@ -265,6 +265,16 @@ def operator_that_onnx_does_not_have(folder: Path) -> tuple[Path, dict[str, Any]
     return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
 
 
+@refused(r"com\.microsoft\.nchwc.*accepted is the file")
+def laid_out_for_a_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
+    g = GraphBuilder()
+    domain = "com.microsoft.nchwc"
+    maps = g.op("ReorderInput", g.features("image"), domain=domain)
+    g.head(g.op("ReorderOutput", maps, domain=domain, channels=16), out="logits")
+    path = g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], domains={domain: 1})
+    return path, {}
+
+
 @refused(r"'inside'.*Loop")
 def layer_in_a_loop(folder: Path) -> tuple[Path, dict[str, Any]]:
     return looped(folder), {"layer": "inside"}
