@@ -111,7 +111,8 @@ def export(
         channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
         scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
         activation: how logits become probabilities: "softmax", or "sigmoid" for classes that do not exclude each other
-            and for one logit; None takes what the graph ends in, else softmax.
+            and for one logit; None takes what the graph ends in, else softmax. Of a graph that ends in Sigmoid,
+            "softmax" is that of the logits in front of it; one that ends in a softmax has no "sigmoid".
         output: the model's output to explain, where it has several.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
         preprocessing: a timm data config, a transformers image processor, or an `ortcam.preprocessing.Preprocessing`;
