@@ -22,7 +22,8 @@ from ortcam_export.endings import check_ending, gives_probabilities, take_ending
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import WeightsFile, append_log, tidy
 from ortcam_export.layers import run_part
-from ortcam_export.onnx_files import Coarse, OnnxFile, adapt
+from ortcam_export.onnx_adapting import adapt
+from ortcam_export.onnx_files import Coarse, OnnxFile
 from ortcam_export.shapes import trace_batch
 from ortcam_export.sources import Source
 
@@ -118,7 +119,8 @@ def _from_torch(
 
         notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
     pictures = probe_pictures(2, preprocessing.height, preprocessing.width)
-    if gives_probabilities(name, ending, reference(pictures), said=activation):
+    # Small logits that happen to be positive are no reason to ask: modules give logits unless their end says otherwise.
+    if gives_probabilities(name, ending, reference(pictures), said=activation or "softmax"):
         reference = _of_logarithms(model, reference, notes)
     return Converted(
         model,

@@ -30,6 +30,7 @@ from ortcam.bundle import (
     read_bundle,
 )
 from ortcam.errors import OrtcamError
+from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.conversion import DEFAULT_OPSET, convert, probe_pictures
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
@@ -64,6 +65,7 @@ StageReport = Callable[[str], None]
 
 _PROBE: Final = Probe("probe.npy", "probe-logits.npy")
 _PROBE_PICTURES: Final = 2
+_SMALLEST_SPAN: Final = 0.05
 
 
 def export(
@@ -151,13 +153,16 @@ def export(
     for note in converted.notes:
         say(note)
     graph, prepared = converted.model, converted.preprocessing
+    _check_span(prepared)
     size = prepared.height, prepared.width
+    pictures = probe_pictures(_PROBE_PICTURES, *size)
+    images = probe_input(pictures, prepared)
+    logits = converted.reference(pictures)
+    labels_of_model = _labels(source, logits.shape[1], converted.activation)
     with _staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
         weights_file.store(graph)
-        pictures = probe_pictures(_PROBE_PICTURES, *size)
-        images = probe_input(pictures, prepared)
         layers = find_layers(graph, folder, images)
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=images)
         say(f"splitting at {_describe(chosen)}")
@@ -165,8 +170,6 @@ def export(
             say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
         graphs, cut = _write_graphs(graph, chosen, folder, weights_file, size, converted.activation)
         say("measuring parity")
-        logits = converted.reference(pictures)
-        labels_of_model = _labels(source, logits.shape[1], converted.activation)
         np.save(folder / _PROBE.images, pictures)
         np.save(folder / _PROBE.logits, logits)
         try:
@@ -287,6 +290,16 @@ def _write_graphs(
         ir.save(scorer, folder / scorers[kind])
     head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
     return Graphs("features.onnx", head, classifier, scorers), cut
+
+
+def _check_span(preprocessing: Preprocessing) -> None:
+    """Refuse an input in which black and white are nearly the same, as bytes' mean and std make of a scale of 1."""
+    span = preprocessing.scale / max(preprocessing.std)
+    if span < _SMALLEST_SPAN:
+        raise ExportError(
+            f"black and white would be {span:.2g} apart in the model's input (scale {preprocessing.scale:g}, std "
+            f"{preprocessing.std[0]:g}): where mean and std are of bytes, or the graph takes bytes, say --scale 255"
+        )
 
 
 def _labels(source: Source, classes: int, activation: Activation) -> tuple[str, ...]:

@@ -167,6 +167,8 @@ def _moved_from(value: ir.Value) -> Iterator[ir.Value]:
 def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> Layer:
     if name.isdecimal() and int(name) < len(layers):
         return layers[int(name)]
+    if name.removeprefix("-").isdecimal() and layers:
+        raise ExportError(f"layer {name}: accepted is an index from 0 to {len(layers) - 1}, a module path, or a tensor")
     found = [layer for layer in layers if name == layer.cut.tensor or name in layer.modules]
     if found:
         return found[-1]
@@ -188,8 +190,11 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
     known = [text for layer in layers for text in (*layer.modules, layer.cut.tensor)]
     everything = [*known, *module_ends(data), *(value.name or "" for node in data for value in node.outputs)]
     close = difflib.get_close_matches(name, list(dict.fromkeys(everything)), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else f"accepted: {', '.join(dict.fromkeys(known))}"
-    raise ExportError(f"no layer {name!r} with a spatial or token layout; {hint}")
+    hint = f"did you mean {', '.join(close)}?" if close else "`ortcam inspect` lists them"
+    raise ExportError(
+        f"no layer {name!r} with a spatial or token layout; {hint} (a convolution with a BatchNorm behind it is one "
+        "operator with it, and has its name)"
+    )
 
 
 def _as_layers(

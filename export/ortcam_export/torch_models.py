@@ -166,7 +166,7 @@ def _check_name(name: str) -> None:
                 f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
             )
     close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else f"torchvision has {', '.join(known)}"
+    hint = f"did you mean {', '.join(close)}?" if close else "torchvision.models.list_models() lists the names"
     raise ExportError(
         f"unknown model {name!r}: accepted is a torchvision name, package.module:callable, or FILE.onnx; {hint}"
     )
@@ -254,7 +254,5 @@ def _weights_entry(name: str, weights: str, checkpoint: str | Path | None) -> An
     if weights in ("none", DEFAULT_WEIGHTS):
         return next(iter(entries)) if checkpoint is not None else entries.DEFAULT
     if weights not in entries.__members__:
-        raise ExportError(
-            f"{name}: unknown weights {weights!r}; accepted: DEFAULT, none, {', '.join(entries.__members__)}"
-        )
+        raise ExportError(f"{name}: unknown weights {weights!r}; accepted: none, {', '.join(entries.__members__)}")
     return entries[weights]

@@ -144,7 +144,9 @@ def _add_explain(commands: Any) -> None:
     parser.set_defaults(run=_explain)
     parser.add_argument("bundle", metavar="BUNDLE")
     parser.add_argument("images", metavar="IMAGE", nargs="+")
-    parser.add_argument("-m", "--method", default="scorecam++", metavar="METHOD[,METHOD...]", help=methods)
+    parser.add_argument(
+        "-m", "--method", default="scorecam++", metavar="METHOD[,METHOD...]", help=f"{methods} (default: scorecam++)"
+    )
     parser.add_argument("-t", "--target", metavar="TARGET[,TARGET...]", help="class indices or labels")
     parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
@@ -251,9 +253,10 @@ def _print_bundle(bundle: Bundle) -> None:
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
     print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
-    print(
-        f"model          {manifest.model.name} ({manifest.model.source}), weights {manifest.model.weights or 'random'}"
+    weights = manifest.model.weights or (
+        "random" if manifest.model.source == "torchvision" else "as the module had them"
     )
+    print(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
     more = " ..." if len(manifest.labels) > 6 else ""
     print(f"classes        {len(manifest.labels)}: {', '.join(manifest.labels[:6])}{more}; {manifest.activation}")
     _print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)

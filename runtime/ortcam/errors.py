@@ -32,7 +32,7 @@ class TargetError(OrtcamError):
 
 
 class ProviderError(OrtcamError):
-    """An execution provider that this ONNX Runtime does not have."""
+    """An execution provider that this ONNX Runtime does not have, or that cannot run a graph."""
 
 
 class OutputError(OrtcamError):

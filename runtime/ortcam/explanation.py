@@ -49,7 +49,7 @@ class Stats:
     seconds_by_stage: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Saliency maps of one image, one a target class.
 
@@ -85,6 +85,10 @@ class Explanation:
     preprocessing: Preprocessing
     stats: Stats
     provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{label!r} {p:.2%}" for label, p in zip(self.labels, self.probabilities, strict=True))
+        return f"<Explanation {self.method} of {found}, maps {list(self.maps.shape)}, {self.stats.passes} passes>"
 
     def on_photograph(self, index: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map `index` laid back on the photograph through crop and resize.

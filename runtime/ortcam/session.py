@@ -101,7 +101,7 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
         BundleError: ONNX Runtime does not accept the graph.
     """
     settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # what goes wrong is raised, too
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     try:
@@ -140,5 +140,11 @@ class Bound:
         """Run on the inputs in place; the outputs come back on the CPU, in the order given to the constructor."""
         for name in self._outputs:
             self._binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime raises its own types
+            raise ProviderError(
+                f"ONNX Runtime cannot run this graph: {first_line(error)}; where memory ran out, a smaller batch size "
+                "helps"
+            ) from error
         return tuple(self._binding.copy_outputs_to_cpu())
