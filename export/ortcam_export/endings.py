@@ -136,6 +136,8 @@ def gives_probabilities(model: str, ending: Ending, outputs: NDArray[np.float32]
     Raises:
         ExportError: outputs that could mean several things, or that contradict what the user said.
     """
+    if not np.isfinite(outputs).all():
+        raise ExportError(f"{model}: its logits are not finite for an ordinary picture; accepted is a model whose are")
     if ending.activation == "softmax":
         _refuse_sigmoid_of_softmax(model, said)
     if ending.activation is not None or outputs.min() < 0 or outputs.max() > 1:
