@@ -3,7 +3,7 @@
     python -m benchmarks.sweep [--models NAME ...] [--output benchmarks/results/sweep]
 
 Each model is exported in a process of its own. One that is in the table already, made by the same versions, is not
-exported again, so a sweep that was stopped goes on where it was; `--again` starts anew.
+exported again, so a sweep that was stopped goes on where it was; `--again` exports what is named all the same.
 """
 
 import argparse
@@ -36,15 +36,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", metavar="NAME", help="default: all of torchvision's classifiers")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/sweep"), help="stem of .md and .json")
-    parser.add_argument("--again", action="store_true", help="export models that are in the table already, too")
+    parser.add_argument("--again", action="store_true", help="also models that are in the table already")
     parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one)))
         return
     names = options.models or torchvision.models.list_models(module=torchvision.models)
-    results = {} if options.again else _earlier(options.output.with_suffix(".json"))
-    for name in tqdm([name for name in names if name not in results], unit="model"):
+    results = _earlier(options.output.with_suffix(".json"))
+    for name in tqdm([name for name in names if options.again or name not in results], unit="model"):
         results[name] = _in_a_process(name)
         _write(options.output, [results[key] for key in sorted(results)])
 

@@ -199,9 +199,9 @@ def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
 def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     """The model with random weights, such that the logits depend on the image.
 
-    Two kinds of models would have constant logits: ViTs start their last layer at zero, and in GoogLeNet and Inception
-    v3 without their own slow initialisation the image fades from layer to layer. A last layer of zeros gets small
-    random values, and the convolutions of these two He's initialisation; both are always the same.
+    Without care the image fades from layer to layer, to logits that are constant to 20 digits in EfficientNet: so every
+    BatchNorm takes its statistics from one batch of noise. ViTs start their last layer at zero; a last layer of zeros
+    gets small random values. GoogLeNet and Inception v3 are built without their own slow initialisation and get He's.
     """
     module = _build(name, size, trained=False)
     generator = torch.Generator().manual_seed(_SEED)
@@ -213,7 +213,24 @@ def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     for head in heads:
         if not head.weight.any():
             torch.nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features), generator=generator)
+    _settle_batch_norms(module, torch.randn(2, 3, *size, generator=generator))
     return module
+
+
+def _settle_batch_norms(module: torch.nn.Module, images: torch.Tensor) -> None:
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    if not norms:
+        return
+    module.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
 
 
 def _build(name: str, size: tuple[int, int], *, trained: bool, classes: int | None = None) -> torch.nn.Module:
