@@ -305,7 +305,7 @@ def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) ->
     [
         (["resnet81"], "unknown model 'resnet81'.*did you mean"),
         (["fasterrcnn_resnet50_fpn"], "is a detection model; accepted is a classifier"),
-        (["resnet18", "--weights", "IMAGENET9"], "unknown weights 'IMAGENET9'; accepted: DEFAULT, none, IMAGENET1K_V1"),
+        (["resnet18", "--weights", "IMAGENET9"], "unknown weights 'IMAGENET9'; accepted: none, IMAGENET1K_V1, DEFAULT"),
         (["tests.conftest:nothing"], "accepted is package.module:callable"),
         (["no.such.module:model"], "accepted is package.module:callable"),
         (["tests.conftest:TinyNet"], "--input-size H W"),
