@@ -15,6 +15,7 @@ import torchvision
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.checkpoints import class_count, load_state, read_checkpoint
+from ortcam_export.conversion import probe_pictures
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.library_modules import (
     declared_input_size,
@@ -31,6 +32,7 @@ __all__ = ["open_torch_model"]
 # Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
 _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _SEED: Final = 0
+_PICTURES: Final = 8
 
 
 def open_torch_model(
@@ -200,7 +202,7 @@ def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     """The model with random weights, such that the logits depend on the image.
 
     Without care the image fades from layer to layer, to logits that are constant to 20 digits in EfficientNet: so every
-    BatchNorm takes its statistics from one batch of noise. ViTs start their last layer at zero; a last layer of zeros
+    BatchNorm takes its statistics from a few pictures. ViTs start their last layer at zero; a last layer of zeros
     gets small random values. GoogLeNet and Inception v3 are built without their own slow initialisation and get He's.
     """
     module = _build(name, size, trained=False)
@@ -213,7 +215,8 @@ def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     for head in heads:
         if not head.weight.any():
             torch.nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features), generator=generator)
-    _settle_batch_norms(module, torch.randn(2, 3, *size, generator=generator))
+    pictures = torch.from_numpy(probe_pictures(_PICTURES, *size)).permute(0, 3, 1, 2)
+    _settle_batch_norms(module, (pictures / 255 - 0.45) / 0.225)
     return module
 
 
@@ -251,6 +254,7 @@ def _build(name: str, size: tuple[int, int], *, trained: bool, classes: int | No
     if name in _INCEPTIONS:
         options |= {"init_weights": False, "aux_logits": False, "transform_input": trained}
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
         module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return module
 
