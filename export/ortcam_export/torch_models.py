@@ -15,7 +15,6 @@ import torchvision
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.checkpoints import class_count, load_state, read_checkpoint
-from ortcam_export.conversion import probe_pictures
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.library_modules import (
     declared_input_size,
@@ -32,7 +31,6 @@ __all__ = ["open_torch_model"]
 # Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
 _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _SEED: Final = 0
-_PICTURES: Final = 8
 
 
 def open_torch_model(
@@ -201,9 +199,9 @@ def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
 def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     """The model with random weights, such that the logits depend on the image.
 
-    Without care the image fades from layer to layer, to logits that are constant to 20 digits in EfficientNet: so every
-    BatchNorm takes its statistics from a few pictures. ViTs start their last layer at zero; a last layer of zeros
-    gets small random values. GoogLeNet and Inception v3 are built without their own slow initialisation and get He's.
+    Two kinds of models would have constant logits: ViTs start their last layer at zero, and in GoogLeNet and Inception
+    v3 without their own slow initialisation the image fades from layer to layer. A last layer of zeros gets small
+    random values, and the convolutions of these two He's initialisation; both are always the same.
     """
     module = _build(name, size, trained=False)
     generator = torch.Generator().manual_seed(_SEED)
@@ -215,25 +213,7 @@ def _with_random_weights(name: str, size: tuple[int, int]) -> torch.nn.Module:
     for head in heads:
         if not head.weight.any():
             torch.nn.init.normal_(head.weight, std=1 / math.sqrt(head.in_features), generator=generator)
-    pictures = torch.from_numpy(probe_pictures(_PICTURES, *size)).permute(0, 3, 1, 2)
-    _settle_batch_norms(module, (pictures / 255 - 0.45) / 0.225)
     return module
-
-
-def _settle_batch_norms(module: torch.nn.Module, images: torch.Tensor) -> None:
-    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-    if not norms:
-        return
-    module.eval()
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    with torch.no_grad():
-        module(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval()
-        norm.momentum = momentum
 
 
 def _build(name: str, size: tuple[int, int], *, trained: bool, classes: int | None = None) -> torch.nn.Module:
@@ -254,7 +234,6 @@ def _build(name: str, size: tuple[int, int], *, trained: bool, classes: int | No
     if name in _INCEPTIONS:
         options |= {"init_weights": False, "aux_logits": False, "transform_input": trained}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
         module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return module
 
