@@ -6,7 +6,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +30,7 @@ from ortcam_export.sources import Source
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_OPSET", "Converted", "convert", "probe_pictures"]
+__all__ = ["DEFAULT_OPSET", "Converted", "convert"]
 
 DEFAULT_OPSET: Final = 20
 
@@ -43,8 +43,7 @@ _COARSE_TOLERANCE: Final[dict[Coarse, float]] = {"float16": 2e-2, "bfloat16": 1e
 # An activation at the end of a file may be one of 8-bit integers, or clipped away from 0 and 1.
 _ENDING_TOLERANCE: Final = 1e-2
 
-# From pictures, uint8 RGB [N,H,W,3] at the model's input size, to the original model's logits, float32 [N,classes].
-Reference = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+_PICTURES: Final = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +55,9 @@ class Converted:
         preprocessing: from a photograph to `image`.
         activation: from logits to probabilities.
         integers: whether the graph computes with 8-bit integers.
-        reference: the original's logits for pictures of the input's size.
-        reference_name: what computes them.
+        pictures: what it is measured on, uint8 RGB [N,H,W,3] at the input's size.
+        logits: the original's for them, float32 [N,classes].
+        reference: what computed these.
         tolerance: max |difference| / max |logit| that its head(features(x)) may have.
         scorer_tolerance: the same of its scorers.
         notes: what was done to the graph that its user should know, a sentence each.
@@ -67,8 +67,9 @@ class Converted:
     preprocessing: Preprocessing
     activation: Activation
     integers: bool
-    reference: Reference
-    reference_name: str
+    pictures: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    reference: str
     tolerance: float
     scorer_tolerance: float
     notes: tuple[str, ...] = ()
@@ -102,32 +103,25 @@ def _from_torch(
     ending = take_ending(model.graph)
     tidy(model)
 
-    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            outputs: NDArray[np.float32] = module(torch.from_numpy(probe_input(pictures, preprocessing))).numpy()
-        return outputs
-
-    reference: Reference = run
+    pictures = _probe_pictures(_PICTURES, preprocessing.height, preprocessing.width)
+    images = probe_input(pictures, preprocessing)
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
     if ending.activation is not None:
-        whole = _whole_graph(model)
-
-        def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-            # PyTorch has only the probabilities: they vouch for the logits.
-            logits = whole(probe_input(pictures, preprocessing))
-            check_ending(name, ending, logits, run(pictures), tolerance=PARITY_TOLERANCE)
-            return logits
-
+        # PyTorch has only the probabilities: they vouch for the logits.
+        probabilities, logits = logits, _run_whole(model, images)
+        check_ending(name, ending, logits, probabilities, tolerance=PARITY_TOLERANCE)
         notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
-    pictures = probe_pictures(2, preprocessing.height, preprocessing.width)
     # Small logits that happen to be positive are no reason to ask: modules give logits unless their end says otherwise.
-    if gives_probabilities(name, ending, reference(pictures), said=activation or "softmax"):
-        reference = _of_logarithms(model, reference, notes)
+    if gives_probabilities(name, ending, logits, said=activation or "softmax"):
+        logits = _take_logarithms(model, logits, notes)
     return Converted(
         model,
         preprocessing,
         activation or ending.activation or "softmax",
         False,
-        reference,
+        pictures,
+        logits,
         f"torch {torch.__version__}",
         PARITY_TOLERANCE,
         PARITY_TOLERANCE,
@@ -188,36 +182,31 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     model, notes = classifier.model, []
     if classifier.folded:
         notes.append(f"the graph's own normalisation ({classifier.folded}) is now part of the preprocessing")
-    name = f"onnxruntime {ort.__version__}"
+    reference = f"onnxruntime {ort.__version__}"
+    pictures = _probe_pictures(_PICTURES, given.height, given.width)
+    images = probe_input(pictures, given)
     # What was opened was made for one image; a batch of it may well be something else.
     together = not classifier.opened and file.coarse != "dynamic int8"
-
-    def of_file(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return file.logits(probe_input(pictures, given), together=together)
-
-    reference: Reference = of_file
-    pictures = probe_pictures(2, given.height, given.width)
-    if file.coarse is not None:
-        whole, prepared = _whole_graph(model), classifier.preprocessing
-        notes.append(f"computed in float32: {_distance_to_file(file, reference, whole, prepared, pictures)}")
-        name += f", the {file.coarse} file computed in float32"
-
-        def reference(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return whole(probe_input(pictures, prepared))
-
-    outputs, ending = reference(pictures), file.ending
+    if file.coarse is None:
+        logits = file.logits(images, together=together)
+    else:
+        logits = _run_whole(model, probe_input(pictures, classifier.preprocessing))
+        notes.append(f"computed in float32: {_distance_to_file(file, images, logits, together=together)}")
+        reference += f", the {file.coarse} file computed in float32"
+    ending = file.ending
     if ending.activation is not None:
-        _check_ending(file, given, pictures, outputs)
-    if gives_probabilities(str(file.path), ending, outputs, said=activation):
-        reference = _of_logarithms(model, reference, notes)
+        _check_ending(file, images, logits)
+    if gives_probabilities(str(file.path), ending, logits, said=activation):
+        logits = _take_logarithms(model, logits, notes)
     said = activation or ending.activation or "softmax"
     return Converted(
         model,
         classifier.preprocessing,
         said,
         file.quantized,
+        pictures,
+        logits,
         reference,
-        name,
         # Integers give the same integers, unless the image comes to them by another way.
         _INTEGER_TOLERANCE if file.quantized and classifier.folded else PARITY_TOLERANCE,
         _INTEGER_TOLERANCE if file.quantized else PARITY_TOLERANCE,
@@ -225,11 +214,9 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     )
 
 
-def _check_ending(
-    file: OnnxFile, given: Preprocessing, pictures: NDArray[np.uint8], logits: NDArray[np.float32]
-) -> None:
+def _check_ending(file: OnnxFile, images: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
     try:
-        outputs = file.outputs(probe_input(pictures, given))
+        outputs = file.outputs(images)
     except ExportError:
         if file.coarse is None:
             raise
@@ -238,31 +225,22 @@ def _check_ending(
     check_ending(str(file.path), file.ending, logits, outputs, tolerance=tolerance)
 
 
-def _of_logarithms(model: ir.Model, reference: Reference, notes: list[str]) -> Reference:
+def _take_logarithms(model: ir.Model, probabilities: NDArray[np.float32], notes: list[str]) -> NDArray[np.float32]:
     """Make logits of probabilities, in the graph and in what it is compared with."""
     append_log(model)
     notes.append("the graph ends in probabilities: their logarithms are taken for logits")
-    return lambda pictures: np.log(np.maximum(reference(pictures), np.finfo(np.float32).tiny))
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
-def _whole_graph(model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def _run_whole(model: ir.Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """The converted graph in ONNX Runtime, before anything is cut."""
-    model = model.clone()  # the weights of the model itself will move into the bundle
-
-    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with tempfile.TemporaryDirectory() as folder:
-            WeightsFile(Path(folder)).store(whole := model.clone())
-            return run_part(whole, Path(folder), {"image": images})[0]
-
-    return run
+    with tempfile.TemporaryDirectory() as folder:
+        WeightsFile(Path(folder)).store(whole := model.clone())
+        return run_part(whole, Path(folder), {"image": images})[0]
 
 
 def _distance_to_file(
-    file: OnnxFile,
-    reference: Reference,
-    whole: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    preprocessing: Preprocessing,
-    pictures: NDArray[np.uint8],
+    file: OnnxFile, images: NDArray[np.float32], logits: NDArray[np.float32], *, together: bool
 ) -> str:
     """How far float32 takes the logits from the file's own arithmetic, in words.
 
@@ -271,10 +249,9 @@ def _distance_to_file(
     """
     assert file.coarse is not None
     try:
-        expected = reference(pictures)
+        expected = file.logits(images, together=together)
     except Exception:  # noqa: BLE001 - ONNX Runtime on the CPU has few operators in bfloat16
         return f"this ONNX Runtime cannot run the {file.coarse} file itself"
-    logits = whole(probe_input(pictures, preprocessing))
     distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))
     if not distance <= _COARSE_TOLERANCE[file.coarse]:
         raise ExportError(
@@ -284,7 +261,7 @@ def _distance_to_file(
     return f"the logits are within {distance:.1e} of the {file.coarse} file's"
 
 
-def probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
+def _probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
     """Pictures to measure with, always the same: colours that change smoothly, edges, and a little noise.
 
     Returns:

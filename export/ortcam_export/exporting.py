@@ -32,7 +32,7 @@ from ortcam.bundle import (
 from ortcam.errors import OrtcamError
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
-from ortcam_export.conversion import DEFAULT_OPSET, convert, probe_pictures
+from ortcam_export.conversion import DEFAULT_OPSET, convert
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs import (
     SCORER_KINDS,
@@ -64,7 +64,6 @@ __all__ = ["Inspection", "StageReport", "export", "inspect_model"]
 StageReport = Callable[[str], None]
 
 _PROBE: Final = Probe("probe.npy", "probe-logits.npy")
-_PROBE_PICTURES: Final = 2
 _SMALLEST_SPAN: Final = 0.05
 
 
@@ -155,10 +154,8 @@ def export(
     graph, prepared = converted.model, converted.preprocessing
     _check_span(prepared)
     size = prepared.height, prepared.width
-    pictures = probe_pictures(_PROBE_PICTURES, *size)
-    images = probe_input(pictures, prepared)
-    logits = converted.reference(pictures)
-    labels_of_model = _labels(source, logits.shape[1], converted.activation)
+    images = probe_input(converted.pictures, prepared)
+    labels_of_model = _labels(source, converted.logits.shape[1], converted.activation)
     with _staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
@@ -170,8 +167,8 @@ def export(
             say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
         graphs, cut = _write_graphs(graph, chosen, folder, weights_file, size, converted.activation)
         say("measuring parity")
-        np.save(folder / _PROBE.images, pictures)
-        np.save(folder / _PROBE.logits, logits)
+        np.save(folder / _PROBE.images, converted.pictures)
+        np.save(folder / _PROBE.logits, converted.logits)
         try:
             parity = measure_parity(
                 folder,
@@ -179,8 +176,8 @@ def export(
                 cut,
                 converted.activation,
                 images=images,
-                logits=logits,
-                reference=converted.reference_name,
+                logits=converted.logits,
+                reference=converted.reference,
                 tolerance=converted.tolerance,
                 scorer_tolerance=converted.scorer_tolerance,
             )
@@ -254,8 +251,7 @@ def inspect_model(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         WeightsFile(folder).store(graph)
-        pictures = probe_pictures(_PROBE_PICTURES, converted.preprocessing.height, converted.preprocessing.width)
-        probe = probe_input(pictures, converted.preprocessing)
+        probe = probe_input(converted.pictures, converted.preprocessing)
         layers = find_layers(graph, folder, probe)
         try:
             default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
