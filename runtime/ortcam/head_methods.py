@@ -31,6 +31,8 @@ _SINGLE: Final = np.pad([[1.0]], 1)
 LINEAR_TOLERANCE: Final = 1e-3
 _SCALES: Final = (0.1, 1.0, 10.0, 100.0)
 _SAMPLES_A_SCALE: Final = 4
+# What a channel is set to, so that its weight is not lost beside the bias; a power of two, which divides exactly.
+_LOUD: Final = 128
 
 
 @dataclasses.dataclass
@@ -282,21 +284,21 @@ class LinearHead:
     def recover(head: Head) -> "LinearHead":
         """The linear layer, if the head has one, from head passes alone: C + 17 of them.
 
-        The weights are the logits of maps that are one in one channel and zero in the others, less those of maps that
-        are all zero, the bias. Whether that is the whole head is then tried on random features of either sign, at four
-        scales, so that ceilings and thresholds show, and with random prefix tokens, which must not count.
+        The weights come from the logits of maps that are constant in one channel and zero in the others, less those of
+        maps that are all zero, the bias. Whether that is the whole head is then tried on random features of either
+        sign, at four scales, so that ceilings and thresholds show, and with random prefix tokens, which must not count.
         """
         cut = head.cut
         nothing = np.zeros((cut.prefix_tokens, cut.channels), np.float32)
 
         def basis(indices: NDArray[np.intp]) -> NDArray[np.float32]:
             maps = np.zeros((len(indices), cut.channels + 1, cut.height, cut.width), np.float32)
-            maps[np.arange(len(indices)), indices] = 1
+            maps[np.arange(len(indices)), indices] = _LOUD
             return from_maps(maps[:, 1:], nothing, cut)
 
         logits = head.on(cut.channels + 1, basis, lambda logits: logits)
         bias = logits[0].astype(np.float64)
-        weights = logits[1:].T - bias[:, None]
+        weights = (logits[1:].T - bias[:, None]) / _LOUD
         generator = np.random.default_rng(0)
         samples = len(_SCALES) * _SAMPLES_A_SCALE
         scales = np.repeat(_SCALES, _SAMPLES_A_SCALE)[:, None, None, None]
@@ -314,6 +316,9 @@ class LinearHead:
 
 def cam(maps: NDArray[np.float32], linear: LinearHead, *, targets: NDArray[np.int64]) -> HeadScores:
     """CAM (Zhou et al., CVPR 2016): sum w_ck A_k, w the weights of the linear layer behind the pooling; no bias.
+
+    The paper and torch-cam end with min-max alone; here as everywhere the ReLU comes before it, and leaves what speaks for
+    the class.
 
     Args:
         maps: A, float32 [C,h,w].
