@@ -26,7 +26,7 @@ _GAUSSIAN: Final = np.outer((0.25, 0.5, 0.25), (0.25, 0.5, 0.25))
 _SINGLE: Final = np.pad([[1.0]], 1)
 
 # A head is taken for linear up to this difference, relative to sum |w| |mean A| + |b|. What is rounding: float32 gives
-# 1e-6 (measured: at most 3e-7 on ResNet-18, MobileNetV2, GoogLeNet), TF32 on CUDA, with 11 bits a factor, up to 5e-4.
+# 1e-6 (measured: 1e-7 on ResNet-18), TF32 on CUDA, with 11 bits a factor, up to 5e-4.
 # What is not: a ReLU, a normalisation or a hidden layer is off by 1e-2 and more at one scale or another.
 LINEAR_TOLERANCE: Final = 1e-3
 _SCALES: Final = (0.1, 1.0, 10.0, 100.0)
@@ -317,8 +317,8 @@ class LinearHead:
 def cam(maps: NDArray[np.float32], linear: LinearHead, *, targets: NDArray[np.int64]) -> HeadScores:
     """CAM (Zhou et al., CVPR 2016): sum w_ck A_k, w the weights of the linear layer behind the pooling; no bias.
 
-    The paper and torch-cam end with min-max alone; here as everywhere the ReLU comes before it, and leaves what speaks for
-    the class.
+    The paper and torch-cam end with min-max alone; here as everywhere the ReLU comes before it, and leaves what speaks
+    for the class.
 
     Args:
         maps: A, float32 [C,h,w].
