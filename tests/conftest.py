@@ -46,6 +46,12 @@ class TinyNet(nn.Module):
 TINY_INPUT = {"input_size": (32, 48), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "labels": TINY_LABELS}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_batch_sizes_from_elsewhere() -> None:
+    """What other runs found on this machine stays out of the tests, and theirs out of the user's cache."""
+    os.environ["ORTCAM_CACHE"] = "off"
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real weights and photographs; tests that ask for it skip where it is absent."""

@@ -8,15 +8,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ortcam._version import __version__
+from ortcam.allocation import Completion
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
-from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
+from ortcam.explainer import Explainer, Target, load
 from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
-from ortcam.methods import MASKED_METHODS, METHODS, resolve_method
+from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
@@ -150,15 +151,48 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("-t", "--target", metavar="TARGET[,TARGET...]", help="class indices or labels")
     parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
-    parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="masked images a run")
+    parser.add_argument(
+        "--batch-size", type=_batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+    )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
+    _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
     parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
     parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def _add_limits(group: Any) -> None:
+    group.add_argument("--budget", type=_budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
+    group.add_argument("--deadline", type=float, metavar="MS", help="milliseconds for an explanation")
+    group.add_argument("--tolerance", type=float, metavar="E", help="stop when the map is likely to be this exact")
+    group.add_argument(
+        "--completion",
+        choices=get_args(Completion),
+        default="gaussian-process",
+        help="of the weights that were not scored",
+    )
+    group.add_argument(
+        "--sampling-error",
+        type=float,
+        metavar="E",
+        help="of SS-CAM and IS-CAM: stop sampling a channel when its standard error is below this share",
+    )
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _budget(text: str) -> float | int:
+    """A share where there is a point or a percent sign, else a number of channels."""
+    if text.endswith("%"):
+        return float(text[:-1]) / 100
+    return float(text) if "." in text or "e" in text.lower() else int(text)
 
 
 def _option_help() -> str:
@@ -320,29 +354,60 @@ def _explain(options: argparse.Namespace) -> int:
     _check_output(Path(options.output))
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
-    for image, folder in zip(options.images, _folders(Path(options.output), options.images), strict=True):
+
+    def report(image: object, error: OrtcamError) -> None:
+        errors.append({"image": str(image), "error": str(error)})
+        _complain(str(error))
+
+    # The photographs come in the order of the images, less those that were reported.
+    waiting = iter(zip(options.images, _folders(Path(options.output), options.images), strict=True))
+
+    def skip(image: object, error: OrtcamError) -> None:
+        next(waiting)
+        report(image, error)
+
+    for photograph in explainer.read_many(options.images, on_error=skip):
+        image, folder = next(waiting)
         try:
             for method, settings in methods:
                 with _progress(f"{Path(image).name} {method}", quiet=options.quiet) as progress:
                     explanation = explainer.explain(
-                        image,
+                        photograph,
                         method=method,
                         target=targets,
                         top_k=1 if options.top_k is None else options.top_k,
-                        batch_size=options.batch_size,
                         progress=progress,
-                        **settings,
+                        **_limits(options, method) | settings,
                     )
                 saved = explanation.save(folder / method, colormap=options.colormap, alpha=options.alpha)
                 results.append({"folder": str(saved), **explanation.summary()})
                 if not (options.quiet or options.json):
                     _print_explanation(image, explanation, saved)
         except OrtcamError as error:
-            errors.append({"image": image, "error": str(error)})
-            _complain(str(error))
+            report(image, error)
     if options.json:
         print(json.dumps({"explanations": results, "errors": errors}, indent=1, ensure_ascii=False))
     return _EXIT_BAD_INPUT if errors else 0
+
+
+def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
+    """The limits that go with a method; those that go with none of the methods, too, for the error they deserve."""
+    given = {"batch_size": options.batch_size, "completion": options.completion}
+    for name in ("budget", "deadline", "tolerance", "sampling_error"):
+        value = getattr(options, name)
+        if value is not None and (_is_limited(method, name) or not _any_limited(options, name)):
+            given[name] = value
+    return given
+
+
+def _is_limited(method: str, name: str) -> bool:
+    """Whether a limit goes with a method: some mask no image, some take no samples."""
+    plan = resolve_method(method, {}).plan
+    return isinstance(plan, Plan) and (name != "sampling_error" or plan.samples > 1)
+
+
+def _any_limited(options: argparse.Namespace, name: str) -> bool:
+    return any(_is_limited(method.strip(), name) for method in options.method.split(","))
 
 
 def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
@@ -435,6 +500,10 @@ def _print_explanation(image: str, explanation: Explanation, folder: Path) -> No
         f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, {stats.seconds:.2f} s, "
         f"{stats.providers[0]}"
     )
+    if stats.scored_channels < stats.live_channels:
+        scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
+        error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
+        print(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}")
     for target, label, probability, flat in zip(
         explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
     ):

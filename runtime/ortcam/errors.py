@@ -5,6 +5,7 @@ __all__ = [
     "ImageError",
     "OptionError",
     "OrtcamError",
+    "OutOfMemoryError",
     "OutputError",
     "ProviderError",
     "TargetError",
@@ -37,3 +38,7 @@ class ProviderError(OrtcamError):
 
 class OutputError(OrtcamError):
     """A place that results cannot be written to."""
+
+
+class OutOfMemoryError(ProviderError):
+    """A run of a graph did not fit into the memory of its device."""

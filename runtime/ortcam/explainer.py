@@ -2,33 +2,37 @@
 
 import dataclasses
 import difflib
-import hashlib
+import json
 import os
+import platform
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
+from ortcam.allocation import Completion, Limits, check_positive, score
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.classifier import as_maps, classify, prefix_tokens, to_probabilities
-from ortcam.errors import OptionError, TargetError
+from ortcam.errors import OptionError, OrtcamError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
-from ortcam.image import DEFAULT_MAX_PIXELS, read_image
+from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import METHODS, HeadPlan, Plan, Settings, resolve_method
-from ortcam.scoring import Masks, Progress, Scores, prepare_masks, score_channels
+from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
+from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
 from ortcam.session import Bound, Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
+from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
-__all__ = ["Explainer", "Image", "Target", "load"]
+__all__ = ["BatchSize", "Explainer", "Image", "Target", "load"]
 
-Image = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 Target = int | str
+BatchSize = int | Literal["auto"]
 
-DEFAULT_BATCH_SIZE: Final = 32
+_HEAD_BATCH_SIZE: Final = 32
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
@@ -38,6 +42,7 @@ def load(
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    low_memory: bool = False,
 ) -> "Explainer":
     """Open a bundle for explaining.
 
@@ -47,13 +52,14 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores.
         max_pixels: images with more pixels are refused before they are decoded.
+        low_memory: for small devices: memory is given back after every run, and `batch_size="auto"` is 1. Slower.
 
     Raises:
         BundleError: the bundle cannot be trusted or read.
         ProviderError: a provider that this ONNX Runtime does not have.
         OptionError: `threads` below 1.
     """
-    options = SessionOptions(resolve_providers(providers), threads)
+    options = SessionOptions(resolve_providers(providers), threads, low_memory)
     return Explainer(read_bundle(bundle), options, max_pixels=max_pixels)
 
 
@@ -69,14 +75,16 @@ class Explainer:
         self._max_pixels = max_pixels
         self._sessions: dict[str, Session] = {}
         self._linear_head: LinearHead | None = None
+        self._sizes: dict[tuple[str, BatchSize], ChunkSizes] = {}
+        self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """One name a class, in the order of the logits."""
         return self.bundle.manifest.labels
 
-    def preprocess(self, image: Image) -> NDArray[np.float32]:
-        """What the model sees: float32 [1,3,H,W].
+    def read(self, image: Image) -> Photograph:
+        """Decode and preprocess an image once, for several explanations of it.
 
         Args:
             image: path, encoded bytes, or uint8 RGB [H0,W0,3].
@@ -84,7 +92,18 @@ class Explainer:
         Raises:
             ImageError: missing, not an image, truncated or too large.
         """
-        return self.bundle.manifest.preprocessing(read_image(image, max_pixels=self._max_pixels))
+        return read_photograph(image, self.bundle.manifest.preprocessing, max_pixels=self._max_pixels)
+
+    def preprocess(self, image: Image) -> NDArray[np.float32]:
+        """What the model sees: float32 [1,3,H,W].
+
+        Args:
+            image: as `read` takes it.
+
+        Raises:
+            ImageError: missing, not an image, truncated or too large.
+        """
+        return self.read(image).model_input
 
     def predict(self, image: Image) -> NDArray[np.float32]:
         """Probabilities of the classes: float32 [classes].
@@ -92,8 +111,7 @@ class Explainer:
         Raises:
             ImageError: missing, not an image, truncated or too large.
         """
-        _, probabilities = self._clean_pass(self.preprocess(image))
-        return probabilities
+        return self._clean_pass(self.read(image)).probabilities
 
     def explain(
         self,
@@ -102,18 +120,35 @@ class Explainer:
         method: str = "scorecam++",
         target: Target | Iterable[Target] | None = None,
         top_k: int = 1,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: BatchSize = "auto",
+        budget: float | int | None = None,
+        deadline: float | None = None,
+        tolerance: float | None = None,
+        completion: Completion = "gaussian-process",
+        sampling_error: float | None = None,
         progress: Progress | None = None,
         **options: object,
     ) -> Explanation:
         """Explain why the model gives an image its classes; any number of them costs the same forward passes.
 
+        With no limit every channel is scored and the map is exact. `budget`, `deadline` and `tolerance` stop earlier,
+        whichever comes first; the weights of the other channels are then predicted from those scored (see
+        `ortcam.completion`), and `stats` says what was covered and how wrong the map may be.
+
         Args:
-            image: path, encoded bytes, or uint8 RGB [H0,W0,3].
+            image: path, encoded bytes, uint8 RGB [H0,W0,3], or what `read` returned.
             method: "scorecam", "scorecam++", "sscam" or "iscam"; "recipro-cam", "ablation-cam", "eigen-cam" or "cam".
             target: class index, label, or several of them; None takes the `top_k` most probable classes.
             top_k: how many classes where no target is given.
-            batch_size: masked images, or altered features, a run of the graph; changes time and memory, not the result.
+            batch_size: masked images, or altered features, a run of the graph; changes time and memory, not the result
+                beyond rounding. "auto" finds a good one while it explains and remembers it.
+            budget: channels to score: a share in (0,1] of those that are not flat, or a whole number of them.
+            deadline: milliseconds from the call to the result. At least one run of the graph is made; a first
+                explanation also opens the sessions.
+            tolerance: the largest error of the map, in (0,1), that the estimate may show when the loop stops.
+            completion: "gaussian-process", or "none": channels that were not scored weigh nothing.
+            sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
+                below this share of it, or of the mean weight if that is larger; None takes all samples.
             progress: called as progress(passes made, passes in all) after every run of the graph.
             **options: of the method; see `ortcam.methods.METHODS`.
 
@@ -121,134 +156,229 @@ class Explainer:
             ImageError: missing, not an image, truncated or too large.
             OptionError: an unknown method or option, a value that is not accepted, or a method that this bundle's head
                 does not allow.
+            OutOfMemoryError: not even one masked image fits into the memory of the device.
             TargetError: a class that the model does not have, or a label that names none or several.
         """
+        task = _task(
+            method=method,
+            target=target,
+            top_k=top_k,
+            batch_size=batch_size,
+            budget=budget,
+            deadline=deadline,
+            tolerance=tolerance,
+            completion=completion,
+            sampling_error=sampling_error,
+            progress=progress,
+            **options,
+        )
+        *_, last = self._explanations(image, task, previews=False)
+        return last
+
+    def explain_iter(self, image: Image, **arguments: Any) -> Iterator[Explanation]:
+        """Explain an image bit by bit: a generator of maps, each better than the one before; the last is the result.
+
+        The channels are scored in the order that tells most about the map, the first map comes after a few of them,
+        and each has an estimate of its error. With no limit the last map is exact.
+
+        Args:
+            image: as `explain` takes it.
+            **arguments: those of `explain`.
+
+        Raises:
+            OrtcamError: as `explain`.
+        """
+        return self._explanations(image, _task(**arguments), previews=True)
+
+    def explain_many(
+        self,
+        images: Iterable[Image],
+        *,
+        on_error: Callable[[Image, OrtcamError], None] | None = None,
+        **arguments: Any,
+    ) -> Iterator[Explanation]:
+        """Explain images one after the other, decoding and preprocessing the next ones meanwhile: a generator.
+
+        Args:
+            images: any iterable; it is read no further than two images ahead.
+            on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
+            **arguments: those of `explain`.
+
+        Raises:
+            OrtcamError: as `explain`.
+        """
+        for photograph in self.read_many(images, on_error=on_error):
+            yield self.explain(photograph, **arguments)
+
+    def read_many(
+        self, images: Iterable[Image], *, on_error: Callable[[Image, OrtcamError], None] | None = None
+    ) -> Iterator[Photograph]:
+        """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
+
+        Args:
+            images: any iterable; it is read no further than two images ahead.
+            on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
+
+        Raises:
+            ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None.
+        """
+        for image, photograph in read_ahead(images, self.read):
+            try:
+                ready = photograph()
+            except OrtcamError as error:
+                if on_error is None:
+                    raise
+                on_error(image, error)
+                continue
+            yield ready
+
+    def _explanations(self, image: Image, task: "_Task", *, previews: bool) -> Iterator[Explanation]:
+        """The explanations of an image on the way to the one asked for, which is the last."""
         clock = _Clock()
-        settings = resolve_method(method, options)
-        plan = settings.plan
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1")
+        plan = task.settings.plan
         if isinstance(plan, HeadPlan):
-            return self._explain_with_head(image, settings, plan, target, top_k, batch_size, progress, clock)
-        picture = read_image(image, max_pixels=self._max_pixels)
-        model_input = self.bundle.manifest.preprocessing(picture)
+            yield self._explain_with_head(image, plan, task, clock)
+            return
+        photograph = self.read(image)
         clock.lap("decode")
-        features, probabilities = self._clean_pass(model_input)
-        targets = self._resolve_targets(target, top_k, probabilities)
+        clean = self._clean_pass(photograph)
+        targets = self._resolve_targets(task.target, task.top_k, clean.probabilities)
         clock.lap("features")
-        masks = prepare_masks(features, plan, height=model_input.shape[2], width=model_input.shape[3])
+        height, width = photograph.model_input.shape[2:]
+        masks = prepare_masks(clean.maps, plan, height=height, width=width)
         clock.lap("prepare")
-        scores, providers = self._score(model_input, masks, plan, targets, batch_size, progress)
-        clock.lap("scoring")
-        raw = _raw_maps(features, masks, plan, scores)
-        maps, flat = _finish(raw, *model_input.shape[2:])
-        clock.lap("map")
+        session = self._session(self.bundle.scorer(plan.scorer).name)
+        scorer = Bound(session, outputs=_GATED_OUTPUTS if plan.gate else _GATED_OUTPUTS[:2])
+        scoring = Scoring(
+            scorer,
+            image=photograph.model_input,
+            masks=masks,
+            features=clean.maps,
+            plan=plan,
+            targets=targets,
+            baseline=self._baseline(photograph, plan, targets),
+            sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
+            sampling_error=task.sampling_error,
+        )
+        steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
+        for scores in steps:
+            clock.lap("scoring")
+            raw = _raw_maps(clean.maps, masks, plan, scores)
+            maps, flat = _finish(raw, height, width)
+            clock.lap("map")
+            yield self._explanation(
+                photograph,
+                task,
+                clean,
+                targets,
+                maps=maps,
+                raw_maps=raw,
+                weights=scores.weights,
+                flat=flat,
+                scored=scores.scored,
+                stats=_stats(session, masks, scores, clock),
+            )
+
+    def _explanation(
+        self,
+        photograph: Photograph,
+        task: "_Task",
+        clean: "_CleanPass",
+        targets: NDArray[np.int64],
+        *,
+        maps: NDArray[np.float32],
+        raw_maps: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        flat: NDArray[np.bool_],
+        scored: NDArray[np.bool_],
+        stats: Stats,
+    ) -> Explanation:
+        settings = task.settings
+        limits = dataclasses.asdict(task.limits) if isinstance(settings.plan, Plan) else None
         return Explanation(
             method=settings.method.name,
             title=settings.method.title,
             options=settings.options,
             targets=tuple(int(index) for index in targets),
             labels=tuple(self.labels[index] for index in targets),
-            probabilities=probabilities[targets],
+            probabilities=clean.probabilities[targets],
             maps=maps,
-            raw_maps=raw.astype(np.float32),
-            weights=scores.weights.astype(np.float32),
+            raw_maps=raw_maps.astype(np.float32),
+            weights=weights.astype(np.float32),
+            scored=scored,
             flat=flat,
-            image=picture,
+            image=photograph.pixels,
             preprocessing=self.bundle.manifest.preprocessing,
-            stats=Stats(
-                providers=providers,
-                batch_size=batch_size,
-                channels=len(features),
-                live_channels=len(masks.order),
-                passes=scores.passes,
-                runs=scores.chunks,
-                seconds=clock.total(),
-                seconds_by_stage=clock.laps,
-            ),
-            provenance=self._provenance(image),
+            stats=stats,
+            provenance={"limits": limits, **self._provenance(photograph)},
         )
 
-    def _explain_with_head(
-        self,
-        image: Image,
-        settings: Settings,
-        plan: HeadPlan,
-        target: Target | Iterable[Target] | None,
-        top_k: int,
-        batch_size: int,
-        progress: Progress | None,
-        clock: "_Clock",
-    ) -> Explanation:
-        """`explain` for the methods that mask no image."""
+    def _explain_with_head(self, image: Image, plan: HeadPlan, task: "_Task", clock: "_Clock") -> Explanation:
+        """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
-        if settings.method.needs_head and manifest.graphs.head is None:
+        method = task.settings.method
+        if method.needs_head and manifest.graphs.head is None:
             others = ", ".join(method.name for method in METHODS if not method.needs_head)
             raise OptionError(
-                f"{settings.method.name}: needs the head of the classifier, and this bundle has none, since its layer "
-                f"lies inside a branch; methods that work here: {others}"
+                f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
+                f"inside a branch; methods that work here: {others}"
             )
-        picture = read_image(image, max_pixels=self._max_pixels)
-        model_input = manifest.preprocessing(picture)
+        photograph = self.read(image)
         clock.lap("decode")
-        features, logits = classify(manifest.graphs, self._session, model_input)
-        probabilities = to_probabilities(logits[0], manifest.activation)
-        targets = self._resolve_targets(target, top_k, probabilities)
+        clean = self._clean_pass(photograph)
+        targets = self._resolve_targets(task.target, task.top_k, clean.probabilities)
         clock.lap("features")
-        maps = as_maps(features, manifest.cut)
-        clock.lap("prepare")
-        head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, progress)
-        scores = self._head_scores(plan, head, features, maps, logits[0], targets)
+        batch_size = _HEAD_BATCH_SIZE if task.batch_size == "auto" else task.batch_size
+        head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, task.progress)
+        scores = self._head_scores(plan, head, clean, targets)
         clock.lap("scoring")
-        finished, flat = _finish(scores.raw, *model_input.shape[2:])
+        maps, flat = _finish(scores.raw, *photograph.model_input.shape[2:])
         clock.lap("map")
         session = self._session(
             manifest.graphs.head if head.runs and manifest.graphs.head else manifest.graphs.features
         )
-        return Explanation(
-            method=settings.method.name,
-            title=settings.method.title,
-            options=settings.options,
-            targets=tuple(int(index) for index in targets),
-            labels=tuple(self.labels[index] for index in targets),
-            probabilities=probabilities[targets],
-            maps=finished,
-            raw_maps=scores.raw.astype(np.float32),
-            weights=scores.weights.astype(np.float32),
+        live = live_channels(clean.maps)
+        stats = Stats(
+            providers=tuple(session.get_providers()),
+            batch_size=batch_size,
+            channels=len(live),
+            live_channels=int(live.sum()),
+            scored_channels=int(live.sum()),
+            passes=0,
+            runs=head.runs,
+            seconds=clock.total(),
+            seconds_by_stage=dict(clock.laps),
+            head_passes=head.passes,
+        )
+        return self._explanation(
+            photograph,
+            task,
+            clean,
+            targets,
+            maps=maps,
+            raw_maps=scores.raw,
+            weights=scores.weights,
             flat=flat,
-            image=picture,
-            preprocessing=manifest.preprocessing,
-            stats=Stats(
-                providers=tuple(session.get_providers()),
-                batch_size=batch_size,
-                channels=len(maps),
-                live_channels=int(live_channels(maps).sum()),
-                passes=0,
-                runs=head.runs,
-                seconds=clock.total(),
-                seconds_by_stage=clock.laps,
-                head_passes=head.passes,
-            ),
-            provenance=self._provenance(image),
+            scored=live,
+            stats=stats,
         )
 
     def _head_scores(
         self,
         plan: HeadPlan,
         head: Head,
-        features: NDArray[np.float32],
-        maps: NDArray[np.float32],
-        logits: NDArray[np.float32],
+        clean: "_CleanPass",
         targets: NDArray[np.int64],
     ) -> HeadScores:
+        maps = clean.maps
         if plan.kind == "eigen":
             return eigen_cam(maps, classes=len(targets), center=plan.center)
         if plan.kind == "cam":
             return cam(maps, self._as_linear(head), targets=targets)
-        prefix = prefix_tokens(features, head.cut)
+        prefix = prefix_tokens(clean.features, head.cut)
         if plan.kind == "recipro":
             return recipro_cam(maps, prefix, head, targets=targets, kernel=plan.kernel, score=plan.score)
-        return ablation_cam(maps, prefix, head, logits=logits, targets=targets, score=plan.score)
+        return ablation_cam(maps, prefix, head, logits=clean.logits, targets=targets, score=plan.score)
 
     def _as_linear(self, head: Head) -> LinearHead:
         """The head as one linear layer; found once for all images and classes.
@@ -279,36 +409,49 @@ class Explainer:
             self._sessions[name] = open_session(self.bundle.file(name), self._options)
         return self._sessions[name]
 
-    def _clean_pass(self, model_input: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Maps, float32 [C,h,w], and probabilities, float32 [classes], of an input, float32 [1,3,H,W]."""
-        manifest = self.bundle.manifest
-        features, logits = classify(manifest.graphs, self._session, model_input)
-        return as_maps(features, manifest.cut), to_probabilities(logits[0], manifest.activation)
+    def _clean_pass(self, photograph: Photograph) -> "_CleanPass":
+        """Features, maps, logits and probabilities of the image as it is; those of the last photograph are kept."""
+        if self._last_clean_pass is None or self._last_clean_pass[0] is not photograph:
+            manifest = self.bundle.manifest
+            features, logits = classify(manifest.graphs, self._session, photograph.model_input)
+            clean = _CleanPass(
+                features,
+                as_maps(features, manifest.cut),
+                logits[0],
+                to_probabilities(logits[0], manifest.activation),
+            )
+            self._last_clean_pass = photograph, clean
+        return self._last_clean_pass[1]
 
-    def _score(
-        self,
-        model_input: NDArray[np.float32],
-        masks: Masks,
-        plan: Plan,
-        targets: NDArray[np.int64],
-        batch_size: int,
-        progress: Progress | None,
-    ) -> tuple[Scores, tuple[str, ...]]:
-        session = self._session(self.bundle.scorer(plan.scorer).name)
-        baseline = np.zeros(len(targets), np.float32)
-        if plan.baseline and plan.weighting == "probability":
-            baseline = self._clean_pass(np.zeros_like(model_input))[1][targets]
-        scores = score_channels(
-            Bound(session, outputs=_GATED_OUTPUTS if plan.gate else _GATED_OUTPUTS[:2]),
-            image=model_input,
-            masks=masks,
-            plan=plan,
-            targets=targets,
-            baseline=baseline,
-            batch_size=batch_size,
-            progress=progress,
+    def _baseline(self, photograph: Photograph, plan: Plan, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """p(0)[c], float32 [K], where the plan subtracts it; else zeros."""
+        if not plan.baseline or plan.weighting != "probability":
+            return np.zeros(len(targets), np.float32)
+        manifest = self.bundle.manifest
+        _, logits = classify(manifest.graphs, self._session, np.zeros_like(photograph.model_input))
+        return to_probabilities(logits[0], manifest.activation)[targets]
+
+    def _chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
+        """The sizes of the runs of a scorer; a search goes on from one explanation to the next."""
+        sizes = self._sizes.get((kind, batch_size))
+        if sizes is None:
+            sizes = self._sizes[kind, batch_size] = self._new_chunk_sizes(kind, scorer, batch_size)
+        return sizes
+
+    def _new_chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
+        if batch_size != "auto":
+            return ChunkSizes([batch_size], fixed_shape=scorer.fixed_shape)
+        if self._options.low_memory:
+            return ChunkSizes([1], fixed_shape=scorer.fixed_shape)
+        machine = platform.node(), platform.machine(), platform.processor(), os.cpu_count(), runtime_version()
+        key = json.dumps([self.bundle.sha256, kind, dataclasses.asdict(self._options), machine], default=dict)
+        if (known := recall(key)) is not None:
+            return ChunkSizes([known], fixed_shape=scorer.fixed_shape)
+        return ChunkSizes(
+            GPU_CANDIDATES if scorer.on_gpu else CPU_CANDIDATES,
+            fixed_shape=scorer.fixed_shape,
+            found=lambda size: remember(key, size),
         )
-        return scores, tuple(session.get_providers())
 
     def _resolve_targets(
         self, target: Target | Iterable[Target] | None, top_k: int, probabilities: NDArray[np.float32]
@@ -348,10 +491,10 @@ class Explainer:
         hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
         raise TargetError(f"target {target!r}: no class of the model has this label (0 to {classes - 1}){hint}")
 
-    def _provenance(self, image: Image) -> dict[str, Any]:
+    def _provenance(self, photograph: Photograph) -> dict[str, Any]:
         manifest = self.bundle.manifest
         return {
-            "image": _image_record(image),
+            "image": photograph.record,
             "bundle": {"name": self.bundle.path.resolve().name, "sha256": self.bundle.sha256},
             "model": dataclasses.asdict(manifest.model),
             "cut": dataclasses.asdict(manifest.cut),
@@ -363,20 +506,108 @@ class Explainer:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class _CleanPass:
+    """What the model makes of an image as it is.
+
+    Attributes:
+        features: float32 [1,...] in the layout of the cut.
+        maps: float32 [C,h,w], the maps in them.
+        logits: float32 [classes].
+        probabilities: float32 [classes].
+    """
+
+    features: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What is asked of an image, checked as far as it can be without one."""
+
+    settings: Settings
+    limits: Limits
+    target: Target | Iterable[Target] | None
+    top_k: int
+    batch_size: BatchSize
+    sampling_error: float | None
+    progress: Progress | None
+
+
+def _task(
+    *,
+    method: str = "scorecam++",
+    target: Target | Iterable[Target] | None = None,
+    top_k: int = 1,
+    batch_size: BatchSize = "auto",
+    budget: float | int | None = None,
+    deadline: float | None = None,
+    tolerance: float | None = None,
+    completion: Completion = "gaussian-process",
+    sampling_error: float | None = None,
+    progress: Progress | None = None,
+    **options: object,
+) -> _Task:
+    """The arguments of `Explainer.explain`, checked.
+
+    Raises:
+        OptionError: an unknown method or option, or a value that is not accepted.
+    """
+    settings = resolve_method(method, options)
+    limits = Limits(budget, deadline, tolerance, completion)
+    if batch_size != "auto" and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1
+    ):
+        raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1, or 'auto'")
+    check_positive("sampling_error", sampling_error, "a number above 0")
+    plan = settings.plan
+    if isinstance(plan, HeadPlan):
+        given = [name for name in ("budget", "deadline", "tolerance") if getattr(limits, name) is not None]
+        given += ["sampling_error"] if sampling_error is not None else []
+        if given:
+            raise OptionError(f"{', '.join(given)} with {settings.method.name}: goes with methods that mask the image")
+    elif sampling_error is not None and plan.samples == 1:
+        raise OptionError(
+            f"sampling_error with {settings.method.name}: goes with methods that take a mean over samples"
+        )
+    return _Task(settings, limits, target, top_k, batch_size, sampling_error, progress)
+
+
+def _stats(session: Session, masks: Masks, scores: Scores, clock: "_Clock") -> Stats:
+    return Stats(
+        providers=tuple(session.get_providers()),
+        batch_size=scores.batch_size,
+        channels=len(masks.live),
+        live_channels=len(masks.order),
+        scored_channels=int(scores.scored.sum()),
+        passes=scores.passes,
+        runs=scores.chunks,
+        seconds=clock.total(),
+        seconds_by_stage=dict(clock.laps),
+        energy_covered=scores.energy_covered,
+        estimated_error=None if scores.error is None else tuple(float(error) for error in scores.error),
+        standard_error=(
+            None if scores.standard_error is None else tuple(float(error) for error in scores.standard_error)
+        ),
+    )
+
+
 class _Clock:
-    """Wall time of named stages."""
+    """Wall time of named stages; a stage that comes again adds up."""
 
     def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
+        self.start = self._last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = now - self._last
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 
     def total(self) -> float:
-        return time.perf_counter() - self._start
+        return time.perf_counter() - self.start
 
 
 def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: Scores) -> NDArray[np.float64]:
@@ -408,12 +639,3 @@ def _finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[
 
 def _plain(label: str) -> str:
     return label.replace("_", " ").strip().lower()
-
-
-def _image_record(image: Image) -> dict[str, Any]:
-    if isinstance(image, np.ndarray):
-        return {"path": None, "sha256": None, "pixels_sha256": hashlib.sha256(image.tobytes()).hexdigest()}
-    if isinstance(image, (str, os.PathLike)):
-        with open(image, "rb") as file:  # noqa: PTH123 - any path-like
-            return {"path": os.fspath(image), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return {"path": None, "sha256": hashlib.sha256(image).hexdigest()}

@@ -32,11 +32,17 @@ class Stats:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
         batch_size: masked images, or altered features, a run.
         channels: C, maps of the layer.
-        live_channels: channels that were scored; the others are flat. Where no image is masked: not zero everywhere.
+        live_channels: channels that are not flat. Where no image is masked: not zero everywhere.
+        scored_channels: those of them whose weights come from passes; the weights of the others were predicted.
         passes: masked forward passes.
         runs: runs of the scorer graph, or of the head.
         seconds: wall time of the whole explanation.
         seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
+        energy_covered: share of the live channels' energy (sum of the positive part) that the scored ones have.
+        estimated_error: of each of the K maps, how far a value is likely to be from the exact one at most: 0 where
+            all channels were scored; None where the weights of the others were not predicted.
+        standard_error: of each of the K maps, where channels were sampled less than the method says: the largest
+            standard error of a weight, relative to it or to the mean weight; else None.
         head_passes: passes of the head alone, of the methods that mask no image. `cam` makes them once, for the first.
     """
 
@@ -44,10 +50,14 @@ class Stats:
     batch_size: int
     channels: int
     live_channels: int
+    scored_channels: int
     passes: int
     runs: int
     seconds: float
     seconds_by_stage: dict[str, float]
+    energy_covered: float = 1.0
+    estimated_error: tuple[float, ...] | None = None
+    standard_error: tuple[float, ...] | None = None
     head_passes: int = 0
 
     @property
@@ -72,6 +82,7 @@ class Explanation:
             Recipro-CAM the scores of the positions.
         weights: float32 [K,C], alpha; zero for flat channels, and throughout for Recipro-CAM, which weighs no channels.
             Of Eigen-CAM the singular vector, the same for all classes.
+        scored: bool [C], true where the weight comes from a pass; elsewhere it was predicted, or is zero.
         flat: bool [K], true where the map was flat after ReLU and is returned as zeros. A class so improbable that its
             probabilities underflow in float32 (below 1e-45) ends here, too; `weighting="logit-softmax"` explains it.
         image: uint8 [H0,W0,3], the upright RGB photograph.
@@ -89,6 +100,7 @@ class Explanation:
     maps: NDArray[np.float32]
     raw_maps: NDArray[np.float32]
     weights: NDArray[np.float32]
+    scored: NDArray[np.bool_]
     flat: NDArray[np.bool_]
     image: NDArray[np.uint8]
     preprocessing: Preprocessing

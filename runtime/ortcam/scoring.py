@@ -1,17 +1,21 @@
-"""The scoring loop: masked forward passes in chunks of one fixed shape, each a single run of a scorer graph."""
+"""The scoring loop: masked forward passes in chunks, each a single run of a scorer graph, summed into weights."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.errors import OutOfMemoryError
+from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import Noise, Plan
 from ortcam.session import Bound
+from ortcam.tuning import ChunkSizes
 from ortcam.upsampling import upsample, upsampled_range
 
-__all__ = ["Masks", "Progress", "Scores", "prepare_masks", "score_channels"]
+__all__ = ["Masks", "Progress", "Scores", "Scoring", "prepare_masks"]
 
 # Called with (passes made, passes in all) after every chunk.
 Progress = Callable[[int, int], None]
@@ -21,6 +25,9 @@ _ZERO_AT_ZERO: Final = ("tanh", "mish", "swish", "softsign")
 
 _CHANNELS_AT_ONCE: Final = 8
 
+# Samples of a channel before its mean may be called well enough known.
+_FEWEST_SAMPLES: Final = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
@@ -29,12 +36,14 @@ class Masks:
     Attributes:
         maps: float32 [C,h,w], upsampled and gated inside the scorer; already min-maxed where the plan says so.
         live: bool [C], false where the mask is flat: weight 0 and no forward pass.
-        order: intp [L], the live channels by descending energy (sum of the positive part of the raw map).
+        order: intp [L], the live channels by descending energy.
+        energy: float64 [C], sum of the positive part of the raw map.
     """
 
     maps: NDArray[np.float32]
     live: NDArray[np.bool_]
     order: NDArray[np.intp]
+    energy: NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +51,28 @@ class Scores:
     """What the passes gave.
 
     Attributes:
-        weights: float64 [K,C], alpha; zero where a channel was not scored.
+        weights: float64 [K,C], alpha; where a channel was not scored what was predicted for it, or zero.
         gated_sum: float64 [K,H,W], sum of alpha_k gate(U(A_k)), where the plan sums gated maps.
+        scored: bool [C], the channels whose weights come from passes.
         passes: forward passes made, padding left out.
         chunks: runs of the scorer graph.
+        batch_size: masked images of the last full run.
+        energy_covered: share of the live channels' energy that the scored ones have, in [0,1].
+        error: float64 [K], the estimate of the largest error of the finished maps; 0 where every channel was scored,
+            None where the weights were not completed.
+        standard_error: float64 [K], of the weights that are means of fewer samples than the method has: the largest
+            over channels, relative to the mean weight; None where all samples were made.
     """
 
     weights: NDArray[np.float64]
     gated_sum: NDArray[np.float64] | None
+    scored: NDArray[np.bool_]
     passes: int
     chunks: int
+    batch_size: int
+    energy_covered: float
+    error: NDArray[np.float64] | None
+    standard_error: NDArray[np.float64] | None
 
 
 def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, width: int) -> Masks:
@@ -81,7 +102,7 @@ def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, wid
         maps = np.where(live[:, None, None], (features - low[:, None, None]) / span[:, None, None], 0)
     energy = np.maximum(features, 0).sum(axis=(1, 2), dtype=np.float64)
     order = np.argsort(-energy, kind="stable")
-    return Masks(maps.astype(np.float32, copy=False), live, order[live[order]])
+    return Masks(maps.astype(np.float32, copy=False), live, order[live[order]], energy)
 
 
 def _gate_is_live(gate: str | None, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -93,84 +114,260 @@ def _gate_is_live(gate: str | None, low: NDArray[np.float32], high: NDArray[np.f
     return np.ones(low.shape, np.bool_)
 
 
-def score_channels(
-    scorer: Bound,
-    *,
-    image: NDArray[np.float32],
-    masks: Masks,
-    plan: Plan,
-    targets: NDArray[np.int64],
-    baseline: NDArray[np.float32],
-    batch_size: int,
-    progress: Progress | None = None,
-) -> Scores:
-    """Run the masked forward passes of a plan and turn their scores into the weights of the channels.
+class Scoring:
+    """The masked passes of one image, made a group of channels at a time, and the weights that they give."""
 
-    Args:
-        scorer: the graph for this plan.
-        image: float32 [1,3,H,W], preprocessed.
-        masks: of this image.
-        plan: of the method.
-        targets: int64 [K], classes; the passes are the same for any number of them.
-        baseline: float32 [K], subtracted from the probabilities.
-        batch_size: B, masked images a run; every run has this shape, the last is padded.
-        progress: called after every run.
-    """
-    scorer.put("image", image)
-    scorer.put("maps", masks.maps[np.newaxis])
-    scorer.put("targets", targets)
-    scorer.put("baseline", baseline)
-    scorer.put("logit_softmax", np.array(plan.weighting == "logit-softmax"))
-    total = len(masks.order) * plan.samples
-    sums = _Sums(plan, channels=len(masks.live), baseline=baseline)
-    spread = _noise_spread(image, masks.maps, plan.noise)
-    for chunk in _chunks(masks.order, plan, batch_size):
-        if chunk.noise_of is not None and plan.noise is not None:
-            scorer.put("noise", _draw_noise(image, plan.noise, chunk.noise_of))
-        scorer.put("channels", chunk.channels)
-        scorer.put("scale", chunk.scale)
-        scorer.put("sigma", spread[chunk.channels])
-        scorer.put("keep", (np.arange(batch_size) < chunk.size).astype(np.float32))
-        sums.add(chunk, *scorer.run())
-        if progress is not None:
-            progress(sums.passes, total)
-    return sums.scores(masks)
+    def __init__(
+        self,
+        scorer: Bound,
+        *,
+        image: NDArray[np.float32],
+        masks: Masks,
+        features: NDArray[np.float32],
+        plan: Plan,
+        targets: NDArray[np.int64],
+        baseline: NDArray[np.float32],
+        sizes: ChunkSizes,
+        sampling_error: float | None = None,
+    ) -> None:
+        """Put on the device what stays the same for all passes.
 
+        Args:
+            scorer: the graph for this plan.
+            image: float32 [1,3,H,W], preprocessed.
+            masks: of this image.
+            features: float32 [C,h,w], the raw maps.
+            plan: of the method.
+            targets: int64 [K], classes; the passes are the same for any number of them.
+            baseline: float32 [K], subtracted from the probabilities.
+            sizes: says how many masked images a run takes.
+            sampling_error: of a method that takes the mean over samples: a channel has enough of them when the standard
+                error of its mean is below this share of its weight or of the mean weight; None takes all samples.
+        """
+        self.masks = masks
+        self.plan = plan
+        self._scorer = scorer
+        self._image = image
+        self._features = features
+        self._baseline = baseline.astype(np.float64)
+        self._sizes = sizes
+        self._sampling_error = sampling_error if plan.samples > 1 else None
+        channels, classes = len(masks.live), len(targets)
+        self._sum = np.zeros((channels, classes))
+        self._squares = np.zeros((channels, classes))
+        self._count = np.zeros(channels, np.int64)
+        self._gated: NDArray[np.float64] | None = None
+        self._reference = np.full(classes, -np.inf)
+        self.passes = 0
+        self._chunks = 0
+        self._spread = _noise_spread(image, masks.maps, plan.noise)
+        for name, value in (
+            ("image", image),
+            ("maps", masks.maps[np.newaxis]),
+            ("targets", targets),
+            ("baseline", baseline),
+            ("logit_softmax", np.array(self._soft)),
+        ):
+            scorer.put(name, value)
 
-@dataclasses.dataclass(frozen=True)
-class _Chunk:
-    """One run: B channels and factors, of which the first `size` count; `noise_of` is a noise sample to place first."""
+    @property
+    def _soft(self) -> bool:
+        return self.plan.weighting == "logit-softmax"
 
-    channels: NDArray[np.int64]
-    scale: NDArray[np.float32]
-    size: int
-    noise_of: int | None
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """The channels with at least one pass: bool [C]."""
+        scored: NDArray[np.bool_] = self._count > 0
+        return scored
 
+    def run(self, channels: NDArray[np.intp]) -> Iterator[float]:
+        """Make the passes of some channels that have none yet; after each run of the graph, yield its seconds.
 
-def _chunks(order: NDArray[np.intp], plan: Plan, batch_size: int) -> Iterator[_Chunk]:
-    """Samples outside, channels by energy inside: a loop that stops early has seen the channels that matter."""
-    if plan.noise is None:
-        channels = np.tile(order, len(plan.coefficients))
-        scale = np.repeat(np.asarray(plan.coefficients, np.float32), len(order))
-        yield from _padded(channels, scale, batch_size, None)
-    else:
-        ones = np.ones(len(order), np.float32)
-        for sample in range(plan.noise.samples):
-            yield from _padded(order, ones, batch_size, sample)
+        Samples outside, channels inside: whoever stops in between has seen all of these channels.
+        """
+        if self.plan.noise is None and self._sampling_error is None:
+            scale = np.repeat(np.asarray(self.plan.coefficients, np.float32), len(channels))
+            yield from self._rows(np.tile(channels, self.plan.samples), scale)
+            return
+        active = channels
+        coefficients = np.asarray(self.plan.coefficients, np.float32)
+        if self._sampling_error is not None and self.plan.noise is None:
+            # A path is no random sample unless its steps come in random order.
+            coefficients = np.random.default_rng(0).permutation(coefficients)
+        for sample in range(self.plan.samples):
+            if self.plan.noise is not None:
+                self._scorer.put("noise", _draw_noise(self._image, self.plan.noise, sample))
+                scale = np.ones(len(active), np.float32)
+            else:
+                scale = np.full(len(active), coefficients[sample])
+            yield from self._rows(active, scale)
+            if self._sampling_error is not None and sample + 1 >= _FEWEST_SAMPLES:
+                active = active[(self._relative_error(active) > self._sampling_error).any(axis=1)]
+            if not active.size:
+                return
 
+    def _rows(self, channels: NDArray[np.intp], scale: NDArray[np.float32]) -> Iterator[float]:
+        """One pass a row, in chunks; a chunk that does not fit into memory is halved, and so are those after it."""
+        start = 0
+        while start < len(channels):
+            size, padded = self._sizes.next(len(channels) - start)
+            rows = slice(start, start + size)
+            clock = time.perf_counter()
+            try:
+                self._run_chunk(channels[rows].astype(np.int64), scale[rows], padded - size)
+            except OutOfMemoryError:
+                self._sizes.halve(padded)
+                continue
+            seconds = time.perf_counter() - clock
+            self._sizes.record(padded, seconds)
+            start += size
+            yield seconds
 
-def _padded(
-    channels: NDArray[np.intp], scale: NDArray[np.float32], batch_size: int, noise_of: int | None
-) -> Iterator[_Chunk]:
-    for start in range(0, len(channels), batch_size):
-        part = channels[start : start + batch_size].astype(np.int64)
-        padding = (0, batch_size - len(part))
-        yield _Chunk(
-            np.pad(part, padding, mode="edge"),
-            np.pad(scale[start : start + batch_size], padding, mode="edge"),
-            len(part),
-            noise_of if start == 0 else None,
+    def _run_chunk(self, channels: NDArray[np.int64], scale: NDArray[np.float32], padding: int) -> None:
+        size = len(channels)
+        if padding:
+            channels = np.pad(channels, (0, padding), mode="edge")
+            scale = np.pad(scale, (0, padding), mode="edge")
+        self._scorer.put("channels", channels)
+        self._scorer.put("scale", scale)
+        self._scorer.put("sigma", self._spread[channels])
+        self._scorer.put("keep", (np.arange(len(channels)) < size).astype(np.float32))
+        probabilities, logits, *partial = self._scorer.run()
+        rows = channels[:size]
+        values = (logits if self._soft else probabilities)[:size].astype(np.float64)
+        np.add.at(self._sum, rows, values)
+        np.add.at(self._count, rows, 1)
+        if self._sampling_error is not None:
+            np.add.at(self._squares, rows, values**2)
+        if partial and self.plan.gate_sum:
+            self._add_gated(partial[0], logits.astype(np.float64) if self._soft else None)
+        self.passes += size
+        self._chunks += 1
+
+    def _add_gated(self, partial: NDArray[np.float32], logits: NDArray[np.float64] | None) -> None:
+        if self._gated is None:
+            self._gated = np.zeros(partial.shape)
+        if logits is None:
+            self._gated += partial
+            return
+        # The graph weighs by the softmax over its own chunk; sums over chunks are brought to one reference logit.
+        chunk_reference = _log_sum_exp(logits)
+        reference = np.maximum(self._reference, chunk_reference)
+        self._gated *= np.exp(self._reference - reference)[:, None, None]
+        self._gated += partial * np.exp(chunk_reference - reference)[:, None, None]
+        self._reference = reference
+
+    def _relative_error(self, channels: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Standard error of the means of some channels, over the larger of a weight and the mean weight: [n,K].
+
+        The samples are drawn without replacement from the N that the method has, whose mean is what is wanted: the
+        error is that of a finite population and vanishes with the last of them (Cochran, "Sampling Techniques", 1977,
+        eq. 2.20).
+        """
+        count = self._count[channels, None].astype(np.float64)
+        mean = self._sum[channels] / count
+        variance = np.maximum(self._squares[channels] / count - mean**2, 0) * count / np.maximum(count - 1, 1)
+        error: NDArray[np.float64] = np.sqrt(variance / count * (1 - count / self.plan.samples))
+        if self._soft:  # the error of a logit is that of its exponential, relative to it
+            return error
+        everywhere = (self._sum[self.scored] / self._count[self.scored, None]).mean(axis=0)
+        relative: NDArray[np.float64] = error / np.maximum(np.maximum(mean, everywhere), np.finfo(np.float64).tiny)
+        return relative
+
+    def positive_weights(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """The channels scored, intp [n], and their weights before the baseline is subtracted, float64 [n,K].
+
+        Of a softmax over channels the numerator, divided by the largest of them.
+        """
+        channels = np.flatnonzero(self._count)
+        mean = self._sum[channels] / self._count[channels, None]
+        if self._soft:
+            mean = np.exp(mean - mean.max(axis=0, initial=-np.inf))
+        return channels, np.maximum(mean, np.finfo(np.float32).tiny)
+
+    @property
+    def offset(self) -> NDArray[np.float64]:
+        """What is subtracted from the positive weights: float64 [K]."""
+        return np.zeros_like(self._baseline) if self._soft else self._baseline
+
+    def summands(self) -> NDArray[np.float32]:
+        """What the weights are summed over, at feature resolution, float32 [C,h,w]."""
+        if self.plan.gate_sum and self.plan.gate is not None:
+            return GATE_FUNCTIONS[self.plan.gate](self.masks.maps)
+        return self.masks.maps if self.plan.maps == "normalized" else self._features
+
+    def gated_masks(self) -> NDArray[np.float32]:
+        """The masks at feature resolution, as they multiply the image: float32 [C,h,w]."""
+        return self.masks.maps if self.plan.gate is None else GATE_FUNCTIONS[self.plan.gate](self.masks.maps)
+
+    def scores(self, predicted: NDArray[np.float64] | None = None, error: NDArray[np.float64] | None = None) -> Scores:
+        """The weights from what has been scored, and from what was predicted for the rest.
+
+        Args:
+            predicted: float64 [L,K], positive weights of the live channels in the order of `masks.order`; where a
+                channel was scored they are not looked at. None gives the others no weight.
+            error: float64 [K], estimated from the prediction.
+        """
+        masks, scored, live = self.masks, self.scored, self.masks.live
+        channels, given = self.positive_weights()
+        positive = np.zeros_like(self._sum)
+        if predicted is not None:
+            positive[masks.order] = predicted
+        positive[channels] = given if self._soft else self._sum[channels] / self._count[channels, None]
+        weighed = live if predicted is not None else scored
+        weights = np.zeros_like(positive)
+        weights[weighed] = positive[weighed] - self.offset
+        gated = self._gated
+        if predicted is not None and self.plan.gate_sum and not scored[live].all():
+            gated = self._with_predicted(weights, live & ~scored)
+        if self._soft and weighed.any():
+            total = weights.sum(axis=0)
+            weights /= total
+            if gated is not None:
+                # From the reference logit of the sum, by way of the largest logit, to the sum of all.
+                largest = (self._sum[channels] / self._count[channels, None]).max(axis=0)
+                gated = gated * (np.exp(self._reference - largest) / total)[:, None, None]
+        energy = masks.energy[live].sum()
+        return Scores(
+            weights=weights.T,
+            gated_sum=gated,
+            scored=scored,
+            passes=self.passes,
+            chunks=self._chunks,
+            batch_size=self._sizes.size,
+            energy_covered=float(masks.energy[scored].sum() / energy) if energy > 0 else 1.0,
+            error=np.zeros(len(self._baseline)) if scored[live].all() else error,
+            standard_error=self._standard_error(),
         )
+
+    def _standard_error(self) -> NDArray[np.float64] | None:
+        if self._sampling_error is None or not self.scored.any():
+            return None
+        largest: NDArray[np.float64] = self._relative_error(np.flatnonzero(self.scored)).max(axis=0)
+        return largest
+
+    def _with_predicted(self, weights: NDArray[np.float64], channels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The gated sum with that of channels not scored, which is computed at four samples a cell and upsampled.
+
+        Between such samples a gated bilinear map is all but linear; what is left is far below the prediction's error.
+        """
+        assert self.plan.gate is not None
+        gate = GATE_FUNCTIONS[self.plan.gate]
+        height, width = self._image.shape[-2:]
+        rows, columns = (
+            min(4 * cells, size) for cells, size in zip(self.masks.maps.shape[1:], (height, width), strict=True)
+        )
+        added = np.zeros((weights.shape[1], rows * columns), np.float32)
+        chosen = np.flatnonzero(channels)
+        for start in range(0, len(chosen), 64):
+            part = chosen[start : start + 64]
+            gated = gate(upsample(self.masks.maps[part], rows, columns)).reshape(len(part), -1)
+            added += weights[part].T.astype(np.float32) @ gated
+        full = upsample(added.reshape(-1, rows, columns), height, width)
+        if self._soft and self._gated is not None:
+            largest = (self._sum[self.scored] / self._count[self.scored, None]).max(axis=0)
+            full = full * np.exp(largest - self._reference)[:, None, None]
+        return full.astype(np.float64) if self._gated is None else self._gated + full
 
 
 def _draw_noise(image: NDArray[np.float32], noise: Noise, sample: int) -> NDArray[np.float32]:
@@ -196,61 +393,6 @@ def _noise_spread(image: NDArray[np.float32], maps: NDArray[np.float32], noise: 
         span = masked.max(axis=(1, 2, 3)) - masked.min(axis=(1, 2, 3))
         spread[part] = np.divide(2, span, out=np.zeros_like(span), where=span > 0) ** 2
     return spread
-
-
-class _Sums:
-    """Running sums over chunks, in float64."""
-
-    def __init__(self, plan: Plan, *, channels: int, baseline: NDArray[np.float32]) -> None:
-        self._plan = plan
-        self._baseline = baseline.astype(np.float64)
-        self._scores = np.zeros((channels, len(baseline)))
-        self._gated: NDArray[np.float64] | None = None
-        self._reference = np.full(len(baseline), -np.inf)
-        self.passes = 0
-        self._chunks = 0
-
-    def add(
-        self,
-        chunk: _Chunk,
-        probabilities: NDArray[np.float32],
-        logits: NDArray[np.float32],
-        partial_maps: NDArray[np.float32] | None = None,
-    ) -> None:
-        """Add the outputs of a run: float32 [B,K], [B,K] and, of a gated scorer, [K,H,W]."""
-        soft = self._plan.weighting == "logit-softmax"
-        scores = logits if soft else probabilities
-        np.add.at(self._scores, chunk.channels[: chunk.size], scores[: chunk.size].astype(np.float64))
-        if partial_maps is not None and self._plan.gate_sum:
-            self._add_gated(partial_maps.astype(np.float64), logits.astype(np.float64) if soft else None)
-        self.passes += chunk.size
-        self._chunks += 1
-
-    def _add_gated(self, partial: NDArray[np.float64], logits: NDArray[np.float64] | None) -> None:
-        if logits is None:
-            self._gated = partial if self._gated is None else self._gated + partial
-            return
-        # The graph weighs by the softmax over its own chunk; sums over chunks are brought to one reference logit.
-        chunk_reference = _log_sum_exp(logits)
-        reference = np.maximum(self._reference, chunk_reference)
-        partial = partial * np.exp(chunk_reference - reference)[:, None, None]
-        if self._gated is not None:
-            partial = partial + self._gated * np.exp(self._reference - reference)[:, None, None]
-        self._gated, self._reference = partial, reference
-
-    def scores(self, masks: Masks) -> Scores:
-        """The weights of all channels from what has been added."""
-        mean = self._scores / self._plan.samples
-        weights = np.zeros_like(mean)
-        gated = self._gated
-        if self._plan.weighting == "probability":
-            weights[masks.live] = mean[masks.live] - self._baseline
-        elif masks.live.any():
-            total = _log_sum_exp(mean[masks.live])
-            weights[masks.live] = np.exp(mean[masks.live] - total)
-            if gated is not None:
-                gated = gated * np.exp(self._reference - total)[:, None, None]
-        return Scores(weights.T, gated, self.passes, self._chunks)
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,8 +1,12 @@
 """ONNX Runtime sessions: the execution providers asked for and those that ran, inputs that stay on the device."""
 
+import contextlib
 import dataclasses
 import difflib
+import functools
+import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import BundleError, OptionError, ProviderError
+from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
 
 try:
     import onnxruntime as ort
@@ -37,6 +41,17 @@ Provider = str | tuple[str, Mapping[str, Any]]
 _DEFAULT_ORDER: Final = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _SUFFIX: Final = "ExecutionProvider"
 _CUDA_DEVICES: Final = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+_CPU: Final = "CPUExecutionProvider"
+
+# What ONNX Runtime, CUDA and cuDNN say when memory runs out; lower case.
+_OUT_OF_MEMORY: Final = (
+    "failed to allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+    "memory allocation failure",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +61,12 @@ class SessionOptions:
     Attributes:
         providers: execution providers in order of preference, already resolved to full names.
         threads: threads inside an operator; None leaves the choice to ONNX Runtime (physical cores).
+        low_memory: give memory back after every run and take no more than asked for: slower, for small devices.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
     threads: int | None = None
+    low_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -97,19 +114,67 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
 def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Session:
     """Open a graph of a bundle.
 
+    A provider that this ONNX Runtime has but that cannot start (no driver, no CUDA libraries) is left out with one
+    warning; `get_providers()` of the session says which ones run.
+
     Raises:
         BundleError: ONNX Runtime does not accept the graph.
+        OutOfMemoryError: its weights do not fit into the device's memory.
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised, too
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    wanted = options.providers
+    if any(name in _CUDA_DEVICES for name, _ in wanted):
+        _preload_cuda()
+    if options.low_memory:
+        settings.enable_cpu_mem_arena = False
+        settings.enable_mem_pattern = False
+        wanted = tuple((name, _frugal(name, values)) for name, values in wanted)
+    failure = "it was left out without a word"
     try:
-        return Session(
-            os.fspath(path), settings, providers=[(name, dict(values)) for name, values in options.providers]
-        )
+        session = Session(os.fspath(path), settings, providers=[(name, dict(values)) for name, values in wanted])
     except Exception as error:
-        raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {first_line(error)}") from error
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"{Path(path).name}: this graph does not fit into memory: {first_line(error)}"
+            ) from error
+        failure = first_line(error)
+        try:
+            session = Session(os.fspath(path), settings, providers=[_CPU])
+        except Exception:  # noqa: BLE001 - not the provider's fault
+            raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {failure}") from error
+    running = session.get_providers()
+    missing = [name for name, _ in wanted if name not in running]
+    if missing:
+        _warn_once(tuple(missing), running[0], failure)
+    return session
+
+
+@functools.cache
+def _warn_once(missing: tuple[str, ...], running: str, failure: str) -> None:
+    warnings.warn(
+        f"{', '.join(missing)} cannot start ({failure}); {running} runs instead", RuntimeWarning, stacklevel=4
+    )
+
+
+@functools.cache
+def _preload_cuda() -> None:
+    """Load the CUDA and cuDNN libraries that pip installed, so that none have to be installed on the system."""
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the session says so, too
+            preload()
+
+
+def _frugal(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"arena_extend_strategy": "kSameAsRequested", **values} if name == "CUDAExecutionProvider" else values
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def first_line(error: Exception) -> str:
@@ -118,33 +183,75 @@ def first_line(error: Exception) -> str:
 
 
 class Bound:
-    """A session with inputs that are put on its device once and used by many runs."""
+    """A session with inputs that are put on its device once and used by many runs.
+
+    With the CUDA provider's option `enable_cuda_graph`, whatever has been put stays at its address and is overwritten
+    there, as do the outputs: a CUDA graph, captured by the first run of a shape, is replayed by the others.
+    """
 
     def __init__(self, session: Session, *, outputs: Sequence[str]) -> None:
         self._session = session
         self._binding = session.io_binding()
         self._outputs = tuple(outputs)
-        self._inputs = {item.name for item in session.get_inputs()}
+        self._inputs = {item.name: item.shape for item in session.get_inputs()}
+        self._placed: dict[str, Any] = {}
         provider = session.get_providers()[0]
         settings = session.get_provider_options().get(provider, {})
-        self._device = "cuda" if provider in _CUDA_DEVICES else "cpu"
-        self._device_id = int(settings.get("device_id", 0)) if provider in _CUDA_DEVICES else 0
+        self.on_gpu = provider in _CUDA_DEVICES
+        # Every new shape is planned and tuned anew, on a GPU and by providers that compile.
+        self.fixed_shape = provider != _CPU
+        self._device = "cuda" if self.on_gpu else "cpu"
+        self._device_id = int(settings.get("device_id", 0)) if self.on_gpu else 0
+        self._captures = self.on_gpu and str(settings.get("enable_cuda_graph", 0)).lower() in ("1", "true")
+        self._captured_shape: tuple[tuple[int, ...], ...] | None = None
 
     def put(self, name: str, value: NDArray[Any]) -> None:
         """Place an input on the device; it stays there until it is put again. Inputs the graph lacks are ignored."""
-        if name in self._inputs:
-            placed = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, self._device_id)
-            self._binding.bind_ortvalue_input(name, placed)
+        if name not in self._inputs:
+            return
+        value = np.ascontiguousarray(value)
+        there = self._placed.get(name)
+        if self._captures and there is not None and there.shape() == list(value.shape):
+            there.update_inplace(value)
+            return
+        self._placed[name] = ort.OrtValue.ortvalue_from_numpy(value, self._device, self._device_id)
+        self._binding.bind_ortvalue_input(name, self._placed[name])
 
     def run(self) -> tuple[NDArray[Any], ...]:
-        """Run on the inputs in place; the outputs come back on the CPU, in the order given to the constructor."""
-        for name in self._outputs:
-            self._binding.bind_output(name, "cpu")
+        """Run on the inputs in place; the outputs come back on the CPU, in the order given to the constructor.
+
+        Raises:
+            OutOfMemoryError: the run did not fit into memory.
+            ProviderError: whatever else ONNX Runtime could not do.
+        """
+        self._bind_outputs()
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime raises its own types
-            raise ProviderError(
-                f"ONNX Runtime cannot run this graph: {first_line(error)}; where memory ran out, a smaller batch size "
-                "helps"
-            ) from error
+            if _is_out_of_memory(error):
+                raise OutOfMemoryError(f"out of memory: {first_line(error)}") from error
+            raise ProviderError(f"ONNX Runtime cannot run this graph: {first_line(error)}") from error
         return tuple(self._binding.copy_outputs_to_cpu())
+
+    def _bind_outputs(self) -> None:
+        if not self._captures:
+            for name in self._outputs:
+                self._binding.bind_output(name, "cpu")
+            return
+        shapes = self._output_shapes()
+        if shapes == self._captured_shape:
+            return
+        for name, shape in zip(self._outputs, shapes, strict=True):
+            place = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self._device, self._device_id)
+            self._binding.bind_ortvalue_output(name, place)
+        self._captured_shape = shapes
+
+    def _output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the outputs, their open dimensions (B, K) taken from the inputs in place."""
+        sizes = {
+            symbol: size
+            for name, value in self._placed.items()
+            for symbol, size in zip(self._inputs[name], value.shape(), strict=True)
+        }
+        shapes = {item.name: item.shape for item in self._session.get_outputs()}
+        return tuple(tuple(sizes.get(size, size) for size in shapes[name]) for name in self._outputs)

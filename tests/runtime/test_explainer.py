@@ -42,9 +42,9 @@ def test_an_explanation_has_the_documented_shapes_and_types(
 def test_path_bytes_and_pixels_give_the_same(
     explainer: ortcam.Explainer, photograph: Path, picture: np.ndarray
 ) -> None:
-    from_path = explainer.explain(photograph)
-    for image in (str(photograph), photograph.read_bytes(), picture):
-        np.testing.assert_array_equal(explainer.explain(image).maps, from_path.maps)
+    from_path = explainer.explain(photograph, batch_size=8)
+    for image in (str(photograph), photograph.read_bytes(), picture, explainer.read(photograph)):
+        np.testing.assert_array_equal(explainer.explain(image, batch_size=8).maps, from_path.maps)
 
 
 def test_preprocess_is_what_the_model_sees(explainer: ortcam.Explainer, photograph: Path) -> None:

@@ -1,0 +1,27 @@
+"""The gates of ScoreCAM++ as functions of arrays, the same as those inside the scorer graphs."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GATE_FUNCTIONS"]
+
+Maps = NDArray[np.float32]
+
+
+def _sigmoid(x: Maps) -> Maps:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float32)
+
+
+# The names are those of `ortcam.bundle.GATES`.
+GATE_FUNCTIONS: Final[dict[str, Callable[[Maps], Maps]]] = {
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "sigmoid-relu": lambda x: _sigmoid(np.maximum(x / 2, 0)),
+    "relu": lambda x: np.maximum(x, 0),
+    "mish": lambda x: x * np.tanh(np.logaddexp(np.float32(0), x)),
+    "swish": lambda x: x * _sigmoid(x),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+}

@@ -1,0 +1,146 @@
+"""How many masked images a run of the graph takes: found while explaining, since every run counts, and remembered."""
+
+import contextlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ortcam.errors import OutOfMemoryError
+
+__all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
+
+CPU_CANDIDATES: Final = (2, 4, 8, 16, 32, 64)
+GPU_CANDIDATES: Final = (16, 32, 64, 128, 256)
+
+# A larger size has to be faster by this factor, and the search ends with the second in a row that is not.
+_WORTHWHILE: Final = 0.98
+_PATIENCE: Final = 2
+_RUNS: Final = 2
+
+# Names the file of what was found, or "off".
+_VARIABLE: Final = "ORTCAM_CACHE"
+
+
+class ChunkSizes:
+    """The sizes of the runs of one scorer: fixed, or searched among candidates in ascending order.
+
+    A search spends no pass: it times the runs that an explanation makes anyway. It goes on from one explanation to the
+    next until it has an answer.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[int],
+        *,
+        fixed_shape: bool,
+        found: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Begin with the first candidate.
+
+        Args:
+            candidates: ascending; a single one is used as it is.
+            fixed_shape: whether the last run of a series is padded to the size of the others, which a GPU asks for:
+                there every new shape is planned and tuned anew. Then, too, the first run of a size is not timed.
+            found: told the result of a search.
+        """
+        self._trials = list(candidates) if len(candidates) > 1 else []
+        self._fixed_shape = fixed_shape
+        self._found = found
+        self._times: dict[int, list[float]] = {}
+        self._best: tuple[float, int] | None = None
+        self._worse = 0
+        self.size = candidates[0]
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to try."""
+        return not self._trials
+
+    def next(self, remaining: int) -> tuple[int, int]:
+        """How many of the remaining rows the next run takes, and how many it has with padding."""
+        size = self._trials[0] if self._trials and self._trials[0] <= remaining else self.size
+        if size <= remaining:
+            return size, size
+        return remaining, size if self._fixed_shape else remaining
+
+    def record(self, size: int, seconds: float) -> None:
+        """Take in how long a run of a size took."""
+        if self.settled or size != self._trials[0]:
+            return
+        times = self._times.setdefault(size, [])
+        times.append(seconds / size)
+        warm = times[1:] if self._fixed_shape else times
+        if len(warm) < _RUNS:
+            return
+        if self._best is None or min(warm) < _WORTHWHILE * self._best[0]:
+            self._best, self._worse = (min(warm), size), 0
+        else:
+            self._worse += 1
+        self.size = self._best[1]
+        done = self._worse == _PATIENCE or len(self._trials) == 1
+        self._trials = [] if done else self._trials[1:]
+        if done:
+            self._found(self.size)
+
+    def halve(self, size: int) -> None:
+        """A run of a size did not fit into memory: go on with half of it.
+
+        Raises:
+            OutOfMemoryError: not even one masked image fits.
+        """
+        if size == 1:
+            raise OutOfMemoryError("not even a single masked image fits into memory")
+        searching = not self.settled
+        self._trials.clear()
+        self.size = min(self.size, size // 2)
+        if searching:
+            self._found(self.size)
+
+
+def recall(key: str) -> int | None:
+    """The size that an earlier process found for a key; None where there is none."""
+    path = _cache_file()
+    size = _read(path).get(key) if path else None
+    return size if isinstance(size, int) and 1 <= size <= max(GPU_CANDIDATES) else None
+
+
+def remember(key: str, size: int) -> None:
+    """Keep a size for later processes, in the user's cache folder; where that cannot be written it is forgotten."""
+    path = _cache_file()
+    if path is None:
+        return
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            partial.write_text(json.dumps(_read(path) | {key: size}, indent=1) + "\n", "utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _cache_file() -> Path | None:
+    """`$ORTCAM_CACHE`, else batch-sizes.json in the platform's cache folder; None where it is "off"."""
+    named = os.environ.get(_VARIABLE)
+    if named is not None:
+        return None if named in ("", "off") else Path(named)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME")
+    with contextlib.suppress(RuntimeError):  # no home folder
+        folder = Path(base) if base else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+        return folder / "ortcam" / "batch-sizes.json"
+    return None
