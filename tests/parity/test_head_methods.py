@@ -140,7 +140,7 @@ def test_cam_is_torch_cams(network, layer, request):
             case.module(torch.from_numpy(case.explainer.preprocess(image)))
             (theirs,) = extractor(class_idx=target)
         raw = explanation.raw_maps[index].astype(np.float64)  # it does not cut at zero, as the paper does not
-        full = theirs[0].double().numpy() / theirs[0].double().max()  # it adds 1e-8 to the span
+        full = (theirs[0].double() / theirs[0].double().max()).numpy()  # it adds 1e-8 to the span
         np.testing.assert_allclose((raw - raw.min()) / np.ptp(raw), full, rtol=0, atol=CLOSE)
 
 
