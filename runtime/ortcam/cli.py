@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam._version import __version__
-from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, read_bundle
+from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
 from ortcam.explanation import Explanation, comparison
@@ -20,7 +20,7 @@ from ortcam.methods import METHODS, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
-from ortcam.verification import graphs_in_words, parity_failure, verify
+from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
 __all__ = ["main"]
 
@@ -34,6 +34,7 @@ _OF_THE_GRAPH: Final = ("input_size", "input_layout", "output")
 _OF_THE_MODEL: Final = (
     *_OF_THE_GRAPH,
     "activation",
+    "calibration",
     "channel_order",
     "checkpoint",
     "interpolation",
@@ -41,6 +42,7 @@ _OF_THE_MODEL: Final = (
     "layer",
     "mean",
     "opset",
+    "precision",
     "resize",
     "scale",
     "std",
@@ -95,6 +97,10 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    parser.add_argument(
+        "--precision", metavar="P[,P...]", help="what masked passes can compute in: fp32 (always), fp16, int8"
+    )
+    parser.add_argument("--calibration", metavar="DIR", help="pictures for int8, of the kind that will be explained")
     _add_input(parser)
 
 
@@ -152,6 +158,7 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="masked images a run")
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
+    parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
@@ -269,7 +276,23 @@ def _print_bundle(bundle: Bundle) -> None:
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
     print(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    for name, variant in manifest.variants.items():
+        _print_variant(name, variant)
     print(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _print_variant(name: str, variant: Variant) -> None:
+    fidelity = variant.fidelity
+    pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
+    calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
+    print(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    print(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
+    for method, like in fidelity.maps.items():
+        print(
+            f"{'':15}{method}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
+            f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
+        )
+    print(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
 
 
 def _parity_figures(parity: Parity, graphs: Graphs) -> str:
@@ -292,6 +315,15 @@ def _verify(bundle: Bundle) -> None:
     print(f"  measured     {_parity_figures(measured, manifest.graphs)}")
     if failure := parity_failure(measured, manifest.graphs):
         raise BundleError(f"{bundle.path}: {failure}")
+    for name, difference in verify_variants(bundle).items():
+        variant = manifest.variants[name]
+        print(f"  {name:<13}scorers {difference:.1e} from float32's; recorded {variant.parity:.1e}, ", end="")
+        print(f"accepted {variant.tolerance:.1e}")
+        if not difference <= variant.tolerance:
+            raise BundleError(
+                f"{bundle.path}: the scorers in {name} differ from float32's by {difference:.1e} relative here; "
+                f"accepted is {variant.tolerance:.1e}. This machine computes otherwise than the one of the export"
+            )
 
 
 def _print_preprocessing(preprocessing: Any, source: str) -> None:
@@ -315,7 +347,13 @@ def _explain(options: argparse.Namespace) -> int:
     if not 0 <= options.alpha <= 1:
         raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
     providers = options.provider.split(",") if options.provider else None
-    explainer = load(options.bundle, providers=providers, threads=options.threads, max_pixels=options.max_pixels)
+    explainer = load(
+        options.bundle,
+        providers=providers,
+        threads=options.threads,
+        max_pixels=options.max_pixels,
+        precision=options.precision,
+    )
     targets = _targets(explainer, options.target)
     _check_output(Path(options.output))
     results: list[dict[str, Any]] = []

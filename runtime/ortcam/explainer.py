@@ -37,6 +37,7 @@ def load(
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    precision: str | None = None,
 ) -> "Explainer":
     """Open a bundle for explaining.
 
@@ -46,14 +47,16 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores.
         max_pixels: images with more pixels are refused before they are decoded.
+        precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
+            that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
 
     Raises:
-        BundleError: the bundle cannot be trusted or read.
+        BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` below 1.
+        OptionError: `threads` below 1, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads)
-    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels)
+    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels, precision=precision)
 
 
 class Explainer:
@@ -62,8 +65,16 @@ class Explainer:
     Not meant to be shared between threads: a run uses inputs that are kept in place.
     """
 
-    def __init__(self, bundle: Bundle, options: SessionOptions, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: SessionOptions,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        precision: str | None = None,
+    ) -> None:
         self.bundle = bundle
+        self._precision = bundle.check_precision(precision)
         self._options = options
         self._max_pixels = max_pixels
         self._sessions: dict[str, Session] = {}
@@ -153,6 +164,7 @@ class Explainer:
             preprocessing=self.bundle.manifest.preprocessing,
             stats=Stats(
                 providers=providers,
+                precision=self._precision,
                 batch_size=batch_size,
                 channels=len(features),
                 live_channels=len(masks.order),
@@ -184,7 +196,7 @@ class Explainer:
         batch_size: int,
         progress: Progress | None,
     ) -> tuple[Scores, tuple[str, ...]]:
-        session = self._session(self.bundle.scorer(plan.scorer).name)
+        session = self._session(self.bundle.scorer(plan.scorer, self._precision).name)
         baseline = np.zeros(len(targets), np.float32)
         if plan.baseline and plan.weighting == "probability":
             baseline = self._clean_pass(np.zeros_like(model_input))[1][targets]
