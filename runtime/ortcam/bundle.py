@@ -185,7 +185,7 @@ class Variant:
 
     Attributes:
         scorers: mask kind -> scorer graph, for the same kinds.
-        parity: max |logits - float32's| / max |float32's| of masked images on the probe, over all scorers.
+        parity: max |logits - float32's| / max |float32's| of images masked by maps in [0,1], over all scorers.
         tolerance: what that may be where the bundle is used: other machines round otherwise.
         calibration: what the ranges of integers were measured on, in words; None where nothing had to be.
         fidelity: what it does to maps.

@@ -19,6 +19,7 @@ from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import METHODS, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
+from ortcam.session import Provider
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
@@ -158,6 +159,13 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="masked images a run")
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
+    parser.add_argument(
+        "--provider-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the first provider, say precision=bf16 for openvino",
+    )
     parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
@@ -346,7 +354,7 @@ def _explain(options: argparse.Namespace) -> int:
     methods = _methods(options.method, options.option)
     if not 0 <= options.alpha <= 1:
         raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
-    providers = options.provider.split(",") if options.provider else None
+    providers = _providers(options.provider, options.provider_option)
     explainer = load(
         options.bundle,
         providers=providers,
@@ -383,18 +391,38 @@ def _explain(options: argparse.Namespace) -> int:
     return _EXIT_BAD_INPUT if errors else 0
 
 
+def _providers(names: str | None, pairs: Sequence[str]) -> list[Provider] | None:
+    """Execution providers in the order given, the first with its options; None where none was named.
+
+    Raises:
+        OptionError: options without a provider, or not of the form KEY=VALUE.
+    """
+    if not names:
+        if pairs:
+            raise OptionError("--provider-option: goes with --provider NAME, whose option it is")
+        return None
+    first, *others = names.split(",")
+    given = _pairs("--provider-option", pairs)
+    return [(first, given) if given else first, *others]
+
+
+def _pairs(flag: str, pairs: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(f"{flag} {pair!r}: accepted is KEY=VALUE")
+        given[key.strip()] = value.strip()
+    return given
+
+
 def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
     """Methods in the order given, each with those of the options that it knows.
 
     Raises:
         OptionError: an unknown method, an option that none of them knows, or a value that is not accepted.
     """
-    given: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise OptionError(f"--option {pair!r}: accepted is KEY=VALUE")
-        given[key.strip().replace("-", "_")] = value.strip()
+    given: dict[str, object] = {key.replace("-", "_"): value for key, value in _pairs("--option", pairs).items()}
     chosen = [resolve_method(name.strip(), {}).method for name in names.split(",")]
     known = {option.name for method in chosen for option in method.options}
     methods = []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,19 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 _DEFAULT_ORDER: Final = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _SUFFIX: Final = "ExecutionProvider"
+_OPENVINO: Final = "OpenVINOExecutionProvider"
+# Short spellings of what OpenVINO computes in; ONNX Runtime's provider knows the upper-case names by itself.
+_OPENVINO_PRECISIONS: Final = {
+    "fp32": "FP32",
+    "f32": "FP32",
+    "float32": "FP32",
+    "fp16": "FP16",
+    "f16": "FP16",
+    "float16": "FP16",
+    "accuracy": "ACCURACY",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+}
 _CUDA_DEVICES: Final = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 
@@ -68,10 +82,12 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
 
     Args:
         providers: names (`"CUDAExecutionProvider"`, or short and in any case: `"cuda"`) or (name, options) pairs, in
-            order of preference; None takes CUDA where this ONNX Runtime has it, then the CPU.
+            order of preference; None takes CUDA where this ONNX Runtime has it, then the CPU. OpenVINO's `precision`
+            may be spelled "fp32", "bf16", "accuracy" or, on a GPU or NPU, "fp16".
 
     Raises:
         ProviderError: a name that this ONNX Runtime does not have; the message lists the ones it has.
+        OptionError: a precision that OpenVINO does not have.
     """
     available = ort.get_available_providers()
     if providers is None:
@@ -90,26 +106,59 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
                 f"execution provider {name!r} is not available; this onnxruntime {ort.__version__} has "
                 f"{', '.join(available)}{hint}"
             )
-        resolved.append((full, dict(options)))
+        resolved.append((full, _openvino_options(options) if full == _OPENVINO else dict(options)))
     return tuple(resolved)
+
+
+def _openvino_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenVINO's options as its provider takes them: its `precision` has no bfloat16, its configuration has.
+
+    Raises:
+        OptionError: a precision that it does not have.
+    """
+    given = dict(options)
+    if "precision" not in given:
+        return given
+    device = str(given.get("device_type", "CPU")).partition(".")[0].upper()
+    precision = _OPENVINO_PRECISIONS.get(str(given["precision"]).lower())
+    if precision is None or (precision == "FP16" and device == "CPU"):
+        raise OptionError(
+            f"OpenVINO's precision={given['precision']!r}: accepted is fp32, bf16, accuracy, or fp16 on a GPU or NPU"
+        )
+    if precision != "bf16":
+        return given | {"precision": precision}
+    if "load_config" in given:
+        raise OptionError("OpenVINO's precision=bf16 and load_config: give one or the other")
+    del given["precision"]
+    return given | {"load_config": json.dumps({device: {"INFERENCE_PRECISION_HINT": "bf16"}})}
 
 
 def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Session:
     """Open a graph of a bundle.
 
     Raises:
+        ProviderError: the first provider does not accept the options that were given for it.
         BundleError: ONNX Runtime does not accept the graph.
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised, too
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    providers = [(name, dict(values)) for name, values in options.providers]
+    for name, values in providers:
+        if name == _OPENVINO and options.threads is not None:
+            values.setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
+    first, wanted = options.providers[0]
     try:
-        return Session(
-            os.fspath(path), settings, providers=[(name, dict(values)) for name, values in options.providers]
-        )
+        # With options of its own a provider that cannot be had is an error: the CPU would run without them, unnoticed.
+        session = Session(os.fspath(path), settings, providers=providers, enable_fallback=0 if wanted else 1)
     except Exception as error:
+        if wanted and first.removesuffix(_SUFFIX) in str(error) and "option" in str(error):
+            raise ProviderError(f"{first} does not accept its options: {first_line(error)}") from error
         raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {first_line(error)}") from error
+    if wanted and first not in session.get_providers():
+        raise ProviderError(f"{first} cannot be had with the options {dict(wanted)}")
+    return session
 
 
 def first_line(error: Exception) -> str:

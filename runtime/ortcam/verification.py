@@ -101,6 +101,8 @@ def measure_variant(
 ) -> float:
     """Max |difference| / max |logit| of scorers against a bundle's own, over all kinds and the strongest channels.
 
+    The maps are min-maxed for the gates, too: what lies beyond [0,1] is beyond what integers were calibrated for.
+
     Args:
         folder: of the graphs.
         graphs: the bundle's own.
@@ -118,6 +120,8 @@ def measure_variant(
     features, logits = classify(graphs, lambda name: open_session(folder / name, options), images[:1])
     maps = as_maps(features, cut)
     strongest = _strongest(maps)
+    low, span = maps.min(axis=(1, 2), keepdims=True), np.ptp(maps, axis=(1, 2), keepdims=True)
+    maps = (maps - low) / np.where(span > 0, span, 1)
     differences = []
     for kind, file in scorers.items():
         expected, found = (
