@@ -62,13 +62,16 @@ _INTEGER_OPERATORS: Final = (
 _LINEAR: Final = ("Gemm", "MatMul")
 
 
-def collect_ranges(model: ir.Model, folder: Path, inputs: Iterable[NDArray[np.float32]]) -> Ranges:
+def collect_ranges(
+    model: ir.Model, folder: Path, inputs: Iterable[NDArray[np.float32]], *, quantile: float = _QUANTILE
+) -> Ranges:
     """Run a classifier on what it will see and note the range of every floating tensor in it.
 
     Args:
         model: image -> logits, its weights in a file of `folder`.
         folder: of the weights.
         inputs: float32 [1,3,H,W] each; one is in memory at a time, with all activations of one pass.
+        quantile: of the extremes of the inputs; 1 takes the extremes of all of them.
 
     Raises:
         ExportError: ONNX Runtime does not run it, or a value is not finite.
@@ -91,9 +94,9 @@ def collect_ranges(model: ir.Model, folder: Path, inputs: Iterable[NDArray[np.fl
                 )
         except Exception as error:  # ONNX Runtime raises its own types
             raise ExportError(f"ONNX Runtime does not run the graph: {first_line(error)}") from error
-    low, high = np.quantile(lows, 1 - _QUANTILE, axis=0), np.quantile(highs, _QUANTILE, axis=0)
+    low, high = np.quantile(lows, 1 - quantile, axis=0), np.quantile(highs, quantile, axis=0)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ExportError("int8: a value inside the model is not finite on the calibration pictures")
+        raise ExportError("precision: a value inside the model is not finite on the calibration pictures")
     return {
         name: (float(least), float(greatest))
         for name, least, greatest, is_float in zip(["image", *names], low, high, floating, strict=True)
@@ -139,19 +142,27 @@ def to_int8(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     return _from_proto(quantizer.model.model)
 
 
-def to_float16(model: ir.Model, folder: Path) -> ir.Model:
+def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     """A classifier in float16, float32 image in and float32 logits out.
 
     Args:
         model: image -> logits, its weights in a file of `folder`.
         folder: of the weights.
+        ranges: of its tensors, extremes. They have to be looked at: ONNX Runtime's CPU provider computes float16 in
+            float32, so that what overflows on a GPU passes every test here.
 
     Returns:
         A model of its own, weights in memory.
 
     Raises:
-        ExportError: ONNX Runtime's converter does not accept the graph.
+        ExportError: a value that float16 does not hold, or ONNX Runtime's converter does not accept the graph.
     """
+    name, largest = max(((name, max(-low, high)) for name, (low, high) in ranges.items()), key=lambda item: item[1])
+    if largest > np.finfo(np.float16).max:
+        raise ExportError(
+            f"float16: values inside the model reach {largest:.0f} ({name}), float16 ends at 65504; leave fp16 out of "
+            "--precision"
+        )
     proto = _read_whole(model, folder)
     try:
         converted = convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True)

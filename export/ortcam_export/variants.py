@@ -120,8 +120,6 @@ def _check_finite(precision: Precision, parity: float) -> None:
 def _convert(
     precision: Precision, model: ir.Model, folder: Path, graphs: Graphs, cut: Cut, calibration: Calibration
 ) -> ir.Model:
-    if precision == "float16":
-        return to_float16(model, folder)
     options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
     sessions = {
         name: open_session(folder / name, options) for name in (graphs.features, graphs.head or graphs.classifier or "")
@@ -129,9 +127,11 @@ def _convert(
     generator = np.random.default_rng(_SEED)
     inputs = (
         masked
-        for image in calibration.calibrating
+        for image in (calibration.measuring if precision == "float16" else calibration.calibrating)
         for masked in masked_inputs(image, as_maps(classify(graphs, sessions.__getitem__, image)[0], cut), generator)
     )
+    if precision == "float16":
+        return to_float16(model, folder, collect_ranges(model, folder, inputs, quantile=1))
     return to_int8(model, folder, collect_ranges(model, folder, inputs))
 
 
