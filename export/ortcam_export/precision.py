@@ -158,7 +158,7 @@ def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
         ExportError: a value that float16 does not hold, or ONNX Runtime's converter does not accept the graph.
     """
     name, largest = max(((name, max(-low, high)) for name, (low, high) in ranges.items()), key=lambda item: item[1])
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise ExportError(
             f"float16: values inside the model reach {largest:.0f} ({name}), float16 ends at 65504; leave fp16 out of "
             "--precision"
