@@ -25,6 +25,7 @@ from ortcam.bundle import (
     FileRecord,
     Graphs,
     Manifest,
+    Precision,
     Probe,
     file_sha256,
     read_bundle,
@@ -32,7 +33,8 @@ from ortcam.bundle import (
 from ortcam.errors import OrtcamError
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
-from ortcam_export.conversion import DEFAULT_OPSET, convert
+from ortcam_export.calibration import check_folder, read_calibration
+from ortcam_export.conversion import DEFAULT_OPSET, Converted, convert
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs import (
     SCORER_KINDS,
@@ -54,6 +56,7 @@ from ortcam_export.sources import (
     Source,
     open_source,
 )
+from ortcam_export.variants import choose_precisions, write_variants
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +92,8 @@ def export(
     output: str | None = None,
     input_layout: InputLayout | None = None,
     preprocessing: object | None = None,
+    precision: str | Sequence[str] = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
@@ -119,6 +124,10 @@ def export(
         preprocessing: a timm data config, a transformers image processor, or an `ortcam.preprocessing.Preprocessing`;
             None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
             `std`, `interpolation`, `channel_order` and `scale` override parts of it.
+        precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
+            Features, head and the logits of the clean image are float32 in all of them.
+        calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
+            None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
 
     Returns:
         The bundle, verified.
@@ -129,6 +138,8 @@ def export(
     say = report or (lambda _: None)
     destination = Path(bundle)
     _check_destination(destination, force=force)
+    variants = choose_precisions(precision)[1:]
+    pictures = None if calibration is None else check_folder(Path(calibration))
     _check_choice("activation", activation, get_args(Activation))
     _check_choice("input_layout", input_layout, get_args(InputLayout))
     spec = InputSpec(
@@ -151,6 +162,7 @@ def export(
     converted = convert(source, opset=opset, activation=activation)
     for note in converted.notes:
         say(note)
+    _check_floating(converted, variants)
     graph, prepared = converted.model, converted.preprocessing
     _check_span(prepared)
     size = prepared.height, prepared.width
@@ -165,7 +177,8 @@ def export(
         say(f"splitting at {_describe(chosen)}")
         if chosen.inside_branch:
             say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
-        graphs, cut = _write_graphs(graph, chosen, folder, weights_file, size, converted.activation)
+        matrices = Interpolation.store(weights_file, chosen.cut, height=size[0], width=size[1])
+        graphs, cut = _write_graphs(graph, chosen, folder, matrices, size, converted.activation)
         say("measuring parity")
         np.save(folder / _PROBE.images, converted.pictures)
         np.save(folder / _PROBE.logits, converted.logits)
@@ -187,6 +200,20 @@ def export(
             raise ExportError(f"ONNX Runtime does not run the graphs: {first_line(error)}") from error
         if failure := parity_failure(parity, graphs):
             raise ExportError(f"{failure}. Nothing was written")
+        made = {}
+        if variants:
+            made = write_variants(
+                variants,
+                graph,
+                folder,
+                graphs=graphs,
+                cut=cut,
+                activation=converted.activation,
+                interpolation=matrices,
+                probe=images,
+                calibration=read_calibration(pictures, prepared, say),
+                say=say,
+            )
         manifest = Manifest(
             schema=SCHEMA_VERSION,
             model=source.record,
@@ -197,6 +224,7 @@ def export(
             cut=cut,
             graphs=graphs,
             precision="int8" if converted.integers else "float32",
+            variants=made,
             opset=graph.graph.opset_imports[""],
             parity=parity,
             probe=_PROBE,
@@ -264,13 +292,12 @@ def _write_graphs(
     model: ir.Model,
     layer: Layer,
     folder: Path,
-    weights: WeightsFile,
+    interpolation: Interpolation,
     size: tuple[int, int],
     activation: Activation,
 ) -> tuple[Graphs, Cut]:
     """Write the graphs of a model cut at a layer; returns their names and the cut as it came to be."""
     height, width = size
-    interpolation = Interpolation.store(weights, layer.cut, height=height, width=width)
     split, cut = cut_open(model, layer)
     ir.save(build_features(split, cut.tensor), folder / "features.onnx")
     if layer.inside_branch:
@@ -295,6 +322,14 @@ def _check_span(preprocessing: Preprocessing) -> None:
         raise ExportError(
             f"black and white would be {span:.2g} apart in the model's input (scale {preprocessing.scale:g}, std "
             f"{preprocessing.std[0]:g}): where mean and std are of bytes, or the graph takes bytes, say --scale 255"
+        )
+
+
+def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None:
+    if converted.integers and variants:
+        raise ExportError(
+            f"precision {', '.join(variants)}: the model computes in 8-bit integers already, and so do its scorers; "
+            "leave --precision out, or export the floating model it was made from"
         )
 
 

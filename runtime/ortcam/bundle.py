@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from ortcam.errors import BundleError, OptionError
 from ortcam.migration import migrate
@@ -22,24 +22,32 @@ __all__ = [
     "Activation",
     "Bundle",
     "Cut",
+    "Fidelity",
     "FileRecord",
     "Graphs",
+    "Likeness",
     "Manifest",
     "ModelRecord",
     "Parity",
+    "Precision",
     "Probe",
+    "Variant",
     "file_sha256",
+    "precision_by_name",
     "read_bundle",
 ]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MANIFEST_NAME: Final = "bundle.json"
 
 # The gates of ScoreCAM++ that have a scorer graph of their own; "minmax" is the plain scorer on normalised maps.
 GATES: Final = ("tanh", "sigmoid", "sigmoid-relu", "relu", "mish", "swish", "softsign")
 
-
 Activation = Literal["softmax", "sigmoid"]
+
+# What graphs compute in.
+Precision = Literal["float32", "float16", "int8"]
+_SHORT_PRECISIONS: Final[dict[str, Precision]] = {"fp32": "float32", "fp16": "float16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +144,61 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Likeness:
+    """How alike the maps of a variant and those in float32 are, over the pictures that were measured.
+
+    Attributes:
+        pearson_mean: mean of Pearson's correlation over the pixels of the two maps.
+        pearson_min: the least of it.
+        spearman_mean: mean of Spearman's rank correlation over the cells of the two maps.
+        spearman_min: the least of it.
+    """
+
+    pearson_mean: float
+    pearson_min: float
+    spearman_mean: float
+    spearman_min: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """What a coarser arithmetic does to explanations, measured at export against float32.
+
+    Attributes:
+        images: number of pictures.
+        held_out: whether they were kept out of calibration.
+        channels: the most channels scored for a map, those of the highest energy.
+        top1: share of the passes, clean and masked, whose most probable class is the one in float32.
+        maps: method -> likeness of its maps, for the most probable class of the clean picture.
+    """
+
+    images: int
+    held_out: bool
+    channels: int
+    top1: float
+    maps: dict[str, Likeness]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """The scorers once more in a coarser arithmetic; their inputs and outputs are those of the float32 ones.
+
+    Attributes:
+        scorers: mask kind -> scorer graph, for the same kinds.
+        parity: max |logits - float32's| / max |float32's| of images masked by maps in [0,1], over all scorers.
+        tolerance: what that may be where the bundle is used: other machines round otherwise.
+        calibration: what the ranges of integers were measured on, in words; None where nothing had to be.
+        fidelity: what it does to maps.
+    """
+
+    scorers: dict[str, str]
+    parity: float
+    tolerance: float
+    calibration: str | None
+    fidelity: Fidelity
+
+
+@dataclasses.dataclass(frozen=True)
 class FileRecord:
     """Size in bytes and SHA-256 of a file of the bundle."""
 
@@ -157,6 +220,7 @@ class Manifest:
         cut: where features end and the head begins.
         graphs: the graph files.
         precision: "float32", or "int8" for a quantized graph; image, features and logits are float32 in both.
+        variants: "float16" or "int8" -> the scorers in it; features, head and clean logits are those of `graphs`.
         opset: version of the ONNX operator set.
         parity: what was measured at export.
         probe: what it was measured on; None in bundles of schema 1.
@@ -173,6 +237,7 @@ class Manifest:
     cut: Cut
     graphs: Graphs
     precision: Literal["float32", "int8"]
+    variants: dict[str, Variant]
     opset: int
     parity: Parity
     probe: Probe | None
@@ -204,13 +269,41 @@ class Bundle:
         """Path of a file that the manifest lists."""
         return self.path / name
 
-    def scorer(self, kind: str) -> Path:
-        """Path of the scorer for a kind of mask.
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What its scorers can compute in, its own graphs' precision first."""
+        return (self.manifest.precision, *self.manifest.variants)
+
+    def check_precision(self, name: str | None) -> str:
+        """The precision by its name in full; that of the bundle's own graphs where None is asked for.
 
         Raises:
+            OptionError: no precision of this name.
+            BundleError: the bundle has no scorers in it.
+        """
+        precision = self.manifest.precision if name is None else precision_by_name(name)
+        if precision not in self.precisions:
+            raise BundleError(
+                f"{self.path}: no scorers in {precision} in this bundle; it has {', '.join(self.precisions)} "
+                "(`ortcam export --precision` makes others)"
+            )
+        return precision
+
+    def scorer(self, kind: str, precision: str | None = None) -> Path:
+        """Path of the scorer for a kind of mask.
+
+        Args:
+            kind: of mask.
+            precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
+
+        Raises:
+            OptionError: no precision of this name.
             BundleError: the bundle has no such scorer.
         """
-        scorers = self.manifest.graphs.scorers
+        precision = self.check_precision(precision)
+        manifest = self.manifest
+        own = precision == manifest.precision
+        scorers = manifest.graphs.scorers if own else manifest.variants[precision].scorers
         if kind not in scorers:
             raise BundleError(f"{self.path}: no scorer for {kind!r} in this bundle; it has {', '.join(scorers)}")
         return self.file(scorers[kind])
@@ -229,6 +322,19 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     for name, record in manifest.files.items():
         _check_file(folder, name, record)
     return Bundle(folder, manifest, schema, hashlib.sha256(text).hexdigest())
+
+
+def precision_by_name(name: str) -> Precision:
+    """A precision by name: "float32" or "fp32", "float16" or "fp16", "int8", in any case.
+
+    Raises:
+        OptionError: none of these.
+    """
+    known = {**_SHORT_PRECISIONS, **{full: full for full in get_args(Precision)}}
+    found: Precision | None = known.get(name.strip().lower()) if isinstance(name, str) else None
+    if found is None:
+        raise OptionError(f"precision {name!r}: accepted is fp32 (float32), fp16 (float16) or int8")
+    return found
 
 
 def file_sha256(path: Path) -> str:
@@ -274,6 +380,12 @@ def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
         raise BundleError(
             f"{path}: head is {graphs.head!r} and classifier {graphs.classifier!r}; accepted is exactly one of the two"
         )
+    accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
+    for name, variant in manifest.variants.items():
+        if name not in accepted:
+            raise BundleError(f"{path}: a variant in {name!r}; accepted beside {manifest.precision}: {accepted}")
+        if set(variant.scorers) != set(graphs.scorers):
+            raise BundleError(f"{path}: the scorers in {name} are not those of the other graphs: {[*variant.scorers]}")
     return schema, manifest
 
 
@@ -283,6 +395,7 @@ def _check_names(manifest: Manifest, folder: Path) -> None:
             raise BundleError(f"{folder}: the file name {name!r} leaves the bundle's folder; a plain name is accepted")
     graphs, probe = manifest.graphs, manifest.probe
     named = [("graph", name) for name in (graphs.features, graphs.head, graphs.classifier, *graphs.scorers.values())]
+    named += [("graph", name) for variant in manifest.variants.values() for name in variant.scorers.values()]
     if probe is not None:
         named += [("probe", probe.images), ("probe", probe.logits)]
     for what, file in named:

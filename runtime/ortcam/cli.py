@@ -6,13 +6,14 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from ortcam._version import __version__
 from ortcam.allocation import Completion
-from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, read_bundle
+from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.explainer import Explainer, Target, load
 from ortcam.explanation import Explanation, comparison
@@ -20,8 +21,9 @@ from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
+from ortcam.session import Provider
 from ortcam.shipped import bundle_path, demo_picture
-from ortcam.verification import graphs_in_words, parity_failure, verify
+from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
 __all__ = ["main"]
 
@@ -35,6 +37,7 @@ _OF_THE_GRAPH: Final = ("input_size", "input_layout", "output")
 _OF_THE_MODEL: Final = (
     *_OF_THE_GRAPH,
     "activation",
+    "calibration",
     "channel_order",
     "checkpoint",
     "interpolation",
@@ -42,6 +45,7 @@ _OF_THE_MODEL: Final = (
     "layer",
     "mean",
     "opset",
+    "precision",
     "resize",
     "scale",
     "std",
@@ -51,6 +55,7 @@ _OF_THE_MODEL: Final = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
+    warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -96,6 +101,10 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    parser.add_argument(
+        "--precision", metavar="P[,P...]", help="what masked passes can compute in: fp32 (always), fp16, int8"
+    )
+    parser.add_argument("--calibration", metavar="DIR", help="pictures for int8, of the kind that will be explained")
     _add_input(parser)
 
 
@@ -155,6 +164,14 @@ def _add_explain(commands: Any) -> None:
         "--batch-size", type=_batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
     )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
+    parser.add_argument(
+        "--provider-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the first provider, say precision=bf16 for openvino",
+    )
+    parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
     _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
@@ -303,7 +320,23 @@ def _print_bundle(bundle: Bundle) -> None:
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
     print(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    for name, variant in manifest.variants.items():
+        _print_variant(name, variant)
     print(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _print_variant(name: str, variant: Variant) -> None:
+    fidelity = variant.fidelity
+    pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
+    calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
+    print(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    print(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
+    for method, like in fidelity.maps.items():
+        print(
+            f"{'':15}{method}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
+            f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
+        )
+    print(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
 
 
 def _parity_figures(parity: Parity, graphs: Graphs) -> str:
@@ -326,6 +359,15 @@ def _verify(bundle: Bundle) -> None:
     print(f"  measured     {_parity_figures(measured, manifest.graphs)}")
     if failure := parity_failure(measured, manifest.graphs):
         raise BundleError(f"{bundle.path}: {failure}")
+    for name, difference in verify_variants(bundle).items():
+        variant = manifest.variants[name]
+        print(f"  {name:<13}scorers {difference:.1e} from float32's; recorded {variant.parity:.1e}, ", end="")
+        print(f"accepted {variant.tolerance:.1e}")
+        if not difference <= variant.tolerance:
+            raise BundleError(
+                f"{bundle.path}: the scorers in {name} differ from float32's by {difference:.1e} relative here; "
+                f"accepted is {variant.tolerance:.1e}. This machine computes otherwise than the one of the export"
+            )
 
 
 def _print_preprocessing(preprocessing: Any, source: str) -> None:
@@ -348,8 +390,15 @@ def _explain(options: argparse.Namespace) -> int:
     methods = _methods(options.method, options.option)
     if not 0 <= options.alpha <= 1:
         raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
-    providers = options.provider.split(",") if options.provider else None
-    explainer = load(options.bundle, providers=providers, threads=options.threads, max_pixels=options.max_pixels)
+    providers = _providers(options.provider, options.provider_option)
+    explainer = load(
+        options.bundle,
+        providers=providers,
+        threads=options.threads,
+        max_pixels=options.max_pixels,
+        low_memory=options.low_memory,
+        precision=options.precision,
+    )
     targets = _targets(explainer, options.target)
     _check_output(Path(options.output))
     results: list[dict[str, Any]] = []
@@ -410,18 +459,38 @@ def _any_limited(options: argparse.Namespace, name: str) -> bool:
     return any(_is_limited(method.strip(), name) for method in options.method.split(","))
 
 
+def _providers(names: str | None, pairs: Sequence[str]) -> list[Provider] | None:
+    """Execution providers in the order given, the first with its options; None where none was named.
+
+    Raises:
+        OptionError: options without a provider, or not of the form KEY=VALUE.
+    """
+    if not names:
+        if pairs:
+            raise OptionError("--provider-option: goes with --provider NAME, whose option it is")
+        return None
+    first, *others = names.split(",")
+    given = _pairs("--provider-option", pairs)
+    return [(first, given) if given else first, *others]
+
+
+def _pairs(flag: str, pairs: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(f"{flag} {pair!r}: accepted is KEY=VALUE")
+        given[key.strip()] = value.strip()
+    return given
+
+
 def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
     """Methods in the order given, each with those of the options that it knows.
 
     Raises:
         OptionError: an unknown method, an option that none of them knows, or a value that is not accepted.
     """
-    given: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise OptionError(f"--option {pair!r}: accepted is KEY=VALUE")
-        given[key.strip().replace("-", "_")] = value.strip()
+    given: dict[str, object] = {key.replace("-", "_"): value for key, value in _pairs("--option", pairs).items()}
     chosen = [resolve_method(name.strip(), {}).method for name in names.split(",")]
     known = {option.name for method in chosen for option in method.options}
     methods = []

@@ -43,6 +43,7 @@ def load(
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     low_memory: bool = False,
+    precision: str | None = None,
 ) -> "Explainer":
     """Open a bundle for explaining.
 
@@ -53,14 +54,16 @@ def load(
         threads: threads inside an operator on the CPU; None takes the physical cores.
         max_pixels: images with more pixels are refused before they are decoded.
         low_memory: for small devices: memory is given back after every run, and `batch_size="auto"` is 1. Slower.
+        precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
+            that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
 
     Raises:
-        BundleError: the bundle cannot be trusted or read.
+        BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` below 1.
+        OptionError: `threads` below 1, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
-    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels)
+    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels, precision=precision)
 
 
 class Explainer:
@@ -69,8 +72,16 @@ class Explainer:
     Not meant to be shared between threads: a run uses inputs that are kept in place.
     """
 
-    def __init__(self, bundle: Bundle, options: SessionOptions, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: SessionOptions,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        precision: str | None = None,
+    ) -> None:
         self.bundle = bundle
+        self._precision = bundle.check_precision(precision)
         self._options = options
         self._max_pixels = max_pixels
         self._sessions: dict[str, Session] = {}
@@ -247,7 +258,7 @@ class Explainer:
         height, width = photograph.model_input.shape[2:]
         masks = prepare_masks(clean.maps, plan, height=height, width=width)
         clock.lap("prepare")
-        session = self._session(self.bundle.scorer(plan.scorer).name)
+        session = self._session(self.bundle.scorer(plan.scorer, self._precision).name)
         scorer = Bound(session, outputs=_GATED_OUTPUTS if plan.gate else _GATED_OUTPUTS[:2])
         scoring = Scoring(
             scorer,
@@ -276,7 +287,7 @@ class Explainer:
                 weights=scores.weights,
                 flat=flat,
                 scored=scores.scored,
-                stats=_stats(session, masks, scores, clock),
+                stats=_stats(session, self._precision, masks, scores, clock),
             )
 
     def _explanation(
@@ -340,6 +351,7 @@ class Explainer:
         live = live_channels(clean.maps)
         stats = Stats(
             providers=tuple(session.get_providers()),
+            precision=manifest.precision,
             batch_size=batch_size,
             channels=len(live),
             live_channels=int(live.sum()),
@@ -444,7 +456,9 @@ class Explainer:
         if self._options.low_memory:
             return ChunkSizes([1], fixed_shape=scorer.fixed_shape)
         machine = platform.node(), platform.machine(), platform.processor(), os.cpu_count(), runtime_version()
-        key = json.dumps([self.bundle.sha256, kind, dataclasses.asdict(self._options), machine], default=dict)
+        key = json.dumps(
+            [self.bundle.sha256, kind, self._precision, dataclasses.asdict(self._options), machine], default=dict
+        )
         if (known := recall(key)) is not None:
             return ChunkSizes([known], fixed_shape=scorer.fixed_shape)
         return ChunkSizes(
@@ -575,9 +589,10 @@ def _task(
     return _Task(settings, limits, target, top_k, batch_size, sampling_error, progress)
 
 
-def _stats(session: Session, masks: Masks, scores: Scores, clock: "_Clock") -> Stats:
+def _stats(session: Session, precision: str, masks: Masks, scores: Scores, clock: "_Clock") -> Stats:
     return Stats(
         providers=tuple(session.get_providers()),
+        precision=precision,
         batch_size=scores.batch_size,
         channels=len(masks.live),
         live_channels=len(masks.order),

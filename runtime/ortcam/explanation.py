@@ -30,6 +30,7 @@ class Stats:
 
     Attributes:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
+        precision: what the scorer computed in: "float32", "float16" or "int8".
         batch_size: masked images, or altered features, a run.
         channels: C, maps of the layer.
         live_channels: channels that are not flat. Where no image is masked: not zero everywhere.
@@ -47,6 +48,7 @@ class Stats:
     """
 
     providers: tuple[str, ...]
+    precision: str
     batch_size: int
     channels: int
     live_channels: int

@@ -44,6 +44,11 @@ def _from_1(raw: Raw) -> dict[str, Any]:
     }
 
 
+def _from_2(raw: Raw) -> dict[str, Any]:
+    """What schema 2 knew: scorers in the precision of the other graphs alone."""
+    return _with(raw, "bundle.json", variants={})
+
+
 def _entry(raw: Raw, name: str, entry: str) -> object:
     record = raw.get(name)
     return record.get(entry) if isinstance(record, dict) else None
@@ -56,4 +61,4 @@ def _with(record: Raw, where: str, **added: object) -> dict[str, Any]:
 
 
 # From the schema of that number to the next one.
-MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {1: _from_1}
+MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {1: _from_1, 2: _from_2}

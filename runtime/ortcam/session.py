@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import functools
 import io
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,19 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 _DEFAULT_ORDER: Final = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _SUFFIX: Final = "ExecutionProvider"
+_OPENVINO: Final = "OpenVINOExecutionProvider"
+# Short spellings of what OpenVINO computes in; ONNX Runtime's provider knows the upper-case names by itself.
+_OPENVINO_PRECISIONS: Final = {
+    "fp32": "FP32",
+    "f32": "FP32",
+    "float32": "FP32",
+    "fp16": "FP16",
+    "f16": "FP16",
+    "float16": "FP16",
+    "accuracy": "ACCURACY",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+}
 _CUDA_DEVICES: Final = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 _CPU: Final = "CPUExecutionProvider"
 
@@ -85,10 +99,12 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
 
     Args:
         providers: names (`"CUDAExecutionProvider"`, or short and in any case: `"cuda"`) or (name, options) pairs, in
-            order of preference; None takes CUDA where this ONNX Runtime has it, then the CPU.
+            order of preference; None takes CUDA where this ONNX Runtime has it, then the CPU. OpenVINO's `precision`
+            may be spelled "fp32", "bf16", "accuracy" or, on a GPU or NPU, "fp16".
 
     Raises:
         ProviderError: a name that this ONNX Runtime does not have; the message lists the ones it has.
+        OptionError: a precision that OpenVINO does not have.
     """
     available = ort.get_available_providers()
     if providers is None:
@@ -107,8 +123,31 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
                 f"execution provider {name!r} is not available; this onnxruntime {ort.__version__} has "
                 f"{', '.join(available)}{hint}"
             )
-        resolved.append((full, dict(options)))
+        resolved.append((full, _openvino_options(options) if full == _OPENVINO else dict(options)))
     return tuple(resolved)
+
+
+def _openvino_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenVINO's options as its provider takes them: its `precision` has no bfloat16, its configuration has.
+
+    Raises:
+        OptionError: a precision that it does not have.
+    """
+    given = dict(options)
+    if "precision" not in given:
+        return given
+    device = str(given.get("device_type", "CPU")).partition(".")[0].upper()
+    precision = _OPENVINO_PRECISIONS.get(str(given["precision"]).lower())
+    if precision is None or (precision == "FP16" and device == "CPU"):
+        raise OptionError(
+            f"OpenVINO's precision={given['precision']!r}: accepted is fp32, bf16, accuracy, or fp16 on a GPU or NPU"
+        )
+    if precision != "bf16":
+        return given | {"precision": precision}
+    if "load_config" in given:
+        raise OptionError("OpenVINO's precision=bf16 and load_config: give one or the other")
+    del given["precision"]
+    return given | {"load_config": json.dumps({device: {"INFERENCE_PRECISION_HINT": "bf16"}})}
 
 
 def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Session:
@@ -118,6 +157,7 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
     warning; `get_providers()` of the session says which ones run.
 
     Raises:
+        ProviderError: the first provider does not accept the options that were given for it.
         BundleError: ONNX Runtime does not accept the graph.
         OutOfMemoryError: its weights do not fit into the device's memory.
     """
@@ -125,29 +165,33 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
     settings.log_severity_level = 4  # what goes wrong is raised, too
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
-    wanted = options.providers
-    if any(name in _CUDA_DEVICES for name, _ in wanted):
+    wanted = {name: dict(values) for name, values in options.providers}
+    if any(name in _CUDA_DEVICES for name in wanted):
         _preload_cuda()
     if options.low_memory:
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
-        wanted = tuple((name, _frugal(name, values)) for name, values in wanted)
-    failure = "it was left out without a word"
+        if "CUDAExecutionProvider" in wanted:
+            wanted["CUDAExecutionProvider"].setdefault("arena_extend_strategy", "kSameAsRequested")
+    if _OPENVINO in wanted and options.threads is not None:
+        wanted[_OPENVINO].setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
+    name, failure = Path(path).name, "it was left out without a word"
     try:
-        session = Session(os.fspath(path), settings, providers=[(name, dict(values)) for name, values in wanted])
+        # Without ONNX Runtime's own fallback, which prints.
+        session = Session(os.fspath(path), settings, providers=list(wanted.items()), enable_fallback=0)
     except Exception as error:
-        if _is_out_of_memory(error):
-            raise OutOfMemoryError(
-                f"{Path(path).name}: this graph does not fit into memory: {first_line(error)}"
-            ) from error
         failure = first_line(error)
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(f"{name}: this graph does not fit into memory: {failure}") from error
+        for provider, values in wanted.items():
+            if values and provider.removesuffix(_SUFFIX) in failure and "option" in failure:
+                raise ProviderError(f"{provider} does not accept its options: {failure}") from error
         try:
             session = Session(os.fspath(path), settings, providers=[_CPU])
-        except Exception:  # noqa: BLE001 - not the provider's fault
-            raise BundleError(f"{Path(path).name}: ONNX Runtime cannot open this graph: {failure}") from error
+        except Exception:  # noqa: BLE001 - then it is not the provider's fault
+            raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
     running = session.get_providers()
-    missing = [name for name, _ in wanted if name not in running]
-    if missing:
+    if missing := [provider for provider in wanted if provider not in running]:
         _warn_once(tuple(missing), running[0], failure)
     return session
 
@@ -166,10 +210,6 @@ def _preload_cuda() -> None:
     if preload is not None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the session says so, too
             preload()
-
-
-def _frugal(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"arena_extend_strategy": "kSameAsRequested", **values} if name == "CUDAExecutionProvider" else values
 
 
 def _is_out_of_memory(error: Exception) -> bool:

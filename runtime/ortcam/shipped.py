@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ortcam.errors import BundleError
 
-__all__ = ["bundle_path", "demo_picture"]
+__all__ = ["bundle_path", "demo_picture", "sample_pictures"]
 
 
 def _folder() -> Path:
@@ -31,3 +31,12 @@ def demo_picture() -> Path:
         BundleError: this installation lacks it.
     """
     return _folder() / "shapes" / "samples" / "mug-umbrella.png"
+
+
+def sample_pictures() -> list[Path]:
+    """The shipped pictures of drawn objects, by name.
+
+    Raises:
+        BundleError: this installation lacks them.
+    """
+    return sorted((_folder() / "shapes" / "samples").glob("*.png"))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +20,13 @@ __all__ = [
     "PARITY_TOLERANCE",
     "graphs_in_words",
     "measure_parity",
+    "measure_variant",
     "parity_failure",
     "probe_input",
     "read_probe",
+    "run_scorer",
     "verify",
+    "verify_variants",
 ]
 
 # What float32 graphs have to stay within, relative to the largest logit.
@@ -65,6 +68,70 @@ def verify(bundle: Bundle) -> Parity:
         raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
 
 
+def verify_variants(bundle: Bundle) -> dict[str, float]:
+    """Measure again how far the scorers of each variant are from those in float32, on the bundle's own probe.
+
+    Args:
+        bundle: read, so its hashes have been checked.
+
+    Returns:
+        Name of the variant -> what `Variant.parity` is, now; to be compared with `Variant.tolerance`.
+
+    Raises:
+        BundleError: no probe, a probe of another form, or graphs that cannot be run or do not fit the manifest.
+    """
+    manifest = bundle.manifest
+    if not manifest.variants:
+        return {}
+    pictures, _ = read_probe(bundle)
+    images = probe_input(pictures, manifest.preprocessing)
+    try:
+        return {
+            name: measure_variant(bundle.path, manifest.graphs, variant.scorers, manifest.cut, images=images)
+            for name, variant in manifest.variants.items()
+        }
+    except BundleError:
+        raise
+    except Exception as error:  # a graph that does not fit its manifest raises what it meets first
+        raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
+
+
+def measure_variant(
+    folder: Path, graphs: Graphs, scorers: Mapping[str, str], cut: Cut, *, images: NDArray[np.float32]
+) -> float:
+    """Max |difference| / max |logit| of scorers against a bundle's own, over all kinds and the strongest channels.
+
+    The maps are min-maxed for the gates, too: what lies beyond [0,1] is beyond what integers were calibrated for.
+
+    Args:
+        folder: of the graphs.
+        graphs: the bundle's own.
+        scorers: kind -> file name, of the variant.
+        cut: where the maps come from.
+        images: float32 [N,3,H,W], preprocessed; the first is masked.
+
+    Returns:
+        The largest of all kinds; infinite where a logit is not finite.
+
+    Raises:
+        BundleError: a graph that ONNX Runtime does not accept.
+    """
+    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
+    features, logits = classify(graphs, lambda name: open_session(folder / name, options), images[:1])
+    maps = as_maps(features, cut)
+    strongest = _strongest(maps)
+    low, span = maps.min(axis=(1, 2), keepdims=True), np.ptp(maps, axis=(1, 2), keepdims=True)
+    maps = (maps - low) / np.where(span > 0, span, 1)
+    differences = []
+    for kind, file in scorers.items():
+        expected, found = (
+            run_scorer(open_session(folder / name, options), images[:1], maps, strongest, classes=logits.shape[1])[0]
+            for name in (graphs.scorers[kind], file)
+        )
+        differences.append(_relative(found, expected))
+    return float(np.max(differences))
+
+
 def measure_parity(
     folder: Path,
     graphs: Graphs,
@@ -104,14 +171,14 @@ def measure_parity(
     features, computed = run(images)
     _, single = run(images[:1])
     maps = as_maps(features[:1], cut)
-    strongest = np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")[:_CHANNELS].astype(np.int64)
+    strongest = _strongest(maps)
     expected = {kind: run(_masked(kind, images[:1], maps[strongest]))[1] for kind in graphs.scorers}
     # Each session holds the weights: of the classifier's before the scorers', of theirs one at a time.
     session.cache_clear()
     scorers = []
     for kind, file in graphs.scorers.items():
         scorer = open_session(folder / file, options)
-        masked, probabilities = _score(scorer, images[:1], maps, strongest, classes=expected[kind].shape[1])
+        masked, probabilities = run_scorer(scorer, images[:1], maps, strongest, classes=expected[kind].shape[1])
         scorers.append(_relative(masked, expected[kind]))
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
     clean = max(_relative(computed, logits), _relative(single, logits[:1]))
@@ -178,10 +245,25 @@ def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) ->
     return (masked + _NOISE * image if kind == "noise" else masked).astype(np.float32)
 
 
-def _score(
+def _strongest(maps: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")[:_CHANNELS].astype(np.int64)
+
+
+def run_scorer(
     scorer: Session, image: NDArray[np.float32], maps: NDArray[np.float32], channels: NDArray[np.int64], *, classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits and probabilities of all classes from a scorer, both float32 [B,classes]."""
+    """Logits and probabilities of all classes from a scorer for an image masked by B channels, one run.
+
+    Args:
+        scorer: of any kind.
+        image: float32 [1,3,H,W], preprocessed.
+        maps: float32 [C,h,w].
+        channels: int64 [B].
+        classes: how many the model has.
+
+    Returns:
+        Two arrays float32 [B,classes].
+    """
     feeds: dict[str, NDArray[Any]] = {
         "image": image,
         "maps": maps[None],

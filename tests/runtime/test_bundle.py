@@ -59,7 +59,7 @@ def test_one_altered_bit_is_noticed(bundle_copy: Path, name: str) -> None:
 
 def test_a_newer_schema_is_refused_with_both_versions(bundle_copy: Path) -> None:
     edit(bundle_copy, schema=99)
-    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(2\)"):
+    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(3\)"):
         ortcam.load(bundle_copy)
 
 
@@ -150,7 +150,7 @@ def as_schema_1(bundle: Path) -> Path:
     """The bundle's manifest as schema 1 wrote it."""
     manifest = json.loads((bundle / MANIFEST_NAME).read_text())
     for entries, added in (
-        (manifest, ("activation", "probe")),
+        (manifest, ("activation", "probe", "variants")),
         (manifest["preprocessing"], ("channel_order", "scale", "keep_aspect", "crop_rounding")),
         (manifest["graphs"], ("classifier",)),
         (manifest["parity"], ("scorer_tolerance",)),
@@ -168,6 +168,41 @@ def test_a_bundle_of_schema_1_means_what_it_meant(bundle_copy: Path, tiny_bundle
     assert old.bundle.manifest == expected
     assert (old.preprocess(photograph) == new.preprocess(photograph)).all()
     assert (old.predict(photograph) == new.predict(photograph)).all()
+
+
+def test_a_bundle_of_schema_2_has_no_variants(bundle_copy: Path, tiny_bundle: Path) -> None:
+    manifest = json.loads((bundle_copy / MANIFEST_NAME).read_text())
+    del manifest["variants"]
+    (bundle_copy / MANIFEST_NAME).write_text(json.dumps(manifest | {"schema": 2}))
+    old = read_bundle(bundle_copy)
+    assert (old.schema, old.manifest, old.precisions) == (2, read_bundle(tiny_bundle).manifest, ("float32",))
+    edit(bundle_copy, variants={})
+    with pytest.raises(ortcam.BundleError, match="has unknown entries variants"):
+        read_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("float8", {}, r"a variant in 'float8'; accepted beside float32: \['float16', 'int8'\]"),
+        ("float32", {}, "a variant in 'float32'"),
+        ("int8", {"scorers": {"linear": "scorer-linear.onnx"}}, "the scorers in int8 are not those of the other"),
+        ("int8", {"parity": "small"}, r"variants\.int8\.parity is 'small'"),
+        ("int8", {"file": "../scorer.onnx"}, r"the graph '\.\./scorer\.onnx' is not among the bundle's files"),
+    ],
+)
+def test_a_variant_of_another_form_is_refused(bundle_copy: Path, name: str, changes: dict, message: str) -> None:
+    scorers = json.loads((bundle_copy / MANIFEST_NAME).read_text())["graphs"]["scorers"]
+    variant = {
+        "scorers": scorers | ({"noise": changes["file"]} if "file" in changes else {}),
+        "parity": 0.1,
+        "tolerance": 0.2,
+        "calibration": None,
+        "fidelity": {"images": 1, "held_out": True, "channels": 1, "top1": 1.0, "maps": {}},
+    } | {key: value for key, value in changes.items() if key != "file"}
+    edit(bundle_copy, variants={name: variant})
+    with pytest.raises(ortcam.BundleError, match=message):
+        read_bundle(bundle_copy)
 
 
 def test_the_shipped_bundle_is_read_whatever_its_schema() -> None:

@@ -326,7 +326,7 @@ def test_export_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -
     flags = (
         "--input-size 8 9 --input-layout nhwc --output y --resize 10 --scale 255 --mean 1 2 3 --std 4 5 6 --opset 18 "
         "--channel-order bgr --interpolation bicubic --activation sigmoid --labels l.txt --weights W --checkpoint c "
-        "--layer f --force"
+        "--layer f --force --precision fp32,int8 --calibration d"
     )
     assert main(["export", "m.onnx", "--bundle", "b.ortcam", *flags.split()]) == 2
     assert main(["inspect", "m.onnx", "--input-size", "8", "9", "--input-layout", "nchw", "--output", "y"]) == 2
@@ -350,6 +350,8 @@ def test_export_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -
         "checkpoint": "c",
         "layer": "f",
         "force": True,
+        "precision": "fp32,int8",
+        "calibration": "d",
     }
     assert inspected == {"input_size": (8, 9), "input_layout": "nchw", "output": "y"}
 

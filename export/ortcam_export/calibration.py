@@ -1,0 +1,149 @@
+"""The pictures that variants are calibrated and measured on: a folder of the user's, or those that ortcam ships."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import ImageError
+from ortcam.image import read_image
+from ortcam.preprocessing import Preprocessing
+from ortcam.shipped import sample_pictures
+from ortcam.upsampling import upsample
+from ortcam_export.errors import ExportError
+
+__all__ = ["MOST_PICTURES", "Calibration", "check_folder", "masked_inputs", "read_calibration"]
+
+# Pictures of a folder that are read: the first ones by name. More of them changed the maps of real models no further.
+MOST_PICTURES: Final = 64
+_MOST_MEASURED: Final = 8
+_NAMES_IN_A_NOTE: Final = 3
+_MASKED_OF_A_PICTURE: Final = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Preprocessed pictures, each float32 [1,3,H,W].
+
+    Attributes:
+        calibrating: what the ranges of integers are taken from.
+        measuring: what maps are compared on, at most 8.
+        held_out: whether these are others than those.
+        words: what the ranges come from, for the manifest; of a folder its name alone.
+    """
+
+    calibrating: tuple[NDArray[np.float32], ...]
+    measuring: tuple[NDArray[np.float32], ...]
+    held_out: bool
+    words: str
+
+
+def check_folder(folder: Path) -> Path:
+    """The folder, if it has files other than hidden ones.
+
+    Raises:
+        ExportError: no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ExportError(f"calibration {folder}: {what}; accepted is a folder with pictures")
+    if not _files(folder):
+        raise ExportError(f"calibration {folder}: no files in it; accepted is a folder with pictures")
+    return folder
+
+
+def read_calibration(folder: Path | None, preprocessing: Preprocessing, say: Callable[[str], None]) -> Calibration:
+    """Read the pictures of a folder, at most the first 64 by name, or else the shipped ones.
+
+    Of eight pictures or more, every fourth is held out to measure on, at most eight.
+
+    Args:
+        folder: of the pictures; None takes crops of those that ortcam ships.
+        preprocessing: from a picture to the model's input.
+        say: told what was left out.
+
+    Raises:
+        ExportError: no such folder, or no picture in it that can be read.
+    """
+    if folder is None:
+        say(
+            "warning: calibrating on the few drawings that come with ortcam; photographs of your own kind are better: "
+            "--calibration DIR"
+        )
+        pictures = [crop for path in sample_pictures() for crop in _crops(read_image(path))]
+        inputs = [preprocessing(picture) for picture in pictures]
+        words = f"{len(inputs)} crops of the drawings that come with ortcam"
+    else:
+        inputs = _read_folder(folder, preprocessing, say)
+        words = f"{len(inputs)} pictures of {folder.resolve().name}"
+    if len(inputs) < 2 * 4:
+        return Calibration(tuple(inputs), tuple(inputs), False, words)
+    measuring = inputs[3::4][:_MOST_MEASURED]
+    calibrating = [image for index, image in enumerate(inputs) if index % 4 != 3 or index // 4 >= _MOST_MEASURED]
+    return Calibration(
+        tuple(calibrating), tuple(measuring), True, f"{len(calibrating)} of {words} ({len(measuring)} held out)"
+    )
+
+
+def masked_inputs(
+    image: NDArray[np.float32], maps: NDArray[np.float32], generator: np.random.Generator
+) -> Iterator[NDArray[np.float32]]:
+    """What scorers see of a picture: the picture itself, and masked by some of its own maps.
+
+    Args:
+        image: float32 [1,3,H,W], preprocessed.
+        maps: float32 [C,h,w], of this image.
+        generator: picks the maps.
+
+    Yields:
+        float32 [1,3,H,W]: the clean image, then masked by min-max, tanh and min-max.
+    """
+    yield image
+    live = np.flatnonzero(maps.max(axis=(1, 2)) > maps.min(axis=(1, 2)))
+    if not len(live):
+        return
+    chosen = generator.choice(live, size=min(_MASKED_OF_A_PICTURE, len(live)), replace=False)
+    for index, channel in enumerate(chosen):
+        upsampled = upsample(maps[channel], *image.shape[2:])
+        low, high = upsampled.min(), upsampled.max()
+        mask = np.tanh(upsampled) if index % 2 else (upsampled - low) / max(high - low, np.finfo(np.float32).tiny)
+        yield (mask * image).astype(np.float32)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise ExportError(f"calibration {folder}: cannot be read: {error.strerror}") from None
+
+
+def _read_folder(folder: Path, preprocessing: Preprocessing, say: Callable[[str], None]) -> list[NDArray[np.float32]]:
+    inputs: list[NDArray[np.float32]] = []
+    skipped: list[str] = []
+    files = _files(check_folder(folder))
+    for path in files:
+        if len(inputs) == MOST_PICTURES:
+            break
+        try:
+            inputs.append(preprocessing(read_image(path)))
+        except ImageError:
+            skipped.append(path.name)
+    if skipped:
+        names = ", ".join(skipped[:_NAMES_IN_A_NOTE]) + (" ..." if len(skipped) > _NAMES_IN_A_NOTE else "")
+        say(f"calibration: {len(skipped)} files are no pictures that can be read, skipped: {names}")
+    if not inputs:
+        raise ExportError(f"calibration {folder}: none of its {len(files)} files is a picture that can be read")
+    return inputs
+
+
+def _crops(picture: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """A picture, its mirror image and its four corners, each two thirds of its sides: uint8 RGB."""
+    height, width = (2 * side // 3 for side in picture.shape[:2])
+    yield picture
+    yield np.ascontiguousarray(picture[:, ::-1])
+    for rows in (slice(height), slice(-height, None)):
+        for columns in (slice(width), slice(-width, None)):
+            yield np.ascontiguousarray(picture[rows, columns])

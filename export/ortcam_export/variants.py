@@ -1,0 +1,158 @@
+"""The scorers of a bundle once more in float16 or int8, and how they compare with those in float32."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant, precision_by_name
+from ortcam.classifier import as_maps, classify
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.session import SessionOptions, open_session, resolve_providers
+from ortcam.verification import measure_variant
+from ortcam_export.calibration import Calibration, masked_inputs
+from ortcam_export.errors import ExportError, first_line
+from ortcam_export.fidelity import compare, explain_all, plan_passes
+from ortcam_export.graphs import SCORER_KINDS, Interpolation, WeightsFile, build_scorer
+from ortcam_export.layers import count_macs
+from ortcam_export.precision import collect_ranges, to_float16, to_int8
+
+__all__ = ["choose_precisions", "write_variants"]
+
+# In the names of files.
+_SHORT: Final[dict[Precision, str]] = {"float16": "fp16", "int8": "int8"}
+_TOLERANCE_FACTOR, _LEAST_TOLERANCE = 2.0, 0.05
+_SEED: Final = 0
+
+
+def choose_precisions(names: str | Sequence[str]) -> tuple[Precision, ...]:
+    """Precisions by name, each once; float32, which is always there, first.
+
+    Raises:
+        ExportError: none of this name.
+    """
+    if isinstance(names, str):
+        names = names.split(",")
+    try:
+        return tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
+    except OptionError as error:
+        raise ExportError(str(error)) from None
+
+
+def write_variants(
+    precisions: Sequence[Precision],
+    model: ir.Model,
+    folder: Path,
+    *,
+    graphs: Graphs,
+    cut: Cut,
+    activation: Activation,
+    interpolation: Interpolation,
+    probe: NDArray[np.float32],
+    calibration: Calibration,
+    say: Callable[[str], None],
+) -> dict[str, Variant]:
+    """Build and measure the scorers in other precisions than float32.
+
+    Args:
+        precisions: which.
+        model: image -> logits in float32, its weights in a file of `folder`.
+        folder: of the bundle; the graphs of float32 are there already.
+        graphs: those.
+        cut: where the maps come from.
+        activation: from logits to probabilities.
+        interpolation: the matrices of the float32 scorers, which these share.
+        probe: float32 [N,3,H,W], what parity is measured on.
+        calibration: pictures to calibrate and to measure on.
+        say: told the stages.
+
+    Returns:
+        Name of the precision -> its variant.
+
+    Raises:
+        ExportError: a graph that cannot be converted, or whose logits are not finite.
+    """
+    budget = plan_passes(count_macs(model.graph))
+    expected = None
+    variants = {}
+    for precision in precisions:
+        say(f"{_SHORT[precision]}: converting")
+        converted = _convert(precision, model, folder, graphs, cut, calibration)
+        scorers = _write_scorers(converted, precision, folder, cut, activation, interpolation, probe.shape[2:])
+        try:
+            parity = measure_variant(folder, graphs, scorers, cut, images=probe)
+            _check_finite(precision, parity)
+            say(f"{_SHORT[precision]}: comparing maps")
+            measure = (folder, graphs)
+            images = calibration.measuring
+            expected = expected or [*explain_all(*measure, graphs.scorers, cut, images, budget)]
+            found = [*explain_all(*measure, scorers, cut, images, budget)]
+        except (OrtcamError, MemoryError):
+            raise
+        except Exception as error:  # ONNX Runtime raises its own types
+            raise ExportError(f"{precision}: ONNX Runtime does not run the graphs: {first_line(error)}") from error
+        variants[str(precision)] = Variant(
+            scorers=scorers,
+            parity=parity,
+            tolerance=max(_TOLERANCE_FACTOR * parity, _LEAST_TOLERANCE),
+            calibration=calibration.words if precision == "int8" else None,
+            fidelity=compare(
+                expected,
+                found,
+                held_out=calibration.held_out or precision != "int8",
+                channels=min(budget.channels, cut.channels),
+            ),
+        )
+    return variants
+
+
+def _check_finite(precision: Precision, parity: float) -> None:
+    if not np.isfinite(parity):
+        raise ExportError(
+            f"{precision}: a logit of a masked image is not finite: the model's values go beyond what {precision} "
+            f"holds; leave {_SHORT[precision]} out of --precision"
+        )
+
+
+def _convert(
+    precision: Precision, model: ir.Model, folder: Path, graphs: Graphs, cut: Cut, calibration: Calibration
+) -> ir.Model:
+    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
+    sessions = {
+        name: open_session(folder / name, options) for name in (graphs.features, graphs.head or graphs.classifier or "")
+    }
+    generator = np.random.default_rng(_SEED)
+    inputs = (
+        masked
+        for image in (calibration.measuring if precision == "float16" else calibration.calibrating)
+        for masked in masked_inputs(image, as_maps(classify(graphs, sessions.__getitem__, image)[0], cut), generator)
+    )
+    if precision == "float16":
+        return to_float16(model, folder, collect_ranges(model, folder, inputs, quantile=1))
+    return to_int8(model, folder, collect_ranges(model, folder, inputs))
+
+
+def _write_scorers(
+    model: ir.Model,
+    precision: Precision,
+    folder: Path,
+    cut: Cut,
+    activation: Activation,
+    interpolation: Interpolation,
+    size: tuple[int, ...],
+) -> dict[str, str]:
+    """Write the scorers around a converted classifier; returns their names by kind."""
+    short = _SHORT[precision]
+    WeightsFile(folder, f"weights-{short}.bin").store(model)
+    height, width = size
+    scorers = {}
+    for kind in SCORER_KINDS:
+        scorers[kind] = f"scorer-{kind}-{short}.onnx"
+        scorer = build_scorer(
+            model, cut, kind, height=height, width=width, weights=interpolation, activation=activation
+        )
+        ir.save(scorer, folder / scorers[kind])
+    return scorers
