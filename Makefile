@@ -44,7 +44,7 @@ format: $(VENV)/dev.stamp  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: $(VENV)/dev.stamp  ## compare speed and memory with torch-cam and pytorch-grad-cam (needs $$ORTCAM_TEST_DATA)
-	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python -m benchmarks.compare
 
 parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
 	$(BIN)/python -m benchmarks.parity

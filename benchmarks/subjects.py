@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,25 +77,36 @@ class Subject:
             module = models.get_model(self.name, weights=None)
         return module.eval()
 
-    def export(self, folder: Path, *, side: int = SIDE, module: "nn.Module | None" = None) -> Path:
+    def export(
+        self,
+        folder: Path,
+        *,
+        side: int = SIDE,
+        module: "nn.Module | None" = None,
+        layer: str | None = None,
+        **more: Any,
+    ) -> Path:
         """Write its bundle into a folder.
 
         Args:
             folder: that takes the bundle.
             side: of the input; the resize before the crop keeps its proportion.
             module: the classifier where it has been loaded before.
+            layer: in the place of the subject's own.
+            **more: options of `ortcam_export.export`.
         """
         import ortcam_export
 
         bundle = ortcam_export.export(
             module or self.module(),
-            folder / f"{self.name}-{side}.ortcam",
-            layer=self.layer,
+            bundle_path(folder, self.name, side),
+            layer=layer or self.layer,
             input_size=(side, side),
             resize=round(side * RESIZE / SIDE),
             mean=MEAN,
             std=STD,
             labels=DATA / "imagenet_classes.json",
+            **more,
         )
         return bundle.path
 
@@ -112,6 +123,11 @@ SUBJECTS: Final = {
     )
 }
 WITH_WEIGHTS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18", "deit_tiny")
+
+
+def bundle_path(folder: Path, name: str, side: int = SIDE) -> Path:
+    """Where `Subject.export` writes the bundle of a classifier."""
+    return folder / f"{name}-{side}.ortcam"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One library in one process, for the benchmarks: load, explain once, then explain again whenever a line on stdin asks.
 
-A line of JSON in, a line of JSON out. The first line out follows the first heatmap without being asked for, so that the
-parent can read the time of a cold start off its clock, and this process its peak memory. What is imported is imported
-where it is used: a library must not pay for another.
+A line of JSON in, a line of JSON out; a request may name another photograph and target. The first line out follows the
+first heatmap without being asked for, so that the parent can read the time of a cold start off its clock, and this
+process its peak memory. What is imported is imported where it is used: a library must not pay for another.
 
 The peers come in two forms. As their README shows them: the model and the input as torchvision gives them. At their
 best settings (`-best`): the model in channels last, everything in inference mode, and the batch size with the fastest
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.subjects import SIDE, SUBJECTS, Subject
+from benchmarks.subjects import SIDE, SUBJECTS, Subject, bundle_path
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def prepare(task: argparse.Namespace) -> Explain:
     subject = _subject(task)
     module = subject.module()
     torch.save(module.state_dict(), task.folder / STATE_DICT)
-    subject.export(task.folder, module=module)
+    subject.export(task.folder, module=module, **task.export)
     torch.onnx.export(
         module,
         (torch.zeros(2, 3, SIDE, SIDE),),
@@ -70,7 +70,7 @@ def ortcam_library(task: argparse.Namespace, method: str, batch_size: int | str)
     """`Explainer.explain`, the sessions opened by the first call."""
     import ortcam
 
-    explainer = ortcam.load(_bundle(task), providers=["cpu"], threads=task.threads)
+    explainer = ortcam.load(bundle_path(task.folder, task.model), providers=["cpu"], threads=task.threads)
 
     def explain(request: dict[str, Any]) -> Answer:
         options: dict[str, Any] = {"batch_size": batch_size, **request.get("options", {})}
@@ -148,7 +148,7 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
     from ortcam.session import SessionOptions, open_session, resolve_providers
 
     session = open_session(task.folder / CLASSIFIER, SessionOptions(resolve_providers(["cpu"]), task.threads))
-    image = read_bundle(_bundle(task)).manifest.preprocessing(read_image(task.photograph))
+    image = read_bundle(bundle_path(task.folder, task.model)).manifest.preprocessing(read_image(task.photograph))
 
     def explain(request: dict[str, Any]) -> Answer:
         seconds = {}
@@ -163,10 +163,6 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
 
 def _subject(task: argparse.Namespace) -> Subject:
     return SUBJECTS[task.model]
-
-
-def _bundle(task: argparse.Namespace) -> Path:
-    return Path(task.folder) / f"{task.model}-{SIDE}.ortcam"
 
 
 def _torch_model(task: argparse.Namespace, *, best: bool) -> "tuple[Any, Callable[[], torch.Tensor]]":
@@ -246,6 +242,7 @@ def main() -> None:
     parser.add_argument("--layer", required=True, help="module path")
     parser.add_argument("--method", default="scorecam", choices=("scorecam", "sscam", "iscam"))
     parser.add_argument("--folder", type=Path, required=True, help="what prepare writes and the others read")
+    parser.add_argument("--export", type=json.loads, default={}, help="more options of the export, as JSON")
     parser.add_argument("--photograph", required=True)
     parser.add_argument("--target", type=int, required=True, help="class index")
     parser.add_argument("--batch-size", type=int, required=True)
@@ -258,6 +255,8 @@ def main() -> None:
     # The methods that sample warm up with one sample: with all of them, a peer takes minutes to hours.
     first: dict[str, Any] = {"samples": 1} if task.method != "scorecam" else {}
     for request in itertools.chain([first], map(json.loads, sys.stdin)):
+        task.photograph = request.get("photograph", task.photograph)
+        task.target = request.get("target", task.target)
         start = time.perf_counter()
         # The best settings warmed up when they chose their batch size.
         arrays, figures = ({}, {}) if request is first and task.library.endswith("-best") else explain(request)
