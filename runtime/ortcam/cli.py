@@ -1,4 +1,4 @@
-"""The command line: `ortcam export | inspect | explain | demo`."""
+"""The command line: `ortcam export | inspect | explain | benchmark | demo`."""
 
 import argparse
 import contextlib
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam._version import __version__
+from ortcam.benchmark_cli import add_benchmark
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_inspect(commands)
     _add_explain(commands)
+    add_benchmark(commands)
     _add_demo(commands)
     return parser
 
