@@ -107,6 +107,13 @@ class Point:
 
 Points = dict[str, Point]
 
+# A family has a colour and a mark, a precision a line and a filling.
+_LOOKS: Final[dict[str, dict[str, Any]]] = {
+    "fp32": {"linestyle": "-"},
+    "fp16": {"linestyle": "--", "markerfacecolor": "white"},
+    "int8": {"linestyle": ":", "fillstyle": "left", "markerfacecoloralt": "white"},
+}
+
 
 def measure(name: str, settings: Mapping[str, Any], wanted: Sequence[Configuration]) -> Points:
     """All configurations on one model: fidelity first, then the time."""
@@ -254,24 +261,24 @@ def plot(models: Mapping[str, Points], path: Path) -> None:
         dict.fromkeys((point.family, point.precision) for points in models.values() for point in points.values())
     )
     for axis, (model, points) in zip(axes, models.items(), strict=True):
-        for index, (family, precision) in enumerate(shown):
+        for family, precision in shown:
             series = [p for p in points.values() if (p.family, p.precision) == (family, precision)]
             series.sort(key=lambda point: median(point.seconds))
+            seconds = [median(point.seconds) for point in series]
+            heights = nines([point.mean for point in series])
+            look = style(FAMILIES.index(family)) | _LOOKS[precision]
+            if family in (EXACT, HEAD):
+                look["linestyle"] = "none"
             label = family if precision == "fp32" else f"{family}, {precision}"
-            axis.plot(
-                [median(point.seconds) for point in series],
-                nines([point.mean for point in series]),
-                linestyle="none" if family in (EXACT, HEAD) else "-",
-                label=label,
-                markersize=6,
-                linewidth=1.4,
-                **style(index),
-            )
+            axis.plot(seconds, heights, label=label, markersize=6, linewidth=1.4, **look)
             if family == HEAD:
-                for point in series:
-                    position = (median(point.seconds), float(nines([point.mean])[0]))
+                for index, point in enumerate(series):
                     axis.annotate(
-                        point.options["method"], position, xytext=(6, 2), textcoords="offset points", fontsize=7
+                        point.options["method"],
+                        (seconds[index], heights[index]),
+                        xytext=(6, 4 if index % 2 else -9),
+                        textcoords="offset points",
+                        fontsize=7,
                     )
         first = next(iter(points.values()))
         peer = median([ours * ratio for ours, ratio in zip(first.seconds, first.speedups, strict=True)])

@@ -43,14 +43,14 @@ def style(index: int) -> dict[str, Any]:
 
 
 def nines(correlations: Sequence[float], *, top: float = 5.0) -> "np.typing.NDArray[np.float64]":
-    """Correlations as -log10(1 - r): 0.9 is 1, 0.99 is 2; what is closer to 1 than `top` nines is drawn there."""
-    distance = np.maximum(1 - np.asarray(correlations, np.float64), 10.0**-top)
+    """Correlations as -log10(1 - r): 0.9 is 1, 0.99 is 2; drawn no lower than 0 and no higher than `top` nines."""
+    distance = np.clip(1 - np.asarray(correlations, np.float64), 10.0**-top, 1)
     return np.asarray(-np.log10(distance))
 
 
 def label_nines(axis: "Axes", *, top: int = 5) -> None:
     """Label a vertical axis of `nines` with the correlations themselves."""
-    axis.set_yticks(range(top + 1), ["0", *(f"{1 - 10.0**-n:.{n}f}" for n in range(1, top)), "1"])
+    axis.set_yticks(range(top + 1), ["≤ 0", *(f"{1 - 10.0**-n:.{n}f}" for n in range(1, top)), "1"])
 
 
 def legend_below(figure: "Figure", axis: "Axes", *, columns: int) -> None:

@@ -151,19 +151,20 @@ def _check_plot(path: Path) -> Path:
 
 
 def _draw(report: Report, path: Path) -> None:
-    """Horizontal bars of the median, a line to the 95th percentile, a mark where bare passes end."""
+    """A dot at the median, a line to the 95th percentile, a mark where the bare passes end; time is logarithmic."""
     import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
 
     rows: Sequence[Row] = report.rows
     places = range(len(rows))
-    figure, axis = plt.subplots(figsize=(7.5, 1.5 + 0.36 * len(rows)), layout="constrained")
-    axis.barh(
-        places,
+    figure, axis = plt.subplots(figsize=(7.5, 1.6 + 0.34 * len(rows)), layout="constrained")
+    axis.errorbar(
         [row.median for row in rows],
+        places,
         xerr=([0] * len(rows), [row.p95 - row.median for row in rows]),
-        height=0.62,
-        color="#56B4E9",
-        ecolor="#333333",
+        linestyle="none",
+        marker="o",
+        color="#0072B2",
         capsize=3,
         label="explanation (line: to the 95th percentile)",
     )
@@ -173,17 +174,23 @@ def _draw(report: Report, path: Path) -> None:
             [seconds for _, seconds in bare],
             [place for place, _ in bare],
             marker="|",
-            s=260,
+            s=220,
+            linewidths=2,
             color="#D55E00",
             zorder=3,
             label="its bare forward passes",
         )
     axis.set_yticks(places, [f"{row.method}, {row.precision}, batch {row.batch_size}" for row in rows])
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.set_xlim(low / 2, high * 2)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("seconds an explanation (logarithmic)")
     axis.set_title(f"{report.model}: {report.machine['processor']}", fontsize=10)
-    axis.grid(visible=True, axis="x", color="#dddddd", linewidth=0.7)
+    axis.grid(visible=True, color="#dddddd", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
