@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
@@ -35,9 +34,6 @@ CLASSIFIER = "classifier.onnx"
 
 # Batch sizes that the peers' best settings choose from.
 CANDIDATES = (8, 16, 32, 64)
-
-# ru_maxrss counts KiB on Linux, bytes on macOS.
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 # What a library answers: arrays to be saved where the request names a file, and figures for the parent.
 Answer = tuple[dict[str, Any], dict[str, Any]]
@@ -234,6 +230,19 @@ LIBRARIES: dict[str, Callable[[argparse.Namespace], Explain]] = {
 }
 
 
+def _peak_bytes() -> int:
+    """The most of this process that was resident.
+
+    Linux says it in /proc; its ru_maxrss would count the parent, whose memory a new process has until it executes.
+    """
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def main() -> None:
     """Serve requests until stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -261,7 +270,7 @@ def main() -> None:
         # The best settings warmed up when they chose their batch size.
         arrays, figures = ({}, {}) if request is first and task.library.endswith("-best") else explain(request)
         figures["seconds"] = time.perf_counter() - start
-        figures["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+        figures["peak_bytes"] = _peak_bytes()
         if "save" in request:
             import numpy as np
 
