@@ -54,8 +54,6 @@ class Figure:
 
 def describe_run(module: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Machine, versions, command and date of a run of `python -m MODULE ARGUMENTS`."""
-    import psutil  # type: ignore[import-untyped]
-
     cpu, system = platform.processor() or platform.machine(), platform.system()
     with contextlib.suppress(OSError, KeyError):  # where there is no /proc, or it says less
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
@@ -67,7 +65,7 @@ def describe_run(module: str, arguments: Sequence[str]) -> dict[str, Any]:
         "machine": {
             "cpu": cpu,
             "cores": physical_cores(),
-            "memory_bytes": psutil.virtual_memory().total,
+            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "os": f"{system} (kernel {platform.release()}), Python {platform.python_version()}",
             "load_average": os.getloadavg()[0],
         },
@@ -88,10 +86,12 @@ def installed_versions() -> dict[str, str]:
 
 def physical_cores() -> int:
     """Cores of the machine, hyperthreads not counted."""
-    import psutil
+    count: int | None = None
+    with contextlib.suppress(ImportError):  # not where a GPU machine lacks it
+        import psutil  # type: ignore[import-untyped]
 
-    count: int | None = psutil.cpu_count(logical=False) or os.cpu_count()
-    return count or 1
+        count = psutil.cpu_count(logical=False)
+    return count or os.cpu_count() or 1
 
 
 def run_in_words(run: Mapping[str, Any], settings: str) -> str:

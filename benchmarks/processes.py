@@ -34,7 +34,8 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "TQDM_DISABLE": "1"},
+                # What ortcam remembers of this machine is found anew for every benchmark.
+                env={**os.environ, "TQDM_DISABLE": "1", "ORTCAM_CACHE": str(folder / "ortcam-cache.json")},
             )
         self.first = self._answer()
         self.seconds_to_first = time.perf_counter() - started

@@ -26,7 +26,7 @@ from ortcam.explanation import Explanation
 from ortcam.methods import Plan, resolve_method
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 
-__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "Case", "Report", "Row", "benchmark"]
+__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
 
 DEFAULT_RUNS: Final = 5
 DEFAULT_SECONDS: Final = 60.0
@@ -36,6 +36,7 @@ PEAK_MEMORY: Final = (
 )
 
 _BARE_RUNS: Final = 3
+_SEARCHES: Final = 3
 _ESTIMATE_BATCH: Final = 8
 
 # Called with a line about what is measured next.
@@ -214,7 +215,7 @@ class _Bench:
         self.precision = precision
         self.explainer: Explainer = load(bundle, providers=providers, threads=threads, **loading)
         self._content = content
-        self._bare = _BareModel(
+        self._bare = BareModel(
             self.explainer.bundle,
             SessionOptions(resolve_providers(providers), threads),
             self.explainer.preprocess(content),
@@ -229,7 +230,7 @@ class _Bench:
         if case.batch_size != "auto" or samples:
             options["batch_size"] = case.batch_size
         options |= self._cap(case, samples, seconds / (runs + 1))
-        first = self.explainer.explain(self._content, **options)  # warms up
+        first = self._warm_up(options)
         size = first.stats.batch_size
         in_float32 = self.precision in (None, "fp32", "float32")
         explanations, bare = [], []
@@ -257,6 +258,18 @@ class _Bench:
             overhead=overhead,
         )
 
+    def _warm_up(self, options: dict[str, Any]) -> Explanation:
+        """Explain once; more often where the automatic batch size is still being looked for."""
+        explanation = self.explainer.explain(self._content, **options)
+        for _ in range(_SEARCHES):
+            before = explanation.stats.batch_size
+            if options.get("batch_size") != "auto":
+                break
+            explanation = self.explainer.explain(self._content, **options)
+            if explanation.stats.batch_size == before:
+                break
+        return explanation
+
     def _cap(self, case: Case, samples: int, seconds: float) -> dict[str, Any]:
         """The budget of an explanation that would take longer than this; nothing for one that would not."""
         channels = self.explainer.bundle.manifest.cut.channels
@@ -272,7 +285,7 @@ class _Bench:
         return time.perf_counter() - start, explanation
 
 
-class _BareModel:
+class BareModel:
     """Features and head, or the whole classifier where there is no head; features stay on their device."""
 
     def __init__(self, bundle: Bundle, options: SessionOptions, image: NDArray[np.float32]) -> None:
