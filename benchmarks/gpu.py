@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import gc
 import importlib.util
+import os
 import sys
 import tempfile
 import time
@@ -577,6 +578,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=whole_number, help="timed runs (default 7, quick 2)")
     add_output(parser, "gpu")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # pytorch-grad-cam's progress bars
     missing = ["OpenCV"] if do_without_opencv() else []
     missing += [name for name in ("torchcam", "pytorch_grad_cam", "matplotlib") if not importlib.util.find_spec(name)]
     if options.prepare:

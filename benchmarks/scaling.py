@@ -258,7 +258,7 @@ def plot(points: Sequence[Point], memory: Mapping[int, Sequence[int]], path: Pat
     axes[-1].set_xlabel(BATCH)
     axes[-1].set_ylabel("peak memory of the process, MB")
     for axis in axes:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
     save(figure, path)
 
 
