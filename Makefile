@@ -11,7 +11,7 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 	bench-gpu bench-compare parity sweep model bundle clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 $(VENV)/uv.stamp:
 	$(PYTHON) -c 'import sys; sys.exit("ortcam needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

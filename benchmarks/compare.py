@@ -244,7 +244,7 @@ def measure(model: str, settings: Settings, item: Photograph) -> Measurement:
         if AUTO in workers and not subject.large:
             workers[AUTO].ask()  # one explanation of few channels may not find the batch size
         timed = _timed_runs(model, settings, workers, folder, repeats)
-        peaks |= {library: [answers[-1]["peak_bytes"]] for library, answers in timed.items() if library not in peaks}
+        peaks = {library: peaks.get(library, [timed[library][-1]["peak_bytes"]]) for library in settings.libraries}
         ours = timed[OURS]
         best = next((answers[-1] for library, answers in timed.items() if library.endswith("-best")), {})
         return Measurement(
@@ -262,7 +262,7 @@ def measure(model: str, settings: Settings, item: Photograph) -> Measurement:
             },
             torch_forward_seconds=best.get("seconds_an_image", {}),
             cold_start_seconds=cold,
-            peak_bytes={library: peaks[library] for library in settings.libraries},
+            peak_bytes=peaks,
             agreement=dict(_agreements(workers, settings, folder)),
             date=describe_run("", ())["date"],
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import calibration, changes, compare, fidelity, frontier, measuring, plots, subjects
+from benchmarks import calibration, changes, compare, fidelity, frontier, gpu, measuring, plots, subjects
 from benchmarks.measuring import Figure
 
 from tests.conftest import REPOSITORY
@@ -182,3 +182,77 @@ def test_photographs_are_taken_at_even_distances(data: Path, monkeypatch: pytest
     monkeypatch.setattr(subjects, "DATA", data)
     names = [item.path.name for item in subjects.photographs(3)]
     assert names == [subjects.photographs()[index].path.name for index in (0, 100, 200)]
+
+
+def some_points() -> frontier.Points:
+    found = fidelity.configurations(
+        "scorecam",
+        families=(fidelity.EXACT, fidelity.COMPLETED, fidelity.PLAIN, fidelity.TOLERANCE),
+        budgets=(0.06, 0.12),
+        tolerances=(0.05,),
+        precisions=("fp32", "int8"),
+    )
+    return {
+        item.name: frontier.Point(
+            item.family, item.precision, item.options, [1 - 0.01 / (index + 1)], [0.1], [0.1 + index], [20.0]
+        )
+        for index, item in enumerate(found)
+    }
+
+
+def test_a_frontier_is_written_and_drawn(tmp_path: Path) -> None:
+    models = {"a": some_points(), "b": some_points()}
+    facts = {"method": "scorecam", "photographs": 1, "timed": 1, "threads": 2, "calibration": 32}
+    text = frontier.report(models, facts, measuring.describe_run("benchmarks.frontier", []))
+    assert "| a: Pearson at 12% of the passes, mean and least | at least 0.99 and 0.95 | 0.9967 and 0.9967 |" in text
+    assert "any precision, geometric mean | at least 30 | 20.0 (a: " in text
+    frontier.plot(models, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_a_calibration_is_written_and_drawn(tmp_path: Path) -> None:
+    runs = {
+        "tolerance 0.05": [calibration.Run("a", 0.05, 0.04, 1.0, 0.5), calibration.Run("b", 0.05, 0.06, 1.0, 0.7)],
+        "budget 0.12, weights completed": [calibration.Run("a", 0.1, 0.0, 1.0, 0.12)],
+    }
+    facts = {"method": "scorecam", "photographs": 2, "threads": 2}
+    text = calibration.report({"m": runs}, facts, measuring.describe_run("benchmarks.calibration", []))
+    assert "50.0% of 2, with 60% of the passes (median)." in text
+    assert "| m | tolerance 0.05 | 50.0% | 50.0% |" in text
+    calibration.plot({"m": runs}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_the_aims_on_a_gpu_are_set_against_the_peers_as_their_readme_shows_them() -> None:
+    seconds = {
+        "ortcam fp32": [1.0],
+        "ortcam fp16": [0.5],
+        "torch-cam, batch 32": [12.0],
+        "torch-cam, batch 512, best settings": [4.0],
+        "bare ONNX Runtime fp32, batch 32": [0.0005],
+        "bare PyTorch fp16, batch 32": [0.0002],
+    }
+    measured = {row[0]: row[2] for row in gpu.aims(seconds, live=1900)}
+    assert measured["× over torch-cam as its README shows it, fp32"] == "12.0"
+    assert measured["× over torch-cam at its best settings, fp32"] == "4.0"
+    assert measured["explanation by bare passes, fp32"] == "1.053"
+    assert measured["masked images a second by the bare fp16 model's at its best batch"] == "0.76"
+
+
+def test_the_gpu_benchmark_stands_in_for_torchvision_and_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = gpu.make_module(quick=False)
+    assert sum(parameter.numel() for parameter in module.parameters()) == 25_557_032, "as torchvision's resnet50"
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    assert gpu.do_without_opencv()
+    stand_in = sys.modules.pop("cv2")
+    picture, channel = gpu.picture(20), np.empty((20, 20), np.uint8)
+    stand_in.extractChannel(picture, 1, channel)
+    np.testing.assert_array_equal(channel, picture[..., 1])
+
+
+def test_a_check_that_fails_does_not_end_the_others() -> None:
+    bench = gpu.Bench(Path("none.ortcam"), None, gpu.picture(8), "cpu", ("fp32",), 1, (1,))
+    outcomes = {check.name: check.outcome for check in gpu.checks(bench)}
+    assert set(outcomes.values()) == {"failed", "skipped"}
+    assert outcomes["CUDA graphs give the same map"] == "skipped"
