@@ -6,6 +6,7 @@ from pathlib import Path
 import ortcam
 from ortcam.explanation import comparison
 from ortcam.image import write_png
+from ortcam.methods import MASKED_METHODS
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--title")
     options = parser.parse_args()
     explainer = ortcam.load(options.bundle)
-    methods = [method.name for method in ortcam.METHODS]
+    methods = [method.name for method in MASKED_METHODS]
     explanations = [explainer.explain(options.image, method=name, target=options.target) for name in methods]
     write_png(options.output, comparison(explanations, title=options.title))
 

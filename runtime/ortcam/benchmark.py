@@ -69,6 +69,7 @@ class Row:
         providers: that ran.
         passes: masked forward passes that were made; 0 for methods that mask nothing.
         all_passes: that an explanation makes; more than `passes` where the time allowed was short.
+        head_passes: of the head alone, of methods that mask nothing.
         seconds: of every run, with the passes that were made.
         bare_seconds: an image, of features and head alone in float32, at this batch size; None where nothing is masked
             or the passes are not in float32.
@@ -83,6 +84,7 @@ class Row:
     providers: tuple[str, ...]
     passes: int
     all_passes: int
+    head_passes: int
     seconds: tuple[float, ...]
     bare_seconds: float | None
     median: float
@@ -251,6 +253,7 @@ class _Bench:
             providers=tuple(first.stats.providers),
             passes=passes,
             all_passes=all_passes,
+            head_passes=explanations[-1][1].stats.head_passes,
             seconds=tuple(times),
             bare_seconds=bare_seconds,
             median=float(np.median(whole)),

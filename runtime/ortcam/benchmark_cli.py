@@ -114,12 +114,15 @@ def _in_words(report: Report) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     scaled = row.passes < row.all_passes
     about = "~" if scaled else ""
+    passes = f"{row.passes} of {row.all_passes}" if scaled else str(row.passes)
+    if row.head_passes:
+        passes = f"{row.head_passes} head"
     bare = None if row.bare_seconds is None else row.bare_seconds * row.all_passes
     return (
         row.method,
         row.precision,
         str(row.batch_size),
-        f"{row.passes} of {row.all_passes}" if scaled else str(row.passes),
+        passes,
         f"{about}{_seconds(row.median)}",
         f"{about}{_seconds(row.p95)}",
         "-" if bare is None else f"{about}{_seconds(bare)}",

@@ -9,7 +9,7 @@ from ortcam.bundle import Activation, Cut, Graphs
 from ortcam.errors import BundleError
 from ortcam.session import Session
 
-__all__ = ["as_maps", "classify", "to_probabilities"]
+__all__ = ["as_maps", "classify", "exact_probabilities", "from_maps", "prefix_tokens", "to_probabilities"]
 
 
 def classify(
@@ -58,14 +58,43 @@ def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
     return np.ascontiguousarray(maps, np.float32)
 
 
-def to_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
-    """Probabilities of the classes, float32 of the shape of the logits; the classes are on the last axis.
+def prefix_tokens(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
+    """The prefix tokens in the features of one image: float32 [P,C], P = 0 for layouts that have none."""
+    if cut.layout != "tokens":
+        return np.zeros((0, cut.channels), np.float32)
+    return features[0, : cut.prefix_tokens]
 
-    Computed in float64: softmax over the classes, or the sigmoid of each.
+
+def from_maps(maps: NDArray[np.float32], prefix: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
+    """The features that maps stand for, as the head takes them: the inverse of `as_maps`, for a batch.
+
+    Args:
+        maps: float32 [N,C,h,w].
+        prefix: float32 [P,C], the prefix tokens of all N (of no token, P = 0, for the other layouts).
+        cut: which layout.
+
+    Returns:
+        float32 [N,C,h,w], [N,h,w,C] or [N,P + h w,C].
     """
+    if cut.layout == "nchw":
+        return maps
+    if cut.layout == "nhwc":
+        return np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
+    patches = maps.reshape(len(maps), cut.channels, -1).transpose(0, 2, 1)
+    return np.concatenate([np.broadcast_to(prefix, (len(maps), *prefix.shape)), patches], axis=1)
+
+
+def to_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    """Probabilities of the classes, float32 of the shape of the logits; the classes are on the last axis."""
+    return exact_probabilities(logits, activation).astype(np.float32)
+
+
+def exact_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float64]:
+    """The same in float64, for differences of them: softmax over the classes, or the sigmoid of each."""
     exact = logits.astype(np.float64)
     if activation == "sigmoid":
-        return np.exp(-np.logaddexp(0, -exact)).astype(np.float32)
+        sigmoid: NDArray[np.float64] = np.exp(-np.logaddexp(0, -exact))
+        return sigmoid
     shifted = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return probabilities
+    softmax: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return softmax

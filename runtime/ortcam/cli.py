@@ -17,7 +17,7 @@ from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.explainer import DEFAULT_BATCH_SIZE, Explainer, Target, load
 from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
-from ortcam.methods import METHODS, resolve_method
+from ortcam.methods import MASKED_METHODS, METHODS, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
@@ -434,7 +434,7 @@ def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
 def _print_explanation(image: str, explanation: Explanation, folder: Path) -> None:
     stats = explanation.stats
     print(
-        f"{image}  {explanation.method}  {stats.passes} passes of {stats.channels} channels, {stats.seconds:.2f} s, "
+        f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, {stats.seconds:.2f} s, "
         f"{stats.providers[0]}"
     )
     for target, label, probability, flat in zip(
@@ -450,7 +450,7 @@ def _demo(options: argparse.Namespace) -> int:
     output = Path(options.output)
     _check_output(output)
     explanations = []
-    for method in METHODS:
+    for method in MASKED_METHODS:
         with _progress(method.title, quiet=False) as progress:
             settings = _DEMO_OPTIONS.get(method.name, {})
             explanation = explainer.explain(picture, method=method.name, top_k=2, progress=progress, **settings)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.classifier import as_maps, classify, to_probabilities
+from ortcam.classifier import as_maps, classify, prefix_tokens, to_probabilities
 from ortcam.errors import OptionError, TargetError
 from ortcam.explanation import Explanation, Stats
+from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS, read_image
-from ortcam.methods import Plan, resolve_method
+from ortcam.methods import METHODS, HeadPlan, Plan, Settings, resolve_method
 from ortcam.scoring import Masks, Progress, Scores, prepare_masks, score_channels
 from ortcam.session import Bound, Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 from ortcam.upsampling import upsample
@@ -67,6 +68,7 @@ class Explainer:
         self._options = options
         self._max_pixels = max_pixels
         self._sessions: dict[str, Session] = {}
+        self._linear_head: LinearHead | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -108,16 +110,17 @@ class Explainer:
 
         Args:
             image: path, encoded bytes, or uint8 RGB [H0,W0,3].
-            method: "scorecam", "scorecam++", "sscam" or "iscam".
+            method: "scorecam", "scorecam++", "sscam" or "iscam"; "recipro-cam", "ablation-cam", "eigen-cam" or "cam".
             target: class index, label, or several of them; None takes the `top_k` most probable classes.
             top_k: how many classes where no target is given.
-            batch_size: masked images a run of the graph; changes time and memory, not the result.
+            batch_size: masked images, or altered features, a run of the graph; changes time and memory, not the result.
             progress: called as progress(passes made, passes in all) after every run of the graph.
             **options: of the method; see `ortcam.methods.METHODS`.
 
         Raises:
             ImageError: missing, not an image, truncated or too large.
-            OptionError: an unknown method or option, or a value that is not accepted.
+            OptionError: an unknown method or option, a value that is not accepted, or a method that this bundle's head
+                does not allow.
             TargetError: a class that the model does not have, or a label that names none or several.
         """
         clock = _Clock()
@@ -125,6 +128,8 @@ class Explainer:
         plan = settings.plan
         if not isinstance(batch_size, int) or batch_size < 1:
             raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1")
+        if isinstance(plan, HeadPlan):
+            return self._explain_with_head(image, settings, plan, target, top_k, batch_size, progress, clock)
         picture = read_image(image, max_pixels=self._max_pixels)
         model_input = self.bundle.manifest.preprocessing(picture)
         clock.lap("decode")
@@ -163,6 +168,111 @@ class Explainer:
             ),
             provenance=self._provenance(image),
         )
+
+    def _explain_with_head(
+        self,
+        image: Image,
+        settings: Settings,
+        plan: HeadPlan,
+        target: Target | Iterable[Target] | None,
+        top_k: int,
+        batch_size: int,
+        progress: Progress | None,
+        clock: "_Clock",
+    ) -> Explanation:
+        """`explain` for the methods that mask no image."""
+        manifest = self.bundle.manifest
+        if settings.method.needs_head and manifest.graphs.head is None:
+            others = ", ".join(method.name for method in METHODS if not method.needs_head)
+            raise OptionError(
+                f"{settings.method.name}: needs the head of the classifier, and this bundle has none, since its layer "
+                f"lies inside a branch; methods that work here: {others}"
+            )
+        picture = read_image(image, max_pixels=self._max_pixels)
+        model_input = manifest.preprocessing(picture)
+        clock.lap("decode")
+        features, logits = classify(manifest.graphs, self._session, model_input)
+        probabilities = to_probabilities(logits[0], manifest.activation)
+        targets = self._resolve_targets(target, top_k, probabilities)
+        clock.lap("features")
+        maps = as_maps(features, manifest.cut)
+        clock.lap("prepare")
+        head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, progress)
+        scores = self._head_scores(plan, head, features, maps, logits[0], targets)
+        clock.lap("scoring")
+        finished, flat = _finish(scores.raw, *model_input.shape[2:])
+        clock.lap("map")
+        session = self._session(
+            manifest.graphs.head if head.runs and manifest.graphs.head else manifest.graphs.features
+        )
+        return Explanation(
+            method=settings.method.name,
+            title=settings.method.title,
+            options=settings.options,
+            targets=tuple(int(index) for index in targets),
+            labels=tuple(self.labels[index] for index in targets),
+            probabilities=probabilities[targets],
+            maps=finished,
+            raw_maps=scores.raw.astype(np.float32),
+            weights=scores.weights.astype(np.float32),
+            flat=flat,
+            image=picture,
+            preprocessing=manifest.preprocessing,
+            stats=Stats(
+                providers=tuple(session.get_providers()),
+                batch_size=batch_size,
+                channels=len(maps),
+                live_channels=int(live_channels(maps).sum()),
+                passes=0,
+                runs=head.runs,
+                seconds=clock.total(),
+                seconds_by_stage=clock.laps,
+                head_passes=head.passes,
+            ),
+            provenance=self._provenance(image),
+        )
+
+    def _head_scores(
+        self,
+        plan: HeadPlan,
+        head: Head,
+        features: NDArray[np.float32],
+        maps: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        targets: NDArray[np.int64],
+    ) -> HeadScores:
+        if plan.kind == "eigen":
+            return eigen_cam(maps, classes=len(targets), center=plan.center)
+        if plan.kind == "cam":
+            return cam(maps, self._as_linear(head), targets=targets)
+        prefix = prefix_tokens(features, head.cut)
+        if plan.kind == "recipro":
+            return recipro_cam(maps, prefix, head, targets=targets, kernel=plan.kernel, score=plan.score)
+        return ablation_cam(maps, prefix, head, logits=logits, targets=targets, score=plan.score)
+
+    def _as_linear(self, head: Head) -> LinearHead:
+        """The head as one linear layer; found once for all images and classes.
+
+        Raises:
+            OptionError: it is something else.
+        """
+        if self._linear_head is None:
+            self._linear_head = LinearHead.recover(head)
+        if not self._linear_head.is_exact:
+            raise OptionError(
+                "cam: the head of this classifier is not average pooling and one linear layer (as such it would be off "
+                f"by {self._linear_head.difference:.1e}, relative), so there are no weights to take; recipro-cam and "
+                "ablation-cam work with any head"
+            )
+        return self._linear_head
+
+    def _run_head(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self.bundle.manifest.graphs.head is not None  # checked before
+        bound = Bound(self._session(self.bundle.manifest.graphs.head), outputs=("logits",))
+        bound.put("features", features)
+        logits: NDArray[np.float32]
+        (logits,) = bound.run()
+        return logits
 
     def _session(self, name: str) -> Session:
         if name not in self._sessions:

@@ -30,13 +30,14 @@ class Stats:
 
     Attributes:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
-        batch_size: masked images a run.
+        batch_size: masked images, or altered features, a run.
         channels: C, maps of the layer.
-        live_channels: channels that were scored; the others are flat.
+        live_channels: channels that were scored; the others are flat. Where no image is masked: not zero everywhere.
         passes: masked forward passes.
-        runs: runs of the scorer graph.
+        runs: runs of the scorer graph, or of the head.
         seconds: wall time of the whole explanation.
         seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
+        head_passes: passes of the head alone, of the methods that mask no image. `cam` makes them once, for the first.
     """
 
     providers: tuple[str, ...]
@@ -47,6 +48,12 @@ class Stats:
     runs: int
     seconds: float
     seconds_by_stage: dict[str, float]
+    head_passes: int = 0
+
+    @property
+    def passes_in_words(self) -> str:
+        """What was run for the map, say "512 passes" or "49 head passes"."""
+        return f"{self.head_passes} head passes" if self.head_passes else f"{self.passes} passes"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -61,8 +68,10 @@ class Explanation:
         labels: their K names.
         probabilities: float32 [K], of the clean image.
         maps: float32 [K,H,W] in [0,1] at model input size: ReLU, then min-max.
-        raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed.
-        weights: float32 [K,C], alpha; zero for flat channels.
+        raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed. Of
+            Recipro-CAM the scores of the positions.
+        weights: float32 [K,C], alpha; zero for flat channels, and throughout for Recipro-CAM, which weighs no channels.
+            Of Eigen-CAM the singular vector, the same for all classes.
         flat: bool [K], true where the map was flat after ReLU and is returned as zeros. A class so improbable that its
             probabilities underflow in float32 (below 1e-45) ends here, too; `weighting="logit-softmax"` explains it.
         image: uint8 [H0,W0,3], the upright RGB photograph.
@@ -88,7 +97,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         found = ", ".join(f"{label!r} {p:.2%}" for label, p in zip(self.labels, self.probabilities, strict=True))
-        return f"<Explanation {self.method} of {found}, maps {list(self.maps.shape)}, {self.stats.passes} passes>"
+        return f"<Explanation {self.method} of {found}, maps {list(self.maps.shape)}, {self.stats.passes_in_words}>"
 
     def on_photograph(self, index: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map `index` laid back on the photograph through crop and resize.
@@ -187,7 +196,7 @@ def comparison(explanations: Sequence[Explanation], *, title: str | None = None)
     panels = []
     for index, (label, probability) in enumerate(zip(first.labels, first.probabilities, strict=True)):
         panels.append((f"{label}\np = {probability:.3f}", first.image))
-        panels += [(f"{e.title}\n{e.stats.passes} passes", e.overlay(index)) for e in explanations]
+        panels += [(f"{e.title}\n{e.stats.passes_in_words}", e.overlay(index)) for e in explanations]
     return figure(panels, title=title, columns=1 + len(explanations))
 
 

@@ -17,6 +17,23 @@ method          masked input                          weight alpha_k      map be
 - ``scorecam++``: Mitra et al., "Reliable or Deceptive?", arXiv 2404.19341; figure 1 (the gated map is summed).
 - ``sscam``: arXiv 2006.14255 and the poster "Improved variants of Score-CAM via Smoothing and Integrating".
 - ``iscam``: arXiv 2010.03023 and the same poster; cumulative coefficients i(i+1)/(2N).
+
+These mask the image. Four more ask the head alone, or nothing at all (`head_methods.py` computes them); y are the
+logits of the features, y_k those of features with A_k = 0, p(.) what the head gives for altered features.
+
+================  ==============================================  ========================  ===============
+method            altered features                                map before ReLU           head passes
+================  ==============================================  ========================  ===============
+``recipro-cam``   A * k_ij, k_ij = 1 at i, j, else 0              M_ij = p(A * k_ij)[c]     h w
+``ablation-cam``  A with A_k = 0                                  sum (y - y_k)/abs(y) A_k  live channels
+``eigen-cam``     none; v is the first right singular vector      sum v_k A_k               0
+``cam``           none; y_c = sum w_kc mean A_k + b_c             sum w_kc A_k              C + 17, once
+================  ==============================================  ========================  ===============
+
+- ``recipro-cam``: Byun & Lee, arXiv 2209.14074 (CVPR workshops 2024), as in the authors' code.
+- ``ablation-cam``: Desai & Ramaswamy, WACV 2020, but for the sign where y is negative.
+- ``eigen-cam``: Muhammad & Yeasin, arXiv 2008.00299; the same map for every class.
+- ``cam``: Zhou et al., CVPR 2016; for heads that are average pooling and one linear layer.
 """
 
 import dataclasses
@@ -28,10 +45,25 @@ from typing import Any, Final, Literal
 from ortcam.bundle import GATES
 from ortcam.errors import OptionError
 
-__all__ = ["METHODS", "Method", "Noise", "Option", "Plan", "Settings", "resolve_method"]
+__all__ = [
+    "HEAD_METHODS",
+    "MASKED_METHODS",
+    "METHODS",
+    "HeadPlan",
+    "Kernel",
+    "Method",
+    "Noise",
+    "Option",
+    "Plan",
+    "Score",
+    "Settings",
+    "resolve_method",
+]
 
 Weighting = Literal["probability", "logit-softmax"]
 MapKind = Literal["raw", "normalized"]
+Score = Literal["probability", "logit"]
+Kernel = Literal["single", "gaussian", "gaussian-spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +119,23 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadPlan:
+    """What is to be done for a method that masks no image: it alters the features and asks the head, if it asks at all.
+
+    Attributes:
+        kind: which of the functions in `head_methods.py`.
+        score: what is read of the head's output: class probability or logit.
+        kernel: Recipro-CAM's mask around a position.
+        center: whether Eigen-CAM takes the mean of each channel off first.
+    """
+
+    kind: Literal["recipro", "ablation", "eigen", "cam"]
+    score: Score = "probability"
+    kernel: Kernel = "single"
+    center: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Option:
     """An option of a method.
 
@@ -107,7 +156,7 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the table above.
+    """A row of the tables above.
 
     Attributes:
         name: as people type it.
@@ -115,13 +164,15 @@ class Method:
         title: for pictures and tables.
         options: what can be set.
         plan: from the complete options to what the engine does.
+        needs_head: whether the bundle has to have a head; a cut inside a branch leaves none.
     """
 
     name: str
     aliases: tuple[str, ...]
     title: str
     options: tuple[Option, ...]
-    plan: Callable[[Mapping[str, Any]], Plan]
+    plan: Callable[[Mapping[str, Any]], Plan | HeadPlan]
+    needs_head: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +187,7 @@ class Settings:
 
     method: Method
     options: dict[str, object]
-    plan: Plan
+    plan: Plan | HeadPlan
 
 
 def _choice(name: str, *values: str, help: str) -> Option:  # noqa: A002
@@ -239,7 +290,23 @@ def _iscam(options: Mapping[str, Any]) -> Plan:
     return Plan(**_shared(options), coefficients=coefficients)
 
 
-METHODS: Final = (
+def _reciprocam(options: Mapping[str, Any]) -> HeadPlan:
+    return HeadPlan("recipro", kernel=options["kernel"], score=options["score"])
+
+
+def _ablationcam(options: Mapping[str, Any]) -> HeadPlan:
+    return HeadPlan("ablation", score=options["score"])
+
+
+def _eigencam(options: Mapping[str, Any]) -> HeadPlan:
+    return HeadPlan("eigen", center=options["center"])
+
+
+def _cam(options: Mapping[str, Any]) -> HeadPlan:  # noqa: ARG001 - it has no options
+    return HeadPlan("cam")
+
+
+MASKED_METHODS: Final = (
     Method("scorecam", ("score-cam",), "Score-CAM", _SHARED, _scorecam),
     Method(
         "scorecam++",
@@ -295,6 +362,55 @@ METHODS: Final = (
     ),
 )
 
+HEAD_METHODS: Final = (
+    Method(
+        "recipro-cam",
+        ("reciprocam",),
+        "Recipro-CAM",
+        (
+            _choice(
+                "kernel",
+                "single",
+                "gaussian",
+                "gaussian-spread",
+                help="what is kept of the features: one position (authors' code); a 3 x 3 Gaussian of them around it "
+                "(openvino_xai for transformers); or the one position spread by that Gaussian (authors' is_gaussian)",
+            ),
+            _choice(
+                "score", "probability", "logit", help="of the class, given what is kept (the authors: probability)"
+            ),
+        ),
+        _reciprocam,
+        needs_head=True,
+    ),
+    Method(
+        "ablation-cam",
+        ("ablationcam",),
+        "Ablation-CAM",
+        (_choice("score", "logit", "probability", help="of the class, whose relative drop is the weight"),),
+        _ablationcam,
+        needs_head=True,
+    ),
+    Method(
+        "eigen-cam",
+        ("eigencam",),
+        "Eigen-CAM",
+        (
+            Option(
+                "center",
+                False,
+                "true or false",
+                _parse_flag,
+                "take the mean of each channel off before the decomposition (pytorch-grad-cam), or not (the paper)",
+            ),
+        ),
+        _eigencam,
+    ),
+    Method("cam", (), "CAM", (), _cam, needs_head=True),
+)
+
+METHODS: Final = (*MASKED_METHODS, *HEAD_METHODS)
+
 
 def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
     """A method by name with its options checked and completed.
@@ -316,7 +432,7 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
     for key, value in options.items():
         if key not in known:
             hint = _did_you_mean(key, known)
-            raise OptionError(f"{method.name}: unknown option {key!r}; accepted: {', '.join(known)}{hint}")
+            raise OptionError(f"{method.name}: unknown option {key!r}; accepted: {', '.join(known) or 'none'}{hint}")
         try:
             complete[key] = known[key].parse(value)
         except (ValueError, TypeError, KeyError):

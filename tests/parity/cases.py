@@ -15,7 +15,7 @@ from torch import nn
 import ortcam
 from ortcam import Explainer, Explanation
 from ortcam_export import export
-from tests.reference import Classifier, Reference, Result, at_cut, numpy_noise
+from tests.reference import Classifier, HeadReference, Reference, Result, at_cut, numpy_noise
 
 # METHODS.md, "Parity targets".
 BOUND = 1e-4
@@ -34,6 +34,10 @@ class Case:
     def reference(self, image: Any) -> Reference:
         """The reference on what the model sees of an image."""
         return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), numpy_noise)
+
+    def head_reference(self, image: Any) -> HeadReference:
+        """The same for the methods that alter the features."""
+        return HeadReference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)))
 
 
 def open_case(
@@ -158,6 +162,35 @@ class BranchNet(nn.Module):
         features = self.stem(image).relu()
         features = self.skip(features) + self.outer(self.inner(features).relu())
         logits: torch.Tensor = self.classifier(features.relu().mean((2, 3)))
+        return logits
+
+
+class PooledNet(nn.Module):
+    """Image [N,3,H,W] -> features of H/8 x W/8 in some layout -> average pooling and one linear layer -> logits [N,5].
+
+    Args:
+        layout: of the features: "nchw", "nhwc" or "tokens".
+        hidden: whether a ReLU comes between the pooling and the linear layer.
+    """
+
+    def __init__(self, layout: str, *, hidden: bool = False) -> None:
+        super().__init__()
+        self.layout = layout
+        self.stem = nn.Conv2d(3, 8, 8, 8)
+        self.features = nn.Conv2d(8, 8, 1) if layout == "nchw" else nn.LayerNorm(8)
+        self.hidden = hidden
+        self.classifier = nn.Linear(8, 5)
+        randomize(self, 0.4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        stem = self.stem(image)
+        if self.layout == "nhwc":
+            stem = stem.permute(0, 2, 3, 1)
+        elif self.layout == "tokens":
+            stem = stem.flatten(2).transpose(1, 2)
+        axes = {"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[self.layout]
+        pooled = self.features(stem).mean(axes)
+        logits: torch.Tensor = self.classifier(pooled.relu() if self.hidden else pooled)
         return logits
 
 

@@ -119,3 +119,16 @@ def test_a_plot_without_matplotlib_names_the_extra(
 def test_an_unknown_method_is_refused_before_anything_runs(tmp_path: Path, photograph: Path) -> None:
     with pytest.raises(OptionError, match="unknown method"):
         measured(tmp_path / "none.ortcam", photograph, methods=["gradcam"])
+
+
+def test_methods_that_mask_nothing_have_one_row_and_no_bare_passes(tiny_bundle: Path, photograph: Path) -> None:
+    report = measured(tiny_bundle, photograph, methods=["recipro-cam", "eigen-cam", "cam"], batch_sizes=[2, 4])
+    assert [row.method for row in report.rows] == ["recipro-cam", "eigen-cam", "cam"]
+    assert [(row.passes, row.overhead) for row in report.rows] == [(0, None)] * 3
+    assert report.rows[0].head_passes == 8 * 12
+
+
+def test_a_method_that_the_model_cannot_have_becomes_a_note(branch_bundle: Path, photograph: Path) -> None:
+    report = measured(branch_bundle, photograph, methods=["scorecam", "recipro-cam"])
+    assert [row.method for row in report.rows] == ["scorecam"]
+    assert report.notes[0].startswith("recipro-cam is left out: ")
