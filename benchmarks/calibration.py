@@ -103,12 +103,12 @@ def _of_photograph(
     for configuration in wanted:
         explanation = explainer.explain(item.path, target=exact.targets, **configuration.options)
         estimated = explanation.stats.estimated_error
+        assert estimated is not None  # None is for weights that were not completed
         yield (
             configuration.name,
             Run(
                 photograph=item.path.name,
-                # Nothing remains where every channel was scored.
-                estimated=0.0 if estimated is None else float(np.max(estimated)),
+                estimated=estimated[0],
                 true=float(np.abs(explanation.maps[0] - exact.maps[0]).max()),
                 pearson=pearson(explanation.maps[0], exact.maps[0]),
                 share=explanation.stats.passes / exact.stats.passes,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from benchmarks.compare import DEFAULT_SAMPLES
 from benchmarks.subjects import Photograph, photographs
 from numpy.typing import NDArray
 
@@ -13,8 +14,10 @@ EXACT: Final = "exact"
 COMPLETED: Final = "budget, weights completed"
 PLAIN: Final = "budget, energy order alone"
 TOLERANCE: Final = "tolerance"
+SAMPLED: Final = "samples until the mean is known"
 HEAD: Final = "head only"
-FAMILIES: Final = (EXACT, COMPLETED, PLAIN, TOLERANCE, HEAD)
+FAMILIES: Final = (EXACT, COMPLETED, PLAIN, TOLERANCE, SAMPLED, HEAD)
+SAMPLING_ERRORS: Final = (0.1, 0.2)
 
 CALIBRATION_PHOTOGRAPHS: Final = 32
 
@@ -38,9 +41,13 @@ class Configuration:
         """Unique, and readable in a table."""
         if self.family == HEAD:
             return str(self.options["method"])
-        amount = next((f" {self.options[key]:g}" for key in ("budget", "tolerance") if key in self.options), "")
-        precision = "" if self.precision == "fp32" else f", {self.precision}"
-        return f"{self.family.replace(',', f'{amount},', 1)}{'' if ',' in self.family else amount}{precision}"
+        amounts = {
+            key: f"{self.options[key]:g}" for key in ("budget", "tolerance", "sampling_error") if key in self.options
+        }
+        named = ", ".join(f"{key.replace('_', ' ')} {amount}" for key, amount in amounts.items())
+        plain = "energy order alone" if self.family == PLAIN else ""
+        precision = "" if self.precision == "fp32" else self.precision
+        return ", ".join(filter(None, (named or self.family, plain, precision)))
 
 
 def configurations(
@@ -51,7 +58,10 @@ def configurations(
     tolerances: Sequence[float],
     precisions: Sequence[str],
 ) -> list[Configuration]:
-    """Everything that is compared, exact float32 first; other precisions run exact and with completed budgets."""
+    """Everything that is compared, exact float32 first; other precisions run exact and with completed budgets.
+
+    Methods that sample are also stopped at a standard error, alone and within each budget.
+    """
     found = [Configuration(EXACT, "fp32", {"method": method})]
     for precision in precisions:
         if EXACT in families and precision != "fp32":
@@ -67,7 +77,13 @@ def configurations(
         found += [
             Configuration(TOLERANCE, "fp32", {"method": method, "tolerance": tolerance}) for tolerance in tolerances
         ]
-    if HEAD in families:
+    if SAMPLED in families and method in DEFAULT_SAMPLES:
+        found += [
+            Configuration(SAMPLED, "fp32", {"method": method, "sampling_error": error, **more})
+            for error in SAMPLING_ERRORS
+            for more in ({}, *({"budget": budget} for budget in budgets))
+        ]
+    if HEAD in families and method not in DEFAULT_SAMPLES:
         from ortcam.methods import HEAD_METHODS
 
         found += [Configuration(HEAD, "fp32", {"method": item.name}) for item in HEAD_METHODS]

@@ -25,6 +25,7 @@ from benchmarks.fidelity import (
     EXACT,
     FAMILIES,
     HEAD,
+    SAMPLED,
     TOLERANCE,
     Configuration,
     calibration_folder,
@@ -250,7 +251,9 @@ def fastest_at(points: Points, precisions: set[str], *, aim: float = 0.99) -> st
     enough = [
         name
         for name, point in points.items()
-        if point.family in (EXACT, COMPLETED, TOLERANCE) and point.precision in precisions and point.mean >= aim
+        if point.family in (EXACT, COMPLETED, TOLERANCE, SAMPLED)
+        and point.precision in precisions
+        and point.mean >= aim
     ]
     return max(enough, key=lambda name: median(points[name].speedups), default=None)
 
@@ -336,7 +339,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     wanted = configurations(
         options.method,
-        families=[family for family in options.families if not (sampled and family == HEAD)],
+        families=options.families,
         budgets=options.budgets,
         tolerances=options.tolerances,
         precisions=options.precisions,

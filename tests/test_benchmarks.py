@@ -143,8 +143,20 @@ def test_configurations_have_names_of_their_own() -> None:
     names = [item.name for item in found]
     assert names[0] == "exact"
     assert len(names) == len(set(names)) == 9
-    assert "budget 0.12, weights completed, int8" in names
+    assert "budget 0.12, int8" in names
     assert "budget 0.06, energy order alone" in names
+
+
+def test_methods_that_sample_are_also_stopped_at_a_standard_error() -> None:
+    families = (fidelity.EXACT, fidelity.SAMPLED, fidelity.HEAD)
+    found = fidelity.configurations("iscam", families=families, budgets=(0.12,), tolerances=(), precisions=("fp32",))
+    assert [item.name for item in found] == [
+        "exact",
+        "sampling error 0.1",
+        "budget 0.12, sampling error 0.1",
+        "sampling error 0.2",
+        "budget 0.12, sampling error 0.2",
+    ]
 
 
 def test_the_correlation_of_flat_maps_is_defined() -> None:
@@ -213,7 +225,7 @@ def test_a_frontier_is_written_and_drawn(tmp_path: Path) -> None:
 def test_a_calibration_is_written_and_drawn(tmp_path: Path) -> None:
     runs = {
         "tolerance 0.05": [calibration.Run("a", 0.05, 0.04, 1.0, 0.5), calibration.Run("b", 0.05, 0.06, 1.0, 0.7)],
-        "budget 0.12, weights completed": [calibration.Run("a", 0.1, 0.0, 1.0, 0.12)],
+        "budget 0.12": [calibration.Run("a", 0.1, 0.0, 1.0, 0.12)],
     }
     facts = {"method": "scorecam", "photographs": 2, "threads": 2}
     text = calibration.report({"m": runs}, facts, measuring.describe_run("benchmarks.calibration", []))
