@@ -28,7 +28,7 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.plots import legend_below, panels, save, style
+from benchmarks.plots import legend_below, panels, plain_numbers, save, style
 from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data, photographs
 
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")
@@ -195,11 +195,13 @@ def plot(models: Mapping[str, Runs], path: Path) -> None:
         axis.set_yscale("log")
         axis.set_xlim(SMALLEST * 0.8, 1.2)
         axis.set_ylim(SMALLEST * 0.8, 1.2)
+        for direction in (axis.xaxis, axis.yaxis):
+            plain_numbers(direction)
         axis.set_aspect("equal")
         axis.set_title(model, fontsize=10)
         axis.set_xlabel("estimated error of the map")
         axis.set_ylabel("true error (max |difference|, map in [0,1])")
-    legend_below(figure, axes[0], columns=3)
+    legend_below(figure, axes[0], columns=min(3, len(models)))
     save(figure, path)
 
 

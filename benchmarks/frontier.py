@@ -46,7 +46,7 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.plots import label_nines, legend_below, nines, panels, save, style
+from benchmarks.plots import label_nines, legend_below, nines, panels, plain_numbers, save, style
 from benchmarks.processes import Worker
 from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, bundle_path, missing_data, photographs
 
@@ -67,7 +67,7 @@ for its exact map by ours, as its README shows it, in the same turn. Passes are 
 
 {run}
 - Weights: described in the data folder's README.md; those of resnet18 are for non-commercial research
-- int8 is calibrated on {settings[calibration]} photographs, none of them explained here
+- int8, where it is in the table, is calibrated on {settings[calibration]} photographs, none of them explained here
 
 ## Targets
 
@@ -292,6 +292,7 @@ def plot(models: Mapping[str, Points], path: Path) -> None:
             color="#555555",
         )  # fmt: skip
         axis.set_xscale("log")
+        plain_numbers(axis.xaxis)
         axis.set_ylim(0, 5.3)
         label_nines(axis)
         axis.set_title(model, fontsize=10)

@@ -470,7 +470,7 @@ def report(raw: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 def plot(raw: Mapping[str, Any], path: Path) -> None:
     """Left: times of explanations at the automatic or default batch; right: images a second by batch size."""
-    from benchmarks.plots import COLOURS, panels, save, style
+    from benchmarks.plots import COLOURS, panels, plain_numbers, save, style
 
     seconds, live = raw["seconds"], raw["live"]
     figure, (left, right) = panels(2, columns=2, size=(6.4, 4.6))
@@ -487,6 +487,7 @@ def plot(raw: Mapping[str, Any], path: Path) -> None:
     left.set_yticks(range(len(shown)), shown, fontsize=8)
     left.set_ylim(len(shown) - 0.5, -0.5)
     left.set_xscale("log")
+    plain_numbers(left.xaxis)
     left.set_xlabel("time of an explanation, ms (logarithmic)")
     series: dict[str, dict[int, float]] = {}
     for name, values in seconds.items():

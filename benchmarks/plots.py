@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours without the yellow, which white swallows; each goes with a mark of its own.
@@ -56,7 +57,15 @@ def label_nines(axis: "Axes", *, top: int = 5) -> None:
 def legend_below(figure: "Figure", axis: "Axes", *, columns: int) -> None:
     """One legend for all panels, under them, with the entries of one panel."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Label a logarithmic axis with numbers as people write them."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: "Figure", path: Path) -> None:
