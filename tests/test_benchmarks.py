@@ -56,13 +56,14 @@ def test_figures_survive_json_and_older_results_have_none(tmp_path: Path) -> Non
 
 def test_every_result_that_has_figures_can_be_compared_with_its_commit() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.changes", "--threshold", "1e9"],
+        [sys.executable, "-m", "benchmarks.changes"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode in (0, 1), result.stderr  # 1: something is worse than the noise explains
+    assert result.stderr == ""
 
 
 def test_a_series_is_shown_by_its_median_and_quartiles() -> None:
