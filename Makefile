@@ -7,10 +7,11 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench parity sweep model bundle clean
+.PHONY: help demo test lint format bench bench-latency bench-scaling bench-sampled bench-frontier bench-calibration \
+	bench-gpu bench-compare parity sweep model bundle clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 $(VENV)/uv.stamp:
 	$(PYTHON) -c 'import sys; sys.exit("ortcam needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -43,8 +44,30 @@ format: $(VENV)/dev.stamp  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev.stamp  ## compare speed and memory with torch-cam and pytorch-grad-cam (needs $$ORTCAM_TEST_DATA)
-	$(BIN)/python benchmarks/compare.py
+# The benchmarks need $(ORTCAM_TEST_DATA) and a quiet machine; each takes options, see `python -m benchmarks.NAME --help`.
+bench: bench-latency bench-scaling  ## both of the next; results go to benchmarks/results (about two hours)
+
+bench-latency: $(VENV)/dev.stamp  ## speed, memory and cold start against torch-cam and pytorch-grad-cam, six models
+	$(BIN)/python -m benchmarks.compare
+
+bench-scaling: $(VENV)/dev.stamp  ## cost against channels, image size, classes and batch size; installed size
+	$(BIN)/python -m benchmarks.scaling --installed-size
+
+bench-sampled: $(VENV)/dev.stamp  ## SS-CAM and IS-CAM against torch-cam, two models (hours)
+	$(BIN)/python -m benchmarks.compare --method sscam --repeats 2
+	$(BIN)/python -m benchmarks.compare --method iscam --repeats 2
+
+bench-frontier: $(VENV)/dev.stamp  ## fidelity against latency: budgets, tolerances, precisions, head-only methods (hours)
+	$(BIN)/python -m benchmarks.frontier
+
+bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (hours)
+	$(BIN)/python -m benchmarks.calibration
+
+bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
+	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu
+
+bench-compare: $(VENV)/dev.stamp  ## fresh results beside the committed ones, by ratio
+	$(BIN)/python -m benchmarks.changes
 
 parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
 	$(BIN)/python -m benchmarks.parity

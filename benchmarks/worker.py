@@ -1,30 +1,39 @@
-"""One library in one process, for compare.py: load, explain once, then explain again whenever a line on stdin asks.
+"""One library in one process, for the benchmarks: load, explain once, then explain again whenever a line on stdin asks.
 
-A line of JSON in, a line of JSON out. The first line out follows the first heatmap without being asked for, so that the
-parent can read the time of a cold start off its clock, and this process its peak memory. What is imported is imported
-where it is used: a library must not pay for another.
+A line of JSON in, a line of JSON out; a request may name another photograph and target. The first line out follows the
+first heatmap without being asked for, so that the parent can read the time of a cold start off its clock, and this
+process its peak memory. What is imported is imported where it is used: a library must not pay for another.
+
+The peers come in two forms. As their README shows them: the model and the input as torchvision gives them. At their
+best settings (`-best`): the model in channels last, everything in inference mode, and the batch size with the fastest
+forward passes; these prepare themselves in place of the first explanation, and a cold start is not measured.
 """
 
 import argparse
+import contextlib
+import functools
 import itertools
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.subjects import SIDE, SUBJECTS, Subject, bundle_path
+
+if TYPE_CHECKING:
+    import torch
 
 # What the files that `prepare` leaves in the folder are called.
-BUNDLE = "model.ortcam"
 STATE_DICT = "model.pth"
 CLASSIFIER = "classifier.onnx"
 
-# ru_maxrss counts KiB on Linux, bytes on macOS.
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# Batch sizes that the peers' best settings choose from.
+CANDIDATES = (8, 16, 32, 64)
 
 # What a library answers: arrays to be saved where the request names a file, and figures for the parent.
 Answer = tuple[dict[str, Any], dict[str, Any]]
@@ -35,19 +44,13 @@ def prepare(task: argparse.Namespace) -> Explain:
     """Write the same weights for everyone: a bundle, a state dict, and the classifier as one plain ONNX file."""
     import torch
 
-    import ortcam_export
-    from ortcam_export.sources import open_source
-
-    module = open_source(task.model, checkpoint=task.weights).classifier
-    assert isinstance(module, torch.nn.Module)
+    subject = _subject(task)
+    module = subject.module()
     torch.save(module.state_dict(), task.folder / STATE_DICT)
-    bundle = ortcam_export.export(
-        task.model, task.folder / BUNDLE, checkpoint=task.folder / STATE_DICT, layer=task.layer
-    )
-    size = bundle.manifest.preprocessing
+    subject.export(task.folder, module=module, **task.export)
     torch.onnx.export(
         module,
-        (torch.zeros(2, 3, size.height, size.width),),
+        (torch.zeros(2, 3, SIDE, SIDE),),
         task.folder / CLASSIFIER,
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -59,65 +62,81 @@ def prepare(task: argparse.Namespace) -> Explain:
     return lambda _: ({}, {})
 
 
-def ortcam_library(task: argparse.Namespace, method: str) -> Explain:
+def ortcam_library(task: argparse.Namespace, method: str, batch_size: int | str) -> Explain:
     """`Explainer.explain`, the sessions opened by the first call."""
     import ortcam
 
-    explainer = ortcam.load(task.folder / BUNDLE, providers=["cpu"], threads=task.threads)
+    explainer = ortcam.load(bundle_path(task.folder, task.model), providers=["cpu"], threads=task.threads)
 
     def explain(request: dict[str, Any]) -> Answer:
+        options: dict[str, Any] = {"batch_size": batch_size, **request.get("options", {})}
+        if "samples" in request:
+            options["num_samples"] = request["samples"]
         explanation = explainer.explain(
-            task.photograph,
-            method=method,
-            target=task.target,
-            batch_size=task.batch_size,
-            **request.get("options", {}),
+            task.photograph, method=method, target=request.get("targets", task.target), **options
         )
         stats = explanation.stats
         return (
             {"map": explanation.maps[0], "raw_map": explanation.raw_maps[0]},
-            {"channels": stats.channels, "passes": stats.passes, "stages": stats.seconds_by_stage},
+            {
+                "channels": stats.channels,
+                "live_channels": stats.live_channels,
+                "passes": stats.passes,
+                "batch_size": stats.batch_size,
+                "stages": stats.seconds_by_stage,
+            },
         )
 
     return explain
 
 
-def torch_cam(task: argparse.Namespace) -> Explain:
-    """torch-cam as the example in the docstring of its ScoreCAM."""
+def torch_cam(task: argparse.Namespace, *, best: bool) -> Explain:
+    """torch-cam as the examples in the docstrings of its classes, tokens through its own `reshape_transform`."""
     import torch
-    from torchcam.methods import ScoreCAM
+    from torchcam.methods import ISCAM, SSCAM, ScoreCAM
 
-    model, read_input = _torch_model(task)
+    method = {"scorecam": ScoreCAM, "sscam": SSCAM, "iscam": ISCAM}[task.method]
+    model, read_input = _torch_model(task, best=best)
+    batch_size, figures = _batch_size(task, model, read_input, best=best)
+    tokens = {"reshape_transform": reshape} if (reshape := _tokens_to_maps(_subject(task))) else {}
 
-    def explain(_: dict[str, Any]) -> Answer:
-        input_tensor = read_input()
-        with ScoreCAM(model, task.layer, batch_size=task.batch_size) as cam_extractor:
-            with torch.inference_mode():
-                out = model(input_tensor)
-            (cam,) = cam_extractor(task.target, out)
-        return {"map": cam.squeeze(0).numpy()}, {}
+    def explain(request: dict[str, Any]) -> Answer:
+        samples = {"num_samples": request["samples"]} if "samples" in request else {}
+        with torch.inference_mode() if best else contextlib.nullcontext():
+            input_tensor = read_input()
+            with method(model, task.layer, batch_size=batch_size, **samples, **tokens) as cam_extractor:
+                with torch.inference_mode():
+                    out = model(input_tensor)
+                (cam,) = cam_extractor(task.target, out)
+        return {"map": cam.squeeze(0).numpy()}, dict(figures)
 
     return explain
 
 
-def pytorch_grad_cam(task: argparse.Namespace) -> Explain:
+def pytorch_grad_cam(task: argparse.Namespace, *, best: bool) -> Explain:
     """pytorch-grad-cam as its README: the object is made once and called for many images."""
+    import torch
     from pytorch_grad_cam import ScoreCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    model, read_input = _torch_model(task)
-    cam = ScoreCAM(model=model, target_layers=[model.get_submodule(task.layer)])
-    cam.batch_size = task.batch_size
+    model, read_input = _torch_model(task, best=best)
+    cam = ScoreCAM(
+        model=model,
+        target_layers=[model.get_submodule(task.layer)],
+        reshape_transform=_tokens_to_maps(_subject(task)),
+    )
+    cam.batch_size, figures = _batch_size(task, model, read_input, best=best)
 
     def explain(_: dict[str, Any]) -> Answer:
-        grayscale_cam = cam(input_tensor=read_input(), targets=[ClassifierOutputTarget(task.target)])
-        return {"map": grayscale_cam[0]}, {}
+        with torch.inference_mode() if best else contextlib.nullcontext():
+            grayscale_cam = cam(input_tensor=read_input(), targets=[ClassifierOutputTarget(task.target)])
+        return {"map": grayscale_cam[0]}, dict(figures)
 
     return explain
 
 
 def onnxruntime_forward(task: argparse.Namespace) -> Explain:
-    """Bare forward passes of the classifier's ONNX file, on copies of the photograph."""
+    """Bare forward passes of the classifier's ONNX file, on copies of the photograph, at the batch sizes asked for."""
     import numpy as np
 
     from ortcam.bundle import read_bundle
@@ -125,66 +144,114 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
     from ortcam.session import SessionOptions, open_session, resolve_providers
 
     session = open_session(task.folder / CLASSIFIER, SessionOptions(resolve_providers(["cpu"]), task.threads))
-    image = read_bundle(task.folder / BUNDLE).manifest.preprocessing(read_image(task.photograph))
-    batch = np.repeat(image, task.batch_size, axis=0)
-    return _forward(task, lambda: session.run(["logits"], {"image": batch}))
-
-
-def torch_forward(task: argparse.Namespace) -> Explain:
-    """Bare forward passes of the PyTorch model, on copies of the photograph in channels last, its faster layout."""
-    import torch
-
-    model, read_input = _torch_model(task)
-    batch = read_input().repeat(task.batch_size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
-    return _forward(task, torch.inference_mode()(lambda: model(batch)))
-
-
-def _forward(task: argparse.Namespace, run: Callable[[], object]) -> Explain:
-    """As many whole batches as the images that are asked for need; one without a request."""
+    image = read_bundle(bundle_path(task.folder, task.model)).manifest.preprocessing(read_image(task.photograph))
 
     def explain(request: dict[str, Any]) -> Answer:
-        runs = math.ceil(request.get("images", 1) / task.batch_size)
-        for _ in range(runs):
-            run()
-        return {}, {"images": runs * task.batch_size}
+        seconds = {}
+        for size in request.get("batch_sizes", ()):
+            batch = np.repeat(image, size, axis=0)
+            run = functools.partial(session.run, ["logits"], {"image": batch})
+            seconds[size] = _seconds_an_image(run, size, images=request["images"])
+        return {}, {"seconds_an_image": seconds}
 
     return explain
 
 
-def _torch_model(task: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
-    """A torchvision model with its weights, and what reads the photograph with the transforms of its weights."""
+def _subject(task: argparse.Namespace) -> Subject:
+    return SUBJECTS[task.model]
+
+
+def _torch_model(task: argparse.Namespace, *, best: bool) -> "tuple[Any, Callable[[], torch.Tensor]]":
+    """The PyTorch model with its weights, and what reads the photograph with torchvision's transforms."""
     import torch
     from torchvision.io import decode_image
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import ResNet18_Weights
 
     torch.set_num_threads(task.threads)
-    model = get_model(task.model, weights=None)
+    layout = torch.channels_last if best else torch.preserve_format
+    model = _subject(task).empty_module()
     model.load_state_dict(torch.load(task.folder / STATE_DICT, weights_only=True))
-    model.eval()
-    # The first entry is the model's original recipe, the one that the bundle takes.
-    preprocess = next(iter(get_model_weights(task.model))).transforms()
-    return model, lambda: preprocess(decode_image(task.photograph)).unsqueeze(0)
+    model = model.to(memory_format=layout)
+    preprocess = ResNet18_Weights.IMAGENET1K_V1.transforms()  # the recipe of all subjects
+
+    def read_input() -> torch.Tensor:
+        image: torch.Tensor = preprocess(decode_image(task.photograph)).unsqueeze(0)
+        return image.to(memory_format=layout)
+
+    return model, read_input
+
+
+def _batch_size(
+    task: argparse.Namespace, model: Any, read_input: "Callable[[], torch.Tensor]", *, best: bool
+) -> tuple[int, dict[str, Any]]:
+    """The batch size a peer runs with, and figures that say how it was found: the fastest of CANDIDATES, if `best`."""
+    import torch
+
+    if not best:
+        return task.batch_size, {"batch_size": task.batch_size}
+    seconds = {}
+    with torch.inference_mode():
+        for size in CANDIDATES:
+            batch = read_input().expand(size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            seconds[size] = _seconds_an_image(functools.partial(model, batch), size, images=max(CANDIDATES))
+    fastest = min(seconds, key=seconds.__getitem__)
+    return fastest, {"batch_size": fastest, "seconds_an_image": seconds}
+
+
+def _seconds_an_image(run: Callable[[], object], batch_size: int, *, images: int) -> float:
+    """The median over as many whole batches as the images need, after one to warm up."""
+    run()
+    seconds = []
+    for _ in range(math.ceil(images / batch_size)):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[len(seconds) // 2] / batch_size
+
+
+def _tokens_to_maps(subject: Subject) -> "Callable[[torch.Tensor], torch.Tensor] | None":
+    """The `reshape_transform` of both peers, tokens [N,1+T,C] to maps [N,C,h,w], as in pytorch-grad-cam's README."""
+    grid = subject.grid
+    if grid is None:
+        return None
+    return lambda tokens: tokens[:, 1:].reshape(len(tokens), grid, grid, -1).permute(0, 3, 1, 2)
 
 
 LIBRARIES: dict[str, Callable[[argparse.Namespace], Explain]] = {
     "prepare": prepare,
-    "ortcam": lambda task: ortcam_library(task, "scorecam"),
-    "ortcam-scorecam++": lambda task: ortcam_library(task, "scorecam++"),
-    "torch-cam": torch_cam,
-    "pytorch-grad-cam": pytorch_grad_cam,
+    "ortcam": lambda task: ortcam_library(task, task.method, task.batch_size),
+    "ortcam-auto": lambda task: ortcam_library(task, task.method, "auto"),
+    "ortcam-scorecam++": lambda task: ortcam_library(task, "scorecam++", task.batch_size),
+    "torch-cam": lambda task: torch_cam(task, best=False),
+    "torch-cam-best": lambda task: torch_cam(task, best=True),
+    "pytorch-grad-cam": lambda task: pytorch_grad_cam(task, best=False),
+    "pytorch-grad-cam-best": lambda task: pytorch_grad_cam(task, best=True),
     "onnxruntime-forward": onnxruntime_forward,
-    "torch-forward": torch_forward,
 }
+
+
+def _peak_bytes() -> int:
+    """The most of this process that was resident.
+
+    Linux says it in /proc; its ru_maxrss would count the parent, whose memory a new process has until it executes.
+    """
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", choices=LIBRARIES)
-    parser.add_argument("--model", required=True, help="torchvision name")
+    parser.add_argument("--model", required=True, choices=SUBJECTS)
     parser.add_argument("--layer", required=True, help="module path")
-    parser.add_argument("--weights", type=Path, help="checkpoint, for prepare")
+    parser.add_argument("--method", default="scorecam", choices=("scorecam", "sscam", "iscam"))
     parser.add_argument("--folder", type=Path, required=True, help="what prepare writes and the others read")
+    parser.add_argument("--export", type=json.loads, default={}, help="more options of the export, as JSON")
     parser.add_argument("--photograph", required=True)
     parser.add_argument("--target", type=int, required=True, help="class index")
     parser.add_argument("--batch-size", type=int, required=True)
@@ -194,12 +261,16 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an answer
     explain = LIBRARIES[task.library](task)
-    first: dict[str, Any] = {}
+    # The methods that sample warm up with one sample: with all of them, a peer takes minutes to hours.
+    first: dict[str, Any] = {"samples": 1} if task.method != "scorecam" else {}
     for request in itertools.chain([first], map(json.loads, sys.stdin)):
+        task.photograph = request.get("photograph", task.photograph)
+        task.target = request.get("target", task.target)
         start = time.perf_counter()
-        arrays, figures = explain(request)
+        # The best settings warmed up when they chose their batch size.
+        arrays, figures = ({}, {}) if request is first and task.library.endswith("-best") else explain(request)
         figures["seconds"] = time.perf_counter() - start
-        figures["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+        figures["peak_bytes"] = _peak_bytes()
         if "save" in request:
             import numpy as np
 

@@ -1,4 +1,4 @@
-"""The command line: `ortcam export | inspect | explain | demo`."""
+"""The command line: `ortcam export | inspect | explain | benchmark | demo`."""
 
 import argparse
 import contextlib
@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 from ortcam._version import __version__
 from ortcam.allocation import Completion
+from ortcam.benchmark_cli import add_benchmark
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.explainer import Explainer, Target, load
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_inspect(commands)
     _add_explain(commands)
+    add_benchmark(commands)
     _add_demo(commands)
     return parser
 

@@ -1,0 +1,373 @@
+"""How close to the exact map, and how fast: budgets, tolerances, precisions and head-only methods of every model.
+
+Fidelity is the Pearson correlation with the exact float32 map of the same method, photograph and class, over many
+photographs; it does not vary. Time does, and is taken on a few photographs, every configuration in turn and torch-cam
+(as its README shows it, exact) in each turn: a speed-up is the median over the turns of torch-cam's time by ours.
+Results go to benchmarks/results/frontier.md, .json and .png, anew after every model. Run as
+`python -m benchmarks.frontier`; `--method sscam` and `--method iscam` do the same for those.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from benchmarks.compare import DEFAULT_SAMPLES, METHODS, SAMPLED_MODELS
+from benchmarks.fidelity import (
+    CALIBRATION_PHOTOGRAPHS,
+    COMPLETED,
+    EXACT,
+    FAMILIES,
+    HEAD,
+    SAMPLED,
+    TOLERANCE,
+    Configuration,
+    calibration_folder,
+    configurations,
+    pearson,
+)
+from benchmarks.measuring import (
+    Figure,
+    add_output,
+    add_threads,
+    describe_run,
+    median,
+    run_in_words,
+    say,
+    table,
+    whole_number,
+    with_quartiles,
+    write_results,
+    write_text,
+)
+from benchmarks.plots import label_nines, legend_below, nines, panels, plain_numbers, save, style
+from benchmarks.processes import Worker
+from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, bundle_path, missing_data, photographs
+
+BUDGETS: Final = (0.03, 0.06, 0.12, 0.25, 0.5)
+TOLERANCES: Final = (0.05, 0.1)
+PRECISIONS: Final = ("fp32", "fp16", "int8")
+DEFAULT_PRECISIONS: Final = ("fp32", "int8")  # half precision gains nothing on a CPU
+AIMED_BUDGET: Final = 0.12
+
+REPORT: Final = """\
+# {title}: fidelity and latency
+
+![Pearson correlation with the exact map against time](frontier{suffix}.png)
+
+Pearson correlation of a map with the exact float32 map of the same photograph and class (the most probable one), over
+{settings[photographs]} photographs; time on {settings[timed]} of them, in brackets the quartiles. × is torch-cam's time
+for its exact map by ours, as its README shows it, in the same turn. Passes are the median share of the channels.
+
+{run}
+- Weights: described in the data folder's README.md; those of resnet18 are for non-commercial research
+- int8, where it is in the table, is calibrated on {settings[calibration]} photographs, none of them explained here
+
+## Targets
+
+{targets}
+
+## By model
+
+{details}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A configuration on one model.
+
+    Attributes:
+        family: of FAMILIES.
+        precision: of the masked passes.
+        options: of the explanation.
+        pearson: with the exact map, a photograph each.
+        shares: passes by those of the exact map, a photograph each.
+        seconds: of the timed explanations.
+        speedups: torch-cam's time by each of them.
+    """
+
+    family: str
+    precision: str
+    options: dict[str, Any]
+    pearson: list[float]
+    shares: list[float]
+    seconds: list[float]
+    speedups: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean correlation."""
+        return float(np.mean(self.pearson))
+
+
+Points = dict[str, Point]
+
+# A family has a colour and a mark, a precision a line and a filling.
+_LOOKS: Final[dict[str, dict[str, Any]]] = {
+    "fp32": {"linestyle": "-"},
+    "fp16": {"linestyle": "--", "markerfacecolor": "white"},
+    "int8": {"linestyle": ":", "fillstyle": "left", "markerfacecoloralt": "white"},
+}
+
+
+def measure(name: str, settings: Mapping[str, Any], wanted: Sequence[Configuration]) -> Points:
+    """All configurations on one model: fidelity first, then the time."""
+    import ortcam
+
+    chosen = photographs(settings["photographs"])
+    with tempfile.TemporaryDirectory(prefix="ortcam-frontier-") as root:
+        folder = Path(root)
+        precisions = list(dict.fromkeys(item.precision for item in wanted))
+        more: dict[str, Any] = {}
+        if precisions != ["fp32"]:
+            more = {"precision": precisions, "calibration": str(calibration_folder(folder, chosen))}
+        task = {
+            "model": name,
+            "layer": SUBJECTS[name].layer,
+            "method": settings["method"],
+            "folder": folder,
+            "photograph": chosen[0].path.resolve(),
+            "target": chosen[0].target,
+            "batch-size": 32,
+            "threads": settings["threads"],
+        }
+        say(f"{name}: exporting")
+        Worker("prepare", {**task, "export": json.dumps(more)}, folder).close()
+        bundle = bundle_path(folder, name)
+        loading: dict[str, dict[str, Any]] = {
+            precision: {"precision": precision} if more else {} for precision in precisions
+        }
+        explainers = {
+            precision: ortcam.load(bundle, providers=["cpu"], threads=settings["threads"], **options)
+            for precision, options in loading.items()
+        }
+        points = {
+            item.name: Point(item.family, item.precision, item.options, [], [], [], [])
+            for item in wanted
+            if _runs(explainers["fp32"], item, chosen[0])
+        }
+        for index, item in enumerate(chosen):
+            _take_fidelity(explainers, points, item)
+            say(f"{name}: {index + 1}/{len(chosen)} photographs")
+        with Worker("torch-cam", task, folder) as peer:
+            for index, item in enumerate(photographs(settings["timed"])):
+                _take_time(explainers, points, item, peer, settings["method"])
+                say(f"{name}: timed {index + 1}/{settings['timed']}")
+    return points
+
+
+def _runs(explainer: Any, wanted: Configuration, item: Photograph) -> bool:
+    """Whether a model has what a head-only method needs; the others always run."""
+    from ortcam import OptionError
+
+    if wanted.family != HEAD:
+        return True
+    try:
+        explainer.explain(item.path, **wanted.options)
+    except OptionError as error:
+        say(f"left out: {error}")
+        return False
+    return True
+
+
+def _take_fidelity(explainers: Mapping[str, Any], points: Points, item: Photograph) -> None:
+    exact = None
+    for point in points.values():
+        target = None if exact is None else exact.targets
+        explanation = explainers[point.precision].explain(item.path, target=target, **point.options)
+        exact = exact or explanation  # the first configuration
+        point.pearson.append(pearson(explanation.maps[0], exact.maps[0]))
+        point.shares.append(explanation.stats.passes / exact.stats.passes)
+
+
+def _take_time(explainers: Mapping[str, Any], points: Points, item: Photograph, peer: Worker, method: str) -> None:
+    samples = {"samples": DEFAULT_SAMPLES[method]} if method in DEFAULT_SAMPLES else {}
+    target = int(np.argmax(explainers["fp32"].predict(item.path)))
+    theirs = peer.ask(photograph=str(item.path.resolve()), target=target, **samples)["seconds"]
+    for point in points.values():
+        seconds = explainers[point.precision].explain(item.path, target=target, **point.options).stats.seconds
+        point.seconds.append(seconds)
+        point.speedups.append(theirs / seconds)
+
+
+def report(models: Mapping[str, Points], settings: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The results as Markdown."""
+    details = [
+        [
+            model,
+            name,
+            f"{point.mean:.4f}",
+            f"{min(point.pearson):.4f}",
+            "-" if point.family == HEAD else f"{100 * median(point.shares):.0f} %",
+            with_quartiles(point.seconds, 3),
+            with_quartiles(point.speedups, 1),
+        ]
+        for model, points in models.items()
+        for name, point in points.items()
+    ]
+    words = f"{settings['method']}, float32 unless said, CPU, {settings['threads']} threads, batch size automatic"
+    return REPORT.format(
+        title=METHODS[settings["method"]][0],
+        suffix=_suffix(settings["method"]),
+        settings=settings,
+        run=run_in_words(run, words),
+        targets=table(["what", "target", "measured"], _targets(models)),
+        details=table(["model", "configuration", "mean Pearson", "least", "passes", "time, s", "×"], details),
+    )
+
+
+def _targets(models: Mapping[str, Points]) -> Iterable[list[str]]:
+    for model, points in models.items():
+        for point in points.values():
+            if point.family == COMPLETED and point.precision == "fp32" and point.options["budget"] == AIMED_BUDGET:
+                yield [
+                    f"{model}: Pearson at {AIMED_BUDGET:.0%} of the passes, mean and least",
+                    "at least 0.99 and 0.95",
+                    f"{point.mean:.4f} and {min(point.pearson):.4f}",
+                ]
+    for what, target, precisions in (
+        ("float32, by budget or tolerance alone", "at least 20", {"fp32"}),
+        ("any precision", "at least 30", set(PRECISIONS)),
+    ):
+        fastest = {model: fastest_at(points, precisions) for model, points in models.items()}
+        named = ", ".join(f"{model}: {name or 'none'}" for model, name in fastest.items())
+        if all(fastest.values()):
+            ratios = [median(models[model][name].speedups) for model, name in fastest.items() if name]
+            measured = f"{statistics.geometric_mean(ratios):.1f} ({named})"
+        else:
+            measured = f"- ({named})"
+        yield [f"× over torch-cam at mean Pearson 0.99, {what}, geometric mean", target, measured]
+
+
+def fastest_at(points: Points, precisions: set[str], *, aim: float = 0.99) -> str | None:
+    """The configuration with the largest speed-up among those of a mean correlation of at least `aim`."""
+    enough = [
+        name
+        for name, point in points.items()
+        if point.family in (EXACT, COMPLETED, TOLERANCE, SAMPLED)
+        and point.precision in precisions
+        and point.mean >= aim
+    ]
+    return max(enough, key=lambda name: median(points[name].speedups), default=None)
+
+
+def plot(models: Mapping[str, Points], path: Path) -> None:
+    """Small multiples: time on a logarithmic axis, correlation on one that counts its nines."""
+    figure, axes = panels(len(models), columns=2, size=(5.2, 3.9))
+    shown = list(
+        dict.fromkeys((point.family, point.precision) for points in models.values() for point in points.values())
+    )
+    for axis, (model, points) in zip(axes, models.items(), strict=True):
+        for family, precision in shown:
+            series = [p for p in points.values() if (p.family, p.precision) == (family, precision)]
+            series.sort(key=lambda point: median(point.seconds))
+            seconds = [median(point.seconds) for point in series]
+            heights = nines([point.mean for point in series])
+            look = style(FAMILIES.index(family)) | _LOOKS[precision]
+            if family in (EXACT, HEAD):
+                look["linestyle"] = "none"
+            label = family if precision == "fp32" else f"{family}, {precision}"
+            axis.plot(seconds, heights, label=label, markersize=6, linewidth=1.4, **look)
+            if family == HEAD:
+                for index, point in enumerate(series):
+                    axis.annotate(
+                        point.options["method"],
+                        (seconds[index], heights[index]),
+                        xytext=(6, 4 if index % 2 else -9),
+                        textcoords="offset points",
+                        fontsize=7,
+                    )
+        first = next(iter(points.values()))
+        peer = median([ours * ratio for ours, ratio in zip(first.seconds, first.speedups, strict=True)])
+        axis.axvline(peer, color="#555555", linestyle="--", linewidth=1)
+        axis.annotate(
+            "torch-cam", (peer, 0.03), xycoords=("data", "axes fraction"), fontsize=8, rotation=90, ha="right",
+            color="#555555",
+        )  # fmt: skip
+        axis.set_xscale("log")
+        plain_numbers(axis.xaxis)
+        axis.set_ylim(0, 5.3)
+        label_nines(axis)
+        axis.set_title(model, fontsize=10)
+        axis.set_xlabel("time of an explanation, s (logarithmic)")
+        axis.set_ylabel("mean Pearson with the exact map")
+    legend_below(figure, axes[0], columns=2)
+    save(figure, path)
+
+
+def _figures(models: Mapping[str, Points]) -> Iterable[Figure]:
+    for model, points in models.items():
+        for name, point in points.items():
+            yield Figure(f"{model} / {name} / mean Pearson", "Pearson", (point.mean,), "higher")
+            yield Figure(f"{model} / {name} / least Pearson", "Pearson", (min(point.pearson),), "higher")
+            yield Figure(f"{model} / {name} / latency", "s", tuple(point.seconds))
+            yield Figure(f"{model} / {name} / speed-up over torch-cam", "x", tuple(point.speedups), "higher")
+
+
+def _suffix(method: str) -> str:
+    return "" if method == "scorecam" else f"-{method}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, write, plot; 2 where the data are not there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=METHODS, default="scorecam")
+    parser.add_argument(
+        "--models", nargs="+", choices=WITH_WEIGHTS, metavar="NAME", help=f"of {', '.join(WITH_WEIGHTS)}"
+    )
+    parser.add_argument("--photographs", type=whole_number, default=100, help="for fidelity (default %(default)s)")
+    parser.add_argument("--timed", type=whole_number, default=5, help="photographs for the time (default %(default)s)")
+    parser.add_argument(
+        "--families", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="F", help=f"of {'; '.join(FAMILIES)}"
+    )
+    parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, metavar="SHARE")
+    parser.add_argument("--tolerances", nargs="+", type=float, default=TOLERANCES, metavar="T")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=DEFAULT_PRECISIONS, metavar="P")
+    add_threads(parser)
+    add_output(parser, "frontier")
+    options = parser.parse_args(arguments)
+    sampled = options.method in DEFAULT_SAMPLES
+    models = options.models or (SAMPLED_MODELS if sampled else WITH_WEIGHTS)
+    if missing := missing_data(models, real=True):
+        say(missing)
+        return 2
+    wanted = configurations(
+        options.method,
+        families=options.families,
+        budgets=options.budgets,
+        tolerances=options.tolerances,
+        precisions=options.precisions,
+    )
+    stem = options.output.with_name(options.output.name + _suffix(options.method))
+    settings = {
+        "method": options.method,
+        "photographs": options.photographs,
+        "timed": options.timed,
+        "threads": options.threads,
+        "calibration": CALIBRATION_PHOTOGRAPHS,
+    }
+    run = describe_run("benchmarks.frontier", arguments)
+    results: dict[str, Points] = {}
+    for model in models:
+        results[model] = measure(model, settings, wanted)
+        raw = {
+            name: {label: dataclasses.asdict(point) for label, point in points.items()}
+            for name, points in results.items()
+        }
+        write_results(stem, run=run, raw={"settings": settings, "models": raw}, figures=_figures(results))
+        text = report(results, settings, run)
+        write_text(stem.with_suffix(".md"), text)
+        plot(results, stem.with_suffix(".png"))
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

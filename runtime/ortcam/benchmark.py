@@ -1,0 +1,371 @@
+"""How long explanations take on this model and this device: by method, precision and batch size.
+
+A measured explanation starts from the encoded photograph and ends with the map, after one to warm up. What it costs
+beyond its forward passes shows beside bare passes: features and head alone, in batches of the same size, on copies of
+the same photograph, timed between the explanations. Nothing here needs more than serving does.
+"""
+
+import dataclasses
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam._version import __version__
+from ortcam.bundle import Bundle
+from ortcam.errors import OptionError
+from ortcam.explainer import Explainer, load
+from ortcam.explanation import Explanation
+from ortcam.methods import Plan, resolve_method
+from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
+
+__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
+
+DEFAULT_RUNS: Final = 5
+DEFAULT_SECONDS: Final = 60.0
+PEAK_MEMORY: Final = (
+    "the most that was resident in this process so far: Python, libraries, sessions and all methods together; "
+    "memory on other devices than the CPU is not in it"
+)
+
+_BARE_RUNS: Final = 3
+_SEARCHES: Final = 3
+_ESTIMATE_BATCH: Final = 8
+
+# Called with a line about what is measured next.
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a row measures.
+
+    Attributes:
+        method: name.
+        precision: "fp32", "fp16" or "int8"; None takes the bundle's own.
+        batch_size: masked images a run, or "auto".
+    """
+
+    method: str
+    precision: str | None
+    batch_size: int | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The times of one case.
+
+    Attributes:
+        method: name.
+        precision: of the masked passes, as the bundle calls it.
+        batch_size: that ran.
+        providers: that ran.
+        passes: masked forward passes that were made; 0 for methods that mask nothing.
+        all_passes: that an explanation makes; more than `passes` where the time allowed was short.
+        head_passes: of the head alone, of methods that mask nothing.
+        seconds: of every run, with the passes that were made.
+        bare_seconds: an image, of features and head alone in float32, at this batch size; None where nothing is masked
+            or the passes are not in float32.
+        median: seconds of a whole explanation; where not all passes were made, scoring is scaled to all of them.
+        p95: the same, the 95th percentile (interpolated between the runs).
+        overhead: time of a measured explanation by its bare passes, less one; None where these are.
+    """
+
+    method: str
+    precision: str
+    batch_size: int
+    providers: tuple[str, ...]
+    passes: int
+    all_passes: int
+    head_passes: int
+    seconds: tuple[float, ...]
+    bare_seconds: float | None
+    median: float
+    p95: float
+    overhead: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured, and where.
+
+    Attributes:
+        bundle: folder and SHA-256 of the manifest.
+        model: its name.
+        image: what was explained.
+        machine: processor, logical cores, system.
+        versions: of ortcam, ONNX Runtime, NumPy and Python.
+        threads: asked for; None for ONNX Runtime's choice.
+        runs: explanations timed a case.
+        seconds_allowed: for all of them together.
+        rows: one a case.
+        notes: cases that could not be measured, and why.
+        peak_memory_bytes: see PEAK_MEMORY; None where the system does not tell.
+    """
+
+    bundle: dict[str, str]
+    model: str
+    image: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    threads: int | None
+    runs: int
+    seconds_allowed: float
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    peak_memory_bytes: int | None
+
+
+def benchmark(
+    bundle: str | os.PathLike[str],
+    image: str | os.PathLike[str],
+    *,
+    methods: Sequence[str],
+    precisions: Sequence[str] | None = None,
+    batch_sizes: Sequence[int | str] = ("auto",),
+    providers: Sequence[Provider] | None = None,
+    threads: int | None = None,
+    runs: int = DEFAULT_RUNS,
+    seconds: float = DEFAULT_SECONDS,
+    say: Say | None = None,
+) -> Report:
+    """Measure every combination of method, precision and batch size.
+
+    Args:
+        bundle: folder written by `ortcam export`.
+        image: photograph to explain.
+        methods: names; one that a model cannot have (`cam` without a linear head) becomes a note.
+        precisions: of the masked passes; None takes the bundle's own.
+        batch_sizes: masked images a run, or "auto".
+        providers: execution providers, in order of preference.
+        threads: inside an operator on the CPU.
+        runs: explanations timed a case, after one to warm up.
+        seconds: allowed for all cases together. Where an explanation would need more than its share, it is measured
+            with a budget of as many channels as fit, at least one batch, and its scoring scaled to all of them.
+        say: told what is measured next.
+
+    Raises:
+        BundleError: the bundle cannot be trusted or read.
+        ImageError: missing or not an image.
+        OptionError: an unknown method, precision or value.
+        ProviderError: a provider that this ONNX Runtime does not have.
+    """
+    if runs < 1 or not seconds > 0:
+        raise OptionError(f"runs={runs}, seconds={seconds}: accepted is a whole number from 1, and a time above 0")
+    say = say or (lambda _: None)
+    cases = [
+        Case(resolve_method(method, {}).method.name, precision, size)
+        for precision in precisions or (None,)
+        for method in methods
+        for size in _sizes_of(method, batch_sizes)
+    ]
+    content = _read(image)
+    bench: _Bench | None = None
+    rows: list[Row] = []
+    notes: list[str] = []
+    for case in cases:
+        if bench is None or bench.precision != case.precision:
+            bench = _Bench(bundle, content, case.precision, providers, threads)
+        say(f"{case.method}, {case.precision or 'own precision'}, batch size {case.batch_size}")
+        try:
+            rows.append(bench.measure(case, runs, seconds / len(cases)))
+        except OptionError as error:
+            if not _is_left_out(case.method):
+                raise
+            notes.append(f"{case.method} is left out: {error}")
+    assert bench is not None
+    record = bench.explainer.bundle
+    return Report(
+        bundle={"path": str(record.path), "sha256": record.sha256},
+        model=record.manifest.model.name,
+        image=os.fspath(image),
+        machine={"processor": _processor(), "logical_cores": os.cpu_count(), "system": platform.platform()},
+        versions={
+            "ortcam": __version__,
+            "onnxruntime": runtime_version(),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        threads=threads,
+        runs=runs,
+        seconds_allowed=seconds,
+        rows=tuple(rows),
+        notes=tuple(notes),
+        peak_memory_bytes=_peak_memory(),
+    )
+
+
+class _Bench:
+    """One bundle in one precision, with its bare graphs beside it."""
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str],
+        content: bytes,
+        precision: str | None,
+        providers: Sequence[Provider] | None,
+        threads: int | None,
+    ) -> None:
+        loading: dict[str, Any] = {} if precision is None else {"precision": precision}
+        self.precision = precision
+        self.explainer: Explainer = load(bundle, providers=providers, threads=threads, **loading)
+        self._content = content
+        self._bare = BareModel(
+            self.explainer.bundle,
+            SessionOptions(resolve_providers(providers), threads),
+            self.explainer.preprocess(content),
+        )
+        self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
+
+    def measure(self, case: Case, runs: int, seconds: float) -> Row:
+        """Time a case in about so many seconds."""
+        plan = resolve_method(case.method, {}).plan
+        samples = plan.samples if isinstance(plan, Plan) else 0
+        options: dict[str, Any] = {"method": case.method}
+        if case.batch_size != "auto" or samples:
+            options["batch_size"] = case.batch_size
+        options |= self._cap(case, samples, seconds / (runs + 1))
+        first = self._warm_up(options)
+        size = first.stats.batch_size
+        in_float32 = self.precision in (None, "fp32", "float32")
+        explanations, bare = [], []
+        for _ in range(runs):
+            explanations.append(self._timed(options))
+            if samples and in_float32:
+                bare.append(self._bare.seconds_an_image(size))
+        times = [elapsed for elapsed, _ in explanations]
+        all_passes = first.stats.live_channels * samples
+        whole = [_whole(elapsed, explanation, all_passes) for elapsed, explanation in explanations]
+        passes = first.stats.passes
+        bare_seconds = float(np.median(bare)) if bare else None
+        overhead = float(np.median(times)) / (bare_seconds * passes) - 1 if bare_seconds and passes else None
+        return Row(
+            method=case.method,
+            precision=self.precision or self.explainer.bundle.manifest.precision,
+            batch_size=size,
+            providers=tuple(first.stats.providers),
+            passes=passes,
+            all_passes=all_passes,
+            head_passes=explanations[-1][1].stats.head_passes,
+            seconds=tuple(times),
+            bare_seconds=bare_seconds,
+            median=float(np.median(whole)),
+            p95=float(np.percentile(whole, 95)),
+            overhead=overhead,
+        )
+
+    def _warm_up(self, options: dict[str, Any]) -> Explanation:
+        """Explain once; more often where the automatic batch size is still being looked for."""
+        explanation = self.explainer.explain(self._content, **options)
+        for _ in range(_SEARCHES):
+            before = explanation.stats.batch_size
+            if options.get("batch_size") != "auto":
+                break
+            explanation = self.explainer.explain(self._content, **options)
+            if explanation.stats.batch_size == before:
+                break
+        return explanation
+
+    def _cap(self, case: Case, samples: int, seconds: float) -> dict[str, Any]:
+        """The budget of an explanation that would take longer than this; nothing for one that would not."""
+        channels = self.explainer.bundle.manifest.cut.channels
+        if channels * samples * self._estimate <= seconds:
+            return {}
+        least = case.batch_size if isinstance(case.batch_size, int) else _ESTIMATE_BATCH
+        fit = math.floor(seconds / (samples * self._estimate))
+        return {"budget": min(channels, max(least, fit)), "completion": "none"}
+
+    def _timed(self, options: dict[str, Any]) -> tuple[float, Explanation]:
+        start = time.perf_counter()
+        explanation = self.explainer.explain(self._content, **options)
+        return time.perf_counter() - start, explanation
+
+
+class BareModel:
+    """Features and head, or the whole classifier where there is no head; features stay on their device."""
+
+    def __init__(self, bundle: Bundle, options: SessionOptions, image: NDArray[np.float32]) -> None:
+        graphs = bundle.manifest.graphs
+        self._image = image
+        self._graphs: list[tuple[Session, str, str]] = []
+        if graphs.head is None:
+            assert graphs.classifier is not None  # checked when the bundle is read
+            self._graphs.append((open_session(bundle.file(graphs.classifier), options), "image", "logits"))
+        else:
+            self._graphs.append((open_session(bundle.file(graphs.features), options), "image", "features"))
+            self._graphs.append((open_session(bundle.file(graphs.head), options), "features", "logits"))
+
+    def seconds_an_image(self, batch_size: int) -> float:
+        """The median of a few passes after one to warm up."""
+        batch = np.repeat(self._image, batch_size, axis=0)
+        self._run(batch)
+        times = []
+        for _ in range(_BARE_RUNS):
+            start = time.perf_counter()
+            self._run(batch)
+            times.append(time.perf_counter() - start)
+        return float(np.median(times)) / batch_size
+
+    def _run(self, batch: NDArray[np.float32]) -> None:
+        value = None
+        for session, taken, given in self._graphs:
+            binding = session.io_binding()
+            if value is None:
+                binding.bind_cpu_input(taken, batch)
+            else:
+                binding.bind_ortvalue_input(taken, value)
+            on_cuda = given == "features" and session.get_providers()[0] == "CUDAExecutionProvider"
+            binding.bind_output(given, "cuda" if on_cuda else "cpu")
+            session.run_with_iobinding(binding)
+            (value,) = binding.get_outputs()
+
+
+def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
+    """Seconds with all passes: the scoring stage scaled where only some were made."""
+    stats = explanation.stats
+    if not 0 < stats.passes < all_passes:
+        return elapsed
+    return elapsed + stats.seconds_by_stage["scoring"] * (all_passes / stats.passes - 1)
+
+
+def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
+    """The batch sizes to measure a method with: all, or one where it masks nothing and they do not matter."""
+    yield from sizes if isinstance(resolve_method(method, {}).plan, Plan) else ("auto",)
+
+
+def _is_left_out(method: str) -> bool:
+    """Whether a model may lack what a method needs: only those that mask nothing."""
+    return not isinstance(resolve_method(method, {}).plan, Plan)
+
+
+def _read(image: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise OptionError(f"--image {os.fspath(image)}: cannot be read: {error.strerror}") from None
+
+
+def _processor() -> str:
+    """The name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    # Linux counts KiB, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

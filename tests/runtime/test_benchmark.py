@@ -1,0 +1,134 @@
+"""`ortcam benchmark`: what it reports and how it refuses; how long anything takes is nobody's promise here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ortcam import OptionError
+from ortcam.benchmark import Report, benchmark
+from ortcam.cli import main
+from ortcam.image import read_image
+from ortcam.shipped import bundle_path
+
+
+def measured(bundle: Path, photograph: Path, **options: object) -> Report:
+    values = {"methods": ["scorecam"], "batch_sizes": [4], "runs": 2, "threads": 1, **options}
+    return benchmark(bundle, photograph, **values)
+
+
+def test_every_combination_gets_a_row(tiny_bundle: Path, photograph: Path) -> None:
+    report = measured(tiny_bundle, photograph, methods=["scorecam", "ScoreCAMpp"], batch_sizes=[2, 4])
+    assert [(row.method, row.batch_size) for row in report.rows] == [
+        ("scorecam", 2),
+        ("scorecam", 4),
+        ("scorecam++", 2),
+        ("scorecam++", 4),
+    ]
+    for row in report.rows:
+        assert len(row.seconds) == 2
+        assert 0 < row.passes == row.all_passes <= 10
+        assert 0 < row.median <= row.p95
+        assert row.overhead == pytest.approx(row.median / (row.bare_seconds * row.passes) - 1)
+        assert row.providers[-1] == "CPUExecutionProvider"
+    assert report.peak_memory_bytes is None or report.peak_memory_bytes > 1e6
+
+
+def test_a_cut_in_a_branch_has_bare_passes_too(branch_bundle: Path, photograph: Path) -> None:
+    (row,) = measured(branch_bundle, photograph).rows
+    assert row.bare_seconds > 0
+
+
+def test_little_time_means_fewer_passes_and_a_scaled_time(tiny_bundle: Path, photograph: Path) -> None:
+    (row,) = measured(tiny_bundle, photograph, seconds=1e-6).rows
+    assert row.passes == 4 < row.all_passes
+    assert row.median > min(row.seconds)
+
+
+def test_samples_count_as_passes(tiny_bundle: Path, photograph: Path) -> None:
+    (row,) = measured(tiny_bundle, photograph, methods=["iscam"], seconds=600).rows
+    assert row.passes == row.all_passes
+    assert row.all_passes % 10 == 0
+
+
+def test_json_has_the_machine_the_versions_and_the_rows(
+    tiny_bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--methods", "scorecam", "--batch-sizes", "1,4", "--runs", "1", "--image", str(photograph), "--json"]
+    assert main(["benchmark", str(tiny_bundle), *arguments]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {"bundle", "machine", "versions", "threads", "runs", "rows", "notes", "peak_memory"} <= printed.keys()
+    assert [row["batch_size"] for row in printed["rows"]] == [1, 4]
+    assert {"method", "precision", "passes", "seconds", "median", "p95", "overhead"} <= printed["rows"][0].keys()
+    assert printed["bundle"]["path"] == str(tiny_bundle)
+
+
+def test_the_shipped_bundle_is_measured_on_the_shipped_picture_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "plot.png"
+    arguments = ["--methods", "scorecam", "--batch-sizes", "16", "--runs", "1", "--seconds", "2", "--plot", str(plot)]
+    assert main(["benchmark", str(bundle_path()), *arguments]) == 0
+    table = capsys.readouterr().out
+    for word in ("scorecam", "overhead", "peak memory", "CPUExecutionProvider"):
+        assert word in table
+    assert read_image(plot).shape[1] > 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--methods", "gradcam"], "gradcam"),
+        (["--methods", "scorecam", "--batch-sizes", "0"], "batch-sizes"),
+        (["--methods", "scorecam", "--batch-sizes", "many"], "batch-sizes"),
+        (["--runs", "0"], "runs"),
+        (["--seconds", "0"], "seconds"),
+        (["--image", "nowhere.jpg"], "nowhere.jpg"),
+        (["--image", __file__], "image"),
+        (["--provider", "abacus"], "abacus"),
+        (["--threads", "0"], "threads"),
+        (["--plot", "plot.txt"], "plot.txt"),
+        (["--plot", "no/such/folder/plot.png"], "no/such/folder"),
+    ],
+)
+def test_what_is_not_accepted_is_refused_in_one_line(
+    tiny_bundle: Path, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", str(tiny_bundle), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("ortcam: ")
+    assert captured.err.count("\n") == 1
+    assert word in captured.err
+
+
+def test_no_bundle_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(tmp_path / "none.ortcam")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_plot_without_matplotlib_names_the_extra(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["benchmark", str(tiny_bundle), "--plot", "plot.png"]) == 2
+    assert "ortcam[plot]" in capsys.readouterr().err
+
+
+def test_an_unknown_method_is_refused_before_anything_runs(tmp_path: Path, photograph: Path) -> None:
+    with pytest.raises(OptionError, match="unknown method"):
+        measured(tmp_path / "none.ortcam", photograph, methods=["gradcam"])
+
+
+def test_methods_that_mask_nothing_have_one_row_and_no_bare_passes(tiny_bundle: Path, photograph: Path) -> None:
+    report = measured(tiny_bundle, photograph, methods=["recipro-cam", "eigen-cam", "cam"], batch_sizes=[2, 4])
+    assert [row.method for row in report.rows] == ["recipro-cam", "eigen-cam", "cam"]
+    assert [(row.passes, row.overhead) for row in report.rows] == [(0, None)] * 3
+    assert report.rows[0].head_passes == 8 * 12
+
+
+def test_a_method_that_the_model_cannot_have_becomes_a_note(branch_bundle: Path, photograph: Path) -> None:
+    report = measured(branch_bundle, photograph, methods=["scorecam", "recipro-cam"])
+    assert [row.method for row in report.rows] == ["scorecam"]
+    assert report.notes[0].startswith("recipro-cam is left out: ")
