@@ -22,7 +22,7 @@ _FIRST_OF_BUDGET: Final = 0.4
 _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
 # How many times as many channels are scored before it is asked again.
-_GROWTH: Final = 1.5
+_GROWTH: Final = 1.6
 # Kept free before a deadline for what comes after the last pass, in seconds.
 _RESERVE: Final = 0.005
 
@@ -177,6 +177,9 @@ class _Process:
         self._model = MaskModel(scoring.gated_masks()[masks.order])
         self._energy = masks.energy[masks.order]
         self._summands = scoring.summands()[masks.order]
+        flattened = self._summands.reshape(len(masks.order), -1)
+        # What is the same everywhere does not change a map that is min-maxed.
+        self._size = np.linalg.norm(flattened - flattened.mean(axis=1, keepdims=True), axis=1).astype(np.float64)
         self._scored: NDArray[np.bool_] = np.zeros(len(masks.order), np.bool_)
         self.seconds = time.perf_counter() - clock
 
@@ -202,6 +205,6 @@ class _Process:
     def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
         """The channels, as places in the order of energy, whose weights leave most open in the maps."""
         known = np.maximum(self._energy @ prediction.weights, np.finfo(np.float64).tiny)
-        open_ = self._energy * (prediction.deviation / known).sum(axis=1)
+        open_ = self._size * (prediction.deviation / known).sum(axis=1)
         open_[self._scored] = -1
         return np.argsort(-open_, kind="stable")[:count]

@@ -19,8 +19,9 @@ masks: they share length and noise, by the sum of their likelihoods.
 **The prediction.** With m and v the mean and variance of mu + f given the channels scored (ibid., eqs. 2.25 and 2.26),
 alpha / t is the fourth power of a Gaussian: E[alpha] / t = m^4 + 6 m^2 v + 3 v^2.
 
-**What to score next.** The channels whose weight leaves most open in the map: energy times deviation of alpha, for
-several classes summed after division by the size of each map.
+**What to score next.** The channels whose weight leaves most open in the map: |A_k - mean A_k|, since a constant does
+not change a map that is min-maxed, times the standard deviation of alpha_k; summed over the classes after division by
+the energy of each map.
 
 **How wrong the map can be.** To first order an error of y is 4 t m^3 times as large in alpha, and the raw map is linear
 in alpha. So the error of the raw map at feature resolution is Gaussian with covariance B' V B, B = diag(4 t m^3) A over
@@ -47,7 +48,7 @@ _MASK_GRID: Final = 14  # cells a side; finer masks are averaged down to it
 _ERROR_GRID: Final = 7  # the same of the maps drawn for the estimate
 _FOR_LIKELIHOOD: Final = 64  # scored channels that choose length and noise
 _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the estimate; the others are independent
-_SAFETY: Final = 1.5
+_SAFETY: Final = 2.0  # factor on the deviations of the estimate, found on real photographs (benchmarks/calibration.py)
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 _ROOT: Final = 4
