@@ -4,10 +4,10 @@ Integers are those of ONNX Runtime's static quantisation (QDQ): int8 weights, sy
 activations, a scale a tensor. What lies behind the last convolution, a pooling and the last linear layer, stays
 float32: it costs next to nothing, and there 8 bits would round the logits themselves.
 
-The range of an activation is not the extremes of all calibration data but the 90th percentile, over the inputs, of the
-extremes of each. An input here and there saturates; in exchange the other passes have finer steps. On real models this
-gave Score-CAM maps nearer to float32's than the plain extremes (squeezenet1_1, 6 photographs: Pearson 0.997 against 0.985,
-least 0.995 against 0.967; on mobilenet_v2 and resnet18 they were alike), and it needs no histograms in memory.
+The range of an activation is not the extremes of all calibration data but the 90th percentile, over the inputs, of
+the extremes of each. An input here and there saturates; in exchange the other passes have finer steps. On
+squeezenet1_1 this gave Score-CAM maps nearer to float32's than the plain extremes (6 photographs: Pearson 0.997 against
+0.985, least 0.995 against 0.967); on mobilenet_v2 and resnet18 the two were alike. It needs no histograms in memory.
 """
 
 import tempfile
@@ -169,8 +169,8 @@ def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     if any(node.op_type == "LayerNormalization" for node in model.graph):
         # Kept in float32 or not: opening such a scorer on the CPU ended the process (onnxruntime 1.31.1).
         raise ExportError(
-            "float16: a model with LayerNormalization, as transformers have it, makes ONNX Runtime's CPU provider crash; "
-            "leave fp16 out of --precision"
+            "float16: a model with LayerNormalization, as transformers have it, makes ONNX Runtime's CPU provider "
+            "crash; leave fp16 out of --precision"
         )
     proto = _read_whole(model, folder)
     for node in proto.graph.node:
