@@ -16,6 +16,7 @@ from ortcam.errors import (
     ImageError,
     OptionError,
     OrtcamError,
+    OutOfMemoryError,
     OutputError,
     ProviderError,
     TargetError,
@@ -23,6 +24,7 @@ from ortcam.errors import (
 from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation, Stats
 from ortcam.methods import METHODS, Method
+from ortcam.photograph import Photograph
 from ortcam.preprocessing import Preprocessing
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "Method",
     "OptionError",
     "OrtcamError",
+    "OutOfMemoryError",
     "OutputError",
+    "Photograph",
     "Preprocessing",
     "ProviderError",
     "Stats",

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.blas import single_threaded
 from ortcam.completion import MaskModel, Prediction
 from ortcam.errors import OptionError
 from ortcam.scoring import Progress, Scores, Scoring
@@ -129,7 +130,7 @@ def score(
         return
     first = _FIRST_OF_BUDGET * limit if limits.budget is not None else _FIRST_OF_ALL * len(order)
     process = _Process(scoring)
-    group = order[: min(limit, max(_FEWEST, math.ceil(first)))]
+    group = order[: scoring.whole_chunks(max(_FEWEST, math.ceil(first)), limit)]
     while True:
         in_time = run(group, _RESERVE + 2 * process.seconds)
         scored = scoring.scored[order]
@@ -148,8 +149,8 @@ def score(
             yield scoring.scores(prediction.weights, error)
         if last:
             return
-        wanted = min(max(_FEWEST // 2, math.ceil((_GROWTH - 1) * done)), limit - done)
-        group = order[process.most_wanted(prediction, wanted)]
+        wanted = max(_FEWEST // 2, math.ceil((_GROWTH - 1) * done))
+        group = order[process.most_wanted(prediction, scoring.whole_chunks(wanted, limit - done))]
 
 
 def _in_order_of_energy(
@@ -170,6 +171,7 @@ def _in_order_of_energy(
 class _Process:
     """The Gaussian process over the live channels of an image, and how long it takes."""
 
+    @single_threaded
     def __init__(self, scoring: Scoring) -> None:
         self._scoring = scoring
         masks = scoring.masks
@@ -183,6 +185,7 @@ class _Process:
         self._scored: NDArray[np.bool_] = np.zeros(len(masks.order), np.bool_)
         self.seconds = time.perf_counter() - clock
 
+    @single_threaded
     def ask(self, scored: NDArray[np.bool_]) -> Prediction:
         """Predict the weights of the channels from those scored, bool [L] in the order of energy."""
         clock = time.perf_counter()
@@ -195,6 +198,7 @@ class _Process:
         self.seconds = time.perf_counter() - clock
         return prediction
 
+    @single_threaded
     def error(self, prediction: Prediction) -> NDArray[np.float64]:
         """The estimate of the largest error of the finished maps: float64 [K]."""
         clock = time.perf_counter()

@@ -17,7 +17,8 @@ estimate; length and noise maximise the marginal likelihood (ibid., eq. 5.8) on 
 masks: they share length and noise, by the sum of their likelihoods.
 
 **The prediction.** With m and v the mean and variance of mu + f given the channels scored (ibid., eqs. 2.25 and 2.26),
-alpha / t is the fourth power of a Gaussian: E[alpha] / t = m^4 + 6 m^2 v + 3 v^2.
+alpha / t is the fourth power of a Gaussian, whose mean is m^4 + 6 m^2 v + 3 v^2. The last term counts only where m is
+near zero, where the Gaussian reaches below zero and y cannot; it is left out: alpha / t = m^4 + 6 m^2 v.
 
 **What to score next.** The channels whose weight leaves most open in the map: |A_k - mean A_k|, since a constant does
 not change a map that is min-maxed, times the standard deviation of alpha_k; summed over the classes after division by
@@ -42,6 +43,7 @@ __all__ = ["MaskModel", "Prediction"]
 Floats = NDArray[np.floating[Any]]
 
 _BLUR: Final = 0.7
+_BLUR_ENDS: Final = 1e-4
 _LENGTHS: Final = (0.7, 1.0, 1.4, 2.0)  # times the median distance between masks
 _NOISES: Final = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # variances, over s^2
 _MASK_GRID: Final = 14  # cells a side; finer masks are averaged down to it
@@ -109,7 +111,7 @@ class MaskModel:
             scored, length, noise, spread, top, mean, variance, cross, inverse.astype(np.float64), surprise
         )
         v = variance[:, None] * spread
-        predicted = top * (mean**4 + 6 * mean**2 * v + 3 * v**2)
+        predicted = top * (mean**4 + 6 * mean**2 * v)
         deviation = top * _deviation_of_power(mean, v)
         predicted[scored] = weights
         deviation[scored] = 0
@@ -213,6 +215,7 @@ def _smoothing(size: int) -> NDArray[np.float32]:
     pooling = _pooling(size, _MASK_GRID)
     centre = np.arange(len(pooling))
     blur = np.exp(-((centre[:, None] - centre) ** 2) / (2 * _BLUR**2))
+    blur[blur < _BLUR_ENDS] = 0  # beyond, products would be denormal numbers, which take a CPU twenty times as long
     smoothing: NDArray[np.float32] = (blur / blur.sum(axis=1, keepdims=True)).astype(np.float32) @ pooling
     return smoothing
 

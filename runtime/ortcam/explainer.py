@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.allocation import Completion, Limits, check_positive, score
+from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.classifier import as_maps, classify, prefix_tokens, to_probabilities
 from ortcam.errors import OptionError, OrtcamError, TargetError
@@ -625,6 +626,7 @@ class _Clock:
         return time.perf_counter() - self.start
 
 
+@single_threaded
 def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: Scores) -> NDArray[np.float64]:
     """The weighted sum before ReLU: float64 [K,H,W] where gated maps are summed, else [K,h,w] since U is linear."""
     if plan.gate_sum:
@@ -637,6 +639,7 @@ def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: S
     return raw
 
 
+@single_threaded
 def _finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """ReLU at image size and min-max: float32 [K,H,W] in [0,1], and bool [K] for the maps that are flat.
 

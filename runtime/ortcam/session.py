@@ -163,6 +163,8 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised, too
+    # Threads that spin between runs take the cores from whatever happens there.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     wanted = {name: dict(values) for name, values in options.providers}

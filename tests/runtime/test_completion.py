@@ -1,4 +1,4 @@
-"""Completion: the process predicts smooth weights, leaves scored ones alone, and its error estimate covers the error."""
+"""Completion: smooth weights are predicted, scored ones left alone, and the error estimate covers the error."""
 
 import numpy as np
 import pytest

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import pytest
 
 import ortcam
 from ortcam.cli import main
-from ortcam.session import SessionOptions, open_session, resolve_providers
+from ortcam.errors import OutOfMemoryError
+from ortcam.session import Bound, SessionOptions, _warn_once, open_session, resolve_providers
 
 OPENVINO = "OpenVINOExecutionProvider"
 
@@ -73,13 +75,59 @@ def test_the_number_of_threads_reaches_openvinos_own_pool(tiny_bundle: Path, mon
     assert opened == [[(OPENVINO, {"num_of_threads": "2"})], [(OPENVINO, {"num_of_threads": "3"})]]
 
 
-def test_a_provider_with_options_that_is_not_used_is_an_error(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("values", [{}, {"device_id": "7"}])
+def test_a_provider_that_cannot_start_is_replaced_by_the_cpu_with_one_warning(
+    tiny_bundle: Path, photograph: Path, values: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ONNX Runtime warns and goes on with the CPU when a provider cannot be made."""
-    options = SessionOptions((("CUDAExecutionProvider", {"device_id": "7"}), ("CPUExecutionProvider", {})))
-    with pytest.raises(ortcam.ProviderError, match="CUDAExecutionProvider cannot be had with the options"):
-        open_session(tiny_bundle / "head.onnx", options)
+    """As with a GPU build of ONNX Runtime on a machine without a driver."""
+    real = ort.InferenceSession
+
+    def refuse(path: str, settings: object, providers: list, **others: object) -> ort.InferenceSession:
+        if any(name[0] == "CUDAExecutionProvider" for name in providers):
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient\nmore")
+        return real(path, settings, providers=providers, **others)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr("ortcam.session.Session", refuse)
+    _warn_once.cache_clear()
+    explainer = ortcam.load(tiny_bundle, providers=[("cuda", values), "cpu"])
+    with pytest.warns(RuntimeWarning, match=r"CUDAExecutionProvider cannot start \(CUDA failure 35") as caught:
+        e = explainer.explain(photograph, method="scorecam")
+    assert len(caught) == 1
+    assert e.stats.providers == ("CPUExecutionProvider",)
+    assert e.summary()["stats"]["providers"] == ("CPUExecutionProvider",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Failed to allocate memory for requested buffer of size 12", OutOfMemoryError),
+        ("CUDA error 2: out of memory", OutOfMemoryError),
+        ("CUDNN_STATUS_ALLOC_FAILED", OutOfMemoryError),
+        ("std::bad_alloc", OutOfMemoryError),
+        ("Invalid input shape", ortcam.ProviderError),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_failures(
+    text: str, expected: type[Exception], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(tiny_bundle / "head.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
+    bound = Bound(session, outputs=["logits"])
+
+    def fail(_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(session, "run_with_iobinding", fail)
+    with pytest.raises(ortcam.ProviderError) as caught:
+        bound.run()
+    assert type(caught.value) is expected
+
+
+def test_little_memory_changes_no_map(tiny_bundle: Path, photograph: Path) -> None:
+    usual = ortcam.load(tiny_bundle, providers=["cpu"]).explain(photograph)
+    frugal = ortcam.load(tiny_bundle, providers=["cpu"], low_memory=True).explain(photograph)
+    assert frugal.stats.batch_size == 1
+    np.testing.assert_allclose(frugal.maps, usual.maps, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +161,6 @@ def test_provider_options_are_those_of_the_first_provider(
 @pytest.mark.skipif(OPENVINO not in ort.get_available_providers(), reason="needs onnxruntime-openvino")
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 0.9999), ("bf16", 0.99)])
 def test_openvino_explains_as_the_cpu_does(precision: str, bound: float, tiny_bundle: Path, photograph: Path) -> None:
-    import numpy as np
-
     cpu, other = (
         ortcam.load(tiny_bundle, providers=[provider]).explain(photograph, method="scorecam")
         for provider in ("cpu", ("openvino", {"precision": precision}))

@@ -1,0 +1,37 @@
+"""One thread for numpy's products while an image is explained: ONNX Runtime's threads are there for the passes.
+
+OpenBLAS keeps its threads busy for milliseconds after a product, on the cores that the next pass needs; on a small
+machine that doubled the time of an explanation with a budget.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+try:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+except ImportError:  # it then takes longer
+    ThreadpoolController = None
+
+__all__ = ["single_threaded"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+@functools.cache
+def _controller() -> "ThreadpoolController":
+    return ThreadpoolController()
+
+
+def single_threaded(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A function whose products and decompositions of matrices run on the thread that calls it."""
+    if ThreadpoolController is None:
+        return function
+
+    @functools.wraps(function)
+    def limited(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        with _controller().limit(limits=1, user_api="blas"):
+            return function(*arguments, **named)
+
+    return limited
