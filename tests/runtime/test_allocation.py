@@ -138,7 +138,7 @@ def test_a_tolerance_is_met_or_all_is_scored(
         assert max(e.stats.estimated_error) <= tolerance
         assert np.abs(e.maps - exact[method].maps).max() <= tolerance
         passes.append(e.stats.passes)
-    assert passes[0] < passes[1] < passes[2] <= exact[method].stats.passes
+    assert passes[0] <= passes[1] < passes[2] <= exact[method].stats.passes
 
 
 def test_no_time_at_all_still_gives_a_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
