@@ -204,14 +204,22 @@ def _add_limits(group: Any) -> None:
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number from 1, or auto")
+    return int(text)
 
 
 def _budget(text: str) -> float | int:
     """A share where there is a point or a percent sign, else a number of channels."""
-    if text.endswith("%"):
-        return float(text[:-1]) / 100
-    return float(text) if "." in text or "e" in text.lower() else int(text)
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100
+        return int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        message = f"{text!r}: accepted is a share of the channels (0.12, 12%) or a number of them"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _option_help() -> str:
