@@ -34,6 +34,8 @@ from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")
 TOLERANCES: Final = (0.02, 0.05, 0.1)
 BUDGETS: Final = (0.06, 0.12, 0.25)
+# The first photographs chose the factor in ortcam.completion; they would flatter it.
+CHOSE_THE_FACTOR: Final = 100
 AIMED_TOLERANCE: Final = 0.05
 SMALLEST: Final = 1e-4
 
@@ -42,7 +44,8 @@ REPORT: Final = """\
 
 ![Estimated against true error](calibration.png)
 
-{settings[photographs]} photographs, each explained exactly and with every configuration, for its most probable class. \
+{settings[photographs]} photographs, none of the first {factor}, which chose the factor in completion.py; each explained \
+exactly and with every configuration, for its most probable class. \
 The error is the largest |difference| of the two maps in [0,1]; covered is the share of explanations whose error is at
 most the tolerance, or at most the estimate. Passes are the median share of the exact map's.
 
@@ -82,7 +85,7 @@ def measure(name: str, settings: Mapping[str, Any], wanted: Sequence[Configurati
     """Every configuration on every photograph of one model."""
     import ortcam
 
-    chosen = photographs(settings["photographs"])
+    chosen = photographs()[CHOSE_THE_FACTOR:][: settings["photographs"]]
     with tempfile.TemporaryDirectory(prefix="ortcam-calibration-") as folder:
         say(f"{name}: exporting")
         bundle = SUBJECTS[name].export(Path(folder))
@@ -164,6 +167,7 @@ def report(models: Mapping[str, Runs], settings: Mapping[str, Any], run: Mapping
     )
     return REPORT.format(
         settings=settings,
+        factor=CHOSE_THE_FACTOR,
         run=run_in_words(run, words),
         aim=AIMED_TOLERANCE,
         measured=measured,
