@@ -44,9 +44,10 @@ REPORT: Final = """\
 
 ![Estimated against true error](calibration.png)
 
-{settings[photographs]} photographs, none of the first {factor}, which chose the factor in completion.py; each \
-explained exactly and with every configuration, for its most probable class. The error is the largest |difference| of the two maps in [0,1]; covered is the share of explanations whose error is at
-most the tolerance, or at most the estimate. Passes are the median share of the exact map's.
+{settings[photographs]} photographs, none of the first {factor}, which chose the factor in completion.py; each
+explained exactly and with every configuration, for its most probable class. The error is the largest |difference| of
+the two maps in [0,1]; covered is the share of explanations whose error is at most the tolerance, or at most the
+estimate. Passes are the median share of the exact map's.
 
 {run}
 - Weights: described in the data folder's README.md; those of resnet18 are for non-commercial research

@@ -13,12 +13,12 @@ from ortcam.errors import OutOfMemoryError
 
 __all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
 
-CPU_CANDIDATES: Final = (2, 4, 8, 16, 32, 64)
+CPU_CANDIDATES: Final = (4, 8, 16, 32)
 GPU_CANDIDATES: Final = (16, 32, 64, 128, 256)
 
-# A larger size has to be faster by this factor, and the search ends with the second in a row that is not.
+# A larger size has to be faster by this factor; with the first that is not the search ends, since to try a size takes
+# its memory.
 _WORTHWHILE: Final = 0.98
-_PATIENCE: Final = 2
 _RUNS: Final = 2
 
 # Names the file of what was found, or "off".
@@ -51,8 +51,7 @@ class ChunkSizes:
         self._fixed_shape = fixed_shape
         self._found = found
         self._times: dict[int, list[float]] = {}
-        self._best: tuple[float, int] | None = None
-        self._worse = 0
+        self._best: float | None = None
         self.size = candidates[0]
 
     @property
@@ -76,14 +75,11 @@ class ChunkSizes:
         warm = times[1:] if self._fixed_shape else times
         if len(warm) < _RUNS:
             return
-        if self._best is None or min(warm) < _WORTHWHILE * self._best[0]:
-            self._best, self._worse = (min(warm), size), 0
-        else:
-            self._worse += 1
-        self.size = self._best[1]
-        done = self._worse == _PATIENCE or len(self._trials) == 1
-        self._trials = [] if done else self._trials[1:]
-        if done:
+        worthwhile = self._best is None or min(warm) < _WORTHWHILE * self._best
+        if worthwhile:
+            self._best, self.size = min(warm), size
+        self._trials = self._trials[1:] if worthwhile else []
+        if not self._trials:
             self._found(self.size)
 
     def halve(self, size: int) -> None:
