@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-latency bench-scaling bench-sampled bench-frontier bench-calibration \
+.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-sampled bench-frontier bench-calibration \
 	bench-gpu bench-compare parity sweep model bundle clean
 
 help:  ## list the targets
@@ -49,6 +49,9 @@ bench: bench-latency bench-scaling  ## both of the next; results go to benchmark
 
 bench-latency: $(VENV)/dev.stamp  ## speed, memory and cold start against torch-cam and pytorch-grad-cam, six models
 	$(BIN)/python -m benchmarks.compare
+
+bench-operators: $(VENV)/dev.stamp  ## where the time of a scoring run goes, by operator (a minute)
+	$(BIN)/python -m benchmarks.operators
 
 bench-scaling: $(VENV)/dev.stamp  ## cost against channels, image size, classes and batch size; installed size
 	$(BIN)/python -m benchmarks.scaling --installed-size
