@@ -45,7 +45,7 @@ format: $(VENV)/dev.stamp  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 # The benchmarks need $(ORTCAM_TEST_DATA) and a quiet machine; each takes options, see `python -m benchmarks.NAME --help`.
-bench: bench-latency bench-scaling  ## both of the next; results go to benchmarks/results (about two hours)
+bench: bench-latency bench-operators bench-scaling  ## the next three; results go to benchmarks/results (about two hours)
 
 bench-latency: $(VENV)/dev.stamp  ## speed, memory and cold start against torch-cam and pytorch-grad-cam, six models
 	$(BIN)/python -m benchmarks.compare
