@@ -23,7 +23,7 @@ _FIRST_OF_BUDGET: Final = 0.4
 _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
 # How many times as many channels are scored before it is asked again.
-_GROWTH: Final = 1.6
+_GROWTH: Final = 1.5
 # Kept free before a deadline for what comes after the last pass, in seconds.
 _RESERVE: Final = 0.005
 
@@ -130,7 +130,7 @@ def score(
         return
     first = _FIRST_OF_BUDGET * limit if limits.budget is not None else _FIRST_OF_ALL * len(order)
     process = _Process(scoring)
-    group = order[: scoring.whole_chunks(max(_FEWEST, math.ceil(first)), limit)]
+    group = order[: scoring.whole_chunks(max(_FEWEST, first), limit)]
     while True:
         in_time = run(group, _RESERVE + 2 * process.seconds)
         scored = scoring.scored[order]
@@ -149,8 +149,8 @@ def score(
             yield scoring.scores(prediction.weights, error)
         if last:
             return
-        wanted = max(_FEWEST // 2, math.ceil((_GROWTH - 1) * done))
-        group = order[process.most_wanted(prediction, scoring.whole_chunks(wanted, limit - done))]
+        wanted = scoring.whole_chunks((_GROWTH - 1) * done, limit - done)
+        group = order[process.most_wanted(prediction, wanted)]
 
 
 def _in_order_of_energy(

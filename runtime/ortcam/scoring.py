@@ -182,11 +182,11 @@ class Scoring:
         scored: NDArray[np.bool_] = self._count > 0
         return scored
 
-    def whole_chunks(self, wanted: int, most: int) -> int:
+    def whole_chunks(self, wanted: float, most: int) -> int:
         """About as many channels as wanted that fill whole chunks, or all there are if few would be left."""
         size = self._sizes.size
-        channels = -(-wanted // size) * size
-        return most if channels + size > most else channels
+        channels = max(round(wanted / size), 1) * size
+        return most if channels + size // 2 >= most else channels
 
     def run(self, channels: NDArray[np.intp]) -> Iterator[float]:
         """Make the passes of some channels that have none yet; after each run of the graph, yield its seconds.
