@@ -13,13 +13,13 @@ from ortcam.errors import OutOfMemoryError
 
 __all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
 
-CPU_CANDIDATES: Final = (4, 8, 16, 32)
+CPU_CANDIDATES: Final = (2, 4, 8, 16, 32)
 GPU_CANDIDATES: Final = (16, 32, 64, 128, 256)
 
 # A larger size has to be faster by this factor; with the first that is not the search ends, since to try a size takes
 # its memory.
-_WORTHWHILE: Final = 0.98
-_RUNS: Final = 2
+_WORTHWHILE: Final = 0.985
+_RUNS: Final = 3
 
 # Names the file of what was found, or "off".
 _VARIABLE: Final = "ORTCAM_CACHE"
