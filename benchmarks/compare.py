@@ -65,7 +65,7 @@ DEFAULT_SAMPLES: Final = {"sscam": 35, "iscam": 10}
 COLD_STARTS: Final = 3
 CLASSES: Final = 10
 FORWARD_BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
-FORWARD_IMAGES: Final = 64
+FORWARD_IMAGES: Final = 128
 
 # torch-cam normalises maps before it upsamples them and weighs by a softmax of logits; with the same choices ortcam has
 # to give the same map. pytorch-grad-cam upsamples with aligned corners, which ortcam does not: its map is only close.
@@ -230,7 +230,8 @@ def measure(model: str, settings: Settings, item: Photograph) -> Measurement:
         cold: dict[str, list[float]] = {}
         peaks: dict[str, list[int]] = {}
         workers: dict[str, Worker] = {}
-        for library in (FORWARD, *settings.libraries):
+        libraries = tuple(name for name in settings.libraries if not (subject.large and name == GATED))
+        for library in (FORWARD, *libraries):
             starts_cold = settings.method == "scorecam" and library != FORWARD and not library.endswith("-best")
             for start in range(cold_starts if starts_cold else 1):
                 if start > 0:
@@ -244,7 +245,7 @@ def measure(model: str, settings: Settings, item: Photograph) -> Measurement:
         if AUTO in workers and not subject.large:
             workers[AUTO].ask()  # one explanation of few channels may not find the batch size
         timed = _timed_runs(model, settings, workers, folder, repeats)
-        peaks = {library: peaks.get(library, [timed[library][-1]["peak_bytes"]]) for library in settings.libraries}
+        peaks = {library: peaks.get(library, [timed[library][-1]["peak_bytes"]]) for library in libraries}
         ours = timed[OURS]
         best = next((answers[-1] for library, answers in timed.items() if library.endswith("-best")), {})
         return Measurement(
@@ -252,9 +253,9 @@ def measure(model: str, settings: Settings, item: Photograph) -> Measurement:
             random=subject.random,
             channels=ours[0]["channels"],
             passes=ours[0]["passes"],
-            seconds={library: [answer["seconds"] for answer in timed[library]] for library in settings.libraries},
+            seconds={library: [answer["seconds"] for answer in timed[library]] for library in libraries},
             stages=[answer["stages"] for answer in ours],
-            batch_sizes={library: timed[library][-1]["batch_size"] for library in settings.libraries},
+            batch_sizes={library: timed[library][-1]["batch_size"] for library in libraries},
             ten_seconds=[answer["seconds"] for answer in timed["ten"]],
             forward_seconds={
                 str(size): [answer["seconds_an_image"][str(size)] for answer in timed[FORWARD]]
@@ -377,6 +378,8 @@ def _targets(measurements: Mapping[str, Measurement], settings: Settings) -> Ite
 
 def _details(measurements: Mapping[str, Measurement], settings: Settings) -> Iterable[list[str]]:
     for (model, result), library in itertools.product(measurements.items(), settings.libraries):
+        if library not in result.seconds:
+            continue
         cells = [_title(model, result), TITLES[library], str(result.batch_sizes[library])]
         shown: tuple[tuple[Mapping[str, Sequence[float]], Any], ...] = (
             (result.seconds, with_quartiles),

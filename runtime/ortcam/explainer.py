@@ -86,6 +86,7 @@ class Explainer:
         self._options = options
         self._max_pixels = max_pixels
         self._sessions: dict[str, Session] = {}
+        self._captured: dict[Session, Bound] = {}
         self._linear_head: LinearHead | None = None
         self._sizes: dict[tuple[str, BatchSize], ChunkSizes] = {}
         self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
@@ -260,7 +261,7 @@ class Explainer:
         masks = prepare_masks(clean.maps, plan, height=height, width=width)
         clock.lap("prepare")
         session = self._session(self.bundle.scorer(plan.scorer, self._precision).name)
-        scorer = Bound(session, outputs=_GATED_OUTPUTS if plan.gate else _GATED_OUTPUTS[:2])
+        scorer = self._scorer(session, plan)
         scoring = Scoring(
             scorer,
             image=photograph.model_input,
@@ -269,7 +270,7 @@ class Explainer:
             plan=plan,
             targets=targets,
             baseline=self._baseline(photograph, plan, targets),
-            sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
+            sizes=self._chunk_sizes(plan.scorer, session, scorer, task.batch_size),
             sampling_error=task.sampling_error,
         )
         steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
@@ -417,6 +418,15 @@ class Explainer:
         (logits,) = bound.run()
         return logits
 
+    def _scorer(self, session: Session, plan: Plan) -> Bound:
+        """A scorer's session with inputs in place; where it replays CUDA graphs always the same, else a fresh one."""
+        if session in self._captured:
+            return self._captured[session]
+        scorer = Bound(session, outputs=_GATED_OUTPUTS if plan.gate else _GATED_OUTPUTS[:2])
+        if scorer.captures:
+            self._captured[session] = scorer
+        return scorer
+
     def _session(self, name: str) -> Session:
         if name not in self._sessions:
             self._sessions[name] = open_session(self.bundle.file(name), self._options)
@@ -444,22 +454,21 @@ class Explainer:
         _, logits = classify(manifest.graphs, self._session, np.zeros_like(photograph.model_input))
         return to_probabilities(logits[0], manifest.activation)[targets]
 
-    def _chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
+    def _chunk_sizes(self, kind: str, session: Session, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
         """The sizes of the runs of a scorer; a search goes on from one explanation to the next."""
         sizes = self._sizes.get((kind, batch_size))
         if sizes is None:
-            sizes = self._sizes[kind, batch_size] = self._new_chunk_sizes(kind, scorer, batch_size)
+            sizes = self._sizes[kind, batch_size] = self._new_chunk_sizes(kind, session, scorer, batch_size)
         return sizes
 
-    def _new_chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
+    def _new_chunk_sizes(self, kind: str, session: Session, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
         if batch_size != "auto":
             return ChunkSizes([batch_size], fixed_shape=scorer.fixed_shape)
         if self._options.low_memory:
             return ChunkSizes([1], fixed_shape=scorer.fixed_shape)
         machine = platform.node(), platform.machine(), platform.processor(), os.cpu_count(), runtime_version()
-        key = json.dumps(
-            [self.bundle.sha256, kind, self._precision, dataclasses.asdict(self._options), machine], default=dict
-        )
+        running = session.get_providers(), session.get_provider_options()
+        key = json.dumps([self.bundle.sha256, kind, self._precision, self._options.threads, running, machine])
         if (known := recall(key)) is not None:
             return ChunkSizes([known], fixed_shape=scorer.fixed_shape)
         return ChunkSizes(

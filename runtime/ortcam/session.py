@@ -8,7 +8,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -227,8 +227,9 @@ def first_line(error: Exception) -> str:
 class Bound:
     """A session with inputs that are put on its device once and used by many runs.
 
-    With the CUDA provider's option `enable_cuda_graph`, whatever has been put stays at its address and is overwritten
-    there, as do the outputs: a CUDA graph, captured by the first run of a shape, is replayed by the others.
+    What is put stays at its address, where the next value of the same shape overwrites it, and so do the outputs. So
+    with the CUDA provider's option `enable_cuda_graph` a run can be captured as a CUDA graph, one for every combination
+    of shapes, and replayed: such a `Bound` has to live as long as its session.
     """
 
     def __init__(self, session: Session, *, outputs: Sequence[str]) -> None:
@@ -236,7 +237,11 @@ class Bound:
         self._binding = session.io_binding()
         self._outputs = tuple(outputs)
         self._inputs = {item.name: item.shape for item in session.get_inputs()}
-        self._placed: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._placed: dict[tuple[str, tuple[int, ...]], Any] = {}
+        self._graphs: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Any]]] = {}
+        self._options: Any = None
+        self._new_shapes = True
         provider = session.get_providers()[0]
         settings = session.get_provider_options().get(provider, {})
         self.on_gpu = provider in _CUDA_DEVICES
@@ -244,20 +249,32 @@ class Bound:
         self.fixed_shape = provider != _CPU
         self._device = "cuda" if self.on_gpu else "cpu"
         self._device_id = int(settings.get("device_id", 0)) if self.on_gpu else 0
-        self._captures = self.on_gpu and str(settings.get("enable_cuda_graph", 0)).lower() in ("1", "true")
-        self._captured_shape: tuple[tuple[int, ...], ...] | None = None
+        self.captures = self.on_gpu and str(settings.get("enable_cuda_graph", 0)).lower() in ("1", "true")
 
     def put(self, name: str, value: NDArray[Any]) -> None:
-        """Place an input on the device; it stays there until it is put again. Inputs the graph lacks are ignored."""
+        """Place a copy of an input on the device, where it stays until it is put again; ignored if the graph lacks it.
+
+        Raises:
+            OutOfMemoryError: it does not fit into memory.
+        """
         if name not in self._inputs:
             return
         value = np.ascontiguousarray(value)
-        there = self._placed.get(name)
-        if self._captures and there is not None and there.shape() == list(value.shape):
-            there.update_inplace(value)
-            return
-        self._placed[name] = ort.OrtValue.ortvalue_from_numpy(value, self._device, self._device_id)
-        self._binding.bind_ortvalue_input(name, self._placed[name])
+        place = self._placed.get((name, value.shape))
+        if place is not None:
+            place.update_inplace(value)
+            if self._shapes[name] == value.shape:
+                return
+        else:
+            with _readable_errors("place an input"):
+                # On the CPU the memory is that of the array: a copy is overwritten, never what the caller has.
+                place = ort.OrtValue.ortvalue_from_numpy(value.copy(), self._device, self._device_id)
+            if not self.captures:
+                self._placed.pop((name, self._shapes.get(name, ())), None)
+            self._placed[name, value.shape] = place
+        self._binding.bind_ortvalue_input(name, place)
+        self._shapes[name] = value.shape
+        self._new_shapes = True
 
     def run(self) -> tuple[NDArray[Any], ...]:
         """Run on the inputs in place; the outputs come back on the CPU, in the order given to the constructor.
@@ -266,34 +283,50 @@ class Bound:
             OutOfMemoryError: the run did not fit into memory.
             ProviderError: whatever else ONNX Runtime could not do.
         """
-        self._bind_outputs()
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # ONNX Runtime raises its own types
-            if _is_out_of_memory(error):
-                raise OutOfMemoryError(f"out of memory: {first_line(error)}") from error
-            raise ProviderError(f"ONNX Runtime cannot run this graph: {first_line(error)}") from error
-        return tuple(self._binding.copy_outputs_to_cpu())
+        with _readable_errors("run this graph"):
+            if self._new_shapes:
+                self._bind_outputs()
+            self._new_shapes = True  # unless all goes well
+            self._session.run_with_iobinding(self._binding, self._options)
+            outputs = tuple(self._binding.copy_outputs_to_cpu())
+            self._new_shapes = False
+        return outputs
 
     def _bind_outputs(self) -> None:
-        if not self._captures:
+        if not self.captures:
             for name in self._outputs:
                 self._binding.bind_output(name, "cpu")
             return
-        shapes = self._output_shapes()
-        if shapes == self._captured_shape:
-            return
-        for name, shape in zip(self._outputs, shapes, strict=True):
-            place = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self._device, self._device_id)
+        key = tuple(self._shapes.values())
+        if key not in self._graphs:
+            options = ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", str(len(self._graphs) + 1))
+            places = [
+                ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self._device, self._device_id)
+                for shape in self._output_shapes()
+            ]
+            self._graphs[key] = options, places
+        self._options, places = self._graphs[key]
+        for name, place in zip(self._outputs, places, strict=True):
             self._binding.bind_ortvalue_output(name, place)
-        self._captured_shape = shapes
 
-    def _output_shapes(self) -> tuple[tuple[int, ...], ...]:
+    def _output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the outputs, their open dimensions (B, K) taken from the inputs in place."""
         sizes = {
             symbol: size
-            for name, value in self._placed.items()
-            for symbol, size in zip(self._inputs[name], value.shape(), strict=True)
+            for name, shape in self._shapes.items()
+            for symbol, size in zip(self._inputs[name], shape, strict=True)
         }
         shapes = {item.name: item.shape for item in self._session.get_outputs()}
-        return tuple(tuple(sizes.get(size, size) for size in shapes[name]) for name in self._outputs)
+        return [tuple(sizes.get(size, size) for size in shapes[name]) for name in self._outputs]
+
+
+@contextlib.contextmanager
+def _readable_errors(doing: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises into the errors that this package documents."""
+    try:
+        yield
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(f"out of memory: {first_line(error)}") from error
+        raise ProviderError(f"ONNX Runtime cannot {doing}: {first_line(error)}") from error
