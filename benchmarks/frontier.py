@@ -1,13 +1,14 @@
 """How close to the exact map, and how fast: budgets, tolerances, precisions and head-only methods of every model.
 
 Fidelity is the Pearson correlation with the exact float32 map of the same method, photograph and class, over many
-photographs; it does not vary. Time does, and is taken on a few photographs, every configuration in turn and torch-cam
-(as its README shows it, exact) in each turn: a speed-up is the median over the turns of torch-cam's time by ours.
-Results go to benchmarks/results/frontier.md, .json and .png, anew after every model. Run as
+photographs, and taken first, of all models: it does not vary. Time does, and is taken on a few photographs, every
+configuration in turn and torch-cam (as its README shows it, exact) in each turn: a speed-up is the median over the
+turns of torch-cam's time by ours. Results go to benchmarks/results/frontier.md, .json and .png. Run as
 `python -m benchmarks.frontier`; `--method sscam` and `--method iscam` do the same for those.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import statistics
@@ -48,6 +49,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.plots import label_nines, legend_below, nines, panels, plain_numbers, save, style
 from benchmarks.processes import Worker
+from benchmarks.replay import passes_made_once
 from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, bundle_path, missing_data, photographs
 
 BUDGETS: Final = (0.03, 0.06, 0.12, 0.25, 0.5)
@@ -55,6 +57,7 @@ TOLERANCES: Final = (0.05, 0.1)
 PRECISIONS: Final = ("fp32", "fp16", "int8")
 DEFAULT_PRECISIONS: Final = ("fp32", "int8")  # half precision gains nothing on a CPU
 AIMED_BUDGET: Final = 0.12
+BATCH_SIZE: Final = 4  # where nothing is timed
 
 REPORT: Final = """\
 # {title}: fidelity and latency
@@ -117,50 +120,69 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def measure(name: str, settings: Mapping[str, Any], wanted: Sequence[Configuration]) -> Points:
-    """All configurations on one model: fidelity first, then the time."""
-    import ortcam
+class Study:
+    """One model with all configurations."""
 
-    chosen = photographs(settings["photographs"])
-    with tempfile.TemporaryDirectory(prefix="ortcam-frontier-") as root:
-        folder = Path(root)
+    def __init__(self, name: str, settings: Mapping[str, Any], wanted: Sequence[Configuration], folder: Path) -> None:
+        """Export the model and open it in all precisions.
+
+        Args:
+            name: of SUBJECTS.
+            settings: of the run.
+            wanted: configurations, the exact one first.
+            folder: for the bundle; empty.
+        """
+        import ortcam
+
+        self._name, self._settings = name, settings
+        self._photographs = photographs(settings["photographs"])
         precisions = list(dict.fromkeys(item.precision for item in wanted))
         more: dict[str, Any] = {}
         if precisions != ["fp32"]:
-            more = {"precision": precisions, "calibration": str(calibration_folder(folder, chosen))}
-        task = {
+            more = {"precision": precisions, "calibration": str(calibration_folder(folder, self._photographs))}
+        first = self._photographs[0]
+        self._task = {
             "model": name,
             "layer": SUBJECTS[name].layer,
             "method": settings["method"],
             "folder": folder,
-            "photograph": chosen[0].path.resolve(),
-            "target": chosen[0].target,
+            "photograph": first.path.resolve(),
+            "target": first.target,
             "batch-size": 32,
             "threads": settings["threads"],
         }
+        self._folder = folder
         say(f"{name}: exporting")
-        Worker("prepare", {**task, "export": json.dumps(more)}, folder).close()
-        bundle = bundle_path(folder, name)
-        loading: dict[str, dict[str, Any]] = {
-            precision: {"precision": precision} if more else {} for precision in precisions
+        Worker("prepare", {**self._task, "export": json.dumps(more)}, folder).close()
+        self._explainers = {
+            precision: ortcam.load(
+                bundle_path(folder, name),
+                providers=["cpu"],
+                threads=settings["threads"],
+                precision=precision if more else None,
+            )
+            for precision in precisions
         }
-        explainers = {
-            precision: ortcam.load(bundle, providers=["cpu"], threads=settings["threads"], **options)
-            for precision, options in loading.items()
-        }
-        points = {
+        self.points: Points = {
             item.name: Point(item.family, item.precision, item.options, [], [], [], [])
             for item in wanted
-            if _runs(explainers["fp32"], item, chosen[0])
+            if _runs(self._explainers["fp32"], item, first)
         }
-        for index, item in enumerate(chosen):
-            _take_fidelity(explainers, points, item)
-            say(f"{name}: {index + 1}/{len(chosen)} photographs")
-        with Worker("torch-cam", task, folder) as peer:
-            for index, item in enumerate(photographs(settings["timed"])):
-                _take_time(explainers, points, item, peer, settings["method"])
-                say(f"{name}: timed {index + 1}/{settings['timed']}")
-    return points
+
+    def take_fidelity(self) -> None:
+        """The maps of all photographs; nothing is timed."""
+        with passes_made_once():
+            for index, item in enumerate(self._photographs):
+                _take_fidelity(self._explainers, self.points, item)
+                say(f"{self._name}: {index + 1}/{len(self._photographs)} photographs")
+
+    def take_time(self) -> None:
+        """The times of some of them."""
+        timed = self._settings["timed"]
+        with Worker("torch-cam", self._task, self._folder) as peer:
+            for index, item in enumerate(photographs(timed)):
+                _take_time(self._explainers, self.points, item, peer, self._settings["method"])
+                say(f"{self._name}: timed {index + 1}/{timed}")
 
 
 def _runs(explainer: Any, wanted: Configuration, item: Photograph) -> bool:
@@ -181,7 +203,8 @@ def _take_fidelity(explainers: Mapping[str, Any], points: Points, item: Photogra
     exact = None
     for point in points.values():
         target = None if exact is None else exact.targets
-        explanation = explainers[point.precision].explain(item.path, target=target, **point.options)
+        explainer = explainers[point.precision]
+        explanation = explainer.explain(item.path, target=target, batch_size=BATCH_SIZE, **point.options)
         exact = exact or explanation  # the first configuration
         point.pearson.append(pearson(explanation.maps[0], exact.maps[0]))
         point.shares.append(explanation.stats.passes / exact.stats.passes)
@@ -354,17 +377,24 @@ def main(arguments: Sequence[str]) -> int:
         "calibration": CALIBRATION_PHOTOGRAPHS,
     }
     run = describe_run("benchmarks.frontier", arguments)
-    results: dict[str, Points] = {}
-    for model in models:
-        results[model] = measure(model, settings, wanted)
-        raw = {
-            name: {label: dataclasses.asdict(point) for label, point in points.items()}
-            for name, points in results.items()
-        }
-        write_results(stem, run=run, raw={"settings": settings, "models": raw}, figures=_figures(results))
-        text = report(results, settings, run)
-        write_text(stem.with_suffix(".md"), text)
-        plot(results, stem.with_suffix(".png"))
+    with contextlib.ExitStack() as stack:
+        studies = {}
+        for model in models:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ortcam-frontier-"))
+            studies[model] = Study(model, settings, wanted, Path(folder))
+            studies[model].take_fidelity()
+        results: dict[str, Points] = {}
+        for model, study in studies.items():
+            study.take_time()
+            results[model] = study.points
+            raw = {
+                name: {label: dataclasses.asdict(point) for label, point in points.items()}
+                for name, points in results.items()
+            }
+            write_results(stem, run=run, raw={"settings": settings, "models": raw}, figures=_figures(results))
+            text = report(results, settings, run)
+            write_text(stem.with_suffix(".md"), text)
+            plot(results, stem.with_suffix(".png"))
     print(text)
     return 0
 

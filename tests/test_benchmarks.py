@@ -5,12 +5,17 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from benchmarks import calibration, changes, compare, fidelity, frontier, gpu, measuring, plots, subjects
 from benchmarks.measuring import Figure
+from benchmarks.replay import passes_made_once
+from onnxruntime import InferenceSession
 
+import ortcam
+from ortcam.shipped import bundle_path, demo_picture
 from tests.conftest import REPOSITORY
 
 
@@ -195,6 +200,27 @@ def test_photographs_are_taken_at_even_distances(data: Path, monkeypatch: pytest
     monkeypatch.setattr(subjects, "DATA", data)
     names = [item.path.name for item in subjects.photographs(3)]
     assert names == [subjects.photographs()[index].path.name for index in (0, 100, 200)]
+
+
+@pytest.mark.parametrize("method", ["scorecam", "sscam", "iscam"])
+def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = ortcam.load(bundle_path(), providers=["cpu"])
+    photograph = explainer.read(demo_picture())
+    settings: dict[str, Any] = {"method": method, "target": [1, 2], "batch_size": 4}
+    if method != "scorecam":
+        settings["num_samples"] = 2
+    ways: tuple[dict[str, Any], ...] = ({}, {"budget": 0.1}, {"budget": 20, "completion": "none"}, {"tolerance": 0.2})
+    expected = [explainer.explain(photograph, **settings, **way) for way in ways]
+    made: list[int] = []
+    run = InferenceSession.run_with_iobinding
+    with passes_made_once():
+        monkeypatch.setattr(InferenceSession, "run_with_iobinding", lambda *given: (made.append(1), run(*given))[1])
+        for way, e in zip(ways, expected, strict=True):
+            replayed = explainer.explain(photograph, **settings, **way)
+            np.testing.assert_allclose(replayed.maps, e.maps, rtol=0, atol=1e-5)
+            assert replayed.stats.passes == e.stats.passes
+            assert replayed.stats.runs == e.stats.runs
+    assert len(made) == expected[0].stats.runs  # the exact map's, and no more
 
 
 def some_points() -> frontier.Points:

@@ -31,7 +31,7 @@ class Calibration:
     Attributes:
         calibrating: what the ranges of integers are taken from.
         measuring: what maps are compared on, at most 8.
-        held_out: whether these are others than those.
+        held_out: whether these are other pictures than those.
         words: what the ranges come from, for the manifest; of a folder its name alone.
     """
 
@@ -55,7 +55,9 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
-def read_calibration(folder: Path | None, preprocessing: Preprocessing, say: Callable[[str], None]) -> Calibration:
+def read_calibration(
+    folder: Path | None, preprocessing: Preprocessing, say: Callable[[str], None], *, integers: bool
+) -> Calibration:
     """Read the pictures of a folder, at most the first 64 by name, or else the shipped ones.
 
     Of eight pictures or more, every fourth is held out to measure on, at most eight.
@@ -64,13 +66,15 @@ def read_calibration(folder: Path | None, preprocessing: Preprocessing, say: Cal
         folder: of the pictures; None takes crops of those that ortcam ships.
         preprocessing: from a picture to the model's input.
         say: told what was left out.
+        integers: whether ranges are taken from the pictures, and not only maps compared on them.
 
     Raises:
         ExportError: no such folder, or no picture in it that can be read.
     """
     if folder is None:
+        doing = "calibrating" if integers else "comparing maps"
         say(
-            "warning: calibrating on the few drawings that come with ortcam; photographs of your own kind are better: "
+            f"warning: {doing} on the few drawings that come with ortcam; photographs of your own kind are better: "
             "--calibration DIR"
         )
         pictures = [crop for path in sample_pictures() for crop in _crops(read_image(path))]
@@ -83,9 +87,9 @@ def read_calibration(folder: Path | None, preprocessing: Preprocessing, say: Cal
         return Calibration(tuple(inputs), tuple(inputs), False, words)
     measuring = inputs[3::4][:_MOST_MEASURED]
     calibrating = [image for index, image in enumerate(inputs) if index % 4 != 3 or index // 4 >= _MOST_MEASURED]
-    return Calibration(
-        tuple(calibrating), tuple(measuring), True, f"{len(calibrating)} of {words} ({len(measuring)} held out)"
-    )
+    others = folder is not None  # the crops are all of the same few drawings
+    held_out = f" ({len(measuring)} held out)" if others else ""
+    return Calibration(tuple(calibrating), tuple(measuring), others, f"{len(calibrating)} of {words}{held_out}")
 
 
 def masked_inputs(

@@ -139,7 +139,7 @@ def export(
     destination = Path(bundle)
     _check_destination(destination, force=force)
     variants = choose_precisions(precision)[1:]
-    pictures = None if calibration is None else check_folder(Path(calibration))
+    pictures = None if calibration is None else _check_calibration(Path(calibration), variants)
     _check_choice("activation", activation, get_args(Activation))
     _check_choice("input_layout", input_layout, get_args(InputLayout))
     spec = InputSpec(
@@ -211,7 +211,7 @@ def export(
                 activation=converted.activation,
                 interpolation=matrices,
                 probe=images,
-                calibration=read_calibration(pictures, prepared, say),
+                calibration=read_calibration(pictures, prepared, say, integers="int8" in variants),
                 say=say,
             )
         manifest = Manifest(
@@ -367,6 +367,12 @@ def _check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
         raise ExportError(f"{name}={value!r}: accepted is {' or '.join(map(repr, accepted))}")
 
 
+def _check_calibration(folder: Path, variants: Sequence[Precision]) -> Path:
+    if not variants:
+        raise ExportError(f"calibration {folder}: goes with a precision beside float32, which needs no pictures")
+    return check_folder(folder)
+
+
 def _check_destination(destination: Path, *, force: bool) -> None:
     if not destination.exists() and not destination.is_symlink():
         if not destination.parent.is_dir():
@@ -400,7 +406,7 @@ def _move_into_place(folder: Path, destination: Path) -> None:
         destination.rename(old)
     try:
         folder.rename(destination)
-    except OSError:
+    except BaseException:  # an interrupt, too
         if replaced:
             old.rename(destination)
         raise

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Cut, Fidelity, Graphs, Likeness
 from ortcam.classifier import as_maps, classify
+from ortcam.methods import Plan, resolve_method
+from ortcam.scoring import prepare_masks
 from ortcam.session import Session, SessionOptions, open_session, resolve_providers
-from ortcam.upsampling import upsample, upsampled_range
+from ortcam.upsampling import upsample
 from ortcam.verification import run_scorer
 
 __all__ = ["Budget", "Explained", "compare", "explain_all", "plan_passes"]
@@ -126,7 +128,9 @@ def _explain(
     """Map of a class, float64 [H,W] in [0,1], from some channels, and the most probable class of each pass, int64."""
     size = image.shape[2:]
     gated = method == "scorecam++"
-    masks = maps if gated else _min_max(maps, *size)
+    plan = resolve_method(method, {}).plan
+    assert isinstance(plan, Plan)
+    masks = prepare_masks(maps, plan, height=size[0], width=size[1]).maps
     total = np.zeros(size if gated else maps.shape[1:])
     best = []
     for start in range(0, len(channels), _BATCH):
@@ -138,15 +142,6 @@ def _explain(
     positive = np.maximum(total if gated else upsample(total, *size), 0)
     span = float(np.ptp(positive))
     return (positive - positive.min()) / span if span > 0 else np.zeros(size), np.concatenate(best)
-
-
-def _min_max(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """s(U(A)) before U: float32 [C,h,w]; zero where a map is flat."""
-    low, high = upsampled_range(maps, height, width)
-    span = np.where(high > low, high - low, 1)
-    return np.where((high > low)[:, None, None], (maps - low[:, None, None]) / span[:, None, None], 0).astype(
-        np.float32
-    )
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -22,7 +22,9 @@ chunk's gated maps.
 """
 
 import ast
+import contextlib
 import dataclasses
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -286,6 +288,17 @@ def append_log(model: ir.Model) -> None:
     logits.name, logits.dtype, logits.shape = "logits", ir.DataType.FLOAT, probabilities.shape
     graph.extend([bounded, log])
     graph.outputs[:] = [logits]
+
+
+@contextlib.contextmanager
+def saved(model: ir.Model, folder: Path) -> Iterator[Path]:
+    """A model as a file in the folder of its weights, gone afterwards."""
+    path = folder / f".{secrets.token_hex(4)}.onnx"
+    try:
+        ir.save(model, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> ir.Model:

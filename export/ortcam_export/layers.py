@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
 from ortcam_export.errors import ExportError, NoDefaultLayerError
-from ortcam_export.graphs import build_head, extract, insert_dequantization, insert_transposition, module_path
+from ortcam_export.graphs import build_head, extract, insert_dequantization, insert_transposition, module_path, saved
 from ortcam_export.layouts import as_cut
 from ortcam_export.shapes import sides_for_one
 
@@ -411,12 +410,11 @@ def run_part(part: ir.Model, folder: Path, feeds: dict[str, NDArray[np.float32]]
     Raises:
         ExportError: ONNX Runtime does not run it.
     """
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
-        ir.save(part, file.name)
+    with saved(part, folder) as path:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs: list[NDArray[np.float32]] = session.run(None, feeds)
         except Exception as error:
             raise ExportError(f"ONNX Runtime does not run the graph: {str(error).strip().splitlines()[0]}") from error

@@ -10,7 +10,6 @@ squeezenet1_1 this gave Score-CAM maps nearer to float32's than the plain extrem
 0.985, least 0.995 against 0.967); on mobilenet_v2 and resnet18 the two were alike. It needs no histograms in memory.
 """
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -27,9 +26,9 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.graphs import extract
+from ortcam_export.graphs import extract, saved
 
-__all__ = ["Ranges", "collect_ranges", "to_float16", "to_int8"]
+__all__ = ["Ranges", "check_float16", "collect_ranges", "to_float16", "to_int8"]
 
 # Tensor -> least and greatest value that an integer has to reach.
 Ranges = dict[str, tuple[float, float]]
@@ -79,14 +78,12 @@ def collect_ranges(
     Raises:
         ExportError: ONNX Runtime does not run it, or a value is not finite.
     """
-    names = [value.name or "" for node in model.graph for value in node.outputs]
-    part = extract(model, ["image"], names)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
-        ir.save(part, file.name)
+    names = [value.name for node in model.graph for value in node.outputs if value.name]
+    with saved(extract(model, ["image"], names), folder) as path:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             lows, highs = [], []
             for image in inputs:
                 values = [image, *session.run(names, {"image": image})]
@@ -145,6 +142,16 @@ def to_int8(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     return _from_proto(quantizer.model.model)
 
 
+def check_float16(model: ir.Model) -> None:
+    """Raises ExportError for a classifier whose float16 scorers would crash."""
+    if any(node.op_type == "LayerNormalization" for node in model.graph):
+        # Kept in float32 or not: opening such a scorer on the CPU ended the process (onnxruntime 1.31.1).
+        raise ExportError(
+            "float16: a model with LayerNormalization, as transformers have it, makes ONNX Runtime's CPU provider "
+            "crash; leave fp16 out of --precision"
+        )
+
+
 def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     """A classifier in float16, float32 image in and float32 logits out.
 
@@ -165,12 +172,6 @@ def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
         raise ExportError(
             f"float16: values inside the model reach {largest:.0f} ({name}), float16 ends at 65504; leave fp16 out of "
             "--precision"
-        )
-    if any(node.op_type == "LayerNormalization" for node in model.graph):
-        # Kept in float32 or not: opening such a scorer on the CPU ended the process (onnxruntime 1.31.1).
-        raise ExportError(
-            "float16: a model with LayerNormalization, as transformers have it, makes ONNX Runtime's CPU provider "
-            "crash; leave fp16 out of --precision"
         )
     proto = _read_whole(model, folder)
     for node in proto.graph.node:
@@ -201,9 +202,8 @@ def _drop_repeated(graph: onnx.GraphProto) -> None:
 
 def _read_whole(model: ir.Model, folder: Path) -> onnx.ModelProto:
     """A model with the weights in it, the types of its tensors found and its nodes named."""
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
-        ir.save(extract(model, ["image"], ["logits"]), file.name)
-        proto = onnx.load(file.name, load_external_data=False)
+    with saved(extract(model, ["image"], ["logits"]), folder) as path:
+        proto = onnx.load(path, load_external_data=False)
     # Before the weights are loaded: shapes need none of them, and a message of 2 GB cannot be passed on.
     proto = onnx.shape_inference.infer_shapes(proto)
     load_external_data_for_model(proto, str(folder))

@@ -18,7 +18,7 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.fidelity import compare, explain_all, plan_passes
 from ortcam_export.graphs import SCORER_KINDS, Interpolation, WeightsFile, build_scorer
 from ortcam_export.layers import count_macs
-from ortcam_export.precision import collect_ranges, to_float16, to_int8
+from ortcam_export.precision import check_float16, collect_ranges, to_float16, to_int8
 
 __all__ = ["choose_precisions", "write_variants"]
 
@@ -131,6 +131,7 @@ def _convert(
         for masked in masked_inputs(image, as_maps(classify(graphs, sessions.__getitem__, image)[0], cut), generator)
     )
     if precision == "float16":
+        check_float16(model)
         return to_float16(model, folder, collect_ranges(model, folder, inputs, quantile=1))
     return to_int8(model, folder, collect_ranges(model, folder, inputs))
 

@@ -14,6 +14,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import (
     BundleError,
     ImageError,
+    NotFiniteError,
     OptionError,
     OrtcamError,
     OutOfMemoryError,
@@ -35,6 +36,7 @@ __all__ = [
     "Explanation",
     "ImageError",
     "Method",
+    "NotFiniteError",
     "OptionError",
     "OrtcamError",
     "OutOfMemoryError",

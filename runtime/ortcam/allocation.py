@@ -34,7 +34,8 @@ class Limits:
 
     Attributes:
         budget: channels to score: a number of them, or a share in (0,1] of those that are not flat; None: all.
-        deadline: milliseconds from the call of `explain`; None: no hurry. At least one run of the graph is made.
+        deadline: milliseconds from the call of `explain`, or from when the first map of `explain_iter` is asked for;
+            None: no hurry. At least one run of the graph is made.
         tolerance: stop when the largest error of the finished map is estimated to be below this, in (0,1).
         completion: "gaussian-process" predicts the weights of the channels not scored, "none" leaves them out.
     """
@@ -56,6 +57,9 @@ class Limits:
             accepted = self.budget is None or 0 < self.budget <= 1
         if not accepted:
             raise OptionError(_budget_message(self.budget))
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):  # a manifest holds Python's own types
+                object.__setattr__(self, field.name, value.item())
         if self.completion not in get_args(Completion):
             raise OptionError(f"completion={self.completion!r}: accepted is {' or '.join(get_args(Completion))}")
         if self.tolerance is not None and self.completion == "none":
@@ -70,8 +74,8 @@ class Limits:
         """How many of the live channels the budget pays for."""
         if self.budget is None:
             return live
-        if isinstance(self.budget, (int, np.integer)):
-            return min(int(self.budget), live)
+        if isinstance(self.budget, int):
+            return min(self.budget, live)
         return min(math.ceil(self.budget * live), live)
 
 
@@ -121,7 +125,7 @@ def score(
         for seconds in scoring.run(channels):
             if progress is not None:
                 progress(scoring.passes, total)
-            if time.perf_counter() + seconds + reserve > deadline:
+            if time.perf_counter() + seconds * scoring.next_rows + reserve > deadline:
                 return False
         return True
 
@@ -130,14 +134,15 @@ def score(
         return
     first = _FIRST_OF_BUDGET * limit if limits.budget is not None else _FIRST_OF_ALL * len(order)
     process = _Process(scoring)
+    finishing = 0.0 if limits.deadline is None else scoring.finishing_seconds()
     group = order[: scoring.whole_chunks(max(_FEWEST, first), limit)]
     while True:
-        in_time = run(group, _RESERVE + 2 * process.seconds)
-        scored = scoring.scored[order]
-        done = int(scored.sum())
-        if done == len(order):
+        in_time = run(group, _RESERVE + finishing + 2 * process.seconds)
+        if scoring.complete:
             yield scoring.scores()
             return
+        scored = scoring.scored[order]
+        done = int(scored.sum())
         prediction = process.ask(scored)
         last = not in_time or done >= limit
         error = None
@@ -183,6 +188,7 @@ class _Process:
         # What is the same everywhere does not change a map that is min-maxed.
         self._size = np.linalg.norm(flattened - flattened.mean(axis=1, keepdims=True), axis=1).astype(np.float64)
         self._scored: NDArray[np.bool_] = np.zeros(len(masks.order), np.bool_)
+        self._place = np.zeros(len(masks.order), np.intp)  # of a channel among those scored
         self.seconds = time.perf_counter() - clock
 
     @single_threaded
@@ -191,10 +197,11 @@ class _Process:
         clock = time.perf_counter()
         self._scored = scored
         channels, weights = self._scoring.positive_weights()
-        place = np.empty(len(self._scoring.masks.live), np.intp)
+        place = np.zeros(len(self._scoring.masks.live), np.intp)
         place[channels] = np.arange(len(channels))
+        self._place = place[self._scoring.masks.order]
         given = np.flatnonzero(scored)
-        prediction = self._model.condition(given, weights[place[self._scoring.masks.order[given]]])
+        prediction = self._model.condition(given, weights[self._place[given]])
         self.seconds = time.perf_counter() - clock
         return prediction
 
@@ -202,13 +209,14 @@ class _Process:
     def error(self, prediction: Prediction) -> NDArray[np.float64]:
         """The estimate of the largest error of the finished maps: float64 [K]."""
         clock = time.perf_counter()
-        error = self._model.map_error(prediction, self._summands, self._scoring.offset)
+        sampling = self._scoring.sampling_errors()[self._place[np.flatnonzero(self._scored)]]
+        error = self._model.map_error(prediction, self._summands, self._scoring.offset, sampling)
         self.seconds += time.perf_counter() - clock
         return error
 
     def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
         """The channels, as places in the order of energy, whose weights leave most open in the maps."""
         known = np.maximum(self._energy @ prediction.weights, np.finfo(np.float64).tiny)
-        open_ = self._size * (prediction.deviation / known).sum(axis=1)
+        open_ = np.nan_to_num(self._size * (prediction.deviation / known).sum(axis=1), nan=np.inf)
         open_[self._scored] = -1
         return np.argsort(-open_, kind="stable")[:count]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.bundle import Bundle
+from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation
@@ -36,6 +36,7 @@ PEAK_MEMORY: Final = (
 )
 
 _BARE_RUNS: Final = 3
+_BARE_IMAGES: Final = 32
 _SEARCHES: Final = 3
 _ESTIMATE_BATCH: Final = 8
 
@@ -49,12 +50,12 @@ class Case:
 
     Attributes:
         method: name.
-        precision: "fp32", "fp16" or "int8"; None takes the bundle's own.
+        precision: of the masked passes, as the bundle calls it.
         batch_size: masked images a run, or "auto".
     """
 
     method: str
-    precision: str | None
+    precision: str
     batch_size: int | str
 
 
@@ -64,15 +65,15 @@ class Row:
 
     Attributes:
         method: name.
-        precision: of the masked passes, as the bundle calls it.
+        precision: that ran, as the bundle calls it.
         batch_size: that ran.
         providers: that ran.
         passes: masked forward passes that were made; 0 for methods that mask nothing.
         all_passes: that an explanation makes; more than `passes` where the time allowed was short.
         head_passes: of the head alone, of methods that mask nothing.
         seconds: of every run, with the passes that were made.
-        bare_seconds: an image, of features and head alone in float32, at this batch size; None where nothing is masked
-            or the passes are not in float32.
+        bare_seconds: an image, of features and head alone, at this batch size; None where nothing is masked
+            or the passes are not in the precision of these graphs.
         median: seconds of a whole explanation; where not all passes were made, scoring is scaled to all of them.
         p95: the same, the 95th percentile (interpolated between the runs).
         overhead: time of a measured explanation by its bare passes, less one; None where these are.
@@ -160,12 +161,18 @@ def benchmark(
     if runs < 1 or not seconds > 0:
         raise OptionError(f"runs={runs}, seconds={seconds}: accepted is a whole number from 1, and a time above 0")
     say = say or (lambda _: None)
+    names = [resolve_method(method, {}).method.name for method in methods]
+    read = read_bundle(bundle)
+    chosen = tuple(dict.fromkeys(read.check_precision(name) for name in precisions or (None,)))
     cases = [
-        Case(resolve_method(method, {}).method.name, precision, size)
-        for precision in precisions or (None,)
-        for method in methods
+        Case(method, precision, size)
+        for precision in chosen
+        for method in names
         for size in _sizes_of(method, batch_sizes)
+        if precision == chosen[0] or _is_masking(method)
     ]
+    if not cases:
+        raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
     content = _read(image)
     bench: _Bench | None = None
     rows: list[Row] = []
@@ -173,11 +180,11 @@ def benchmark(
     for case in cases:
         if bench is None or bench.precision != case.precision:
             bench = _Bench(bundle, content, case.precision, providers, threads)
-        say(f"{case.method}, {case.precision or 'own precision'}, batch size {case.batch_size}")
+        say(f"{case.method}, {case.precision}, batch size {case.batch_size}")
         try:
             rows.append(bench.measure(case, runs, seconds / len(cases)))
         except OptionError as error:
-            if not _is_left_out(case.method):
+            if _is_masking(case.method):  # a model may lack what the others need
                 raise
             notes.append(f"{case.method} is left out: {error}")
     assert bench is not None
@@ -209,13 +216,12 @@ class _Bench:
         self,
         bundle: str | os.PathLike[str],
         content: bytes,
-        precision: str | None,
+        precision: str,
         providers: Sequence[Provider] | None,
         threads: int | None,
     ) -> None:
-        loading: dict[str, Any] = {} if precision is None else {"precision": precision}
         self.precision = precision
-        self.explainer: Explainer = load(bundle, providers=providers, threads=threads, **loading)
+        self.explainer: Explainer = load(bundle, providers=providers, threads=threads, precision=precision)
         self._content = content
         self._bare = BareModel(
             self.explainer.bundle,
@@ -234,11 +240,11 @@ class _Bench:
         options |= self._cap(case, samples, seconds / (runs + 1))
         first = self._warm_up(options)
         size = first.stats.batch_size
-        in_float32 = self.precision in (None, "fp32", "float32")
+        comparable = first.stats.precision == self.explainer.bundle.manifest.precision
         explanations, bare = [], []
         for _ in range(runs):
             explanations.append(self._timed(options))
-            if samples and in_float32:
+            if samples and comparable:
                 bare.append(self._bare.seconds_an_image(size))
         times = [elapsed for elapsed, _ in explanations]
         all_passes = first.stats.live_channels * samples
@@ -248,7 +254,7 @@ class _Bench:
         overhead = float(np.median(times)) / (bare_seconds * passes) - 1 if bare_seconds and passes else None
         return Row(
             method=case.method,
-            precision=self.precision or self.explainer.bundle.manifest.precision,
+            precision=first.stats.precision,
             batch_size=size,
             providers=tuple(first.stats.providers),
             passes=passes,
@@ -303,15 +309,14 @@ class BareModel:
             self._graphs.append((open_session(bundle.file(graphs.head), options), "features", "logits"))
 
     def seconds_an_image(self, batch_size: int) -> float:
-        """The median of a few passes after one to warm up."""
+        """The mean of a few passes after one to warm up, since the time of an explanation is a sum."""
         batch = np.repeat(self._image, batch_size, axis=0)
         self._run(batch)
-        times = []
-        for _ in range(_BARE_RUNS):
-            start = time.perf_counter()
+        runs = max(_BARE_RUNS, -(-_BARE_IMAGES // batch_size))
+        start = time.perf_counter()
+        for _ in range(runs):
             self._run(batch)
-            times.append(time.perf_counter() - start)
-        return float(np.median(times)) / batch_size
+        return (time.perf_counter() - start) / (runs * batch_size)
 
     def _run(self, batch: NDArray[np.float32]) -> None:
         value = None
@@ -337,12 +342,11 @@ def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
 
 def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
     """The batch sizes to measure a method with: all, or one where it masks nothing and they do not matter."""
-    yield from sizes if isinstance(resolve_method(method, {}).plan, Plan) else ("auto",)
+    yield from sizes if _is_masking(method) else ("auto",)
 
 
-def _is_left_out(method: str) -> bool:
-    """Whether a model may lack what a method needs: only those that mask nothing."""
-    return not isinstance(resolve_method(method, {}).plan, Plan)
+def _is_masking(method: str) -> bool:
+    return isinstance(resolve_method(method, {}).plan, Plan)
 
 
 def _read(image: str | os.PathLike[str]) -> bytes:

@@ -1,7 +1,8 @@
 """One thread for numpy's products while an image is explained: ONNX Runtime's threads are there for the passes.
 
 OpenBLAS keeps its threads busy for milliseconds after a product, on the cores that the next pass needs; on a small
-machine that doubled the time of an explanation with a budget.
+machine that doubled the time of an explanation with a budget. The limit is that of the process; of several threads
+that explain only one sets and lifts it (threadpoolctl from 3.8 on), so that it is never left behind.
 """
 
 import functools

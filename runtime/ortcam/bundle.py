@@ -150,7 +150,7 @@ class Likeness:
     Attributes:
         pearson_mean: mean of Pearson's correlation over the pixels of the two maps.
         pearson_min: the least of it.
-        spearman_mean: mean of Spearman's rank correlation over the cells of the two maps.
+        spearman_mean: mean of Spearman's rank correlation over the pixels of the two maps.
         spearman_min: the least of it.
     """
 

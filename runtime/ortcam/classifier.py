@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs
 from ortcam.errors import BundleError
-from ortcam.session import Session
+from ortcam.session import Session, readable_errors
 
 __all__ = ["as_maps", "classify", "exact_probabilities", "from_maps", "prefix_tokens", "to_probabilities"]
 
@@ -24,15 +24,20 @@ def classify(
 
     Returns:
         Features, float32 in the layout of the cut, and logits, float32 [N,classes].
+
+    Raises:
+        OutOfMemoryError: a run did not fit into memory.
+        ProviderError: whatever else ONNX Runtime could not do.
     """
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
-    (features,) = session(graphs.features).run(["features"], {"image": images})
-    if graphs.head is not None:
-        (logits,) = session(graphs.head).run(["logits"], {"features": features})
-    else:
-        assert graphs.classifier is not None  # checked when the bundle is read
-        (logits,) = session(graphs.classifier).run(["logits"], {"image": images})
+    opened = session(graphs.features)
+    with readable_errors("run the features"):
+        (features,) = opened.run(["features"], {"image": images})
+    assert graphs.head is not None or graphs.classifier is not None  # checked when the bundle is read
+    opened = session(graphs.head or graphs.classifier or "")
+    with readable_errors("run the head"):
+        (logits,) = opened.run(["logits"], {"features": features} if graphs.head is not None else {"image": images})
     return features, logits
 
 

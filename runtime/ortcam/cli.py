@@ -16,7 +16,7 @@ from ortcam.allocation import Completion
 from ortcam.benchmark_cli import add_benchmark
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
-from ortcam.explainer import Explainer, Target, load
+from ortcam.explainer import Explainer, Target, load, resolve_task
 from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
@@ -410,6 +410,12 @@ def _explain(options: argparse.Namespace) -> int:
         precision=options.precision,
     )
     targets = _targets(explainer, options.target)
+    # Before any image is read, let alone explained.
+    arguments = [
+        {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
+    ]
+    for given in arguments:
+        resolve_task(**given)
     _check_output(Path(options.output))
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
@@ -427,23 +433,19 @@ def _explain(options: argparse.Namespace) -> int:
 
     for photograph in explainer.read_many(options.images, on_error=skip):
         image, folder = next(waiting)
-        try:
-            for method, settings in methods:
+        for given in arguments:
+            method = given["method"]
+            try:
                 with _progress(f"{Path(image).name} {method}", quiet=options.quiet) as progress:
-                    explanation = explainer.explain(
-                        photograph,
-                        method=method,
-                        target=targets,
-                        top_k=1 if options.top_k is None else options.top_k,
-                        progress=progress,
-                        **_limits(options, method) | settings,
-                    )
+                    explanation = explainer.explain(photograph, progress=progress, **given)
                 saved = explanation.save(folder / method, colormap=options.colormap, alpha=options.alpha)
+            except OrtcamError as error:
+                report(image, error)
+                continue
+            if options.json:
                 results.append({"folder": str(saved), **explanation.summary()})
-                if not (options.quiet or options.json):
-                    _print_explanation(image, explanation, saved)
-        except OrtcamError as error:
-            report(image, error)
+            elif not options.quiet:
+                _print_explanation(image, explanation, saved)
     if options.json:
         print(json.dumps({"explanations": results, "errors": errors}, indent=1, ensure_ascii=False))
     return _EXIT_BAD_INPUT if errors else 0
@@ -451,8 +453,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
     """The limits that go with a method; those that go with none of the methods, too, for the error they deserve."""
-    given = {"batch_size": options.batch_size, "completion": options.completion}
-    for name in ("budget", "deadline", "tolerance", "sampling_error"):
+    given = {"batch_size": options.batch_size, "top_k": 1 if options.top_k is None else options.top_k}
+    for name in ("budget", "deadline", "tolerance", "completion", "sampling_error"):
         value = getattr(options, name)
         if value is not None and (_is_limited(method, name) or not _any_limited(options, name)):
             given[name] = value
@@ -529,14 +531,14 @@ def _targets(explainer: Explainer, text: str | None) -> list[Target] | None:
 
 def _folders(output: Path, images: Sequence[str]) -> list[Path]:
     """One folder an image, named by its stem; a stem that comes again gets a number, so that nothing is overwritten."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # in order
+    numbers: dict[str, int] = {}
     for image in images:
         stem = name = Path(image).stem
-        number = 1
         while name in names:
-            number += 1
-            name = f"{stem}-{number}"
-        names.append(name)
+            numbers[stem] = numbers.get(stem, 1) + 1
+            name = f"{stem}-{numbers[stem]}"
+        names[name] = None
     return [output / name for name in names]
 
 
@@ -583,6 +585,10 @@ def _print_explanation(image: str, explanation: Explanation, folder: Path) -> No
         scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
         error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
         print(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}")
+    if stats.standard_error is not None:
+        print(
+            f"  fewer samples than the method has: standard error of a weight at most {max(stats.standard_error):.1%}"
+        )
     for target, label, probability, flat in zip(
         explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
     ):

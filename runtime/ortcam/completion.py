@@ -29,7 +29,8 @@ in alpha. So the error of the raw map at feature resolution is Gaussian with cov
 the channels that were not scored, and V is their posterior covariance, noise included, enlarged where the
 standardised leave-one-out residuals of the scored channels (ibid., eqs. 5.10 to 5.12) say that it is too small. Maps
 drawn from it are made non-negative and normalised as the map is; the estimate is a high quantile of their largest
-difference from the map.
+difference from the map. Weights that are means over some of a method's samples add their own variances to the
+covariance.
 """
 
 import dataclasses
@@ -54,6 +55,7 @@ _SAFETY: Final = 2.0  # factor on the deviations of the estimate, found on real 
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 _ROOT: Final = 4
+_FEWEST: Final = 8  # scored channels below which nothing is said of the error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,7 @@ class MaskModel:
             weights: float64 [n,K], positive.
         """
         top = weights.max(axis=0)
+        underflown = top <= np.finfo(np.float32).tiny  # a class without a score: nothing to predict from
         y = (weights / top) ** (1 / _ROOT)
         distances = self._squared_distances(scored, scored)
         length, noise = self._most_likely(distances, y)
@@ -113,17 +116,28 @@ class MaskModel:
         v = variance[:, None] * spread
         predicted = top * (mean**4 + 6 * mean**2 * v)
         deviation = top * _deviation_of_power(mean, v)
+        predicted[:, underflown] = 0
+        deviation[:, underflown] = 0
         predicted[scored] = weights
         deviation[scored] = 0
         return Prediction(predicted, deviation)
 
-    def map_error(self, prediction: Prediction, summands: NDArray[np.float32], offset: Floats) -> NDArray[np.float64]:
+    def map_error(
+        self,
+        prediction: Prediction,
+        summands: NDArray[np.float32],
+        offset: Floats,
+        sampling: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
         """Largest difference that the finished map is likely to have from the exact one: float64 [K], in [0,1].
+
+        It is 1 where nothing can be said: with fewer than 8 channels scored, and for a class whose scores underflow.
 
         Args:
             prediction: what `condition` returned last.
             summands: float32 [C,h,w], what the weights are summed over.
             offset: float [K], subtracted from every weight (the baseline).
+            sampling: float64 [n,K], standard errors of the weights given to `condition`; None: they are exact.
         """
         given = self._given
         assert given is not None
@@ -131,11 +145,13 @@ class MaskModel:
         cells = (rows @ summands @ columns.T).reshape(len(summands), -1)
         open_channels = np.setdiff1d(np.arange(len(cells)), given.scored)
         generator = np.random.default_rng(0)
-        errors = np.zeros(len(given.top))
-        if not open_channels.size:
+        errors = np.ones(len(given.top))
+        if len(given.scored) < _FEWEST:
             return errors
         sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))
         for k, top in enumerate(given.top):
+            if top <= np.finfo(np.float32).tiny:
+                continue
             slope = _ROOT * top * given.mean[:, k] ** (_ROOT - 1)
             by_importance = open_channels[np.argsort(-(slope * sizes)[open_channels], kind="stable")]
             together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
@@ -148,6 +164,9 @@ class MaskModel:
             b = (spread[:, None] * cells[alone]).astype(np.float32)
             covariance += b.T @ b
             covariance *= given.spread[k] * (_SAFETY * max(1.0, given.surprise[k])) ** 2
+            if sampling is not None:
+                b = sampling[:, k, None] * cells[given.scored]
+                covariance += b.T @ b
             values, vectors = np.linalg.eigh(covariance)
             raw = (prediction.weights[:, k] - offset[k]) @ cells
             draws = generator.standard_normal((_DRAWS, len(raw))) * np.sqrt(np.maximum(values, 0)) @ vectors.T

@@ -3,6 +3,7 @@
 __all__ = [
     "BundleError",
     "ImageError",
+    "NotFiniteError",
     "OptionError",
     "OrtcamError",
     "OutOfMemoryError",
@@ -22,6 +23,10 @@ class BundleError(OrtcamError):
 
 class ImageError(OrtcamError):
     """An image is missing, not an image, truncated, or too large."""
+
+
+class NotFiniteError(OrtcamError):
+    """A score is not a number: the model's values go beyond what its precision holds, or it is damaged."""
 
 
 class OptionError(OrtcamError):

@@ -17,7 +17,7 @@ from ortcam.allocation import Completion, Limits, check_positive, score
 from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.classifier import as_maps, classify, prefix_tokens, to_probabilities
-from ortcam.errors import OptionError, OrtcamError, TargetError
+from ortcam.errors import NotFiniteError, OptionError, OrtcamError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS
@@ -28,7 +28,7 @@ from ortcam.session import Bound, Provider, Session, SessionOptions, open_sessio
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
-__all__ = ["BatchSize", "Explainer", "Image", "Target", "load"]
+__all__ = ["BatchSize", "Explainer", "Image", "Target", "load", "resolve_task"]
 
 Target = int | str
 BatchSize = int | Literal["auto"]
@@ -169,10 +169,12 @@ class Explainer:
             ImageError: missing, not an image, truncated or too large.
             OptionError: an unknown method or option, a value that is not accepted, or a method that this bundle's head
                 does not allow.
-            OutOfMemoryError: not even one masked image fits into the memory of the device.
+            NotFiniteError: a score is not a number.
+            OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
+                features do not.
             TargetError: a class that the model does not have, or a label that names none or several.
         """
-        task = _task(
+        task = resolve_task(
             method=method,
             target=target,
             top_k=top_k,
@@ -185,8 +187,7 @@ class Explainer:
             progress=progress,
             **options,
         )
-        *_, last = self._explanations(image, task, previews=False)
-        return last
+        return self._explain(image, task)
 
     def explain_iter(self, image: Image, **arguments: Any) -> Iterator[Explanation]:
         """Explain an image bit by bit: a generator of maps, each better than the one before; the last is the result.
@@ -201,7 +202,7 @@ class Explainer:
         Raises:
             OrtcamError: as `explain`.
         """
-        return self._explanations(image, _task(**arguments), previews=True)
+        return self._explanations(image, resolve_task(**arguments), previews=True)
 
     def explain_many(
         self,
@@ -213,15 +214,15 @@ class Explainer:
         """Explain images one after the other, decoding and preprocessing the next ones meanwhile: a generator.
 
         Args:
-            images: any iterable; it is read no further than two images ahead.
+            images: any iterable; a thread takes images from it and decodes them, at most two ahead.
             on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
             **arguments: those of `explain`.
 
         Raises:
             OrtcamError: as `explain`.
         """
-        for photograph in self.read_many(images, on_error=on_error):
-            yield self.explain(photograph, **arguments)
+        task = resolve_task(**arguments)
+        return (self._explain(photograph, task) for photograph in self.read_many(images, on_error=on_error))
 
     def read_many(
         self, images: Iterable[Image], *, on_error: Callable[[Image, OrtcamError], None] | None = None
@@ -229,7 +230,7 @@ class Explainer:
         """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
 
         Args:
-            images: any iterable; it is read no further than two images ahead.
+            images: any iterable; a thread takes images from it and decodes them, at most two ahead.
             on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
 
         Raises:
@@ -245,7 +246,11 @@ class Explainer:
                 continue
             yield ready
 
-    def _explanations(self, image: Image, task: "_Task", *, previews: bool) -> Iterator[Explanation]:
+    def _explain(self, image: Image, task: "Task") -> Explanation:
+        *_, last = self._explanations(image, task, previews=False)
+        return last
+
+    def _explanations(self, image: Image, task: "Task", *, previews: bool) -> Iterator[Explanation]:
         """The explanations of an image on the way to the one asked for, which is the last."""
         clock = _Clock()
         plan = task.settings.plan
@@ -291,11 +296,12 @@ class Explainer:
                 scored=scores.scored,
                 stats=_stats(session, self._precision, masks, scores, clock),
             )
+            clock.skip()
 
     def _explanation(
         self,
         photograph: Photograph,
-        task: "_Task",
+        task: "Task",
         clean: "_CleanPass",
         targets: NDArray[np.int64],
         *,
@@ -307,7 +313,9 @@ class Explainer:
         stats: Stats,
     ) -> Explanation:
         settings = task.settings
-        limits = dataclasses.asdict(task.limits) if isinstance(settings.plan, Plan) else None
+        limits = None
+        if isinstance(settings.plan, Plan):
+            limits = dataclasses.asdict(task.limits) | {"sampling_error": task.sampling_error}
         return Explanation(
             method=settings.method.name,
             title=settings.method.title,
@@ -326,7 +334,7 @@ class Explainer:
             provenance={"limits": limits, **self._provenance(photograph)},
         )
 
-    def _explain_with_head(self, image: Image, plan: HeadPlan, task: "_Task", clock: "_Clock") -> Explanation:
+    def _explain_with_head(self, image: Image, plan: HeadPlan, task: "Task", clock: "_Clock") -> Explanation:
         """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
         method = task.settings.method
@@ -341,7 +349,9 @@ class Explainer:
         clean = self._clean_pass(photograph)
         targets = self._resolve_targets(task.target, task.top_k, clean.probabilities)
         clock.lap("features")
-        batch_size = _HEAD_BATCH_SIZE if task.batch_size == "auto" else task.batch_size
+        batch_size = (
+            (1 if self._options.low_memory else _HEAD_BATCH_SIZE) if task.batch_size == "auto" else task.batch_size
+        )
         head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, task.progress)
         scores = self._head_scores(plan, head, clean, targets)
         clock.lap("scoring")
@@ -437,6 +447,10 @@ class Explainer:
         if self._last_clean_pass is None or self._last_clean_pass[0] is not photograph:
             manifest = self.bundle.manifest
             features, logits = classify(manifest.graphs, self._session, photograph.model_input)
+            if np.isnan(features).any() or np.isnan(logits).any():
+                raise NotFiniteError(
+                    "the features or logits of the image are not numbers: the model is damaged, or its values too large"
+                )
             clean = _CleanPass(
                 features,
                 as_maps(features, manifest.cut),
@@ -548,7 +562,7 @@ class _CleanPass:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Task:
+class Task:
     """What is asked of an image, checked as far as it can be without one."""
 
     settings: Settings
@@ -560,7 +574,7 @@ class _Task:
     progress: Progress | None
 
 
-def _task(
+def resolve_task(
     *,
     method: str = "scorecam++",
     target: Target | Iterable[Target] | None = None,
@@ -573,7 +587,7 @@ def _task(
     sampling_error: float | None = None,
     progress: Progress | None = None,
     **options: object,
-) -> _Task:
+) -> Task:
     """The arguments of `Explainer.explain`, checked.
 
     Raises:
@@ -590,13 +604,18 @@ def _task(
     if isinstance(plan, HeadPlan):
         given = [name for name in ("budget", "deadline", "tolerance") if getattr(limits, name) is not None]
         given += ["sampling_error"] if sampling_error is not None else []
+        given += ["completion='none'"] if completion == "none" else []
         if given:
             raise OptionError(f"{', '.join(given)} with {settings.method.name}: goes with methods that mask the image")
     elif sampling_error is not None and plan.samples == 1:
         raise OptionError(
             f"sampling_error with {settings.method.name}: goes with methods that take a mean over samples"
         )
-    return _Task(settings, limits, target, top_k, batch_size, sampling_error, progress)
+    if isinstance(target, Iterable) and not isinstance(target, str):
+        target = tuple(target)  # it is looked at for every image
+    size: BatchSize = "auto" if isinstance(batch_size, str) else int(batch_size)
+    error = None if sampling_error is None else float(sampling_error)
+    return Task(settings, limits, target, top_k, size, error, progress)
 
 
 def _stats(session: Session, precision: str, masks: Masks, scores: Scores, clock: "_Clock") -> Stats:
@@ -624,6 +643,7 @@ class _Clock:
 
     def __init__(self) -> None:
         self.start = self._last = time.perf_counter()
+        self._skipped = 0.0
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
@@ -631,8 +651,14 @@ class _Clock:
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 
+    def skip(self) -> None:
+        """Leave out what happened since the last stage: somebody looked at a preview."""
+        now = time.perf_counter()
+        self._skipped += now - self._last
+        self._last = now
+
     def total(self) -> float:
-        return time.perf_counter() - self.start
+        return time.perf_counter() - self.start - self._skipped
 
 
 @single_threaded

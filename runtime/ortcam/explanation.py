@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError, OutputError
+from ortcam.files import write_whole
 from ortcam.image import encode_png
 from ortcam.preprocessing import Preprocessing
 from ortcam.rendering import figure, heatmap, overlay
@@ -31,19 +31,22 @@ class Stats:
     Attributes:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
         precision: what the scorer computed in: "float32", "float16" or "int8".
-        batch_size: masked images, or altered features, a run.
+        batch_size: masked images, or altered features, a run at most; of a search the best so far.
         channels: C, maps of the layer.
         live_channels: channels that are not flat. Where no image is masked: not zero everywhere.
-        scored_channels: those of them whose weights come from passes; the weights of the others were predicted.
+        scored_channels: those of them whose weights come from passes, or from the features alone where no image is
+            masked; the weights of the others were predicted, or are zero with `completion="none"`.
         passes: masked forward passes.
         runs: runs of the scorer graph, or of the head.
         seconds: wall time of the whole explanation.
         seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
         energy_covered: share of the live channels' energy (sum of the positive part) that the scored ones have.
         estimated_error: of each of the K maps, how far a value is likely to be from the exact one at most: 0 where
-            all channels were scored; None where the weights of the others were not predicted.
+            all channels were scored with all samples; 1, nothing is known, with fewer than 8 scored channels; None
+            where weights were neither scored nor predicted.
         standard_error: of each of the K maps, where channels were sampled less than the method says: the largest
-            standard error of a weight, relative to it or to the mean weight; else None.
+            standard error of a weight, relative to it or to the mean weight (1 or so after a single sample, of which
+            nothing is known); else None.
         head_passes: passes of the head alone, of the methods that mask no image. `cam` makes them once, for the first.
     """
 
@@ -84,7 +87,8 @@ class Explanation:
             Recipro-CAM the scores of the positions.
         weights: float32 [K,C], alpha; zero for flat channels, and throughout for Recipro-CAM, which weighs no channels.
             Of Eigen-CAM the singular vector, the same for all classes.
-        scored: bool [C], true where the weight comes from a pass; elsewhere it was predicted, or is zero.
+        scored: bool [C], true where the weight comes from a pass, or from the features alone where no image is masked;
+            elsewhere it was predicted, or is zero.
         flat: bool [K], true where the map was flat after ReLU and is returned as zeros. A class so improbable that its
             probabilities underflow in float32 (below 1e-45) ends here, too; `weighting="logit-softmax"` explains it.
         image: uint8 [H0,W0,3], the upright RGB photograph.
@@ -158,7 +162,8 @@ class Explanation:
             contents[f"class-{target}.npy"] = _npy(self.maps[index])
             contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
             contents[f"class-{target}-overlay.png"] = encode_png(self.overlay(index, colormap=colormap, alpha=alpha))
-        manifest = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}, "files": sorted(contents)}
+        summary = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}, "files": sorted(contents)}
+        manifest = json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n"
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / _MANIFEST).unlink(missing_ok=True)
@@ -166,8 +171,8 @@ class Explanation:
                 if _OWN_FILES.fullmatch(stale.name):
                     stale.unlink()
             for name, content in contents.items():
-                _write_whole(path / name, content)
-            _write_whole(path / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n")
+                write_whole(path / name, content)
+            write_whole(path / _MANIFEST, manifest)
         except OSError as error:
             raise OutputError(f"{path}: cannot write the explanation here: {error.strerror}") from None
         return path
@@ -215,16 +220,6 @@ def comparison(explanations: Sequence[Explanation], *, title: str | None = None)
 
 
 def _npy(array: NDArray[np.float32]) -> bytes:
-
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OutputError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "encode_png", "read_image", "write_png"]
+__all__ = ["DEFAULT_MAX_PIXELS", "decode", "encode_png", "read_file", "read_image", "write_png"]
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's decompression-bomb limit: 512 MiB of RGB
 
@@ -52,12 +52,21 @@ def read_image(
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), f"image of {memoryview(source).nbytes} bytes", max_pixels)
+        return decode(bytes(source), f"image of {memoryview(source).nbytes} bytes", max_pixels)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(f"an image cannot be read from {type(source).__name__}: give a path, bytes or a uint8 array")
-    name = f"image {os.fspath(source)!r}"
+    return decode(*read_file(source), max_pixels)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """The content of a file, and its name for messages.
+
+    Raises:
+        ImageError: it is missing, a folder, or cannot be read.
+    """
+    name = f"image {os.fspath(path)!r}"
     try:
-        data = Path(source).read_bytes()
+        return Path(path).read_bytes(), name
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: give the path of a picture ({_ACCEPTED})") from None
     except IsADirectoryError:
@@ -65,7 +74,6 @@ def read_image(
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name} cannot be read ({reason}): give the path of a readable file") from None
-    return _decode(data, name, max_pixels)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -112,7 +120,17 @@ def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    """Encoded bytes as `read_image` reads them.
+
+    Args:
+        data: of a file.
+        name: of it, for messages.
+        max_pixels: as of `read_image`.
+
+    Raises:
+        ImageError: they are empty, not a picture, truncated, damaged or too large.
+    """
     if not data:
         raise ImageError(f"{name} is empty: 0 bytes; {_ACCEPTED}")
     header = _read_header(data, name)

@@ -235,7 +235,10 @@ _WEIGHTING: Final = _choice(
     help="class probability (authors' code), or softmax over channels of the logit (Algorithm 1; torch-cam >= 0.3.2)",
 )
 _BASELINE: Final = _choice(
-    "baseline", "none", "zeros", help="zeros: subtract p(X_b)[c], X_b = 0 (the paper's increase of confidence)"
+    "baseline",
+    "none",
+    "zeros",
+    help="zeros: subtract p(X_b)[c], X_b = 0 (the paper's increase of confidence); it cancels in a softmax of logits",
 )
 _NORMALIZE: Final = _choice(
     "normalize",

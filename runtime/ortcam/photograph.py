@@ -1,17 +1,18 @@
 """A photograph as the explainer works on it: decoded, preprocessed, its source recorded; read ahead for many."""
 
-import collections
 import dataclasses
 import hashlib
 import os
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.image import read_image
+from ortcam.image import decode, read_file, read_image
 from ortcam.preprocessing import Preprocessing
 
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph"]
@@ -30,56 +31,83 @@ class Photograph:
         pixels: uint8 [H0,W0,3], upright RGB.
         model_input: float32 [1,3,H,W], preprocessed.
         record: path and hash of the source, for the manifest.
+        preprocessing: how the pixels became the input.
     """
 
     pixels: NDArray[np.uint8]
     model_input: NDArray[np.float32]
     record: dict[str, Any]
+    preprocessing: Preprocessing
 
 
 Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photograph
 
 
 def read_photograph(image: Image, preprocessing: Preprocessing, *, max_pixels: int) -> Photograph:
-    """Decode and preprocess an image.
+    """Decode and preprocess an image; one that was read for another model is preprocessed again.
 
     Raises:
         ImageError: missing, not an image, truncated or too large.
     """
     if isinstance(image, Photograph):
-        return image
-    pixels = read_image(image, max_pixels=max_pixels)
-    return Photograph(pixels, preprocessing(pixels), _record(image))
+        if image.preprocessing == preprocessing:
+            return image
+        return Photograph(image.pixels, preprocessing(image.pixels), image.record, preprocessing)
+    record: dict[str, Any] = {"path": None, "sha256": None}
+    if isinstance(image, np.ndarray):
+        pixels = read_image(image.copy())  # a camera's buffer may hold the next frame while this one is explained
+        record["pixels_sha256"] = hashlib.sha256(image.tobytes()).hexdigest()
+    elif isinstance(image, (str, os.PathLike)):
+        content, name = read_file(image)
+        pixels = decode(content, name, max_pixels)
+        record = {"path": os.fspath(image), "sha256": hashlib.sha256(content).hexdigest()}
+    else:
+        pixels = read_image(image, max_pixels=max_pixels)
+        record["sha256"] = hashlib.sha256(image).hexdigest()
+    return Photograph(pixels, preprocessing(pixels), record, preprocessing)
 
 
 def read_ahead(
     items: Iterable[_Item], read: Callable[[_Item], _Result]
 ) -> Iterator[tuple[_Item, Callable[[], _Result]]]:
-    """Read items in a thread of their own while earlier ones are worked on, at most two ahead.
+    """Take and read items in a thread of their own while earlier ones are worked on, at most two ahead.
 
     Yields:
         An item, and a function that returns what was read of it or raises what went wrong.
+
+    Raises:
+        Exception: what the iterable raises, after the items that it gave before.
     """
-    with ThreadPoolExecutor(1, "ortcam-read") as thread:
-        waiting: collections.deque[tuple[_Item, Future[_Result]]] = collections.deque()
+    ready: queue.SimpleQueue[tuple[_Item, Future[_Result]] | Exception | None] = queue.SimpleQueue()
+    places = threading.Semaphore(_AHEAD - 1)
+    stop = threading.Event()
+
+    def work() -> None:
         try:
             for item in items:
-                waiting.append((item, thread.submit(read, item)))
-                if len(waiting) > _AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result
-        finally:
-            for _, future in waiting:
-                future.cancel()
+                if stop.is_set():
+                    return
+                future: Future[_Result] = Future()
+                try:
+                    future.set_result(read(item))
+                except Exception as error:  # noqa: BLE001 - raised where the item is worked on
+                    future.set_exception(error)
+                ready.put((item, future))
+                places.acquire()
+                if stop.is_set():
+                    return
+            ready.put(None)
+        except Exception as error:  # noqa: BLE001
+            ready.put(error)
 
-
-def _record(image: str | os.PathLike[str] | bytes | NDArray[np.uint8]) -> dict[str, Any]:
-    if isinstance(image, np.ndarray):
-        return {"path": None, "sha256": None, "pixels_sha256": hashlib.sha256(image.tobytes()).hexdigest()}
-    if isinstance(image, (str, os.PathLike)):
-        with open(image, "rb") as file:  # noqa: PTH123 - any path-like
-            return {"path": os.fspath(image), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return {"path": None, "sha256": hashlib.sha256(image).hexdigest()}
+    threading.Thread(target=work, name="ortcam-read", daemon=True).start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, Exception):
+                raise found
+            places.release()
+            item, future = found
+            yield item, future.result
+    finally:
+        stop.set()
+        places.release()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.blas import single_threaded
-from ortcam.errors import OutOfMemoryError
+from ortcam.errors import NotFiniteError, OutOfMemoryError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import Noise, Plan
 from ortcam.session import Bound
@@ -57,12 +57,12 @@ class Scores:
         scored: bool [C], the channels whose weights come from passes.
         passes: forward passes made, padding left out.
         chunks: runs of the scorer graph.
-        batch_size: masked images of the last full run.
+        batch_size: masked images of a full run; of a search the best so far.
         energy_covered: share of the live channels' energy that the scored ones have, in [0,1].
-        error: float64 [K], the estimate of the largest error of the finished maps; 0 where every channel was scored,
-            None where the weights were not completed.
+        error: float64 [K], the estimate of the largest error of the finished maps; 0 where every channel was scored
+            with all samples, None where nothing was estimated.
         standard_error: float64 [K], of the weights that are means of fewer samples than the method has: the largest
-            over channels, relative to the mean weight; None where all samples were made.
+            over channels, relative to the weight or the mean weight; None where all samples were made.
     """
 
     weights: NDArray[np.float64]
@@ -100,6 +100,7 @@ def prepare_masks(features: NDArray[np.float32], plan: Plan, *, height: int, wid
         live = high > low
         if plan.normalize == "after-upsampling":
             low, high = upsampled_range(features, height, width)
+            live &= high > low  # bilinear upsampling need not reach the extremes
         span = np.where(live, high - low, 1)
         maps = np.where(live[:, None, None], (features - low[:, None, None]) / span[:, None, None], 0)
     energy = np.maximum(features, 0).sum(axis=(1, 2), dtype=np.float64)
@@ -153,7 +154,7 @@ class Scoring:
         self._features = features
         self._baseline = baseline.astype(np.float64)
         self._sizes = sizes
-        self._sampling_error = sampling_error if plan.samples > 1 else None
+        self._sampling_error = sampling_error
         channels, classes = len(masks.live), len(targets)
         self._sum = np.zeros((channels, classes))
         self._squares = np.zeros((channels, classes))
@@ -177,10 +178,32 @@ class Scoring:
         return self.plan.weighting == "logit-softmax"
 
     @property
+    def complete(self) -> bool:
+        """Whether all live channels have all their samples."""
+        return bool((self._count[self.masks.live] == self.plan.samples).all())
+
+    @property
     def scored(self) -> NDArray[np.bool_]:
         """The channels with at least one pass: bool [C]."""
         scored: NDArray[np.bool_] = self._count > 0
         return scored
+
+    @property
+    def next_rows(self) -> int:
+        """Masked images of the next full run of the graph, padding included."""
+        return self._sizes.next(self._sizes.largest)[1]
+
+    def finishing_seconds(self) -> float:
+        """About how long it takes to put predicted channels into a gated sum, from a few of them."""
+        if not self.plan.gate_sum:
+            return 0.0
+        some = self.masks.order[:_CHANNELS_AT_ONCE]
+        height, width = self._image.shape[-2:]
+        clock = time.perf_counter()
+        self._gated_sum(np.ones((len(self._count), 1)), some, height, width)
+        seconds = time.perf_counter() - clock
+        # A fifth of the channels or so at every pixel, the others at a quarter of them.
+        return 0.4 * seconds * len(self.masks.order) / max(len(some), 1)
 
     def whole_chunks(self, wanted: float, most: int) -> int:
         """About as many channels as wanted that fill whole chunks, or all there are if few would be left."""
@@ -189,19 +212,16 @@ class Scoring:
         return most if channels + size // 2 >= most else channels
 
     def run(self, channels: NDArray[np.intp]) -> Iterator[float]:
-        """Make the passes of some channels that have none yet; after each run of the graph, yield its seconds.
+        """Make the passes of some channels that have none yet; after each run of the graph, yield its seconds a row.
 
-        Samples outside, channels inside: whoever stops in between has seen all of these channels.
+        Samples outside, channels inside: whoever stops in between has seen all of these channels, and the samples are
+        random ones. So the steps of a path come in random order.
         """
+        coefficients = np.random.default_rng(0).permutation(np.asarray(self.plan.coefficients, np.float32))
         if self.plan.noise is None and self._sampling_error is None:
-            scale = np.repeat(np.asarray(self.plan.coefficients, np.float32), len(channels))
-            yield from self._rows(np.tile(channels, self.plan.samples), scale)
+            yield from self._rows(np.tile(channels, self.plan.samples), np.repeat(coefficients, len(channels)))
             return
         active = channels
-        coefficients = np.asarray(self.plan.coefficients, np.float32)
-        if self._sampling_error is not None and self.plan.noise is None:
-            # A path is no random sample unless its steps come in random order.
-            coefficients = np.random.default_rng(0).permutation(coefficients)
         for sample in range(self.plan.samples):
             if self.plan.noise is not None:
                 self._scorer.put("noise", _draw_noise(self._image, self.plan.noise, sample))
@@ -229,7 +249,7 @@ class Scoring:
             seconds = time.perf_counter() - clock
             self._sizes.record(padded, seconds)
             start += size
-            yield seconds
+            yield seconds / padded
 
     def _run_chunk(self, channels: NDArray[np.int64], scale: NDArray[np.float32], padding: int) -> None:
         size = len(channels)
@@ -241,11 +261,16 @@ class Scoring:
         self._scorer.put("sigma", self._spread[channels])
         self._scorer.put("keep", (np.arange(len(channels)) < size).astype(np.float32))
         probabilities, logits, *partial = self._scorer.run()
+        if np.isnan(probabilities[:size]).any():
+            raise NotFiniteError(
+                "the score of a masked image is not a number: the model's values go beyond what its precision holds; "
+                "float32 scorers hold more than those in float16"
+            )
         rows = channels[:size]
         values = (logits if self._soft else probabilities)[:size].astype(np.float64)
         np.add.at(self._sum, rows, values)
         np.add.at(self._count, rows, 1)
-        if self._sampling_error is not None:
+        if self.plan.samples > 1:
             np.add.at(self._squares, rows, values**2)
         if partial and self.plan.gate_sum:
             self._add_gated(partial[0], logits.astype(np.float64) if self._soft else None)
@@ -270,17 +295,32 @@ class Scoring:
 
         The samples are drawn without replacement from the N that the method has, whose mean is what is wanted: the
         error is that of a finite population and vanishes with the last of them (Cochran, "Sampling Techniques", 1977,
-        eq. 2.20).
+        eq. 2.20). After a single sample it is taken to be the weight. Of a logit it is absolute, so it is that of its
+        exponential, relative to it.
         """
         count = self._count[channels, None].astype(np.float64)
         mean = self._sum[channels] / count
         variance = np.maximum(self._squares[channels] / count - mean**2, 0) * count / np.maximum(count - 1, 1)
-        error: NDArray[np.float64] = np.sqrt(variance / count * (1 - count / self.plan.samples))
-        if self._soft:  # the error of a logit is that of its exponential, relative to it
-            return error
+        single = (count == 1) & (self.plan.samples > 1)
+        error = np.where(single, mean, np.sqrt(variance / count * (1 - count / self.plan.samples)))
+        if self._soft:
+            return np.where(single, 1.0, error)
         everywhere = (self._sum[self.scored] / self._count[self.scored, None]).mean(axis=0)
         relative: NDArray[np.float64] = error / np.maximum(np.maximum(mean, everywhere), np.finfo(np.float64).tiny)
         return relative
+
+    def sampling_errors(self) -> NDArray[np.float64]:
+        """Standard errors of the positive weights of the scored channels: float64 [n,K], as `positive_weights`.
+
+        Zero where all samples were made.
+        """
+        channels, weights = self.positive_weights()
+        relative = self._relative_error(channels)
+        if self._soft:
+            return relative * weights
+        everywhere = (self._sum[self.scored] / self._count[self.scored, None]).mean(axis=0)
+        errors: NDArray[np.float64] = relative * np.maximum(weights, everywhere)
+        return errors
 
     def positive_weights(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """The channels scored, intp [n], and their weights before the baseline is subtracted, float64 [n,K].
@@ -344,12 +384,12 @@ class Scoring:
             chunks=self._chunks,
             batch_size=self._sizes.size,
             energy_covered=float(masks.energy[scored].sum() / energy) if energy > 0 else 1.0,
-            error=np.zeros(len(self._baseline)) if scored[live].all() else error,
+            error=np.zeros(len(self._baseline)) if self.complete else error,
             standard_error=self._standard_error(),
         )
 
     def _standard_error(self) -> NDArray[np.float64] | None:
-        if self._sampling_error is None or not self.scored.any():
+        if not self.scored.any() or (self._count[self.scored] == self.plan.samples).all():
             return None
         largest: NDArray[np.float64] = self._relative_error(np.flatnonzero(self.scored)).max(axis=0)
         return largest

@@ -32,6 +32,7 @@ __all__ = [
     "SessionOptions",
     "first_line",
     "open_session",
+    "readable_errors",
     "resolve_providers",
     "runtime_version",
 ]
@@ -83,7 +84,8 @@ class SessionOptions:
     low_memory: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
+        given = self.threads
+        if given is not None and (isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1):
             raise OptionError(
                 f"threads={self.threads!r}: accepted is a whole number from 1, or None for physical cores"
             )
@@ -114,7 +116,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
     by_short_name = {name.removesuffix(_SUFFIX).lower(): name for name in available}
     resolved = []
     for provider in providers:
-        name, options = (provider, {}) if isinstance(provider, str) else provider
+        name, options = (provider, {}) if isinstance(provider, str) else _pair(provider)
         full = by_short_name.get(name.lower().removesuffix(_SUFFIX.lower()))
         if full is None:
             close = difflib.get_close_matches(name.lower(), by_short_name, n=1)
@@ -123,8 +125,17 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
                 f"execution provider {name!r} is not available; this onnxruntime {ort.__version__} has "
                 f"{', '.join(available)}{hint}"
             )
-        resolved.append((full, _openvino_options(options) if full == _OPENVINO else dict(options)))
+        # ONNX Runtime makes text of them, too.
+        given = {key: str(value) for key, value in options.items()}
+        resolved.append((full, _openvino_options(given) if full == _OPENVINO else given))
     return tuple(resolved)
+
+
+def _pair(provider: object) -> tuple[str, Mapping[str, Any]]:
+    match provider:
+        case (str(name), Mapping() as options):
+            return name, options
+    raise ProviderError(f"provider {provider!r}: accepted is a name, or a pair of a name and its options")
 
 
 def _openvino_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +277,7 @@ class Bound:
             if self._shapes[name] == value.shape:
                 return
         else:
-            with _readable_errors("place an input"):
+            with readable_errors("place an input"):
                 # On the CPU the memory is that of the array: a copy is overwritten, never what the caller has.
                 place = ort.OrtValue.ortvalue_from_numpy(value.copy(), self._device, self._device_id)
             if not self.captures:
@@ -283,7 +294,7 @@ class Bound:
             OutOfMemoryError: the run did not fit into memory.
             ProviderError: whatever else ONNX Runtime could not do.
         """
-        with _readable_errors("run this graph"):
+        with readable_errors("run this graph"):
             if self._new_shapes:
                 self._bind_outputs()
             self._new_shapes = True  # unless all goes well
@@ -322,8 +333,13 @@ class Bound:
 
 
 @contextlib.contextmanager
-def _readable_errors(doing: str) -> Iterator[None]:
-    """Turn what ONNX Runtime raises into the errors that this package documents."""
+def readable_errors(doing: str) -> Iterator[None]:
+    """Raise what this package documents instead of what ONNX Runtime raises, which has types of its own.
+
+    Raises:
+        OutOfMemoryError: that is what went wrong.
+        ProviderError: anything else did.
+    """
     try:
         yield
     except Exception as error:

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from ortcam.errors import OutOfMemoryError
+from ortcam.files import write_whole
 
 __all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
 
@@ -53,6 +53,7 @@ class ChunkSizes:
         self._times: dict[int, list[float]] = {}
         self._best: float | None = None
         self.size = candidates[0]
+        self.largest = candidates[-1]
 
     @property
     def settled(self) -> bool:
@@ -111,12 +112,7 @@ def remember(key: str, size: int) -> None:
         return
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            partial.write_text(json.dumps(_read(path) | {key: size}, indent=1) + "\n", "utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, json.dumps(_read(path) | {key: size}, indent=1).encode() + b"\n")
 
 
 def _read(path: Path) -> dict[str, object]:

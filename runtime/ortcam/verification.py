@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation, Bundle, Cut, Graphs, Parity, Probe
 from ortcam.classifier import as_maps, classify, to_probabilities
 from ortcam.errors import BundleError
+from ortcam.gates import GATE_FUNCTIONS
 from ortcam.preprocessing import Preprocessing
 from ortcam.session import Session, SessionOptions, first_line, open_session, resolve_providers
 from ortcam.upsampling import upsample
@@ -241,7 +242,7 @@ def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a scorer makes of an image, float32 [1,3,H,W], and some maps, [B,h,w]: float32 [B,3,H,W]."""
     mask = upsample(maps, *image.shape[2:])[:, None]
-    masked = (_GATES[kind](mask) if kind in _GATES else mask) * image
+    masked = (GATE_FUNCTIONS[kind](mask) if kind in GATE_FUNCTIONS else mask) * image
     return (masked + _NOISE * image if kind == "noise" else masked).astype(np.float32)
 
 
@@ -281,22 +282,6 @@ def run_scorer(
         ["logits", "probabilities"], {name: value for name, value in feeds.items() if name in wanted}
     )
     return logits, probabilities
-
-
-def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return to_probabilities(x, "sigmoid")
-
-
-# The gates once more in numpy, to check the graphs against.
-_GATES: Final[dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = {
-    "tanh": np.tanh,
-    "sigmoid": _sigmoid,
-    "sigmoid-relu": lambda x: _sigmoid(np.maximum(x / 2, 0)),
-    "relu": lambda x: np.maximum(x, 0),
-    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
-    "swish": lambda x: x * _sigmoid(x),
-    "softsign": lambda x: x / (1 + np.abs(x)),
-}
 
 
 def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

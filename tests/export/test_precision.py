@@ -186,7 +186,7 @@ def test_no_more_than_the_first_64_pictures_are_read(tmp_path: Path) -> None:
         seen.append(int(picture[0, 0, 0]))
         return np.zeros((1, 3, 4, 4), np.float32)
 
-    pictures = calibration.read_calibration(folder, preprocess, lambda _: None)  # type: ignore[arg-type]
+    pictures = calibration.read_calibration(folder, preprocess, lambda _: None, integers=True)  # type: ignore[arg-type]
     assert seen == list(range(64))
     assert (len(pictures.calibrating), len(pictures.measuring), pictures.held_out) == (56, 8, True)
 
@@ -195,7 +195,7 @@ def test_few_pictures_are_calibrated_and_measured_on_alike(tmp_path: Path) -> No
     folder = tmp_path / "few"
     folder.mkdir()
     write_png(folder / "0.png", np.zeros((8, 8, 3), np.uint8))
-    pictures = calibration.read_calibration(folder, lambda _: np.zeros((1, 3, 4, 4)), lambda _: None)  # type: ignore[arg-type]
+    pictures = calibration.read_calibration(folder, lambda _: np.zeros((1, 3, 4, 4)), lambda _: None, integers=True)  # type: ignore[arg-type]
     assert (len(pictures.calibrating), len(pictures.measuring), pictures.held_out) == (1, 1, False)
     assert pictures.words == "1 pictures of few"
 
@@ -208,6 +208,7 @@ def test_what_cannot_be_had_is_refused_before_the_work(tmp_path: Path, capsys: p
         (["--precision", "fp8"], "precision 'fp8': accepted is fp32 (float32), fp16 (float16) or int8"),
         (["--precision", "int8", "--calibration", str(tmp_path / "nowhere")], "does not exist; accepted is a folder"),
         (["--precision", "int8", "--calibration", str(tmp_path / "empty")], "no files in it; accepted is a folder"),
+        (["--calibration", str(tmp_path)], "goes with a precision beside float32"),
         (["--precision", "int8", "--calibration", __file__], "is not a folder; accepted is a folder with pictures"),
     ):
         assert main(["export", "no such model", "-o", str(tmp_path / "x.ortcam"), *options]) == 2

@@ -1,6 +1,11 @@
 """Budget, deadline, tolerance and previews: what they stop, what they promise, and that exact results stay exact."""
 
+import dataclasses
+import json
 import math
+import queue
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +14,11 @@ import numpy as np
 import pytest
 
 import ortcam
+from ortcam.blas import single_threaded
 from ortcam.errors import OutOfMemoryError
 from ortcam.gates import GATE_FUNCTIONS
+from ortcam.methods import resolve_method
+from ortcam.scoring import prepare_masks
 from ortcam.session import Bound
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.upsampling import upsample
@@ -206,6 +214,7 @@ def test_any_number_of_classes_costs_the_same_passes(
         ({"batch_size": "big"}, "batch_size='big'"),
         ({"sampling_error": 0.1}, r"sampling_error with scorecam\+\+: goes with methods that take a mean"),
         ({"method": "iscam", "sampling_error": 0}, "sampling_error=0: accepted is a number above 0"),
+        ({"method": "eigen-cam", "completion": "none"}, "completion='none' with eigen-cam"),
         ({"method": "eigen-cam", "budget": 0.5}, "budget with eigen-cam: goes with methods that mask the image"),
     ],
 )
@@ -241,7 +250,7 @@ def test_no_sampling_error_is_small_enough_to_change_the_mean(
     settings = {"method": "iscam", "num_samples": 6, "target": 2, "budget": 16, **SETTLED}
     whole = explainer.explain(photograph, **settings)
     all_samples = explainer.explain(photograph, sampling_error=1e-9, **settings)
-    assert all_samples.stats.standard_error == (0,)
+    assert all_samples.stats.standard_error is None
     np.testing.assert_allclose(all_samples.weights, whole.weights, rtol=1e-4)
 
 
@@ -304,3 +313,171 @@ def test_an_image_that_cannot_be_read_is_skipped_or_raised(explainer: ortcam.Exp
     assert (len(done), failed) == (2, [broken])
     with pytest.raises(ortcam.ImageError, match=r"broken\.png"):
         list(explainer.explain_many(images, budget=1))
+
+
+def test_samples_cut_off_by_a_deadline_are_no_exact_map(
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    """Whatever is left of a path is a random part of it, and the result says what it is worth."""
+    settings: dict[str, Any] = {"method": "iscam", "target": 2, "num_samples": 4, "batch_size": 256}
+    whole = explainer.explain(photograph, **settings)
+    for completion in ("gaussian-process", "none"):
+        e = explainer.explain(photograph, deadline=1e-3, completion=completion, **settings)
+        assert e.stats.passes == 256
+        assert e.stats.standard_error is not None
+        assert 0 < e.stats.standard_error[0] < math.inf
+        assert (e.stats.estimated_error is None) == (completion == "none")
+        assert e.stats.estimated_error != (0,)
+        json.dumps(e.summary(), allow_nan=False)
+    every = explainer.explain(photograph, deadline=1e9, **settings)
+    assert every.stats.estimated_error == (0,)
+    assert every.stats.standard_error is None
+    np.testing.assert_allclose(every.maps, whole.maps, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("limits", [{"budget": 1}, {"budget": 5}, {"deadline": 1e-3, "batch_size": 1}])
+def test_next_to_nothing_scored_is_next_to_nothing_known(
+    limits: dict[str, Any], explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    e = explainer.explain(photograph, **{"batch_size": 4, **limits})
+    assert e.stats.estimated_error == (1,)
+
+
+@pytest.mark.parametrize("limits", [{}, {"budget": 0.75}, {"tolerance": 0.1}])
+def test_scores_that_are_not_numbers_are_an_error(
+    limits: dict[str, Any],
+    explainer: ortcam.Explainer,
+    photograph: ortcam.Photograph,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Bound.run
+    monkeypatch.setattr(Bound, "run", lambda self: tuple(np.full_like(value, np.nan) for value in run(self)))
+    with pytest.raises(ortcam.NotFiniteError, match="the score of a masked image is not a number"):
+        explainer.explain(photograph, method="scorecam", **limits)
+
+
+@pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
+def test_a_class_without_any_score_has_no_map_with_a_budget_either(
+    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Bound.run
+    monkeypatch.setattr(Bound, "run", lambda self: tuple(np.zeros_like(value) for value in run(self)))
+    e = explainer.explain(photograph, budget=0.2, **options_of(method))
+    assert e.flat.all()
+    assert (e.maps == 0).all()
+    assert e.stats.estimated_error == (1,)
+
+
+def test_time_between_previews_is_the_callers(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
+    pause = 0.2
+    started = time.perf_counter()
+    previews = []
+    for preview in explainer.explain_iter(photograph, budget=64, **options_of("scorecam")):
+        previews.append(preview)
+        time.sleep(pause)
+    elapsed = time.perf_counter() - started
+    stats = previews[-1].stats
+    assert len(previews) >= 2
+    assert stats.seconds <= elapsed - pause * len(previews)
+    assert sum(stats.seconds_by_stage.values()) <= stats.seconds + 1e-3
+
+
+def test_a_photograph_read_for_another_model_is_preprocessed_again(
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    other = dataclasses.replace(photograph.preprocessing, mean=(0.1, 0.2, 0.3))
+    foreign = dataclasses.replace(photograph, preprocessing=other, model_input=other(photograph.pixels))
+    settings = {"budget": 8, **options_of("scorecam")}
+    e = explainer.explain(foreign, **settings)
+    np.testing.assert_array_equal(e.maps, explainer.explain(photograph, **settings).maps)
+
+
+def test_many_images_with_a_target_that_can_be_looked_at_once(
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    done = explainer.explain_many([photograph, photograph], target=(index for index in (1, 2)), budget=1)
+    assert [e.targets for e in done] == [(1, 2), (1, 2)]
+    with pytest.raises(ortcam.OptionError, match="budget=0"):
+        explainer.explain_many([], budget=0)
+
+
+def test_an_image_may_be_made_of_the_explanation_before(
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    results: queue.Queue[ortcam.Explanation] = queue.Queue()
+
+    def images() -> Iterator[np.ndarray]:
+        yield photograph.pixels
+        yield results.get(timeout=60).overlay()
+
+    seen = []
+    for e in explainer.explain_many(images(), budget=1):
+        results.put(e)
+        seen.append(e)
+    np.testing.assert_array_equal(seen[1].image, seen[0].overlay())
+
+
+def test_a_source_that_fails_fails_after_what_it_gave(
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    def images() -> Iterator[ortcam.Photograph]:
+        yield photograph
+        yield photograph
+        raise RuntimeError("the camera is gone")
+
+    done: list[ortcam.Explanation] = []
+    with pytest.raises(RuntimeError, match="the camera is gone"):
+        done.extend(explainer.explain_many(images(), budget=1))
+    assert len(done) == 2
+
+
+def test_a_buffer_used_again_does_not_change_what_was_read(
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    buffer = np.zeros_like(photograph.pixels)
+
+    def frames() -> Iterator[np.ndarray]:
+        for value in (10, 20, 30):
+            buffer[:] = value
+            yield buffer
+
+    assert [int(frame.pixels.mean()) for frame in explainer.read_many(frames())] == [10, 20, 30]
+
+
+def test_maps_that_differ_by_a_rounding_give_masks_that_are_numbers() -> None:
+    """Bilinear upsampling from 5 to 7 need not reach the one value that differs."""
+    generator = np.random.default_rng(0)
+    maps = np.broadcast_to(generator.uniform(0.1, 10, (200, 1, 1)).astype(np.float32), (200, 5, 5)).copy()
+    places = generator.integers(0, 5, (200, 2))
+    maps[np.arange(200), places[:, 0], places[:, 1]] = np.nextafter(maps[:, 0, 0], np.float32(0))
+    masks = prepare_masks(maps, resolve_method("scorecam", {}).plan, height=7, width=7)
+    assert 0 < len(masks.order) < 200
+    assert np.isfinite(masks.maps).all()
+
+
+def test_threads_that_explain_side_by_side_leave_blas_its_threads() -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads() -> list[int]:
+        return [item["num_threads"] for item in threadpoolctl.threadpool_info() if item["user_api"] == "blas"]
+
+    inside, leave = threading.Barrier(2), threading.Event()
+
+    @single_threaded
+    def first() -> None:
+        inside.wait(60)
+        leave.wait(60)
+
+    @single_threaded
+    def second() -> None:
+        inside.wait(60)
+
+    before = threads()
+    workers = [threading.Thread(target=work) for work in (first, second)]
+    for worker in workers:
+        worker.start()
+    workers[1].join(60)
+    leave.set()
+    workers[0].join(60)
+    assert threads() == before
+    assert set(single_threaded(threads)()) == {1}

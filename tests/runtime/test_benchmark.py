@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ortcam import OptionError
+from ortcam import BundleError, OptionError
 from ortcam.benchmark import Report, benchmark
 from ortcam.cli import main
 from ortcam.image import read_image
@@ -132,3 +132,19 @@ def test_a_method_that_the_model_cannot_have_becomes_a_note(branch_bundle: Path,
     report = measured(branch_bundle, photograph, methods=["scorecam", "recipro-cam"])
     assert [row.method for row in report.rows] == ["scorecam"]
     assert report.notes[0].startswith("recipro-cam is left out: ")
+
+
+def test_what_cannot_be_measured_is_said_before_anything_is(tiny_bundle: Path, photograph: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(BundleError, match="no scorers in int8 in this bundle"):
+        measured(tiny_bundle, photograph, precisions=["fp32", "int8"], say=said.append)
+    for nothing in ({"methods": []}, {"batch_sizes": []}):
+        with pytest.raises(OptionError, match="accepted is one of each or more"):
+            measured(tiny_bundle, photograph, say=said.append, **nothing)
+    assert not said
+
+
+def test_a_precision_is_called_by_its_name(tiny_bundle: Path, photograph: Path) -> None:
+    report = measured(tiny_bundle, photograph, methods=["scorecam", "eigen-cam"], precisions=["FP32", "float32"])
+    assert [(row.method, row.precision) for row in report.rows] == [("scorecam", "float32"), ("eigen-cam", "float32")]
+    assert report.rows[0].overhead is not None

@@ -457,3 +457,22 @@ def test_the_same_image_twice_keeps_a_folder_each(
     assert "missing.png" in capsys.readouterr().err
     stem = photograph.stem
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [stem, f"{stem}-2"]
+
+
+def test_a_method_that_a_model_cannot_have_leaves_the_others_alone(
+    branch_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["-m", "recipro-cam,scorecam", "-o", str(tmp_path), "--json"]
+    assert main(["explain", str(branch_bundle), str(photograph), *flags]) == 2
+    printed = json.loads(capsys.readouterr().out)
+    assert [item["method"] for item in printed["explanations"]] == ["scorecam"]
+    assert [item["error"].partition(":")[0] for item in printed["errors"]] == ["recipro-cam"]
+
+
+def test_a_wrong_option_is_found_before_any_image_is_read(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(tmp_path / f"missing-{index}.png") for index in range(3)]
+    assert main(["explain", str(tiny_bundle), *images, "--budget", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "budget=0" in line

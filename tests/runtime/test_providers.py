@@ -114,13 +114,64 @@ def test_running_out_of_memory_is_told_from_other_failures(
     session = open_session(tiny_bundle / "head.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
     bound = Bound(session, outputs=["logits"])
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError(text)
 
     monkeypatch.setattr(session, "run_with_iobinding", fail)
     with pytest.raises(ortcam.ProviderError) as caught:
         bound.run()
     assert type(caught.value) is expected
+
+
+def test_inputs_are_copies_that_are_overwritten_in_place(tiny_bundle: Path) -> None:
+    session = open_session(tiny_bundle / "head.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
+    shape = [2 if isinstance(size, str) else size for size in session.get_inputs()[0].shape]
+    bound = Bound(session, outputs=["logits"])
+    generator = np.random.default_rng(0)
+    first, second, third = (generator.standard_normal((size, *shape[1:]), np.float32) for size in (2, 2, 3))
+    kept = first.copy()
+    results = []
+    for features in (first, second, third, first):
+        bound.put("features", features)
+        results.append(bound.run()[0])
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(results[3], results[0])
+    for features, logits in zip((first, second, third), results, strict=False):
+        np.testing.assert_allclose(logits, session.run(["logits"], {"features": features})[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"threads": 1.5}, ortcam.OptionError, r"threads=1\.5: accepted is a whole number"),
+        ({"threads": "2"}, ortcam.OptionError, "threads='2'"),
+        ({"threads": True}, ortcam.OptionError, "threads=True"),
+        ({"providers": [("cpu",)]}, ortcam.ProviderError, "accepted is a name, or a pair of a name and its options"),
+        ({"providers": [3]}, ortcam.ProviderError, "provider 3: accepted"),
+    ],
+)
+def test_a_session_that_cannot_be_asked_for(
+    arguments: dict, error: type[Exception], message: str, tiny_bundle: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        ortcam.load(tiny_bundle, **{"providers": ["cpu"], **arguments})
+
+
+def test_options_of_any_type_can_be_saved(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    provider = ("cpu", {"where": tmp_path, "how_many": 3})
+    assert resolve_providers([provider]) == (("CPUExecutionProvider", {"where": str(tmp_path), "how_many": "3"}),)
+    explanation = ortcam.load(tiny_bundle, providers=["cpu"]).explain(
+        photograph, budget=np.int64(2), deadline=np.float32(1e6), batch_size=np.int64(2)
+    )
+    folder = explanation.save(tmp_path / "saved")
+    limits = json.loads((folder / "manifest.json").read_text())["limits"]
+    assert limits == {
+        "budget": 2,
+        "deadline": 1e6,
+        "tolerance": None,
+        "completion": "gaussian-process",
+        "sampling_error": None,
+    }
 
 
 def test_little_memory_changes_no_map(tiny_bundle: Path, photograph: Path) -> None:
