@@ -45,9 +45,10 @@ format: $(VENV)/dev.stamp  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 # The benchmarks need $(ORTCAM_TEST_DATA) and a quiet machine; each takes options, see `python -m benchmarks.NAME --help`.
-bench: bench-latency bench-operators bench-scaling  ## the next three; results go to benchmarks/results (about two hours)
+bench: bench-operators bench-scaling  ## against the peers on four models, operators and scaling (about half an hour)
+	$(BIN)/python -m benchmarks.compare --models squeezenet1_1 mobilenet_v2 resnet18 deit_tiny --repeats 3 --cold-starts 1
 
-bench-latency: $(VENV)/dev.stamp  ## speed, memory and cold start against torch-cam and pytorch-grad-cam, six models
+bench-latency: $(VENV)/dev.stamp  ## speed, memory and cold start against torch-cam and pytorch-grad-cam, six models (hours)
 	$(BIN)/python -m benchmarks.compare
 
 bench-operators: $(VENV)/dev.stamp  ## where the time of a scoring run goes, by operator (a minute)
@@ -60,10 +61,10 @@ bench-sampled: $(VENV)/dev.stamp  ## SS-CAM and IS-CAM against torch-cam, two mo
 	$(BIN)/python -m benchmarks.compare --method sscam --repeats 2
 	$(BIN)/python -m benchmarks.compare --method iscam --repeats 2
 
-bench-frontier: $(VENV)/dev.stamp  ## fidelity against latency: budgets, tolerances, precisions, head-only methods (hours)
+bench-frontier: $(VENV)/dev.stamp  ## fidelity against latency: budgets, tolerances, precisions, head-only methods (an hour)
 	$(BIN)/python -m benchmarks.frontier
 
-bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (hours)
+bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (an hour)
 	$(BIN)/python -m benchmarks.calibration
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
