@@ -382,7 +382,8 @@ def main(arguments: Sequence[str]) -> int:
         for model in models:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ortcam-frontier-"))
             studies[model] = Study(model, settings, wanted, Path(folder))
-            studies[model].take_fidelity()
+        for study in studies.values():
+            study.take_fidelity()
         results: dict[str, Points] = {}
         for model, study in studies.items():
             study.take_time()

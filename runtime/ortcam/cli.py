@@ -324,7 +324,8 @@ def _print_bundle(bundle: Bundle) -> None:
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
     print(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
     if manifest.graphs.head is None:
-        words = "no head of its own; the four methods work, they need the maps and the whole model"
+        works = ", ".join(method.name for method in METHODS if not method.needs_head)
+        words = f"no head of its own, only the whole model; methods that work: {works}"
         print(f"{'':15}inside a branch: {words}")
     print(f"parity         {_parity_figures(parity, manifest.graphs)} against {parity.reference}")
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"

@@ -227,7 +227,8 @@ def test_inspect_says_what_is_unusual(tiny_bundle: Path, branch_bundle: Path, bu
         assert text not in usual
     branch = run("inspect", branch_bundle).stdout
     assert (
-        "inside a branch: no head of its own; the four methods work, they need the maps and the whole model" in branch
+        "inside a branch: no head of its own, only the whole model; methods that work: scorecam, scorecam++, sscam, "
+        "iscam, eigen-cam" in branch
     )
     assert "for the classifier," in branch
     manifest = json.loads((bundle_copy / "bundle.json").read_text("utf-8"))
