@@ -2,7 +2,8 @@
 
 A photograph is explained exactly and then with tolerances and budgets; the true error is the largest |difference| of
 the two maps in [0,1], the estimate is what the result states. Results go to benchmarks/results/calibration.md, .json
-and .png, anew after every model. Run as `python -m benchmarks.calibration`; it takes an hour.
+and .png, anew after every model; `--keep` leaves the models of an earlier run in them. Run as
+`python -m benchmarks.calibration`; it takes an hour.
 """
 
 import argparse
@@ -18,9 +19,11 @@ import numpy as np
 from benchmarks.fidelity import COMPLETED, EXACT, TOLERANCE, Configuration, configurations, pearson
 from benchmarks.measuring import (
     Figure,
+    add_keep,
     add_output,
     add_threads,
     describe_run,
+    earlier_models,
     median,
     run_in_words,
     say,
@@ -233,6 +236,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--photographs", type=whole_number, default=200, help="of each model (default %(default)s)")
     parser.add_argument("--tolerances", nargs="*", type=float, default=TOLERANCES, metavar="T")
     parser.add_argument("--budgets", nargs="*", type=float, default=BUDGETS, metavar="SHARE")
+    add_keep(parser)
     add_threads(parser)
     add_output(parser, "calibration")
     options = parser.parse_args(arguments)
@@ -250,8 +254,15 @@ def main(arguments: Sequence[str]) -> int:
     settings = {"method": options.method, "photographs": options.photographs, "threads": options.threads}
     run = describe_run("benchmarks.calibration", arguments)
     results: dict[str, Runs] = {}
+    if options.keep:
+        kept = earlier_models(options.output.with_suffix(".json"), run, settings)
+        results = {
+            model: {name: [Run(**item) for item in runs] for name, runs in by_configuration.items()}
+            for model, by_configuration in kept.items()
+        }
     for model in options.models:
         results[model] = measure(model, settings, wanted)
+        results = {name: results[name] for name in WITH_WEIGHTS if name in results}
         raw = {
             name: {label: [dataclasses.asdict(item) for item in runs] for label, runs in by_configuration.items()}
             for name, by_configuration in results.items()

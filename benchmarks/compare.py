@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import statistics
 import sys
 import tempfile
@@ -22,9 +21,11 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.measuring import (
     Figure,
+    add_keep,
     add_output,
     add_threads,
     describe_run,
+    earlier_models,
     median,
     megabytes,
     run_in_words,
@@ -453,24 +454,6 @@ def _figures(measurements: Mapping[str, Measurement]) -> Iterable[Figure]:
             yield Figure(f"{model} / {OURS} / ten classes", "s", tuple(result.ten_seconds))
 
 
-def _earlier(path: Path, run: Mapping[str, Any], settings: Settings) -> dict[str, Measurement]:
-    """The models in an earlier result of the same machine, versions and settings."""
-    if not path.is_file():
-        return {}
-    raw = json.loads(path.read_text("utf-8"))
-    now = {"cpu": run["machine"]["cpu"], "versions": run["versions"], "settings": _comparable(settings)}
-    then = {"cpu": raw["machine"]["cpu"], "versions": raw["versions"], "settings": raw.get("settings")}
-    if changed := [key for key in now if now[key] != then[key]]:
-        raise SystemExit(f"--keep: {path} has other {', '.join(changed)}")
-    return {model: Measurement(**result) for model, result in raw["models"].items()}
-
-
-def _comparable(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON has them."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return values
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="scorecam")
@@ -489,7 +472,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cold-starts", type=whole_number, default=COLD_STARTS, help="fresh processes (default %(default)s)"
     )
     parser.add_argument("--batch-size", type=whole_number, default=32, help="images a pass (default %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="keep the other models of the output file")
+    add_keep(parser)
     add_threads(parser)
     return parser
 
@@ -525,7 +508,10 @@ def main(arguments: Sequence[str]) -> int:
         threads=options.threads,
     )
     run = describe_run("benchmarks.compare", arguments)
-    measurements = _earlier(options.output.with_suffix(".json"), run, settings) if options.keep else {}
+    measurements: dict[str, Measurement] = {}
+    if options.keep:
+        kept = earlier_models(options.output.with_suffix(".json"), run, dataclasses.asdict(settings))
+        measurements = {model: Measurement(**result) for model, result in kept.items()}
     for model in models:
         measurements[model] = measure(model, settings, item)
         measurements = {name: measurements[name] for name in SUBJECTS if name in measurements}

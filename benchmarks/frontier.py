@@ -1,14 +1,14 @@
 """How close to the exact map, and how fast: budgets, tolerances, precisions and head-only methods of every model.
 
 Fidelity is the Pearson correlation with the exact float32 map of the same method, photograph and class, over many
-photographs, and taken first, of all models: it does not vary. Time does, and is taken on a few photographs, every
+photographs; it does not vary, and each masked pass is made once. Time does, and is taken on a few photographs, every
 configuration in turn and torch-cam (as its README shows it, exact) in each turn: a speed-up is the median over the
-turns of torch-cam's time by ours. Results go to benchmarks/results/frontier.md, .json and .png. Run as
+turns of torch-cam's time by ours. Results go to benchmarks/results/frontier.md, .json and .png, anew after every
+model; `--keep` leaves the models of an earlier run in them. Run as
 `python -m benchmarks.frontier`; `--method sscam` and `--method iscam` do the same for those.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import statistics
@@ -35,9 +35,11 @@ from benchmarks.fidelity import (
 )
 from benchmarks.measuring import (
     Figure,
+    add_keep,
     add_output,
     add_threads,
     describe_run,
+    earlier_models,
     median,
     run_in_words,
     say,
@@ -353,6 +355,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, metavar="SHARE")
     parser.add_argument("--tolerances", nargs="+", type=float, default=TOLERANCES, metavar="T")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=DEFAULT_PRECISIONS, metavar="P")
+    add_keep(parser)
     add_threads(parser)
     add_output(parser, "frontier")
     options = parser.parse_args(arguments)
@@ -377,25 +380,25 @@ def main(arguments: Sequence[str]) -> int:
         "calibration": CALIBRATION_PHOTOGRAPHS,
     }
     run = describe_run("benchmarks.frontier", arguments)
-    with contextlib.ExitStack() as stack:
-        studies = {}
-        for model in models:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ortcam-frontier-"))
-            studies[model] = Study(model, settings, wanted, Path(folder))
-        for study in studies.values():
+    results: dict[str, Points] = {}
+    if options.keep:
+        kept = earlier_models(stem.with_suffix(".json"), run, settings)
+        results = {model: {name: Point(**point) for name, point in points.items()} for model, points in kept.items()}
+    for model in models:
+        with tempfile.TemporaryDirectory(prefix="ortcam-frontier-") as folder:
+            study = Study(model, settings, wanted, Path(folder))
             study.take_fidelity()
-        results: dict[str, Points] = {}
-        for model, study in studies.items():
             study.take_time()
-            results[model] = study.points
-            raw = {
-                name: {label: dataclasses.asdict(point) for label, point in points.items()}
-                for name, points in results.items()
-            }
-            write_results(stem, run=run, raw={"settings": settings, "models": raw}, figures=_figures(results))
-            text = report(results, settings, run)
-            write_text(stem.with_suffix(".md"), text)
-            plot(results, stem.with_suffix(".png"))
+        results[model] = study.points
+        results = {name: results[name] for name in WITH_WEIGHTS if name in results}
+        raw = {
+            name: {label: dataclasses.asdict(point) for label, point in points.items()}
+            for name, points in results.items()
+        }
+        write_results(stem, run=run, raw={"settings": settings, "models": raw}, figures=_figures(results))
+        text = report(results, settings, run)
+        write_text(stem.with_suffix(".md"), text)
+        plot(results, stem.with_suffix(".png"))
     print(text)
     return 0
 

@@ -136,6 +136,30 @@ def write_results(stem: Path, *, run: Mapping[str, Any], raw: Mapping[str, Any],
     write_text(stem.with_suffix(".json"), json.dumps(document, indent=1, default=_plain) + "\n")
 
 
+def earlier_models(path: Path, run: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The models in an earlier result of the same machine, versions and settings, for `--keep`.
+
+    Args:
+        path: of the JSON file; nothing is kept where there is none.
+        run: from `describe_run`.
+        settings: of this run.
+    """
+    if not path.is_file():
+        return {}
+    raw = json.loads(path.read_text("utf-8"))
+    now = {"cpu": run["machine"]["cpu"], "versions": run["versions"], "settings": json.loads(json.dumps(settings))}
+    then = {"cpu": raw["machine"]["cpu"], "versions": raw["versions"], "settings": raw.get("settings")}
+    if changed := [key for key in now if now[key] != then[key]]:
+        raise SystemExit(f"--keep: {path} has other {', '.join(changed)}")
+    models: dict[str, Any] = raw["models"]
+    return models
+
+
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """The flag that asks for `earlier_models`."""
+    parser.add_argument("--keep", action="store_true", help="keep the other models of the output file")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there, so that a run that is stopped leaves no half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -133,9 +133,11 @@ def test_models_of_an_earlier_run_are_kept_only_where_they_are_comparable(tmp_pa
     raw = {"settings": dataclasses.asdict(settings()), "models": {"a": dataclasses.asdict(measurement(1, 2))}}
     measuring.write_results(tmp_path / "compare", run=run, raw=raw, figures=[])
     path = tmp_path / "compare.json"
-    assert compare._earlier(path, run, settings()) == {"a": measurement(1, 2)}
+    kept = measuring.earlier_models(path, run, dataclasses.asdict(settings()))
+    assert {model: compare.Measurement(**result) for model, result in kept.items()} == {"a": measurement(1, 2)}
     with pytest.raises(SystemExit, match="settings"):
-        compare._earlier(path, run, settings(threads=1))
+        measuring.earlier_models(path, run, dataclasses.asdict(settings(threads=1)))
+    assert measuring.earlier_models(tmp_path / "none.json", run, {}) == {}
 
 
 def test_configurations_have_names_of_their_own() -> None:
