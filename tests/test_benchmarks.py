@@ -118,7 +118,7 @@ def test_targets_are_geometric_means_over_the_models() -> None:
     text = compare.report(results, settings(), run)
     assert "| latency, torch-cam by ortcam, geometric mean | at least 2.6 | 4.00 |" in text
     assert "| peak memory, ortcam, by torch-cam | at most 0.35 | 0.25 |" in text
-    assert "| cold start, ortcam by torch-cam | at most 0.2 | 0.10 |" in text
+    assert "| cold start, ortcam, by torch-cam | at most 0.2 | 0.10 |" in text
     assert "| explanation by bare passes, ortcam, the worst model | at most 1.03 | 1.000 |" in text
     assert "| ten classes by one, the worst model | at most 1.02 | 1.010 |" in text
     assert "python -m benchmarks.compare --repeats 3" in text
