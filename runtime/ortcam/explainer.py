@@ -275,7 +275,7 @@ class Explainer:
             plan=plan,
             targets=targets,
             baseline=self._baseline(photograph, plan, targets),
-            sizes=self._chunk_sizes(plan.scorer, session, scorer, task.batch_size),
+            sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
             sampling_error=task.sampling_error,
         )
         steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
@@ -468,21 +468,20 @@ class Explainer:
         _, logits = classify(manifest.graphs, self._session, np.zeros_like(photograph.model_input))
         return to_probabilities(logits[0], manifest.activation)[targets]
 
-    def _chunk_sizes(self, kind: str, session: Session, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
+    def _chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
         """The sizes of the runs of a scorer; a search goes on from one explanation to the next."""
         sizes = self._sizes.get((kind, batch_size))
         if sizes is None:
-            sizes = self._sizes[kind, batch_size] = self._new_chunk_sizes(kind, session, scorer, batch_size)
+            sizes = self._sizes[kind, batch_size] = self._new_chunk_sizes(kind, scorer, batch_size)
         return sizes
 
-    def _new_chunk_sizes(self, kind: str, session: Session, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
+    def _new_chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
         if batch_size != "auto":
             return ChunkSizes([batch_size], fixed_shape=scorer.fixed_shape)
         if self._options.low_memory:
             return ChunkSizes([1], fixed_shape=scorer.fixed_shape)
         machine = platform.node(), platform.machine(), platform.processor(), os.cpu_count(), runtime_version()
-        running = session.get_providers(), session.get_provider_options()
-        key = json.dumps([self.bundle.sha256, kind, self._precision, self._options.threads, running, machine])
+        key = json.dumps([self.bundle.sha256, kind, self._precision, self._options.threads, scorer.providers, machine])
         if (known := recall(key)) is not None:
             return ChunkSizes([known], fixed_shape=scorer.fixed_shape)
         return ChunkSizes(

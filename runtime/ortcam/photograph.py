@@ -55,8 +55,9 @@ def read_photograph(image: Image, preprocessing: Preprocessing, *, max_pixels: i
         return Photograph(image.pixels, preprocessing(image.pixels), image.record, preprocessing)
     record: dict[str, Any] = {"path": None, "sha256": None}
     if isinstance(image, np.ndarray):
-        pixels = read_image(image.copy())  # a camera's buffer may hold the next frame while this one is explained
-        record["pixels_sha256"] = hashlib.sha256(image.tobytes()).hexdigest()
+        # A camera's buffer may hold the next frame while this one is explained.
+        pixels = read_image(np.array(image, order="C"))
+        record["pixels_sha256"] = hashlib.sha256(pixels.data).hexdigest()
     elif isinstance(image, (str, os.PathLike)):
         content, name = read_file(image)
         pixels = decode(content, name, max_pixels)

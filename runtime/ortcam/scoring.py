@@ -1,6 +1,7 @@
 """The scoring loop: masked forward passes in chunks, each a single run of a scorer graph, summed into weights."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -191,7 +192,7 @@ class Scoring:
     @property
     def next_rows(self) -> int:
         """Masked images of the next full run of the graph, padding included."""
-        return self._sizes.next(self._sizes.largest)[1]
+        return self._sizes.next(sys.maxsize)[1]
 
     def finishing_seconds(self) -> float:
         """About how long it takes to put predicted channels into a gated sum, from a few of them."""
@@ -290,21 +291,31 @@ class Scoring:
         self._gated += partial * np.exp(chunk_reference - reference)[:, None, None]
         self._reference = reference
 
-    def _relative_error(self, channels: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Standard error of the means of some channels, over the larger of a weight and the mean weight: [n,K].
+    def _mean_error(self, channels: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Standard error of the mean scores (logits, where they weigh) of some channels: float64 [n,K].
 
         The samples are drawn without replacement from the N that the method has, whose mean is what is wanted: the
         error is that of a finite population and vanishes with the last of them (Cochran, "Sampling Techniques", 1977,
-        eq. 2.20). After a single sample it is taken to be the weight. Of a logit it is absolute, so it is that of its
-        exponential, relative to it.
+        eq. 2.20). After a single sample it is taken to be the score, of a logit 1.
         """
         count = self._count[channels, None].astype(np.float64)
         mean = self._sum[channels] / count
         variance = np.maximum(self._squares[channels] / count - mean**2, 0) * count / np.maximum(count - 1, 1)
         single = (count == 1) & (self.plan.samples > 1)
-        error = np.where(single, mean, np.sqrt(variance / count * (1 - count / self.plan.samples)))
+        error: NDArray[np.float64] = np.where(
+            single, 1.0 if self._soft else mean, np.sqrt(variance / count * (1 - count / self.plan.samples))
+        )
+        return error
+
+    def _relative_error(self, channels: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Standard error of the weights of some channels, over the larger of a weight and the mean weight: [n,K].
+
+        The absolute error of a logit is that of its exponential, relative to it.
+        """
+        error = self._mean_error(channels)
         if self._soft:
-            return np.where(single, 1.0, error)
+            return error
+        mean = self._sum[channels] / self._count[channels, None]
         everywhere = (self._sum[self.scored] / self._count[self.scored, None]).mean(axis=0)
         relative: NDArray[np.float64] = error / np.maximum(np.maximum(mean, everywhere), np.finfo(np.float64).tiny)
         return relative
@@ -315,12 +326,8 @@ class Scoring:
         Zero where all samples were made.
         """
         channels, weights = self.positive_weights()
-        relative = self._relative_error(channels)
-        if self._soft:
-            return relative * weights
-        everywhere = (self._sum[self.scored] / self._count[self.scored, None]).mean(axis=0)
-        errors: NDArray[np.float64] = relative * np.maximum(weights, everywhere)
-        return errors
+        error = self._mean_error(channels)
+        return error * weights if self._soft else error
 
     def positive_weights(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """The channels scored, intp [n], and their weights before the baseline is subtracted, float64 [n,K].

@@ -253,8 +253,9 @@ class Bound:
         self._graphs: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Any]]] = {}
         self._options: Any = None
         self._new_shapes = True
-        provider = session.get_providers()[0]
-        settings = session.get_provider_options().get(provider, {})
+        options = session.get_provider_options()
+        self.providers = [(name, options.get(name, {})) for name in session.get_providers()]
+        provider, settings = self.providers[0]
         self.on_gpu = provider in _CUDA_DEVICES
         # Every new shape is planned and tuned anew, on a GPU and by providers that compile.
         self.fixed_shape = provider != _CPU

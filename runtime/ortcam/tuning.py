@@ -53,7 +53,6 @@ class ChunkSizes:
         self._times: dict[int, list[float]] = {}
         self._best: float | None = None
         self.size = candidates[0]
-        self.largest = candidates[-1]
 
     @property
     def settled(self) -> bool:
