@@ -42,8 +42,9 @@ class Stats:
         seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
         energy_covered: share of the live channels' energy (sum of the positive part) that the scored ones have.
         estimated_error: of each of the K maps, how far a value is likely to be from the exact one at most: 0 where
-            all channels were scored with all samples; 1, nothing is known, with fewer than 8 scored channels; None
-            where weights were neither scored nor predicted.
+            all channels were scored with all samples; 1, nothing is known, with fewer than 8 scored channels or before
+            the process has chosen as many as it was given to begin with; None where weights were neither scored nor
+            predicted.
         standard_error: of each of the K maps, where channels were sampled less than the method says: the largest
             standard error of a weight, relative to it or to the mean weight (1 or so after a single sample, of which
             nothing is known); else None.

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 import ortcam
+from ortcam.allocation import Limits, score
 from ortcam.blas import single_threaded
 from ortcam.errors import OutOfMemoryError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import resolve_method
-from ortcam.scoring import prepare_masks
+from ortcam.scoring import Scoring, prepare_masks
 from ortcam.session import Bound
 from ortcam.shipped import bundle_path, demo_picture
+from ortcam.tuning import ChunkSizes
 from ortcam.upsampling import upsample
 
 METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
@@ -147,6 +149,47 @@ def test_a_tolerance_is_met_or_all_is_scored(
         assert np.abs(e.maps - exact[method].maps).max() <= tolerance
         passes.append(e.stats.passes)
     assert passes[0] <= passes[1] < passes[2] <= exact[method].stats.passes
+
+
+class GivenWeights:
+    """In the place of a scorer: answers with weights that are given."""
+
+    fixed_shape = False
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self._weights = weights.astype(np.float32)
+        self._channels = np.zeros(0, np.int64)
+
+    def put(self, name: str, value: np.ndarray) -> None:
+        if name == "channels":
+            self._channels = value.copy()
+
+    def run(self) -> tuple[np.ndarray, np.ndarray]:
+        scores = self._weights[self._channels, None]
+        return scores, np.log(scores)
+
+
+def test_channels_of_much_energy_do_not_speak_for_the_others() -> None:
+    # Forty bright channels that all weigh the same, and 460 dim ones of the same shape that weigh next to nothing.
+    generator = np.random.default_rng(0)
+    features = generator.uniform(0, 1, (500, 7, 7)).astype(np.float32)
+    features[:40] *= 1.5
+    weights = np.where(np.arange(500) < 40, 0.9, 0.02) + generator.uniform(0, 0.01, 500)
+    plan = resolve_method("scorecam", {}).plan
+    scoring = Scoring(
+        GivenWeights(weights),  # type: ignore[arg-type]
+        image=np.zeros((1, 3, 28, 28), np.float32),
+        masks=prepare_masks(features, plan, height=28, width=28),
+        features=features,
+        plan=plan,
+        targets=np.array([0]),
+        baseline=np.zeros(1, np.float32),
+        sizes=ChunkSizes([4], fixed_shape=False),
+    )
+    *_, last = score(scoring, Limits(tolerance=0.05), started=time.perf_counter())
+    maps = [np.maximum(np.tensordot(w, features, axes=1), 0) for w in (last.weights[0], weights)]
+    first, second = ((m - m.min()) / np.ptp(m) for m in maps)
+    assert np.abs(first - second).max() <= 0.05
 
 
 def test_no_time_at_all_still_gives_a_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
