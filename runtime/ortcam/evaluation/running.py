@@ -1,0 +1,301 @@
+"""The run of an evaluation: images, methods, metrics, a journal, and what is written at the end."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ortcam._version import __version__
+from ortcam.errors import OptionError, OrtcamError, OutputError
+from ortcam.evaluation import metrics as definitions
+from ortcam.evaluation.dataset import Example, read_dataset
+from ortcam.evaluation.journal import Failure, Journal
+from ortcam.evaluation.measuring import Clean, Measuring
+from ortcam.evaluation.metrics import METRICS
+from ortcam.evaluation.protocols import Protocol, resolve_protocol
+from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
+from ortcam.evaluation.statistics import Interval
+from ortcam.evaluation.variants import Variant, baselines, parse_variants
+from ortcam.explainer import BatchSize, Explainer, load
+from ortcam.files import write_whole
+from ortcam.session import Provider, runtime_version
+
+__all__ = ["Evaluation", "Report", "evaluate"]
+
+# Called with (measurements made, measurements in all) after each of them.
+Progress = Callable[[int, int], None]
+
+_NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        results: every number.
+        summary: means, intervals and differences.
+        failures: images that were skipped, or methods on them.
+        folder: where the files are.
+    """
+
+    results: Results
+    summary: Summary
+    failures: list[Failure]
+    folder: Path
+
+    def in_words(self) -> str:
+        """The table of means with their intervals, for a terminal."""
+        metrics = [
+            metric for metric in self.results.metrics if any(metric.name in row for row in self.summary.table.values())
+        ]
+        arrows = {"higher": "+", "lower": "-", None: " "}
+        head = ["", *(f"{metric.title} {arrows[metric.better]}" for metric in metrics)]
+        names = [variant.title for variant in self.results.variants]
+        columns = [
+            [_cell(self.summary.table[variant.name].get(metric.name)) for variant in self.results.variants]
+            for metric in metrics
+        ]
+        rows = [head, *([name, *cells] for name, *cells in zip(names, *columns, strict=True))]
+        # Metrics go down and methods across, which fits more terminals.
+        turned = list(zip(*rows, strict=True))
+        widths = [max(len(row[column]) for row in turned) for column in range(len(turned[0]))]
+        lines = [
+            "  ".join(
+                text.ljust(width) if not column else text.rjust(width)
+                for column, (text, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in turned
+        ]
+        count = len(self.results.images)
+        skipped = f", {len(self.failures)} failures" if self.failures else ""
+        note = f"{count} images{skipped}; percent, mean [95 % interval]; + higher is better, - lower is better"
+        return "\n".join([*lines, "", note, str(self.folder / "report.html")])
+
+
+class Evaluation:
+    """An evaluation that is checked as far as it can be without looking at an image, and not begun."""
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str],
+        images: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        methods: Sequence[str],
+        metrics: Sequence[str] | None = None,
+        protocol: str = "soft-map",
+        labels: str | os.PathLike[str] | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        step: int | None = None,
+        batch_size: BatchSize = "auto",
+        providers: Sequence[Provider] | None = None,
+        threads: int | None = None,
+        precision: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Find everything and check it.
+
+        Args:
+            bundle: written by `ortcam export`.
+            images: see `read_dataset`.
+            output: folder for the results.
+            methods: METHOD[:KEY=VALUE...], where a key is an option, a limit or `precision`.
+            metrics: names or groups; None takes those of the protocol.
+            protocol: name of the conventions.
+            labels: see `read_dataset`.
+            limit: how many images.
+            seed: of the choice of images, the random weights and the resampling.
+            step: pixels that a step of insertion and deletion changes; None: a hundredth of them.
+            batch_size: masked or altered images a run.
+            providers: as `ortcam.load` takes them.
+            threads: the same.
+            precision: of the masked passes where the method does not say.
+            resume: go on with what is in the output folder.
+
+        Raises:
+            OrtcamError: what is wrong, before anything is written.
+        """
+        self.protocol = resolve_protocol(protocol)
+        self.variants = [*parse_variants(methods), *baselines(seed)]
+        self.metrics = _resolve_metrics(metrics, self.protocol)
+        for name, value in (("limit", limit), ("step", step)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise OptionError(f"{name}={value!r}: accepted is a whole number from 1")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise OptionError(f"seed={seed!r}: accepted is a whole number from 0")
+        precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
+        self._explainers: dict[str | None, Explainer] = {
+            name: load(bundle, providers=providers, threads=threads, precision=name or precision) for name in precisions
+        }
+        explainer = self._explainers[None]
+        self.examples = read_dataset(images, explainer.class_index, labels=labels, limit=limit, seed=seed)
+        preprocessing = explainer.bundle.manifest.preprocessing
+        pixels = preprocessing.height * preprocessing.width
+        if step is not None and step > pixels:
+            raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
+        counts = definitions.shares(pixels, step)
+        self._share = counts / counts[-1]
+        self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
+        self._seed = seed
+        self._resume = resume
+        self.folder = Path(output)
+        self.settings: dict[str, Any] = {
+            "bundle": explainer.bundle.sha256,
+            "images": str(Path(images).resolve()),
+            "labels": None if labels is None else str(Path(labels).resolve()),
+            "methods": [variant.name for variant in self.variants],
+            "metrics": list(self.metrics),
+            "protocol": self.protocol.name,
+            "precision": precision,
+            "seed": seed,
+            "step": step,
+            "ortcam": __version__,
+        }
+
+    @property
+    def count(self) -> int:
+        """Measurements in all: images times methods and baselines."""
+        return len(self.examples) * len(self.variants)
+
+    def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:
+        """Measure what is not measured yet, and write the results.
+
+        Args:
+            progress: called after every measurement.
+            on_failure: called when an image, or a method on it, is skipped.
+
+        Raises:
+            OutputError: the results cannot be written, or there are others.
+            OrtcamError: not a single image could be measured.
+        """
+        with Journal(self.folder, self.settings, resume=self._resume) as journal:
+            self._measure(journal, progress, on_failure)
+            return self._conclude(journal)
+
+    def _measure(
+        self, journal: Journal, progress: Progress | None, on_failure: Callable[[Failure], None] | None
+    ) -> None:
+        measured = set(journal.measured())
+        missing = [
+            (example, variants)
+            for example in self.examples
+            if (variants := [item for item in self.variants if (example.name, item.name) not in measured])
+        ]
+        made = self.count - sum(len(variants) for _, variants in missing)
+
+        def fail(failure: Failure) -> None:
+            journal.add(failure)
+            if on_failure is not None:
+                on_failure(failure)
+
+        def advance(by: int) -> None:
+            nonlocal made
+            made += by
+            if progress is not None:
+                progress(made, self.count)
+
+        advance(0)
+        for clean, variants in self._cleaned(missing, fail, advance):
+            for variant in variants:
+                try:
+                    journal.add(self._measuring.measure(clean, variant))
+                except OutputError:
+                    raise
+                except OrtcamError as error:
+                    fail(Failure(clean.example.name, variant.name, str(error)))
+                advance(1)
+
+    def _cleaned(
+        self,
+        missing: Sequence[tuple[Example, list[Variant]]],
+        fail: Callable[[Failure], None],
+        advance: Callable[[int], None],
+    ) -> Iterator[tuple[Clean, list[Variant]]]:
+        """The images that can be read and classified; the next ones are decoded meanwhile."""
+        waiting = iter(missing)
+
+        def skip(_: object, error: OrtcamError) -> None:
+            example, variants = next(waiting)
+            fail(Failure(example.name, None, str(error)))
+            advance(len(variants))
+
+        explainer = self._explainers[None]
+        for photograph in explainer.read_many([example.path for example, _ in missing], on_error=skip):
+            example, variants = next(waiting)
+            yield self._measuring.clean(example, photograph), variants
+
+    def _conclude(self, journal: Journal) -> Report:
+        asked = {example.name for example in self.examples}
+        failures = [failure for failure in journal.failures() if failure.image in asked]
+        results = collect(journal, asked, self.variants, self.metrics, self._share)
+        if not results.images:
+            raise OrtcamError(
+                f"{self.folder}: not a single image could be measured; the first error: {failures[0].error}"
+            )
+        summary = summarise(results, self.protocol, seed=self._seed)
+        explainer = self._explainers[None]
+        more = {
+            "settings": self.settings,
+            "protocol": dataclasses.asdict(self.protocol),
+            "model": dataclasses.asdict(explainer.bundle.manifest.model),
+            "providers": list(explainer.providers),
+            "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
+            "failures": [dataclasses.asdict(failure) for failure in failures],
+        }
+        try:
+            write_tables(results, self.folder)
+            write_whole(self.folder / "summary.json", as_json(results, summary, more))
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written to: {error}") from None
+        return Report(results, summary, failures, self.folder)
+
+
+def evaluate(
+    bundle: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    methods: Sequence[str],
+    progress: Progress | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
+    **arguments: Any,
+) -> Report:
+    """Measure how faithful explanations are; see `Evaluation` for the arguments.
+
+    Raises:
+        OrtcamError: bad input, or results that cannot be written.
+    """
+    evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
+    return evaluation.run(progress=progress, on_failure=on_failure)
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.2f}"
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[str, ...]:
+    """Names of metrics in the order of `METRICS`."""
+    if names is None:
+        return tuple(metric.name for metric in METRICS if metric.name in protocol.metrics)
+    known = {metric.name for metric in METRICS} | {metric.group for metric in METRICS}
+    for name in names:
+        if name not in known:
+            groups = ", ".join(dict.fromkeys(metric.group for metric in METRICS))
+            raise OptionError(
+                f"metric {name!r}: accepted is {', '.join(metric.name for metric in METRICS)}, or a group: {groups}"
+            )
+    wanted = tuple(metric.name for metric in definitions.chosen(names))
+    if not wanted:
+        raise OptionError("no metric to measure")
+    if protocol.confidence == "logit" and (odd := _NOT_OF_LOGITS & set(wanted)):
+        raise OptionError(f"{', '.join(sorted(odd))} with protocol {protocol.name}: of logits there is no such thing")
+    return wanted
