@@ -23,10 +23,11 @@ $(VENV)/cpu.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(UV) --editable '.[cpu]'
 	@touch $@
 
-# pytorch-grad-cam asks for the GUI build of OpenCV, which would overwrite the headless one: it comes without its dependencies.
+# pytorch-grad-cam and Quantus ask for the GUI build of OpenCV, which would overwrite the headless one: they come without
+# their dependencies.
 $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	$(UV) --editable '.[cpu,export,dev]'
-	$(UV) --no-deps grad-cam ttach
+	$(UV) --no-deps grad-cam quantus ttach
 	@touch $@
 
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)

@@ -5,6 +5,7 @@ import sys
 from typing import Any, Final
 
 from ortcam.errors import OptionError, OrtcamError
+from ortcam.explainer import BatchSize
 
 __all__ = ["add_evaluate"]
 
@@ -44,6 +45,12 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--step", type=int, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
     )
+    parser.add_argument(
+        "--randomize",
+        type=int,
+        metavar="N",
+        help="also the randomised-weights check (Adebayo et al. 2018), on N of the images",
+    )
     parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
     parser.add_argument("--batch-size", default="auto", metavar="N", help="masked images a run (default: auto)")
@@ -75,6 +82,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         providers=None if options.provider is None else options.provider.split(","),
         threads=options.threads,
         precision=options.precision,
+        randomize=options.randomize,
         resume=options.resume,
     )
     with tqdm(total=evaluation.count, desc="evaluating", unit="map", disable=True if options.quiet else None) as bar:
@@ -93,9 +101,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     return _EXIT_BAD_INPUT if report.failures else 0
 
 
-def _batch_size(text: str) -> int | str:
+def _batch_size(text: str) -> BatchSize:
     if text == "auto":
-        return text
+        return "auto"
     if not text.isdecimal() or int(text) < 1:
         raise OptionError(f"--batch-size {text!r}: accepted is auto, or a whole number from 1")
     return int(text)

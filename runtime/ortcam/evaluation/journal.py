@@ -12,6 +12,7 @@ import numpy as np
 
 from ortcam.errors import OutputError
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
+from ortcam.evaluation.randomization import Similarity
 
 __all__ = ["Failure", "Journal"]
 
@@ -74,7 +75,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, item: Measurement | Failure) -> None:
+    def add(self, item: Measurement | Similarity | Failure) -> None:
         """Write a line and have it on the disk.
 
         Raises:
@@ -103,7 +104,7 @@ class Journal:
             key = entry.get("image", ""), entry.get("variant")
             if "error" in entry:
                 found[key] = Failure(**entry)
-            else:
+            elif "scores" in entry:
                 found.pop(key, None)
                 found.pop((key[0], None), None)
         return list(found.values())
@@ -111,6 +112,10 @@ class Journal:
     def measured(self) -> Iterator[tuple[str, str]]:
         """Image and variant of every measurement, in the order it was made."""
         return ((entry["image"], entry["variant"]) for entry in self._entries() if "scores" in entry)
+
+    def similarities(self) -> list[Similarity]:
+        """Those of the randomised-weights check."""
+        return [Similarity(**entry) for entry in self._entries() if "spearman" in entry]
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         with self.path.open("rb") as file:

@@ -18,7 +18,7 @@ from ortcam.evaluation.variants import Variant
 from ortcam.explainer import BatchSize, Explainer
 from ortcam.photograph import Photograph
 
-__all__ = ["Clean", "Measurement", "Measuring"]
+__all__ = ["Clean", "Measurement", "Measuring", "explained"]
 
 THUMBNAIL = 28
 
@@ -167,13 +167,8 @@ class Measuring:
         )
 
     def _explain(self, photograph: Photograph, clean: Clean, variant: Variant) -> tuple[NDArray[np.float32], bool, int]:
-        """The map, whether it is flat, and the masked passes."""
-        if variant.baseline is not None:
-            return *variant.baseline(self._explainer, photograph, clean.example.name), 0
         explainer = self._explainers[variant.precision]
-        arguments: dict[str, Any] = dict(variant.arguments)
-        explanation = explainer.explain(photograph, target=clean.target, batch_size=self._batch_size, **arguments)
-        return explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes
+        return _explain(explainer, photograph, clean.target, variant, clean.example.name, self._batch_size)
 
     def _masked_confidence(self, clean: Clean, saliency: NDArray[np.float32]) -> float:
         mask = metrics.top_half(saliency) if self._protocol.keep_half else saliency
@@ -227,6 +222,32 @@ class Measuring:
     def _of_target(self, clean: Clean, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probability of the class explained, from logits [...,classes]."""
         return np.asarray(self._probabilities(logits)[..., clean.target])
+
+
+def explained(
+    explainer: Explainer, photograph: Photograph, target: int, variant: Variant, name: str
+) -> NDArray[np.float32]:
+    """The map of a variant for a class: float32 [H,W] in [0,1].
+
+    Args:
+        explainer: of the model.
+        photograph: to explain.
+        target: class index.
+        variant: how.
+        name: of the image; random weights are drawn from it.
+    """
+    return _explain(explainer, photograph, target, variant, name, "auto")[0]
+
+
+def _explain(
+    explainer: Explainer, photograph: Photograph, target: int, variant: Variant, name: str, batch_size: BatchSize
+) -> tuple[NDArray[np.float32], bool, int]:
+    """The map, whether it is flat, and the masked passes."""
+    if variant.baseline is not None:
+        return *variant.baseline(explainer, photograph, name), 0
+    arguments: dict[str, Any] = dict(variant.arguments)
+    explanation = explainer.explain(photograph, target=target, batch_size=batch_size, **arguments)
+    return explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes
 
 
 def _thumbnail(saliency: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,23 +1,27 @@
 """The run of an evaluation: images, methods, metrics, a journal, and what is written at the end."""
 
 import dataclasses
+import functools
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
 from ortcam.evaluation.journal import Failure, Journal
-from ortcam.evaluation.measuring import Clean, Measuring
+from ortcam.evaluation.measuring import Clean, Measuring, explained
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import Protocol, resolve_protocol
+from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
-from ortcam.evaluation.statistics import Interval
+from ortcam.evaluation.statistics import Interval, intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
 from ortcam.explainer import BatchSize, Explainer, load
 from ortcam.files import write_whole
@@ -96,6 +100,7 @@ class Evaluation:
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        randomize: int | None = None,
         resume: bool = False,
     ) -> None:
         """Find everything and check it.
@@ -115,6 +120,7 @@ class Evaluation:
             providers: as `ortcam.load` takes them.
             threads: the same.
             precision: of the masked passes where the method does not say.
+            randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
         Raises:
@@ -123,7 +129,7 @@ class Evaluation:
         self.protocol = resolve_protocol(protocol)
         self.variants = [*parse_variants(methods), *baselines(seed)]
         self.metrics = _resolve_metrics(metrics, self.protocol)
-        for name, value in (("limit", limit), ("step", step)):
+        for name, value in (("limit", limit), ("step", step), ("randomize", randomize)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise OptionError(f"{name}={value!r}: accepted is a whole number from 1")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -143,6 +149,14 @@ class Evaluation:
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
         self._seed = seed
         self._resume = resume
+        self._load = functools.partial(load, providers=providers, threads=threads, precision=precision)
+        self._checked = self.examples[: randomize or 0]
+        if self._checked:
+            check_weights(explainer.bundle)
+            if precisions.keys() - {None} or precision is not None:
+                raise OptionError(
+                    "randomize: goes with the bundle's own precision, the weights of others are not shuffled"
+                )
         self.folder = Path(output)
         self.settings: dict[str, Any] = {
             "bundle": explainer.bundle.sha256,
@@ -159,8 +173,8 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """Measurements in all: images times methods and baselines."""
-        return len(self.examples) * len(self.variants)
+        """Maps to measure in all: images times methods and baselines, and those of shuffled weights."""
+        return len(self.examples) * len(self.variants) + len(self._checked) * len(self.variants) * len(DEPTHS)
 
     def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:
         """Measure what is not measured yet, and write the results.
@@ -175,6 +189,7 @@ class Evaluation:
         """
         with Journal(self.folder, self.settings, resume=self._resume) as journal:
             self._measure(journal, progress, on_failure)
+            self._check_randomized(journal, progress)
             return self._conclude(journal)
 
     def _measure(
@@ -186,7 +201,7 @@ class Evaluation:
             for example in self.examples
             if (variants := [item for item in self.variants if (example.name, item.name) not in measured])
         ]
-        made = self.count - sum(len(variants) for _, variants in missing)
+        made = len(self.examples) * len(self.variants) - sum(len(variants) for _, variants in missing)
 
         def fail(failure: Failure) -> None:
             journal.add(failure)
@@ -229,6 +244,38 @@ class Evaluation:
             example, variants = next(waiting)
             yield self._measuring.clean(example, photograph), variants
 
+    def _check_randomized(self, journal: Journal, progress: Progress | None) -> None:
+        """The maps of models whose weights are shuffled beside those of the model."""
+        done = {(item.image, item.variant, item.depth) for item in journal.similarities()}
+        skipped = {failure.image for failure in journal.failures()}
+        examples = [example for example in self._checked if example.name not in skipped]
+        made = len(self.examples) * len(self.variants)
+        explainer = self._explainers[None]
+        maps: dict[tuple[str, str], NDArray[np.float32]] = {}
+        for depth in DEPTHS:
+            missing = [
+                (example, variant)
+                for example in examples
+                for variant in self.variants
+                if (example.name, variant.name, depth) not in done
+            ]
+            made += len(self._checked) * len(self.variants) - len(missing)
+            if not missing:
+                continue
+            with tempfile.TemporaryDirectory(prefix="ortcam-shuffled-") as folder:
+                shuffled = self._load(shuffled_bundle(explainer.bundle, Path(folder), depth, seed=self._seed))
+                for example, variant in missing:
+                    photograph = explainer.read(example.path)
+                    target = int(np.argmax(explainer.predict(photograph)))
+                    key = example.name, variant.name
+                    if key not in maps:
+                        maps[key] = explained(explainer, photograph, target, variant, example.name)
+                    other = explained(shuffled, photograph, target, variant, example.name)
+                    journal.add(Similarity(*key, depth, similarity(maps[key], other)))
+                    made += 1
+                    if progress is not None:
+                        progress(made, self.count)
+
     def _conclude(self, journal: Journal) -> Report:
         asked = {example.name for example in self.examples}
         failures = [failure for failure in journal.failures() if failure.image in asked]
@@ -246,6 +293,7 @@ class Evaluation:
             "providers": list(explainer.providers),
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
             "failures": [dataclasses.asdict(failure) for failure in failures],
+            "randomized": _randomized(journal.similarities(), self.variants, seed=self._seed),
         }
         try:
             write_tables(results, self.folder)
@@ -272,6 +320,25 @@ def evaluate(
     """
     evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
     return evaluation.run(progress=progress, on_failure=on_failure)
+
+
+def _randomized(
+    similarities: Sequence[Similarity], variants: Sequence[Variant], *, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Mean similarity with its interval, by variant and depth; empty without the check."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for depth in sorted({item.depth for item in similarities}):
+        values = {
+            variant.name: np.array(
+                [item.spearman for item in similarities if (item.variant, item.depth) == (variant.name, depth)]
+            )
+            for variant in variants
+        }
+        for name, column in values.items():
+            if column.size:
+                interval = intervals({name: column}, seed=seed)[name]
+                found.setdefault(name, []).append({"depth": depth, **dataclasses.asdict(interval)})
+    return found
 
 
 def _cell(interval: Interval | None) -> str:

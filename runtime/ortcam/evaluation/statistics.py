@@ -151,14 +151,15 @@ def _interval(samples: Sequence[Floats], statistic: Any, seed: int) -> Interval:
     return Interval(mean, float(found.low), float(found.high), count)
 
 
-def _adcc_of_means(coherency: Floats, complexity: Floats, drop: Floats, axis: int) -> Floats:
+def _adcc_of_means(coherency: Floats, complexity: Floats, drop: Floats, *, axis: int) -> Floats:
     parts = np.stack([coherency.mean(axis=axis), 100 - complexity.mean(axis=axis), 100 - drop.mean(axis=axis)])
     harmonic: Floats = np.where((parts > 0).all(axis=0), 3 / (1 / np.maximum(parts, 1e-300)).sum(axis=0), 0.0)
     return harmonic
 
 
 def _adcc_apart(*parts: Floats, axis: int) -> Floats:
-    return _adcc_of_means(*parts[:3], axis=axis) - _adcc_of_means(*parts[3:], axis=axis)
+    apart: Floats = _adcc_of_means(*parts[:3], axis=axis) - _adcc_of_means(*parts[3:], axis=axis)
+    return apart
 
 
 def _wilcoxon(apart: Floats) -> tuple[float, float]:
