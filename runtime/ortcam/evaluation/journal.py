@@ -14,7 +14,7 @@ from ortcam.errors import OutputError
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.randomization import Similarity
 
-__all__ = ["Failure", "Journal"]
+__all__ = ["Failure", "Journal", "read_measurements"]
 
 _NAME: Final = "journal.jsonl"
 _DIGITS: Final = 6  # of the confidences in curves
@@ -92,10 +92,7 @@ class Journal:
 
     def measurements(self) -> Iterator[Measurement]:
         """What is in it, in the order it was measured; one at a time in memory."""
-        for entry in self._entries():
-            if "scores" in entry:
-                pixels = np.frombuffer(base64.b64decode(entry["thumbnail"]), np.uint8)
-                yield Measurement(**entry | {"thumbnail": pixels.reshape(THUMBNAIL, THUMBNAIL)})
+        return read_measurements(self.path.parent)
 
     def failures(self) -> list[Failure]:
         """The failures of what was not measured after all."""
@@ -118,10 +115,7 @@ class Journal:
         return [Similarity(**entry) for entry in self._entries() if "spearman" in entry]
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        with self.path.open("rb") as file:
-            file.readline()
-            for line in file:
-                yield json.loads(line)
+        return _read(self.path)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry).encode() + b"\n")
@@ -149,6 +143,21 @@ class Journal:
         if changed:
             was = ", ".join(f"{key} {_short(settings.get(key))}, now {_short(given.get(key))}" for key in changed)
             raise OutputError(f"{self.path.parent}: was begun with other settings: {was}")
+
+
+def read_measurements(folder: Path) -> Iterator[Measurement]:
+    """What the journal in the folder of an evaluation holds, in the order it was measured; one at a time in memory."""
+    for entry in _read(folder / _NAME):
+        if "scores" in entry:
+            pixels = np.frombuffer(base64.b64decode(entry["thumbnail"]), np.uint8)
+            yield Measurement(**entry | {"thumbnail": pixels.reshape(THUMBNAIL, THUMBNAIL)})
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        file.readline()  # the settings
+        for line in file:
+            yield json.loads(line)
 
 
 def _short(value: object) -> str:
