@@ -216,6 +216,20 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_method_that_the_head_does_not_allow_is_refused_before_anything_is_written(
+    branch_bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OrtcamError, match="needs the head"):
+        Evaluation(branch_bundle, images, tmp_path / "out", methods=["scorecam", "cam"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_without_a_head_is_evaluated_too(branch_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(branch_bundle, images, tmp_path / "out", methods=["scorecam"])
+    assert not report.failures
+    assert report.summary.table["scorecam"]["insertion-zero"].n == COUNT
+
+
 def test_the_command_line_says_what_was_wrong(
     tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

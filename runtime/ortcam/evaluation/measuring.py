@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.classifier import exact_probabilities
+from ortcam.errors import NotFiniteError
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
 from ortcam.evaluation.metrics import FILLS, Fill
@@ -109,8 +110,16 @@ class Measuring:
         self._last_ends: tuple[Clean, dict[Fill, tuple[NDArray[np.float32], float]]] | None = None
 
     def clean(self, example: Example, photograph: Photograph) -> Clean:
-        """Classify an image, and find its boxes in the model's input."""
+        """Classify an image, and find its boxes in the model's input.
+
+        Raises:
+            NotFiniteError: the logits are not numbers.
+        """
         logits = self._logits(1, lambda _: photograph.model_input)[0]
+        if np.isnan(logits).any():
+            raise NotFiniteError(
+                "the logits of the image are not numbers: the model is damaged, or its values too large"
+            )
         target = int(np.argmax(logits))
         inside = None
         if example.boxes and example.label in (None, target):

@@ -25,6 +25,7 @@ from ortcam.evaluation.statistics import Interval, intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
 from ortcam.explainer import BatchSize, Explainer, load
 from ortcam.files import write_whole
+from ortcam.methods import HeadPlan
 from ortcam.session import Provider, runtime_version
 
 __all__ = ["Evaluation", "Report", "evaluate"]
@@ -144,6 +145,10 @@ class Evaluation:
         pixels = preprocessing.height * preprocessing.width
         if step is not None and step > pixels:
             raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
+        for variant in self.variants:
+            if isinstance(variant.plan, HeadPlan):  # which heads it works with is found out by asking them
+                blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
+                explainer.explain(blank, **variant.arguments)
         counts = definitions.shares(pixels, step)
         self._share = counts / counts[-1]
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
@@ -242,7 +247,13 @@ class Evaluation:
         explainer = self._explainers[None]
         for photograph in explainer.read_many([example.path for example, _ in missing], on_error=skip):
             example, variants = next(waiting)
-            yield self._measuring.clean(example, photograph), variants
+            try:
+                clean = self._measuring.clean(example, photograph)
+            except OrtcamError as error:
+                fail(Failure(example.name, None, str(error)))
+                advance(len(variants))
+                continue
+            yield clean, variants
 
     def _check_randomized(self, journal: Journal, progress: Progress | None) -> None:
         """The maps of models whose weights are shuffled beside those of the model."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, finish, resolve_task
-from ortcam.methods import resolve_method
+from ortcam.methods import HeadPlan, Plan, resolve_method
 from ortcam.photograph import Photograph
 
 __all__ = ["BASELINES", "Baseline", "Variant", "parse_variants"]
@@ -37,6 +37,7 @@ class Variant:
         name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
         title: for tables.
         arguments: of `Explainer.explain`; empty for a baseline.
+        plan: what the engine does; None for a baseline.
         precision: of the masked passes; None takes the bundle's own.
         baseline: what makes the map where it is no method.
     """
@@ -44,6 +45,7 @@ class Variant:
     name: str
     title: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plan: Plan | HeadPlan | None = None
     precision: str | None = None
     baseline: "Baseline | None" = None
 
@@ -84,10 +86,12 @@ def _parse(text: str) -> Variant:
                 raise OptionError(f"{text!r}: {key}={value} is not a number") from None
         else:
             arguments[key] = value
-    resolve_task(**arguments)
+    task = resolve_task(**arguments)
     details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
-    return Variant(canonical, f"{method.title} ({details})" if details else method.title, arguments, precision)
+    return Variant(
+        canonical, f"{method.title} ({details})" if details else method.title, arguments, task.settings.plan, precision
+    )
 
 
 @dataclasses.dataclass(frozen=True)
