@@ -240,6 +240,14 @@ def test_the_command_line_says_what_was_wrong(
     assert "Traceback" not in printed.err
 
 
+def test_the_command_says_what_it_needs(
+    tiny_bundle: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ortcam.evaluation.running", None)  # as if scipy were not installed
+    assert main(["evaluate", str(tiny_bundle), str(images)]) == 2
+    assert "needs `ortcam[evaluate]`" in capsys.readouterr().err
+
+
 def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["coherency"], seed=7)
     again = evaluate(tiny_bundle, images, tmp_path / "again", methods=["eigen-cam"], metrics=["coherency"], seed=7)
