@@ -16,7 +16,7 @@ import pytest
 import ortcam
 from ortcam.cli import main
 from ortcam.errors import OrtcamError, OutputError
-from ortcam.evaluation.metrics import METRICS
+from ortcam.evaluation.metrics import METRICS, adcc
 from ortcam.evaluation.running import Evaluation, evaluate
 from ortcam.image import write_png
 
@@ -72,6 +72,13 @@ def test_wins_of_an_image_add_up_to_a_hundred(tiny_bundle: Path, images: Path, t
     np.testing.assert_allclose(won.sum(axis=0), 100)
     np.testing.assert_array_equal(won[0], won[1])
     assert set(won[0]) <= {0.0, 50.0}
+
+
+def test_adcc_in_the_table_is_that_of_the_means(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["adcc"])
+    for row in report.summary.table.values():
+        parts = (row[name].mean for name in ("coherency", "complexity", "average-drop"))
+        assert row["adcc"].mean == pytest.approx(adcc(*parts))
 
 
 def test_the_budget_and_the_options_of_a_method_reach_it(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:

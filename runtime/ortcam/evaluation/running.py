@@ -372,6 +372,8 @@ def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[s
                 f"metric {name!r}: accepted is {', '.join(metric.name for metric in METRICS)}, or a group: {groups}"
             )
     wanted = tuple(metric.name for metric in definitions.chosen(names))
+    if "adcc" in wanted:  # it is made of the means of its parts
+        wanted = tuple(metric.name for metric in definitions.chosen([*names, "average-drop"]))
     if not wanted:
         raise OptionError("no metric to measure")
     if protocol.confidence == "logit" and (odd := _NOT_OF_LOGITS & set(wanted)):
