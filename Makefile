@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-sampled bench-frontier bench-calibration \
+.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-sampled bench-frontier bench-calibration bench-faithfulness \
 	bench-gpu bench-compare parity sweep model bundle clean
 
 help:  ## list the targets
@@ -67,6 +67,9 @@ bench-frontier: $(VENV)/dev.stamp  ## fidelity against latency: budgets, toleran
 
 bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (an hour)
 	$(BIN)/python -m benchmarks.calibration
+
+bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
+	$(BIN)/python -m benchmarks.faithfulness
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu
