@@ -1,6 +1,8 @@
 """Images, classes and boxes are found where they are, and what makes no sense is refused with its line."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,14 @@ def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a.PNG", "notes.txt", ".hidden.jpg")
     assert [example.name for example in read_dataset(tmp_path, class_index)] == ["a.PNG", "b.jpg"]
     assert all(example.label is None for example in read_dataset(tmp_path, class_index))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file names are text on Windows")
+def test_a_file_name_that_is_no_text_gets_one(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).touch()
+    (example,) = read_dataset(tmp_path, class_index)
+    assert example.name.encode("utf-8")
+    assert example.path.exists()
 
 
 def test_class_folders_are_labels_or_indices(tmp_path: Path) -> None:

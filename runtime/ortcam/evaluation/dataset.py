@@ -124,7 +124,9 @@ def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: 
 
 
 def _example(path: Path, folder: Path, label: int | None) -> Example:
-    return Example(path.relative_to(folder).as_posix(), path, label)
+    # A file name need not be text; the results are.
+    name = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+    return Example(name, path, label)
 
 
 def _folder_class(name: str, class_index: Callable[[int | str], int], labels: Path | None) -> int:

@@ -21,7 +21,7 @@ from ortcam.evaluation.statistics import Difference, Interval, adcc_intervals, d
 from ortcam.evaluation.variants import Variant
 from ortcam.files import replacing
 
-__all__ = ["Band", "Results", "Summary", "collect", "summarise", "write_tables"]
+__all__ = ["Band", "Results", "Summary", "as_json", "collect", "median_of_known", "summarise", "write_tables"]
 
 Floats = NDArray[np.float64]
 
@@ -285,8 +285,8 @@ def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
                 "name": variant.name,
                 "title": variant.title,
                 "baseline": variant.baseline is not None,
-                "median_seconds": _median(results.seconds[variant.name]),
-                "median_passes": _median(results.passes[variant.name]),
+                "median_seconds": median_of_known(results.seconds[variant.name]),
+                "median_passes": median_of_known(results.passes[variant.name]),
                 "flat_maps": int(results.flat[variant.name].sum()),
             }
             for variant in results.variants
@@ -303,6 +303,7 @@ def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _median(values: Floats) -> float | None:
+def median_of_known(values: Floats) -> float | None:
+    """The median of what is not NaN; None where nothing is."""
     known = values[~np.isnan(values)]
     return float(np.median(known)) if known.size else None

@@ -20,11 +20,13 @@ from ortcam.evaluation.measuring import Clean, Measuring, explained
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import Protocol, resolve_protocol
 from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
+from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
 from ortcam.evaluation.statistics import Interval, intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
 from ortcam.explainer import BatchSize, Explainer, load
 from ortcam.files import write_whole
+from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
 from ortcam.session import Provider, runtime_version
 
@@ -309,6 +311,17 @@ class Evaluation:
         try:
             write_tables(results, self.folder)
             write_whole(self.folder / "summary.json", as_json(results, summary, more))
+            write_report(
+                self.folder / "report.html",
+                results,
+                summary,
+                journal,
+                self.examples,
+                explainer.bundle.manifest.preprocessing,
+                more,
+                max_pixels=DEFAULT_MAX_PIXELS,
+                labels=explainer.labels,
+            )
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written to: {error}") from None
         return Report(results, summary, failures, self.folder)

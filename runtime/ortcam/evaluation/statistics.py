@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 
 RESAMPLES: Final = 5000
 LEVEL: Final = 0.95
+_EXACT: Final = 50  # pairs up to which p is exact
 # Numbers that a bootstrap may have in memory at once.
 _AT_ONCE: Final = 4_000_000
 
@@ -169,4 +170,6 @@ def _wilcoxon(apart: Floats) -> tuple[float, float]:
         return 1.0, 0.0
     ranks = stats.rankdata(np.abs(kept))
     effect = float((np.sign(kept) * ranks).sum() / ranks.sum())
-    return float(stats.wilcoxon(kept).pvalue), effect
+    # Ties have no exact distribution, short of going through all permutations.
+    exact = kept.size <= _EXACT and len(np.unique(np.abs(kept))) == kept.size
+    return float(stats.wilcoxon(kept, method="exact" if exact else "asymptotic").pvalue), effect
