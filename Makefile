@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-sampled bench-frontier bench-calibration \
+.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-sampled bench-frontier bench-calibration bench-faithfulness \
 	bench-gpu bench-compare parity sweep model bundle clean
 
 help:  ## list the targets
@@ -23,10 +23,11 @@ $(VENV)/cpu.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(UV) --editable '.[cpu]'
 	@touch $@
 
-# pytorch-grad-cam asks for the GUI build of OpenCV, which would overwrite the headless one: it comes without its dependencies.
+# pytorch-grad-cam and Quantus ask for the GUI build of OpenCV, which would overwrite the headless one: they come without
+# their dependencies.
 $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	$(UV) --editable '.[cpu,export,dev]'
-	$(UV) --no-deps grad-cam ttach
+	$(UV) --no-deps grad-cam quantus ttach
 	@touch $@
 
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
@@ -66,6 +67,9 @@ bench-frontier: $(VENV)/dev.stamp  ## fidelity against latency: budgets, toleran
 
 bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (an hour)
 	$(BIN)/python -m benchmarks.calibration
+
+bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
+	$(BIN)/python -m benchmarks.faithfulness
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu

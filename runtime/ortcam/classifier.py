@@ -9,7 +9,15 @@ from ortcam.bundle import Activation, Cut, Graphs
 from ortcam.errors import BundleError
 from ortcam.session import Session, readable_errors
 
-__all__ = ["as_maps", "classify", "exact_probabilities", "from_maps", "prefix_tokens", "to_probabilities"]
+__all__ = [
+    "as_maps",
+    "classify",
+    "classify_only",
+    "exact_probabilities",
+    "from_maps",
+    "prefix_tokens",
+    "to_probabilities",
+]
 
 
 def classify(
@@ -39,6 +47,24 @@ def classify(
     with readable_errors("run the head"):
         (logits,) = opened.run(["logits"], {"features": features} if graphs.head is not None else {"image": images})
     return features, logits
+
+
+def classify_only(
+    graphs: Graphs, session: Callable[[str], Session], images: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The logits alone, float32 [N,classes], with one pass of the whole model where there is no head.
+
+    Raises:
+        OutOfMemoryError: a run did not fit into memory.
+        ProviderError: whatever else ONNX Runtime could not do.
+    """
+    if graphs.head is not None:
+        return classify(graphs, session, images)[1]
+    opened = session(graphs.classifier or "")
+    logits: NDArray[np.float32]
+    with readable_errors("run the classifier"):
+        (logits,) = opened.run(["logits"], {"image": images})
+    return logits
 
 
 def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:

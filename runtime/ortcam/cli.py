@@ -1,4 +1,4 @@
-"""The command line: `ortcam export | inspect | explain | benchmark | demo`."""
+"""The command line: `ortcam export | inspect | explain | evaluate | benchmark | demo`."""
 
 import argparse
 import contextlib
@@ -16,6 +16,7 @@ from ortcam.allocation import Completion
 from ortcam.benchmark_cli import add_benchmark
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
+from ortcam.evaluate_cli import add_evaluate
 from ortcam.explainer import Explainer, Target, load, resolve_task
 from ortcam.explanation import Explanation, comparison
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_inspect(commands)
     _add_explain(commands)
+    add_evaluate(commands)
     add_benchmark(commands)
     _add_demo(commands)
     return parser

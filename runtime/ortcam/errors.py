@@ -2,6 +2,7 @@
 
 __all__ = [
     "BundleError",
+    "DatasetError",
     "ImageError",
     "NotFiniteError",
     "OptionError",
@@ -19,6 +20,10 @@ class OrtcamError(Exception):
 
 class BundleError(OrtcamError):
     """A bundle is missing, incomplete, altered, of a newer schema, or unsafe."""
+
+
+class DatasetError(OrtcamError):
+    """The images of an evaluation, their classes or boxes cannot be found or read."""
 
 
 class ImageError(OrtcamError):

@@ -16,8 +16,8 @@ from ortcam._version import __version__
 from ortcam.allocation import Completion, Limits, check_positive, score
 from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.classifier import as_maps, classify, prefix_tokens, to_probabilities
-from ortcam.errors import NotFiniteError, OptionError, OrtcamError, TargetError
+from ortcam.classifier import as_maps, classify, classify_only, prefix_tokens, to_probabilities
+from ortcam.errors import NotFiniteError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS
@@ -28,7 +28,7 @@ from ortcam.session import Bound, Provider, Session, SessionOptions, open_sessio
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
-__all__ = ["BatchSize", "Explainer", "Image", "Target", "load", "resolve_task"]
+__all__ = ["BatchSize", "Explainer", "Image", "Target", "finish", "load", "resolve_task"]
 
 Target = int | str
 BatchSize = int | Literal["auto"]
@@ -96,6 +96,11 @@ class Explainer:
         """One name a class, in the order of the logits."""
         return self.bundle.manifest.labels
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers that run, in order."""
+        return tuple(self._session(self.bundle.manifest.graphs.features).get_providers())
+
     def read(self, image: Image) -> Photograph:
         """Decode and preprocess an image once, for several explanations of it.
 
@@ -125,6 +130,49 @@ class Explainer:
             ImageError: missing, not an image, truncated or too large.
         """
         return self._clean_pass(self.read(image)).probabilities
+
+    def features(self, image: Image) -> NDArray[np.float32]:
+        """The maps of the layer that explanations are made of: float32 [C,h,w].
+
+        Raises:
+            ImageError: missing, not an image, truncated or too large.
+        """
+        return self._clean_pass(self.read(image)).maps
+
+    def logits(
+        self, count: int, inputs: Callable[[slice], NDArray[np.float32]], *, batch_size: BatchSize = "auto"
+    ) -> NDArray[np.float32]:
+        """Logits of many inputs that never lie in memory together: float32 [count,classes].
+
+        Args:
+            count: of the inputs.
+            inputs: makes some of them, float32 [n,3,H,W], preprocessed.
+            batch_size: inputs a run, or "auto".
+
+        Raises:
+            OutOfMemoryError: not even one fits into the memory of the device.
+            ProviderError: whatever else ONNX Runtime could not do.
+        """
+        graphs = self.bundle.manifest.graphs
+        first = Bound(self._session(graphs.features if graphs.head else graphs.classifier or ""), outputs=())
+        sizes = self._chunk_sizes("classifier", first, batch_size)
+        parts: list[NDArray[np.float32]] = []
+        start = 0
+        while start < count:
+            size, padded = sizes.next(count - start)
+            chunk = inputs(slice(start, start + size))
+            if padded > size:
+                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], padded - size, axis=0)])
+            clock = time.perf_counter()
+            try:
+                logits = classify_only(graphs, self._session, chunk)
+            except OutOfMemoryError:
+                sizes.halve(padded)
+                continue
+            sizes.record(padded, time.perf_counter() - clock)
+            parts.append(logits[:size])
+            start += size
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
 
     def explain(
         self,
@@ -282,7 +330,7 @@ class Explainer:
         for scores in steps:
             clock.lap("scoring")
             raw = _raw_maps(clean.maps, masks, plan, scores)
-            maps, flat = _finish(raw, height, width)
+            maps, flat = finish(raw, height, width)
             clock.lap("map")
             yield self._explanation(
                 photograph,
@@ -355,7 +403,7 @@ class Explainer:
         head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, task.progress)
         scores = self._head_scores(plan, head, clean, targets)
         clock.lap("scoring")
-        maps, flat = _finish(scores.raw, *photograph.model_input.shape[2:])
+        maps, flat = finish(scores.raw, *photograph.model_input.shape[2:])
         clock.lap("map")
         session = self._session(
             manifest.graphs.head if head.runs and manifest.graphs.head else manifest.graphs.features
@@ -674,7 +722,7 @@ def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: S
 
 
 @single_threaded
-def _finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """ReLU at image size and min-max: float32 [K,H,W] in [0,1], and bool [K] for the maps that are flat.
 
     Flat means no range beyond the rounding of the sum in float32.

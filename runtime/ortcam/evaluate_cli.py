@@ -1,0 +1,109 @@
+"""`ortcam evaluate`: its flags, its progress and its table."""
+
+import argparse
+import sys
+from typing import Any, Final
+
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.explainer import BatchSize
+
+__all__ = ["add_evaluate"]
+
+_EXIT_BAD_INPUT: Final = 2
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add the command to the subparsers of `ortcam`."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure how faithful explanations are (needs `ortcam[evaluate]`)",
+        allow_abbrev=False,
+        description="Metrics of faithfulness and localisation, with intervals and paired differences, and a report.",
+    )
+    parser.set_defaults(run=_evaluate)
+    parser.add_argument("bundle", metavar="BUNDLE")
+    parser.add_argument(
+        "images", metavar="IMAGES", help="a folder, a folder of class folders, or a CSV with file, class and boxes"
+    )
+    parser.add_argument(
+        "-m",
+        "--method",
+        default="scorecam,scorecam++",
+        metavar="METHOD[,METHOD...]",
+        help="each METHOD[:KEY=VALUE...], say scorecam++:gate=sigmoid, iscam:budget=0.25, scorecam:precision=int8 "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--metrics", metavar="M[,M...]", help="names or groups: confidence, insertion, deletion, adcc, pointing"
+    )
+    parser.add_argument(
+        "--protocol", default="soft-map", metavar="P", help="soft-map, adcc, scorecam-paper, scorecampp-notebook"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="of a folder: CSV (file, class, boxes), or JSON object")
+    parser.add_argument("--limit", type=int, metavar="N", help="this many of the images, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all chance (default %(default)s)")
+    parser.add_argument(
+        "--step", type=int, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
+    )
+    parser.add_argument(
+        "--randomize",
+        type=int,
+        metavar="N",
+        help="also the randomised-weights check (Adebayo et al. 2018), on N of the images",
+    )
+    parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
+    parser.add_argument("--batch-size", default="auto", metavar="N", help="masked images a run (default: auto)")
+    parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
+    parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    try:
+        from ortcam.evaluation.running import Evaluation  # noqa: PLC0415 - only this command needs what it loads
+    except ImportError as error:
+        raise OrtcamError(f"{error}; `ortcam evaluate` needs `ortcam[evaluate]`") from None
+    from tqdm import tqdm  # noqa: PLC0415
+
+    evaluation = Evaluation(
+        options.bundle,
+        options.images,
+        options.output,
+        methods=options.method.split(","),
+        metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
+        protocol=options.protocol,
+        labels=options.labels,
+        limit=options.limit,
+        seed=options.seed,
+        step=options.step,
+        batch_size=_batch_size(options.batch_size),
+        providers=None if options.provider is None else options.provider.split(","),
+        threads=options.threads,
+        precision=options.precision,
+        randomize=options.randomize,
+        resume=options.resume,
+    )
+    with tqdm(total=evaluation.count, desc="evaluating", unit="map", disable=True if options.quiet else None) as bar:
+
+        def advance(made: int, _: int) -> None:
+            if not bar.n and made > 1:
+                bar.initial = made  # what an earlier run made does not count for the time left
+            bar.update(made - bar.n)
+
+        report = evaluation.run(
+            progress=advance,
+            on_failure=lambda failure: bar.write(f"ortcam: {failure.image}: {failure.error}", file=sys.stderr),
+        )
+    if not options.quiet:
+        print(report.in_words())
+    return _EXIT_BAD_INPUT if report.failures else 0
+
+
+def _batch_size(text: str) -> BatchSize:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--batch-size {text!r}: accepted is auto, or a whole number from 1")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Evaluation of explanations: metrics of faithfulness and localisation, statistics, and a report."""

@@ -1,0 +1,218 @@
+"""The images of an evaluation: a folder, a folder of class folders, or a CSV with file, class and boxes."""
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import DatasetError, TargetError
+from ortcam.preprocessing import Preprocessing
+
+__all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
+
+# x0, y0, x1, y1 in pixels of the stored image, the last two excluded.
+Box = tuple[float, float, float, float]
+
+SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_CLASS_COLUMNS: Final = ("class", "class_index", "label")
+_BOX_COLUMNS: Final = ("boxes", "boxes_x0_y0_x1_y1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image to evaluate on.
+
+    Attributes:
+        name: unique; the path relative to the folder or CSV.
+        path: of the file.
+        label: class index, where it is known.
+        boxes: of objects of that class; none where they are not known.
+        size: width and height of the image that the boxes are given for; None: those of the file.
+    """
+
+    name: str
+    path: Path
+    label: int | None = None
+    boxes: tuple[Box, ...] = ()
+    size: tuple[int, int] | None = None
+
+
+def read_dataset(
+    source: str | os.PathLike[str],
+    class_index: Callable[[int | str], int],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Example]:
+    """Find the images, their classes and boxes; no image is opened.
+
+    Args:
+        source: a folder of images; a folder of folders, one a class, named by its label or index; or a CSV whose header
+            has `file`, and may have `class` (or `class_index`, or `label`), `boxes` (x0 y0 x1 y1, several parted by
+            semicolons) and `width` and `height`. Files lie beside the CSV, or in the folder of its name.
+        class_index: from a label or an index to the index, or TargetError.
+        labels: of a folder: a CSV as above, or a JSON object from file names or class folders to classes.
+        limit: how many images to take; which ones, chance decides. A larger limit adds to those of a smaller one.
+        seed: of that chance.
+
+    Raises:
+        DatasetError: nothing there, or a line that makes no sense.
+        TargetError: a class that the model does not have.
+    """
+    path = Path(source)
+    if path.is_dir():
+        examples = _from_folder(path, class_index, None if labels is None else Path(labels))
+    elif path.is_file() and labels is None:
+        examples = list(_from_csv(path, _csv_folder(path), class_index))
+    elif path.is_file():
+        raise DatasetError(f"--labels {labels}: goes with a folder of images; {path} is a file that names the classes")
+    else:
+        raise DatasetError(f"{path}: there is no such folder or CSV")
+    if not examples:
+        raise DatasetError(f"{path}: no images in it; accepted are files that end in {', '.join(SUFFIXES)}")
+    twice = _first_twice(example.name for example in examples)
+    if twice is not None:
+        raise DatasetError(f"{path}: the image {twice!r} comes twice")
+    if limit is not None and limit < len(examples):
+        kept = np.random.default_rng(seed).permutation(len(examples))[:limit]
+        examples = [examples[index] for index in sorted(kept)]
+    return examples
+
+
+def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, width: int) -> NDArray[np.bool_]:
+    """Which pixels of the model's input have their centre in a box: bool [H,W].
+
+    Args:
+        example: with the boxes.
+        preprocessing: of the model.
+        height: of the upright image, in pixels.
+        width: the same.
+    """
+    at = preprocessing.geometry(height, width)
+    boxes_width, boxes_height = example.size or (width, height)
+    x = (np.arange(at.crop_width) + 0.5 + at.left) * boxes_width / at.resized_width
+    y = (np.arange(at.crop_height) + 0.5 + at.top) * boxes_height / at.resized_height
+    inside = np.zeros((at.crop_height, at.crop_width), np.bool_)
+    for x0, y0, x1, y1 in example.boxes:
+        inside |= ((y0 <= y) & (y < y1))[:, None] & ((x0 <= x) & (x < x1))
+    return inside
+
+
+def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: Path | None) -> list[Example]:
+    found = sorted(_images(folder), key=lambda path: path.relative_to(folder).as_posix())
+    if labels is not None and labels.suffix.lower() != ".json":
+        given = {example.name: example for example in _from_csv(labels, folder, class_index)}
+        return [given.get(path.relative_to(folder).as_posix(), _example(path, folder, None)) for path in found]
+    classes = _read_json(labels, class_index) if labels is not None else {}
+    examples = []
+    for path in found:
+        name = path.relative_to(folder)
+        label = classes.get(name.as_posix())
+        if label is None and len(name.parts) > 1:
+            label = classes.get(name.parts[0])
+            if label is None:
+                label = _folder_class(name.parts[0], class_index, labels)
+        examples.append(_example(path, folder, label))
+    return examples
+
+
+def _example(path: Path, folder: Path, label: int | None) -> Example:
+    # A file name need not be text; the results are.
+    name = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+    return Example(name, path, label)
+
+
+def _folder_class(name: str, class_index: Callable[[int | str], int], labels: Path | None) -> int:
+    try:
+        return class_index(int(name) if name.isdecimal() else name)
+    except TargetError as error:
+        hint = "add it to the file given as --labels" if labels else "--labels FILE.json says what folders stand for"
+        raise TargetError(f"folder {name!r}: {error}; {hint}") from None
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(root, name)
+
+
+def _read_json(path: Path, class_index: Callable[[int | str], int]) -> dict[str, int]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, Mapping) or not all(isinstance(value, (int, str)) for value in content.values()):
+        raise DatasetError(f"{path}: accepted is an object from file names or class folders to classes")
+    return {name: class_index(value) for name, value in content.items()}
+
+
+def _csv_folder(path: Path) -> Path:
+    """Where the files of a CSV lie: in the folder of its name, if there is one, else beside it."""
+    folder = path.with_suffix("")
+    return folder if folder.is_dir() else path.parent
+
+
+def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int]) -> Iterator[Example]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if "file" not in columns:
+                raise DatasetError(f"{path}: its header has no column 'file', but {', '.join(columns) or 'nothing'}")
+            for row in reader:
+                try:
+                    yield _from_row(row, folder, class_index)
+                except (DatasetError, TargetError) as error:
+                    raise type(error)(f"{path}, line {reader.line_num}: {error}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: cannot be read as CSV: {error}") from None
+
+
+def _from_row(row: Mapping[str, str | None], folder: Path, class_index: Callable[[int | str], int]) -> Example:
+    name = (row["file"] or "").strip()
+    if not name:
+        raise DatasetError("no file")
+    given = _first_filled(row, _CLASS_COLUMNS)
+    label = None if given is None else class_index(int(given) if given.isdecimal() else given)
+    boxes = tuple(_box(text) for text in (_first_filled(row, _BOX_COLUMNS) or "").split(";") if text.strip())
+    size = _size(row.get("width"), row.get("height"))
+    return Example(Path(name).as_posix(), folder / name, label, boxes, size)
+
+
+def _first_filled(row: Mapping[str, str | None], columns: Sequence[str]) -> str | None:
+    return next((text.strip() for column in columns if (text := row.get(column)) and text.strip()), None)
+
+
+def _box(text: str) -> Box:
+    try:
+        x0, y0, x1, y1 = (float(number) for number in text.split())
+    except ValueError:
+        raise DatasetError(f"box {text.strip()!r}: accepted are four numbers, x0 y0 x1 y1") from None
+    if not (x0 < x1 and y0 < y1):
+        raise DatasetError(f"box {text.strip()!r}: x0 is below x1 and y0 below y1 in x0 y0 x1 y1")
+    return x0, y0, x1, y1
+
+
+def _size(width: str | None, height: str | None) -> tuple[int, int] | None:
+    if not width or not height:
+        return None
+    if not (width.strip().isdecimal() and height.strip().isdecimal() and int(width) and int(height)):
+        raise DatasetError(f"width {width!r}, height {height!r}: accepted are whole numbers of pixels")
+    return int(width), int(height)
+
+
+def _first_twice(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

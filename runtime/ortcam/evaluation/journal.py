@@ -1,0 +1,165 @@
+"""What has been measured so far, a line each, so that a run that is killed goes on where it was."""
+
+import base64
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from ortcam.errors import OutputError
+from ortcam.evaluation.measuring import THUMBNAIL, Measurement
+from ortcam.evaluation.randomization import Similarity
+
+__all__ = ["Failure", "Journal", "read_measurements"]
+
+_NAME: Final = "journal.jsonl"
+_DIGITS: Final = 6  # of the confidences in curves
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An image, or one method on it, that could not be measured.
+
+    Attributes:
+        image: name of the example.
+        variant: name of the variant; None where the image cannot be read.
+        error: what was wrong.
+    """
+
+    image: str
+    variant: str | None
+    error: str
+
+
+class Journal:
+    """A JSON-lines file in the output folder: the settings first, then a measurement or a failure a line.
+
+    A line is on the disk before the next one is measured. What a kill leaves of a line is cut off when the journal is
+    opened again.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Begin a journal, or go on with one.
+
+        Args:
+            folder: made where it is not there.
+            settings: what results depend on, as JSON.
+            resume: go on with the journal in the folder if there is one.
+
+        Raises:
+            OutputError: there is one and it is not to be resumed, or it was begun with other settings, or nothing can
+                be written there.
+        """
+        self.path = folder / _NAME
+        given = json.loads(json.dumps(settings))
+        try:
+            if self.path.exists():
+                if not resume:
+                    raise OutputError(f"{folder}: there is an evaluation in it; --resume goes on with it")
+                self._check(given)
+                self._file: BinaryIO = self.path.open("ab")
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("xb")
+                self._append({"settings": given})
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written to: {error}") from None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, item: Measurement | Similarity | Failure) -> None:
+        """Write a line and have it on the disk.
+
+        Raises:
+            OutputError: the disk is full, or gone.
+        """
+        entry = dataclasses.asdict(item)
+        if isinstance(item, Measurement):
+            entry["curves"] = {name: [round(value, _DIGITS) for value in curve] for name, curve in item.curves.items()}
+            entry["thumbnail"] = base64.b64encode(item.thumbnail.tobytes()).decode()
+        try:
+            self._append(entry)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error}") from None
+
+    def measurements(self) -> Iterator[Measurement]:
+        """What is in it, in the order it was measured; one at a time in memory."""
+        return read_measurements(self.path.parent)
+
+    def failures(self) -> list[Failure]:
+        """The failures of what was not measured after all."""
+        found: dict[tuple[str, str | None], Failure] = {}
+        for entry in self._entries():
+            key = entry.get("image", ""), entry.get("variant")
+            if "error" in entry:
+                found[key] = Failure(**entry)
+            elif "scores" in entry:
+                found.pop(key, None)
+                found.pop((key[0], None), None)
+        return list(found.values())
+
+    def measured(self) -> Iterator[tuple[str, str]]:
+        """Image and variant of every measurement, in the order it was made."""
+        return ((entry["image"], entry["variant"]) for entry in self._entries() if "scores" in entry)
+
+    def similarities(self) -> list[Similarity]:
+        """Those of the randomised-weights check."""
+        return [Similarity(**entry) for entry in self._entries() if "spearman" in entry]
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        return _read(self.path)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Cut off the half of a line, and refuse what was begun with other settings."""
+        whole = 0
+        first: bytes | None = None
+        with self.path.open("rb+") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                first = first or line
+                whole += len(line)
+            file.truncate(whole)
+        if first is None:
+            raise OutputError(f"{self.path}: nothing was written before it was cut off; remove it")
+        try:
+            settings = json.loads(first)["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise OutputError(f"{self.path}: is no journal of `ortcam evaluate`") from None
+        changed = sorted(key for key in {*settings, *given} if settings.get(key) != given.get(key))
+        if changed:
+            was = ", ".join(f"{key} {_short(settings.get(key))}, now {_short(given.get(key))}" for key in changed)
+            raise OutputError(f"{self.path.parent}: was begun with other settings: {was}")
+
+
+def read_measurements(folder: Path) -> Iterator[Measurement]:
+    """What the journal in the folder of an evaluation holds, in the order it was measured; one at a time in memory."""
+    for entry in _read(folder / _NAME):
+        if "scores" in entry:
+            pixels = np.frombuffer(base64.b64decode(entry["thumbnail"]), np.uint8)
+            yield Measurement(**entry | {"thumbnail": pixels.reshape(THUMBNAIL, THUMBNAIL)})
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        file.readline()  # the settings
+        for line in file:
+            yield json.loads(line)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."

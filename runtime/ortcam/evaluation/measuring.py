@@ -1,0 +1,264 @@
+"""One image and one method: the map, and everything that is measured of it."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.classifier import exact_probabilities
+from ortcam.errors import NotFiniteError
+from ortcam.evaluation import metrics
+from ortcam.evaluation.dataset import Example, inside_boxes
+from ortcam.evaluation.metrics import FILLS, Fill
+from ortcam.evaluation.protocols import Protocol
+from ortcam.evaluation.variants import Variant
+from ortcam.explainer import BatchSize, Explainer
+from ortcam.photograph import Photograph
+
+__all__ = ["Clean", "Measurement", "Measuring", "explained"]
+
+THUMBNAIL = 28
+
+
+@dataclasses.dataclass(frozen=True)
+class Clean:
+    """What is known of an image before any map is made.
+
+    Attributes:
+        example: the image, its class and boxes.
+        photograph: decoded and preprocessed.
+        target: the class of the largest logit, which is the one explained.
+        probability: of that class.
+        confidence: Y, the same or its logit, as the protocol says.
+        inside: bool [H,W], pixels in the boxes; None where there are none or the class is not that of the boxes.
+    """
+
+    example: Example
+    photograph: Photograph
+    target: int
+    probability: float
+    confidence: float
+    inside: NDArray[np.bool_] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured of a map.
+
+    Attributes:
+        image: name of the example.
+        variant: name of the variant.
+        label: class of the image, where it is known.
+        target: class explained.
+        probability: of the target on the clean image.
+        clean: Y.
+        masked: O; None where it was not asked for.
+        flat: whether the map is flat.
+        seconds: the explanation took.
+        passes: masked forward passes it made.
+        scores: percentages by name of the metric; Win comes later, it needs all methods.
+        curves: confidences by name of the metric, from 0 to all pixels.
+        thumbnail: uint8 [28,28], the map made small.
+    """
+
+    image: str
+    variant: str
+    label: int | None
+    target: int
+    probability: float
+    clean: float
+    masked: float | None
+    flat: bool
+    seconds: float
+    passes: int
+    scores: dict[str, float]
+    curves: dict[str, list[float]]
+    thumbnail: NDArray[np.uint8]
+
+
+class Measuring:
+    """The metrics of a protocol, on one model."""
+
+    def __init__(
+        self,
+        explainers: Mapping[str | None, Explainer],
+        protocol: Protocol,
+        wanted: Collection[str],
+        *,
+        step: int | None = None,
+        batch_size: BatchSize = "auto",
+    ) -> None:
+        """Take what stays the same for all images.
+
+        Args:
+            explainers: of the same bundle, by precision; None is the one that everything but the masked passes runs on.
+            protocol: the conventions.
+            wanted: names of metrics.
+            step: pixels that a step of insertion and deletion changes; None: a hundredth of them.
+            batch_size: masked or altered images a run.
+        """
+        self._explainers = explainers
+        self._explainer = explainers[None]
+        self._protocol = protocol
+        self._wanted = frozenset(wanted)
+        self._step = step
+        self._batch_size = batch_size
+        self._last_ends: tuple[Clean, dict[Fill, tuple[NDArray[np.float32], float]]] | None = None
+
+    def clean(self, example: Example, photograph: Photograph) -> Clean:
+        """Classify an image, and find its boxes in the model's input.
+
+        Raises:
+            NotFiniteError: the logits are not numbers.
+        """
+        logits = self._logits(1, lambda _: photograph.model_input)[0]
+        if np.isnan(logits).any():
+            raise NotFiniteError(
+                "the logits of the image are not numbers: the model is damaged, or its values too large"
+            )
+        target = int(np.argmax(logits))
+        inside = None
+        if example.boxes and example.label in (None, target):
+            inside = inside_boxes(example, self._explainer.bundle.manifest.preprocessing, *photograph.pixels.shape[:2])
+            inside = inside if inside.any() else None
+        probability = float(self._probabilities(logits)[target])
+        confidence = float(logits[target]) if self._protocol.confidence == "logit" else probability
+        return Clean(example, photograph, target, probability, confidence, inside)
+
+    def measure(self, clean: Clean, variant: Variant) -> Measurement:
+        """Explain an image and measure the map.
+
+        Raises:
+            OrtcamError: as `Explainer.explain`.
+        """
+        clock = time.perf_counter()
+        saliency, flat, passes = self._explain(clean.photograph, clean, variant)
+        seconds = time.perf_counter() - clock
+        scores: dict[str, float] = {}
+        masked = None
+        if self._wanted & {"average-drop", "increase", "average-gain", "win", "adcc"}:
+            masked = self._masked_confidence(clean, saliency)
+            increased = masked > clean.confidence or (self._protocol.ties_increase and masked == clean.confidence)
+            scores["average-drop"] = metrics.average_drop(clean.confidence, masked)
+            scores["increase"] = 100.0 * increased
+            scores["average-gain"] = metrics.average_gain(clean.confidence, masked)
+        if self._wanted & {"coherency", "adcc"}:
+            again = dataclasses.replace(clean.photograph, model_input=clean.photograph.model_input * saliency)
+            scores["coherency"] = metrics.coherency(saliency, self._explain(again, clean, variant)[0])
+        scores["complexity"] = 100 * float(saliency.mean(dtype=np.float64))
+        if "adcc" in self._wanted:
+            scores["adcc"] = metrics.adcc(scores["coherency"], scores["complexity"], scores["average-drop"])
+        if clean.inside is not None:
+            scores["energy-pointing"] = metrics.energy_in(saliency, clean.inside)
+            scores["pointing"] = metrics.hits(saliency, clean.inside)
+            scores["box-area"] = 100 * float(clean.inside.mean())
+        curves = self._curves(clean, saliency)
+        counts = metrics.shares(saliency.size, self._step)
+        scores |= {name: metrics.area_under(curve, counts) for name, curve in curves.items()}
+        return Measurement(
+            image=clean.example.name,
+            variant=variant.name,
+            label=clean.example.label,
+            target=clean.target,
+            probability=clean.probability,
+            clean=clean.confidence,
+            masked=masked,
+            flat=flat,
+            seconds=seconds,
+            passes=passes,
+            scores={name: value for name, value in scores.items() if name in self._wanted},
+            curves={name: curve.tolist() for name, curve in curves.items()},
+            thumbnail=_thumbnail(saliency),
+        )
+
+    def _explain(self, photograph: Photograph, clean: Clean, variant: Variant) -> tuple[NDArray[np.float32], bool, int]:
+        explainer = self._explainers[variant.precision]
+        return _explain(explainer, photograph, clean.target, variant, clean.example.name, self._batch_size)
+
+    def _masked_confidence(self, clean: Clean, saliency: NDArray[np.float32]) -> float:
+        mask = metrics.top_half(saliency) if self._protocol.keep_half else saliency
+        logits = self._logits(1, lambda _: clean.photograph.model_input * mask)[0]
+        return float(logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean, logits))
+
+    def _curves(self, clean: Clean, saliency: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Probabilities of the class while pixels appear and vanish, by metric."""
+        ranks = metrics.pixel_ranks(saliency)
+        counts = metrics.shares(saliency.size, self._step)
+        image = clean.photograph.model_input[0]
+        curves: dict[str, NDArray[np.float64]] = {}
+        for fill in FILLS:
+            names = {f"{kind}-{fill}": kind == "insertion" for kind in ("insertion", "deletion")}
+            names = {name: inserts for name, inserts in names.items() if name in self._wanted}
+            if not names:
+                continue
+            empty, empty_probability = self._end(clean, fill)
+            for name, inserts in names.items():
+                front, behind = (image, empty) if inserts else (empty, image)
+
+                def some(part: slice, front: Any = front, behind: Any = behind) -> NDArray[np.float32]:
+                    changed = ranks < counts[1:-1][part, None, None]
+                    mixed: NDArray[np.float32] = np.where(changed[:, None], front, behind)
+                    return mixed
+
+                between = self._of_target(clean, self._logits(len(counts) - 2, some))
+                ends = (empty_probability, clean.probability)
+                start, end = ends if inserts else ends[::-1]
+                curves[name] = np.concatenate([[start], between, [end]])
+        return curves
+
+    def _end(self, clean: Clean, fill: Fill) -> tuple[NDArray[np.float32], float]:
+        """What there is where nothing is, float32 [3,H,W], and its probability; the same for all methods."""
+        if self._last_ends is None or self._last_ends[0] is not clean:
+            self._last_ends = clean, {}
+        known = self._last_ends[1]
+        if fill not in known:
+            image = clean.photograph.model_input[0]
+            empty = np.zeros_like(image) if fill == "zero" else metrics.blurred(image)
+            logits = self._logits(1, lambda _: empty[None])[0]
+            known[fill] = empty, float(self._of_target(clean, logits))
+        return known[fill]
+
+    def _logits(self, count: int, inputs: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float32]:
+        return self._explainer.logits(count, inputs, batch_size=self._batch_size)
+
+    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return exact_probabilities(logits, self._explainer.bundle.manifest.activation)
+
+    def _of_target(self, clean: Clean, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probability of the class explained, from logits [...,classes]."""
+        return np.asarray(self._probabilities(logits)[..., clean.target])
+
+
+def explained(
+    explainer: Explainer, photograph: Photograph, target: int, variant: Variant, name: str
+) -> NDArray[np.float32]:
+    """The map of a variant for a class: float32 [H,W] in [0,1].
+
+    Args:
+        explainer: of the model.
+        photograph: to explain.
+        target: class index.
+        variant: how.
+        name: of the image; random weights are drawn from it.
+    """
+    return _explain(explainer, photograph, target, variant, name, "auto")[0]
+
+
+def _explain(
+    explainer: Explainer, photograph: Photograph, target: int, variant: Variant, name: str, batch_size: BatchSize
+) -> tuple[NDArray[np.float32], bool, int]:
+    """The map, whether it is flat, and the masked passes."""
+    if variant.baseline is not None:
+        return *variant.baseline(explainer, photograph, name), 0
+    arguments: dict[str, Any] = dict(variant.arguments)
+    explanation = explainer.explain(photograph, target=target, batch_size=batch_size, **arguments)
+    return explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes
+
+
+def _thumbnail(saliency: NDArray[np.float32]) -> NDArray[np.uint8]:
+    small = cv2.resize(saliency, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,174 @@
+"""What the metrics of faithfulness and localisation compute: functions of arrays, and how to read their values.
+
+Notation: X is the preprocessed image [3,H,W], M its map in [0,1], c the class the model gives the clean image, Y and O
+the confidence in c on X and on M * X. All values are percentages.
+
+- Average Drop: max(0, Y - O) / Y. Increase in Confidence: [O > Y]. Both Chattopadhay et al., "Grad-CAM++", WACV 2018.
+- Average Gain: max(0, O - Y) / (1 - Y). Zhang et al., "Opti-CAM", 2023.
+- Win: the method with the highest O on an image; ties share (Grad-CAM++).
+- Insertion and deletion: area under the confidence while pixels appear or vanish in the order of the map (Petsiuk et
+  al., "RISE", BMVC 2018), with zeros (the mean colour) and a blurred image in the place of what is not there.
+- Coherency: (Pearson(M(X), M(M * X)) + 1) / 2; Complexity: mean of M; ADCC: 3 / (1 / Coherency + 1 / (1 - Complexity) +
+  1 / (1 - Average Drop)). Poppi et al., "Revisiting the Evaluation of Class Activation Mapping", CVPR workshops 2021.
+- Energy pointing game: sum of M in the boxes by the sum of M (Wang et al., "Score-CAM", CVPR workshops 2020). Pointing
+  game: whether the largest value of M lies in a box (Zhang et al., "Top-down Neural Attention", ECCV 2016; no margin).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "FILLS",
+    "METRICS",
+    "Fill",
+    "Metric",
+    "adcc",
+    "area_under",
+    "average_drop",
+    "average_gain",
+    "blurred",
+    "chosen",
+    "coherency",
+    "energy_in",
+    "hits",
+    "pixel_ranks",
+    "shares",
+    "top_half",
+]
+
+Fill = Literal["zero", "blur"]
+FILLS: Final[tuple[Fill, ...]] = ("zero", "blur")
+
+# RISE's kernel: 11 x 11 pixels, sigma 5; beyond the border there are zeros.
+_BLUR_SIZE: Final = 11
+_BLUR_SIGMA: Final = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is named and read.
+
+    Attributes:
+        name: in files, and in `--metrics`.
+        title: for tables.
+        better: which way is better; None where it is context.
+        group: what is asked for together, and computed together.
+        help: what it says, in a line.
+    """
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"] | None
+    group: str
+    help: str
+
+
+METRICS: Final = (
+    Metric("average-drop", "Average Drop", "lower", "confidence", "confidence lost where the map is weak"),
+    Metric("increase", "Increase in Confidence", "higher", "confidence", "images whose confidence rises under the map"),
+    Metric("average-gain", "Average Gain", "higher", "confidence", "confidence gained, of what could be gained"),
+    Metric("win", "Win", "higher", "confidence", "images on which this method keeps the most confidence"),
+    Metric("insertion-zero", "Insertion, zeros", "higher", "insertion", "area while pixels appear on the mean colour"),
+    Metric("insertion-blur", "Insertion, blur", "higher", "insertion", "area while pixels appear on a blurred image"),
+    Metric("deletion-zero", "Deletion, zeros", "lower", "deletion", "area while pixels turn to the mean colour"),
+    Metric("deletion-blur", "Deletion, blur", "lower", "deletion", "area while pixels turn to a blurred image"),
+    Metric("coherency", "Coherency", "higher", "adcc", "the map of the masked image is the same map"),
+    Metric("complexity", "Complexity", "lower", "adcc", "mean of the map: how much of the image it takes"),
+    Metric("adcc", "ADCC", "higher", "adcc", "harmonic mean of coherency, 1 - complexity and 1 - Average Drop"),
+    Metric("energy-pointing", "Energy pointing game", "higher", "pointing", "share of the map inside the boxes"),
+    Metric("pointing", "Pointing game", "higher", "pointing", "images whose largest value lies inside a box"),
+    Metric("box-area", "Box area", None, "pointing", "share of the image inside the boxes: chance in both games"),
+)
+
+
+def average_drop(clean: float, masked: float) -> float:
+    """max(0, Y - O) / Y in percent; 0 where Y is not positive, since nothing can be lost."""
+    return 100 * max(0.0, clean - masked) / clean if clean > 0 else 0.0
+
+
+def average_gain(clean: float, masked: float) -> float:
+    """max(0, O - Y) / (1 - Y) in percent, of probabilities; 0 where Y is 1, since nothing can be gained."""
+    return 100 * max(0.0, masked - clean) / (1 - clean) if clean < 1 else 0.0
+
+
+def coherency(saliency: NDArray[np.float32], again: NDArray[np.float32]) -> float:
+    """(Pearson(M(X), M(M * X)) + 1) / 2 in percent; 50 where one of the maps is flat, 100 where both are.
+
+    Args:
+        saliency: float32 [H,W], M(X).
+        again: float32 [H,W], M(M * X), of the same method and class.
+    """
+    flat = [bool(np.ptp(item) == 0) for item in (saliency, again)]
+    if any(flat):
+        return 100.0 if all(flat) else 50.0
+    correlation = np.corrcoef(saliency.ravel().astype(np.float64), again.ravel().astype(np.float64))[0, 1]
+    return 50 * (float(correlation) + 1)
+
+
+def adcc(coherency: float, complexity: float, drop: float) -> float:
+    """The harmonic mean of Coherency, 1 - Complexity and 1 - Average Drop, all in percent; 0 where one of them is 0."""
+    parts = coherency, 100 - complexity, 100 - drop
+    return 3 / sum(1 / part for part in parts) if all(part > 0 for part in parts) else 0.0
+
+
+def top_half(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map with the lower half of its pixels at zero, float32 [H,W]; where pixels tie the earlier ones stay."""
+    return np.where(pixel_ranks(saliency) < saliency.size / 2, saliency, np.float32(0))
+
+
+def pixel_ranks(saliency: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The place of every pixel in the descending order of the map: int64 [H,W]; ties in reading order."""
+    order = np.argsort(-saliency, axis=None, kind="stable")
+    ranks = np.empty(saliency.size, np.int64)
+    ranks[order] = np.arange(saliency.size)
+    return ranks.reshape(saliency.shape)
+
+
+def shares(pixels: int, step: int | None) -> NDArray[np.int64]:
+    """How many pixels have changed after each step: int64 [n + 1], from 0 to all of them.
+
+    Args:
+        pixels: of the image.
+        step: pixels a step; None takes a hundredth of them, rounded up. The last step is what is left.
+    """
+    size = math.ceil(pixels / 100) if step is None else step
+    return np.append(np.arange(0, pixels, size), pixels)
+
+
+def area_under(curve: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Area under a curve by the trapezoid rule, in percent of the unit square.
+
+    Args:
+        curve: float64 [n], confidences.
+        counts: int64 [n], pixels changed, from `shares`.
+    """
+    return 100 * float((curve[1:] + curve[:-1]) / 2 @ np.diff(counts / counts[-1]))
+
+
+def blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The image under RISE's blur: float32 [3,H,W]."""
+    kernel = cv2.getGaussianKernel(_BLUR_SIZE, _BLUR_SIGMA)
+    planes = [cv2.sepFilter2D(plane, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT) for plane in image]
+    return np.stack(planes).astype(np.float32, copy=False)
+
+
+def energy_in(saliency: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
+    """Sum of the map inside by the sum of the map, in percent; 0 for a flat map."""
+    total = float(saliency.sum(dtype=np.float64))
+    return 100 * float(saliency[inside].sum(dtype=np.float64)) / total if total > 0 else 0.0
+
+
+def hits(saliency: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
+    """100 where the (first) largest value of the map lies inside, else 0; 0 for a flat map."""
+    return 100.0 * bool(np.ptp(saliency) > 0 and inside.ravel()[int(np.argmax(saliency))])
+
+
+def chosen(names: Sequence[str]) -> tuple[Metric, ...]:
+    """The metrics of these names or groups, in the order of `METRICS`."""
+    return tuple(metric for metric in METRICS if metric.name in names or metric.group in names)

@@ -1,0 +1,309 @@
+"""The numbers of an evaluation: a table of images, methods and metrics, its summary, and the files they go to."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ortcam.evaluation.journal import Journal
+from ortcam.evaluation.metrics import METRICS, Metric
+from ortcam.evaluation.protocols import Protocol
+from ortcam.evaluation.statistics import Difference, Interval, adcc_intervals, differences, intervals
+from ortcam.evaluation.variants import Variant
+from ortcam.files import replacing
+
+__all__ = ["Band", "Results", "Summary", "as_json", "collect", "median_of_known", "summarise", "write_tables"]
+
+Floats = NDArray[np.float64]
+
+_ADCC_PARTS: Final = ("coherency", "complexity", "average-drop")
+_ROWS_AT_ONCE: Final = 50_000
+_SCHEMA: Final = pa.schema(
+    {
+        "image": pa.string(),
+        "label": pa.int64(),
+        "target": pa.int64(),
+        "probability": pa.float64(),
+        "method": pa.string(),
+        "metric": pa.string(),
+        "value": pa.float64(),
+        "flat": pa.bool_(),
+        "seconds": pa.float64(),
+    }
+)
+_NORMAL: Final = 1.96  # half a 95 % interval, in standard errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """A mean curve of insertion or deletion with the 95 % interval of the mean at every step.
+
+    Attributes:
+        share: float64 [n], of the pixels changed.
+        mean: float64 [n], confidence.
+        low: float64 [n].
+        high: float64 [n].
+    """
+
+    share: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Everything measured; rows are images, NaN where something was not measured.
+
+    Attributes:
+        images: their names.
+        variants: in the order asked for, baselines last.
+        metrics: measured.
+        values: float64 [n] by variant and metric, percentages.
+        label: int64 [n], -1 where it is not known.
+        target: int64 [n].
+        probability: float64 [n], of the target.
+        masked: float64 [n] by variant: O.
+        seconds: float64 [n] by variant, of an explanation.
+        passes: float64 [n] by variant.
+        flat: bool [n] by variant.
+        bands: by metric and variant.
+    """
+
+    images: list[str]
+    variants: list[Variant]
+    metrics: list[Metric]
+    values: dict[str, dict[str, Floats]]
+    label: NDArray[np.int64]
+    target: NDArray[np.int64]
+    probability: Floats
+    masked: dict[str, Floats]
+    seconds: dict[str, Floats]
+    passes: dict[str, Floats]
+    flat: dict[str, NDArray[np.bool_]]
+    bands: dict[str, dict[str, Band]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What is said of the results.
+
+    Attributes:
+        table: interval by variant and metric, over the images that all variants have.
+        differences: of all pairs of variants, by metric.
+    """
+
+    table: dict[str, dict[str, Interval]]
+    differences: dict[str, list[Difference]]
+
+
+def collect(
+    journal: Journal, images: Collection[str], variants: Sequence[Variant], wanted: Sequence[str], share: Floats
+) -> Results:
+    """Read a journal; curves are summed up as they come, so that memory holds no more than a number a metric.
+
+    Args:
+        journal: of the run.
+        images: names of those to report on.
+        variants: to report on, baselines last.
+        wanted: names of metrics.
+        share: float64 [n], of the pixels changed at each step of the curves.
+    """
+    found_images = dict.fromkeys(image for image, _ in journal.measured() if image in images)
+    place = {image: index for index, image in enumerate(found_images)}
+    names = [variant.name for variant in variants]
+    metrics = [metric for metric in METRICS if metric.name in wanted]
+    count = len(place)
+    values = {name: {metric.name: np.full(count, np.nan) for metric in metrics} for name in names}
+    masked, seconds, passes = ({name: np.full(count, np.nan) for name in names} for _ in range(3))
+    flat = {name: np.zeros(count, np.bool_) for name in names}
+    label, target = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+    probability = np.zeros(count)
+    moments: dict[str, dict[str, _Moments]] = {}
+    for found in journal.measurements():
+        if found.image not in place:
+            continue
+        name, index = found.variant, place[found.image]
+        label[index] = -1 if found.label is None else found.label
+        target[index], probability[index] = found.target, found.probability
+        for metric in metrics:
+            values[name][metric.name][index] = found.scores.get(metric.name, np.nan)
+        masked[name][index] = math.nan if found.masked is None else found.masked
+        seconds[name][index], passes[name][index], flat[name][index] = found.seconds, found.passes, found.flat
+        for curve_name, curve in found.curves.items():
+            moments.setdefault(curve_name, {}).setdefault(name, _Moments()).add(np.asarray(curve))
+    if "win" in wanted:
+        competing = [variant.name for variant in variants if variant.baseline is None]
+        for name, won in _wins({name: masked[name] for name in competing}).items():
+            values[name]["win"] = won
+    return Results(
+        images=list(place),
+        variants=list(variants),
+        metrics=metrics,
+        values=values,
+        label=label,
+        target=target,
+        probability=probability,
+        masked=masked,
+        seconds=seconds,
+        passes=passes,
+        flat=flat,
+        bands={
+            metric.name: {name: item.band(share) for name, item in moments[metric.name].items()}
+            for metric in metrics
+            if metric.name in moments
+        },
+    )
+
+
+def _wins(masked: dict[str, Floats]) -> dict[str, Floats]:
+    """100 for the highest O of an image, shared where several have it; NaN where one was not measured."""
+    stacked = np.stack(list(masked.values()))
+    best = stacked == stacked.max(axis=0)
+    complete = ~np.isnan(stacked).any(axis=0)
+    won = np.where(complete, 100 * best / np.maximum(best.sum(axis=0), 1), np.nan)
+    return dict(zip(masked, won, strict=True))
+
+
+def summarise(results: Results, protocol: Protocol, *, seed: int) -> Summary:
+    """Intervals and differences, each over the images where every variant has the metric.
+
+    Raises:
+        AssertionError: Average Drop and Increase in Confidence add up to more than 100, which the protocol forbids.
+    """
+    table: dict[str, dict[str, Interval]] = {variant.name: {} for variant in results.variants}
+    apart: dict[str, list[Difference]] = {}
+    for metric in results.metrics:
+        measured = {
+            name: by_metric[metric.name]
+            for name, by_metric in results.values.items()
+            if not np.isnan(by_metric[metric.name]).all()
+        }
+        if not measured:
+            continue
+        complete = ~np.isnan(np.stack(list(measured.values()))).any(axis=0)
+        if not complete.any():
+            continue
+        values = {name: column[complete] for name, column in measured.items()}
+        parts = None
+        if metric.name == "adcc" and all(part in results.values[name] for name in values for part in _ADCC_PARTS):
+            parts = {name: np.stack([results.values[name][part][complete] for part in _ADCC_PARTS]) for name in values}
+        found = intervals(values, seed=seed) if parts is None else adcc_intervals(parts, seed=seed)
+        for name, interval in found.items():
+            table[name][metric.name] = interval
+        if metric.better is not None:
+            apart[metric.name] = differences(values, metric, seed=seed, adcc_parts=parts)
+    if protocol.bounds_drop:
+        for name, row in table.items():
+            if {"average-drop", "increase"} <= row.keys():
+                total = row["average-drop"].mean + row["increase"].mean
+                if total > 100 + 1e-9:
+                    raise AssertionError(f"{name}: Average Drop and Increase in Confidence add up to {total}")
+    return Summary(table, apart)
+
+
+class _Moments:
+    """Mean and variance of curves of any length, one after the other (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean: Any = 0.0
+        self._squares: Any = 0.0
+
+    def add(self, curve: Floats) -> None:
+        self._count += 1
+        step = curve - self._mean
+        self._mean = self._mean + step / self._count
+        self._squares = self._squares + step * (curve - self._mean)
+
+    def band(self, share: Floats) -> Band:
+        spread = np.sqrt(self._squares / max(self._count - 1, 1) / self._count)
+        mean = np.asarray(self._mean)
+        return Band(share, mean, mean - _NORMAL * spread, mean + _NORMAL * spread)
+
+
+def write_tables(results: Results, folder: Path) -> None:
+    """One row an image, method and metric: results.csv and results.parquet.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    with (
+        replacing(folder / "results.csv") as csv_path,
+        replacing(folder / "results.parquet") as parquet_path,
+        pacsv.CSVWriter(csv_path, _SCHEMA) as text,
+        pq.ParquetWriter(parquet_path, _SCHEMA) as parquet,
+    ):
+        rows = _rows(results)
+        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            part = pa.Table.from_pylist(some, _SCHEMA)
+            text.write_table(part)
+            parquet.write_table(part)
+
+
+def _rows(results: Results) -> Iterator[dict[str, Any]]:
+    for index, image in enumerate(results.images):
+        for variant in results.variants:
+            for metric in results.metrics:
+                value = float(results.values[variant.name][metric.name][index])
+                if math.isnan(value):
+                    continue
+                label = int(results.label[index])
+                yield {
+                    "image": image,
+                    "label": None if label < 0 else label,
+                    "target": int(results.target[index]),
+                    "probability": float(results.probability[index]),
+                    "method": variant.name,
+                    "metric": metric.name,
+                    "value": value,
+                    "flat": bool(results.flat[variant.name][index]),
+                    "seconds": float(results.seconds[variant.name][index]),
+                }
+
+
+def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
+    """The summary as it is written: settings, table, differences."""
+    labelled = results.label >= 0
+    content = more | {
+        "images": {
+            "measured": len(results.images),
+            "labelled": int(labelled.sum()),
+            "classified_as_labelled": int((results.label == results.target)[labelled].sum()),
+        },
+        "methods": [
+            {
+                "name": variant.name,
+                "title": variant.title,
+                "baseline": variant.baseline is not None,
+                "median_seconds": median_of_known(results.seconds[variant.name]),
+                "median_passes": median_of_known(results.passes[variant.name]),
+                "flat_maps": int(results.flat[variant.name].sum()),
+            }
+            for variant in results.variants
+        ],
+        "metrics": [dataclasses.asdict(metric) for metric in results.metrics],
+        "table": {
+            name: {metric: dataclasses.asdict(interval) for metric, interval in row.items()}
+            for name, row in summary.table.items()
+        },
+        "differences": {
+            metric: [dataclasses.asdict(item) for item in items] for metric, items in summary.differences.items()
+        },
+    }
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def median_of_known(values: Floats) -> float | None:
+    """The median of what is not NaN; None where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else None

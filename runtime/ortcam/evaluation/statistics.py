@@ -1,0 +1,175 @@
+"""Means with bootstrap intervals, and paired differences between methods."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ortcam.evaluation.metrics import Metric
+
+__all__ = ["Difference", "Interval", "adcc_intervals", "differences", "intervals"]
+
+Floats = NDArray[np.float64]
+
+RESAMPLES: Final = 5000
+LEVEL: Final = 0.95
+_EXACT: Final = 50  # pairs up to which p is exact
+# Numbers that a bootstrap may have in memory at once.
+_AT_ONCE: Final = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % percentile bootstrap interval over images; None where a single image says nothing of it."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What two methods differ by on the same images, first minus second.
+
+    Attributes:
+        first: name of a variant.
+        second: name of the other.
+        interval: of the mean difference.
+        p: of Wilcoxon's signed-rank test, two-sided; 1 where all differences are zero.
+        p_adjusted: by Benjamini and Hochberg, over all pairs of this metric.
+        effect: matched-pairs rank-biserial correlation in [-1,1]: the share of the ranks that speak for the first, less
+            that which speak for the second (Kerby 2014).
+        better: the variant that is better, by the interval; None where it includes zero.
+    """
+
+    first: str
+    second: str
+    interval: Interval
+    p: float
+    p_adjusted: float
+    effect: float
+    better: str | None
+
+
+def intervals(values: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
+    """The mean of every variant.
+
+    Args:
+        values: float64 [n] by variant, the same images in the same order.
+        seed: of the resampling, whose images are the same for all variants.
+    """
+    names = list(values)
+    stacked = np.stack([values[name] for name in names])
+    return dict(zip(names, _means(stacked, seed), strict=True))
+
+
+def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
+    """ADCC of the means, as it is published.
+
+    Args:
+        parts: float64 [3,n] by variant: coherency, complexity and Average Drop in percent.
+        seed: of the resampling.
+    """
+    return {name: _interval(list(part), _adcc_of_means, seed) for name, part in parts.items()}
+
+
+def differences(
+    values: Mapping[str, Floats], metric: Metric, *, seed: int, adcc_parts: Mapping[str, Floats] | None = None
+) -> list[Difference]:
+    """Every pair of variants.
+
+    Args:
+        values: float64 [n] by variant, the same images in the same order.
+        metric: says what is better.
+        seed: of the resampling.
+        adcc_parts: as `adcc_intervals` takes them: the interval is then that of the difference in ADCC of the means.
+    """
+    pairs = list(itertools.combinations(values, 2))
+    if not pairs:
+        return []
+    apart = np.stack([values[first] - values[second] for first, second in pairs])
+    if adcc_parts is None:
+        found = _means(apart, seed)
+    else:
+        found = [_interval([*adcc_parts[first], *adcc_parts[second]], _adcc_apart, seed) for first, second in pairs]
+    tests = [_wilcoxon(row) for row in apart]
+    adjusted = stats.false_discovery_control([p for p, _ in tests])
+    return [
+        Difference(first, second, interval, p, float(q), effect, _better(first, second, interval, metric.better))
+        for (first, second), interval, (p, effect), q in zip(pairs, found, tests, adjusted, strict=True)
+    ]
+
+
+def _better(first: str, second: str, interval: Interval, better: Literal["higher", "lower"] | None) -> str | None:
+    if better is None or interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
+        return None
+    return first if (interval.low > 0) == (better == "higher") else second
+
+
+def _means(rows: Floats, seed: int) -> list[Interval]:
+    """Of every row of [m,n]."""
+    count = rows.shape[1]
+    if count < 2:
+        return [Interval(float(row.mean()), None, None, count) for row in rows]
+    found = stats.bootstrap(
+        (rows,),
+        np.mean,
+        axis=-1,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        batch=max(1, _AT_ONCE // rows.size),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return [
+        Interval(float(row.mean()), float(low), float(high), count)
+        for row, low, high in zip(rows, found.low, found.high, strict=True)
+    ]
+
+
+def _interval(samples: Sequence[Floats], statistic: Any, seed: int) -> Interval:
+    count = len(samples[0])
+    mean = float(statistic(*samples, axis=-1))
+    if count < 2:
+        return Interval(mean, None, None, count)
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        axis=-1,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        batch=max(1, _AT_ONCE // (count * len(samples))),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high), count)
+
+
+def _adcc_of_means(coherency: Floats, complexity: Floats, drop: Floats, *, axis: int) -> Floats:
+    parts = np.stack([coherency.mean(axis=axis), 100 - complexity.mean(axis=axis), 100 - drop.mean(axis=axis)])
+    harmonic: Floats = np.where((parts > 0).all(axis=0), 3 / (1 / np.maximum(parts, 1e-300)).sum(axis=0), 0.0)
+    return harmonic
+
+
+def _adcc_apart(*parts: Floats, axis: int) -> Floats:
+    apart: Floats = _adcc_of_means(*parts[:3], axis=axis) - _adcc_of_means(*parts[3:], axis=axis)
+    return apart
+
+
+def _wilcoxon(apart: Floats) -> tuple[float, float]:
+    """P value and rank-biserial correlation of paired differences; those that are zero are left out."""
+    kept = apart[apart != 0]
+    if not kept.size:
+        return 1.0, 0.0
+    ranks = stats.rankdata(np.abs(kept))
+    effect = float((np.sign(kept) * ranks).sum() / ranks.sum())
+    # Ties have no exact distribution, short of going through all permutations.
+    exact = kept.size <= _EXACT and len(np.unique(np.abs(kept))) == kept.size
+    return float(stats.wilcoxon(kept, method="exact" if exact else "asymptotic").pvalue), effect

@@ -1,0 +1,141 @@
+"""What is evaluated beside each other: methods with their options, and the baselines that any of them must beat."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import OptionError
+from ortcam.explainer import Explainer, finish, resolve_task
+from ortcam.methods import HeadPlan, Plan, resolve_method
+from ortcam.photograph import Photograph
+
+__all__ = ["BASELINES", "Baseline", "Variant", "parse_variants"]
+
+Maps = NDArray[np.float32]
+
+_GAUSSIAN_SIGMA: Final = 0.25  # of a side
+
+# What `explain` takes beside the options of a method, and how its text is read.
+_LIMITS: Final[dict[str, Callable[[str], object]]] = {
+    "budget": lambda text: int(text) if text.isdecimal() else float(text),
+    "deadline": float,
+    "tolerance": float,
+    "completion": str,
+    "sampling_error": float,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A method as it is evaluated.
+
+    Attributes:
+        name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
+        title: for tables.
+        arguments: of `Explainer.explain`; empty for a baseline.
+        plan: what the engine does; None for a baseline.
+        precision: of the masked passes; None takes the bundle's own.
+        baseline: what makes the map where it is no method.
+    """
+
+    name: str
+    title: str
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plan: Plan | HeadPlan | None = None
+    precision: str | None = None
+    baseline: "Baseline | None" = None
+
+
+def parse_variants(texts: Sequence[str]) -> list[Variant]:
+    """Variants from METHOD[:KEY=VALUE...], where a key is an option of the method, a limit or `precision`.
+
+    Raises:
+        OptionError: a method, key or value that is not accepted, or a variant that comes twice.
+    """
+    found: dict[str, Variant] = {}
+    for text in texts:
+        variant = _parse(text.strip())
+        if variant.name in found:
+            raise OptionError(f"{variant.name}: is named twice")
+        found[variant.name] = variant
+    if not found:
+        raise OptionError("no method to evaluate")
+    return list(found.values())
+
+
+def _parse(text: str) -> Variant:
+    name, *pairs = text.split(":")
+    method = resolve_method(name, {}).method
+    arguments: dict[str, Any] = {"method": method.name}
+    precision = None
+    for pair in pairs:
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        key = key.replace("-", "_")
+        if not equals:
+            raise OptionError(f"{text!r}: accepted is METHOD or METHOD:KEY=VALUE[:KEY=VALUE...]")
+        if key == "precision":
+            precision = value
+        elif key in _LIMITS:
+            try:
+                arguments[key] = _LIMITS[key](value)
+            except ValueError:
+                raise OptionError(f"{text!r}: {key}={value} is not a number") from None
+        else:
+            arguments[key] = value
+    task = resolve_task(**arguments)
+    details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
+    canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
+    return Variant(
+        canonical, f"{method.title} ({details})" if details else method.title, arguments, task.settings.plan, precision
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A map that no method made.
+
+    Attributes:
+        kind: "random-weights": sum w_k U(A_k), w uniform in [0,1), drawn once an image; "mean-activation": all w_k the
+            same; "centred-gaussian": a Gaussian in the middle, sigma a quarter of each side, whatever the image.
+        seed: of the weights.
+    """
+
+    kind: Literal["random-weights", "mean-activation", "centred-gaussian"]
+    seed: int = 0
+
+    def __call__(self, explainer: Explainer, photograph: Photograph, name: str) -> tuple[Maps, bool]:
+        """The map, float32 [H,W] in [0,1], and whether it is flat.
+
+        Args:
+            explainer: of the model.
+            photograph: or its masked version.
+            name: of the image; the weights are drawn from it.
+        """
+        height, width = photograph.model_input.shape[2:]
+        if self.kind == "centred-gaussian":
+            x, y = ((np.arange(size) + 0.5) / size - 0.5 for size in (width, height))
+            bump = np.exp(-(y[:, None] ** 2 + x**2) / (2 * _GAUSSIAN_SIGMA**2))[None]
+            maps, flat = finish(bump, height, width)
+            return maps[0], bool(flat[0])
+        features = explainer.features(photograph)
+        weights = np.ones(len(features))
+        if self.kind == "random-weights":
+            weights = np.random.default_rng((self.seed, zlib.crc32(name.encode()))).random(len(features))
+        maps, flat = finish(np.tensordot(weights, features.astype(np.float64), axes=1)[None], height, width)
+        return maps[0], bool(flat[0])
+
+
+def baselines(seed: int) -> list[Variant]:
+    """The three of them."""
+    return [Variant(kind, title, baseline=Baseline(kind, seed)) for kind, title in BASELINES.items()]
+
+
+BASELINES: Final[dict[Literal["random-weights", "mean-activation", "centred-gaussian"], str]] = {
+    "random-weights": "Random weights",
+    "mean-activation": "Mean activation",
+    "centred-gaussian": "Centred Gaussian",
+}

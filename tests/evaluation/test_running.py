@@ -1,0 +1,272 @@
+"""A run from the images to the files: right numbers, nothing lost or made twice, bad input refused before it begins."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import ortcam
+from ortcam.cli import main
+from ortcam.errors import OrtcamError, OutputError
+from ortcam.evaluation.metrics import METRICS, adcc
+from ortcam.evaluation.running import Evaluation, evaluate
+from ortcam.image import write_png
+
+BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
+COUNT = 5
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(COUNT):
+        small = np.random.default_rng(seed).integers(0, 256, (8, 12, 3))
+        write_png(folder / f"{seed}.png", np.kron(small, np.ones((4, 4, 1))).astype(np.uint8))
+    rows = "".join(f"{seed}.png,{seed % 3},8 6 30 25\n" for seed in range(COUNT))
+    (tmp_path / "images.csv").write_text("file,class,boxes\n" + rows)
+    return tmp_path / "images.csv"
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_image_method_and_metric_has_a_row(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam", "scorecam++:gate=sigmoid"])
+    rows = read_rows(tmp_path / "out")
+    seen = {(row["image"], row["method"], row["metric"]) for row in rows}
+    assert len(seen) == len(rows)
+    methods = ["scorecam", "scorecam++:gate=sigmoid", *BASELINES]
+    pointing = {"energy-pointing", "pointing", "box-area"}
+    for metric in METRICS:
+        measured = {(image, method) for image, method, name in seen if name == metric.name}
+        expected = methods[:2] if metric.name == "win" else methods
+        if metric.name in pointing:  # only where the class explained is that of the boxes
+            assert {method for _, method in measured} in (set(), set(methods))
+        else:
+            assert measured == {(f"{seed}.png", method) for seed in range(COUNT) for method in expected}
+    table = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert [row["value"] for row in table] == [float(row["value"]) for row in rows]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    drops = [float(row["value"]) for row in rows if (row["method"], row["metric"]) == ("scorecam", "average-drop")]
+    assert summary["table"]["scorecam"]["average-drop"]["mean"] == pytest.approx(np.mean(drops))
+    assert summary["images"]["measured"] == COUNT
+    assert not report.failures
+
+
+def test_wins_of_an_image_add_up_to_a_hundred(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    # The same method under two names ties on every image.
+    names = ["scorecam", "scorecam:maps=raw", "eigen-cam"]
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=names, metrics=["win"])
+    won = np.stack([report.results.values[name]["win"] for name in names])
+    np.testing.assert_allclose(won.sum(axis=0), 100)
+    np.testing.assert_array_equal(won[0], won[1])
+    assert set(won[0]) <= {0.0, 50.0}
+
+
+def test_adcc_in_the_table_is_that_of_the_means(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["adcc"])
+    for row in report.summary.table.values():
+        parts = (row[name].mean for name in ("coherency", "complexity", "average-drop"))
+        assert row["adcc"].mean == pytest.approx(adcc(*parts))
+
+
+def test_the_budget_and_the_options_of_a_method_reach_it(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(
+        tiny_bundle, images, tmp_path / "out", methods=["scorecam:budget=2", "scorecam"], metrics=["complexity"]
+    )
+    assert set(report.results.passes["scorecam:budget=2"]) == {2.0}
+    assert (report.results.passes["scorecam"] > 2).all()
+
+
+def test_a_run_goes_on_where_it_was(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    arguments = {"methods": ["scorecam"], "metrics": ["confidence", "complexity"]}
+    whole = evaluate(tiny_bundle, images, tmp_path / "whole", **arguments)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(made: int, total: int) -> None:
+        if made == 6:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        evaluate(tiny_bundle, images, tmp_path / "out", progress=stop, **arguments)
+    journal = tmp_path / "out" / "journal.jsonl"
+    begun = journal.read_bytes()
+    journal.write_bytes(begun + b'{"image": "3.png", "sco')  # a kill in the middle of a line
+    made: list[int] = []
+    resumed = evaluate(
+        tiny_bundle, images, tmp_path / "out", resume=True, progress=lambda n, _: made.append(n), **arguments
+    )
+    assert made[0] == 6
+    assert made[-1] == COUNT * 4
+    assert journal.read_bytes().startswith(begun)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert len({(line["image"], line["variant"]) for line in lines}) == len(lines) == COUNT * 4
+    for name, by_metric in whole.results.values.items():
+        for metric, values in by_metric.items():
+            np.testing.assert_array_equal(values, resumed.results.values[name][metric])
+
+
+def test_a_run_that_is_killed_loses_nothing(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "ortcam",
+        "evaluate",
+        str(tiny_bundle),
+        str(images),
+        "-m",
+        "scorecam",
+        "-o",
+        str(out),
+    ]
+    process = subprocess.Popen([*command, "--quiet"])
+    journal = out / "journal.jsonl"
+    until = time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert len(kept) >= 4
+    subprocess.run([*command, "--quiet", "--resume"], check=True)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert lines[: len(kept)] == kept
+    pairs = [(entry["image"], entry["variant"]) for entry in map(json.loads, lines[1:])]
+    assert len(set(pairs)) == len(pairs) == COUNT * 4
+
+
+def test_more_images_can_be_added_later(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    arguments = {"methods": ["scorecam"], "metrics": ["complexity"]}
+    few = evaluate(tiny_bundle, images, tmp_path / "out", limit=2, **arguments)
+    more = evaluate(tiny_bundle, images, tmp_path / "out", limit=4, resume=True, **arguments)
+    assert set(few.results.images) < set(more.results.images)
+    again = evaluate(tiny_bundle, images, tmp_path / "out", limit=2, resume=True, **arguments)
+    assert set(again.results.images) == set(few.results.images)
+
+
+def test_another_evaluation_is_not_gone_on_with(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    arguments = {"methods": ["scorecam"], "metrics": ["complexity"]}
+    evaluate(tiny_bundle, images, tmp_path / "out", **arguments)
+    before = (tmp_path / "out" / "journal.jsonl").read_bytes()
+    with pytest.raises(OutputError, match="--resume goes on with it"):
+        evaluate(tiny_bundle, images, tmp_path / "out", **arguments)
+    with pytest.raises(OutputError, match=r"begun with other settings: .*seed 0, now 1"):
+        evaluate(tiny_bundle, images, tmp_path / "out", resume=True, seed=1, **arguments)
+    assert (tmp_path / "out" / "journal.jsonl").read_bytes() == before
+
+
+def test_a_broken_image_is_reported_and_skipped(
+    tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images.with_suffix("") / "2.png").write_text("not a picture")
+    out = tmp_path / "out"
+    arguments = ["evaluate", str(tiny_bundle), str(images), "-m", "scorecam", "--metrics", "confidence", "-o", str(out)]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert "2.png" in printed.err
+    assert "Average Drop" in printed.out
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["images"]["measured"] == COUNT - 1
+    assert [failure["image"] for failure in summary["failures"]] == ["2.png"]
+    # Mended, it is measured after all, and no failure is left.
+    (images.with_suffix("") / "2.png").write_bytes((images.with_suffix("") / "1.png").read_bytes())
+    assert main([*arguments, "--resume"]) == 0
+    assert json.loads((out / "summary.json").read_text())["failures"] == []
+
+
+def test_nothing_measured_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("not a picture")
+    with pytest.raises(OrtcamError, match="not a single image"):
+        evaluate(tiny_bundle, tmp_path, tmp_path / "out", methods=["scorecam"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"methods": ["gradcam"]}, "gradcam"),
+        ({"methods": ["scorecam:gate=tanh"]}, "gate"),
+        ({"methods": ["scorecam:budget"]}, "KEY=VALUE"),
+        ({"methods": ["scorecam:budget=some"]}, "not a number"),
+        ({"methods": ["scorecam:budget=0.0"]}, "budget=0.0"),
+        ({"methods": ["scorecam:precision=int8"]}, "int8"),
+        ({"methods": ["scorecam", "score-cam"]}, "named twice"),
+        ({"metrics": ["fidelity"]}, "'fidelity'.*average-drop.*a group"),
+        ({"protocol": "mine"}, "'mine'.*soft-map"),
+        ({"protocol": "scorecampp-notebook", "metrics": ["average-gain"]}, "average-gain with protocol"),
+        ({"limit": 0}, "limit=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"step": 0}, "step=0"),
+        ({"step": 32 * 48 + 1}, "up to 1536"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    tiny_bundle: Path, images: Path, tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    given = {"methods": ["scorecam"], **arguments}
+    with pytest.raises(OrtcamError, match=message):
+        Evaluation(tiny_bundle, images, tmp_path / "out", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_the_head_does_not_allow_is_refused_before_anything_is_written(
+    branch_bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OrtcamError, match="needs the head"):
+        Evaluation(branch_bundle, images, tmp_path / "out", methods=["scorecam", "cam"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_without_a_head_is_evaluated_too(branch_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(branch_bundle, images, tmp_path / "out", methods=["scorecam"])
+    assert not report.failures
+    assert report.summary.table["scorecam"]["insertion-zero"].n == COUNT
+
+
+def test_the_command_line_says_what_was_wrong(
+    tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["evaluate", str(tiny_bundle), str(images), "-m", "gradcam", "-o", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.err.startswith("ortcam: ")
+    assert "Traceback" not in printed.err
+
+
+def test_the_command_says_what_it_needs(
+    tiny_bundle: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ortcam.evaluation.running", None)  # as if scipy were not installed
+    assert main(["evaluate", str(tiny_bundle), str(images)]) == 2
+    assert "needs `ortcam[evaluate]`" in capsys.readouterr().err
+
+
+def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["coherency"], seed=7)
+    again = evaluate(tiny_bundle, images, tmp_path / "again", methods=["eigen-cam"], metrics=["coherency"], seed=7)
+    np.testing.assert_array_equal(
+        report.results.values["random-weights"]["coherency"], again.results.values["random-weights"]["coherency"]
+    )
+    assert (report.results.values["centred-gaussian"]["coherency"] == 100).all()
+
+
+def test_an_explanation_of_the_run_is_that_of_the_explainer(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam++"], metrics=["complexity"])
+    explainer = ortcam.load(tiny_bundle, providers=["cpu"])
+    for index, image in enumerate(report.results.images):
+        maps = explainer.explain(images.with_suffix("") / image, method="scorecam++").maps[0]
+        assert report.results.values["scorecam++"]["complexity"][index] == pytest.approx(100 * maps.mean(), abs=1e-4)

@@ -1,0 +1,76 @@
+"""Intervals hold the mean as often as they say, and a method is better only where its interval says so."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ortcam.evaluation.metrics import METRICS, adcc
+from ortcam.evaluation.statistics import adcc_intervals, differences, intervals
+
+DROP = next(metric for metric in METRICS if metric.name == "average-drop")
+GAIN = next(metric for metric in METRICS if metric.name == "average-gain")
+
+
+def test_the_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
+    generator = np.random.default_rng(0)
+    samples = {str(index): generator.exponential(10, 60) for index in range(200)}
+    held = [item.low <= 10 <= item.high for item in intervals(samples, seed=1).values()]
+    assert 0.88 < np.mean(held) < 0.99
+
+
+def test_a_single_image_has_no_interval() -> None:
+    (found,) = intervals({"a": np.array([3.0])}, seed=0).values()
+    assert (found.mean, found.low, found.high, found.n) == (3.0, None, None, 1)
+
+
+def test_a_lower_drop_is_better_and_a_higher_gain() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.uniform(0, 50, 80)
+    values = {"low": base, "high": base + generator.normal(5, 2, 80)}
+    (drop,) = differences(values, DROP, seed=0)
+    (gain,) = differences(values, GAIN, seed=0)
+    assert (drop.better, gain.better) == ("low", "high")
+    assert drop.interval.high < 0
+    assert drop.p < 1e-6
+    assert drop.effect < -0.9
+
+
+def test_the_same_values_differ_by_nothing() -> None:
+    values = np.random.default_rng(0).uniform(size=30)
+    (found,) = differences({"a": values, "b": values.copy()}, GAIN, seed=0)
+    assert (found.interval.mean, found.p, found.effect, found.better) == (0, 1, 0, None)
+
+
+def test_noise_makes_no_method_better_more_than_one_time_in_ten() -> None:
+    generator = np.random.default_rng(5)
+    found = [
+        differences({"a": generator.normal(size=50), "b": generator.normal(size=50)}, GAIN, seed=0)[0].better
+        for _ in range(60)
+    ]
+    assert sum(better is not None for better in found) <= 9
+
+
+def test_p_is_scipys_and_adjusted_over_the_pairs() -> None:
+    generator = np.random.default_rng(2)
+    values = {name: generator.normal(shift, 1, 40) for name, shift in (("a", 0), ("b", 0.3), ("c", 1))}
+    found = differences(values, GAIN, seed=0)
+    assert [(item.first, item.second) for item in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    plain = [stats.wilcoxon(values[item.first], values[item.second]).pvalue for item in found]
+    np.testing.assert_allclose([item.p for item in found], plain)
+    np.testing.assert_allclose([item.p_adjusted for item in found], stats.false_discovery_control(plain))
+
+
+def test_the_effect_is_the_share_of_ranks_for_less_that_against() -> None:
+    # Differences 1, 2, -3: ranks 1 and 2 for the first, 3 against it.
+    values = {"a": np.array([1.0, 2.0, 0.0]), "b": np.array([0.0, 0.0, 3.0])}
+    assert differences(values, GAIN, seed=0)[0].effect == pytest.approx(0)
+    values["b"] = np.array([0.0, 0.0, -3.0])
+    assert differences(values, GAIN, seed=0)[0].effect == pytest.approx(1)
+
+
+def test_adcc_is_that_of_the_means() -> None:
+    generator = np.random.default_rng(0)
+    parts = generator.uniform(10, 90, (3, 50))
+    (found,) = adcc_intervals({"a": parts}, seed=0).values()
+    assert found.mean == pytest.approx(adcc(*parts.mean(axis=1)))
+    assert found.low < found.mean < found.high
