@@ -243,6 +243,8 @@ def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[st
     yield (
         f"### {model}: {images['measured']} images, {images['classified_as_labelled']} of them classified as labelled"
     )
+    run = found["run"]
+    yield f"`{run['command']}`, {run['date']}, {run['machine']['cpu']}"
     for groups in GROUPS:
         metrics = [metric for metric in found["metrics"] if metric["group"] in groups]
         metrics = [metric for metric in metrics if any(metric["name"] in row for row in found["table"].values())]
@@ -259,7 +261,11 @@ def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[st
         )
     head = ["method", "seconds, median", "passes, median", "flat maps"]
     rows = [
-        [method["title"], f"{method['median_seconds']:.2f}", f"{method['median_passes']:.0f}", str(method["flat_maps"])]
+        [
+            method["title"],
+            *("-" if method[key] is None else f"{method[key]:{form}}" for key, form in _COSTS.items()),
+            str(method["flat_maps"]),
+        ]
         for method in found["methods"]
     ]
     if "alike" in found:
@@ -280,6 +286,7 @@ def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[st
         )
 
 
+_COSTS: Final = {"median_seconds": ".2f", "median_passes": ".0f"}
 _ARROWS: Final = {"higher": "↑", "lower": "↓", None: ""}
 
 
@@ -342,7 +349,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, model in itertools.product(options.studies, options.models):
         if model not in STUDIES[name].models:
             continue
-        results.setdefault(name, {})[model] = evaluate(STUDIES[name], model, options)
+        results.setdefault(name, {})[model] = evaluate(STUDIES[name], model, options) | {"run": run}
         results = {study: results[study] for study in STUDIES if study in results}
         write_results(STEM, run=run, raw={"studies": results}, figures=_figures(results))
         text = report(results, run, options.threads)

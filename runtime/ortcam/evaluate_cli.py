@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.explainer import BatchSize
+from ortcam.image import DEFAULT_MAX_PIXELS
 
 __all__ = ["add_evaluate"]
 
@@ -57,6 +58,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="skip larger images")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 
@@ -82,6 +84,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         providers=None if options.provider is None else options.provider.split(","),
         threads=options.threads,
         precision=options.precision,
+        max_pixels=options.max_pixels,
         randomize=options.randomize,
         resume=options.resume,
     )

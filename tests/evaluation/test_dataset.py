@@ -114,6 +114,59 @@ def test_what_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
         read_dataset(tmp_path / "twice.csv", class_index)
 
 
+def test_a_class_whose_label_is_a_number_is_found_by_its_label(tmp_path: Path) -> None:
+    touch(tmp_path, "10/a.jpg", "1/b.jpg")
+    labels = ["0", "1", "10", "2"]  # in the order in which torchvision's ImageFolder sorts folders
+
+    def by_label(target: int | str) -> int:
+        if isinstance(target, int):
+            return target
+        if target not in labels:
+            raise TargetError(target)
+        return labels.index(target)
+
+    assert {example.name: example.label for example in read_dataset(tmp_path, by_label)} == {
+        "10/a.jpg": 2,
+        "1/b.jpg": 1,
+    }
+
+
+def test_a_header_may_have_spaces_and_capitals(tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_text("File, Class, Boxes\na.jpg,dog,1 2 3 4\n")
+    (example,) = read_dataset(tmp_path / "images.csv", class_index)
+    assert (example.label, example.boxes) == (1, ((1, 2, 3, 4),))
+
+
+def test_labels_that_name_no_image_are_refused(tmp_path: Path) -> None:
+    images = touch(tmp_path / "images", "a.jpg")
+    (tmp_path / "labels.csv").write_text("file,class\nimages/a.jpg,dog\n")
+    (tmp_path / "labels.json").write_text('{"images/a.jpg": "dog"}')
+    for name in ("labels.csv", "labels.json"):
+        with pytest.raises(DatasetError, match=r"names none of the images.*'images/a.jpg'"):
+            read_dataset(images, class_index, labels=tmp_path / name)
+    (tmp_path / "labels.csv").write_text("file,class\na.jpg,dog\na.jpg,cat\n")
+    with pytest.raises(DatasetError, match="comes twice"):
+        read_dataset(images, class_index, labels=tmp_path / "labels.csv")
+
+
+def test_images_are_found_through_links_and_beside_their_folder(tmp_path: Path) -> None:
+    real = touch(tmp_path / "real", "a.jpg")
+    folder = touch(tmp_path / "images", "dog/b.jpg", ".ipynb_checkpoints/c.jpg")
+    (folder / "cat").symlink_to(real)
+    (folder / "dog" / "round").symlink_to(folder)
+    assert {example.name for example in read_dataset(folder, class_index)} >= {"cat/a.jpg", "dog/b.jpg"}
+    assert all("ipynb" not in example.name for example in read_dataset(folder, class_index))
+    (tmp_path / "images.csv").write_text("file\nimages/dog/b.jpg\n")
+    assert read_dataset(tmp_path / "images.csv", class_index)[0].path.exists()
+
+
+def test_boxes_of_an_image_of_another_shape_are_refused() -> None:
+    preprocessing = Preprocessing(height=20, width=20, resize=40, mean=(0.5,) * 3, std=(0.5,) * 3)
+    example = Example("a", Path(), boxes=((1, 2, 3, 4),), size=(160, 80))
+    with pytest.raises(DatasetError, match="160 x 80 pixels, but the upright image has 80 x 160"):
+        inside_boxes(example, preprocessing, 160, 80)
+
+
 def test_a_larger_limit_adds_to_the_images_of_a_smaller_one(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{index:02d}.jpg" for index in range(40)))
     few, more = (read_dataset(tmp_path, class_index, limit=limit, seed=3) for limit in (5, 12))

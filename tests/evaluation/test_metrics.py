@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from tests.conftest import TinyNet
 from torch import nn
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 
 import ortcam
+from ortcam.errors import NotFiniteError
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
@@ -216,6 +218,23 @@ def test_equal_pixels_rank_in_reading_order() -> None:
 def test_a_flat_map_points_nowhere() -> None:
     flat, inside = np.zeros((2, 2), np.float32), np.ones((2, 2), bool)
     assert metrics.hits(flat, inside) == metrics.energy_in(flat, inside) == 0
+
+
+def test_the_blur_is_that_of_rise() -> None:
+    # As its authors' code makes it: a point in 11 x 11 pixels under scipy's Gaussian, a convolution with zero padding.
+    point = np.zeros((11, 11))
+    point[5, 5] = 1
+    kernel = torch.from_numpy(gaussian_filter(point, 5).astype(np.float32)).expand(3, 1, 11, 11)
+    image = np.random.default_rng(0).normal(size=(3, 32, 48)).astype(np.float32)
+    expected = nn.functional.conv2d(torch.from_numpy(image)[None], kernel, padding=5, groups=3)[0].numpy()
+    np.testing.assert_allclose(metrics.blurred(image), expected, atol=1e-6)
+
+
+def test_numbers_that_are_none_are_no_score(explainer: ortcam.Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, clean = clean_of(explainer, 0)
+    monkeypatch.setattr(explainer, "logits", lambda count, inputs, **_: np.full((count, 6), np.nan, np.float32))
+    with pytest.raises(NotFiniteError, match="not numbers"):
+        asked.measure(clean, given(0))
 
 
 def test_the_blur_keeps_a_plane_away_from_the_border() -> None:

@@ -8,9 +8,11 @@ import pytest
 
 import ortcam
 from ortcam.bundle import read_bundle
-from ortcam.errors import OrtcamError
+from ortcam.errors import NotFiniteError, OrtcamError
+from ortcam.evaluation import running
 from ortcam.evaluation.randomization import DEPTHS, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.running import evaluate
+from ortcam.evaluation.variants import Variant
 from ortcam.image import write_png
 
 
@@ -108,6 +110,26 @@ def test_the_check_is_part_of_a_run_and_goes_on_where_it_was(shipped: Path, tmp_
     assert found["eigen-cam"][0]["mean"] == pytest.approx(1)
     assert found["cam"][0]["mean"] < 0.9
     assert found["eigen-cam"][-1]["mean"] < 0.9
+
+
+def test_the_check_goes_on_where_a_map_of_shuffled_weights_fails(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2):
+        write_png(tmp_path / f"{seed}.png", picture(seed))
+    sound = running.explain
+
+    def fail(shuffled: object, photograph: object, target: int, variant: Variant, name: str, size: object) -> object:
+        if variant.name == "eigen-cam" and name == "0.png":
+            raise NotFiniteError("not a number")
+        return sound(shuffled, photograph, target, variant, name, size)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(running, "explain", fail)
+    report = evaluate(shipped, tmp_path, tmp_path / "out", methods=["eigen-cam"], metrics=["complexity"], randomize=2)
+    assert len(report.failures) == len(DEPTHS)
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["randomized"]
+    assert {item["n"] for item in found["eigen-cam"]} == {1}
+    assert {item["n"] for item in found["mean-activation"]} == {2}
 
 
 def test_a_check_on_no_image_is_refused(shipped: Path, tmp_path: Path) -> None:

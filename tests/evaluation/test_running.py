@@ -1,12 +1,14 @@
 """A run from the images to the files: right numbers, nothing lost or made twice, bad input refused before it begins."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,14 @@ import pytest
 
 import ortcam
 from ortcam.cli import main
-from ortcam.errors import OrtcamError, OutputError
+from ortcam.errors import NotFiniteError, OrtcamError, OutputError
+from ortcam.evaluation.journal import Failure, Journal
+from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
 from ortcam.evaluation.running import Evaluation, evaluate
+from ortcam.evaluation.variants import Baseline, Variant
 from ortcam.image import write_png
+from ortcam.upsampling import upsample
 
 BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
 COUNT = 5
@@ -52,7 +58,9 @@ def test_every_image_method_and_metric_has_a_row(tiny_bundle: Path, images: Path
         measured = {(image, method) for image, method, name in seen if name == metric.name}
         expected = methods[:2] if metric.name == "win" else methods
         if metric.name in pointing:  # only where the class explained is that of the boxes
-            assert {method for _, method in measured} in (set(), set(methods))
+            recognised = {row["image"] for row in rows if row["label"] == row["target"]}
+            assert recognised
+            assert measured == {(image, method) for image in recognised for method in methods}
         else:
             assert measured == {(f"{seed}.png", method) for seed in range(COUNT) for method in expected}
     table = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
@@ -140,7 +148,7 @@ def test_a_run_that_is_killed_loses_nothing(tiny_bundle: Path, images: Path, tmp
         assert time.monotonic() < until
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL  # it was still at work
     kept = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     assert len(kept) >= 4
     subprocess.run([*command, "--quiet", "--resume"], check=True)
@@ -157,6 +165,64 @@ def test_more_images_can_be_added_later(tiny_bundle: Path, images: Path, tmp_pat
     assert set(few.results.images) < set(more.results.images)
     again = evaluate(tiny_bundle, images, tmp_path / "out", limit=2, resume=True, **arguments)
     assert set(again.results.images) == set(few.results.images)
+
+
+def test_what_is_no_journal_is_left_as_it_is(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "out" / "journal.jsonl"
+    journal.parent.mkdir()
+    for content in (b"", b'{"my": "data"}', b'{"my": "data"}\n{"more": 1}'):
+        journal.write_bytes(content)
+        with pytest.raises(OutputError, match="is no journal"):
+            evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam"], resume=True)
+        assert journal.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only these systems have such locks")
+def test_two_runs_do_not_write_to_the_same_place(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    arguments = {"methods": ["eigen-cam"], "metrics": ["complexity"]}
+    evaluation = Evaluation(tiny_bundle, images, tmp_path / "out", **arguments)
+    other = Evaluation(tiny_bundle, images, tmp_path / "out", resume=True, **arguments)
+    with (
+        Journal(tmp_path / "out", evaluation.settings, resume=False),
+        pytest.raises(OutputError, match="another `ortcam evaluate`"),
+    ):
+        other.run()
+    evaluate(tiny_bundle, images, tmp_path / "out", resume=True, **arguments)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_a_clear_error(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    evaluation = Evaluation(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"])
+    with Journal(tmp_path / "out", evaluation.settings, resume=False) as journal:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), journal._file.fileno())
+        with pytest.raises(OutputError, match="cannot be written"):
+            journal.add(Failure("a", None, "x"))
+
+
+def test_a_method_that_fails_everywhere_leaves_the_others_alone(
+    tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = Measuring.measure
+
+    def fail(self: Measuring, clean: Clean, variant: Variant) -> Measurement:
+        if variant.name == "cam":
+            raise NotFiniteError("not a number")
+        return sound(self, clean, variant)
+
+    monkeypatch.setattr(Measuring, "measure", fail)
+    report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam", "eigen-cam", "cam"], metrics=["win"])
+    assert len(report.failures) == COUNT
+    won = [report.results.values[name]["win"] for name in ("scorecam", "eigen-cam")]
+    np.testing.assert_allclose(won[0] + won[1], 100)
+    assert report.summary.table["scorecam"]["win"].n == COUNT
+
+
+def test_what_could_not_be_measured_is_said(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    folder = images.with_suffix("")  # no boxes
+    report = evaluate(tiny_bundle, folder, tmp_path / "out", methods=["eigen-cam"], metrics=["pointing", "complexity"])
+    assert "not measured: " in report.in_words()
+    report = evaluate(tiny_bundle, images, tmp_path / "two", methods=["eigen-cam"], metrics=["pointing", "complexity"])
+    assert "not measured: " not in report.in_words()
 
 
 def test_another_evaluation_is_not_gone_on_with(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
@@ -200,6 +266,10 @@ def test_nothing_measured_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None
     [
         ({"methods": ["gradcam"]}, "gradcam"),
         ({"methods": ["scorecam:gate=tanh"]}, "gate"),
+        ({"methods": ["scorecam:method=sscam"]}, "unknown option 'method'"),
+        ({"methods": ["scorecam:target=3"]}, "unknown option 'target'"),
+        ({"methods": ["scorecam:maps=raw:maps=raw"]}, "maps is given twice"),
+        ({"methods": ["eigen-cam:precision=int8"]}, "precision goes with methods that mask"),
         ({"methods": ["scorecam:budget"]}, "KEY=VALUE"),
         ({"methods": ["scorecam:budget=some"]}, "not a number"),
         ({"methods": ["scorecam:budget=0.0"]}, "budget=0.0"),
@@ -255,7 +325,19 @@ def test_the_command_says_what_it_needs(
     assert "needs `ortcam[evaluate]`" in capsys.readouterr().err
 
 
-def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path) -> None:
+    explainer = ortcam.load(tiny_bundle, providers=["cpu"])
+    photograph = explainer.read(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
+    masked = dataclasses.replace(photograph, model_input=0.5 * photograph.model_input)
+    weights = np.random.default_rng((7, zlib.crc32(b"a.png"))).random(10)
+    for item in (photograph, masked):
+        found, _ = Baseline("random-weights", 7)(explainer, item, "a.png")
+        raw = upsample(np.tensordot(weights, explainer.features(item), axes=1)[None].astype(np.float32), 32, 48)[0]
+        raw = np.maximum(raw, 0)
+        np.testing.assert_allclose(found, (raw - raw.min()) / np.ptp(raw), atol=1e-5)
+
+
+def test_a_seed_gives_the_same_numbers_again(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["coherency"], seed=7)
     again = evaluate(tiny_bundle, images, tmp_path / "again", methods=["eigen-cam"], metrics=["coherency"], seed=7)
     np.testing.assert_array_equal(

@@ -18,9 +18,12 @@ def test_the_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
     assert 0.88 < np.mean(held) < 0.99
 
 
-def test_a_single_image_has_no_interval() -> None:
-    (found,) = intervals({"a": np.array([3.0])}, seed=0).values()
-    assert (found.mean, found.low, found.high, found.n) == (3.0, None, None, 1)
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_few_images_have_no_interval_and_make_nothing_better(count: int) -> None:
+    values = np.arange(count, dtype=np.float64)
+    (found,) = intervals({"a": values}, seed=0).values()
+    assert (found.mean, found.low, found.high, found.n) == (values.mean(), None, None, count)
+    assert differences({"a": values, "b": values + 9}, GAIN, seed=0)[0].better is None
 
 
 def test_a_lower_drop_is_better_and_a_higher_gain() -> None:
@@ -41,13 +44,15 @@ def test_the_same_values_differ_by_nothing() -> None:
     assert (found.interval.mean, found.p, found.effect, found.better) == (0, 1, 0, None)
 
 
-def test_noise_makes_no_method_better_more_than_one_time_in_ten() -> None:
+@pytest.mark.parametrize("count", [10, 50])
+def test_noise_seldom_makes_a_method_better(count: int) -> None:
+    # One time in twenty is nominal; a percentile bootstrap of ten images is too narrow, 8.5 % by 3000 runs.
     generator = np.random.default_rng(5)
     found = [
-        differences({"a": generator.normal(size=50), "b": generator.normal(size=50)}, GAIN, seed=0)[0].better
-        for _ in range(60)
+        differences({"a": generator.normal(size=count), "b": generator.normal(size=count)}, GAIN, seed=0)[0].better
+        for _ in range(400)
     ]
-    assert sum(better is not None for better in found) <= 9
+    assert np.mean([better is not None for better in found]) <= 0.12
 
 
 def test_p_is_scipys_and_adjusted_over_the_pairs() -> None:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +16,12 @@ from ortcam.preprocessing import Preprocessing
 
 __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 
-# x0, y0, x1, y1 in pixels of the stored image, the last two excluded.
+# x0, y0, x1, y1 in pixels of the upright image, the last two excluded.
 Box = tuple[float, float, float, float]
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _CLASS_COLUMNS: Final = ("class", "class_index", "label")
+_SHAPE_TOLERANCE: Final = 0.02  # of width by height, for sizes that were rounded
 _BOX_COLUMNS: Final = ("boxes", "boxes_x0_y0_x1_y1")
 
 
@@ -33,7 +34,7 @@ class Example:
         path: of the file.
         label: class index, where it is known.
         boxes: of objects of that class; none where they are not known.
-        size: width and height of the image that the boxes are given for; None: those of the file.
+        size: width and height of the upright image that the boxes are given for, of any scale; None: the file's.
     """
 
     name: str
@@ -77,9 +78,7 @@ def read_dataset(
         raise DatasetError(f"{path}: there is no such folder or CSV")
     if not examples:
         raise DatasetError(f"{path}: no images in it; accepted are files that end in {', '.join(SUFFIXES)}")
-    twice = _first_twice(example.name for example in examples)
-    if twice is not None:
-        raise DatasetError(f"{path}: the image {twice!r} comes twice")
+    _check_twice(examples, path)
     if limit is not None and limit < len(examples):
         kept = np.random.default_rng(seed).permutation(len(examples))[:limit]
         examples = [examples[index] for index in sorted(kept)]
@@ -94,9 +93,16 @@ def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, wi
         preprocessing: of the model.
         height: of the upright image, in pixels.
         width: the same.
+
+    Raises:
+        DatasetError: the boxes are of an image of another shape.
     """
     at = preprocessing.geometry(height, width)
     boxes_width, boxes_height = example.size or (width, height)
+    if abs(boxes_width * height / (boxes_height * width) - 1) > _SHAPE_TOLERANCE:
+        raise DatasetError(
+            f"boxes are given for {boxes_width} x {boxes_height} pixels, but the upright image has {width} x {height}"
+        )
     x = (np.arange(at.crop_width) + 0.5 + at.left) * boxes_width / at.resized_width
     y = (np.arange(at.crop_height) + 0.5 + at.top) * boxes_height / at.resized_height
     inside = np.zeros((at.crop_height, at.crop_width), np.bool_)
@@ -108,9 +114,16 @@ def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, wi
 def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: Path | None) -> list[Example]:
     found = sorted(_images(folder), key=lambda path: path.relative_to(folder).as_posix())
     if labels is not None and labels.suffix.lower() != ".json":
-        given = {example.name: example for example in _from_csv(labels, folder, class_index)}
-        return [given.get(path.relative_to(folder).as_posix(), _example(path, folder, None)) for path in found]
+        rows = list(_from_csv(labels, folder, class_index))
+        _check_twice(rows, labels)
+        given = {example.name: example for example in rows}
+        examples = [_example(path, folder, None) for path in found]
+        _check_labels(labels, given, (example.name for example in examples))
+        return [given.get(example.name, example) for example in examples]
     classes = _read_json(labels, class_index) if labels is not None else {}
+    if labels is not None:
+        parts = (path.relative_to(folder) for path in found)
+        _check_labels(labels, classes, (name for part in parts for name in (part.as_posix(), part.parts[0])))
     examples = []
     for path in found:
         name = path.relative_to(folder)
@@ -123,6 +136,32 @@ def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: 
     return examples
 
 
+def _check_labels(labels: Path, given: Collection[str], names: Iterable[str]) -> None:
+    if given and not any(name in given for name in names):
+        raise DatasetError(
+            f"--labels {labels}: names none of the images; accepted are paths relative to the folder, and "
+            f"{next(iter(given))!r} is none"
+        )
+
+
+def _check_twice(examples: Iterable[Example], source: Path) -> None:
+    seen: set[str] = set()
+    for example in examples:
+        if example.name in seen:
+            raise DatasetError(f"{source}: the image {example.name!r} comes twice")
+        seen.add(example.name)
+
+
+def _as_class(text: str, class_index: Callable[[int | str], int]) -> int:
+    """A class by its label, or else by its index: labels may be digits."""
+    try:
+        return class_index(text)
+    except TargetError:
+        if not text.isdecimal():
+            raise
+        return class_index(int(text))
+
+
 def _example(path: Path, folder: Path, label: int | None) -> Example:
     # A file name need not be text; the results are.
     name = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
@@ -131,14 +170,21 @@ def _example(path: Path, folder: Path, label: int | None) -> Example:
 
 def _folder_class(name: str, class_index: Callable[[int | str], int], labels: Path | None) -> int:
     try:
-        return class_index(int(name) if name.isdecimal() else name)
+        return _as_class(name, class_index)
     except TargetError as error:
         hint = "add it to the file given as --labels" if labels else "--labels FILE.json says what folders stand for"
         raise TargetError(f"folder {name!r}: {error}; {hint}") from None
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for root, _, names in os.walk(folder):
+    visited = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = Path(root).resolve()
+        if place in visited:  # links may go round in circles
+            folders.clear()
+            continue
+        visited.add(place)
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield Path(root, name)
@@ -151,7 +197,10 @@ def _read_json(path: Path, class_index: Callable[[int | str], int]) -> dict[str,
         raise DatasetError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, Mapping) or not all(isinstance(value, (int, str)) for value in content.values()):
         raise DatasetError(f"{path}: accepted is an object from file names or class folders to classes")
-    return {name: class_index(value) for name, value in content.items()}
+    return {
+        name: class_index(value) if isinstance(value, int) else _as_class(value, class_index)
+        for name, value in content.items()
+    }
 
 
 def _csv_folder(path: Path) -> Path:
@@ -164,7 +213,7 @@ def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int])
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
+            columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
             if "file" not in columns:
                 raise DatasetError(f"{path}: its header has no column 'file', but {', '.join(columns) or 'nothing'}")
             for row in reader:
@@ -180,11 +229,17 @@ def _from_row(row: Mapping[str, str | None], folder: Path, class_index: Callable
     name = (row["file"] or "").strip()
     if not name:
         raise DatasetError("no file")
-    given = _first_filled(row, _CLASS_COLUMNS)
-    label = None if given is None else class_index(int(given) if given.isdecimal() else given)
+    given, index = _first_filled(row, _CLASS_COLUMNS), _first_filled(row, ("class_index",))
+    if index is not None and index.isdecimal():
+        label: int | None = class_index(int(index))
+    else:
+        label = None if given is None else _as_class(given, class_index)
     boxes = tuple(_box(text) for text in (_first_filled(row, _BOX_COLUMNS) or "").split(";") if text.strip())
     size = _size(row.get("width"), row.get("height"))
-    return Example(Path(name).as_posix(), folder / name, label, boxes, size)
+    path = folder / name
+    if not path.exists() and (folder.parent / name).exists():  # the folder's name is part of the file's
+        path = folder.parent / name
+    return Example(Path(name).as_posix(), path, label, boxes, size)
 
 
 def _first_filled(row: Mapping[str, str | None], columns: Sequence[str]) -> str | None:
@@ -207,12 +262,3 @@ def _size(width: str | None, height: str | None) -> tuple[int, int] | None:
     if not (width.strip().isdecimal() and height.strip().isdecimal() and int(width) and int(height)):
         raise DatasetError(f"width {width!r}, height {height!r}: accepted are whole numbers of pixels")
     return int(width), int(height)
-
-
-def _first_twice(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

@@ -2,19 +2,25 @@
 
 import base64
 import dataclasses
+import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 
 from ortcam.errors import OutputError
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.randomization import Similarity
+from ortcam.files import write_whole
 
 __all__ = ["Failure", "Journal", "read_measurements"]
+
+fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
 
 _NAME: Final = "journal.jsonl"
 _DIGITS: Final = 6  # of the confidences in curves
@@ -57,15 +63,15 @@ class Journal:
         self.path = folder / _NAME
         given = json.loads(json.dumps(settings))
         try:
-            if self.path.exists():
-                if not resume:
-                    raise OutputError(f"{folder}: there is an evaluation in it; --resume goes on with it")
-                self._check(given)
-                self._file: BinaryIO = self.path.open("ab")
-            else:
+            if not self.path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("xb")
-                self._append({"settings": given})
+                write_whole(self.path, _line({"settings": given}))
+            elif not resume:
+                raise OutputError(f"{folder}: there is an evaluation in it; --resume goes on with it")
+            self._check_settings(given)
+            self._file: FileIO = self.path.open("ab", buffering=0)
+            self._lock()
+            self._cut_half_line()
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written to: {error}") from None
 
@@ -118,23 +124,15 @@ class Journal:
         return _read(self.path)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
+        rest = memoryview(_line(entry))
+        while rest:
+            rest = rest[self._file.write(rest) :]
         os.fsync(self._file.fileno())
 
-    def _check(self, given: Mapping[str, Any]) -> None:
-        """Cut off the half of a line, and refuse what was begun with other settings."""
-        whole = 0
-        first: bytes | None = None
-        with self.path.open("rb+") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                first = first or line
-                whole += len(line)
-            file.truncate(whole)
-        if first is None:
-            raise OutputError(f"{self.path}: nothing was written before it was cut off; remove it")
+    def _check_settings(self, given: Mapping[str, Any]) -> None:
+        """Refuse what is no journal, and one that was begun with other settings."""
+        with self.path.open("rb") as file:
+            first = file.readline()
         try:
             settings = json.loads(first)["settings"]
         except (ValueError, KeyError, TypeError):
@@ -143,6 +141,22 @@ class Journal:
         if changed:
             was = ", ".join(f"{key} {_short(settings.get(key))}, now {_short(given.get(key))}" for key in changed)
             raise OutputError(f"{self.path.parent}: was begun with other settings: {was}")
+
+    def _lock(self) -> None:
+        """Keep others from writing here as long as this process does, where the system has such locks."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise OutputError(f"{self.path.parent}: another `ortcam evaluate` is writing to it") from None
+
+    def _cut_half_line(self) -> None:
+        """Cut off what a kill has left of a line."""
+        with self.path.open("rb+") as file:
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.truncate(whole)
 
 
 def read_measurements(folder: Path) -> Iterator[Measurement]:
@@ -158,6 +172,10 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         file.readline()  # the settings
         for line in file:
             yield json.loads(line)
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _short(value: object) -> str:

@@ -19,7 +19,7 @@ from ortcam.evaluation.variants import Variant
 from ortcam.explainer import BatchSize, Explainer
 from ortcam.photograph import Photograph
 
-__all__ = ["Clean", "Measurement", "Measuring", "explained"]
+__all__ = ["Clean", "Explained", "Measurement", "Measuring", "explain"]
 
 THUMBNAIL = 28
 
@@ -43,6 +43,15 @@ class Clean:
     probability: float
     confidence: float
     inside: NDArray[np.bool_] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A map, float32 [H,W] in [0,1], whether it is flat, and the masked passes it took."""
+
+    saliency: NDArray[np.float32]
+    flat: bool
+    passes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +123,9 @@ class Measuring:
 
         Raises:
             NotFiniteError: the logits are not numbers.
+            DatasetError: its boxes are of an image of another shape.
         """
         logits = self._logits(1, lambda _: photograph.model_input)[0]
-        if np.isnan(logits).any():
-            raise NotFiniteError(
-                "the logits of the image are not numbers: the model is damaged, or its values too large"
-            )
         target = int(np.argmax(logits))
         inside = None
         if example.boxes and example.label in (None, target):
@@ -135,9 +141,12 @@ class Measuring:
         Raises:
             OrtcamError: as `Explainer.explain`.
         """
+        # A photograph of its own: no method finds the features that another has left.
+        photograph = dataclasses.replace(clean.photograph)
         clock = time.perf_counter()
-        saliency, flat, passes = self._explain(clean.photograph, clean, variant)
+        found = self.explain(clean, photograph, variant)
         seconds = time.perf_counter() - clock
+        saliency = found.saliency
         scores: dict[str, float] = {}
         masked = None
         if self._wanted & {"average-drop", "increase", "average-gain", "win", "adcc"}:
@@ -145,10 +154,12 @@ class Measuring:
             increased = masked > clean.confidence or (self._protocol.ties_increase and masked == clean.confidence)
             scores["average-drop"] = metrics.average_drop(clean.confidence, masked)
             scores["increase"] = 100.0 * increased
+            if self._protocol.bounds_drop and increased and scores["average-drop"] > 0:
+                raise AssertionError(f"{clean.example.name}: a drop and an increase, so they could add up to over 100")
             scores["average-gain"] = metrics.average_gain(clean.confidence, masked)
         if self._wanted & {"coherency", "adcc"}:
             again = dataclasses.replace(clean.photograph, model_input=clean.photograph.model_input * saliency)
-            scores["coherency"] = metrics.coherency(saliency, self._explain(again, clean, variant)[0])
+            scores["coherency"] = metrics.coherency(saliency, self.explain(clean, again, variant).saliency)
         scores["complexity"] = 100 * float(saliency.mean(dtype=np.float64))
         if "adcc" in self._wanted:
             scores["adcc"] = metrics.adcc(scores["coherency"], scores["complexity"], scores["average-drop"])
@@ -167,17 +178,22 @@ class Measuring:
             probability=clean.probability,
             clean=clean.confidence,
             masked=masked,
-            flat=flat,
+            flat=found.flat,
             seconds=seconds,
-            passes=passes,
+            passes=found.passes,
             scores={name: value for name, value in scores.items() if name in self._wanted},
             curves={name: curve.tolist() for name, curve in curves.items()},
             thumbnail=_thumbnail(saliency),
         )
 
-    def _explain(self, photograph: Photograph, clean: Clean, variant: Variant) -> tuple[NDArray[np.float32], bool, int]:
+    def explain(self, clean: Clean, photograph: Photograph, variant: Variant) -> Explained:
+        """The map of a photograph, the clean one or an altered one, for the class of the clean one.
+
+        Raises:
+            OrtcamError: as `Explainer.explain`.
+        """
         explainer = self._explainers[variant.precision]
-        return _explain(explainer, photograph, clean.target, variant, clean.example.name, self._batch_size)
+        return explain(explainer, photograph, clean.target, variant, clean.example.name, self._batch_size)
 
     def _masked_confidence(self, clean: Clean, saliency: NDArray[np.float32]) -> float:
         mask = metrics.top_half(saliency) if self._protocol.keep_half else saliency
@@ -223,7 +239,13 @@ class Measuring:
         return known[fill]
 
     def _logits(self, count: int, inputs: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float32]:
-        return self._explainer.logits(count, inputs, batch_size=self._batch_size)
+        logits = self._explainer.logits(count, inputs, batch_size=self._batch_size)
+        if np.isnan(logits).any():
+            raise NotFiniteError(
+                "the logits of the image, or of an altered one, are not numbers: the model is damaged, or its values "
+                "too large"
+            )
+        return logits
 
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return exact_probabilities(logits, self._explainer.bundle.manifest.activation)
@@ -233,10 +255,15 @@ class Measuring:
         return np.asarray(self._probabilities(logits)[..., clean.target])
 
 
-def explained(
-    explainer: Explainer, photograph: Photograph, target: int, variant: Variant, name: str
-) -> NDArray[np.float32]:
-    """The map of a variant for a class: float32 [H,W] in [0,1].
+def explain(
+    explainer: Explainer,
+    photograph: Photograph,
+    target: int,
+    variant: Variant,
+    name: str,
+    batch_size: BatchSize,
+) -> Explained:
+    """The map of a variant.
 
     Args:
         explainer: of the model.
@@ -244,19 +271,16 @@ def explained(
         target: class index.
         variant: how.
         name: of the image; random weights are drawn from it.
+        batch_size: masked images a run.
+
+    Raises:
+        OrtcamError: as `Explainer.explain`.
     """
-    return _explain(explainer, photograph, target, variant, name, "auto")[0]
-
-
-def _explain(
-    explainer: Explainer, photograph: Photograph, target: int, variant: Variant, name: str, batch_size: BatchSize
-) -> tuple[NDArray[np.float32], bool, int]:
-    """The map, whether it is flat, and the masked passes."""
     if variant.baseline is not None:
-        return *variant.baseline(explainer, photograph, name), 0
+        return Explained(*variant.baseline(explainer, photograph, name), 0)
     arguments: dict[str, Any] = dict(variant.arguments)
     explanation = explainer.explain(photograph, target=target, batch_size=batch_size, **arguments)
-    return explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes
+    return Explained(explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes)
 
 
 def _thumbnail(saliency: NDArray[np.float32]) -> NDArray[np.uint8]:

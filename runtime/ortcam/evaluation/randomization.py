@@ -71,12 +71,12 @@ def shuffled_bundle(bundle: Bundle, folder: Path, depth: float, *, seed: int) ->
     tensors = check_weights(bundle)
     count = max(1, round(depth * len(tensors)))
     copy = folder / f"shuffled-{count}.ortcam"
-    shutil.copytree(bundle.path, copy)
+    shutil.copytree(bundle.path, copy, copy_function=shutil.copyfile)  # not the mode, which may forbid writing
     changed = set()
     # From the logits down: a weight draws the same numbers whatever the depth.
     for place, tensor in enumerate(reversed(tensors[-count:])):
         values = np.memmap(copy / tensor.file, tensor.dtype, "r+", tensor.offset, (tensor.size,))
-        np.random.default_rng((seed, place)).shuffle(values)
+        np.random.default_rng((seed, place)).shuffle(np.asarray(values))  # of a memmap itself it would be slow
         values.flush()
         changed.add(tensor.file)
     files = {name: FileRecord((copy / name).stat().st_size, file_sha256(copy / name)) for name in changed}

@@ -246,6 +246,7 @@ def write_report(
         looks=list(looks.values()),
         marks=_MARKS,
         metrics=metrics,
+        measured={name: item.n for row in summary.table.values() for name, item in row.items()},
         rows=_rows(results, summary, metrics, looks),
         panels=[
             _panel(metric, results.bands[metric.name], summary, looks)

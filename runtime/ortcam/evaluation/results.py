@@ -142,7 +142,7 @@ def collect(
         for curve_name, curve in found.curves.items():
             moments.setdefault(curve_name, {}).setdefault(name, _Moments()).add(np.asarray(curve))
     if "win" in wanted:
-        competing = [variant.name for variant in variants if variant.baseline is None]
+        competing = [item.name for item in variants if item.baseline is None and not np.isnan(masked[item.name]).all()]
         for name, won in _wins({name: masked[name] for name in competing}).items():
             values[name]["win"] = won
     return Results(
@@ -167,6 +167,8 @@ def collect(
 
 def _wins(masked: dict[str, Floats]) -> dict[str, Floats]:
     """100 for the highest O of an image, shared where several have it; NaN where one was not measured."""
+    if not masked:
+        return {}
     stacked = np.stack(list(masked.values()))
     best = stacked == stacked.max(axis=0)
     complete = ~np.isnan(stacked).any(axis=0)

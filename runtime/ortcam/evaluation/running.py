@@ -4,19 +4,20 @@ import dataclasses
 import functools
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ortcam._version import __version__
+from ortcam.bundle import file_sha256
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
 from ortcam.evaluation.journal import Failure, Journal
-from ortcam.evaluation.measuring import Clean, Measuring, explained
+from ortcam.evaluation.measuring import Clean, Measuring, explain
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import Protocol, resolve_protocol
 from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
@@ -35,6 +36,8 @@ __all__ = ["Evaluation", "Report", "evaluate"]
 # Called with (measurements made, measurements in all) after each of them.
 Progress = Callable[[int, int], None]
 
+_CHANCE: Final = (("energy-pointing", "box-area"), ("pointing", "box-area"))
+_SHUFFLED_BATCH_SIZE: Final = 8  # no search: its result would be kept for a bundle that nobody meets again
 _NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
 
 
@@ -56,15 +59,16 @@ class Report:
 
     def in_words(self) -> str:
         """The table of means with their intervals, for a terminal."""
-        metrics = [
-            metric for metric in self.results.metrics if any(metric.name in row for row in self.summary.table.values())
-        ]
+        count = len(self.results.images)
+        table = self.summary.table
+        counts = {name: item.n for row in table.values() for name, item in row.items()}
+        metrics = [metric for metric in self.results.metrics if metric.name in counts]
         arrows = {"higher": "+", "lower": "-", None: " "}
-        head = ["", *(f"{metric.title} {arrows[metric.better]}" for metric in metrics)]
+        of_some = {name: f" (of {n})" if n != count else "" for name, n in counts.items()}
+        head = ["", *(f"{metric.title}{of_some[metric.name]} {arrows[metric.better]}" for metric in metrics)]
         names = [variant.title for variant in self.results.variants]
         columns = [
-            [_cell(self.summary.table[variant.name].get(metric.name)) for variant in self.results.variants]
-            for metric in metrics
+            [_cell(table[variant.name].get(metric.name)) for variant in self.results.variants] for metric in metrics
         ]
         rows = [head, *([name, *cells] for name, *cells in zip(names, *columns, strict=True))]
         # Metrics go down and methods across, which fits more terminals.
@@ -77,9 +81,11 @@ class Report:
             )
             for row in turned
         ]
-        count = len(self.results.images)
         skipped = f", {len(self.failures)} failures" if self.failures else ""
         note = f"{count} images{skipped}; percent, mean [95 % interval]; + higher is better, - lower is better"
+        missing = [metric.title for metric in self.results.metrics if metric.name not in counts]
+        if missing:
+            note += f"\nnot measured: {', '.join(missing)} (the pointing games need boxes of the class explained)"
         return "\n".join([*lines, "", note, str(self.folder / "report.html")])
 
 
@@ -103,6 +109,7 @@ class Evaluation:
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         randomize: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -123,6 +130,7 @@ class Evaluation:
             providers: as `ortcam.load` takes them.
             threads: the same.
             precision: of the masked passes where the method does not say.
+            max_pixels: images with more pixels are skipped.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -138,8 +146,9 @@ class Evaluation:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise OptionError(f"seed={seed!r}: accepted is a whole number from 0")
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
+        self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels)
         self._explainers: dict[str | None, Explainer] = {
-            name: load(bundle, providers=providers, threads=threads, precision=name or precision) for name in precisions
+            name: self._load(bundle, precision=name or precision) for name in precisions
         }
         explainer = self._explainers[None]
         self.examples = read_dataset(images, explainer.class_index, labels=labels, limit=limit, seed=seed)
@@ -156,23 +165,25 @@ class Evaluation:
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
         self._seed = seed
         self._resume = resume
-        self._load = functools.partial(load, providers=providers, threads=threads, precision=precision)
-        self._checked = self.examples[: randomize or 0]
+        self._batch_size = batch_size
+        self._max_pixels = max_pixels
+        drawn = sorted(self.examples, key=lambda example: zlib.crc32(f"{seed}/{example.name}".encode()))
+        self._checked = drawn[: randomize or 0]
         if self._checked:
+            own = explainer.bundle.manifest.precision
+            if any(explainer.bundle.check_precision(name or precision) != own for name in precisions):
+                raise OptionError(f"randomize: goes with {own}, the bundle's own precision, whose weights are shuffled")
             check_weights(explainer.bundle)
-            if precisions.keys() - {None} or precision is not None:
-                raise OptionError(
-                    "randomize: goes with the bundle's own precision, the weights of others are not shuffled"
-                )
         self.folder = Path(output)
         self.settings: dict[str, Any] = {
             "bundle": explainer.bundle.sha256,
-            "images": str(Path(images).resolve()),
-            "labels": None if labels is None else str(Path(labels).resolve()),
+            "images": _file_record(images),
+            "labels": None if labels is None else _file_record(labels),
             "methods": [variant.name for variant in self.variants],
             "metrics": list(self.metrics),
             "protocol": self.protocol.name,
             "precision": precision,
+            "providers": list(explainer.providers),
             "seed": seed,
             "step": step,
             "ortcam": __version__,
@@ -196,7 +207,9 @@ class Evaluation:
         """
         with Journal(self.folder, self.settings, resume=self._resume) as journal:
             self._measure(journal, progress, on_failure)
-            self._check_randomized(journal, progress)
+            if self._checked:
+                self._conclude(journal)  # what is there, whatever becomes of the check
+                self._check_randomized(journal, progress, on_failure)
             return self._conclude(journal)
 
     def _measure(
@@ -257,37 +270,55 @@ class Evaluation:
                 continue
             yield clean, variants
 
-    def _check_randomized(self, journal: Journal, progress: Progress | None) -> None:
+    def _check_randomized(
+        self, journal: Journal, progress: Progress | None, on_failure: Callable[[Failure], None] | None
+    ) -> None:
         """The maps of models whose weights are shuffled beside those of the model."""
         done = {(item.image, item.variant, item.depth) for item in journal.similarities()}
-        skipped = {failure.image for failure in journal.failures()}
-        examples = [example for example in self._checked if example.name not in skipped]
+        measured = set(journal.measured())
+        pairs = [
+            (example, [variant for variant in self.variants if (example.name, variant.name) in measured])
+            for example in self._checked
+        ]
         made = len(self.examples) * len(self.variants)
         explainer = self._explainers[None]
-        maps: dict[tuple[str, str], NDArray[np.float32]] = {}
+        batch_size = _SHUFFLED_BATCH_SIZE if self._batch_size == "auto" else self._batch_size
         for depth in DEPTHS:
-            missing = [
-                (example, variant)
-                for example in examples
-                for variant in self.variants
-                if (example.name, variant.name, depth) not in done
-            ]
-            made += len(self._checked) * len(self.variants) - len(missing)
+            missing = {
+                example: left
+                for example, variants in pairs
+                if (left := [item for item in variants if (example.name, item.name, depth) not in done])
+            }
+            made += len(self._checked) * len(self.variants) - sum(map(len, missing.values()))
             if not missing:
                 continue
-            with tempfile.TemporaryDirectory(prefix="ortcam-shuffled-") as folder:
-                shuffled = self._load(shuffled_bundle(explainer.bundle, Path(folder), depth, seed=self._seed))
-                for example, variant in missing:
-                    photograph = explainer.read(example.path)
-                    target = int(np.argmax(explainer.predict(photograph)))
-                    key = example.name, variant.name
-                    if key not in maps:
-                        maps[key] = explained(explainer, photograph, target, variant, example.name)
-                    other = explained(shuffled, photograph, target, variant, example.name)
-                    journal.add(Similarity(*key, depth, similarity(maps[key], other)))
-                    made += 1
-                    if progress is not None:
-                        progress(made, self.count)
+            try:
+                with tempfile.TemporaryDirectory(prefix="ortcam-shuffled-", ignore_cleanup_errors=True) as folder:
+                    shuffled = self._load(shuffled_bundle(explainer.bundle, Path(folder), depth, seed=self._seed))
+                    for example, variants in missing.items():
+                        for found in self._compare(shuffled, depth, example, variants, batch_size):
+                            journal.add(found)
+                            if isinstance(found, Failure) and on_failure is not None:
+                                on_failure(found)
+                            made += 1
+                            if progress is not None:
+                                progress(made, self.count)
+            except OSError as error:
+                raise OutputError(f"shuffled weights cannot be written: {error}") from None
+
+    def _compare(
+        self, shuffled: Explainer, depth: float, example: Example, variants: Sequence[Variant], batch_size: BatchSize
+    ) -> Iterator[Similarity | Failure]:
+        """The maps of one image by the model and by that with shuffled weights."""
+        clean: Clean | None = None
+        for variant in variants:
+            try:
+                clean = clean or self._measuring.clean(example, self._explainers[None].read(example.path))
+                own = self._measuring.explain(clean, clean.photograph, variant).saliency
+                other = explain(shuffled, clean.photograph, clean.target, variant, example.name, batch_size).saliency
+                yield Similarity(example.name, variant.name, depth, similarity(own, other))
+            except OrtcamError as error:
+                yield Failure(example.name, f"{variant.name}, {depth:.0%} of the weights shuffled", str(error))
 
     def _conclude(self, journal: Journal) -> Report:
         asked = {example.name for example in self.examples}
@@ -306,7 +337,7 @@ class Evaluation:
             "providers": list(explainer.providers),
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
             "failures": [dataclasses.asdict(failure) for failure in failures],
-            "randomized": _randomized(journal.similarities(), self.variants, seed=self._seed),
+            "randomized": self._randomized(journal.similarities()),
         }
         try:
             write_tables(results, self.folder)
@@ -319,12 +350,27 @@ class Evaluation:
                 self.examples,
                 explainer.bundle.manifest.preprocessing,
                 more,
-                max_pixels=DEFAULT_MAX_PIXELS,
+                max_pixels=self._max_pixels,
                 labels=explainer.labels,
             )
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written to: {error}") from None
         return Report(results, summary, failures, self.folder)
+
+    def _randomized(self, similarities: Sequence[Similarity]) -> dict[str, list[dict[str, Any]]]:
+        """Mean similarity with its interval, by variant and depth; empty without the check."""
+        asked = {example.name for example in self._checked}
+        columns: dict[str, dict[float, list[float]]] = {}
+        for item in similarities:
+            if item.image in asked:
+                columns.setdefault(item.variant, {}).setdefault(item.depth, []).append(item.spearman)
+        return {
+            variant: [
+                {"depth": depth, **dataclasses.asdict(intervals({variant: np.array(column)}, seed=self._seed)[variant])}
+                for depth, column in sorted(by_depth.items())
+            ]
+            for variant, by_depth in columns.items()
+        }
 
 
 def evaluate(
@@ -346,31 +392,18 @@ def evaluate(
     return evaluation.run(progress=progress, on_failure=on_failure)
 
 
-def _randomized(
-    similarities: Sequence[Similarity], variants: Sequence[Variant], *, seed: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Mean similarity with its interval, by variant and depth; empty without the check."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for depth in sorted({item.depth for item in similarities}):
-        values = {
-            variant.name: np.array(
-                [item.spearman for item in similarities if (item.variant, item.depth) == (variant.name, depth)]
-            )
-            for variant in variants
-        }
-        for name, column in values.items():
-            if column.size:
-                interval = intervals({name: column}, seed=seed)[name]
-                found.setdefault(name, []).append({"depth": depth, **dataclasses.asdict(interval)})
-    return found
-
-
 def _cell(interval: Interval | None) -> str:
     if interval is None:
         return "-"
     if interval.low is None or interval.high is None:
         return f"{interval.mean:.2f}"
     return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _file_record(path: str | os.PathLike[str]) -> dict[str, str | None]:
+    """Where it is and, of a file, what is in it."""
+    found = Path(path).resolve()
+    return {"path": str(found), "sha256": file_sha256(found) if found.is_file() else None}
 
 
 def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[str, ...]:
@@ -385,8 +418,9 @@ def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[s
                 f"metric {name!r}: accepted is {', '.join(metric.name for metric in METRICS)}, or a group: {groups}"
             )
     wanted = tuple(metric.name for metric in definitions.chosen(names))
-    if "adcc" in wanted:  # it is made of the means of its parts
-        wanted = tuple(metric.name for metric in definitions.chosen([*names, "average-drop"]))
+    # ADCC is made of the means of its parts; the pointing games mean nothing without what chance gives.
+    needed = [part for name, part in (("adcc", "average-drop"), ("adcc", "adcc"), *_CHANCE) if name in wanted]
+    wanted = tuple(metric.name for metric in definitions.chosen([*names, *needed]))
     if not wanted:
         raise OptionError("no metric to measure")
     if protocol.confidence == "logit" and (odd := _NOT_OF_LOGITS & set(wanted)):

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 RESAMPLES: Final = 5000
 LEVEL: Final = 0.95
+# Images below which a bootstrap interval would exclude zero by chance far too often.
+FEWEST: Final = 10
 _EXACT: Final = 50  # pairs up to which p is exact
 # Numbers that a bootstrap may have in memory at once.
 _AT_ONCE: Final = 4_000_000
@@ -24,7 +26,7 @@ _AT_ONCE: Final = 4_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % percentile bootstrap interval over images; None where a single image says nothing of it."""
+    """A mean and its 95 % percentile bootstrap interval over images; None with fewer than 10 of them."""
 
     mean: float
     low: float | None
@@ -114,7 +116,7 @@ def _better(first: str, second: str, interval: Interval, better: Literal["higher
 def _means(rows: Floats, seed: int) -> list[Interval]:
     """Of every row of [m,n]."""
     count = rows.shape[1]
-    if count < 2:
+    if count < FEWEST:
         return [Interval(float(row.mean()), None, None, count) for row in rows]
     found = stats.bootstrap(
         (rows,),
@@ -135,7 +137,7 @@ def _means(rows: Floats, seed: int) -> list[Interval]:
 def _interval(samples: Sequence[Floats], statistic: Any, seed: int) -> Interval:
     count = len(samples[0])
     mean = float(statistic(*samples, axis=-1))
-    if count < 2:
+    if count < FEWEST:
         return Interval(mean, None, None, count)
     found = stats.bootstrap(
         samples,

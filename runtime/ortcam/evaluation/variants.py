@@ -72,11 +72,15 @@ def _parse(text: str) -> Variant:
     method = resolve_method(name, {}).method
     arguments: dict[str, Any] = {"method": method.name}
     precision = None
+    given: set[str] = set()
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         key = key.replace("-", "_")
         if not equals:
             raise OptionError(f"{text!r}: accepted is METHOD or METHOD:KEY=VALUE[:KEY=VALUE...]")
+        if key in given:
+            raise OptionError(f"{text!r}: {key} is given twice")
+        given.add(key)
         if key == "precision":
             precision = value
         elif key in _LIMITS:
@@ -85,8 +89,11 @@ def _parse(text: str) -> Variant:
             except ValueError:
                 raise OptionError(f"{text!r}: {key}={value} is not a number") from None
         else:
+            resolve_method(method.name, {key: value})
             arguments[key] = value
     task = resolve_task(**arguments)
+    if precision is not None and isinstance(task.settings.plan, HeadPlan):
+        raise OptionError(f"{text!r}: precision goes with methods that mask the image")
     details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
     return Variant(
