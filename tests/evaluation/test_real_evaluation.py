@@ -29,7 +29,7 @@ def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(data: 
         tmp_path / "out",
         methods=["eigen-cam"],
         metrics=["average-drop", "insertion-zero", "deletion-zero"],
-        limit=3,
+        limit=1,
     )
     explainer = ortcam.load(bundle, providers=["cpu"])
     model = torchvision.models.squeezenet1_1()
