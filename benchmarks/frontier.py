@@ -4,7 +4,7 @@ Fidelity is the Pearson correlation with the exact float32 map of the same metho
 photographs; it does not vary, and each masked pass is made once. Time does, and is taken on a few photographs, every
 configuration in turn and torch-cam (as its README shows it, exact) in each turn: a speed-up is the median over the
 turns of torch-cam's time by ours. Results go to benchmarks/results/frontier.md, .json and .png, anew after every
-model; `--keep` leaves the models of an earlier run in them. Run as
+model; `--keep` leaves what an earlier run measured of other models and configurations in them. Run as
 `python -m benchmarks.frontier`; `--method sscam` and `--method iscam` do the same for those.
 """
 
@@ -398,7 +398,7 @@ def main(arguments: Sequence[str]) -> int:
             study = Study(model, settings, wanted, Path(folder))
             study.take_fidelity()
             study.take_time()
-        results[model] = study.points
+        results[model] = results.get(model, {}) | study.points
         results = {name: results[name] for name in WITH_WEIGHTS if name in results}
         raw = {
             name: {label: dataclasses.asdict(point) for label, point in points.items()}

@@ -157,7 +157,7 @@ def earlier_models(path: Path, run: Mapping[str, Any], settings: Mapping[str, An
 
 def add_keep(parser: argparse.ArgumentParser) -> None:
     """The flag that asks for `earlier_models`."""
-    parser.add_argument("--keep", action="store_true", help="keep the other models of the output file")
+    parser.add_argument("--keep", action="store_true", help="keep what else is in the output file")
 
 
 def write_text(path: Path, text: str) -> None:

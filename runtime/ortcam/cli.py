@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 from ortcam._version import __version__
 from ortcam.allocation import Completion
+from ortcam.arguments import batch_size, budget, pairs_of, providers
 from ortcam.benchmark_cli import add_benchmark
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
@@ -23,7 +24,6 @@ from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import Progress
-from ortcam.session import Provider
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
@@ -165,7 +165,7 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
     parser.add_argument(
-        "--batch-size", type=_batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+        "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
     )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument(
@@ -188,7 +188,7 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument("--budget", type=_budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
+    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
     group.add_argument("--deadline", type=float, metavar="MS", help="milliseconds for an explanation")
     group.add_argument("--tolerance", type=float, metavar="E", help="stop when the map is likely to be this exact")
     group.add_argument(
@@ -203,25 +203,6 @@ def _add_limits(group: Any) -> None:
         metavar="E",
         help="of SS-CAM and IS-CAM: stop sampling a channel when its standard error is below this share",
     )
-
-
-def _batch_size(text: str) -> int | str:
-    if text == "auto":
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number from 1, or auto")
-    return int(text)
-
-
-def _budget(text: str) -> float | int:
-    """A share where there is a point or a percent sign, else a number of channels."""
-    try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100
-        return int(text) if text.lstrip("-").isdecimal() else float(text)
-    except ValueError:
-        message = f"{text!r}: accepted is a share of the channels (0.12, 12%) or a number of them"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 def _option_help() -> str:
@@ -403,10 +384,10 @@ def _explain(options: argparse.Namespace) -> int:
     methods = _methods(options.method, options.option)
     if not 0 <= options.alpha <= 1:
         raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
-    providers = _providers(options.provider, options.provider_option)
+    wanted = providers(options.provider, options.provider_option)
     explainer = load(
         options.bundle,
-        providers=providers,
+        providers=wanted,
         threads=options.threads,
         max_pixels=options.max_pixels,
         low_memory=options.low_memory,
@@ -474,38 +455,13 @@ def _any_limited(options: argparse.Namespace, name: str) -> bool:
     return any(_is_limited(method.strip(), name) for method in options.method.split(","))
 
 
-def _providers(names: str | None, pairs: Sequence[str]) -> list[Provider] | None:
-    """Execution providers in the order given, the first with its options; None where none was named.
-
-    Raises:
-        OptionError: options without a provider, or not of the form KEY=VALUE.
-    """
-    if not names:
-        if pairs:
-            raise OptionError("--provider-option: goes with --provider NAME, whose option it is")
-        return None
-    first, *others = names.split(",")
-    given = _pairs("--provider-option", pairs)
-    return [(first, given) if given else first, *others]
-
-
-def _pairs(flag: str, pairs: Sequence[str]) -> dict[str, str]:
-    given = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise OptionError(f"{flag} {pair!r}: accepted is KEY=VALUE")
-        given[key.strip()] = value.strip()
-    return given
-
-
 def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
     """Methods in the order given, each with those of the options that it knows.
 
     Raises:
         OptionError: an unknown method, an option that none of them knows, or a value that is not accepted.
     """
-    given: dict[str, object] = {key.replace("-", "_"): value for key, value in _pairs("--option", pairs).items()}
+    given: dict[str, object] = {key.replace("-", "_"): value for key, value in pairs_of("--option", pairs).items()}
     chosen = [resolve_method(name.strip(), {}).method for name in names.split(",")]
     known = {option.name for method in chosen for option in method.options}
     methods = []

@@ -4,8 +4,8 @@ import argparse
 import sys
 from typing import Any, Final
 
-from ortcam.errors import OptionError, OrtcamError
-from ortcam.explainer import BatchSize
+from ortcam.arguments import batch_size, providers
+from ortcam.errors import OrtcamError
 from ortcam.image import DEFAULT_MAX_PIXELS
 
 __all__ = ["add_evaluate"]
@@ -54,8 +54,11 @@ def add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
-    parser.add_argument("--batch-size", default="auto", metavar="N", help="masked images a run (default: auto)")
+    parser.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run")
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
+    parser.add_argument(
+        "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="of the first provider"
+    )
     parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="skip larger images")
@@ -80,8 +83,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
         step=options.step,
-        batch_size=_batch_size(options.batch_size),
-        providers=None if options.provider is None else options.provider.split(","),
+        batch_size=options.batch_size,
+        providers=providers(options.provider, options.provider_option),
         threads=options.threads,
         precision=options.precision,
         max_pixels=options.max_pixels,
@@ -89,10 +92,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         resume=options.resume,
     )
     with tqdm(total=evaluation.count, desc="evaluating", unit="map", disable=True if options.quiet else None) as bar:
+        earlier: int | None = None
 
         def advance(made: int, _: int) -> None:
-            if not bar.n and made > 1:
-                bar.initial = made  # what an earlier run made does not count for the time left
+            nonlocal earlier
+            if earlier is None:  # what an earlier run made says nothing of the time left
+                earlier = bar.n = bar.initial = made
             bar.update(made - bar.n)
 
         report = evaluation.run(
@@ -102,11 +107,3 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(report.in_words())
     return _EXIT_BAD_INPUT if report.failures else 0
-
-
-def _batch_size(text: str) -> BatchSize:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--batch-size {text!r}: accepted is auto, or a whole number from 1")
-    return int(text)

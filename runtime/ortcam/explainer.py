@@ -150,9 +150,11 @@ class Explainer:
             batch_size: inputs a run, or "auto".
 
         Raises:
+            OptionError: a batch size that is not accepted.
             OutOfMemoryError: not even one fits into the memory of the device.
             ProviderError: whatever else ONNX Runtime could not do.
         """
+        _check_batch_size(batch_size)
         graphs = self.bundle.manifest.graphs
         first = Bound(self._session(graphs.features if graphs.head else graphs.classifier or ""), outputs=())
         sizes = self._chunk_sizes("classifier", first, batch_size)
@@ -642,10 +644,7 @@ def resolve_task(
     """
     settings = resolve_method(method, options)
     limits = Limits(budget, deadline, tolerance, completion)
-    if batch_size != "auto" and (
-        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1
-    ):
-        raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1, or 'auto'")
+    _check_batch_size(batch_size)
     check_positive("sampling_error", sampling_error, "a number above 0")
     plan = settings.plan
     if isinstance(plan, HeadPlan):
@@ -663,6 +662,13 @@ def resolve_task(
     size: BatchSize = "auto" if isinstance(batch_size, str) else int(batch_size)
     error = None if sampling_error is None else float(sampling_error)
     return Task(settings, limits, target, top_k, size, error, progress)
+
+
+def _check_batch_size(batch_size: BatchSize) -> None:
+    if batch_size != "auto" and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1
+    ):
+        raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1, or 'auto'")
 
 
 def _stats(session: Session, precision: str, masks: Masks, scores: Scores, clock: "_Clock") -> Stats:

@@ -1,6 +1,5 @@
 """The metrics against cases worked by hand, torch-cam's metrics and Quantus, on the same maps and model."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from tests.conftest import TinyNet
+from tests.stand_ins import GivenExtractor
 from torch import nn
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 
@@ -65,23 +65,6 @@ def clean_of(
     return asked, asked.clean(Example(f"{seed}.png", Path(), **example), explainer.read(picture(seed)))  # type: ignore[arg-type]
 
 
-class Extractor:
-    """What torch-cam's metrics ask of an extractor, with a map that is given."""
-
-    def __init__(self, model: nn.Module, saliency: np.ndarray) -> None:
-        self.model = model
-        self.saliency = torch.from_numpy(saliency)[None]
-
-    def __call__(self, class_idx: object, scores: object) -> list[torch.Tensor]:
-        return [self.saliency]
-
-    def fuse_cams(self, cams: list[torch.Tensor]) -> torch.Tensor:
-        return cams[0]
-
-    def _hooks_off(self) -> nullcontext[None]:
-        return nullcontext()
-
-
 def softmax(logits: torch.Tensor) -> torch.Tensor:
     return logits.softmax(-1)
 
@@ -93,7 +76,7 @@ def test_drop_and_increase_are_torch_cams(explainer: ortcam.Explainer) -> None:
     for seed in range(IMAGES):
         asked, clean = clean_of(explainer, seed)
         ours.append(asked.measure(clean, given(seed)))
-        metric = ClassificationMetric(Extractor(model, any_map(seed)), softmax)
+        metric = ClassificationMetric(GivenExtractor(model, any_map(seed)), softmax)
         if theirs is not None:  # one extractor a map, one sum over all
             metric.drop, metric.increase, metric.total = theirs.drop, theirs.increase, theirs.total
         metric.update(torch.from_numpy(clean.photograph.model_input))
@@ -113,7 +96,7 @@ def test_insertion_and_deletion_are_torch_cams(explainer: ortcam.Explainer, fill
         image = clean.photograph.model_input
         found = asked.measure(clean, given(seed))
         baseline = torch.from_numpy(metrics.blurred(image[0]))[None] if fill == "blur" else None
-        metric = DeletionInsertionMetric(Extractor(model, any_map(seed)), softmax, steps=100, baseline=baseline)
+        metric = DeletionInsertionMetric(GivenExtractor(model, any_map(seed)), softmax, steps=100, baseline=baseline)
         metric.update(torch.from_numpy(image))
         theirs = metric.summary()
         assert found.scores[f"insertion-{fill}"] / 100 == pytest.approx(theirs["insertion_auc"], abs=1e-5)

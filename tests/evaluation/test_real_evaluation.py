@@ -1,6 +1,5 @@
 """Evaluation on real weights and photographs: torch-cam's metrics of the same maps, boxes as torchvision has them."""
 
-import contextlib
 import functools
 import lzma
 from pathlib import Path
@@ -10,8 +9,8 @@ import PIL.Image
 import pytest
 import torch
 import torchvision
+from tests.stand_ins import GivenExtractor
 from tests.test_real_models import export_real
-from torch import nn
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 from torchvision import transforms
 
@@ -40,7 +39,7 @@ def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(data: 
     for index, name in enumerate(report.results.images):
         explanation = explainer.explain(data / "images" / name, method="eigen-cam")
         image = torch.from_numpy(explainer.preprocess(data / "images" / name))
-        extractor = GivenMap(model, explanation.maps[0])
+        extractor = GivenExtractor(model, explanation.maps[0])
         drop = ClassificationMetric(extractor, functools.partial(torch.softmax, dim=-1))
         drop.update(image)
         curves = DeletionInsertionMetric(extractor, functools.partial(torch.softmax, dim=-1), steps=100)
@@ -50,23 +49,6 @@ def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(data: 
         assert ours["average-drop"][index] / 100 == pytest.approx(drop.summary()["avg_drop"], abs=1e-5)
         assert ours["insertion-zero"][index] / 100 == pytest.approx(theirs["insertion_auc"], abs=1e-5)
         assert ours["deletion-zero"][index] / 100 == pytest.approx(theirs["deletion_auc"], abs=1e-5)
-
-
-class GivenMap:
-    """What torch-cam's metrics ask of an extractor, with a map that is given."""
-
-    def __init__(self, model: nn.Module, saliency: np.ndarray) -> None:
-        self.model = model
-        self._saliency = torch.from_numpy(saliency)[None]
-
-    def __call__(self, class_idx: object, scores: object) -> list[torch.Tensor]:
-        return [self._saliency]
-
-    def fuse_cams(self, cams: list[torch.Tensor]) -> torch.Tensor:
-        return cams[0]
-
-    def _hooks_off(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
 
 
 def test_boxes_lie_in_the_models_input_where_torchvision_would_put_them(data: Path) -> None:

@@ -279,6 +279,7 @@ def test_nothing_measured_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None
         ({"protocol": "mine"}, "'mine'.*soft-map"),
         ({"protocol": "scorecampp-notebook", "metrics": ["average-gain"]}, "average-gain with protocol"),
         ({"limit": 0}, "limit=0"),
+        ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
         ({"step": 0}, "step=0"),
         ({"step": 32 * 48 + 1}, "up to 1536"),

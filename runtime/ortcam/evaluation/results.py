@@ -197,7 +197,7 @@ def summarise(results: Results, protocol: Protocol, *, seed: int) -> Summary:
             continue
         values = {name: column[complete] for name, column in measured.items()}
         parts = None
-        if metric.name == "adcc" and all(part in results.values[name] for name in values for part in _ADCC_PARTS):
+        if metric.name == "adcc":
             parts = {name: np.stack([results.values[name][part][complete] for part in _ADCC_PARTS]) for name in values}
         found = intervals(values, seed=seed) if parts is None else adcc_intervals(parts, seed=seed)
         for name, interval in found.items():

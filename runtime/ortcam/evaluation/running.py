@@ -25,7 +25,7 @@ from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
 from ortcam.evaluation.statistics import Interval, intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
-from ortcam.explainer import BatchSize, Explainer, load
+from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
@@ -36,7 +36,12 @@ __all__ = ["Evaluation", "Report", "evaluate"]
 # Called with (measurements made, measurements in all) after each of them.
 Progress = Callable[[int, int], None]
 
-_CHANCE: Final = (("energy-pointing", "box-area"), ("pointing", "box-area"))
+# What is measured, too: ADCC is made of the means of its parts, and the pointing games mean nothing without chance.
+_NEEDED: Final = {
+    "adcc": ("coherency", "complexity", "average-drop"),
+    "energy-pointing": ("box-area",),
+    "pointing": ("box-area",),
+}
 _SHUFFLED_BATCH_SIZE: Final = 8  # no search: its result would be kept for a bundle that nobody meets again
 _NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
 
@@ -145,6 +150,7 @@ class Evaluation:
                 raise OptionError(f"{name}={value!r}: accepted is a whole number from 1")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise OptionError(f"seed={seed!r}: accepted is a whole number from 0")
+        resolve_task(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
         self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels)
         self._explainers: dict[str | None, Explainer] = {
@@ -198,7 +204,7 @@ class Evaluation:
         """Measure what is not measured yet, and write the results.
 
         Args:
-            progress: called after every measurement.
+            progress: called with what an earlier run made, then after every measurement.
             on_failure: called when an image, or a method on it, is skipped.
 
         Raises:
@@ -418,8 +424,7 @@ def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[s
                 f"metric {name!r}: accepted is {', '.join(metric.name for metric in METRICS)}, or a group: {groups}"
             )
     wanted = tuple(metric.name for metric in definitions.chosen(names))
-    # ADCC is made of the means of its parts; the pointing games mean nothing without what chance gives.
-    needed = [part for name, part in (("adcc", "average-drop"), ("adcc", "adcc"), *_CHANCE) if name in wanted]
+    needed = [part for name in wanted for part in _NEEDED.get(name, ())]
     wanted = tuple(metric.name for metric in definitions.chosen([*names, *needed]))
     if not wanted:
         raise OptionError("no metric to measure")

@@ -67,7 +67,7 @@ def intervals(values: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]
     """
     names = list(values)
     stacked = np.stack([values[name] for name in names])
-    return dict(zip(names, _means(stacked, seed), strict=True))
+    return dict(zip(names, _bootstrap([stacked], np.mean, seed), strict=True))
 
 
 def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
@@ -77,7 +77,8 @@ def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Inter
         parts: float64 [3,n] by variant: coherency, complexity and Average Drop in percent.
         seed: of the resampling.
     """
-    return {name: _interval(list(part), _adcc_of_means, seed) for name, part in parts.items()}
+    stacked = np.stack(list(parts.values()), axis=1)
+    return dict(zip(parts, _bootstrap(list(stacked), _adcc_of_means, seed), strict=True))
 
 
 def differences(
@@ -96,9 +97,10 @@ def differences(
         return []
     apart = np.stack([values[first] - values[second] for first, second in pairs])
     if adcc_parts is None:
-        found = _means(apart, seed)
+        found = _bootstrap([apart], np.mean, seed)
     else:
-        found = [_interval([*adcc_parts[first], *adcc_parts[second]], _adcc_apart, seed) for first, second in pairs]
+        stacked = np.stack([np.concatenate([adcc_parts[first], adcc_parts[second]]) for first, second in pairs], axis=1)
+        found = _bootstrap(list(stacked), _adcc_apart, seed)
     tests = [_wilcoxon(row) for row in apart]
     adjusted = stats.false_discovery_control([p for p, _ in tests])
     return [
@@ -113,45 +115,28 @@ def _better(first: str, second: str, interval: Interval, better: Literal["higher
     return first if (interval.low > 0) == (better == "higher") else second
 
 
-def _means(rows: Floats, seed: int) -> list[Interval]:
-    """Of every row of [m,n]."""
-    count = rows.shape[1]
+def _bootstrap(samples: Sequence[Floats], statistic: Any, seed: int) -> list[Interval]:
+    """A statistic of samples [m,n] over the n images, m times; an image that is drawn is drawn for all."""
+    rows, count = samples[0].shape
+    means = statistic(*samples, axis=-1)
     if count < FEWEST:
-        return [Interval(float(row.mean()), None, None, count) for row in rows]
-    found = stats.bootstrap(
-        (rows,),
-        np.mean,
-        axis=-1,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        batch=max(1, _AT_ONCE // rows.size),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return [
-        Interval(float(row.mean()), float(low), float(high), count)
-        for row, low, high in zip(rows, found.low, found.high, strict=True)
-    ]
-
-
-def _interval(samples: Sequence[Floats], statistic: Any, seed: int) -> Interval:
-    count = len(samples[0])
-    mean = float(statistic(*samples, axis=-1))
-    if count < FEWEST:
-        return Interval(mean, None, None, count)
+        return [Interval(float(mean), None, None, count) for mean in means]
     found = stats.bootstrap(
         samples,
         statistic,
         axis=-1,
-        paired=True,
+        paired=len(samples) > 1,
         vectorized=True,
         n_resamples=RESAMPLES,
         confidence_level=LEVEL,
         method="percentile",
-        batch=max(1, _AT_ONCE // (count * len(samples))),
+        batch=max(1, _AT_ONCE // (rows * count * len(samples))),
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), count)
+    return [
+        Interval(float(mean), float(low), float(high), count)
+        for mean, low, high in zip(means, found.low, found.high, strict=True)
+    ]
 
 
 def _adcc_of_means(coherency: Floats, complexity: Floats, drop: Floats, *, axis: int) -> Floats:

@@ -1,5 +1,6 @@
 """What is evaluated beside each other: methods with their options, and the baselines that any of them must beat."""
 
+import argparse
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.arguments import budget
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, finish, resolve_task
 from ortcam.methods import HeadPlan, Plan, resolve_method
@@ -21,7 +23,7 @@ _GAUSSIAN_SIGMA: Final = 0.25  # of a side
 
 # What `explain` takes beside the options of a method, and how its text is read.
 _LIMITS: Final[dict[str, Callable[[str], object]]] = {
-    "budget": lambda text: int(text) if text.isdecimal() else float(text),
+    "budget": budget,
     "deadline": float,
     "tolerance": float,
     "completion": str,
@@ -86,7 +88,7 @@ def _parse(text: str) -> Variant:
         elif key in _LIMITS:
             try:
                 arguments[key] = _LIMITS[key](value)
-            except ValueError:
+            except (ValueError, argparse.ArgumentTypeError):
                 raise OptionError(f"{text!r}: {key}={value} is not a number") from None
         else:
             resolve_method(method.name, {key: value})
@@ -125,14 +127,14 @@ class Baseline:
         height, width = photograph.model_input.shape[2:]
         if self.kind == "centred-gaussian":
             x, y = ((np.arange(size) + 0.5) / size - 0.5 for size in (width, height))
-            bump = np.exp(-(y[:, None] ** 2 + x**2) / (2 * _GAUSSIAN_SIGMA**2))[None]
-            maps, flat = finish(bump, height, width)
-            return maps[0], bool(flat[0])
-        features = explainer.features(photograph)
-        weights = np.ones(len(features))
-        if self.kind == "random-weights":
-            weights = np.random.default_rng((self.seed, zlib.crc32(name.encode()))).random(len(features))
-        maps, flat = finish(np.tensordot(weights, features.astype(np.float64), axes=1)[None], height, width)
+            raw = np.exp(-(y[:, None] ** 2 + x**2) / (2 * _GAUSSIAN_SIGMA**2))
+        else:
+            features = explainer.features(photograph).astype(np.float64)
+            weights = np.ones(len(features))
+            if self.kind == "random-weights":
+                weights = np.random.default_rng((self.seed, zlib.crc32(name.encode()))).random(len(features))
+            raw = np.tensordot(weights, features, axes=1)
+        maps, flat = finish(raw[None], height, width)
         return maps[0], bool(flat[0])
 
 
