@@ -259,7 +259,7 @@ def _targets(models: Mapping[str, Points]) -> Iterable[list[str]]:
                     f"{point.mean:.4f} and {min(point.pearson):.4f}",
                 ]
     for what, target, precisions in (
-        ("float32, by budget or tolerance alone", "at least 20", {"fp32"}),
+        ("float32, fewer passes alone", "at least 20", {"fp32"}),
         ("any precision", "at least 30", set(PRECISIONS)),
     ):
         fastest = {model: fastest_at(points, precisions) for model, points in models.items()}

@@ -32,7 +32,6 @@ DEFAULT_LAYERS = {
     "mobilenet_v2": ("features", (1280, 7, 7)),
     "mobilenet_v3_small": ("features", (576, 7, 7)),
     "vgg16": ("features.29", (512, 14, 14)),
-    "vgg19": ("features.35", (512, 14, 14)),
     "densenet121": (None, (1024, 7, 7)),
     "shufflenet_v2_x0_5": ("conv5", (1024, 7, 7)),
 }

@@ -23,7 +23,7 @@ from ortcam.evaluation.protocols import Protocol, resolve_protocol
 from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
-from ortcam.evaluation.statistics import Interval, intervals
+from ortcam.evaluation.statistics import FEWEST, Interval, intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
 from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
@@ -87,7 +87,8 @@ class Report:
             for row in turned
         ]
         skipped = f", {len(self.failures)} failures" if self.failures else ""
-        note = f"{count} images{skipped}; percent, mean [95 % interval]; + higher is better, - lower is better"
+        interval = " [95 % interval]" if count >= FEWEST else f" (intervals from {FEWEST} images on)"
+        note = f"{count} images{skipped}; percent, mean{interval}; + higher is better, - lower is better"
         missing = [metric.title for metric in self.results.metrics if metric.name not in counts]
         if missing:
             note += f"\nnot measured: {', '.join(missing)} (the pointing games need boxes of the class explained)"
