@@ -195,6 +195,14 @@ def test_bold_is_what_is_better_than_every_other_method(report):
     assert not any(bold.values())
 
 
+@pytest.mark.parametrize(("count", "intervals"), [(9, False), (10, True)])
+def test_bands_and_what_is_said_of_intervals_begin_at_ten_images(report, count, intervals):
+    page = report(names(count), wanted=("insertion-zero", "deletion-zero"))
+    assert page.source.count("<polygon") == (2 * len(METHODS + baselines(0)) if intervals else 0)
+    assert ("How to read the intervals" in page.source) == intervals
+    assert ("Fewer than 10 images" in page.source) != intervals
+
+
 def test_a_single_method_is_not_bold(report):
     assert 'class="best"' not in report(names(5), methods=METHODS[:1]).source
 

@@ -18,7 +18,7 @@ from ortcam.evaluation.dataset import Example
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.metrics import Metric
 from ortcam.evaluation.results import Band, Results, Summary, median_of_known
-from ortcam.evaluation.statistics import Difference, Interval
+from ortcam.evaluation.statistics import FEWEST, Difference, Interval
 from ortcam.files import write_whole
 from ortcam.photograph import read_photograph
 from ortcam.preprocessing import Preprocessing
@@ -118,11 +118,11 @@ class _Row:
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """A curve: points of the line and of its band as SVG has them, and where its marks are."""
+    """A curve: points of the line and of its band, where it has one, as SVG has them, and where its marks are."""
 
     look: _Look
     line: str
-    band: str
+    band: str | None
     marks: list[tuple[float, float]]
 
 
@@ -264,6 +264,7 @@ def write_report(
         cards=cards,
         values=_values(cards, results, metrics),
         counts=_counts(results),
+        fewest=FEWEST,
         listed_failures=more["failures"][:_FAILURES],
         more=more,
         written=dt.datetime.now(dt.UTC),
@@ -343,7 +344,10 @@ def _panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: M
     lines = []
     for name, band in bands.items():
         kept = np.unique(np.linspace(0, len(band.share) - 1, _POINTS).round().astype(np.intp))
-        across, mean, low, high = x(band.share[kept]), y(band.mean[kept]), y(band.low[kept]), y(band.high[kept])
+        across, mean, around = x(band.share[kept]), y(band.mean[kept]), None
+        if band.half is not None:
+            ends = [y((band.mean + sign * band.half)[kept]) for sign in (-1, 1)]
+            around = _points(np.concatenate([across, across[::-1]]), np.concatenate([ends[0], ends[1][::-1]]))
         look = looks[name]
         # Each curve has its marks a bit further on, so that they do not hide each other.
         places = (np.arange(_MARKS_A_CURVE) + (look.number + 0.5) / len(looks)) / _MARKS_A_CURVE
@@ -352,7 +356,7 @@ def _panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: M
             _Line(
                 look,
                 _points(across, mean),
-                _points(np.concatenate([across, across[::-1]]), np.concatenate([low, high[::-1]])),
+                around,
                 [(round(float(across[i]), 1), round(float(mean[i]), 1)) for i in at],
             )
         )

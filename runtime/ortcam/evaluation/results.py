@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.metrics import METRICS, Metric
 from ortcam.evaluation.protocols import Protocol
-from ortcam.evaluation.statistics import Difference, Interval, adcc_intervals, differences, intervals
+from ortcam.evaluation.statistics import FEWEST, Difference, Interval, adcc_intervals, differences, intervals
 from ortcam.evaluation.variants import Variant
 from ortcam.files import replacing
 
@@ -50,14 +50,12 @@ class Band:
     Attributes:
         share: float64 [n], of the pixels changed.
         mean: float64 [n], confidence.
-        low: float64 [n].
-        high: float64 [n].
+        half: float64 [n], half of the interval; None with fewer than 10 images.
     """
 
     share: Floats
     mean: Floats
-    low: Floats
-    high: Floats
+    half: Floats | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,9 +226,10 @@ class _Moments:
         self._squares = self._squares + step * (curve - self._mean)
 
     def band(self, share: Floats) -> Band:
-        spread = np.sqrt(self._squares / max(self._count - 1, 1) / self._count)
-        mean = np.asarray(self._mean)
-        return Band(share, mean, mean - _NORMAL * spread, mean + _NORMAL * spread)
+        half = None
+        if self._count >= FEWEST:
+            half = _NORMAL * np.sqrt(self._squares / (self._count - 1) / self._count)
+        return Band(share, np.asarray(self._mean), half)
 
 
 def write_tables(results: Results, folder: Path) -> None:
