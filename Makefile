@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-sampled bench-frontier bench-calibration bench-faithfulness \
+.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
 	bench-gpu bench-compare parity sweep model bundle clean
 
 help:  ## list the targets
@@ -58,12 +58,12 @@ bench-operators: $(VENV)/dev.stamp  ## where the time of a scoring run goes, by 
 bench-scaling: $(VENV)/dev.stamp  ## cost against channels, image size, classes and batch size; installed size
 	$(BIN)/python -m benchmarks.scaling --installed-size
 
-bench-sampled: $(VENV)/dev.stamp  ## SS-CAM and IS-CAM against torch-cam, two models (hours)
-	$(BIN)/python -m benchmarks.compare --method sscam --repeats 2
-	$(BIN)/python -m benchmarks.compare --method iscam --repeats 2
-
 bench-frontier: $(VENV)/dev.stamp  ## fidelity against latency: budgets, tolerances, precisions, head-only methods (an hour)
 	$(BIN)/python -m benchmarks.frontier
+
+bench-sampled: $(VENV)/dev.stamp  ## the same for SS-CAM and IS-CAM, two models (an hour and a half)
+	$(BIN)/python -m benchmarks.frontier --method sscam --photographs 3 --timed 1 --budgets 0.03 0.06 0.12 0.25
+	$(BIN)/python -m benchmarks.frontier --method iscam --photographs 5 --timed 1 --budgets 0.03 0.06 0.12 0.25
 
 bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (an hour)
 	$(BIN)/python -m benchmarks.calibration

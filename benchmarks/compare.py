@@ -60,7 +60,7 @@ METHODS: Final = {
     "sscam": ("SS-CAM", (OURS, AUTO, "torch-cam", "torch-cam-best")),
     "iscam": ("IS-CAM", (OURS, AUTO, "torch-cam", "torch-cam-best")),
 }
-SAMPLED_MODELS: Final = ("squeezenet1_1", "mobilenet_v2")
+SAMPLED_MODELS: Final = ("squeezenet1_1", "resnet18")
 DEFAULT_SAMPLES: Final = {"sscam": 35, "iscam": 10}
 
 COLD_STARTS: Final = 3
