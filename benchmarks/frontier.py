@@ -345,6 +345,17 @@ def _figures(models: Mapping[str, Points]) -> Iterable[Figure]:
             yield Figure(f"{model} / {name} / speed-up over torch-cam", "x", tuple(point.speedups), "higher")
 
 
+def _in_order(points: Points) -> Points:
+    """As `configurations` has them, wherever they were measured; the exact one first."""
+
+    def place(item: tuple[str, Point]) -> tuple[float, ...]:
+        point = item[1]
+        amounts = (float(point.options.get(key, 0)) for key in ("sampling_error", "tolerance", "budget"))
+        return (FAMILIES.index(point.family), PRECISIONS.index(point.precision), *amounts)
+
+    return dict(sorted(points.items(), key=place))
+
+
 def _suffix(method: str) -> str:
     return "" if method == "scorecam" else f"-{method}"
 
@@ -398,7 +409,7 @@ def main(arguments: Sequence[str]) -> int:
             study = Study(model, settings, wanted, Path(folder))
             study.take_fidelity()
             study.take_time()
-        results[model] = results.get(model, {}) | study.points
+        results[model] = _in_order(results.get(model, {}) | study.points)
         results = {name: results[name] for name in WITH_WEIGHTS if name in results}
         raw = {
             name: {label: dataclasses.asdict(point) for label, point in points.items()}
