@@ -51,6 +51,7 @@ class Study:
         models: of SUBJECTS.
         images: how many, where nothing else is said.
         protocol: of `ortcam evaluate`.
+        metrics: of `ortcam evaluate`; None for all.
         precisions: that the bundle has to have.
         alike: the method whose maps the others' are correlated with; None leaves that out.
         randomize: images for the randomised-weights check.
@@ -62,6 +63,7 @@ class Study:
     models: tuple[str, ...]
     images: int = 100
     protocol: str = "soft-map"
+    metrics: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ()
     alike: str | None = None
     randomize: int | None = None
@@ -106,7 +108,8 @@ STUDIES: Final = {
                 "sscam:seed=1:num_samples=35:budget=0.12",
             ),
             ("squeezenet1_1",),
-            images=30,
+            images=40,
+            metrics=("confidence", "adcc", "pointing"),
             alike=f"sscam:num_samples={SAMPLES[-1]}:budget=0.12",
         ),
         Study(
@@ -165,6 +168,7 @@ def evaluate(study: Study, model: str, options: argparse.Namespace) -> dict[str,
         options.work / f"{study.name}-{model}",
         methods=study.methods,
         protocol=study.protocol,
+        metrics=study.metrics,
         limit=options.limit or study.images,
         seed=SEED,
         threads=options.threads,

@@ -1,11 +1,13 @@
 """One thread for numpy's products while an image is explained: ONNX Runtime's threads are there for the passes.
 
 OpenBLAS keeps its threads busy for milliseconds after a product, on the cores that the next pass needs; on a small
-machine that doubled the time of an explanation with a budget. The limit is that of the process; of several threads
-that explain only one sets and lifts it (threadpoolctl from 3.8 on), so that it is never left behind.
+machine that doubled the time of an explanation with a budget. The limit is that of the process: of several threads that
+explain only the first sets and lifts it. One that came later and saved the limit as what to go back to would leave it
+behind.
 """
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -19,6 +21,8 @@ __all__ = ["single_threaded"]
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
+_limited = threading.Lock()  # held by the thread that set the limit
+
 
 @functools.cache
 def _controller() -> "ThreadpoolController":
@@ -31,8 +35,13 @@ def single_threaded(function: Callable[_Arguments, _Result]) -> Callable[_Argume
         return function
 
     @functools.wraps(function)
-    def limited(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
-        with _controller().limit(limits=1, user_api="blas"):
+    def alone(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        if not _limited.acquire(blocking=False):
             return function(*arguments, **named)
+        try:
+            with _controller().limit(limits=1, user_api="blas"):
+                return function(*arguments, **named)
+        finally:
+            _limited.release()
 
-    return limited
+    return alone

@@ -498,7 +498,8 @@ def test_maps_that_differ_by_a_rounding_give_masks_that_are_numbers() -> None:
     assert np.isfinite(masks.maps).all()
 
 
-def test_threads_that_explain_side_by_side_leave_blas_its_threads() -> None:
+@pytest.mark.parametrize("leaving", [(0, 1), (1, 0)])
+def test_threads_that_explain_side_by_side_leave_blas_its_threads(leaving: tuple[int, int]) -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def threads() -> list[int]:
@@ -506,23 +507,23 @@ def test_threads_that_explain_side_by_side_leave_blas_its_threads() -> None:
         libraries = threadpoolctl.threadpool_info()
         return [item["num_threads"] for item in libraries if item["user_api"] == "blas" and "numpy" in item["filepath"]]
 
-    inside, leave = threading.Barrier(2), threading.Event()
-
     @single_threaded
-    def first() -> None:
-        inside.wait(60)
-        leave.wait(60)
-
-    @single_threaded
-    def second() -> None:
-        inside.wait(60)
+    def explain(entered: threading.Event, leave: threading.Event) -> None:
+        entered.set()
+        assert leave.wait(60)
 
     before = threads()
-    workers = [threading.Thread(target=work) for work in (first, second)]
-    for worker in workers:
+    workers = []
+    for _ in leaving:
+        entered, leave = threading.Event(), threading.Event()
+        worker = threading.Thread(target=explain, args=(entered, leave))
         worker.start()
-    workers[1].join(60)
-    leave.set()
-    workers[0].join(60)
+        assert entered.wait(60)
+        workers.append((worker, leave))
+    assert set(threads()) == {1}
+    for index in leaving:
+        worker, leave = workers[index]
+        leave.set()
+        worker.join(60)
     assert threads() == before
     assert set(single_threaded(threads)()) == {1}
