@@ -99,10 +99,11 @@ def run_in_words(run: Mapping[str, Any], settings: str) -> str:
     machine = run["machine"]
     memory, load = f"{machine['memory_bytes'] / 2**30:.0f} GiB", f"{machine['load_average']:.2f}"
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    kept = "; what it did not measure is of earlier runs on the same machine and versions"
     return (
         f"- Machine: {machine['cpu']}, {machine['cores']} physical cores, {memory}, {machine['os']}; load average "
         f"before the run {load}\n- Versions: {versions}\n- Settings: {settings}\n"
-        f"- Command: `{run['command']}`, {run['date']}"
+        f"- Command: `{run['command']}`, {run['date']}{kept if ' --keep' in run['command'] else ''}"
     )
 
 

@@ -54,7 +54,9 @@ def add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
-    parser.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run")
+    parser.add_argument(
+        "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+    )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument(
         "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="of the first provider"
