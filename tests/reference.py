@@ -2,10 +2,10 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ __all__ = [
     "Result",
     "at_cut",
     "at_layer",
-    "numpy_noise",
+    "promised_noise",
     "token_maps",
 ]
 
@@ -145,9 +145,20 @@ def at_cut(
     return at_layer(module, cut.module, layouts[cut.layout], dtype=dtype, activation=activation)
 
 
-def numpy_noise(seed: int, sample: int, shape: tuple[int, ...]) -> Tensor:
-    """Sample i of the noise as the product promises to draw it."""
-    return torch.from_numpy(np.random.default_rng((seed, sample)).standard_normal(shape, np.float32))
+def promised_noise(seed: int, sample: int, shape: tuple[int, ...]) -> Tensor:
+    """Sample i of the noise as the product promises to draw it: whole numbers in int64, the rest in float64."""
+
+    def mix(x: Tensor) -> Tensor:
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - (1 << 32))):
+            x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
+        return x ^ (x >> 16)
+
+    key = torch.tensor(0)
+    for word in (seed, sample):  # a seed of one word
+        key = mix((key + 0x9E3779B9 + word) & 0xFFFFFFFF)
+    hashes = mix(mix(torch.arange(2 * math.prod(shape))) ^ key)
+    u, v = (((hashes >> 9).double() + 0.5) / (1 << 23)).view(-1, 2).T
+    return (torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)).view(shape).float()
 
 
 def token_maps(prefix: int, height: int, width: int) -> Callable[[Tensor], Tensor]:

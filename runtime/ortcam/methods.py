@@ -74,7 +74,7 @@ class Noise:
         samples: N.
         std: standard deviation, or "authors": std_k = (2 / (max M_k - min M_k))^2 of the masked image M_k.
         on: "input" adds n to the masked image; "activation" adds n to the mask, so n * X to the masked image.
-        seed: of the generator; sample i is drawn from (seed, i), whatever the chunk size or the provider.
+        seed: of the generator (`ortcam.noise`); sample i comes from (seed, i), whatever the chunk size and provider.
     """
 
     samples: int

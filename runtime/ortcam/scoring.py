@@ -13,6 +13,7 @@ from ortcam.blas import single_threaded
 from ortcam.errors import NotFiniteError, OutOfMemoryError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import Noise, Plan
+from ortcam.noise import draw_noise
 from ortcam.session import Bound
 from ortcam.tuning import ChunkSizes
 from ortcam.upsampling import upsample, upsampled_range
@@ -441,10 +442,9 @@ def _draw_noise(image: NDArray[np.float32], noise: Noise, sample: int) -> NDArra
 
     Noise on the activation is (s(U(A)) + n) * X = s(U(A)) * X + n * X, so it too is added to the masked image.
     """
-    generator = np.random.default_rng((noise.seed, sample))
     if noise.on == "activation":
-        return generator.standard_normal(image.shape[-2:], np.float32) * image
-    return generator.standard_normal(image.shape, np.float32)
+        return draw_noise(noise.seed, sample, image.shape[-2:]) * image
+    return draw_noise(noise.seed, sample, image.shape)
 
 
 @single_threaded

@@ -15,7 +15,7 @@ from torch import nn
 import ortcam
 from ortcam import Explainer, Explanation
 from ortcam_export import export
-from tests.reference import Classifier, HeadReference, Reference, Result, at_cut, numpy_noise
+from tests.reference import Classifier, HeadReference, Reference, Result, at_cut, promised_noise
 
 # METHODS.md, "Parity targets".
 BOUND = 1e-4
@@ -33,7 +33,7 @@ class Case:
 
     def reference(self, image: Any) -> Reference:
         """The reference on what the model sees of an image."""
-        return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), numpy_noise)
+        return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), promised_noise)
 
     def head_reference(self, image: Any) -> HeadReference:
         """The same for the methods that alter the features."""

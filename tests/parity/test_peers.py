@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ortcam import Explanation
 from tests.parity.cases import BOUND, CLOSE, Case, real_case
-from tests.reference import numpy_noise
+from tests.reference import promised_noise
 
 pytest.importorskip("torchcam")
 
@@ -84,7 +84,7 @@ def test_sscam_is_torch_cams_when_its_noise_is_shared_by_the_channels(squeezenet
     samples = iter(range(2))
 
     def sample(shape: torch.Size) -> torch.Tensor:
-        return (extractor.std * numpy_noise(4, next(samples), tuple(shape[-2:]))).expand(shape)
+        return (extractor.std * promised_noise(4, next(samples), tuple(shape[-2:]))).expand(shape)
 
     monkeypatch.setattr(extractor._distrib, "sample", sample)
     assert_same_map(ours, torch_cam_map(extractor, squeezenet_96, X, target))
