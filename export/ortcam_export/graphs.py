@@ -27,7 +27,7 @@ import dataclasses
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +46,7 @@ from onnxscript.rewriter.rules.common import (
 
 from ortcam.bundle import GATES, Activation, Cut
 from ortcam.upsampling import bilinear_matrix
+from ortcam_export.building import Builder, fresh_name
 from ortcam_export.errors import ExportError
 
 __all__ = [
@@ -169,7 +170,7 @@ def _set_aside_reserved_names(graph: ir.Graph) -> None:
     taken = {value.name for value in values}
     for value in values:
         if value.name in _RESERVED:
-            value.name = _fresh(f"{value.name}_inner", taken)
+            value.name = fresh_name(f"{value.name}_inner", taken)
 
 
 def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -178,16 +179,6 @@ def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
     for inner in (graph, *graph.subgraphs()):
         yield from (*inner.inputs, *inner.initializers.values())
-
-
-def _fresh(name: str, taken: set[str | None]) -> str:
-    """A name that is not among those taken, among which it then is."""
-    stem, number = name, 0
-    while name in taken:
-        number += 1
-        name = f"{stem}_{number}"
-    taken.add(name)
-    return name
 
 
 def _unshare_folded_weights(graph: ir.Graph) -> None:
@@ -393,7 +384,7 @@ def build_scorer(
     maps = _input("maps", ir.DataType.FLOAT, (1, cut.channels, cut.height, cut.width))
     channels = _input("channels", ir.DataType.INT64, ("B",))
     targets = _input("targets", ir.DataType.INT64, ("K",))
-    build = _Builder(graph)
+    build = Builder({value.name for node in graph for value in node.outputs} | set(graph.initializers))
     rows = build.initializer(weights.rows)
     columns = build.initializer(weights.columns)
     picked = build.op("Gather", [maps, channels], {"axis": 1})
@@ -451,71 +442,8 @@ class Interpolation:
         )
 
 
-class _Builder:
-    """Nodes to be put into a graph, built one operator at a time."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-        self._nodes: list[ir.Node] = []
-        self.initializers: list[ir.Value] = []
-
-    def take_nodes(self) -> list[ir.Node]:
-        """The nodes built since the last call."""
-        nodes, self._nodes = self._nodes, []
-        return nodes
-
-    def op(self, op_type: str, inputs: list[ir.Value], attributes: dict[str, Any] | None = None) -> ir.Value:
-        node = ir.node(op_type, inputs, attributes)
-        self._nodes.append(node)
-        value = node.outputs[0]
-        value.name = self._fresh(op_type.lower())
-        node.name = f"ortcam/{value.name}"
-        return value
-
-    def output(self, op_type: str, inputs: list[ir.Value], name: str, rank: int) -> ir.Value:
-        """A graph output [B,K] or [K,H,W], gathered along axis 1 where it is gathered."""
-        value = self.op(op_type, inputs, {"axis": 1} if op_type == "Gather" else None)
-        value.name = name
-        value.dtype = ir.DataType.FLOAT
-        value.shape = ir.Shape(("B", "K") if rank == 2 else ("K", None, None))
-        return value
-
-    def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
-        name = self._fresh(tensor.name or "constant")
-        value = ir.Value(
-            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self.initializers.append(value)
-        return value
-
-    def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
-        return self.op("Reshape", [value, self.initializer(ir.tensor(np.array(shape, np.int64), name="shape"))])
-
-    def activation(self, kind: Activation, logits: ir.Value) -> ir.Value:
-        """Probabilities of logits [B,classes]."""
-        if kind == "softmax":
-            return self.op("Softmax", [logits], {"axis": -1})
-        # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7 of 1, which of an improbable class leaves no digit.
-        one = self.initializer(ir.tensor(np.array(1, np.float32), name="one"))
-        return self.op("Reciprocal", [self.op("Add", [self.op("Exp", [self.op("Neg", [logits])]), one])])
-
-    def gate(self, kind: str, value: ir.Value) -> ir.Value:
-        """The activation that takes the place of the min-max in ScoreCAM++."""
-        if kind == "mish":
-            return self.op("Mul", [value, self.op("Tanh", [self.op("Softplus", [value])])])
-        if kind == "swish":
-            return self.op("Mul", [value, self.op("Sigmoid", [value])])
-        if kind == "sigmoid-relu":
-            half = self.initializer(ir.tensor(np.array(0.5, np.float32), name="half"))
-            return self.op("Sigmoid", [self.op("Relu", [self.op("Mul", [value, half])])])
-        return self.op({"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}[kind], [value])
-
-    def _fresh(self, stem: str) -> str:
-        return _fresh(f"ortcam_{stem}", self._taken)
-
-
 def _partial_maps(
-    build: _Builder, probabilities: ir.Value, logits: ir.Value, mask: ir.Value, height: int, width: int
+    build: Builder, probabilities: ir.Value, logits: ir.Value, mask: ir.Value, height: int, width: int
 ) -> tuple[list[ir.Value], ir.Value]:
     """sum_b alpha_bk gate(U(A_b)) over a chunk, and the inputs that say what alpha is."""
     keep = _input("keep", ir.DataType.FLOAT, ("B",))
@@ -526,8 +454,7 @@ def _partial_maps(
     alpha = build.op("Mul", [build.op("Where", [logit_softmax, softmax, increase]), keep])
     flattened = build.reshape(mask, -1, height * width)
     summed = build.op("MatMul", [alpha, flattened])
-    shape = build.initializer(ir.tensor(np.array([-1, height, width], np.int64), name="shape"))
-    partial = build.output("Reshape", [summed, shape], "partial_maps", 3)
+    partial = build.output("Reshape", [summed, build.integers(-1, height, width)], "partial_maps", 3)
     partial.shape = ir.Shape(("K", height, width))
     return [keep, baseline, logit_softmax], partial
 

@@ -18,13 +18,13 @@ from ortcam.session import Bound
 from ortcam.tuning import ChunkSizes
 from ortcam.upsampling import upsample, upsampled_range
 
-__all__ = ["Masks", "Progress", "Scores", "Scoring", "prepare_masks"]
+__all__ = ["ZERO_AT_ZERO", "Masks", "Progress", "Scores", "Scoring", "prepare_masks"]
 
 # Called with (passes made, passes in all) after every chunk.
 Progress = Callable[[int, int], None]
 
 # Gates with gate(0) = 0: a channel that is zero everywhere masks everything and adds nothing.
-_ZERO_AT_ZERO: Final = ("tanh", "mish", "swish", "softsign")
+ZERO_AT_ZERO: Final = ("tanh", "mish", "swish", "softsign")
 
 _CHANNELS_AT_ONCE: Final = 8
 
@@ -114,7 +114,7 @@ def _gate_is_live(gate: str | None, low: NDArray[np.float32], high: NDArray[np.f
     """False where gate(U(A_k)) is zero everywhere, from the range of A_k (of U(A_k) for the relu): bool [C]."""
     if gate == "relu":
         return np.greater(high, 0)
-    if gate in _ZERO_AT_ZERO:
+    if gate in ZERO_AT_ZERO:
         return np.not_equal(low, 0) | np.not_equal(high, 0)
     return np.ones(low.shape, np.bool_)
 

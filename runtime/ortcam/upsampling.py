@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bilinear_matrix", "upsample", "upsampled_range"]
+__all__ = ["bilinear_matrix", "extreme_rows", "upsample", "upsampled_range"]
 
 _Float = TypeVar("_Float", bound=np.floating[Any])
 
@@ -45,7 +45,7 @@ def upsample(maps: NDArray[_Float], height: int, width: int) -> NDArray[_Float]:
     return upsampled
 
 
-def _extreme_rows(size_in: int, size_out: int) -> NDArray[np.float32]:
+def extreme_rows(size_in: int, size_out: int) -> NDArray[np.float32]:
     """The rows of `bilinear_matrix` that are the first or last between two neighbouring samples: at most 2 size_in."""
     left, _ = _taps(size_in, size_out)
     edge = np.flatnonzero(np.diff(left)) + 1
@@ -70,8 +70,8 @@ def upsampled_range(
     Returns:
         Two arrays float32 [C].
     """
-    rows = _extreme_rows(maps.shape[-2], height)
-    columns = _extreme_rows(maps.shape[-1], width)
+    rows = extreme_rows(maps.shape[-2], height)
+    columns = extreme_rows(maps.shape[-1], width)
     low = np.empty(len(maps), np.float32)
     high = np.empty(len(maps), np.float32)
     for start in range(0, len(maps), _CHANNELS_AT_ONCE):

@@ -1,0 +1,133 @@
+"""ONNX nodes built one operator at a time, with names that are nobody else's and each constant once."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ortcam.bundle import Activation
+
+__all__ = ["Builder", "fresh_name"]
+
+_OPERATORS: Final = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}
+
+
+def fresh_name(name: str, taken: set[str | None]) -> str:
+    """A name that is not among those taken, among which it then is."""
+    stem, number = name, 0
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name
+
+
+class Builder:
+    """Nodes to be put into a graph.
+
+    Args:
+        taken: names that are in use already.
+    """
+
+    def __init__(self, taken: Iterable[str | None] = ()) -> None:
+        self._taken = set(taken)
+        self._nodes: list[ir.Node] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self.initializers: list[ir.Value] = []
+
+    def inner(self) -> "Builder":
+        """Nodes of a graph inside a node of this one, which sees this one's constants and adds its own to them."""
+        inner = Builder()
+        inner._taken, inner._constants, inner.initializers = self._taken, self._constants, self.initializers
+        return inner
+
+    def take_nodes(self) -> list[ir.Node]:
+        """The nodes built since the last call."""
+        nodes, self._nodes = self._nodes, []
+        return nodes
+
+    def adopt(self, nodes: Iterable[ir.Node]) -> None:
+        """Go on behind nodes that were built elsewhere."""
+        self._nodes.extend(nodes)
+
+    def op(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any] | None = None) -> ir.Value:
+        """One operator with one output."""
+        (value,) = self.ops(op_type, inputs, attributes, outputs=1)
+        return value
+
+    def ops(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any] | None, *, outputs: int
+    ) -> Sequence[ir.Value]:
+        """One operator with several outputs."""
+        node = ir.node(op_type, inputs, attributes, num_outputs=outputs)
+        self._nodes.append(node)
+        for value in node.outputs:
+            value.name = self.name(op_type.lower())
+        node.name = f"ortcam/{node.outputs[0].name}"
+        return node.outputs
+
+    def output(self, op_type: str, inputs: list[ir.Value], name: str, rank: int) -> ir.Value:
+        """A graph output [B,K] or [K,H,W], gathered along axis 1 where it is gathered."""
+        value = self.op(op_type, inputs, {"axis": 1} if op_type == "Gather" else None)
+        value.name = name
+        value.dtype = ir.DataType.FLOAT
+        value.shape = ir.Shape(("B", "K") if rank == 2 else ("K", None, None))
+        return value
+
+    def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """A tensor of weights."""
+        name = self.name(tensor.name or "constant")
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self.initializers.append(value)
+        return value
+
+    def constant(self, array: NDArray[Any] | np.generic) -> ir.Value:
+        """An array; where the same was asked for before, that one."""
+        array = np.asarray(array)
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.initializer(ir.tensor(array, name="constant"))
+        return self._constants[key]
+
+    def integers(self, *values: int) -> ir.Value:
+        """int64 [n]."""
+        return self.constant(np.array(values, np.int64))
+
+    def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
+        """To a fixed shape, with at most one -1."""
+        return self.op("Reshape", [value, self.integers(*shape)])
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """To another type."""
+        return self.op("Cast", [value], {"to": dtype.value})
+
+    def slice(self, value: ir.Value, start: ir.Value, end: ir.Value, axis: int) -> ir.Value:
+        """A range, int64 [1] each, of an axis."""
+        return self.op("Slice", [value, start, end, self.integers(axis)])
+
+    def activation(self, kind: Activation, logits: ir.Value) -> ir.Value:
+        """Probabilities of logits [B,classes]."""
+        if kind == "softmax":
+            return self.op("Softmax", [logits], {"axis": -1})
+        # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7 of 1, which of an improbable class leaves no digit.
+        one = self.constant(np.float32(1))
+        return self.op("Reciprocal", [self.op("Add", [self.op("Exp", [self.op("Neg", [logits])]), one])])
+
+    def gate(self, kind: str, value: ir.Value) -> ir.Value:
+        """The activation that takes the place of the min-max in ScoreCAM++."""
+        if kind == "mish":
+            return self.op("Mul", [value, self.op("Tanh", [self.op("Softplus", [value])])])
+        if kind == "swish":
+            return self.op("Mul", [value, self.op("Sigmoid", [value])])
+        if kind == "sigmoid-relu":
+            half = self.constant(np.float32(0.5))
+            return self.op("Sigmoid", [self.op("Relu", [self.op("Mul", [value, half])])])
+        return self.op(_OPERATORS[kind], [value])
+
+    def name(self, stem: str) -> str:
+        """A name for a tensor, nobody else's."""
+        return fresh_name(f"ortcam_{stem}", self._taken)
