@@ -125,7 +125,7 @@ class _Explainer:
             inputs,
             outputs,
             nodes=build.take_nodes(),
-            initializers=build.initializers,
+            initializers=[value for value in build.initializers if value.uses()],
             opset_imports={"": self._manifest.opset},
             name="explainer",
         )
@@ -161,8 +161,8 @@ class _Explainer:
         Names get a prefix, since the same tensors come again in the next graph, and the weights are shared with it.
         """
         graph = model.graph
-        wanted = {value.name: value for node in graph for value in node.outputs if value.name in also}
-        wanted |= {value.name: value for value in graph.outputs}
+        wanted = {str(value.name): value for value in graph.outputs}
+        wanted |= {value.name: value for node in graph for value in node.outputs if value.name in also}
         for value in graph.initializers.values():
             value.replace_all_uses_with(self._shared(value))
         for formal in graph.inputs:
@@ -184,7 +184,7 @@ class _Explainer:
         graph.remove(nodes)
         build.adopt(nodes)
         assert all(value.producer() is not None for value in outputs)
-        return {str(name): value for name, value in wanted.items()}
+        return wanted
 
     def _shared(self, value: ir.Value) -> ir.Value:
         """The initializer of the explainer for one of a graph of the bundle."""
@@ -374,7 +374,9 @@ class _Explainer:
             before, now = (inner.op("Exp", [inner.op("Sub", [value, top])]) for value in (so_far, own))
             both = inner.op("Add", [before, now])
             total, partial = (
-                inner.op("Mul", [value, inner.op("Reshape", [inner.op("Div", [share, both]), inner.integers(-1, 1, 1)])])
+                inner.op(
+                    "Mul", [value, inner.op("Reshape", [inner.op("Div", [share, both]), inner.integers(-1, 1, 1)])]
+                )
                 for value, share in ((state[1], before), (partial, now))
             )
             return [rows, inner.op("Add", [total, partial]), inner.op("Add", [top, inner.op("Log", [both])])]
@@ -411,7 +413,8 @@ class _Explainer:
             zero = inner.constant(np.float32(0))
             positive = inner.op("Greater", [span, zero])
             ratio = inner.op(
-                "Div", [inner.constant(np.float32(2)), inner.op("Where", [positive, span, inner.constant(np.float32(1))])]
+                "Div",
+                [inner.constant(np.float32(2)), inner.op("Where", [positive, span, inner.constant(np.float32(1))])],
             )
             spread = inner.op("Where", [positive, inner.op("Mul", [ratio, ratio]), zero])
             return [inner.op("Concat", [state[0], spread], {"axis": 0})]
@@ -545,7 +548,7 @@ def _filled(build: Builder, shape: ir.Value, value: np.generic) -> ir.Value:
 
 
 def _mix(build: Builder, words: ir.Value) -> ir.Value:
-    """The hash of `ortcam.noise` in int64: a factor of 2^31 or more is taken less 2^32, so that no product overflows."""
+    """The hash of `ortcam.noise` in int64: factors from 2^31 on are taken less 2^32, so that no product overflows."""
     for shift, factor in zip(SHIFTS, (*FACTORS, None), strict=True):
         shifted = build.op("Div", [words, build.constant(np.int64(1 << shift))])
         words = build.op("BitwiseXor", [words, shifted])

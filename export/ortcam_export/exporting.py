@@ -61,7 +61,7 @@ from ortcam_export.variants import choose_precisions, write_variants
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Inspection", "StageReport", "export", "inspect_model"]
+__all__ = ["Inspection", "StageReport", "export", "inspect_model", "staging"]
 
 # Called with a sentence when a stage of the export begins.
 StageReport = Callable[[str], None]
@@ -168,7 +168,7 @@ def export(
     size = prepared.height, prepared.width
     images = probe_input(converted.pictures, prepared)
     labels_of_model = _labels(source, converted.logits.shape[1], converted.activation)
-    with _staging(destination) as folder:
+    with staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
         weights_file.store(graph)
@@ -387,7 +387,7 @@ def _check_destination(destination: Path, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def _staging(destination: Path) -> Iterator[Path]:
+def staging(destination: Path) -> Iterator[Path]:
     """A hidden folder beside the destination, gone afterwards whatever happens."""
     folder = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
     try:

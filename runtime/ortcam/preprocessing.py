@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
 
-__all__ = ["CropGeometry", "Preprocessing"]
+__all__ = ["PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
 
-_SUPPORT = {"bilinear": 1, "bicubic": 2}
+SUPPORT = {"bilinear": 1, "bicubic": 2}
 _CROP_ROUNDINGS = ("half-even", "down")
-_PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
-_PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
+PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
+PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
 _BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
 _SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
 
@@ -121,12 +121,12 @@ class Preprocessing:
                 sign = "positive" if name == "std" else "finite"
                 raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, one a channel")
             object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
-        if self.interpolation not in tuple(_SUPPORT):
-            raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(_SUPPORT)}")
+        if self.interpolation not in tuple(SUPPORT):
+            raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(SUPPORT)}")
         for name in ("antialias", "keep_aspect"):
             if type(getattr(self, name)) is not bool:
                 raise OptionError(f"preprocessing {name}={getattr(self, name)!r}: expected True or False")
-        for name, choices in (("channel_order", tuple(_PLANES)), ("crop_rounding", _CROP_ROUNDINGS)):
+        for name, choices in (("channel_order", tuple(PLANES)), ("crop_rounding", _CROP_ROUNDINGS)):
             if getattr(self, name) not in choices:
                 raise OptionError(f"preprocessing {name}={getattr(self, name)!r}: expected one of {list(choices)}")
         if not _is_number(self.scale) or self.scale <= 0:
@@ -166,18 +166,20 @@ class Preprocessing:
             planes = planes.swapaxes(1, 2) if transpose else planes
         crop = np.zeros((3, self.height, self.width), np.uint8)
         crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = np.rint(planes).clip(0, 255)
-        mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))
-        table = (self._levels() - mean) / std
-        order = _PLANES[self.channel_order]
+        table, order = self.values(), PLANES[self.channel_order]
         return np.stack([table[channel][crop[plane]] for channel, plane in enumerate(order)])[None]
 
-    def _levels(self) -> NDArray[np.float32]:
-        """What the 256 grey levels become before mean and std, float32 [256].
+    def values(self) -> NDArray[np.float32]:
+        """What the 256 grey levels become in each channel of the model's input: float32 [3,256].
 
-        One value per level and channel is all there is, so the arithmetic is done 768 times and not once a pixel. In
-        float64 and rounded once, so that it is torch's float32 i / 255 where the scale is 1, and i where it is 255.
+        One value per level and channel is all there is, so the arithmetic is done 768 times and not once a pixel. The
+        levels are scaled in float64 and rounded once, so that they are torch's float32 i / 255 where the scale is 1,
+        and i where it is 255.
         """
-        return (np.arange(256) * self.scale / 255).astype(np.float32)
+        levels = (np.arange(256) * self.scale / 255).astype(np.float32)
+        mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))
+        table: NDArray[np.float32] = (levels - mean) / std
+        return table
 
     def geometry(self, height: int, width: int) -> CropGeometry:
         """Where the crop lies in a photograph of this size (pixels)."""
@@ -203,7 +205,7 @@ class Preprocessing:
         """
         scale = size / resized
         stretch = max(scale, 1.0) if self.antialias else 1.0
-        support = _SUPPORT[self.interpolation] * stretch
+        support = SUPPORT[self.interpolation] * stretch
         centre = (np.arange(begin, end)[:, None] + 0.5) * scale
         first, last = np.floor(centre - support + 0.5), np.floor(centre + support + 0.5)
         if self.antialias:  # leave out what is outside; torch without antialiasing repeats the edge instead
@@ -211,7 +213,7 @@ class Preprocessing:
         position = first + np.arange(int((last - first).max()))
         weights = self._kernel((position - centre + 0.5) * (1 / stretch)) * (position < last)
         weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
-        fixed = np.trunc(weights * (1 << _PRECISION) + np.copysign(0.5, weights))
+        fixed = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
         index = position.clip(0, size - 1).astype(np.intp)
         return _Taps(index - index.min(), fixed, int(index.min()), int(index.max()) + 1)
 
@@ -254,7 +256,7 @@ def _convolve(
         band = np.zeros((channels, -(-lines // height) * height, last - first))
         band[:, :lines] = planes[..., first:last]
         total = band.reshape(-1, height, last - first) @ matrix
-        total *= 2.0**-_PRECISION
+        total *= 2.0**-PRECISION
         if rounded:
             total = np.floor(total + 0.5).clip(0, 255)
         out[..., begin : begin + _BLOCK] = total.reshape(channels, -1, len(index))[:, :lines]

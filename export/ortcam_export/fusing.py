@@ -1,0 +1,295 @@
+"""One file that explains: a bundle and a method fused into an ONNX model, checked against the runtime, and written."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from ortcam._version import __version__
+from ortcam.allocation import Limits
+from ortcam.bundle import Bundle, read_bundle
+from ortcam.classifier import classify, to_probabilities
+from ortcam.explainer import Explainer
+from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
+from ortcam.session import SessionOptions, open_session, resolve_providers
+from ortcam.verification import read_probe
+from ortcam_export.errors import ExportError, first_line
+from ortcam_export.explainer_graph import Recipe, build_explainer
+from ortcam_export.exporting import staging
+
+__all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
+
+DEFAULT_CHUNK: Final = 8
+# What a fused file's map may differ from the runtime's by.
+TOLERANCE: Final = 1e-4
+
+_LARGEST: Final = (1 << 31) - (1 << 20)  # bytes of one protobuf message, less some for the nodes
+_EXTERNAL_SUFFIX: Final = ".data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """A file that explains.
+
+    Attributes:
+        path: of the model.
+        external: of the weights beside it, or None.
+        size: bytes of both.
+        opset: version of the operator set.
+        nodes: their number, those inside the loops included.
+        inputs: name -> type and shape, in words.
+        outputs: name -> type and shape, in words.
+        difference: the largest of its maps from the runtime's, on the bundle's probe; None where it was not measured.
+        metadata: what the file says of itself.
+    """
+
+    path: Path
+    external: Path | None
+    size: int
+    opset: int
+    nodes: int
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    difference: float | None
+    metadata: dict[str, str]
+
+
+def fuse(
+    bundle: str | os.PathLike[str] | Bundle,
+    output: str | os.PathLike[str],
+    *,
+    method: str = "scorecam++",
+    budget: float | int | None = None,
+    precision: str | None = None,
+    top_k: int | None = None,
+    runtime_targets: bool = False,
+    uint8_input: bool = False,
+    batch_size: int = DEFAULT_CHUNK,
+    external: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    report: Callable[[str], None] | None = None,
+    **options: object,
+) -> Fused:
+    """Write a bundle and a method as one ONNX model that explains; `ortcam_export.explainer_graph` has its interface.
+
+    Its maps are those of `Explainer.explain` with the same settings; with a budget, those of `completion="none"`: the
+    channels of the highest energy are scored and the others weigh nothing.
+
+    Args:
+        bundle: folder written by `ortcam export`.
+        output: file to write, ending in `.onnx`.
+        method: one of those that mask the image.
+        budget: channels to score: a share in (0,1] of those that are not flat, or a whole number of them; None: all.
+        precision: of the masked passes, where the bundle has it; None takes that of its own graphs.
+        top_k: how many of the most probable classes are explained; None: 1.
+        runtime_targets: whether the classes are an input instead.
+        uint8_input: whether the input is an RGB picture uint8 [h,w,3] of any size, preprocessed inside the graph.
+        batch_size: masked images a turn of the loop.
+        external: whether the weights lie in a file of their own, `NAME.onnx.data`.
+        force: replace a file that is there.
+        verify: whether the file is run on the bundle's probe and compared with the runtime before it is written.
+        report: told the stages.
+        **options: of the method; see `ortcam.methods.METHODS`.
+
+    Raises:
+        ExportError: a file that is there, a method that cannot be fused, or a map that is not the runtime's; nothing is
+            written.
+        OptionError: a value that is not accepted.
+        BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
+    """
+    say = report or (lambda _: None)
+    destination = Path(output)
+    settings = _settings(method, options)
+    limits = Limits(budget=budget)
+    _check_counts(top_k, batch_size, runtime_targets=runtime_targets)
+    opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+    classes = len(opened.manifest.labels)
+    if top_k is not None and top_k > classes:
+        raise ExportError(f"top_k={top_k}: the model has {classes} classes")
+    beside = destination.with_name(destination.name + _EXTERNAL_SUFFIX) if external else None
+    _check_destination(destination, beside, force=force)
+    assert isinstance(settings.plan, Plan)
+    recipe = Recipe(
+        plan=settings.plan,
+        budget=limits.budget,
+        precision=opened.check_precision(precision),
+        top_k=None if runtime_targets else top_k or 1,
+        uint8_input=uint8_input,
+        batch_size=batch_size,
+        baseline=_baseline(opened, settings.plan),
+    )
+    say("building the graph")
+    model = build_explainer(opened, recipe)
+    model.metadata_props.update(_metadata(opened, settings, recipe))
+    with staging(destination) as folder:
+        say("writing the file")
+        made = folder / destination.name
+        _save(model, made, beside)
+        say("checking the file")
+        _check_model(made, say)
+        difference = None
+        if verify:
+            say("comparing its maps with the runtime's")
+            difference = _difference(opened, settings, recipe, limits, made)
+            if difference is not None and not difference <= TOLERANCE:
+                raise ExportError(
+                    f"the maps of the file differ from the runtime's by {difference:.1e}; accepted is {TOLERANCE:.0e}. "
+                    "Nothing was written"
+                )
+        if beside is not None:
+            (folder / beside.name).replace(beside)
+        made.replace(destination)
+    return _describe(model, destination, beside, difference)
+
+
+def _settings(method: str, options: Mapping[str, object]) -> Settings:
+    settings = resolve_method(method, options)
+    if not isinstance(settings.plan, Plan):
+        names = ", ".join(method.name for method in MASKED_METHODS)
+        raise ExportError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
+    return settings
+
+
+def _check_counts(top_k: int | None, batch_size: int, *, runtime_targets: bool) -> None:
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise ExportError(f"{name}={value!r}: accepted is a whole number from 1")
+    if top_k is not None and runtime_targets:
+        raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")
+
+
+def _check_destination(destination: Path, beside: Path | None, *, force: bool) -> None:
+    if destination.suffix != ".onnx":
+        raise ExportError(f"{destination}: accepted is the name of a file that ends in .onnx")
+    if not destination.parent.is_dir():
+        raise ExportError(f"{destination}: the folder {destination.parent} does not exist")
+    if not os.access(destination.parent, os.W_OK):
+        raise ExportError(f"{destination}: the folder {destination.parent} cannot be written to")
+    for path in (destination, beside):
+        if path is None or not (path.exists() or path.is_symlink()):
+            continue
+        if not path.is_file():
+            raise ExportError(f"{path}: exists and is not a file; it is left alone, name another")
+        if not force:
+            raise ExportError(f"{path}: is there already; --force replaces it")
+
+
+def _baseline(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
+    """Probabilities of the empty image, float32 [classes], where the plan subtracts them."""
+    if not plan.baseline or plan.weighting != "probability":
+        return None
+    manifest = bundle.manifest
+    size = manifest.preprocessing.height, manifest.preprocessing.width
+    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
+    _, logits = classify(
+        manifest.graphs,
+        lambda name: open_session(bundle.file(name), options),
+        np.zeros((1, 3, *size), np.float32),
+    )
+    return to_probabilities(logits[0], manifest.activation)
+
+
+def _metadata(bundle: Bundle, settings: Settings, recipe: Recipe) -> dict[str, str]:
+    """What the file says of itself: text, or JSON where it is not a single word."""
+    manifest = bundle.manifest
+    values: dict[str, object] = {
+        "method": settings.method.name,
+        "options": settings.options,
+        "budget": recipe.budget,
+        "precision": recipe.precision,
+        "batch_size": recipe.batch_size,
+        "targets": "input" if recipe.top_k is None else recipe.top_k,
+        "input": "uint8 RGB [h,w,3]" if recipe.uint8_input else "float32 [1,3,H,W], preprocessed",
+        "labels": manifest.labels,
+        "activation": manifest.activation,
+        "preprocessing": dataclasses.asdict(manifest.preprocessing),
+        "model": dataclasses.asdict(manifest.model),
+        "cut": dataclasses.asdict(manifest.cut),
+        "bundle_sha256": bundle.sha256,
+        "versions": {"ortcam": __version__, "onnx-ir": ir.__version__, "onnxruntime": onnxruntime.__version__},
+    }
+    return {
+        f"ortcam.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in values.items()
+    }
+
+
+def _save(model: ir.Model, path: Path, beside: Path | None) -> None:
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if beside is None and weights > _LARGEST:
+        raise ExportError(
+            f"the weights are {weights / 1e9:.1f} GB, and an ONNX file holds 2 GB; --external puts them beside it"
+        )
+    # In memory for as long as it takes: the tensors point into the bundle.
+    ir.external_data.load_to_model(model)
+    ir.save(model, path, external_data=None if beside is None else beside.name)
+
+
+def _check_model(path: Path, say: Callable[[str], None]) -> None:
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:  # of onnx's own kinds, or of its C++ parts
+        raise ExportError(f"onnx.checker refuses the file: {first_line(error)}. Nothing was written") from error
+    domains = {opset.domain for opset in onnx.load(path, load_external_data=False).opset_import} - {"", "ai.onnx"}
+    if domains:
+        say(f"the model has operators of {', '.join(sorted(domains))}, which not every runtime has")
+
+
+def _difference(bundle: Bundle, settings: Settings, recipe: Recipe, limits: Limits, path: Path) -> float | None:
+    """The largest difference of the file's maps from the runtime's on the pictures of the bundle's probe."""
+    if bundle.manifest.probe is None:
+        return None
+    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
+    explainer = Explainer(bundle, options, precision=recipe.precision)
+    picture = read_probe(bundle)[0][0]
+    arguments: dict[str, Any] = {
+        "method": settings.method.name,
+        "top_k": recipe.top_k or min(2, len(explainer.labels)),
+        "batch_size": recipe.batch_size,
+        "budget": limits.budget,
+        "completion": "none",
+        **settings.options,
+    }
+    explanation = explainer.explain(picture, **arguments)
+    inputs: dict[str, NDArray[Any]] = {"image": picture if recipe.uint8_input else explainer.preprocess(picture)}
+    if recipe.top_k is None:
+        inputs["classes"] = np.array(explanation.targets, np.int64)
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        targets, saliency = session.run(["targets", "saliency"], inputs)
+    except Exception as error:  # ONNX Runtime raises its own types
+        raise ExportError(f"ONNX Runtime does not run the file: {first_line(error)}. Nothing was written") from error
+    if tuple(targets) != explanation.targets:
+        return float("inf")
+    return float(np.abs(saliency - explanation.maps).max())
+
+
+def _describe(model: ir.Model, path: Path, beside: Path | None, difference: float | None) -> Fused:
+    graph = model.graph
+    return Fused(
+        path=path,
+        external=beside,
+        size=path.stat().st_size + (0 if beside is None else beside.stat().st_size),
+        opset=graph.opset_imports[""],
+        nodes=sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
+        inputs={str(value.name): _in_words(value) for value in graph.inputs},
+        outputs={str(value.name): _in_words(value) for value in graph.outputs},
+        difference=difference,
+        metadata=dict(model.metadata_props),
+    )
+
+
+def _in_words(value: ir.Value) -> str:
+    assert value.dtype is not None
+    assert value.shape is not None
+    name = {"FLOAT": "float32"}.get(value.dtype.name, value.dtype.name.lower())
+    return f"{name} [{','.join(str(size) for size in value.shape)}]"
