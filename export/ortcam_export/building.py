@@ -36,6 +36,7 @@ class Builder:
         self._nodes: list[ir.Node] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.initializers: list[ir.Value] = []
+        self.local: list[ir.Value] = []
 
     def inner(self) -> "Builder":
         """Nodes of a graph inside a node of this one, which sees this one's constants and adds its own to them."""

@@ -40,6 +40,7 @@ from ortcam.scoring import ZERO_AT_ZERO
 from ortcam.upsampling import bilinear_matrix, extreme_rows
 from ortcam_export.building import Builder
 from ortcam_export.picture_graph import build_preprocessing
+from ortcam_export.sharing import weight_key
 
 __all__ = ["Recipe", "build_explainer"]
 
@@ -91,7 +92,7 @@ class _Explainer:
         self._recipe = recipe
         self._plan = recipe.plan
         self._build = Builder()
-        self._weights: dict[tuple[Any, ...], ir.Value] = {}
+        self._weights: dict[tuple[int, tuple[Any, ...]], ir.Value] = {}
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -125,7 +126,7 @@ class _Explainer:
             inputs,
             outputs,
             nodes=build.take_nodes(),
-            initializers=[value for value in build.initializers if value.uses()],
+            initializers=[value for value in (*build.initializers, *build.local) if value.uses()],
             opset_imports={"": self._manifest.opset},
             name="explainer",
         )
@@ -158,13 +159,13 @@ class _Explainer:
     ) -> dict[str, ir.Value]:
         """Take a graph of the bundle in, with its inputs bound; returns its outputs, and others, by their names.
 
-        Names get a prefix, since the same tensors come again in the next graph, and the weights are shared with it.
+        Tensors get other names, since the same ones come again in the next graph.
         """
         graph = model.graph
         wanted = {str(value.name): value for value in graph.outputs}
         wanted |= {value.name: value for node in graph for value in node.outputs if value.name in also}
         for value in graph.initializers.values():
-            value.replace_all_uses_with(self._shared(value))
+            value.replace_all_uses_with(self._own(value, build))
         for formal in graph.inputs:
             assert formal.name is not None
             formal.replace_all_uses_with(inputs[formal.name])
@@ -186,17 +187,21 @@ class _Explainer:
         assert all(value.producer() is not None for value in outputs)
         return wanted
 
-    def _shared(self, value: ir.Value) -> ir.Value:
-        """The initializer of the explainer for one of a graph of the bundle."""
+    def _own(self, value: ir.Value, build: Builder) -> ir.Value:
+        """The initializer of the graph in the making for one of a graph of the bundle.
+
+        A graph inside a loop has its own, too: what it only sees around it ONNX Runtime does not bring into the layout
+        that it computes convolutions in, which takes half as long again. `share_weights` makes them one in the file.
+        """
         tensor = value.const_value
         assert tensor is not None
-        key: tuple[Any, ...] = (tensor.dtype, tuple(tensor.shape.numpy()))
-        if isinstance(tensor, ir.ExternalTensor):
-            key += (str(tensor.path), tensor.offset, tensor.length)
-        else:
-            key += (tensor.tobytes(),)
+        key = id(build.local), weight_key(tensor)
         if key not in self._weights:
-            self._weights[key] = self._build.initializer(tensor)
+            own = ir.Value(
+                name=build.name(tensor.name or "weight"), shape=value.shape, type=value.type, const_value=tensor
+            )
+            build.local.append(own)
+            self._weights[key] = own
         return self._weights[key]
 
     def _targets(self, logits: ir.Value, inputs: list[ir.Value]) -> tuple[ir.Value, ir.Value | None]:
@@ -538,7 +543,13 @@ def _loop(
     outputs = [inner.op("Identity", [going]), *results]
     for output, like in zip(outputs, (going, *state), strict=True):
         output.shape, output.type = like.shape, like.type
-    body = ir.Graph([turn, going, *state], outputs, nodes=inner.take_nodes(), name=build.name("body"))
+    body = ir.Graph(
+        [turn, going, *state],
+        outputs,
+        nodes=inner.take_nodes(),
+        initializers=[value for value in inner.local if value.uses()],
+        name=build.name("body"),
+    )
     given = [turns, build.constant(np.bool_(True)), *(item.value for item in carried)]
     return [*build.ops("Loop", given, {"body": body}, outputs=len(carried))]
 

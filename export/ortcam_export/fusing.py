@@ -24,6 +24,8 @@ from ortcam.verification import read_probe
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.explainer_graph import Recipe, build_explainer
 from ortcam_export.exporting import staging
+from ortcam_export.graphs import WeightsFile
+from ortcam_export.sharing import share_in_file, share_in_function
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
 
@@ -229,9 +231,12 @@ def _save(model: ir.Model, path: Path, beside: Path | None) -> None:
         raise ExportError(
             f"the weights are {weights / 1e9:.1f} GB, and an ONNX file holds 2 GB; --external puts them beside it"
         )
-    # In memory for as long as it takes: the tensors point into the bundle.
-    ir.external_data.load_to_model(model)
-    ir.save(model, path, external_data=None if beside is None else beside.name)
+    if beside is None:
+        share_in_function(model)
+        ir.external_data.load_to_model(model)
+    else:
+        share_in_file(model, WeightsFile(path.parent, beside.name))
+    ir.save(model, path)
 
 
 def _check_model(path: Path, say: Callable[[str], None]) -> None:
@@ -239,9 +244,11 @@ def _check_model(path: Path, say: Callable[[str], None]) -> None:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:  # of onnx's own kinds, or of its C++ parts
         raise ExportError(f"onnx.checker refuses the file: {first_line(error)}. Nothing was written") from error
-    domains = {opset.domain for opset in onnx.load(path, load_external_data=False).opset_import} - {"", "ai.onnx"}
-    if domains:
-        say(f"the model has operators of {', '.join(sorted(domains))}, which not every runtime has")
+    model = onnx.load(path, load_external_data=False)
+    own = {function.domain for function in model.functions}
+    others = {opset.domain for opset in model.opset_import} - {"", "ai.onnx", *own}
+    if others:
+        say(f"the model has operators of {', '.join(sorted(others))}, which not every runtime has")
 
 
 def _difference(bundle: Bundle, settings: Settings, recipe: Recipe, limits: Limits, path: Path) -> float | None:

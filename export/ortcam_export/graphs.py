@@ -32,7 +32,6 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from numpy.typing import NDArray
 from onnxscript.rewriter import RewriteRuleSet
 from onnxscript.rewriter.rules.common import (
     fuse_batchnorm_into_conv_rule,
@@ -106,18 +105,19 @@ class WeightsFile:
         )
         (self._folder / self.name).touch()
 
-    def append(self, name: str, array: NDArray[np.float32]) -> ir.ExternalTensor:
-        """Add an array; returns the tensor that points at it."""
+    def append(self, name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        """Add a tensor; returns the one that points at it."""
+        content = tensor.tobytes()
         with (self._folder / self.name).open("ab") as file:
             file.write(bytes(-file.tell() % 64))
             offset = file.tell()
-            file.write(np.ascontiguousarray(array).tobytes())
+            file.write(content)
         return ir.ExternalTensor(
             self.name,
             offset,
-            array.nbytes,
-            ir.DataType.FLOAT,
-            shape=ir.Shape(array.shape),
+            len(content),
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
             name=name,
             base_dir=self._folder,
         )
@@ -437,8 +437,8 @@ class Interpolation:
     def store(cls, weights: WeightsFile, cut: Cut, *, height: int, width: int) -> "Interpolation":
         """Write the matrices for a cut and an input size behind the weights."""
         return cls(
-            weights.append("upsample_rows", bilinear_matrix(cut.height, height)),
-            weights.append("upsample_columns", np.ascontiguousarray(bilinear_matrix(cut.width, width).T)),
+            weights.append("upsample_rows", ir.tensor(bilinear_matrix(cut.height, height))),
+            weights.append("upsample_columns", ir.tensor(np.ascontiguousarray(bilinear_matrix(cut.width, width).T))),
         )
 
 

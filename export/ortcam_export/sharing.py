@@ -1,0 +1,86 @@
+"""Weights that several graphs of one ONNX file have: each once in the file, though every graph has its own."""
+
+from collections import defaultdict
+from typing import Any, Final
+
+import onnx_ir as ir
+
+from ortcam_export.graphs import WeightsFile
+
+__all__ = ["share_in_file", "share_in_function", "weight_key"]
+
+_FUNCTION: Final = ("ortcam", "weights", "")
+_SMALLEST: Final = 1024  # bytes; what is smaller may come twice
+
+
+def weight_key(tensor: ir.TensorProtocol) -> tuple[Any, ...]:
+    """The same for tensors that are the same, which of those in files need not be read."""
+    key: tuple[Any, ...] = (tensor.dtype, tuple(tensor.shape.numpy()))
+    if isinstance(tensor, ir.ExternalTensor):
+        return (*key, str(tensor.path), tensor.offset, tensor.length)
+    return (*key, tensor.tobytes())
+
+
+def share_in_function(model: ir.Model) -> None:
+    """Let a function without inputs hold the weights that more than one graph of a model has.
+
+    Its body is a Constant a weight, its outputs are the weights, and each of the graphs calls it. Runtimes put the body
+    in the place of a call when they load the file, so that to their optimizers the weights are the graph's own.
+    """
+    graphs = [graph for graph in model.graphs() if graph.initializers]
+    owners: dict[tuple[Any, ...], list[tuple[int, ir.Value]]] = defaultdict(list)
+    for place, graph in enumerate(graphs):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.nbytes >= _SMALLEST:
+                owners[weight_key(tensor)].append((place, value))
+    shared = [values for values in owners.values() if len(values) > 1]
+    if not shared:
+        return
+    constants = []
+    for number, values in enumerate(shared):
+        tensor = values[0][1].const_value
+        assert tensor is not None
+        loaded = ir.Tensor(tensor.numpy(), dtype=tensor.dtype)
+        constants.append(ir.node("Constant", [], {"value": loaded}, name=f"weight_{number}"))
+        constants[-1].outputs[0].name = f"weight_{number}"
+    domain, name, overload = _FUNCTION
+    body = ir.Graph(
+        [], [node.outputs[0] for node in constants], nodes=constants, opset_imports=dict(model.graph.opset_imports)
+    )
+    model.functions[_FUNCTION] = ir.Function(domain, name, overload, graph=body, attributes=[])
+    model.graph.opset_imports[domain] = 1
+    for place, graph in enumerate(graphs):
+        call = ir.Node(domain, name, [], num_outputs=len(shared), name=f"ortcam/weights_{place}")
+        for output, values in zip(call.outputs, shared, strict=True):
+            own = next((value for owner, value in values if owner == place), None)
+            output.name = f"weights_{place}_{output.index()}"
+            if own is not None:
+                own.replace_all_uses_with(output)
+                output.name = own.name
+                del graph.initializers[str(own.name)]
+        graph.insert_before(next(iter(graph)), call)
+
+
+def share_in_file(model: ir.Model, file: WeightsFile) -> None:
+    """Write the weights of a model to a file, each once, and let all graphs that have it point there."""
+    written: dict[tuple[Any, ...], ir.ExternalTensor] = {}
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _SMALLEST:
+                continue
+            key, name = weight_key(tensor), str(value.name)
+            if key in written:
+                first = written[key]
+                value.const_value = ir.ExternalTensor(
+                    first.location,
+                    first.offset,
+                    first.length,
+                    first.dtype,
+                    shape=first.shape,
+                    name=name,
+                    base_dir=first.base_dir,
+                )
+            else:
+                value.const_value = written[key] = file.append(name, tensor)
