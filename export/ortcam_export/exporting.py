@@ -61,7 +61,7 @@ from ortcam_export.variants import choose_precisions, write_variants
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Inspection", "StageReport", "export", "inspect_model", "staging"]
+__all__ = ["Inspection", "StageReport", "export", "inspect_model", "move_into_place", "staging"]
 
 # Called with a sentence when a stage of the export begins.
 StageReport = Callable[[str], None]
@@ -233,7 +233,7 @@ def export(
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
         say("writing the bundle")
-        _move_into_place(folder, destination)
+        move_into_place(folder, destination)
     return read_bundle(destination)
 
 
@@ -399,7 +399,8 @@ def staging(destination: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_into_place(folder: Path, destination: Path) -> None:
+def move_into_place(folder: Path, destination: Path) -> None:
+    """Give a folder its name; one that is there is removed once it has been replaced."""
     old = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.old")
     replaced = destination.exists()
     if replaced:

@@ -23,9 +23,10 @@ from ortcam.session import SessionOptions, open_session, resolve_providers
 from ortcam.verification import read_probe
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.explainer_graph import Recipe, build_explainer
-from ortcam_export.exporting import staging
+from ortcam_export.exporting import move_into_place, staging
 from ortcam_export.graphs import WeightsFile
 from ortcam_export.sharing import share_in_file, share_in_function
+from ortcam_export.triton import CONFIGURATION, MODEL_FILE, check_name, configuration
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
 
@@ -66,8 +67,10 @@ class Fused:
 
 def fuse(
     bundle: str | os.PathLike[str] | Bundle,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     *,
+    triton: str | os.PathLike[str] | None = None,
+    name: str | None = None,
     method: str = "scorecam++",
     budget: float | int | None = None,
     precision: str | None = None,
@@ -88,7 +91,10 @@ def fuse(
 
     Args:
         bundle: folder written by `ortcam export`.
-        output: file to write, ending in `.onnx`.
+        output: file to write, ending in `.onnx`; None where `triton` says where it goes.
+        triton: folder of a model repository of Triton Inference Server; the file is written there as
+            `NAME/1/model.onnx`, with its `config.pbtxt`.
+        name: of the model in the repository; None makes one of the names of bundle and method.
         method: one of those that mask the image.
         budget: channels to score: a share in (0,1] of those that are not flat, or a whole number of them; None: all.
         precision: of the masked passes, where the bundle has it; None takes that of its own graphs.
@@ -109,16 +115,14 @@ def fuse(
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
     """
     say = report or (lambda _: None)
-    destination = Path(output)
     settings = _settings(method, options)
     limits = Limits(budget=budget)
     _check_counts(top_k, batch_size, runtime_targets=runtime_targets)
     opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     classes = len(opened.manifest.labels)
     if top_k is not None and top_k > classes:
-        raise ExportError(f"top_k={top_k}: the model has {classes} classes")
-    beside = destination.with_name(destination.name + _EXTERNAL_SUFFIX) if external else None
-    _check_destination(destination, beside, force=force)
+        raise ExportError(f"top_k={top_k}: accepted is a whole number from 1 to {classes}, the model's classes")
+    place = _place(opened, settings, output, triton, name, external=external, force=force)
     assert isinstance(settings.plan, Plan)
     recipe = Recipe(
         plan=settings.plan,
@@ -132,10 +136,11 @@ def fuse(
     say("building the graph")
     model = build_explainer(opened, recipe)
     model.metadata_props.update(_metadata(opened, settings, recipe))
-    with staging(destination) as folder:
+    with staging(place.whole) as folder:
         say("writing the file")
-        made = folder / destination.name
-        _save(model, made, beside)
+        made = folder / place.file
+        made.parent.mkdir(exist_ok=True)
+        _save(model, made, external=external)
         say("checking the file")
         _check_model(made, say)
         difference = None
@@ -147,10 +152,72 @@ def fuse(
                     f"the maps of the file differ from the runtime's by {difference:.1e}; accepted is {TOLERANCE:.0e}. "
                     "Nothing was written"
                 )
-        if beside is not None:
-            (folder / beside.name).replace(beside)
-        made.replace(destination)
-    return _describe(model, destination, beside, difference)
+        if place.repository:
+            text = configuration(place.whole.name, model, _parameters(model))
+            (folder / CONFIGURATION).write_text(text, "ascii")
+            move_into_place(folder, place.whole)
+        else:
+            for written in sorted(folder.iterdir(), reverse=True):  # the weights before the graph that needs them
+                written.replace(place.whole.with_name(written.name))
+    return _describe(model, place, difference)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the file goes: a file, or a folder of a Triton repository with the file in it."""
+
+    whole: Path
+    file: str
+    external: bool
+    repository: bool
+
+    @property
+    def model(self) -> Path:
+        return self.whole / self.file if self.repository else self.whole
+
+    @property
+    def weights(self) -> Path | None:
+        return self.model.with_name(self.model.name + _EXTERNAL_SUFFIX) if self.external else None
+
+
+def _place(
+    bundle: Bundle,
+    settings: Settings,
+    output: str | os.PathLike[str] | None,
+    triton: str | os.PathLike[str] | None,
+    name: str | None,
+    *,
+    external: bool,
+    force: bool,
+) -> _Place:
+    """Where the file goes, once it is clear that it can."""
+    if output is None and triton is not None:
+        name = name or f"{bundle.path.resolve().stem}-{settings.method.name.replace('+', 'p')}"
+        place = _Place(Path(triton) / check_name(name), MODEL_FILE, external, repository=True)
+        taken = [place.whole]
+    elif output is not None and triton is None and name is None:
+        path = Path(output)
+        if path.suffix != ".onnx":
+            raise ExportError(f"{path}: accepted is the name of a file that ends in .onnx")
+        place = _Place(path, path.name, external, repository=False)
+        taken = [path for path in (place.model, place.weights) if path is not None]
+    else:
+        raise ExportError("accepted is an output file, or the folder of a Triton repository and, with it, a name")
+    folder = place.whole.parent
+    if not folder.is_dir():
+        raise ExportError(f"{place.whole}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise ExportError(f"{place.whole}: the folder {folder} cannot be written to")
+    for path in taken:
+        if not (path.exists() or path.is_symlink()):
+            continue
+        ours = (path / CONFIGURATION).is_file() if place.repository else path.is_file()
+        if not ours or path.is_symlink():
+            what = "model of a repository" if place.repository else "file"
+            raise ExportError(f"{path}: exists and is not a {what}; it is left alone, name another")
+        if not force:
+            raise ExportError(f"{path}: is there already; --force replaces it")
+    return place
 
 
 def _settings(method: str, options: Mapping[str, object]) -> Settings:
@@ -167,22 +234,6 @@ def _check_counts(top_k: int | None, batch_size: int, *, runtime_targets: bool) 
             raise ExportError(f"{name}={value!r}: accepted is a whole number from 1")
     if top_k is not None and runtime_targets:
         raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")
-
-
-def _check_destination(destination: Path, beside: Path | None, *, force: bool) -> None:
-    if destination.suffix != ".onnx":
-        raise ExportError(f"{destination}: accepted is the name of a file that ends in .onnx")
-    if not destination.parent.is_dir():
-        raise ExportError(f"{destination}: the folder {destination.parent} does not exist")
-    if not os.access(destination.parent, os.W_OK):
-        raise ExportError(f"{destination}: the folder {destination.parent} cannot be written to")
-    for path in (destination, beside):
-        if path is None or not (path.exists() or path.is_symlink()):
-            continue
-        if not path.is_file():
-            raise ExportError(f"{path}: exists and is not a file; it is left alone, name another")
-        if not force:
-            raise ExportError(f"{path}: is there already; --force replaces it")
 
 
 def _baseline(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
@@ -225,17 +276,17 @@ def _metadata(bundle: Bundle, settings: Settings, recipe: Recipe) -> dict[str, s
     }
 
 
-def _save(model: ir.Model, path: Path, beside: Path | None) -> None:
+def _save(model: ir.Model, path: Path, *, external: bool) -> None:
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if beside is None and weights > _LARGEST:
+    if not external and weights > _LARGEST:
         raise ExportError(
             f"the weights are {weights / 1e9:.1f} GB, and an ONNX file holds 2 GB; --external puts them beside it"
         )
-    if beside is None:
+    if external:
+        share_in_file(model, WeightsFile(path.parent, path.name + _EXTERNAL_SUFFIX))
+    else:
         share_in_function(model)
         ir.external_data.load_to_model(model)
-    else:
-        share_in_file(model, WeightsFile(path.parent, beside.name))
     ir.save(model, path)
 
 
@@ -258,6 +309,8 @@ def _difference(bundle: Bundle, settings: Settings, recipe: Recipe, limits: Limi
     options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
     explainer = Explainer(bundle, options, precision=recipe.precision)
     picture = read_probe(bundle)[0][0]
+    if recipe.uint8_input:  # of a size and shape of its own, so that there is something to resize and to crop
+        picture = np.ascontiguousarray(picture.repeat(2, axis=1)[:, 3:])
     arguments: dict[str, Any] = {
         "method": settings.method.name,
         "top_k": recipe.top_k or min(2, len(explainer.labels)),
@@ -280,12 +333,17 @@ def _difference(bundle: Bundle, settings: Settings, recipe: Recipe, limits: Limi
     return float(np.abs(saliency - explanation.maps).max())
 
 
-def _describe(model: ir.Model, path: Path, beside: Path | None, difference: float | None) -> Fused:
+def _parameters(model: ir.Model) -> dict[str, str]:
+    """What a client of a server wants to know."""
+    return {key: model.metadata_props[f"ortcam.{key}"] for key in ("method", "options", "input", "labels")}
+
+
+def _describe(model: ir.Model, place: _Place, difference: float | None) -> Fused:
     graph = model.graph
     return Fused(
-        path=path,
-        external=beside,
-        size=path.stat().st_size + (0 if beside is None else beside.stat().st_size),
+        path=place.model,
+        external=place.weights,
+        size=sum(path.stat().st_size for path in (place.model, place.weights) if path is not None),
         opset=graph.opset_imports[""],
         nodes=sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
         inputs={str(value.name): _in_words(value) for value in graph.inputs},

@@ -1,4 +1,4 @@
-"""The command line: `ortcam export | inspect | explain | evaluate | benchmark | demo`."""
+"""The command line: `ortcam export | inspect | fuse | explain | evaluate | benchmark | demo`."""
 
 import argparse
 import contextlib
@@ -20,6 +20,7 @@ from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.evaluate_cli import add_evaluate
 from ortcam.explainer import Explainer, Target, load, resolve_task
 from ortcam.explanation import Explanation, comparison
+from ortcam.fuse_cli import add_fuse
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_export(commands)
     _add_inspect(commands)
+    add_fuse(commands)
     _add_explain(commands)
     add_evaluate(commands)
     add_benchmark(commands)

@@ -1,0 +1,102 @@
+"""`ortcam fuse`: its flags, and what it says of the file that it wrote."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ortcam.arguments import budget, pairs_of
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.methods import MASKED_METHODS
+
+__all__ = ["add_fuse"]
+
+
+def add_fuse(commands: Any) -> None:
+    """Add the command to the subparsers of `ortcam`."""
+    names = ", ".join(method.name for method in MASKED_METHODS)
+    parser = commands.add_parser(
+        "fuse",
+        help="make one .onnx file that explains (needs `ortcam[onnx]`)",
+        allow_abbrev=False,
+        description="One ONNX file, image in and saliency out, for any ONNX Runtime: Python, Node, C++, Triton ...",
+    )
+    parser.set_defaults(run=_fuse)
+    parser.add_argument("bundle", metavar="BUNDLE")
+    parser.add_argument("-m", "--method", default="scorecam++", metavar="METHOD", help=f"{names} (default: scorecam++)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write, say explainer.onnx")
+    parser.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")
+    parser.add_argument("--name", metavar="NAME", help="of the model in the repository (default: bundle and method)")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the method, as in explain"
+    )
+    parser.add_argument(
+        "--budget", type=budget, metavar="B", help="channels to score, by energy: 0.25, 25%%, or a number"
+    )
+    parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument("--top-k", type=int, metavar="K", help="explain the K most probable classes (default 1)")
+    classes.add_argument("--runtime-targets", action="store_true", help="the classes are an input, int64 [K]")
+    parser.add_argument(
+        "--uint8-input", action="store_true", help="the input is an RGB picture, uint8 [h,w,3], of any size"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="masked images at a time: time and memory (default 8)"
+    )
+    parser.add_argument("--external", action="store_true", help="weights beside the file, in FILE.data")
+    parser.add_argument("--no-verify", action="store_true", help="do not run the file and compare it with the runtime")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    parser.add_argument("--quiet", action="store_true", help="say nothing")
+
+
+def _fuse(options: argparse.Namespace) -> int:
+    if (options.output is None) == (options.triton is None):
+        raise OptionError("accepted is -o FILE, or --triton DIR")
+    try:
+        from ortcam_export import fuse  # noqa: PLC0415 - only this command needs what it loads
+    except ImportError as error:
+        raise OrtcamError(f"{error}; `ortcam fuse` needs `ortcam[onnx]`") from None
+    started = time.perf_counter()
+
+    def report(stage: str) -> None:
+        print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
+
+    settings: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
+    fused = fuse(
+        options.bundle,
+        options.output,
+        triton=options.triton,
+        name=options.name,
+        method=options.method,
+        budget=options.budget,
+        precision=options.precision,
+        top_k=options.top_k,
+        runtime_targets=options.runtime_targets,
+        uint8_input=options.uint8_input,
+        external=options.external,
+        verify=not options.no_verify,
+        force=options.force,
+        report=None if options.quiet else report,
+        **settings,
+        **_pairs(options.option),
+    )
+    if not options.quiet:
+        _print(fused)
+    return 0
+
+
+def _pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in pairs_of("--option", pairs).items()}
+
+
+def _print(fused: Any) -> None:
+    beside = "" if fused.external is None else f", weights in {fused.external.name}"
+    print(f"file           {fused.path} ({fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside})")
+    for title, values in (("input", fused.inputs), ("output", fused.outputs)):
+        for name, kind in values.items():
+            print(f"{title:<15}{name}: {kind}")
+    if fused.difference is None:
+        print("verified       no")
+    else:
+        print(f"verified       maps within {fused.difference:.1e} of the runtime's, on a picture of the bundle")
