@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
 
-__all__ = ["Builder", "fresh_name"]
+__all__ = ["Builder", "fresh_name", "weight_key"]
 
 _OPERATORS: Final = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}
 
@@ -24,6 +24,14 @@ def fresh_name(name: str, taken: set[str | None]) -> str:
     return name
 
 
+def weight_key(tensor: ir.TensorProtocol) -> tuple[Any, ...]:
+    """The same for tensors that are the same, which of those in files need not be read."""
+    key: tuple[Any, ...] = (tensor.dtype, tuple(tensor.shape.numpy()))
+    if isinstance(tensor, ir.ExternalTensor):
+        return (*key, str(tensor.path), tensor.offset, tensor.length)
+    return (*key, tensor.tobytes())
+
+
 class Builder:
     """Nodes to be put into a graph.
 
@@ -36,7 +44,7 @@ class Builder:
         self._nodes: list[ir.Node] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.initializers: list[ir.Value] = []
-        self.local: list[ir.Value] = []
+        self._weights: dict[tuple[Any, ...], ir.Value] = {}
 
     def inner(self) -> "Builder":
         """Nodes of a graph inside a node of this one, which sees this one's constants and adds its own to them."""
@@ -85,6 +93,27 @@ class Builder:
         )
         self.initializers.append(value)
         return value
+
+    @property
+    def weights(self) -> Iterable[ir.Value]:
+        """The initializers that belong to this graph and not to the one around it."""
+        return self._weights.values()
+
+    def weight(self, value: ir.Value) -> ir.Value:
+        """An initializer of another graph as one of this graph's own.
+
+        A graph inside a loop has its own, too: what it only sees around it ONNX Runtime does not bring into the layout
+        that it computes convolutions in, which takes half as long again. `ortcam_export.sharing` makes them one in the
+        file.
+        """
+        tensor = value.const_value
+        assert tensor is not None
+        key = weight_key(tensor)
+        if key not in self._weights:
+            self._weights[key] = ir.Value(
+                name=self.name(tensor.name or "weight"), shape=value.shape, type=value.type, const_value=tensor
+            )
+        return self._weights[key]
 
     def constant(self, array: NDArray[Any] | np.generic) -> ir.Value:
         """An array; where the same was asked for before, that one."""

@@ -27,10 +27,11 @@ output                   shape                    meaning
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle
@@ -40,7 +41,6 @@ from ortcam.scoring import ZERO_AT_ZERO
 from ortcam.upsampling import bilinear_matrix, extreme_rows
 from ortcam_export.building import Builder
 from ortcam_export.picture_graph import build_preprocessing
-from ortcam_export.sharing import weight_key
 
 __all__ = ["Recipe", "build_explainer"]
 
@@ -92,7 +92,7 @@ class _Explainer:
         self._recipe = recipe
         self._plan = recipe.plan
         self._build = Builder()
-        self._weights: dict[tuple[int, tuple[Any, ...]], ir.Value] = {}
+        self._opsets = {"": self._manifest.opset}
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -126,11 +126,13 @@ class _Explainer:
             inputs,
             outputs,
             nodes=build.take_nodes(),
-            initializers=[value for value in (*build.initializers, *build.local) if value.uses()],
-            opset_imports={"": self._manifest.opset},
+            initializers=[value for value in (*build.initializers, *build.weights) if value.uses()],
+            opset_imports=self._opsets,
             name="explainer",
         )
-        return ir.Model(graph, ir_version=10, producer_name="ortcam")
+        model = ir.Model(graph, ir_version=10, producer_name="ortcam")
+        common_passes.RemoveUnusedNodesPass()(model)
+        return model
 
     def _input(self) -> tuple[list[ir.Value], ir.Value]:
         """The inputs of the graph, and the image as the model takes it."""
@@ -143,32 +145,29 @@ class _Explainer:
 
     def _classify(self, image: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Features in the layout of the cut, and logits [1,classes]."""
-        graphs, cut = self._manifest.graphs, self._manifest.cut
-        if graphs.head is None:
-            assert graphs.classifier is not None
-            made = self._adopt(self._load(graphs.classifier), {"image": image}, self._build, also=(cut.tensor,))
-            return made[cut.tensor], made["logits"]
+        graphs = self._manifest.graphs
         features = self._adopt(self._load(graphs.features), {"image": image}, self._build)["features"]
-        return features, self._adopt(self._load(graphs.head), {"features": features}, self._build)["logits"]
+        if graphs.head is not None:
+            return features, self._adopt(self._load(graphs.head), {"features": features}, self._build)["logits"]
+        assert graphs.classifier is not None
+        return features, self._adopt(self._load(graphs.classifier), {"image": image}, self._build)["logits"]
 
     def _load(self, name: str) -> ir.Model:
-        return ir.load(self._bundle.file(name))
+        model = ir.load(self._bundle.file(name))
+        self._opsets |= model.opset_imports  # an 8-bit model may have operators of ONNX Runtime's own
+        return model
 
-    def _adopt(
-        self, model: ir.Model, inputs: Mapping[str, ir.Value], build: Builder, *, also: tuple[str, ...] = ()
-    ) -> dict[str, ir.Value]:
-        """Take a graph of the bundle in, with its inputs bound; returns its outputs, and others, by their names.
+    def _adopt(self, model: ir.Model, inputs: Mapping[str, ir.Value], build: Builder) -> dict[str, ir.Value]:
+        """Take a graph of the bundle in, with its inputs bound; returns its outputs by their names.
 
         Tensors get other names, since the same ones come again in the next graph.
         """
         graph = model.graph
-        wanted = {str(value.name): value for value in graph.outputs}
-        wanted |= {value.name: value for node in graph for value in node.outputs if value.name in also}
+        outputs = {str(value.name): value for value in graph.outputs}
         for value in graph.initializers.values():
-            value.replace_all_uses_with(self._own(value, build))
+            value.replace_all_uses_with(build.weight(value))
         for formal in graph.inputs:
-            assert formal.name is not None
-            formal.replace_all_uses_with(inputs[formal.name])
+            formal.replace_all_uses_with(inputs[str(formal.name)])
         for node in ir.traversal.RecursiveGraphIterator(graph):
             node.metadata_props.clear()
             for value in node.outputs:
@@ -179,30 +178,11 @@ class _Explainer:
         for inner in graph.subgraphs():
             for value in (*inner.inputs, *inner.initializers.values()):
                 value.name = build.name(value.name or "inner")
-        outputs = list(graph.outputs)
         graph.outputs.clear()
         nodes = list(graph)
         graph.remove(nodes)
         build.adopt(nodes)
-        assert all(value.producer() is not None for value in outputs)
-        return wanted
-
-    def _own(self, value: ir.Value, build: Builder) -> ir.Value:
-        """The initializer of the graph in the making for one of a graph of the bundle.
-
-        A graph inside a loop has its own, too: what it only sees around it ONNX Runtime does not bring into the layout
-        that it computes convolutions in, which takes half as long again. `share_weights` makes them one in the file.
-        """
-        tensor = value.const_value
-        assert tensor is not None
-        key = id(build.local), weight_key(tensor)
-        if key not in self._weights:
-            own = ir.Value(
-                name=build.name(tensor.name or "weight"), shape=value.shape, type=value.type, const_value=tensor
-            )
-            build.local.append(own)
-            self._weights[key] = own
-        return self._weights[key]
+        return outputs
 
     def _targets(self, logits: ir.Value, inputs: list[ir.Value]) -> tuple[ir.Value, ir.Value | None]:
         """Classes int64 [K] and, where they are an input, bool [K], whether they had to be clamped."""
@@ -219,6 +199,10 @@ class _Explainer:
     def _maps(self, features: ir.Value) -> ir.Value:
         """A, float32 [C,h,w]."""
         build, cut = self._build, self._manifest.cut
+        if self._manifest.precision == "int8":
+            # ONNX Runtime (seen in 1.31) carries the dequantization in front of it on and crashes at what a loop takes
+            # from the graph around it; it does not carry it over a maximum, even of one.
+            features = build.op("Max", [features])
         if cut.layout == "nhwc":
             features = build.op("Transpose", [features], {"perm": [0, 3, 1, 2]})
         elif cut.layout == "tokens":
@@ -311,7 +295,6 @@ class _Explainer:
             "scale": build.constant(np.ones(1, np.float32)),
             "keep": build.constant(np.ones(1, np.float32)),
             "baseline": self._baseline(targets),
-            "logit_softmax": build.constant(np.bool_(soft)),
         }
         spread = None
         if plan.noise is not None and plan.noise.std == "authors":
@@ -365,6 +348,7 @@ class _Explainer:
             if spread is not None:
                 inputs["sigma"] = inner.slice(spread, start, end, 0)
             scorer = self._load(self._bundle.scorer(plan.scorer, self._recipe.precision).name)
+            _decide(scorer.graph, soft=soft)
             made = self._adopt(scorer, inputs, inner)
             rows = inner.op("Concat", [state[0], made["logits" if soft else "probabilities"]], {"axis": 0})
             if not plan.gate_sum:
@@ -547,11 +531,24 @@ def _loop(
         [turn, going, *state],
         outputs,
         nodes=inner.take_nodes(),
-        initializers=[value for value in inner.local if value.uses()],
+        initializers=[value for value in inner.weights if value.uses()],
         name=build.name("body"),
     )
     given = [turns, build.constant(np.bool_(True)), *(item.value for item in carried)]
     return [*build.ops("Loop", given, {"body": body}, outputs=len(carried))]
+
+
+def _decide(graph: ir.Graph, *, soft: bool) -> None:
+    """Take the branch of a scorer that its input `logit_softmax` would choose at run time, and the input away."""
+    for formal in list(graph.inputs):
+        if formal.name != "logit_softmax":
+            continue
+        for user in list(formal.consumers()):
+            chosen = user.inputs[1 if soft else 2]
+            assert chosen is not None
+            user.outputs[0].replace_all_uses_with(chosen)
+            graph.remove(user, safe=True)
+        graph.inputs.remove(formal)
 
 
 def _filled(build: Builder, shape: ir.Value, value: np.generic) -> ir.Value:

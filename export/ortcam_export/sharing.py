@@ -5,20 +5,13 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
+from ortcam_export.building import weight_key
 from ortcam_export.graphs import WeightsFile
 
-__all__ = ["share_in_file", "share_in_function", "weight_key"]
+__all__ = ["share_in_file", "share_in_function"]
 
 _FUNCTION: Final = ("ortcam", "weights", "")
 _SMALLEST: Final = 1024  # bytes; what is smaller may come twice
-
-
-def weight_key(tensor: ir.TensorProtocol) -> tuple[Any, ...]:
-    """The same for tensors that are the same, which of those in files need not be read."""
-    key: tuple[Any, ...] = (tensor.dtype, tuple(tensor.shape.numpy()))
-    if isinstance(tensor, ir.ExternalTensor):
-        return (*key, str(tensor.path), tensor.offset, tensor.length)
-    return (*key, tensor.tobytes())
 
 
 def share_in_function(model: ir.Model) -> None:
@@ -68,7 +61,9 @@ def share_in_file(model: ir.Model, file: WeightsFile) -> None:
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < _SMALLEST:
+            assert tensor is not None
+            if tensor.nbytes < _SMALLEST:
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
                 continue
             key, name = weight_key(tensor), str(value.name)
             if key in written:
