@@ -69,6 +69,18 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def dead_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier whose maps are zero whatever the image."""
+    path = tmp_path_factory.mktemp("bundles") / "dead.ortcam"
+    module = TinyNet()
+    with torch.no_grad():
+        module.features[4].weight.zero_()
+        module.features[4].bias.fill_(-1)
+    export(module.eval(), path, layer="features", **TINY_INPUT)
+    return path
+
+
 @pytest.fixture
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy to break."""

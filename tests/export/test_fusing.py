@@ -1,0 +1,298 @@
+"""One file that explains: its interface, what it says of itself, what it does at the edges, and what is refused."""
+
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from google.protobuf import text_format
+
+import ortcam
+from ortcam.cli import main
+from ortcam.errors import OrtcamError
+from ortcam_export import Fused, fuse
+
+REPOSITORY = Path(__file__).parents[2]
+SHAPES = REPOSITORY / "models" / "shapes.ortcam"
+
+
+@pytest.fixture(scope="module")
+def explainer(tiny_bundle: Path) -> ortcam.Explainer:
+    return ortcam.load(tiny_bundle, threads=1)
+
+
+def run(file: Path, **inputs: Any) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))
+
+
+def test_it_has_the_documented_outputs(
+    tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", method="scorecam", top_k=3)
+    found = run(fused.path, image=explainer.preprocess(photograph))
+    expected = explainer.explain(photograph, method="scorecam", top_k=3)
+    assert {name: (value.dtype, value.shape) for name, value in found.items()} == {
+        "logits": (np.float32, (1, 6)),
+        "targets": (np.int64, (3,)),
+        "saliency": (np.float32, (3, 32, 48)),
+        "low_resolution": (np.float32, (3, 8, 12)),
+        "flat": (np.bool_, (3,)),
+    }
+    assert tuple(found["targets"]) == expected.targets
+    np.testing.assert_allclose(found["saliency"], expected.maps, atol=1e-6)
+    np.testing.assert_allclose(found["low_resolution"], expected.raw_maps, atol=1e-5)
+    np.testing.assert_array_equal(found["flat"], expected.flat)
+    assert fused.difference is not None
+    assert fused.difference < 1e-6
+    assert fused.size == fused.path.stat().st_size
+
+
+def test_classes_chosen_at_run_time_are_clamped_and_flagged(
+    tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", runtime_targets=True)
+    image = explainer.preprocess(photograph)
+    found = run(fused.path, image=image, classes=np.array([4, -1, 6, 1, 2**40]))
+    np.testing.assert_array_equal(found["targets"], [4, 0, 5, 1, 5])
+    np.testing.assert_array_equal(found["clamped"], [False, True, True, False, True])
+    expected = explainer.explain(photograph, target=[4, 0, 5, 1])
+    np.testing.assert_allclose(found["saliency"], expected.maps[[0, 1, 2, 3, 2]], atol=1e-6)
+    assert len(run(fused.path, image=image, classes=np.array([3]))["saliency"]) == 1
+
+
+@pytest.mark.parametrize("size", [(90, 120), (200, 64), (31, 33)])
+def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
+    tiny_bundle: Path, explainer: ortcam.Explainer, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", uint8_input=True)
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    np.testing.assert_allclose(run(fused.path, image=picture)["saliency"], explainer.explain(picture).maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [1, 4, 1000, 0.3, 1.0])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_a_budget_takes_the_channels_of_the_highest_energy(
+    tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path, tmp_path: Path, budget: float, batch_size: int
+) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", budget=budget, batch_size=batch_size)
+    found = run(fused.path, image=explainer.preprocess(photograph))
+    expected = explainer.explain(photograph, budget=budget, completion="none")
+    np.testing.assert_allclose(found["saliency"], expected.maps, atol=1e-6)
+
+
+def test_a_budget_leaves_something_out(tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path) -> None:
+    whole, part = (explainer.explain(photograph, budget=budget, completion="none") for budget in (None, 0.3))
+    assert np.abs(whole.maps - part.maps).max() > 0.01
+
+
+@pytest.mark.parametrize("method", ["scorecam", "scorecam++", "sscam", "iscam"])
+@pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
+def test_an_image_that_lights_no_channel_has_a_flat_map(
+    tmp_path: Path, dead_bundle: Path, method: str, weighting: str
+) -> None:
+    options = {"weighting": weighting} | ({"num_samples": 2} if method in ("sscam", "iscam") else {})
+    fused = fuse(dead_bundle, tmp_path / "e.onnx", method=method, top_k=2, **options)
+    explainer = ortcam.load(dead_bundle)
+    picture = np.full((40, 40, 3), 128, np.uint8)
+    expected = explainer.explain(picture, method=method, top_k=2, **options)
+    assert expected.stats.live_channels == 0
+    found = run(fused.path, image=explainer.preprocess(picture))
+    np.testing.assert_array_equal(found["flat"], [True, True])
+    np.testing.assert_array_equal(found["saliency"], 0)
+    np.testing.assert_array_equal(found["low_resolution"], 0)
+
+
+def test_noise_is_the_same_in_every_run_and_session(photograph: Path, tmp_path: Path) -> None:
+    image = ortcam.load(SHAPES).preprocess(photograph)
+    settings = {"method": "sscam", "num_samples": 2, "budget": 8, "verify": False}
+    first, other = (fuse(SHAPES, tmp_path / f"{seed}.onnx", seed=seed, **settings).path for seed in (0, 1))
+    session = ort.InferenceSession(first, providers=["CPUExecutionProvider"])
+    saliency = run(first, image=image)["saliency"]
+    for _ in range(2):
+        np.testing.assert_array_equal(session.run(["saliency"], {"image": image})[0], saliency)
+    assert np.abs(run(other, image=image)["saliency"] - saliency).max() > 1e-3
+
+
+def test_weights_are_once_in_the_file_or_beside_it(tmp_path: Path, photograph: Path) -> None:
+    weights = (SHAPES / "weights.bin").stat().st_size
+    inside = fuse(SHAPES, tmp_path / "inside.onnx", budget=3)
+    beside = fuse(SHAPES, tmp_path / "beside.onnx", budget=3, external=True)
+    graph = beside.path.stat().st_size
+    assert graph < 0.15 * weights
+    assert beside.external == tmp_path / "beside.onnx.data"
+    assert beside.external.stat().st_size < 1.01 * weights
+    assert inside.external is None
+    assert inside.size < weights + 1.2 * graph
+    image = ortcam.load(SHAPES).preprocess(photograph)
+    np.testing.assert_array_equal(*(run(file.path, image=image)["saliency"] for file in (inside, beside)))
+
+
+def test_it_is_made_of_standard_operators_and_the_function_of_its_weights(tiny_bundle: Path, tmp_path: Path) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", method="sscam", num_samples=2, uint8_input=True)
+    model = onnx.load(fused.path)
+    onnx.checker.check_model(model, full_check=True)
+
+    def nodes(graph: Any) -> Any:
+        for node in graph.node:
+            yield node
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    yield from nodes(attribute.g)
+
+    found = {(node.domain, node.op_type) for node in nodes(model.graph)}
+    assert {domain for domain, _ in found} <= {"", "ortcam"}
+    assert {name for domain, name in found if domain == "ortcam"} <= {function.name for function in model.functions}
+    for function in model.functions:
+        assert {(node.domain, node.op_type) for node in function.node} == {("", "Constant")}
+    assert fused.nodes == len(list(nodes(model.graph)))
+
+
+def test_it_says_what_it_is(tiny_bundle: Path, tmp_path: Path) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", method="iscam", budget=0.5, path="linear")
+    found = {entry.key: entry.value for entry in onnx.load(fused.path).metadata_props}
+    assert found == fused.metadata
+    assert found["ortcam.method"] == "iscam"
+    assert json.loads(found["ortcam.options"])["path"] == "linear"
+    assert json.loads(found["ortcam.budget"]) == 0.5
+    assert json.loads(found["ortcam.labels"])[2] == "sea snake"
+    assert json.loads(found["ortcam.preprocessing"])["mean"] == [0.5, 0.5, 0.5]
+    assert found["ortcam.bundle_sha256"] == ortcam.load(tiny_bundle).bundle.sha256
+
+
+def test_the_same_bundle_gives_the_same_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
+    first, second = (fuse(tiny_bundle, tmp_path / f"{name}.onnx").path.read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_readmes_example_runs_where_there_is_no_ortcam(tmp_path: Path) -> None:
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    example = next(part for part in text.split("```python\n")[1:] if "InferenceSession" in part).split("```")[0]
+    assert len(example.strip().splitlines()) <= 10
+    fuse(SHAPES, tmp_path / "explainer.onnx", uint8_input=True, budget=8)
+    (tmp_path / "cat.jpg").write_bytes((REPOSITORY / "models" / "shapes" / "samples" / "fish.png").read_bytes())
+    refuse = "import sys\nsys.modules['ortcam'] = sys.modules['ortcam_export'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", refuse + example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fish" in done.stdout
+    assert (tmp_path / "saliency.png").stat().st_size > 1000
+
+
+REFUSALS: dict[str, tuple[list[str], str]] = {
+    "a method that masks nothing": (["-m", "recipro-cam"], "cannot be fused; accepted is scorecam, scorecam++"),
+    "no such method": (["-m", "scorekam"], "did you mean"),
+    "a budget of nothing": (["--budget", "0"], "budget=0: accepted is a share"),
+    "a budget beyond all": (["--budget", "120%"], "budget=1.2: accepted is a share"),
+    "more classes than there are": (["--top-k", "7"], "top_k=7: accepted is a whole number from 1 to 6"),
+    "no classes": (["--top-k", "0"], "top_k=0: accepted is a whole number from 1"),
+    "no images at a time": (["--batch-size", "0"], "batch_size=0: accepted is a whole number from 1"),
+    "an option of no method": (["--option", "gates=tanh"], "did you mean 'gate'"),
+    "a precision that is not there": (["--precision", "int8"], "no scorers in int8"),
+    "another ending": (["-o", "{folder}/e.pb"], "ends in .onnx"),
+    "no such folder": (["-o", "{folder}/none/e.onnx"], "does not exist"),
+    "a file that is there": (["-o", "{folder}/there.onnx"], "--force replaces it"),
+    "a folder of that name": (["-o", "{folder}/folder.onnx", "--force"], "exists and is not a file"),
+    "two places": (["--triton", "{folder}"], "accepted is -o FILE, or --triton DIR"),
+    "a name without a repository": (["--name", "x"], "the folder of a Triton repository"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "there.onnx").write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    given = [text.format(folder=tmp_path) for text in arguments]
+    output = [] if "-o" in given else ["-o", str(tmp_path / "e.onnx")]
+    assert main(["fuse", str(tiny_bundle), *output, *given]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1]
+    assert sum(line.startswith("ortcam: ") for line in lines) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_a_map_that_is_not_the_runtimes_is_not_written(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ortcam_export.explainer_graph._LEAST_RANGE", 2.0)  # every map is flat
+    with pytest.raises(OrtcamError, match=r"differ from the runtime's by 1\.0e"):
+        fuse(tiny_bundle, tmp_path / "e.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_replaces_and_the_command_says_what_it_wrote(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "e.onnx"
+    path.write_text("old")
+    assert main(["fuse", str(tiny_bundle), "-o", str(path), "--force", "--top-k", "2", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["fuse", str(tiny_bundle), "-o", str(path), "--force", "--top-k", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "saliency: float32 [2,32,48]" in said
+    assert "of the runtime's" in said
+    assert [entry.name for entry in tmp_path.iterdir()] == ["e.onnx"]
+
+
+def model_config() -> Any:
+    """Triton's own schema, of its client's package; that package as a whole needs gRPC."""
+    path = importlib.metadata.distribution("tritonclient").locate_file("tritonclient/grpc/model_config_pb2.py")
+    spec = importlib.util.spec_from_file_location("model_config_pb2", str(path))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_triton_gets_a_repository_with_a_configuration_of_its_schema(
+    tiny_bundle: Path, tmp_path: Path, external: bool
+) -> None:
+    schema = model_config()
+    fused: Fused = fuse(
+        tiny_bundle, triton=tmp_path, name="Katze_1.2", runtime_targets=True, uint8_input=True, external=external
+    )
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    weights = {"Katze_1.2/1/model.onnx.data"} if external else set()
+    assert files == {"Katze_1.2/config.pbtxt", "Katze_1.2/1/model.onnx"} | weights
+    text = (tmp_path / "Katze_1.2" / "config.pbtxt").read_text("ascii")
+    config = text_format.Parse(text, schema.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("Katze_1.2", "onnxruntime", 0)
+    assert json.loads(config.parameters["labels"].string_value)[2] == "sea snake"
+    kinds = {"tensor(float)": "FP32", "tensor(int64)": "INT64", "tensor(uint8)": "UINT8", "tensor(bool)": "BOOL"}
+    session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])
+    for told, real in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        said = [(io.name, schema.DataType.Name(io.data_type), list(io.dims)) for io in told]
+        assert said == [
+            (io.name, f"TYPE_{kinds[io.type]}", [size if isinstance(size, int) else -1 for size in io.shape])
+            for io in real
+        ]
+
+
+def test_a_model_of_a_repository_is_replaced_whole_and_other_folders_are_left_alone(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    first = fuse(tiny_bundle, triton=tmp_path, external=True)
+    assert first.path == tmp_path / "tiny-scorecampp" / "1" / "model.onnx"
+    with pytest.raises(OrtcamError, match="--force replaces it"):
+        fuse(tiny_bundle, triton=tmp_path)
+    fuse(tiny_bundle, triton=tmp_path, force=True)
+    assert [path.name for path in first.path.parent.iterdir()] == ["model.onnx"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(OrtcamError, match="is not a model of a repository"):
+        fuse(tiny_bundle, triton=tmp_path, name="mine", force=True)
+    with pytest.raises(OrtcamError, match="accepted are letters"):
+        fuse(tiny_bundle, triton=tmp_path, name="../mine")

@@ -1,0 +1,81 @@
+"""Fused explainers: the maps of `Explainer.explain` with the same settings, for every kind of model and option."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from ortcam_export import fuse
+from tests.parity.cases import Case
+
+CASES = ("small", "small_signed", "small_transformer", "small_branch", "small_multilabel", "small_binary")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "scorecam": {"method": "scorecam"},
+    "scorecam, other options": {
+        "method": "scorecam",
+        "normalize": "before-upsampling",
+        "maps": "normalized",
+        "baseline": "zeros",
+    },
+    "scorecam, logits": {"method": "scorecam", "weighting": "logit-softmax"},
+    **{f"scorecam++, {gate}": {"method": "scorecam++", "gate": gate} for gate in ("tanh", "relu", "mish", "minmax")},
+    "scorecam++, logits": {"method": "scorecam++", "weighting": "logit-softmax"},
+    "scorecam++, raw maps": {"method": "scorecam++", "gate": "sigmoid-relu", "gate_sum": False, "baseline": "zeros"},
+    "sscam": {"method": "sscam", "num_samples": 3},
+    "sscam, a standard deviation": {"method": "sscam", "num_samples": 2, "std": 0.3, "seed": 2**40},
+    "sscam, on the activation": {"method": "sscam", "num_samples": 2, "noise": "activation"},
+    "iscam": {"method": "iscam", "num_samples": 4},
+    "iscam, logits": {"method": "iscam", "num_samples": 3, "path": "linear", "weighting": "logit-softmax"},
+}
+
+
+def largest_difference(case: Case, image: Any, folder: Path, batch_size: int = 3, **settings: Any) -> float:
+    """Between the maps of a fused file and the runtime's, with a budget if there is one."""
+    fused = fuse(case.explainer.bundle, folder / "e.onnx", batch_size=batch_size, verify=False, force=True, **settings)
+    session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])
+    targets, saliency = session.run(["targets", "saliency"], {"image": case.explainer.preprocess(image)})
+    expected = case.explainer.explain(image, completion="none", batch_size=batch_size, **settings)
+    assert tuple(targets) == expected.targets
+    return float(np.abs(saliency - expected.maps).max())
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("name", CASES)
+def test_small_models(
+    request: pytest.FixtureRequest,
+    name: str,
+    settings: dict[str, Any],
+    small_picture: NDArray[np.uint8],
+    tmp_path: Path,
+) -> None:
+    case: Case = request.getfixturevalue(name)
+    top_k = 1 if name == "small_binary" else 2
+    assert largest_difference(case, small_picture, tmp_path, top_k=top_k, **settings) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "scorecam"},
+        {"method": "scorecam++", "top_k": 3},
+        {"method": "sscam", "num_samples": 3, "budget": 60},
+        {"method": "iscam", "budget": 60},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_real_weights_on_photographs(squeezenet: Case, data: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    for photograph in sorted((data / "images").iterdir())[:2]:
+        assert largest_difference(squeezenet, photograph, tmp_path, 8, **settings) <= 1e-5
+
+
+def test_real_photographs_as_they_were_decoded(squeezenet: Case, data: Path, tmp_path: Path) -> None:
+    fused = fuse(squeezenet.explainer.bundle, tmp_path / "e.onnx", uint8_input=True, budget=24)
+    session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])
+    for photograph in sorted((data / "originals").iterdir())[:4]:
+        pixels = squeezenet.explainer.read(photograph).pixels
+        (saliency,) = session.run(["saliency"], {"image": pixels})
+        expected = squeezenet.explainer.explain(photograph, budget=24, completion="none")
+        assert np.abs(saliency - expected.maps).max() <= 1e-5
