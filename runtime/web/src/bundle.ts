@@ -1,18 +1,10 @@
 /** The bundle: the folder that `ortcam export` writes, its manifest, and the checks before a file is used. */
+import type { Cut } from "./cut";
 import { OrtcamError } from "./errors";
 import type { Preprocessing } from "./preprocessing";
 
 const NEWEST_SCHEMA = 3;
 const REMEDY = "copy or export the bundle again";
-
-/** Where the classifier is split into features and head. */
-export interface Cut {
-  readonly layout: "nchw" | "nhwc" | "tokens";
-  readonly channels: number;
-  readonly height: number;
-  readonly width: number;
-  readonly prefix_tokens: number;
-}
 
 /** What of `bundle.json` the page uses, an older schema brought up to the newest. */
 export interface Manifest {

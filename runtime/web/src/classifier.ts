@@ -1,5 +1,6 @@
 /** The classifier inside a bundle: features and logits of an image, the maps in the features, probabilities. */
-import type { Cut, Manifest } from "./bundle";
+import type { Manifest } from "./bundle";
+import { asMaps, featuresShape } from "./cut";
 import { OrtcamError } from "./errors";
 import { run, type Sessions } from "./session";
 import type { Maps } from "./upsampling";
@@ -21,12 +22,13 @@ export async function classify(manifest: Manifest, sessions: Sessions, input: Fl
   const { Tensor } = sessions.runtime.library;
   const image = new Tensor("float32", input, [1, 3, preprocessing.height, preprocessing.width]);
   const [features] = await run(await sessions.open(graphs.features), { image }, ["features"]);
-  if (features.length !== shape(cut).reduce((product, side) => product * side)) {
-    throw new OrtcamError(`the model has ${features.length} features; the cut in bundle.json has ${shape(cut).join(" x ")}`);
+  const shape = featuresShape(cut);
+  if (features.length !== shape.reduce((product, side) => product * side)) {
+    throw new OrtcamError(`the model has ${features.length} features; the cut in bundle.json has ${shape.join(" x ")}`);
   }
   const [logits] = await run(
     await sessions.open(graphs.head ?? graphs.classifier ?? ""),
-    graphs.head === null ? { image } : { features: new Tensor("float32", features, shape(cut)) },
+    graphs.head === null ? { image } : { features: new Tensor("float32", features, shape) },
     ["logits"],
   );
   if (logits.length !== labels.length) {
@@ -36,25 +38,6 @@ export async function classify(manifest: Manifest, sessions: Sessions, input: Fl
     throw new OrtcamError("the features or logits of the image are not numbers: the model is damaged");
   }
   return { features: asMaps(features, cut), probabilities: toProbabilities(logits, manifest.activation) };
-}
-
-function shape({ layout, channels, height, width, prefix_tokens: prefix }: Cut): number[] {
-  if (layout === "nchw") return [1, channels, height, width];
-  return layout === "nhwc" ? [1, height, width, channels] : [1, prefix + height * width, channels];
-}
-
-/** The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C]. */
-export function asMaps(features: Float32Array, cut: Cut): Maps {
-  const { channels, height, width } = cut;
-  const maps = { count: channels, height, width };
-  if (cut.layout === "nchw") return { ...maps, data: features };
-  const start = cut.layout === "tokens" ? cut.prefix_tokens * channels : 0;
-  const size = height * width;
-  const data = new Float32Array(channels * size);
-  for (let channel = 0; channel < channels; channel++) {
-    for (let place = 0; place < size; place++) data[channel * size + place] = features[start + place * channels + channel];
-  }
-  return { ...maps, data };
 }
 
 /** Softmax over the classes, or the sigmoid of each logit: float32 [classes], from arithmetic in float64. */

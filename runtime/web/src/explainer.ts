@@ -134,7 +134,7 @@ export class Explainer {
     for await (scores of score(runtime, scorer, work, BATCH_SIZE[runtime.provider])) {
       await otherTasks();
       if (cancelled()) return null;
-      if (performance.now() - shown < MILLISECONDS_BETWEEN_PREVIEWS || scores.passes === total) continue;
+      if (performance.now() - shown < MILLISECONDS_BETWEEN_PREVIEWS) continue;
       shown = performance.now();
       const { data } = finish(rawMap(work, scores), work);
       show({ passes: scores.passes, total, map: { data, height, width } });

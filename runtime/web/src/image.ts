@@ -1,5 +1,6 @@
 /** A picture file becomes upright opaque pixels, those that OpenCV and Pillow give where the browser allows it. */
 import { OrtcamError } from "./errors";
+import { decodePngWithoutAlpha } from "./png";
 import type { Pixels } from "./preprocessing";
 
 /** Pictures above this are refused before they are decoded: a tab has less memory than a server. */
@@ -17,7 +18,8 @@ interface Header {
 /**
  * Decode a picture.
  *
- * Alpha is dropped, not blended, as Pillow's `convert("RGB")` does.
+ * Alpha is dropped, not blended, as Pillow's `convert("RGB")` does; of a picture other than PNG, colours that are all but
+ * transparent have lost bits on the way, since browsers multiply by alpha.
  *
  * @throws OrtcamError the file is empty, no picture, truncated, damaged or too large
  */
@@ -48,7 +50,7 @@ export async function decodeImage(file: Blob, name: string): Promise<Pixels> {
     context.drawImage(bitmap, 0, 0);
     const { data } = context.getImageData(0, 0, width, height);
     const pixels = { data, width, height };
-    return isOpaque(pixels) ? pixels : await withoutAlpha(pixels, bytes, file.type);
+    return isOpaque(pixels) ? pixels : await withoutAlpha(pixels, bytes, header?.kind === "PNG");
   } finally {
     bitmap.close();
   }
@@ -61,26 +63,10 @@ function isOpaque({ data }: Pixels): boolean {
   return true;
 }
 
-/** The colours under the alpha, which a canvas does not keep: from the browser's image decoder, where it has one. */
-async function withoutAlpha(pixels: Pixels, bytes: Uint8Array<ArrayBuffer>, type: string): Promise<Pixels> {
-  const { width, height } = pixels;
-  let data = pixels.data;
-  if ("ImageDecoder" in globalThis) {
-    const decoder = new ImageDecoder({ data: bytes, type, colorSpaceConversion: "none" });
-    try {
-      const { image } = await decoder.decode();
-      if (image.displayWidth === width && image.displayHeight === height) {
-        const kept = new Uint8ClampedArray(4 * width * height);
-        await image.copyTo(kept, { format: "RGBA", layout: [{ offset: 0, stride: 4 * width }] });
-        data = kept;
-      }
-      image.close();
-    } catch {
-      // What the canvas kept has to do.
-    } finally {
-      decoder.close();
-    }
-  }
+/** The colours without their alpha: those under it where the file is a PNG, else what the canvas kept of them. */
+async function withoutAlpha({ data, width, height }: Pixels, bytes: Uint8Array<ArrayBuffer>, isPng: boolean) {
+  const kept = isPng ? await decodePngWithoutAlpha(bytes) : null;
+  if (kept !== null && kept.width === width && kept.height === height) return kept;
   for (let alpha = 3; alpha < data.length; alpha += 4) data[alpha] = 255;
   return { data, width, height };
 }

@@ -58,7 +58,7 @@ export interface Task {
 export interface Preview {
   readonly passes: number;
   readonly total: number;
-  readonly map: SaliencyMap | null; // null where only the numbers are new
+  readonly map: SaliencyMap | null; // null before the first pass
 }
 
 export interface Explained {

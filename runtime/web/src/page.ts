@@ -3,7 +3,8 @@
  *
  * For tests and other scripts the document's element says in `data-state` what goes on (loading, empty, reading, ready,
  * explaining, explained, broken), and the document gets two events: `ortcam-preview` with a `Preview`, and
- * `ortcam-explained` with an `Explained` as its detail.
+ * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path), and
+ * what it runs by (`?provider=wasm` or `webgpu`; by default WebGPU where there is a GPU).
  */
 import { bundleAddress } from "./bundle";
 import { Client, WorkerLostError } from "./client";
@@ -62,9 +63,11 @@ const page = {
   explain: element<HTMLButtonElement>("explain"),
   cancel: element<HTMLButtonElement>("cancel"),
   cost: element("cost"),
+  passes: element("passes"),
   probabilities: element("probabilities"),
   noProbabilities: element("no-probabilities"),
   appearance: element<HTMLFieldSetElement>("appearance"),
+  downloads: element<HTMLFieldSetElement>("downloads"),
   opacity: element<HTMLInputElement>("opacity"),
   opacityValue: element("opacity-value"),
   colormap: element<HTMLSelectElement>("colormap"),
@@ -73,7 +76,7 @@ const page = {
 
 const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
-let provider: Provider | "auto" = "auto";
+let provider: Provider | null = null; // that which is left after WebGPU has failed
 let opened: Opened | null = null;
 let current: { readonly file: Blob; readonly name: string; readonly picture: Picture } | null = null;
 let explained: Explained | null = null;
@@ -88,9 +91,11 @@ function setState(state: State, status: string): void {
   const explainable = state === "ready" || state === "explained";
   page.controls.disabled = !explainable;
   page.explain.disabled = !explainable;
-  page.cancel.disabled = state !== "explaining";
-  page.appearance.disabled = state !== "explained";
+  page.cancel.hidden = state !== "explaining";
+  page.appearance.disabled = state !== "explaining" && state !== "explained";
+  page.downloads.disabled = state !== "explained";
   page.progress.hidden = state !== "explaining";
+  page.passes.textContent = "";
 }
 
 function showError(message: string | null): void {
@@ -123,12 +128,18 @@ async function recover(error: unknown): Promise<void> {
   showError(`That did not work, and the computation was started anew: ${text}`);
 }
 
+function wantedProvider(): Provider | "auto" {
+  const wanted = new URL(location.href).searchParams.get("provider") ?? "auto";
+  if (wanted === "auto" || wanted === "wasm" || wanted === "webgpu") return wanted;
+  throw new OrtcamError(`?provider=${wanted}: accepted is wasm or webgpu`);
+}
+
 async function open(): Promise<void> {
   setState("loading", "Loading the classifier …");
   opened = null;
   try {
     const address = bundleAddress(new URL(location.href), SHIPPED_BUNDLE);
-    opened = await client.ask("open", { address, provider });
+    opened = await client.ask("open", { address, provider: provider ?? wantedProvider() });
   } catch (error) {
     setState("broken", "");
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
@@ -158,7 +169,7 @@ async function read(file: Blob, name: string): Promise<void> {
     stage.showPicture(picture, name);
     page.invitation.hidden = true;
     page.picture.hidden = false;
-    page.caption.textContent = `${name}, ${picture.width} × ${picture.height} pixels`;
+    page.caption.textContent = `${name}, ${picture.width} × ${picture.height} pixels. Click or drop to change it, or try:`;
     showProbabilities(picture.probabilities);
     settle("Choose a class and a method, then explain.");
   } catch (error) {
@@ -178,7 +189,8 @@ async function explain(): Promise<void> {
   showError(null);
   page.progress.value = 0;
   setState("explaining", `${title} for ${label} …`);
-  page.cancel.focus();
+  page.cancel.focus({ preventScroll: true });
+  page.drop.scrollIntoView({ block: "nearest" }); // on a phone the controls are below the picture
   try {
     explained = await client.ask("explain", task, showPreview);
     if (explained === null) {
@@ -190,19 +202,22 @@ async function explain(): Promise<void> {
       const where = explained.flat ? "flat: nothing speaks for this class" : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
       settle(`${title} for ${label}: ${where}.`);
+      page.passes.textContent = `${page.progress.max} passes`;
       document.dispatchEvent(new CustomEvent("ortcam-explained", { detail: explained }));
     }
   } catch (error) {
     stage.clearMap();
     await recover(error);
   }
-  if (document.activeElement === document.body) page.explain.focus();
+  if (document.activeElement === document.body || document.activeElement === page.cancel) {
+    page.explain.focus({ preventScroll: true });
+  }
 }
 
 function showPreview(preview: Preview): void {
   page.progress.max = Math.max(preview.total, 1);
   page.progress.value = preview.passes;
-  page.cost.textContent = `${preview.passes} of ${preview.total} forward passes`;
+  page.passes.textContent = `${preview.passes} of ${preview.total} passes`;
   if (preview.map !== null) stage.showMap(preview.map);
   document.dispatchEvent(new CustomEvent("ortcam-preview", { detail: preview }));
 }
