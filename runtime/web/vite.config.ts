@@ -42,7 +42,7 @@ function shippedBundle(): Plugin {
   };
 }
 
-/** Writes the policy into the page, for hosts that set no headers, and all headers into `_headers`, for those that do. */
+/** Writes the policy into the page, for hosts that set no headers, and all headers into `_headers`, for others. */
 function contentSecurityPolicy(): Plugin {
   return {
     name: "ortcam-content-security-policy",

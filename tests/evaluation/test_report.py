@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import os
 import re
 import subprocess
 from html.parser import HTMLParser

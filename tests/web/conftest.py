@@ -1,4 +1,4 @@
-"""The page, built once and served on loopback with its headers, and a tab of a real headless Chromium that visits it."""
+"""The page, built once and served on loopback with its headers, and tabs of a real headless Chromium that visit it."""
 
 import json
 import shutil
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import REPOSITORY
 
 import ortcam
-from tests.conftest import REPOSITORY
 
 WEB = REPOSITORY / "runtime" / "web"
 SAMPLES = REPOSITORY / "models" / "shapes" / "samples"

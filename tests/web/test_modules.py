@@ -7,6 +7,7 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
+from tests.web.conftest import WEB
 
 from ortcam.bundle import Cut
 from ortcam.classifier import as_maps
@@ -15,7 +16,6 @@ from ortcam.preprocessing import Preprocessing
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import prepare_masks
 from ortcam.upsampling import upsample, upsampled_range
-from tests.web.conftest import WEB
 
 NAMES = ("preprocessing", "upsampling", "masks", "colormaps", "noise", "cut")
 TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}

@@ -136,8 +136,7 @@ class Entries {
   flag = (key: string): boolean => this.read(key, (v) => typeof v === "boolean", "true or false");
   whole = (key: string, least: number): number =>
     this.read(key, (v): v is number => Number.isInteger(v) && (v as number) >= least, `a whole number from ${least}`);
-  positive = (key: string): number =>
-    this.read(key, (v): v is number => isNumber(v) && v > 0, "a positive number");
+  positive = (key: string): number => this.read(key, (v): v is number => isNumber(v) && v > 0, "a positive number");
   choice = <T extends string>(key: string, ...values: T[]): T =>
     this.read(key, (v): v is T => values.includes(v as T), values.join(" or "));
   triple = (key: string): number[] =>

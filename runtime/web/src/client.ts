@@ -1,4 +1,4 @@
-/** The page's end of the worker: requests as promises, previews as they come, a new worker where the old one is lost. */
+/** The page's end of the worker: requests as promises, previews as they come, a new worker where one is lost. */
 import { OrtcamError } from "./errors";
 import type { Cancel, FromWorker, Preview, Request, Requests } from "./messages";
 

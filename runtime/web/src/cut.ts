@@ -25,7 +25,8 @@ export function asMaps(features: Float32Array, cut: Cut): Maps {
   const size = height * width;
   const data = new Float32Array(channels * size);
   for (let channel = 0; channel < channels; channel++) {
-    for (let place = 0; place < size; place++) data[channel * size + place] = features[start + place * channels + channel];
+    for (let place = 0; place < size; place++)
+      data[channel * size + place] = features[start + place * channels + channel];
   }
   return { ...maps, data };
 }

@@ -14,7 +14,7 @@ import { hasGpu, loadRuntime, type Provider, reason, Sessions } from "./session"
 
 const BATCH_SIZE: Readonly<Record<Provider, number>> = { wasm: 8, webgpu: 32 };
 const MILLISECONDS_BETWEEN_PREVIEWS = 100;
-const DISPLAY_SIDE = 1280; // pixels
+const DISPLAY_SIDE = 1024; // pixels
 
 /** A picture as it is worked on. */
 interface Photograph {
@@ -44,7 +44,8 @@ export class Explainer {
   static async open(address: string, wanted: Provider | "auto"): Promise<Explainer> {
     const bundle = await openBundle(address);
     const notes: string[] = [];
-    if (bundle.sha256 === null) notes.push("This address is not a secure one, so the bundle's hashes were not checked.");
+    if (bundle.sha256 === null)
+      notes.push("This address is not a secure one, so the bundle's hashes were not checked.");
     if (wanted === "webgpu" || (wanted === "auto" && (await hasGpu()))) {
       try {
         const sessions = new Sessions(await loadRuntime("webgpu"), bundle);

@@ -18,8 +18,8 @@ interface Header {
 /**
  * Decode a picture.
  *
- * Alpha is dropped, not blended, as Pillow's `convert("RGB")` does; of a picture other than PNG, colours that are all but
- * transparent have lost bits on the way, since browsers multiply by alpha.
+ * Alpha is dropped, not blended, as Pillow's `convert("RGB")` does; of a picture other than PNG, colours that are all
+ * but transparent have lost bits on the way, since browsers multiply by alpha.
  *
  * @throws OrtcamError the file is empty, no picture, truncated, damaged or too large
  */
@@ -37,7 +37,9 @@ export async function decodeImage(file: Blob, name: string): Promise<Pixels> {
     });
   } catch {
     if (header === null) {
-      throw new OrtcamError(`${name} is not a picture that browsers read: it begins with ${quoted(bytes)}; ${ACCEPTED}`);
+      throw new OrtcamError(
+        `${name} is not a picture that browsers read: it begins with ${quoted(bytes)}; ${ACCEPTED}`,
+      );
     }
     throw new OrtcamError(`${name} is a ${header.kind} file that cannot be decoded: it is damaged; ${ACCEPTED}`);
   }

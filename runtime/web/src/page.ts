@@ -3,8 +3,8 @@
  *
  * For tests and other scripts the document's element says in `data-state` what goes on (loading, empty, reading, ready,
  * explaining, explained, broken), and the document gets two events: `ortcam-preview` with a `Preview`, and
- * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path), and
- * what it runs by (`?provider=wasm` or `webgpu`; by default WebGPU where there is a GPU).
+ * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path),
+ * and what it runs by (`?provider=wasm` or `webgpu`; by default WebGPU where there is a GPU).
  */
 import { bundleAddress } from "./bundle";
 import { Client, WorkerLostError } from "./client";
@@ -27,11 +27,12 @@ const SHIPPED_SAMPLES = import.meta.glob<string>("../../../models/shapes/samples
 const MOST_BARS = 8;
 const DEFAULT_SAMPLES: Partial<Record<MethodName, number>> = { sscam: 35, iscam: 10 };
 const HELP: Readonly<Record<MethodName, string>> = {
-  "scorecam++": "The picture is masked by each channel of the last layer through a gate; the probability left is its weight.",
+  "scorecam++":
+    "The picture is masked by each channel of the last layer through a gate; the probability left is its weight.",
   scorecam: "The picture is masked by each channel of the last layer, from 0 to 1; the probability left is its weight.",
   sscam:
-    "Score-CAM with noise on the masked picture, averaged. The noise comes from a generator of this page: the same seed " +
-    "gives the same map here, but other noise than in Python.",
+    "Score-CAM with noise on the masked picture, averaged. The noise comes from a generator of this page: the same " +
+    "seed gives the same map here, but other noise than in Python.",
   iscam: "Score-CAM, averaged over masks that grow stronger.",
 };
 
@@ -80,6 +81,7 @@ let provider: Provider | null = null; // that which is left after WebGPU has fai
 let opened: Opened | null = null;
 let current: { readonly file: Blob; readonly name: string; readonly picture: Picture } | null = null;
 let explained: Explained | null = null;
+let reads = 0;
 let running: Promise<void> = Promise.resolve(); // settles when the explanation that was started last has ended
 
 function setState(state: State, status: string): void {
@@ -155,7 +157,9 @@ async function open(): Promise<void> {
   settle("Ready for a picture.");
 }
 
+/** Show and classify a picture; of several that come at once the last one counts. */
 async function read(file: Blob, name: string): Promise<void> {
+  const turn = ++reads;
   if (document.documentElement.dataset["state"] === "explaining") {
     client.cancel();
     await running;
@@ -164,12 +168,14 @@ async function read(file: Blob, name: string): Promise<void> {
   setState("reading", `Reading ${name} …`);
   try {
     const picture = await client.ask("read", { file, name });
+    if (turn !== reads) return;
     current = { file, name, picture };
     explained = null;
     stage.showPicture(picture, name);
     page.invitation.hidden = true;
     page.picture.hidden = false;
-    page.caption.textContent = `${name}, ${picture.width} × ${picture.height} pixels. Click or drop to change it, or try:`;
+    const size = `${picture.width} × ${picture.height} pixels`;
+    page.caption.textContent = `${name}, ${size}. Click or drop to change it, or try:`;
     showProbabilities(picture.probabilities);
     settle("Choose a class and a method, then explain.");
   } catch (error) {
@@ -199,7 +205,9 @@ async function explain(): Promise<void> {
       settle("Cancelled.");
     } else {
       stage.showMap(explained.map);
-      const where = explained.flat ? "flat: nothing speaks for this class" : `strongest ${strongestPart(explained.map)}`;
+      const where = explained.flat
+        ? "flat: nothing speaks for this class"
+        : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
       settle(`${title} for ${label}: ${where}.`);
       page.passes.textContent = `${page.progress.max} passes`;
@@ -290,7 +298,8 @@ function showOptions(): void {
 function showCost(): void {
   const [budget, count] = [page.budget.valueAsNumber, page.count.valueAsNumber];
   if (opened === null || !(budget >= 1) || !(count >= 1)) return;
-  const passes = Math.ceil((opened.channels * Math.min(budget, 100)) / 100) * resolvePlan(readChoice()).coefficients.length;
+  const passes =
+    Math.ceil((opened.channels * Math.min(budget, 100)) / 100) * resolvePlan(readChoice()).coefficients.length;
   page.cost.textContent = `Up to ${passes} forward passes`;
 }
 
@@ -325,13 +334,31 @@ function saveManifest(): void {
 
 function listSamples(): void {
   for (const address of Object.values(SHIPPED_SAMPLES)) {
-    const name = address.split("/").pop()?.replace(/-[\w-]{8}(?=\.png$)/, "") ?? address;
+    const name =
+      address
+        .split("/")
+        .pop()
+        ?.replace(/-[\w-]{8}(?=\.png$)/, "") ?? address;
     const button = document.createElement("button");
-    const picture = Object.assign(new Image(), { src: address, alt: `Sample ${name.replace(/\.png$/, "")}`, height: 48 });
+    const picture = Object.assign(new Image(), {
+      src: address,
+      alt: `Sample ${name.replace(/\.png$/, "")}`,
+      height: 48,
+    });
     button.type = "button";
     button.append(picture);
-    button.addEventListener("click", async () => read(await (await fetch(address)).blob(), name));
+    button.addEventListener("click", () => void readSample(address, name));
     page.samples.append(button);
+  }
+}
+
+async function readSample(address: string, name: string): Promise<void> {
+  try {
+    const answer = await fetch(address);
+    if (!answer.ok) throw new OrtcamError(`the server answers ${answer.status}`);
+    await read(await answer.blob(), name);
+  } catch (error) {
+    showError(`${name} cannot be fetched: ${(error as Error).message}`);
   }
 }
 

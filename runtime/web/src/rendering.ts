@@ -44,7 +44,7 @@ export function heatmapOnPhotograph(
   return out;
 }
 
-/** Where the pixels of one side of the picture lie in the map: neighbours, weight of the second, and which are in it. */
+/** Where the pixels of one side of the picture lie in the map: neighbours, weight of the second, which are in it. */
 function place(side: Side, cells: number) {
   const low = new Int32Array(side.size);
   const high = new Int32Array(side.size);

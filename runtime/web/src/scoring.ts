@@ -65,7 +65,8 @@ export async function* score(
   const outputs = plan.gate === null ? ["probabilities"] : ["probabilities", "partial_maps"];
   const channels = masks.order.slice(0, work.limit);
   for (const [sample, coefficient] of shuffled(plan.coefficients).entries()) {
-    const noise = plan.seed === null ? null : float(drawNoise(3 * height * width, plan.seed, sample), 1, 3, height, width);
+    const noise =
+      plan.seed === null ? null : float(drawNoise(3 * height * width, plan.seed, sample), 1, 3, height, width);
     for (let start = 0; start < channels.length; start += size) {
       const chunk = channels.slice(start, start + size);
       // A GPU compiles for every new shape, so there the last chunk is as long as the others.
@@ -76,8 +77,14 @@ export async function* score(
         ...(noise && { noise }),
         channels: new Tensor("int64", BigInt64Array.from(padded, BigInt), [rows]),
         scale: float(new Float32Array(rows).fill(coefficient), rows),
-        sigma: float(Float32Array.from(padded, (channel) => spread[channel]), rows),
-        keep: float(Float32Array.from(padded, (_, i) => (i < chunk.length ? 1 : 0)), rows),
+        sigma: float(
+          Float32Array.from(padded, (channel) => spread[channel]),
+          rows,
+        ),
+        keep: float(
+          Float32Array.from(padded, (_, i) => (i < chunk.length ? 1 : 0)),
+          rows,
+        ),
       };
       const [probabilities, partial] = await run(scorer, feeds, outputs);
       for (const [row, channel] of chunk.entries()) {
@@ -97,7 +104,7 @@ export async function* score(
   }
 }
 
-/** The weighted sum before ReLU: float64 [height, width] where gated maps are summed, else [h, w], since U is linear. */
+/** The weighted sum before ReLU: float64 [height, width] where gated maps are summed, else [h, w]; U is linear. */
 export function rawMap({ features, masks, plan }: Work, { sum, count, gated }: Scores): Float64Array {
   if (gated !== null) return gated;
   const summed = plan.normalized ? masks.maps : features;
@@ -112,10 +119,7 @@ export function rawMap({ features, masks, plan }: Work, { sum, count, gated }: S
 }
 
 /** ReLU at image size and min-max: float32 [height, width] in [0, 1]; flat is beyond the rounding of float32 sums. */
-export function finish(
-  raw: Float64Array,
-  { features, height, width }: Work,
-): { data: Float32Array; flat: boolean } {
+export function finish(raw: Float64Array, { features, height, width }: Work): { data: Float32Array; flat: boolean } {
   const full = raw.length === height * width ? raw : upsample(raw, features, { height, width });
   let [low, high, scale] = [Infinity, 0, 0];
   for (const value of full) {

@@ -69,7 +69,9 @@ export class Sessions {
     try {
       return await library.InferenceSession.create(bytes, { executionProviders, externalData, logSeverityLevel: 3 });
     } catch (error) {
-      throw new OrtcamError(`${this.bundle.name}/${graph}: ONNX Runtime (${provider}) cannot open it: ${reason(error)}`);
+      throw new OrtcamError(
+        `${this.bundle.name}/${graph}: ONNX Runtime (${provider}) cannot open it: ${reason(error)}`,
+      );
     }
   }
 
@@ -86,7 +88,11 @@ export type Feeds = Readonly<Record<string, Tensor>>;
  *
  * @returns the outputs asked for, float32 each, in their order
  */
-export async function run(session: InferenceSession, feeds: Feeds, outputs: readonly string[]): Promise<Float32Array[]> {
+export async function run(
+  session: InferenceSession,
+  feeds: Feeds,
+  outputs: readonly string[],
+): Promise<Float32Array[]> {
   const taken = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]]));
   const results = await session.run(taken, outputs);
   return outputs.map((name) => results[name].data as Float32Array);

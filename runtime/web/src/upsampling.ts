@@ -81,8 +81,8 @@ function extremes(sizeIn: number, sizeOut: number): number[] {
 /**
  * (min U(A_k), max U(A_k)) of every channel, exactly.
  *
- * Between four neighbouring samples U is bilinear, and a bilinear function on a box takes its extremes at the corners of
- * the box; so only the first and last output row and column between neighbours have to be looked at.
+ * Between four neighbouring samples U is bilinear, and a bilinear function on a box takes its extremes at the corners
+ * of the box; so only the first and last output row and column between neighbours have to be looked at.
  *
  * @returns two float32 [C]
  */
