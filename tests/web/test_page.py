@@ -112,7 +112,8 @@ def test_all_channels_give_the_exact_map_and_it_grows_on_the_way(fresh, explaine
     assert {preview["total"] for preview in seen} == {expected.stats.passes}
     assert {preview["alpha"] for preview in seen} == {255}
     errors = [preview["error"] for preview in seen]
-    assert 0 < errors[-1] < 0.5 * errors[0]
+    assert errors[0] > 0.01
+    assert errors[-1] < 0.5 * errors[0]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_the_noise_of_ss_cam_is_its_own_but_seeded(visit, explainer, record_prop
     expected = explain(explainer, FISH, "sscam", percent=3, num_samples=4, seed=1).maps[0]
     correlation = float(np.corrcoef(first.ravel(), expected.ravel())[0, 1])
     record_property("correlation", correlation)
-    assert correlation > 0.9
+    assert correlation > 0.99
 
 
 def test_it_cancels_and_can_explain_again(visit, explainer):
