@@ -97,7 +97,7 @@ WEB := runtime/web
 WEB_PORT ?= 8173
 NODE_VERSIONS := 20.19 and newer of 20, 22.12 and newer
 $(WEB)/node_modules/.stamp: $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/.npmrc
-	@node -e '[a, b] = process.versions.node.split("."); process.exit(!((a == 20 && b >= 19) || (a == 22 && b >= 12) || a > 22))' \
+	@node -e '[a, b] = process.versions.node.split("."); process.exit(+!((a == 20 && b >= 19) || (a == 22 && b >= 12) || a > 22))' \
 		&& npm --version > /dev/null || \
 		{ echo "the page needs npm and Node $(NODE_VERSIONS); this is $$(node --version || echo none)" >&2; exit 1; }
 	cd $(WEB) && npm ci --silent
