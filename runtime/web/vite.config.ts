@@ -2,9 +2,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
-import { version } from "./package.json";
 
 const SHIPPED_BUNDLE = fileURLToPath(new URL("../../models/shapes.ortcam", import.meta.url));
+const VERSION = /__version__ = "(.+)"/.exec(readFileSync(new URL("../ortcam/_version.py", import.meta.url), "utf8"))?.[1];
 
 // Nothing may be fetched from, sent to or loaded from another origin: the picture cannot leave.
 const CONTENT_SECURITY_POLICY = [
@@ -65,8 +65,14 @@ export default defineConfig({
   appType: "mpa", // a file that is not there is an error, not the page once more
   plugins: [shippedBundle(), contentSecurityPolicy()],
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", "module", "browser", "production"] },
-  define: { __VERSION__: JSON.stringify(version) },
+  define: { __VERSION__: JSON.stringify(VERSION) },
   worker: { format: "es" },
-  build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false }, chunkSizeWarningLimit: 1024 },
+  build: {
+    target: "es2022",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 1024,
+    rolldownOptions: { checks: { pluginTimings: false } },
+  },
   preview: { host: "127.0.0.1", headers: HEADERS },
 });

@@ -250,6 +250,7 @@ def test_the_downloads_are_those_of_python(visit, explainer):
     assert manifest["stats"]["providers"] == ["wasm"]
     assert manifest["image"] == {"path": MUG.name, "sha256": hashlib.sha256(MUG.read_bytes()).hexdigest()}
     assert manifest["rendering"] == {"colormap": "turbo", "alpha": 0.7}
+    assert manifest["versions"]["ortcam"] == summary["versions"]["ortcam"]
     assert manifest["versions"]["onnxruntime-web"].count(".") == 2
     written = decode(visit.download("#save-overlay").read_bytes(), "overlay", 10**6)
     difference = np.abs(written.astype(int) - expected.overlay(colormap="turbo", alpha=0.7))

@@ -198,7 +198,7 @@ export class Explainer {
       activation: manifest.activation,
       preprocessing: manifest.preprocessing,
       noise: work.plan.seed === null ? null : "sfc32 and Box-Muller; numpy draws other numbers from the same seed",
-      versions: { "ortcam-web": __VERSION__, "onnxruntime-web": runtime.version, browser: navigator.userAgent },
+      versions: { ortcam: __VERSION__, "onnxruntime-web": runtime.version, browser: navigator.userAgent },
     };
   }
 }
