@@ -8,7 +8,7 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-gpu bench-compare parity sweep model bundle clean
+	bench-gpu bench-compare parity sweep model bundle web clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -92,5 +92,19 @@ bundle: $(VENV)/dev.stamp  ## export the shipped bundle again from its trained w
 	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint models/shapes/shapes.pth --labels models/shapes/labels.txt \
 		--resize 224 -o models/shapes.ortcam --force
 
+# Vite and what it builds with run on these versions of Node.
+WEB := runtime/web
+WEB_PORT ?= 8173
+NODE_VERSIONS := 20.19 and newer of 20, 22.12 and newer
+$(WEB)/node_modules/.stamp: $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/.npmrc
+	@node -e '[a, b] = process.versions.node.split("."); process.exit(+!((a == 20 && b >= 19) || (a == 22 && b >= 12) || a > 22))' \
+		&& npm --version > /dev/null || \
+		{ echo "the page needs npm and Node $(NODE_VERSIONS); this is $$(node --version || echo none)" >&2; exit 1; }
+	cd $(WEB) && npm ci --silent
+	@touch $@
+
+web: $(WEB)/node_modules/.stamp  ## build the page that explains in the browser, and serve it on http://127.0.0.1:$$(WEB_PORT)
+	cd $(WEB) && npm run --silent check && npm run --silent build -- --logLevel warn && npm run --silent preview -- --port $(WEB_PORT)
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache ortcam-demo
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache ortcam-demo $(WEB)/node_modules $(WEB)/dist

@@ -63,6 +63,16 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium; tests that ask for it skip where there is none."""
+    candidates = (os.environ.get("ORTCAM_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    browser = next((found for name in candidates if name and (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in ORTCAM_CHROMIUM")
+    return browser
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "tiny.ortcam"
     export(TinyNet().eval(), path, **TINY_INPUT)

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from urllib.parse import urlencode
@@ -316,17 +315,13 @@ SWITCHES = (
 
 
 @pytest.fixture(scope="module")
-def browse(tmp_path_factory):
+def browse(chromium, tmp_path_factory):
     """A function from an address to the document that a browser makes of it, and what it complains of."""
-    candidates = (os.environ.get("ORTCAM_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    browser = next((found for name in candidates if name and (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium: apt-get install chromium, or name one in ORTCAM_CHROMIUM")
     profile = tmp_path_factory.mktemp("profile")
 
     def load(path, **fragment):
         address = path.as_uri() + (f"#{urlencode(fragment)}" if fragment else "")
-        command = [browser, *SWITCHES, f"--user-data-dir={profile}", address]
+        command = [chromium, *SWITCHES, f"--user-data-dir={profile}", address]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -1,0 +1,3 @@
+/** What the build puts into the source. */
+
+declare const __VERSION__: string;
