@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+.PHONY: help demo test test-all lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
 	bench-gpu bench-compare parity sweep model bundle web clean
 
 help:  ## list the targets
@@ -24,10 +24,10 @@ $(VENV)/cpu.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	@touch $@
 
 # pytorch-grad-cam and Quantus ask for the GUI build of OpenCV, which would overwrite the headless one: they come without
-# their dependencies.
+# their dependencies. So does tritonclient, of which only the schema of Triton's configurations is wanted.
 $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	$(UV) --editable '.[cpu,export,dev]'
-	$(UV) --no-deps grad-cam quantus ttach
+	$(UV) --no-deps grad-cam quantus ttach tritonclient
 	@touch $@
 
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
@@ -35,6 +35,9 @@ demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no 
 
 test: $(VENV)/dev.stamp  ## run the tests; those that need $$ORTCAM_TEST_DATA skip without it
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/dev.stamp  ## run the slow tests, too (more models, more photographs)
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy, strict
 	$(BIN)/ruff check .

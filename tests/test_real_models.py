@@ -46,7 +46,10 @@ def export_real(name: str, data: Path, folder: Path) -> Path:
     ).path
 
 
-@pytest.mark.parametrize("name", HITS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in ("mobilenet_v2", "resnet18") else []) for name in HITS],
+)
 def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: Path, tmp_path: Path) -> None:
     explainer = ortcam.load(export_real(name, data, tmp_path))
     with (data / "images.csv").open() as file:
@@ -143,7 +146,13 @@ class Photographs(CalibrationDataReader):
         return next(self.feeds, None)
 
 
-@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator], ids=["qdq", "qoperator"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(QuantFormat.QDQ, id="qdq"),
+        pytest.param(QuantFormat.QOperator, id="qoperator", marks=pytest.mark.slow),
+    ],
+)
 def test_an_8_bit_file_is_exact_and_its_maps_look_like_those_in_float32(
     form: QuantFormat, data: Path, tmp_path: Path
 ) -> None:

@@ -42,7 +42,12 @@ def logits_of(bundle: Path, images: np.ndarray) -> np.ndarray:
     return ort.InferenceSession(bundle / "head.onnx").run(["logits"], {"features": features})[0]
 
 
-@pytest.mark.parametrize("name", DEFAULT_LAYERS)
+SLOW = ("resnet50", "vgg16", "densenet121")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in DEFAULT_LAYERS]
+)
 def test_a_torchvision_model_splits_at_its_last_spatial_layer_and_stays_itself(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = torchvision.models.get_model(name, weights=None).eval()
@@ -67,6 +72,7 @@ def test_a_torchvision_model_splits_at_its_last_spatial_layer_and_stays_itself(n
     assert graphs < 3_000_000
 
 
+@pytest.mark.slow
 def test_preprocessing_comes_from_the_weights_metadata(tmp_path: Path) -> None:
     state = tmp_path / "state.pth"
     torch.save(torchvision.models.mobilenet_v2().state_dict(), state)

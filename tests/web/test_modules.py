@@ -12,6 +12,7 @@ from tests.web.conftest import WEB
 from ortcam.bundle import Cut
 from ortcam.classifier import as_maps
 from ortcam.methods import GATES, Plan
+from ortcam.noise import draw_noise
 from ortcam.preprocessing import Preprocessing
 from ortcam.rendering import COLORMAPS
 from ortcam.scoring import prepare_masks
@@ -141,11 +142,13 @@ def test_colormaps_are_those_of_opencv(call, name):
     np.testing.assert_array_equal(found.reshape(256, 3), table[0, :, ::-1])
 
 
-def test_the_noise_is_normal_and_each_sample_another(call):
-    body = "return { a: own.drawNoise(150001, 3, 0), b: own.drawNoise(150001, 3, 1), c: own.drawNoise(150001, 4, 0) };"
-    drawn = np.stack([*call("noise", body).values()]).astype(float)
-    assert np.abs(drawn.mean(axis=1)).max() < 0.01
-    assert np.abs(drawn.std(axis=1) - 1).max() < 0.01
-    assert np.abs((drawn**4).mean(axis=1) - 3).max() < 0.1
-    assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 0.02
-    assert np.abs([np.corrcoef(row[:-1], row[1:])[0, 1] for row in drawn]).max() < 0.02
+@pytest.mark.parametrize(("seed", "sample"), [(0, 0), (3, 1), (2**32 - 1, 34), (2**40 + 5, 2)])
+def test_the_noise_is_pythons(call, seed, sample):
+    drawn = call("noise", f"return {{ noise: own.drawNoise(150001, {seed}, {sample}) }};")["noise"]
+    np.testing.assert_allclose(drawn, draw_noise(seed, sample, (150001,)), atol=2e-6)
+
+
+def test_shuffling_loses_nothing(call):
+    order = call("noise", "return { order: Float64Array.from(own.shuffled([...Array(50).keys()])) };")["order"]
+    assert sorted(order) == list(range(50))
+    assert abs(np.corrcoef(order, np.arange(50))[0, 1]) < 0.5

@@ -155,7 +155,7 @@ def test_the_colours_under_the_alpha_of_a_png_are_kept(visit, explainer, mode):
     np.testing.assert_allclose(found, expected.maps[0], atol=1e-3)
 
 
-def test_the_noise_of_ss_cam_is_its_own_but_seeded(visit, explainer, record_property):
+def test_ss_cam_has_pythons_noise(visit, explainer):
     visit.read(FISH)
     first = visit.explain("sscam", percent=3, samples=4, seed=1)
     again = visit.explain("sscam", percent=3, samples=4, seed=1)
@@ -163,9 +163,7 @@ def test_the_noise_of_ss_cam_is_its_own_but_seeded(visit, explainer, record_prop
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
     expected = explain(explainer, FISH, "sscam", percent=3, num_samples=4, seed=1).maps[0]
-    correlation = float(np.corrcoef(first.ravel(), expected.ravel())[0, 1])
-    record_property("correlation", correlation)
-    assert correlation > 0.99
+    np.testing.assert_allclose(first, expected, atol=1e-5)
 
 
 def test_it_cancels_and_can_explain_again(visit, explainer):

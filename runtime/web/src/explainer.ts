@@ -197,7 +197,6 @@ export class Explainer {
       cut: manifest.cut,
       activation: manifest.activation,
       preprocessing: manifest.preprocessing,
-      noise: work.plan.seed === null ? null : "sfc32 and Box-Muller; numpy draws other numbers from the same seed",
       versions: { ortcam: __VERSION__, "onnxruntime-web": runtime.version, browser: navigator.userAgent },
     };
   }

@@ -1,40 +1,41 @@
-/** Seeded Gaussian noise. It is as good as numpy's, but another stream: the same seed gives other numbers there. */
+/** SS-CAM's noise, the same numbers as `ortcam.noise`, where its formula stands. */
 
-/** Mixes an integer into 32 random bits and returns a function that gives the next ones (splitmix32). */
-function splitmix32(state: number): () => number {
-  return () => {
-    state = (state + 0x9e3779b9) | 0;
-    let mixed = Math.imul(state ^ (state >>> 16), 0x21f0aaad);
-    mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
-    return (mixed ^ (mixed >>> 15)) >>> 0;
-  };
+const GOLDEN = 0x9e3779b9;
+
+/** The hash "lowbias32" (Wellons 2018), of 32 bits to 32 bits. */
+function mix(x: number): number {
+  x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
 }
 
-/** Uniform numbers in [0, 1) of 32 bits: sfc32 (Doty-Humphrey, PractRand), seeded by two integers. */
-export function uniforms(seed: number, stream: number): () => number {
-  const [one, two] = [splitmix32(seed), splitmix32(~stream)];
-  let [a, b, c, counter] = [one(), two(), one() ^ two(), 1];
-  const next = (): number => {
-    const sum = (((a + b) | 0) + counter) | 0;
-    counter = (counter + 1) | 0;
-    a = b ^ (b >>> 9);
-    b = (c + (c << 3)) | 0;
-    c = ((c << 21) | (c >>> 11)) + sum;
-    return (sum >>> 0) / 2 ** 32;
-  };
-  for (let round = 0; round < 12; round++) next();
-  return next;
+/** The key of a sample, 32 bits, from the words of the seed (a whole number from 0), lowest first, and the sample. */
+function noiseKey(seed: number, sample: number): number {
+  const words = [seed % 2 ** 32];
+  for (let rest = Math.floor(seed / 2 ** 32); rest > 0; rest = Math.floor(rest / 2 ** 32)) words.push(rest % 2 ** 32);
+  return [...words, sample].reduce((key, word) => mix(key + GOLDEN + word), 0);
+}
+
+/** Uniform number `place` of a key, in (0, 1): float32. */
+function uniform(key: number, place: number): number {
+  return ((mix(mix(place) ^ key) >>> 9) + 0.5) * 2 ** -23;
 }
 
 /** Sample i of the noise: float32 [length], standard normal, a function of (seed, i) alone (Box and Muller, 1958). */
 export function drawNoise(length: number, seed: number, sample: number): Float32Array {
-  const uniform = uniforms(seed, sample);
-  const noise = new Float32Array(length);
-  for (let i = 0; i < length; i += 2) {
-    const radius = Math.sqrt(-2 * Math.log(1 - uniform()));
-    const angle = 2 * Math.PI * uniform();
-    noise[i] = radius * Math.cos(angle);
-    if (i + 1 < length) noise[i + 1] = radius * Math.sin(angle);
+  const key = noiseKey(seed, sample);
+  return Float32Array.from({ length }, (_, i) => {
+    return Math.sqrt(-2 * Math.log(uniform(key, 2 * i))) * Math.cos(2 * Math.PI * uniform(key, 2 * i + 1));
+  });
+}
+
+/** The same values in a random order, the same one every time (Fisher and Yates). */
+export function shuffled<T>(values: readonly T[]): T[] {
+  const key = noiseKey(0, 0);
+  const order = [...values];
+  for (let last = order.length - 1; last > 0; last--) {
+    const other = Math.floor(uniform(key, last) * (last + 1));
+    [order[last], order[other]] = [order[other], order[last]];
   }
-  return noise;
+  return order;
 }

@@ -30,9 +30,7 @@ const HELP: Readonly<Record<MethodName, string>> = {
   "scorecam++":
     "The picture is masked by each channel of the last layer through a gate; the probability left is its weight.",
   scorecam: "The picture is masked by each channel of the last layer, from 0 to 1; the probability left is its weight.",
-  sscam:
-    "Score-CAM with noise on the masked picture, averaged. The noise comes from a generator of this page: the same " +
-    "seed gives the same map here, but other noise than in Python.",
+  sscam: "Score-CAM with noise on the masked picture, averaged. The same seed gives the same noise, here and in Python.",
   iscam: "Score-CAM, averaged over masks that grow stronger.",
 };
 

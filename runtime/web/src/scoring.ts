@@ -3,7 +3,7 @@ import type { InferenceSession } from "onnxruntime-web";
 import { OrtcamError } from "./errors";
 import type { Masks } from "./masks";
 import type { Plan } from "./methods";
-import { drawNoise, uniforms } from "./noise";
+import { drawNoise, shuffled } from "./noise";
 import { type Feeds, run, type Runtime } from "./session";
 import { type Maps, upsample } from "./upsampling";
 
@@ -152,13 +152,4 @@ function noiseSpread({ input, height, width, masks }: Work): Float32Array {
     spread[channel] = high > low ? (2 / (high - low)) ** 2 : 0;
   }
   return spread;
-}
-
-/** The numbers in an order that looks random and is always the same. */
-function shuffled(numbers: readonly number[]): number[] {
-  const uniform = uniforms(0, 0);
-  return numbers
-    .map((number) => ({ number, place: uniform() }))
-    .sort((a, b) => a.place - b.place)
-    .map(({ number }) => number);
 }
