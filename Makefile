@@ -8,7 +8,7 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-gpu bench-compare parity sweep model bundle web clean
+	bench-fused bench-gpu bench-compare parity sweep model bundle web clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -73,6 +73,11 @@ bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error aga
 
 bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
 	$(BIN)/python -m benchmarks.faithfulness
+	$(BIN)/python -m benchmarks.broadened
+
+bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one thread with little memory (five minutes)
+	$(BIN)/python -m benchmarks.fused
+	$(BIN)/python -m benchmarks.edge
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu

@@ -1,8 +1,8 @@
 """A fused explainer on a small device: one thread, the smallest memory settings, onnxruntime and numpy alone.
 
 The shipped classifier is exported with int8 scorers, fused, and every file is run in a process of its own that knows
-nothing of ortcam (on Linux, which tells a process its peak memory). Time is the median of the repeats; memory is the largest resident size of the process less that of
-one that only imports. Results go to benchmarks/results/edge.md and .json. Run as `python -m benchmarks.edge`.
+nothing of ortcam (on Linux, which tells a process its peak memory). Time is the median of the repeats; memory is the
+largest resident size of the process less that of one that only imports. Results go to benchmarks/results/edge.md and .json. Run as `python -m benchmarks.edge`.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import calibration, changes, compare, fidelity, frontier, gpu, measuring, plots, subjects
+from benchmarks import broadened, calibration, changes, compare, fidelity, frontier, gpu, measuring, plots, subjects
 from benchmarks.measuring import Figure
 from benchmarks.replay import passes_made_once
 from onnxruntime import InferenceSession
@@ -297,3 +297,11 @@ def test_a_check_that_fails_does_not_end_the_others() -> None:
     outcomes = {check.name: check.outcome for check in gpu.checks(bench)}
     assert set(outcomes.values()) == {"failed", "skipped"}
     assert outcomes["CUDA graphs give the same map"] == "skipped"
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.3, 0.5, 0.9])
+def test_a_map_is_taken_to_the_power_that_has_the_mean_and_keeps_its_order(mean: float) -> None:
+    saliency = np.random.default_rng(0).random((20, 30))
+    found = broadened.power_to(saliency, mean)
+    assert found.mean() == pytest.approx(mean, abs=1e-9)
+    np.testing.assert_array_equal(np.argsort(found, axis=None), np.argsort(saliency, axis=None))
