@@ -2,7 +2,8 @@
 
 The shipped classifier is exported with int8 scorers, fused, and every file is run in a process of its own that knows
 nothing of ortcam (on Linux, which tells a process its peak memory). Time is the median of the repeats; memory is the
-largest resident size of the process less that of one that only imports. Results go to benchmarks/results/edge.md and .json. Run as `python -m benchmarks.edge`.
+largest resident size of the process less that of one that only imports. Results go to benchmarks/results/edge.md and
+.json. Run as `python -m benchmarks.edge`.
 """
 
 import argparse
