@@ -19,10 +19,16 @@ output                   shape                    meaning
 ``logits``               float32 [1,classes]      of the image
 ``targets``              int64 [K]                classes explained
 ``saliency``             float32 [K,H,W]          maps in [0,1], ReLU and min-max
-``low_resolution``       float32 [K,h,w]          sum over channels at the resolution of the features, before ReLU
+``low_resolution``       float32 [K,h,w]          sum over channels at the resolution of the features, before ReLU;
+                                                  where gated maps are summed that of gate(A), not of gate(U(A))
 ``flat``                 bool [K]                 nothing speaks for the class, or all alike: the map is zero
 ``clamped``              bool [K]                 where ``classes`` is an input: it was none, the nearest was taken
 =======================  =======================  =================================================================
+
+There is at least one class (K >= 1). Nothing is raised inside a graph: an image or a score that is not finite, which
+the runtime refuses, gives a map that means nothing. The weights that both the model and the loop need are in a function
+without inputs (`ortcam_export.sharing`). For a picture the weights of the resize take about 10 KB for each pixel of its
+longer side.
 """
 
 import dataclasses
@@ -93,6 +99,10 @@ class _Explainer:
         self._plan = recipe.plan
         self._build = Builder()
         self._opsets = {"": self._manifest.opset}
+
+    @property
+    def _chunk(self) -> int:
+        return min(self._recipe.batch_size, self._manifest.cut.channels)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -264,13 +274,13 @@ class _Explainer:
         if budget is not None:
             live = build.op("Shape", [channels])
             if isinstance(budget, int):
-                count = build.integers(budget)
+                count = build.integers(min(budget, self._manifest.cut.channels))
             else:
                 share = build.op("Mul", [build.cast(live, _DOUBLE), build.constant(np.float64(budget))])
                 count = build.cast(build.op("Ceil", [share]), _INT64)
             channels = build.slice(channels, build.integers(0), build.op("Min", [count, live]), 0)
         count = build.op("Shape", [channels])
-        size = self._recipe.batch_size
+        size = self._chunk
         chunks = build.op("Div", [build.op("Add", [count, build.integers(size - 1)]), build.integers(size)])
         return _Chosen(channels, count, build.reshape(chunks))
 
@@ -374,7 +384,7 @@ class _Explainer:
 
     def _rows(self, build: Builder, chunk: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Where a chunk begins and ends among the channels to score, int64 [1] each; a slice stops at the last."""
-        size = build.integers(self._recipe.batch_size)
+        size = build.integers(self._chunk)
         start = build.op("Mul", [build.reshape(chunk, 1), size])
         return start, build.op("Add", [start, size])
 

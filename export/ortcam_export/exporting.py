@@ -403,12 +403,12 @@ def move_into_place(folder: Path, destination: Path) -> None:
     """Give a folder its name; one that is there is removed once it has been replaced."""
     old = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.old")
     replaced = destination.exists()
-    if replaced:
-        destination.rename(old)
     try:
+        if replaced:
+            destination.rename(old)
         folder.rename(destination)
     except BaseException:  # an interrupt, too
-        if replaced:
+        if old.exists():
             old.rename(destination)
         raise
     if replaced:

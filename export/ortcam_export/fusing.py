@@ -21,12 +21,13 @@ from ortcam.explainer import Explainer
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
 from ortcam.session import SessionOptions, open_session, resolve_providers
 from ortcam.verification import read_probe
+from ortcam_export.building import weight_key
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.explainer_graph import Recipe, build_explainer
 from ortcam_export.exporting import move_into_place, staging
 from ortcam_export.graphs import WeightsFile
 from ortcam_export.sharing import share_in_file, share_in_function
-from ortcam_export.triton import CONFIGURATION, MODEL_FILE, check_name, configuration
+from ortcam_export.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
 
@@ -157,7 +158,9 @@ def fuse(
             (folder / CONFIGURATION).write_text(text, "ascii")
             move_into_place(folder, place.whole)
         else:
-            for written in sorted(folder.iterdir(), reverse=True):  # the weights before the graph that needs them
+            # An old graph goes first and the new one comes last, so that none is ever beside another's weights.
+            place.model.unlink(missing_ok=True)
+            for written in sorted(folder.iterdir(), reverse=True):
                 written.replace(place.whole.with_name(written.name))
     return _describe(model, place, difference)
 
@@ -192,7 +195,8 @@ def _place(
 ) -> _Place:
     """Where the file goes, once it is clear that it can."""
     if output is None and triton is not None:
-        name = name or f"{bundle.path.resolve().stem}-{settings.method.name.replace('+', 'p')}"
+        if name is None:
+            name = plain_name(f"{bundle.path.resolve().stem}-{settings.method.name.replace('+', 'p')}")
         place = _Place(Path(triton) / check_name(name), MODEL_FILE, external, repository=True)
         taken = [place.whole]
     elif output is not None and triton is None and name is None:
@@ -204,6 +208,8 @@ def _place(
     else:
         raise ExportError("accepted is an output file, or the folder of a Triton repository and, with it, a name")
     folder = place.whole.parent
+    if folder.resolve() == bundle.path.resolve():
+        raise ExportError(f"{place.whole}: lies in the bundle, whose files are its own; name another place")
     if not folder.is_dir():
         raise ExportError(f"{place.whole}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
@@ -211,9 +217,9 @@ def _place(
     for path in taken:
         if not (path.exists() or path.is_symlink()):
             continue
-        ours = (path / CONFIGURATION).is_file() if place.repository else path.is_file()
+        ours = _is_ours(path) if place.repository else path.is_file()
         if not ours or path.is_symlink():
-            what = "model of a repository" if place.repository else "file"
+            what = f"model with version 1 and {CONFIGURATION} alone" if place.repository else "file of its own"
             raise ExportError(f"{path}: exists and is not a {what}; it is left alone, name another")
         if not force:
             raise ExportError(f"{path}: is there already; --force replaces it")
@@ -236,6 +242,12 @@ def _check_counts(top_k: int | None, batch_size: int, *, runtime_targets: bool) 
         raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether a model of a repository is one that `fuse` wrote, and nothing beside it."""
+    version = Path(MODEL_FILE).parent.name
+    return folder.is_dir() and {path.name for path in folder.iterdir()} == {CONFIGURATION, version}
+
+
 def _baseline(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
     """Probabilities of the empty image, float32 [classes], where the plan subtracts them."""
     if not plan.baseline or plan.weighting != "probability":
@@ -252,7 +264,7 @@ def _baseline(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
 
 
 def _metadata(bundle: Bundle, settings: Settings, recipe: Recipe) -> dict[str, str]:
-    """What the file says of itself: text, or JSON where it is not a single word."""
+    """What the file says of itself: a text as it is, everything else as JSON."""
     manifest = bundle.manifest
     values: dict[str, object] = {
         "method": settings.method.name,
@@ -277,7 +289,8 @@ def _metadata(bundle: Bundle, settings: Settings, recipe: Recipe) -> dict[str, s
 
 
 def _save(model: ir.Model, path: Path, *, external: bool) -> None:
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    weights = sum({weight_key(tensor): tensor.nbytes for tensor in tensors if tensor is not None}.values())
     if not external and weights > _LARGEST:
         raise ExportError(
             f"the weights are {weights / 1e9:.1f} GB, and an ONNX file holds 2 GB; --external puts them beside it"
@@ -329,7 +342,10 @@ def _difference(bundle: Bundle, settings: Settings, recipe: Recipe, limits: Limi
     except Exception as error:  # ONNX Runtime raises its own types
         raise ExportError(f"ONNX Runtime does not run the file: {first_line(error)}. Nothing was written") from error
     if tuple(targets) != explanation.targets:
-        return float("inf")
+        raise ExportError(
+            f"the file explains the classes {targets.tolist()} and the runtime {list(explanation.targets)}. "
+            "Nothing was written"
+        )
     return float(np.abs(saliency - explanation.maps).max())
 
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ortcam_export.errors import ExportError
 
-__all__ = ["CONFIGURATION", "MODEL_FILE", "check_name", "configuration"]
+__all__ = ["CONFIGURATION", "MODEL_FILE", "check_name", "configuration", "plain_name"]
 
 CONFIGURATION: Final = "config.pbtxt"
 MODEL_FILE: Final = "1/model.onnx"  # version 1, under the name that the ONNX Runtime backend looks for
@@ -31,6 +31,11 @@ def check_name(name: str) -> str:
     if not _PLAIN.fullmatch(name):
         raise ExportError(f"name {name!r}: accepted are letters, digits, points, underscores and hyphens")
     return name
+
+
+def plain_name(text: str) -> str:
+    """A name made of a text, with hyphens for what a name cannot have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
 
 
 def configuration(name: str, model: ir.Model, parameters: Mapping[str, str]) -> str:

@@ -9,9 +9,9 @@ import { basename } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import sharp from "sharp";
 
-/** Upright RGB pixels of a picture: uint8 [h,w,3]. */
+/** Upright RGB pixels of a picture, what is behind any alpha included: uint8 [h,w,3]. JPEG, PNG, WebP, GIF, TIFF. */
 async function readPicture(path) {
-  const pixels = sharp(path).rotate().toColourspace("srgb").flatten({ background: "white" });
+  const pixels = sharp(path).rotate().toColourspace("srgb").removeAlpha();
   const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true });
   return new Tensor("uint8", data, [info.height, info.width, info.channels]);
 }

@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,7 @@ __all__ = ["main"]
 
 _EXIT_BAD_INPUT: Final = 2
 _EXIT_INTERRUPTED: Final = 130
+_EXIT_TERMINATED: Final = 143
 # Fewer noise samples than the default 35, so that a newcomer need not wait; the figure says how many passes were made.
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {"sscam": {"num_samples": 10}}
 
@@ -62,10 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        code: int = options.run(options)
+        with _orderly_termination():
+            code: int = options.run(options)
     except OrtcamError as error:
         _complain(str(error))
         return _EXIT_BAD_INPUT
+    except _Terminated:
+        _complain("terminated")
+        return _EXIT_TERMINATED
     except KeyboardInterrupt:
         _complain("interrupted")
         return _EXIT_INTERRUPTED
@@ -73,6 +80,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that nothing is flushed into the pipe at exit
         return 0
     return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is half made is removed."""
+
+
+@contextlib.contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Raise `_Terminated` where SIGTERM arrives, which containers and `timeout` stop a process with."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str) -> None:

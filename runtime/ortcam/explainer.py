@@ -310,7 +310,7 @@ class Explainer:
         photograph = self.read(image)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
-        targets = self._resolve_targets(task.target, task.top_k, clean.probabilities)
+        targets = self._resolve_targets(task.target, task.top_k, clean.logits)
         clock.lap("features")
         height, width = photograph.model_input.shape[2:]
         masks = prepare_masks(clean.maps, plan, height=height, width=width)
@@ -397,7 +397,7 @@ class Explainer:
         photograph = self.read(image)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
-        targets = self._resolve_targets(task.target, task.top_k, clean.probabilities)
+        targets = self._resolve_targets(task.target, task.top_k, clean.logits)
         clock.lap("features")
         batch_size = (
             (1 if self._options.low_memory else _HEAD_BATCH_SIZE) if task.batch_size == "auto" else task.batch_size
@@ -541,13 +541,14 @@ class Explainer:
         )
 
     def _resolve_targets(
-        self, target: Target | Iterable[Target] | None, top_k: int, probabilities: NDArray[np.float32]
+        self, target: Target | Iterable[Target] | None, top_k: int, logits: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         classes = len(self.labels)
         if not isinstance(top_k, int) or not 1 <= top_k <= classes:
             raise TargetError(f"top_k={top_k!r}: accepted is a whole number from 1 to {classes}, the model's classes")
         if target is None:
-            return np.argsort(-probabilities, kind="stable")[:top_k].astype(np.int64)
+            # The order of the probabilities, but for those that float32 no longer tells apart.
+            return np.argsort(-logits, kind="stable")[:top_k].astype(np.int64)
         if top_k != 1:
             raise TargetError(f"top_k={top_k} with target={target!r}: give one or the other")
         wanted = list(target) if isinstance(target, Iterable) and not isinstance(target, str) else [target]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ortcam.arguments import budget, pairs_of
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.methods import MASKED_METHODS
+from ortcam.methods import MASKED_METHODS, resolve_method
 
 __all__ = ["add_fuse"]
 
@@ -53,6 +53,7 @@ def add_fuse(commands: Any) -> None:
 def _fuse(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.triton is None):
         raise OptionError("accepted is -o FILE, or --triton DIR")
+    settings: dict[str, Any] = resolve_method(options.method, _pairs(options.option)).options
     try:
         from ortcam_export import fuse  # noqa: PLC0415 - only this command needs what it loads
     except ImportError as error:
@@ -62,7 +63,7 @@ def _fuse(options: argparse.Namespace) -> int:
     def report(stage: str) -> None:
         print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
 
-    settings: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
+    size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
     fused = fuse(
         options.bundle,
         options.output,
@@ -78,8 +79,8 @@ def _fuse(options: argparse.Namespace) -> int:
         verify=not options.no_verify,
         force=options.force,
         report=None if options.quiet else report,
+        **size,
         **settings,
-        **_pairs(options.option),
     )
     if not options.quiet:
         _print(fused)

@@ -12,15 +12,34 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from google.protobuf import text_format
+from tests.conftest import TINY_INPUT, TinyNet
 
 import ortcam
 from ortcam.cli import main
 from ortcam.errors import OrtcamError
-from ortcam_export import Fused, fuse
+from ortcam_export import Fused, export, fuse
 
 REPOSITORY = Path(__file__).parents[2]
 SHAPES = REPOSITORY / "models" / "shapes.ortcam"
+
+
+@pytest.fixture(scope="module")
+def saturated_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six classes that do not exclude each other, all of them certain, the later the more."""
+    module = TinyNet()
+    with torch.no_grad():
+        module.classifier.weight.mul_(0.01)
+        module.classifier.bias.copy_(torch.arange(6) * 5.0 + 20)
+    path = tmp_path_factory.mktemp("bundles") / "saturated.ortcam"
+    return export(module.eval(), path, activation="sigmoid", **TINY_INPUT).path
+
+
+@pytest.fixture(scope="module")
+def coarse_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "coarse.ortcam"
+    return export(TinyNet().eval(), path, precision=["fp16", "int8"], **TINY_INPUT).path
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +221,7 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
     "a file that is there": (["-o", "{folder}/there.onnx"], "--force replaces it"),
     "a folder of that name": (["-o", "{folder}/folder.onnx", "--force"], "exists and is not a file"),
     "two places": (["--triton", "{folder}"], "accepted is -o FILE, or --triton DIR"),
+    "an option that is an argument": (["--option", "budget=3"], "unknown option 'budget'"),
     "a name without a repository": (["--name", "x"], "the folder of a Triton repository"),
 }
 
@@ -291,8 +311,61 @@ def test_a_model_of_a_repository_is_replaced_whole_and_other_folders_are_left_al
         fuse(tiny_bundle, triton=tmp_path)
     fuse(tiny_bundle, triton=tmp_path, force=True)
     assert [path.name for path in first.path.parent.iterdir()] == ["model.onnx"]
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(OrtcamError, match="is not a model of a repository"):
+    (tmp_path / "mine" / "2").mkdir(parents=True)
+    (tmp_path / "mine" / "config.pbtxt").write_text("of somebody else")
+    with pytest.raises(OrtcamError, match=r"not a model with version 1 and config\.pbtxt alone"):
         fuse(tiny_bundle, triton=tmp_path, name="mine", force=True)
     with pytest.raises(OrtcamError, match="accepted are letters"):
         fuse(tiny_bundle, triton=tmp_path, name="../mine")
+
+
+def test_numbers_beyond_the_channels_are_all_of_them(
+    tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", budget=10**20, batch_size=2**63)
+    found = run(fused.path, image=explainer.preprocess(photograph))["saliency"]
+    np.testing.assert_allclose(found, explainer.explain(photograph).maps, atol=1e-6)
+
+
+def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:
+    before = (tiny_bundle / "features.onnx").read_bytes()
+    with pytest.raises(OrtcamError, match="lies in the bundle"):
+        fuse(tiny_bundle, tiny_bundle / "features.onnx", force=True)
+    assert (tiny_bundle / "features.onnx").read_bytes() == before
+
+
+def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    script = "import os, signal, sys, ortcam_export.fusing as fusing\n"
+    script += "fusing._check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+    script += "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "fuse", str(SHAPES), "-o", str(tmp_path / "e.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr.strip().endswith("ortcam: terminated")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_whose_probabilities_float32_cannot_tell_apart_are_ordered_by_their_logits(
+    saturated_bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    explainer = ortcam.load(saturated_bundle)
+    explanation = explainer.explain(photograph, method="scorecam", top_k=3)
+    assert np.ptp(explanation.probabilities[:2]) == 0
+    logits = explainer.logits(1, lambda _: explainer.preprocess(photograph))[0]
+    assert list(explanation.targets) == list(np.argsort(-logits)[:3]) != sorted(explanation.targets)
+    fused = fuse(saturated_bundle, tmp_path / "e.onnx", method="scorecam", top_k=3)
+    np.testing.assert_array_equal(
+        run(fused.path, image=explainer.preprocess(photograph))["targets"], explanation.targets
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_coarser_scorers_are_those_of_the_runtime(
+    coarse_bundle: Path, photograph: Path, tmp_path: Path, precision: str
+) -> None:
+    explainer = ortcam.load(coarse_bundle, precision=precision)
+    for method, options in (("scorecam++", {}), ("sscam", {"num_samples": 2})):
+        fused = fuse(coarse_bundle, tmp_path / "e.onnx", method=method, precision=precision, force=True, **options)
+        found = run(fused.path, image=explainer.preprocess(photograph))["saliency"]
+        expected = explainer.explain(photograph, method=method, batch_size=8, **options).maps
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -67,14 +67,18 @@ def test_small_models(
     ids=lambda settings: settings["method"],
 )
 def test_real_weights_on_photographs(squeezenet: Case, data: Path, settings: dict[str, Any], tmp_path: Path) -> None:
-    for photograph in sorted((data / "images").iterdir())[:2]:
+    photographs = sorted((data / "images").iterdir())[:2]
+    assert photographs
+    for photograph in photographs:
         assert largest_difference(squeezenet, photograph, tmp_path, 8, **settings) <= 1e-5
 
 
 def test_real_photographs_as_they_were_decoded(squeezenet: Case, data: Path, tmp_path: Path) -> None:
     fused = fuse(squeezenet.explainer.bundle, tmp_path / "e.onnx", uint8_input=True, budget=24)
     session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])
-    for photograph in sorted((data / "originals").iterdir())[:4]:
+    photographs = sorted((data / "originals").iterdir())[:4]
+    assert photographs
+    for photograph in photographs:
         pixels = squeezenet.explainer.read(photograph).pixels
         (saliency,) = session.run(["saliency"], {"image": pixels})
         expected = squeezenet.explainer.explain(photograph, budget=24, completion="none")

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from tests.conftest import REPOSITORY
@@ -61,6 +62,17 @@ def test_its_maps_are_pythons(explain: Explain, tmp_path: Path, settings: dict[s
     saliency = np.fromfile(tmp_path / "map.f32", "<f4").reshape(found["shape"])
     np.testing.assert_allclose(saliency, expected.maps, atol=1e-4)
     assert (tmp_path / "map.png").stat().st_size > 500
+
+
+def test_what_lies_behind_alpha_counts_as_in_python(explain: Explain, tmp_path: Path) -> None:
+    fused = fuse(SHAPES, tmp_path / "e.onnx", uint8_input=True, verify=False, budget=8)
+    picture = cv2.cvtColor(cv2.imread(str(SAMPLES / "fish.png")), cv2.COLOR_BGR2BGRA)
+    picture[:, : picture.shape[1] // 2, 3] = 0
+    cv2.imwrite(str(tmp_path / "glass.png"), picture)
+    done = explain(fused.path, tmp_path / "glass.png", tmp_path / "map.png", tmp_path / "map.f32")
+    expected = ortcam.load(SHAPES).explain(tmp_path / "glass.png", budget=8, completion="none")
+    saliency = np.fromfile(tmp_path / "map.f32", "<f4").reshape(json.loads(done.stdout)["shape"])
+    np.testing.assert_allclose(saliency, expected.maps, atol=1e-4)
 
 
 def test_what_is_no_picture_is_said_in_one_line(explain: Explain, tmp_path: Path) -> None:
