@@ -104,3 +104,9 @@ def test_a_fresh_environment_with_the_serving_extra_has_no_torch_and_explains(wh
     explained = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert explained.returncode == 0, explained.stderr
     assert (tmp_path / "out" / "mug-umbrella" / "scorecam++" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["runtime/web/package-lock.json", "constraints.txt"])
+def test_pinned_versions_name_no_address(name: str) -> None:
+    text = (REPOSITORY / name).read_text("utf-8")
+    assert "://" not in text, f"{name} names an address; `npm run lock` in runtime/web writes it without"

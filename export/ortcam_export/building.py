@@ -160,4 +160,4 @@ class Builder:
 
     def name(self, stem: str) -> str:
         """A name for a tensor, nobody else's."""
-        return fresh_name(f"ortcam_{stem}", self._taken)
+        return fresh_name(f"ortcam_{stem.removeprefix('ortcam_')}", self._taken)

@@ -41,6 +41,7 @@ import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle
+from ortcam.explainer import LEAST_RANGE
 from ortcam.methods import Noise, Plan
 from ortcam.noise import FACTORS, SHIFTS, UNIFORM_BITS, noise_key
 from ortcam.scoring import ZERO_AT_ZERO
@@ -51,7 +52,6 @@ from ortcam_export.picture_graph import build_preprocessing
 __all__ = ["Recipe", "build_explainer"]
 
 _FLOAT, _DOUBLE, _INT64, _BOOL = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.BOOL
-_LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps  # of a map that is not flat, as `ortcam.explainer.finish` has it
 _LEAST_LOGIT: Final = -1e300  # of an empty sum of exponentials
 _WORD: Final = 0xFFFFFFFF
 
@@ -486,7 +486,7 @@ class _Explainer:
         low, high = self._range(positive)
         span = build.op("Sub", [high, low])
         _, scale = self._range(build.op("Abs", [raw]))
-        flat = build.op("LessOrEqual", [span, build.op("Mul", [scale, build.constant(np.float64(_LEAST_RANGE))])])
+        flat = build.op("LessOrEqual", [span, build.op("Mul", [scale, build.constant(np.float64(LEAST_RANGE))])])
         divisor = build.op("Where", [flat, build.constant(np.float64(1)), span])
         scaled = build.op("Div", [build.op("Sub", [positive, low]), divisor])
         saliency = build.op("Where", [flat, build.constant(np.float32(0)), build.cast(scaled, _FLOAT)])

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.allocation import Limits
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.classifier import classify, to_probabilities
+from ortcam.classifier import to_probabilities
 from ortcam.explainer import Explainer
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
-from ortcam.session import SessionOptions, open_session, resolve_providers
+from ortcam.session import SessionOptions, resolve_providers
 from ortcam.verification import read_probe
 from ortcam_export.building import weight_key
 from ortcam_export.errors import ExportError, first_line
@@ -158,8 +158,9 @@ def fuse(
             (folder / CONFIGURATION).write_text(text, "ascii")
             move_into_place(folder, place.whole)
         else:
-            # An old graph goes first and the new one comes last, so that none is ever beside another's weights.
-            place.model.unlink(missing_ok=True)
+            if external:
+                # The old graph goes first and the new one comes last, so that none is ever beside another's weights.
+                place.model.unlink(missing_ok=True)
             for written in sorted(folder.iterdir(), reverse=True):
                 written.replace(place.whole.with_name(written.name))
     return _describe(model, place, difference)
@@ -253,13 +254,8 @@ def _baseline(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
     if not plan.baseline or plan.weighting != "probability":
         return None
     manifest = bundle.manifest
-    size = manifest.preprocessing.height, manifest.preprocessing.width
-    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
-    _, logits = classify(
-        manifest.graphs,
-        lambda name: open_session(bundle.file(name), options),
-        np.zeros((1, 3, *size), np.float32),
-    )
+    empty = np.zeros((1, 3, manifest.preprocessing.height, manifest.preprocessing.width), np.float32)
+    logits = Explainer(bundle, SessionOptions(resolve_providers(["CPUExecutionProvider"]))).logits(1, lambda _: empty)
     return to_probabilities(logits[0], manifest.activation)
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.evaluate_cli import add_evaluate
 from ortcam.explainer import Explainer, Target, load, resolve_task
 from ortcam.explanation import Explanation, comparison
+from ortcam.exporter import import_exporter, timed_report
 from ortcam.fuse_cli import add_fuse
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
@@ -35,6 +35,8 @@ __all__ = ["main"]
 _EXIT_BAD_INPUT: Final = 2
 _EXIT_INTERRUPTED: Final = 130
 _EXIT_TERMINATED: Final = 143
+
+_NEEDS_EXPORT: Final = "`ortcam export` and `ortcam inspect MODEL` need `ortcam[export]`"
 # Fewer noise samples than the default 35, so that a newcomer need not wait; the figure says how many passes were made.
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {"sscam": {"num_samples": 10}}
 
@@ -250,14 +252,9 @@ def _add_demo(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    exporter = _import_exporter()
-    started = time.perf_counter()
-
-    def report(stage: str) -> None:
-        print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
-
+    exporter = import_exporter(_NEEDS_EXPORT)
     given = _given(options, _OF_THE_MODEL)
-    _print_bundle(exporter.export(options.model, options.bundle, force=options.force, report=report, **given))
+    _print_bundle(exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given))
     return 0
 
 
@@ -265,14 +262,6 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """Those of the flags that were given; what was not is left to the function's own default."""
     values = {name: value for name in names if (value := getattr(options, name)) is not None}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _import_exporter() -> Any:
-    try:
-        import ortcam_export  # noqa: PLC0415 - only this command may load what it needs
-    except ImportError as error:
-        raise OrtcamError(f"{error}; `ortcam export` and `ortcam inspect MODEL` need `ortcam[export]`") from None
-    return ortcam_export
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -289,7 +278,7 @@ def _inspect(options: argparse.Namespace) -> int:
         return 0
     if options.verify:
         raise OptionError(f"--verify: goes with a bundle; {options.model} is none")
-    _print_inspection(_import_exporter().inspect_model(options.model, **given))
+    _print_inspection(import_exporter(_NEEDS_EXPORT).inspect_model(options.model, **given))
     return 0
 
 

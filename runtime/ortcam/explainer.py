@@ -28,10 +28,13 @@ from ortcam.session import Bound, Provider, Session, SessionOptions, open_sessio
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
-__all__ = ["BatchSize", "Explainer", "Image", "Target", "finish", "load", "resolve_task"]
+__all__ = ["LEAST_RANGE", "BatchSize", "Explainer", "Image", "Target", "finish", "load", "resolve_task"]
 
 Target = int | str
 BatchSize = int | Literal["auto"]
+
+# Of a map that is not flat, by its largest absolute value: the rounding of the sum in float32.
+LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 
 _HEAD_BATCH_SIZE: Final = 32
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
@@ -739,7 +742,7 @@ def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[n
     low = positive.min(axis=(1, 2), keepdims=True)
     span = positive.max(axis=(1, 2), keepdims=True) - low
     scale = np.abs(upsampled).max(axis=(1, 2), keepdims=True)
-    flat = span <= 8 * np.finfo(np.float32).eps * scale
+    flat = span <= LEAST_RANGE * scale
     maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
     return maps.astype(np.float32), flat[:, 0, 0]
 

@@ -1,13 +1,12 @@
 """`ortcam fuse`: its flags, and what it says of the file that it wrote."""
 
 import argparse
-import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from ortcam.arguments import budget, pairs_of
-from ortcam.errors import OptionError, OrtcamError
+from ortcam.errors import OptionError
+from ortcam.exporter import import_exporter, timed_report
 from ortcam.methods import MASKED_METHODS, resolve_method
 
 __all__ = ["add_fuse"]
@@ -54,17 +53,9 @@ def _fuse(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.triton is None):
         raise OptionError("accepted is -o FILE, or --triton DIR")
     settings: dict[str, Any] = resolve_method(options.method, _pairs(options.option)).options
-    try:
-        from ortcam_export import fuse  # noqa: PLC0415 - only this command needs what it loads
-    except ImportError as error:
-        raise OrtcamError(f"{error}; `ortcam fuse` needs `ortcam[onnx]`") from None
-    started = time.perf_counter()
-
-    def report(stage: str) -> None:
-        print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
-
+    exporter = import_exporter("`ortcam fuse` needs `ortcam[onnx]`")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
-    fused = fuse(
+    fused = exporter.fuse(
         options.bundle,
         options.output,
         triton=options.triton,
@@ -78,7 +69,7 @@ def _fuse(options: argparse.Namespace) -> int:
         external=options.external,
         verify=not options.no_verify,
         force=options.force,
-        report=None if options.quiet else report,
+        report=None if options.quiet else timed_report(),
         **size,
         **settings,
     )

@@ -9,6 +9,8 @@ Nothing is carried from one value to the next, so the numbers depend on no chunk
 within +-5.8, and have a period of 2^31 values a sample.
 """
 
+import functools
+import math
 from typing import Final
 
 import numpy as np
@@ -45,11 +47,15 @@ def draw_noise(seed: int, sample: int, shape: tuple[int, ...]) -> NDArray[np.flo
         sample: from 0.
         shape: of at most 2^31 values.
     """
-    counters = _mix(np.arange(2 * int(np.prod(shape)), dtype=np.uint32).reshape(-1, 2))
-    uniform = _uniform(_mix(counters ^ np.uint32(noise_key(seed, sample))))
-    radius = np.sqrt(np.float32(-2) * np.log(uniform[:, 0]))
-    noise: NDArray[np.float32] = radius * np.cos(np.float32(2 * np.pi) * uniform[:, 1])
+    u, v = _uniform(_mix(_hashed_counters(math.prod(shape)) ^ np.uint32(noise_key(seed, sample))))
+    noise: NDArray[np.float32] = np.sqrt(np.float32(-2) * np.log(u)) * np.cos(np.float32(2 * np.pi) * v)
     return noise.reshape(shape)
+
+
+@functools.lru_cache(maxsize=1)
+def _hashed_counters(values: int) -> Words:
+    """mix(2i) and mix(2i + 1), [2,values], which all samples of an image have in common."""
+    return _mix(np.arange(2 * values, dtype=np.uint32).reshape(-1, 2).T.copy())
 
 
 def _mix(words: Words) -> Words:

@@ -454,10 +454,12 @@ def _noise_spread(image: NDArray[np.float32], maps: NDArray[np.float32], noise: 
         return np.full(len(maps), noise.std if noise else 0.0, np.float32)
     spread = np.zeros(len(maps), np.float32)
     height, width = image.shape[-2:]
+    # A mask is nowhere negative, so the largest value of M_k is that of the mask times the largest colour of X.
+    low, high = image[0].min(axis=0), image[0].max(axis=0)
     for start in range(0, len(maps), _CHANNELS_AT_ONCE):
         part = slice(start, start + _CHANNELS_AT_ONCE)
-        masked = upsample(maps[part], height, width)[:, None] * image
-        span = masked.max(axis=(1, 2, 3)) - masked.min(axis=(1, 2, 3))
+        mask = upsample(maps[part], height, width)
+        span = (mask * high).max(axis=(1, 2)) - (mask * low).min(axis=(1, 2))
         spread[part] = np.divide(2, span, out=np.zeros_like(span), where=span > 0) ** 2
     return spread
 

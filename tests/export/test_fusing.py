@@ -246,7 +246,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_map_that_is_not_the_runtimes_is_not_written(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ortcam_export.explainer_graph._LEAST_RANGE", 2.0)  # every map is flat
+    monkeypatch.setattr("ortcam_export.explainer_graph.LEAST_RANGE", 2.0)  # every map is flat
     with pytest.raises(OrtcamError, match=r"differ from the runtime's by 1\.0e"):
         fuse(tiny_bundle, tmp_path / "e.onnx")
     assert list(tmp_path.iterdir()) == []
