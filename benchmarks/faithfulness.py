@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,9 @@ SEED: Final = 0
 KEPT_OUT: Final = 200  # photographs, the first by the seed, that int8 is not calibrated on
 GATES: Final = ("tanh", "sigmoid", "sigmoid-relu", "relu", "mish", "swish", "softsign", "minmax")
 SAMPLES: Final = (1, 2, 5, 10, 20, 35)
+METHODS: Final = ("scorecam", "scorecam++", "recipro-cam", "ablation-cam", "eigen-cam")
+FINER: Final = 4  # steps of insertion and deletion in one of the coarse ones, 25 instead of 100
+COARSE_STEP: Final = FINER * math.ceil(224 * 224 / 100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Study:
         precisions: that the bundle has to have.
         alike: the method whose maps the others' are correlated with; None leaves that out.
         randomize: images for the randomised-weights check.
+        step: pixels that a step of insertion and deletion changes; None for a hundredth of them.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Study:
     precisions: tuple[str, ...] = ()
     alike: str | None = None
     randomize: int | None = None
+    step: int | None = None
 
 
 STUDIES: Final = {
@@ -75,10 +81,18 @@ STUDIES: Final = {
         Study(
             "methods",
             "Which method, on every metric?",
-            ("scorecam", "scorecam++", "recipro-cam", "ablation-cam", "eigen-cam"),
-            WITH_WEIGHTS,
+            METHODS,
+            ("squeezenet1_1",),
             alike="scorecam",
             randomize=10,
+        ),
+        Study(
+            "models",
+            "The same on other models (insertion and deletion in 25 steps)",
+            METHODS,
+            ("mobilenet_v2", "resnet18", "deit_tiny"),
+            alike="scorecam",
+            step=COARSE_STEP,
         ),
         Study(
             "sampled",
@@ -174,6 +188,7 @@ def evaluate(study: Study, model: str, options: argparse.Namespace) -> dict[str,
         threads=options.threads,
         providers=["cpu"],
         randomize=study.randomize,
+        step=study.step,
         resume=True,
     )
 
@@ -185,11 +200,10 @@ def evaluate(study: Study, model: str, options: argparse.Namespace) -> dict[str,
     found: dict[str, Any] = json.loads((report.folder / "summary.json").read_text("utf-8"))
     if study.alike is not None:
         found["alike"] = alike(report.folder, study.alike)
-    return {
-        key: found[key]
-        for key in ("images", "methods", "metrics", "table", "differences", "randomized", "alike")
-        if key in found
-    }
+    if study.step is None and study.metrics is None:
+        found["coarser"] = coarser(report.folder, study.methods[0])
+    kept = ("images", "methods", "metrics", "table", "differences", "randomized", "alike", "coarser")
+    return {key: found[key] for key in kept if key in found}
 
 
 def alike(folder: Path, reference: str) -> dict[str, float]:
@@ -205,6 +219,30 @@ def alike(folder: Path, reference: str) -> dict[str, float]:
         if other is not None and np.ptp(pixels) and np.ptp(other):
             values.setdefault(variant, []).append(float(np.corrcoef(pixels, other)[0, 1]))
     return {variant: float(np.mean(column)) for variant, column in values.items()}
+
+
+def coarser(folder: Path, first: str) -> dict[str, float]:
+    """What a quarter of the steps would change of insertion and deletion, from the curves in the journal.
+
+    Returns:
+        The largest change over metrics and methods, in points: `mean`, of a method's mean; `difference`, of that of a
+        method less the first one.
+    """
+    from ortcam.evaluation.journal import read_measurements
+    from ortcam.evaluation.metrics import area_under, shares
+
+    changes: dict[tuple[str, str], list[float]] = {}
+    for found in read_measurements(folder):
+        for metric, curve in found.curves.items():
+            counts = shares(224 * 224, None)
+            every, some = np.asarray(curve), np.append(np.arange(0, len(counts) - 1, FINER), len(counts) - 1)
+            change = area_under(every[some], counts[some]) - area_under(every, counts)
+            changes.setdefault((metric, found.variant), []).append(change)
+    means = {key: float(np.mean(column)) for key, column in changes.items()}
+    return {
+        "mean": max(map(abs, means.values())),
+        "difference": max(abs(mean - means[metric, first]) for (metric, _), mean in means.items()),
+    }
 
 
 def _bundle(model: str, precisions: Sequence[str], work: Path) -> Path:
@@ -277,6 +315,12 @@ def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[st
         for row, method in zip(rows, found["methods"], strict=True):
             row.append(f"{found['alike'].get(method['name'], float('nan')):.3f}")
     yield table(head, rows)
+    if "coarser" in found:
+        yield (
+            f"With every {FINER}th step of insertion and deletion alone, means would change by at most "
+            f"{found['coarser']['mean']:.2f}, differences from {first['title']} by at most "
+            f"{found['coarser']['difference']:.2f} points."
+        )
     if found.get("randomized"):
         yield "Randomised weights: Spearman correlation with the model's own map, by share of the weights shuffled"
         depths = [item["depth"] for item in next(iter(found["randomized"].values()))]
