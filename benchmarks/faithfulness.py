@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -198,20 +198,23 @@ def evaluate(study: Study, model: str, options: argparse.Namespace) -> dict[str,
 
     report = evaluation.run(progress=progress)
     found: dict[str, Any] = json.loads((report.folder / "summary.json").read_text("utf-8"))
+    drawn = {example.name for example in evaluation.examples}  # the journal may hold more, of a larger limit
     if study.alike is not None:
-        found["alike"] = alike(report.folder, study.alike)
+        found["alike"] = alike(report.folder, drawn, study.alike)
     if study.step is None and study.metrics is None:
-        found["coarser"] = coarser(report.folder, study.methods[0])
+        found["coarser"] = coarser(report.folder, drawn, study.methods[0])
     kept = ("images", "methods", "metrics", "table", "differences", "randomized", "alike", "coarser")
     return {key: found[key] for key in kept if key in found}
 
 
-def alike(folder: Path, reference: str) -> dict[str, float]:
+def alike(folder: Path, images: Collection[str], reference: str) -> dict[str, float]:
     """Mean Pearson correlation of every method's maps with the reference's, from the small maps in the journal."""
     from ortcam.evaluation.journal import read_measurements
 
     thumbnails: dict[tuple[str, str], Any] = {}
     for found in read_measurements(folder):
+        if found.image not in images:
+            continue
         thumbnails[found.image, found.variant] = found.thumbnail.astype(np.float64).ravel()
     values: dict[str, list[float]] = {}
     for (image, variant), pixels in thumbnails.items():
@@ -221,7 +224,7 @@ def alike(folder: Path, reference: str) -> dict[str, float]:
     return {variant: float(np.mean(column)) for variant, column in values.items()}
 
 
-def coarser(folder: Path, first: str) -> dict[str, float]:
+def coarser(folder: Path, images: Collection[str], first: str) -> dict[str, float]:
     """What a quarter of the steps would change of insertion and deletion, from the curves in the journal.
 
     Returns:
@@ -233,7 +236,7 @@ def coarser(folder: Path, first: str) -> dict[str, float]:
 
     changes: dict[tuple[str, str], list[float]] = {}
     for found in read_measurements(folder):
-        for metric, curve in found.curves.items():
+        for metric, curve in found.curves.items() if found.image in images else ():
             counts = shares(224 * 224, None)
             every, some = np.asarray(curve), np.append(np.arange(0, len(counts) - 1, FINER), len(counts) - 1)
             change = area_under(every[some], counts[some]) - area_under(every, counts)
@@ -353,8 +356,8 @@ def _apart(found: Mapping[str, Any], name: str, first: str, metrics: Sequence[Ma
             yield "-"
             continue
         sign = 1 if item["first"] == name else -1
-        mean = sign * item["interval"]["mean"]
-        ends = sorted(sign * end for end in (item["interval"]["low"], item["interval"]["high"]) if end is not None)
+        mean = sign * item["interval"]["mean"] + 0.0  # no minus before a zero
+        ends = sorted(sign * end + 0.0 for end in (item["interval"]["low"], item["interval"]["high"]) if end is not None)
         text = f"{mean:+.2f}" + (f" [{ends[0]:+.1f}, {ends[1]:+.1f}]" if ends else "")
         yield text if item["better"] is None else f"**{text}** {'✓' if item['better'] == name else '✗'}"
 
