@@ -357,7 +357,8 @@ def _apart(found: Mapping[str, Any], name: str, first: str, metrics: Sequence[Ma
             continue
         sign = 1 if item["first"] == name else -1
         mean = sign * item["interval"]["mean"] + 0.0  # no minus before a zero
-        ends = sorted(sign * end + 0.0 for end in (item["interval"]["low"], item["interval"]["high"]) if end is not None)
+        ends = [item["interval"][end] for end in ("low", "high")]
+        ends = sorted(sign * end + 0.0 for end in ends if end is not None)
         text = f"{mean:+.2f}" + (f" [{ends[0]:+.1f}, {ends[1]:+.1f}]" if ends else "")
         yield text if item["better"] is None else f"**{text}** {'✓' if item['better'] == name else '✗'}"
 
