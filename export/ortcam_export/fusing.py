@@ -1,7 +1,6 @@
 """One file that explains: a bundle and a method fused into an ONNX model, checked against the runtime, and written."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.classifier import to_probabilities
 from ortcam.explainer import Explainer
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
+from ortcam.schema import encode_json
 from ortcam.session import SessionOptions, resolve_providers
 from ortcam.verification import read_probe
 from ortcam_export.building import weight_key
@@ -135,9 +135,10 @@ def fuse(
         baseline=_baseline(opened, settings.plan),
     )
     say("building the graph")
-    model = build_explainer(opened, recipe)
-    model.metadata_props.update(_metadata(opened, settings, recipe))
-    with staging(place.whole) as folder:
+    # Of a copy: the weights are read when the file is written, and are to be those that were verified.
+    with staging(place.whole) as copied, staging(place.whole) as folder:
+        model = build_explainer(opened.copy_to(copied), recipe)
+        model.metadata_props.update(_metadata(opened, settings, recipe))
         say("writing the file")
         made = folder / place.file
         made.parent.mkdir(exist_ok=True)
@@ -279,7 +280,7 @@ def _metadata(bundle: Bundle, settings: Settings, recipe: Recipe) -> dict[str, s
         "versions": {"ortcam": __version__, "onnx-ir": ir.__version__, "onnxruntime": onnxruntime.__version__},
     }
     return {
-        f"ortcam.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        f"ortcam.{key}": value if isinstance(value, str) else encode_json(value, indent=None)
         for key, value in values.items()
     }
 

@@ -83,7 +83,7 @@ def write_variants(
         converted = _convert(precision, model, folder, graphs, cut, calibration)
         scorers = _write_scorers(converted, precision, folder, cut, activation, interpolation, probe.shape[2:])
         try:
-            parity = measure_variant(folder, graphs, scorers, cut, images=probe)
+            parity = measure_variant(folder.joinpath, graphs, scorers, cut, images=probe)
             _check_finite(precision, parity)
             say(f"{_SHORT[precision]}: comparing maps")
             measure = (folder, graphs)

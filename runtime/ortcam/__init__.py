@@ -13,6 +13,7 @@ from ortcam._version import __version__
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import (
     BundleError,
+    ClosedError,
     ImageError,
     NotFiniteError,
     OptionError,
@@ -32,6 +33,7 @@ __all__ = [
     "METHODS",
     "Bundle",
     "BundleError",
+    "ClosedError",
     "Explainer",
     "Explanation",
     "ImageError",

@@ -179,7 +179,7 @@ def benchmark(
     notes: list[str] = []
     for case in cases:
         if bench is None or bench.precision != case.precision:
-            bench = _Bench(bundle, content, case.precision, providers, threads)
+            bench = _Bench(read, content, case.precision, providers, threads)
         say(f"{case.method}, {case.precision}, batch size {case.batch_size}")
         try:
             rows.append(bench.measure(case, runs, seconds / len(cases)))
@@ -214,7 +214,7 @@ class _Bench:
 
     def __init__(
         self,
-        bundle: str | os.PathLike[str],
+        bundle: Bundle,
         content: bytes,
         precision: str,
         providers: Sequence[Provider] | None,
@@ -303,10 +303,10 @@ class BareModel:
         self._graphs: list[tuple[Session, str, str]] = []
         if graphs.head is None:
             assert graphs.classifier is not None  # checked when the bundle is read
-            self._graphs.append((open_session(bundle.file(graphs.classifier), options), "image", "logits"))
+            self._graphs.append((open_session(bundle.graph(graphs.classifier), options), "image", "logits"))
         else:
-            self._graphs.append((open_session(bundle.file(graphs.features), options), "image", "features"))
-            self._graphs.append((open_session(bundle.file(graphs.head), options), "features", "logits"))
+            self._graphs.append((open_session(bundle.graph(graphs.features), options), "image", "features"))
+            self._graphs.append((open_session(bundle.graph(graphs.head), options), "features", "logits"))
 
     def seconds_an_image(self, batch_size: int) -> float:
         """The mean of a few passes after one to warm up, since the time of an explanation is a sum."""

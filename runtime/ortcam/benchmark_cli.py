@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
 from ortcam.errors import OptionError, OutputError
 from ortcam.methods import METHODS
+from ortcam.schema import encode_json
 from ortcam.shipped import demo_picture
 
 __all__ = ["add_benchmark"]
@@ -64,7 +64,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         say=_say if sys.stderr.isatty() else None,
     )
     if options.json:
-        print(json.dumps(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}, indent=1))
+        print(encode_json(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}))
     else:
         print(_in_words(report))
     if plot is not None:

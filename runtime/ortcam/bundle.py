@@ -5,15 +5,16 @@
 
 import dataclasses
 import hashlib
-import json
 import os
+import weakref
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from ortcam.errors import BundleError, OptionError
 from ortcam.migration import migrate
 from ortcam.preprocessing import Preprocessing
-from ortcam.schema import SchemaError, decode
+from ortcam.schema import SchemaError, decode, encode_json, parse_json
 
 __all__ = [
     "GATES",
@@ -21,9 +22,11 @@ __all__ = [
     "SCHEMA_VERSION",
     "Activation",
     "Bundle",
+    "Content",
     "Cut",
     "Fidelity",
     "FileRecord",
+    "Graph",
     "Graphs",
     "Likeness",
     "Manifest",
@@ -33,6 +36,7 @@ __all__ = [
     "Probe",
     "Variant",
     "file_sha256",
+    "open_bundle",
     "precision_by_name",
     "read_bundle",
 ]
@@ -245,8 +249,39 @@ class Manifest:
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        """The text of `bundle.json`; the same manifest always gives the same text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+        """The text of `bundle.json`; the same manifest always gives the same text.
+
+        Raises:
+            NotFiniteError: a number of it is infinite or not a number, which JSON does not have.
+        """
+        return encode_json(dataclasses.asdict(self)) + "\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Content:
+    """The bytes of a file, as they were verified, and their SHA-256."""
+
+    data: bytes
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A graph of a bundle with all it needs, as it was verified: nothing of it is read from a disk again.
+
+    Attributes:
+        name: of its file, for messages.
+        model: the bytes of its file.
+        files: name -> bytes of the files that hold its weights.
+    """
+
+    name: str
+    model: Content
+    files: dict[str, Content]
+
+
+# SHA-256 -> what a file of this hash holds: explainers of equal weights share them, and the last one lets them go.
+_contents: "weakref.WeakValueDictionary[str, Content]" = weakref.WeakValueDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +289,7 @@ class Bundle:
     """A bundle whose files have been checked.
 
     Attributes:
-        path: the folder.
+        path: the folder: absolute, and no link, so that it stays the one that was checked.
         manifest: what its bundle.json says, brought up to today's schema.
         schema: that of bundle.json as it was written.
         sha256: SHA-256 of bundle.json, and through the hashes in it of the whole bundle.
@@ -266,8 +301,63 @@ class Bundle:
     sha256: str
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists."""
+        """Path of a file that the manifest lists; what lies there may have changed since it was checked."""
         return self.path / name
+
+    def content(self, name: str) -> Content:
+        """What a file that the manifest lists holds: kept by whoever holds it, else read and verified again.
+
+        Raises:
+            BundleError: the file is missing, or it has changed since the bundle was read.
+        """
+        record = self.manifest.files[name]
+        held = _contents.get(record.sha256)
+        if held is not None:
+            return held
+        try:
+            return _read_file(self.path, name, record)
+        except BundleError as error:
+            raise BundleError(f"the bundle has changed since it was loaded: {error}") from None
+
+    def graph(self, name: str) -> Graph:
+        """A graph with its weights, verified.
+
+        Raises:
+            BundleError: a file is missing, or it has changed since the bundle was read.
+        """
+        model = self.content(name)
+        return Graph(name, model, {file: self.content(file) for file in _weights_of([model], self.manifest)})
+
+    def hold(self, precision: str | None = None) -> dict[str, Content]:
+        """What the graphs of a precision need: as long as it is kept, `graph` and `content` read no file again.
+
+        Args:
+            precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
+
+        Raises:
+            OptionError: no precision of this name.
+            BundleError: the bundle has no scorers in it, a file is missing, or it has changed.
+        """
+        return self._hold(self.check_precision(precision), self.content)
+
+    def _hold(self, precision: str, read: Callable[[str], Content]) -> dict[str, Content]:
+        graphs = self.manifest.graphs
+        scorers = self.manifest.variants[precision].scorers if precision in self.manifest.variants else graphs.scorers
+        names = (graphs.features, graphs.head, graphs.classifier, *scorers.values())
+        held = {name: read(name) for name in names if name is not None}
+        return held | {name: read(name) for name in _weights_of(held.values(), self.manifest)}
+
+    def copy_to(self, folder: Path) -> "Bundle":
+        """Write the files once more, verified, into a folder that is there; returns the bundle that lies there.
+
+        Raises:
+            BundleError: a file is missing, or it has changed since the bundle was read.
+            OSError: the folder cannot be written to.
+        """
+        for name in self.manifest.files:
+            (folder / name).write_bytes(self.content(name).data)
+        (folder / MANIFEST_NAME).write_text(self.manifest.to_json(), "utf-8")
+        return dataclasses.replace(self, path=folder.resolve())
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -312,16 +402,39 @@ class Bundle:
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Read and verify a bundle: schema, names, sizes and hashes, before anything else touches its graphs.
 
+    Its files may be links, as in a cache of models: their content is what is checked.
+
     Raises:
         BundleError: not a bundle, a newer schema, a missing, truncated or altered file, a name that leaves the folder.
     """
-    folder = Path(path)
-    text = _read_manifest(folder)
-    schema, manifest = _parse(text, folder / MANIFEST_NAME)
-    _check_names(manifest, folder)
-    for name, record in manifest.files.items():
-        _check_file(folder, name, record)
-    return Bundle(folder, manifest, schema, hashlib.sha256(text).hexdigest())
+    bundle = _read_manifest(Path(path))
+    for name, record in bundle.manifest.files.items():
+        _check_file(bundle.path, name, record)
+    return bundle
+
+
+def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> tuple[Bundle, dict[str, Content]]:
+    """The same, with what the graphs of a precision need: every file is read once, and what was checked is kept.
+
+    Args:
+        path: of the folder.
+        precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
+
+    Returns:
+        The bundle and what `Bundle.hold` gives.
+
+    Raises:
+        OptionError: no precision of this name.
+        BundleError: as `read_bundle`, or the bundle has no scorers in this precision.
+    """
+    bundle = _read_manifest(Path(path))
+    files = bundle.manifest.files
+    # Not `content`, which looks at no file whose hash is known: what lies on the disk is to be checked.
+    held = bundle._hold(bundle.check_precision(precision), lambda name: _read_file(bundle.path, name, files[name]))
+    for name, record in files.items():
+        if name not in held:
+            _check_file(bundle.path, name, record)
+    return bundle, held
 
 
 def precision_by_name(name: str) -> Precision:
@@ -343,22 +456,28 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_manifest(folder: Path) -> bytes:
+def _read_manifest(folder: Path) -> Bundle:
+    """What bundle.json says, before any other file is looked at."""
     try:
-        return (folder / MANIFEST_NAME).read_bytes()
+        resolved = folder.resolve()
+        text = (resolved / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
         what = "it has no bundle.json" if folder.is_dir() else "there is no such folder"
         raise BundleError(f"{folder}: not an ortcam bundle, {what}; `ortcam export` makes one") from None
     except NotADirectoryError:
         raise BundleError(f"{folder}: not an ortcam bundle but a file; a bundle is a folder with bundle.json") from None
-    except OSError as error:
-        raise BundleError(f"{folder / MANIFEST_NAME}: cannot be read: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:  # of links in a circle the latter, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BundleError(f"{folder / MANIFEST_NAME}: cannot be read: {reason}") from None
+    schema, manifest = _parse(text, folder / MANIFEST_NAME)
+    _check_names(manifest, folder)
+    return Bundle(resolved, manifest, schema, hashlib.sha256(text).hexdigest())
 
 
 def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
     """The schema that the text is written in, and the manifest in today's."""
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
     except ValueError as error:
         raise BundleError(f"{path}: not JSON: {error}") from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
@@ -403,20 +522,55 @@ def _check_names(manifest: Manifest, folder: Path) -> None:
             raise BundleError(f"{folder}: the {what} {file!r} is not among the bundle's files")
 
 
-def _check_file(folder: Path, name: str, record: FileRecord) -> None:
-    path = folder / name
-    if path.is_symlink():
-        raise BundleError(f"{path}: a link, which may leave the bundle's folder; a plain file is accepted")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing from the bundle; copy or export it again")
+def _weights_of(graphs: Iterable[Content], manifest: Manifest) -> list[str]:
+    """Files, other than graphs and probe, whose names occur in graphs: those that may hold their weights."""
+    own, probe = manifest.graphs, manifest.probe
+    others = {own.features, own.head, own.classifier, *own.scorers.values()}
+    others |= {name for variant in manifest.variants.values() for name in variant.scorers.values()}
+    others |= {probe.images, probe.logits} if probe is not None else set()
+    models = [graph.data for graph in graphs]
+    return [name for name in manifest.files if name not in others and any(name.encode() in model for model in models)]
+
+
+def _read_file(folder: Path, name: str, record: FileRecord) -> Content:
+    """Read a whole file and verify what was read; of equal contents there is one in memory."""
+    path = _regular(folder / name)
     try:
-        size = path.stat().st_size
-        if size != record.size:
-            what = "truncated" if size < record.size else "altered"
-            raise BundleError(f"{path}: {what}, {size} bytes instead of {record.size}; copy or export the bundle again")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            _check_size(path, size, record)
+            data = file.read(record.size + 1)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
+    _check_size(path, len(data), record)
+    _check_hash(path, hashlib.sha256(data).hexdigest(), record)
+    return _contents.setdefault(record.sha256, Content(data, record.sha256))
+
+
+def _check_file(folder: Path, name: str, record: FileRecord) -> None:
+    """Verify a file and keep nothing of it."""
+    path = _regular(folder / name)
+    try:
+        _check_size(path, path.stat().st_size, record)
         digest = file_sha256(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
+    _check_hash(path, digest, record)
+
+
+def _regular(path: Path) -> Path:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle; copy or export it again")
+    return path
+
+
+def _check_size(path: Path, size: int, record: FileRecord) -> None:
+    if size != record.size:
+        what = "truncated" if size < record.size else "altered"
+        raise BundleError(f"{path}: {what}, {size} bytes instead of {record.size}; copy or export the bundle again")
+
+
+def _check_hash(path: Path, digest: str, record: FileRecord) -> None:
     if digest != record.sha256:
         raise BundleError(
             f"{path}: altered, its SHA-256 is not the one in bundle.json; copy or export the bundle again"

@@ -1,16 +1,18 @@
 """The classifier inside a bundle: features and logits of images, the maps in the features, probabilities of logits."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs
-from ortcam.errors import BundleError
+from ortcam.errors import BundleError, NotFiniteError
 from ortcam.session import Session, readable_errors
 
 __all__ = [
     "as_maps",
+    "check_finite",
     "classify",
     "classify_only",
     "exact_probabilities",
@@ -65,6 +67,25 @@ def classify_only(
     with readable_errors("run the classifier"):
         (logits,) = opened.run(["logits"], {"image": images})
     return logits
+
+
+def check_finite(what: str, *values: NDArray[np.floating[Any]]) -> None:
+    """Refuse values that are infinite or not numbers: no map is made of them.
+
+    Args:
+        what: they are, in words.
+        *values: of any shape.
+
+    Raises:
+        NotFiniteError: some of them are not finite; says how many, and what helps.
+    """
+    wrong = sum(int(np.count_nonzero(~np.isfinite(item))) for item in values)
+    if wrong:
+        count = sum(item.size for item in values)
+        raise NotFiniteError(
+            f"{wrong} of {count} {what} are infinite or not numbers: the model is damaged, or its values go beyond "
+            "what its precision holds (float16 ends at 65504; float32 holds more)"
+        )
 
 
 def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:

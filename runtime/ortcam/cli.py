@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from ortcam.fuse_cli import add_fuse
 from ortcam.image import DEFAULT_MAX_PIXELS, write_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
+from ortcam.schema import encode_json
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
@@ -450,7 +450,7 @@ def _explain(options: argparse.Namespace) -> int:
             elif not options.quiet:
                 _print_explanation(image, explanation, saved)
     if options.json:
-        print(json.dumps({"explanations": results, "errors": errors}, indent=1, ensure_ascii=False))
+        print(encode_json({"explanations": results, "errors": errors}))
     return _EXIT_BAD_INPUT if errors else 0
 
 

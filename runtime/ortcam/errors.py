@@ -2,6 +2,7 @@
 
 __all__ = [
     "BundleError",
+    "ClosedError",
     "DatasetError",
     "ImageError",
     "NotFiniteError",
@@ -22,6 +23,10 @@ class BundleError(OrtcamError):
     """A bundle is missing, incomplete, altered, of a newer schema, or unsafe."""
 
 
+class ClosedError(OrtcamError):
+    """An explainer is used after it was closed."""
+
+
 class DatasetError(OrtcamError):
     """The images of an evaluation, their classes or boxes cannot be found or read."""
 
@@ -31,7 +36,7 @@ class ImageError(OrtcamError):
 
 
 class NotFiniteError(OrtcamError):
-    """A score is not a number: the model's values go beyond what its precision holds, or it is damaged."""
+    """A feature, logit, score or map is infinite or not a number: beyond the precision, or the model is damaged."""
 
 
 class OptionError(OrtcamError):

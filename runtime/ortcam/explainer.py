@@ -15,16 +15,26 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.allocation import Completion, Limits, check_positive, score
 from ortcam.blas import single_threaded
-from ortcam.bundle import Bundle, read_bundle
-from ortcam.classifier import as_maps, classify, classify_only, prefix_tokens, to_probabilities
-from ortcam.errors import NotFiniteError, OptionError, OrtcamError, OutOfMemoryError, TargetError
+from ortcam.bundle import Bundle, open_bundle, read_bundle
+from ortcam.classifier import as_maps, check_finite, classify, classify_only, prefix_tokens, to_probabilities
+from ortcam.errors import BundleError, ClosedError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Plan, Settings, resolve_method
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
-from ortcam.session import Bound, Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
+from ortcam.session import (
+    Bound,
+    Provider,
+    Session,
+    SessionOptions,
+    SharedSession,
+    resolve_providers,
+    runtime_version,
+    share_session,
+)
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
@@ -41,7 +51,7 @@ _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
 def load(
-    bundle: str | os.PathLike[str],
+    bundle: str | os.PathLike[str] | Bundle,
     *,
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
@@ -52,12 +62,14 @@ def load(
     """Open a bundle for explaining.
 
     Args:
-        bundle: folder written by `ortcam export`; its schema and hashes are checked first.
+        bundle: folder written by `ortcam export`, or what `read_bundle` returned; its schema and hashes are checked
+            first. What was checked is kept in memory and is what runs, whatever becomes of the folder.
         providers: ONNX Runtime execution providers, names or (name, options) pairs, in order of preference; short names
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
-        threads: threads inside an operator on the CPU; None takes the physical cores.
+        threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded.
-        low_memory: for small devices: memory is given back after every run, and `batch_size="auto"` is 1. Slower.
+        low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
+            are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
             that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
 
@@ -67,13 +79,31 @@ def load(
         OptionError: `threads` below 1, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
-    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels, precision=precision)
+    held: object = None  # until the explainer holds it
+    if isinstance(bundle, Bundle):
+        opened = bundle
+    elif low_memory:
+        opened = read_bundle(bundle)
+    else:
+        opened, held = open_bundle(bundle, precision)
+    explainer = Explainer(opened, options, max_pixels=max_pixels, precision=precision)
+    del held
+    return explainer
 
 
 class Explainer:
     """A classifier with its explanations: one bundle, its sessions opened when first needed and then kept.
 
-    Not meant to be shared between threads: a run uses inputs that are kept in place.
+    Not meant to be shared between threads: a run uses inputs that are kept in place. Explainers of one model share its
+    weights and, on the CPU, its sessions, so one for each thread costs little.
+
+    It can be pickled: as a reference, the path of the folder and the hash of its bundle.json, which is checked again
+    where it is unpickled. A copy of an explainer is a new one of the same bundle.
+
+    ```python
+    with ortcam.load("resnet18.ortcam") as explainer:
+        explanation = explainer.explain("cat.jpg")
+    ```
     """
 
     def __init__(
@@ -88,11 +118,54 @@ class Explainer:
         self._precision = bundle.check_precision(precision)
         self._options = options
         self._max_pixels = max_pixels
-        self._sessions: dict[str, Session] = {}
+        self._closed = False
+        self._contents = {} if options.low_memory else bundle.hold(precision)
+        self._sessions: dict[str, SharedSession] = {}
         self._captured: dict[Session, Bound] = {}
         self._linear_head: LinearHead | None = None
         self._sizes: dict[tuple[str, BatchSize], ChunkSizes] = {}
         self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
+
+    def close(self) -> None:
+        """Let go of sessions and weights, and give their memory back; afterwards every use is a `ClosedError`.
+
+        The end of a `with` block does the same, and so does dropping the last reference.
+        """
+        self._closed = True
+        self._captured.clear()
+        self._linear_head = None
+        self._last_clean_pass = None
+        self._contents = {}
+        if self._sessions:
+            self._sessions.clear()
+            give_back()
+
+    def __enter__(self) -> "Explainer":
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_sessions", None):  # it is not there where the constructor has failed
+            self.close()
+
+    def __copy__(self) -> "Explainer":
+        self._check_open()
+        return Explainer(self.bundle, self._options, max_pixels=self._max_pixels, precision=self._precision)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Explainer":
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_open()
+        reference = self.bundle.path, self.bundle.sha256, self._options, self._max_pixels, self._precision
+        return _load_again, reference
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.bundle.path}: this explainer is closed; `ortcam.load` makes another")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -113,6 +186,7 @@ class Explainer:
         Raises:
             ImageError: missing, not an image, truncated or too large.
         """
+        self._check_open()
         return read_photograph(image, self.bundle.manifest.preprocessing, max_pixels=self._max_pixels)
 
     def preprocess(self, image: Image) -> NDArray[np.float32]:
@@ -131,6 +205,7 @@ class Explainer:
 
         Raises:
             ImageError: missing, not an image, truncated or too large.
+            NotFiniteError: a feature or a logit is infinite or not a number.
         """
         return self._clean_pass(self.read(image)).probabilities
 
@@ -139,6 +214,7 @@ class Explainer:
 
         Raises:
             ImageError: missing, not an image, truncated or too large.
+            NotFiniteError: a feature or a logit is infinite or not a number.
         """
         return self._clean_pass(self.read(image)).maps
 
@@ -154,6 +230,7 @@ class Explainer:
 
         Raises:
             OptionError: a batch size that is not accepted.
+            NotFiniteError: a logit is infinite or not a number.
             OutOfMemoryError: not even one fits into the memory of the device.
             ProviderError: whatever else ONNX Runtime could not do.
         """
@@ -175,6 +252,7 @@ class Explainer:
                 sizes.halve(padded)
                 continue
             sizes.record(padded, time.perf_counter() - clock)
+            check_finite("logits of the image or of altered ones", logits[:size])
             parts.append(logits[:size])
             start += size
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
@@ -222,7 +300,7 @@ class Explainer:
             ImageError: missing, not an image, truncated or too large.
             OptionError: an unknown method or option, a value that is not accepted, or a method that this bundle's head
                 does not allow.
-            NotFiniteError: a score is not a number.
+            NotFiniteError: a feature, a logit, a score or the map is infinite or not a number.
             OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
                 features do not.
             TargetError: a class that the model does not have, or a label that names none or several.
@@ -366,6 +444,9 @@ class Explainer:
         stats: Stats,
     ) -> Explanation:
         settings = task.settings
+        with np.errstate(over="ignore"):  # what float32 does not hold is an error, below
+            given = raw_maps.astype(np.float32), weights.astype(np.float32)
+        check_finite("values of map and weights", maps, *given)
         limits = None
         if isinstance(settings.plan, Plan):
             limits = dataclasses.asdict(task.limits) | {"sampling_error": task.sampling_error}
@@ -377,8 +458,8 @@ class Explainer:
             labels=tuple(self.labels[index] for index in targets),
             probabilities=clean.probabilities[targets],
             maps=maps,
-            raw_maps=raw_maps.astype(np.float32),
-            weights=weights.astype(np.float32),
+            raw_maps=given[0],
+            weights=given[1],
             scored=scored,
             flat=flat,
             image=photograph.pixels,
@@ -491,19 +572,22 @@ class Explainer:
         return scorer
 
     def _session(self, name: str) -> Session:
+        self._check_open()
         if name not in self._sessions:
-            self._sessions[name] = open_session(self.bundle.file(name), self._options)
-        return self._sessions[name]
+            self._sessions[name] = share_session(self.bundle.graph(name), self._options)
+        return self._sessions[name].session
 
     def _clean_pass(self, photograph: Photograph) -> "_CleanPass":
-        """Features, maps, logits and probabilities of the image as it is; those of the last photograph are kept."""
+        """Features, maps, logits and probabilities of the image as it is; those of the last photograph are kept.
+
+        Raises:
+            NotFiniteError: a feature or a logit is infinite or not a number.
+        """
+        self._check_open()
         if self._last_clean_pass is None or self._last_clean_pass[0] is not photograph:
             manifest = self.bundle.manifest
             features, logits = classify(manifest.graphs, self._session, photograph.model_input)
-            if np.isnan(features).any() or np.isnan(logits).any():
-                raise NotFiniteError(
-                    "the features or logits of the image are not numbers: the model is damaged, or its values too large"
-                )
+            check_finite("features and logits of the image", features, logits)
             clean = _CleanPass(
                 features,
                 as_maps(features, manifest.cut),
@@ -519,6 +603,7 @@ class Explainer:
             return np.zeros(len(targets), np.float32)
         manifest = self.bundle.manifest
         _, logits = classify(manifest.graphs, self._session, np.zeros_like(photograph.model_input))
+        check_finite("logits of the empty image", logits)
         return to_probabilities(logits[0], manifest.activation)[targets]
 
     def _chunk_sizes(self, kind: str, scorer: Bound, batch_size: BatchSize) -> ChunkSizes:
@@ -595,6 +680,25 @@ class Explainer:
             "threads": self._options.threads,
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
         }
+
+
+def _load_again(
+    path: os.PathLike[str], sha256: str, options: SessionOptions, max_pixels: int, precision: str
+) -> Explainer:
+    """The explainer that a pickle refers to.
+
+    Raises:
+        BundleError: the bundle is no longer there, cannot be trusted, or is another one.
+    """
+    bundle, held = (read_bundle(path), None) if options.low_memory else open_bundle(path, precision)
+    if bundle.sha256 != sha256:
+        raise BundleError(
+            f"{bundle.path}: the bundle has changed since the explainer was pickled: the SHA-256 of its bundle.json is "
+            f"{bundle.sha256[:12]}..., and it was {sha256[:12]}..."
+        )
+    explainer = Explainer(bundle, options, max_pixels=max_pixels, precision=precision)
+    del held
+    return explainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -736,7 +840,11 @@ def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[n
     """ReLU at image size and min-max: float32 [K,H,W] in [0,1], and bool [K] for the maps that are flat.
 
     Flat means no range beyond the rounding of the sum in float32.
+
+    Raises:
+        NotFiniteError: a value is infinite or not a number.
     """
+    check_finite("values of the map", raw)
     upsampled = raw if raw.shape[1:] == (height, width) else upsample(raw, height, width)
     positive = np.maximum(upsampled, 0)
     low = positive.min(axis=(1, 2), keepdims=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from ortcam.files import write_whole
 from ortcam.image import encode_png
 from ortcam.preprocessing import Preprocessing
 from ortcam.rendering import figure, heatmap, overlay
+from ortcam.schema import encode_json
 
 __all__ = ["Explanation", "Stats", "comparison"]
 
@@ -164,7 +164,7 @@ class Explanation:
             contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
             contents[f"class-{target}-overlay.png"] = encode_png(self.overlay(index, colormap=colormap, alpha=alpha))
         summary = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}, "files": sorted(contents)}
-        manifest = json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n"
+        manifest = encode_json(summary).encode() + b"\n"
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / _MANIFEST).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut
-from ortcam.classifier import exact_probabilities, from_maps
+from ortcam.classifier import check_finite, exact_probabilities, from_maps
 from ortcam.methods import Kernel, Score
 from ortcam.scoring import Progress
 
@@ -104,12 +104,16 @@ class Head:
             prefix: float32 [P,C], prefix tokens.
             targets: int64 [K].
             score: probability or logit.
+
+        Raises:
+            NotFiniteError: a logit of altered features is not finite.
         """
-        return self.on(
-            count,
-            lambda indices: from_maps(maps(indices), prefix, self.cut),
-            lambda logits: _score(logits, self.activation, score)[:, targets],
-        )
+
+        def reduce(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+            check_finite("logits of altered features", logits)
+            return _score(logits, self.activation, score)[:, targets]
+
+        return self.on(count, lambda indices: from_maps(maps(indices), prefix, self.cut), reduce)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Dataclasses from JSON, strictly: every field there, none unknown, each of its declared type."""
+"""JSON and dataclasses from it, strictly: every field there, none unknown, each of its type, and all numbers finite."""
 
 import dataclasses
+import json
 import math
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
-__all__ = ["SchemaError", "decode"]
+from ortcam.errors import NotFiniteError
+
+__all__ = ["SchemaError", "decode", "encode_json", "parse_json"]
 
 
 class SchemaError(ValueError):
@@ -14,6 +17,41 @@ class SchemaError(ValueError):
 
 
 T = TypeVar("T")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: not JSON, NaN, infinite numbers or numbers too large for a float, or nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def encode_json(value: object, *, indent: int | None = 1, ascii_only: bool = False) -> str:
+    """A JSON text, without a line's end.
+
+    Raises:
+        NotFiniteError: a number is infinite or not a number, which JSON does not have.
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    except ValueError:
+        raise NotFiniteError(
+            "a number to be written as JSON is infinite or not a number; accepted are finite numbers"
+        ) from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"the number {text} is not finite")
 
 
 def decode(kind: type[T], value: object, where: str) -> T:

@@ -263,10 +263,10 @@ class Scoring:
         self._scorer.put("sigma", self._spread[channels])
         self._scorer.put("keep", (np.arange(len(channels)) < size).astype(np.float32))
         probabilities, logits, *partial = self._scorer.run()
-        if np.isnan(probabilities[:size]).any():
+        if not (np.isfinite(probabilities[:size]).all() and np.isfinite(logits[:size]).all()):
             raise NotFiniteError(
-                "the score of a masked image is not a number: the model's values go beyond what its precision holds; "
-                "float32 scorers hold more than those in float16"
+                "the score of a masked image is not a number, or infinite: the model's values go beyond what its "
+                "precision holds; float32 scorers hold more than those in float16"
             )
         rows = channels[:size]
         values = (logits if self._soft else probabilities)[:size].astype(np.float64)

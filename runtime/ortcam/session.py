@@ -7,7 +7,9 @@ import functools
 import io
 import json
 import os
+import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +17,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.bundle import Graph
 from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
+from ortcam.memory import give_back
+from ortcam.processors import usable_cores
+from ortcam.telemetry import decline_telemetry
 
+decline_telemetry()
 try:
     import onnxruntime as ort
     from onnxruntime import InferenceSession as Session
@@ -30,11 +37,13 @@ __all__ = [
     "Provider",
     "Session",
     "SessionOptions",
+    "SharedSession",
     "first_line",
     "open_session",
     "readable_errors",
     "resolve_providers",
     "runtime_version",
+    "share_session",
 ]
 
 # ONNX Runtime's own form: a name, or a name with that provider's options.
@@ -58,6 +67,9 @@ _OPENVINO_PRECISIONS: Final = {
 _CUDA_DEVICES: Final = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 _CPU: Final = "CPUExecutionProvider"
 
+# A folder that cannot be: below a file.
+_NOWHERE: Final = str(Path(os.devnull, "nowhere"))
+
 # What ONNX Runtime, CUDA and cuDNN say when memory runs out; lower case.
 _OUT_OF_MEMORY: Final = (
     "failed to allocate memory",
@@ -75,7 +87,8 @@ class SessionOptions:
 
     Attributes:
         providers: execution providers in order of preference, already resolved to full names.
-        threads: threads inside an operator; None leaves the choice to ONNX Runtime (physical cores).
+        threads: threads inside an operator; None takes the physical cores that the process may use by its affinity and
+            its control group's quota.
         low_memory: give memory back after every run and take no more than asked for: slower, for small devices.
     """
 
@@ -161,8 +174,46 @@ def _openvino_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return given | {"load_config": json.dumps({device: {"INFERENCE_PRECISION_HINT": "bf16"}})}
 
 
-def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Session:
-    """Open a graph of a bundle.
+class SharedSession:
+    """A session that all who open the same graph in the same way have in common, with its threads and its memory."""
+
+    __slots__ = ("__weakref__", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+
+# What is open; the last one who lets go of a session closes it.
+_shared: "weakref.WeakValueDictionary[str, SharedSession]" = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def share_session(graph: Graph, options: SessionOptions) -> SharedSession:
+    """Open a graph, or take the session in which somebody in this process has opened the same bytes in the same way.
+
+    ONNX Runtime gives every session threads and memory of its own. Explainers of one model need them once: runs of a
+    session may overlap. Only sessions that run on the CPU alone are shared: on a device a session keeps more than its
+    graph.
+
+    Raises:
+        ProviderError: the first provider does not accept the options that were given for it.
+        BundleError: ONNX Runtime does not accept the graph.
+        OutOfMemoryError: its weights do not fit into the device's memory.
+    """
+    if any(name != _CPU for name, _ in options.providers):
+        return SharedSession(open_session(graph, options))
+    providers = [[name, dict(values)] for name, values in options.providers]
+    files = {name: content.sha256 for name, content in graph.files.items()}
+    key = json.dumps([graph.model.sha256, files, providers, _threads(options), options.low_memory])
+    with _opening:
+        shared = _shared.get(key)
+        if shared is None:
+            shared = _shared[key] = SharedSession(open_session(graph, options))
+        return shared
+
+
+def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions) -> Session:
+    """Open a graph: one of a bundle, whose bytes were verified, or a file that this process has just written.
 
     A provider that this ONNX Runtime has but that cannot start (no driver, no CUDA libraries) is left out with one
     warning; `get_providers()` of the session says which ones run.
@@ -176,8 +227,9 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
     settings.log_severity_level = 4  # what goes wrong is raised, too
     # Threads that spin between runs take the cores from whatever happens there.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    threads = _threads(options)
+    if threads is not None:
+        settings.intra_op_num_threads = threads
     wanted = {name: dict(values) for name, values in options.providers}
     if any(name in _CUDA_DEVICES for name in wanted):
         _preload_cuda()
@@ -188,10 +240,12 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
             wanted["CUDAExecutionProvider"].setdefault("arena_extend_strategy", "kSameAsRequested")
     if _OPENVINO in wanted and options.threads is not None:
         wanted[_OPENVINO].setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
-    name, failure = Path(path).name, "it was left out without a word"
+    model = _model(graph, settings)
+    name = graph.name if isinstance(graph, Graph) else Path(graph).name
+    failure = "it was left out without a word"
     try:
         # Without ONNX Runtime's own fallback, which prints.
-        session = Session(os.fspath(path), settings, providers=list(wanted.items()), enable_fallback=0)
+        session = _create(model, settings, providers=list(wanted.items()), enable_fallback=0)
     except Exception as error:
         failure = first_line(error)
         if _is_out_of_memory(error):
@@ -200,13 +254,46 @@ def open_session(path: str | os.PathLike[str], options: SessionOptions) -> Sessi
             if values and provider.removesuffix(_SUFFIX) in failure and "option" in failure:
                 raise ProviderError(f"{provider} does not accept its options: {failure}") from error
         try:
-            session = Session(os.fspath(path), settings, providers=[_CPU])
+            session = _create(model, settings, providers=[_CPU])
         except Exception:  # noqa: BLE001 - then it is not the provider's fault
             raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
+    give_back()  # opening takes a multiple of what stays
     running = session.get_providers()
     if missing := [provider for provider in wanted if provider not in running]:
         _warn_once(tuple(missing), running[0], failure)
     return session
+
+
+def _model(graph: Graph | str | os.PathLike[str], settings: Any) -> bytes | str:
+    """What ONNX Runtime is to open; of a bundle's graph the bytes themselves, and nothing from any disk."""
+    if not isinstance(graph, Graph):
+        return os.fspath(graph)
+    contents = [content.data for content in graph.files.values()]
+    if contents:
+        settings.add_external_initializers_from_files_in_memory([*graph.files], contents, [*map(len, contents)])
+    # Where it would look for a file that is not among them: the working directory, if nothing were said.
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    return graph.model.data
+
+
+def _create(model: bytes | str, settings: Any, **others: Any) -> Session:
+    """A session, with the threads of the process where the user has made such (`set_global_thread_pool_sizes`).
+
+    Then ONNX Runtime refuses sessions with threads of their own. ortcam does not make them by itself: every other
+    session in the process that does not ask for them, whoever opens it, would be refused from then on.
+    """
+    try:
+        return Session(model, settings, **others)
+    except Exception as error:
+        if "use_per_session_threads" not in str(error):
+            raise
+    settings.use_per_session_threads = False
+    return Session(model, settings, **others)
+
+
+def _threads(options: SessionOptions) -> int | None:
+    """Threads inside an operator; None leaves the choice to ONNX Runtime, which knows no affinity and no quota."""
+    return usable_cores() if options.threads is None else int(options.threads)
 
 
 @functools.cache

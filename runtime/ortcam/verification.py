@@ -2,16 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.bundle import Activation, Bundle, Cut, Graphs, Parity, Probe
-from ortcam.classifier import as_maps, classify, to_probabilities
-from ortcam.errors import BundleError
+from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
+from ortcam.classifier import as_maps, check_finite, classify, to_probabilities
+from ortcam.errors import BundleError, NotFiniteError, OrtcamError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.preprocessing import Preprocessing
 from ortcam.session import Session, SessionOptions, first_line, open_session, resolve_providers
@@ -19,6 +20,7 @@ from ortcam.upsampling import upsample
 
 __all__ = [
     "PARITY_TOLERANCE",
+    "Opener",
     "graphs_in_words",
     "measure_parity",
     "measure_variant",
@@ -29,6 +31,9 @@ __all__ = [
     "verify",
     "verify_variants",
 ]
+
+# Name of a graph -> what a session is opened from: a verified graph of a bundle, or a file just written (`/`).
+Opener = Callable[[str], Graph | Path]
 
 # What float32 graphs have to stay within, relative to the largest logit.
 PARITY_TOLERANCE: Final = 1e-4
@@ -48,12 +53,13 @@ def verify(bundle: Bundle) -> Parity:
 
     Raises:
         BundleError: no probe, a probe of another form, or graphs that cannot be run or do not fit the manifest.
+        NotFiniteError: a feature or a logit is infinite or not a number.
     """
     manifest = bundle.manifest
     pictures, logits = read_probe(bundle)
     try:
         return measure_parity(
-            bundle.path,
+            bundle.graph,
             manifest.graphs,
             manifest.cut,
             manifest.activation,
@@ -63,7 +69,7 @@ def verify(bundle: Bundle) -> Parity:
             tolerance=manifest.parity.tolerance,
             scorer_tolerance=manifest.parity.scorer_tolerance,
         )
-    except BundleError:
+    except OrtcamError:
         raise
     except Exception as error:  # a graph that does not fit its manifest raises what it meets first
         raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
@@ -80,6 +86,7 @@ def verify_variants(bundle: Bundle) -> dict[str, float]:
 
     Raises:
         BundleError: no probe, a probe of another form, or graphs that cannot be run or do not fit the manifest.
+        NotFiniteError: a feature or a logit is infinite or not a number.
     """
     manifest = bundle.manifest
     if not manifest.variants:
@@ -87,25 +94,32 @@ def verify_variants(bundle: Bundle) -> dict[str, float]:
     pictures, _ = read_probe(bundle)
     images = probe_input(pictures, manifest.preprocessing)
     try:
-        return {
-            name: measure_variant(bundle.path, manifest.graphs, variant.scorers, manifest.cut, images=images)
+        found = {
+            name: measure_variant(bundle.graph, manifest.graphs, variant.scorers, manifest.cut, images=images)
             for name, variant in manifest.variants.items()
         }
-    except BundleError:
+    except OrtcamError:
         raise
     except Exception as error:  # a graph that does not fit its manifest raises what it meets first
         raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
+    for name, difference in found.items():
+        if not np.isfinite(difference):
+            raise NotFiniteError(
+                f"{bundle.path}: a logit of the scorers in {name} is infinite or not a number for the bundle's own "
+                f"probe: the values go beyond what {name} holds; the scorers in {manifest.precision} hold more"
+            )
+    return found
 
 
 def measure_variant(
-    folder: Path, graphs: Graphs, scorers: Mapping[str, str], cut: Cut, *, images: NDArray[np.float32]
+    opener: Opener, graphs: Graphs, scorers: Mapping[str, str], cut: Cut, *, images: NDArray[np.float32]
 ) -> float:
     """Max |difference| / max |logit| of scorers against a bundle's own, over all kinds and the strongest channels.
 
     The maps are min-maxed for the gates, too: what lies beyond [0,1] is beyond what integers were calibrated for.
 
     Args:
-        folder: of the graphs.
+        opener: of the graphs.
         graphs: the bundle's own.
         scorers: kind -> file name, of the variant.
         cut: where the maps come from.
@@ -116,9 +130,11 @@ def measure_variant(
 
     Raises:
         BundleError: a graph that ONNX Runtime does not accept.
+        NotFiniteError: a feature or a logit is infinite or not a number.
     """
     options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
-    features, logits = classify(graphs, lambda name: open_session(folder / name, options), images[:1])
+    features, logits = classify(graphs, lambda name: open_session(opener(name), options), images[:1])
+    check_finite("features and logits of the probe", features, logits)
     maps = as_maps(features, cut)
     strongest = _strongest(maps)
     low, span = maps.min(axis=(1, 2), keepdims=True), np.ptp(maps, axis=(1, 2), keepdims=True)
@@ -126,7 +142,7 @@ def measure_variant(
     differences = []
     for kind, file in scorers.items():
         expected, found = (
-            run_scorer(open_session(folder / name, options), images[:1], maps, strongest, classes=logits.shape[1])[0]
+            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=logits.shape[1])[0]
             for name in (graphs.scorers[kind], file)
         )
         differences.append(_relative(found, expected))
@@ -134,7 +150,7 @@ def measure_variant(
 
 
 def measure_parity(
-    folder: Path,
+    opener: Opener,
     graphs: Graphs,
     cut: Cut,
     activation: Activation,
@@ -150,7 +166,7 @@ def measure_parity(
     A scorer's probabilities are held to the activation of its own logits, in the same figure.
 
     Args:
-        folder: of the graphs.
+        opener: of the graphs.
         graphs: their file names.
         cut: where the maps come from.
         activation: from logits to probabilities.
@@ -162,14 +178,17 @@ def measure_parity(
 
     Raises:
         BundleError: a graph that ONNX Runtime does not accept.
+        NotFiniteError: a feature or a logit is infinite or not a number.
     """
     options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
-    session = functools.cache(lambda name: open_session(folder / name, options))
+    session = functools.cache(lambda name: open_session(opener(name), options))
 
     def run(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return classify(graphs, session, images)
 
+    check_finite("logits of the original model for the probe", logits)
     features, computed = run(images)
+    check_finite("features and logits of the probe", features, computed)
     _, single = run(images[:1])
     maps = as_maps(features[:1], cut)
     strongest = _strongest(maps)
@@ -178,8 +197,9 @@ def measure_parity(
     session.cache_clear()
     scorers = []
     for kind, file in graphs.scorers.items():
-        scorer = open_session(folder / file, options)
+        scorer = open_session(opener(file), options)
         masked, probabilities = run_scorer(scorer, images[:1], maps, strongest, classes=expected[kind].shape[1])
+        check_finite(f"logits of masked images of the probe ({file})", masked, expected[kind])
         scorers.append(_relative(masked, expected[kind]))
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
     clean = max(_relative(computed, logits), _relative(single, logits[:1]))
@@ -222,21 +242,26 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         )
     probe: Probe = manifest.probe
     size = manifest.preprocessing.height, manifest.preprocessing.width
-    pictures = _read_array(bundle.file(probe.images), np.uint8, (manifest.parity.inputs, *size, 3))
-    logits = _read_array(bundle.file(probe.logits), np.float32, (manifest.parity.inputs, len(manifest.labels)))
+    pictures = _read_array(bundle, probe.images, np.uint8, (manifest.parity.inputs, *size, 3))
+    logits = _read_array(bundle, probe.logits, np.float32, (manifest.parity.inputs, len(manifest.labels)))
     return pictures, logits
 
 
-def _read_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+def _read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    path, file = bundle.file(name), io.BytesIO(bundle.content(name).data)
     try:
-        # Mapped, so that a header of an impossible shape takes no memory before it is refused.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found, by_columns, found_dtype = read(file)
+    except (ValueError, EOFError) as error:
         raise BundleError(f"{path}: cannot be read as a .npy file: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape or 0 in shape:
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        raise BundleError(f"{path}: {found}; accepted is {np.dtype(dtype)} {list(shape)}")
-    return np.array(array)
+    # Before any memory is taken for a shape that may be impossible.
+    if found_dtype != dtype or found != shape or 0 in shape:
+        raise BundleError(f"{path}: {found_dtype} {list(found)}; accepted is {np.dtype(dtype)} {list(shape)}")
+    values = np.frombuffer(file.read(), dtype)
+    if values.size != np.prod(shape):
+        raise BundleError(f"{path}: cannot be read as a .npy file: {values.size} values for the shape {list(shape)}")
+    return values.reshape(shape, order="F" if by_columns else "C").copy()
 
 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:

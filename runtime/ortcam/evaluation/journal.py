@@ -17,6 +17,7 @@ from ortcam.errors import OutputError
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.randomization import Similarity
 from ortcam.files import write_whole
+from ortcam.schema import encode_json
 
 __all__ = ["Failure", "Journal", "read_measurements"]
 
@@ -86,6 +87,7 @@ class Journal:
 
         Raises:
             OutputError: the disk is full, or gone.
+            NotFiniteError: a number of it is not finite, and nothing was written.
         """
         entry = dataclasses.asdict(item)
         if isinstance(item, Measurement):
@@ -175,7 +177,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
+    return encode_json(entry, indent=None, ascii_only=True).encode() + b"\n"
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.classifier import exact_probabilities
-from ortcam.errors import NotFiniteError
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
 from ortcam.evaluation.metrics import FILLS, Fill
@@ -239,13 +238,7 @@ class Measuring:
         return known[fill]
 
     def _logits(self, count: int, inputs: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float32]:
-        logits = self._explainer.logits(count, inputs, batch_size=self._batch_size)
-        if np.isnan(logits).any():
-            raise NotFiniteError(
-                "the logits of the image, or of an altered one, are not numbers: the model is damaged, or its values "
-                "too large"
-            )
-        return logits
+        return self._explainer.logits(count, inputs, batch_size=self._batch_size)
 
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return exact_probabilities(logits, self._explainer.bundle.manifest.activation)

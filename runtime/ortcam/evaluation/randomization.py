@@ -6,7 +6,6 @@ it the scale of what comes out; the similarity of the maps is Spearman's rank co
 """
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +70,8 @@ def shuffled_bundle(bundle: Bundle, folder: Path, depth: float, *, seed: int) ->
     tensors = check_weights(bundle)
     count = max(1, round(depth * len(tensors)))
     copy = folder / f"shuffled-{count}.ortcam"
-    shutil.copytree(bundle.path, copy, copy_function=shutil.copyfile)  # not the mode, which may forbid writing
+    copy.mkdir()
+    bundle.copy_to(copy)
     changed = set()
     # From the logits down: a weight draws the same numbers whatever the depth.
     for place, tensor in enumerate(reversed(tensors[-count:])):
@@ -112,7 +112,7 @@ def _weights(bundle: Bundle) -> Iterator[Weight]:
     graphs = bundle.manifest.graphs
     seen = set()
     for name in (graphs.features, graphs.head) if graphs.head is not None else (graphs.classifier,):
-        model = onnx.load(bundle.path / str(name), load_external_data=False)
+        model = onnx.load_model_from_string(bundle.content(str(name)).data)
         stored = {item.name: item for item in model.graph.initializer if uses_external_data(item)}
         for node in model.graph.node:
             for used in node.input:

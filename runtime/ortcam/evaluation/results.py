@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ortcam.evaluation.protocols import Protocol
 from ortcam.evaluation.statistics import FEWEST, Difference, Interval, adcc_intervals, differences, intervals
 from ortcam.evaluation.variants import Variant
 from ortcam.files import replacing
+from ortcam.schema import encode_json
 
 __all__ = ["Band", "Results", "Summary", "as_json", "collect", "median_of_known", "summarise", "write_tables"]
 
@@ -301,7 +301,7 @@ def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
             metric: [dataclasses.asdict(item) for item in items] for metric, items in summary.differences.items()
         },
     }
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    return (encode_json(content, ascii_only=True) + "\n").encode()
 
 
 def median_of_known(values: Floats) -> float | None:

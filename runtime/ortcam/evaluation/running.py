@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from ortcam._version import __version__
-from ortcam.bundle import file_sha256
+from ortcam.bundle import file_sha256, read_bundle
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
@@ -154,8 +154,9 @@ class Evaluation:
         resolve_task(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
         self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels)
+        read = read_bundle(bundle)  # once: the same one in every precision
         self._explainers: dict[str | None, Explainer] = {
-            name: self._load(bundle, precision=name or precision) for name in precisions
+            name: self._load(read, precision=name or precision) for name in precisions
         }
         explainer = self._explainers[None]
         self.examples = read_dataset(images, explainer.class_index, labels=labels, limit=limit, seed=seed)

@@ -1,0 +1,74 @@
+"""The processor cores that this process may use: its affinity, the quotas of its control groups, physical cores."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+__all__ = ["usable_cores"]
+
+_ROOT: Final = Path("/")
+
+
+def usable_cores(root: Path = _ROOT) -> int | None:
+    """How many threads of this process can compute at once; None where the system does not say (it is not Linux).
+
+    That is the number of physical cores among the processors it may run on, and no more than its quota of processor
+    time, rounded up.
+
+    Args:
+        root: of the file system, for tests.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = _physical(os.sched_getaffinity(0), root)
+    quotas = [math.ceil(quota) for quota in _quotas(root)]
+    return max(1, min([cores, *quotas]))
+
+
+def _physical(processors: Iterable[int], root: Path) -> int:
+    """How many cores the processors belong to; those whose core is not known count as one each."""
+    cores = set()
+    for processor in processors:
+        topology = root / f"sys/devices/system/cpu/cpu{processor}/topology"
+        cores.add(_text(topology / "thread_siblings_list") or str(processor))
+    return len(cores)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Processors' worth of time in each period, of every control group that this process is in and that has a limit."""
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers == "":  # version 2
+            for folder in _upwards(root / "sys/fs/cgroup", group):
+                quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
+                yield from _ratio(quota, period)
+        elif "cpu" in controllers.split(","):
+            for name in dict.fromkeys((controllers, "cpu", "cpu,cpuacct")):
+                for folder in _upwards(root / "sys/fs/cgroup" / name, group):
+                    yield from _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+
+
+def _upwards(mount: Path, group: str) -> Iterator[Path]:
+    """The folders of a group and of those around it; in a container only the last of them may be there."""
+    parts = [part for part in group.split("/") if part not in ("", "..")]
+    for count in range(len(parts), -1, -1):
+        yield mount.joinpath(*parts[:count])
+
+
+def _ratio(quota: str | None, period: str | None) -> Iterator[float]:
+    try:
+        share = int(quota or "") / int(period or "")
+    except (ValueError, ZeroDivisionError):  # "max", or nothing there
+        return
+    if share > 0:  # -1 is no limit
+        yield share
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
