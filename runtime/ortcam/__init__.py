@@ -14,6 +14,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import (
     BundleError,
     ImageError,
+    ImageWarning,
     NotFiniteError,
     OptionError,
     OrtcamError,
@@ -35,6 +36,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "ImageError",
+    "ImageWarning",
     "Method",
     "NotFiniteError",
     "OptionError",

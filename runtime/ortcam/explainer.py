@@ -20,7 +20,7 @@ from ortcam.classifier import as_maps, classify, classify_only, prefix_tokens, t
 from ortcam.errors import NotFiniteError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
-from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_white
 from ortcam.methods import METHODS, HeadPlan, Plan, Settings, resolve_method
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
@@ -46,6 +46,7 @@ def load(
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    white: int | None = None,
     low_memory: bool = False,
     precision: str | None = None,
 ) -> "Explainer":
@@ -57,6 +58,8 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores.
         max_pixels: images with more pixels are refused before they are decoded.
+        white: the sample that is white in PNG and TIFF images of 16 bits, such as 4095 for 12 bits; None: 65535, with a
+            warning where that leaves an image dark.
         low_memory: for small devices: memory is given back after every run, and `batch_size="auto"` is 1. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
             that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
@@ -64,10 +67,11 @@ def load(
     Raises:
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` below 1, or no precision of this name.
+        OptionError: `threads` or `max_pixels` below 1, `white` beyond 16 bits, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
-    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels, precision=precision)
+    max_pixels, white = check_max_pixels(max_pixels), check_white(white)
+    return Explainer(read_bundle(bundle), options, max_pixels=max_pixels, white=white, precision=precision)
 
 
 class Explainer:
@@ -82,12 +86,14 @@ class Explainer:
         options: SessionOptions,
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        white: int | None = None,
         precision: str | None = None,
     ) -> None:
         self.bundle = bundle
         self._precision = bundle.check_precision(precision)
         self._options = options
-        self._max_pixels = max_pixels
+        self._max_pixels = check_max_pixels(max_pixels)
+        self._white = check_white(white)
         self._sessions: dict[str, Session] = {}
         self._captured: dict[Session, Bound] = {}
         self._linear_head: LinearHead | None = None
@@ -113,7 +119,8 @@ class Explainer:
         Raises:
             ImageError: missing, not an image, truncated or too large.
         """
-        return read_photograph(image, self.bundle.manifest.preprocessing, max_pixels=self._max_pixels)
+        preprocessing = self.bundle.manifest.preprocessing
+        return read_photograph(image, preprocessing, max_pixels=self._max_pixels, white=self._white)
 
     def preprocess(self, image: Image) -> NDArray[np.float32]:
         """What the model sees: float32 [1,3,H,W].
