@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ortcam.image_header import DamagedError, Header, RefusedError, levels
 
 __all__ = ["walk_avif"]
@@ -55,7 +58,7 @@ def walk_avif(data: bytes) -> Header:
     if b"ispe" not in properties:
         raise DamagedError("its primary item has no width and height")
     width, height = struct.unpack_from(">II", properties[b"ispe"], 4)
-    bits, largest = _bits_and_size(data, items)
+    stream, largest = _first_and_largest(data, items)
     turns = properties.get(b"irot", b"\0")[0] & 3
     axis = properties[b"imir"][0] & 1 if b"imir" in properties else None
     return Header(
@@ -66,8 +69,19 @@ def walk_avif(data: bytes) -> Header:
         orientation=_ORIENTATIONS[turns, axis],
         # With another brand libavif would decode the frames of an animation instead of the picture looked at here.
         payload=data[:8] + b"avif" + data[12:],
-        levels=None if bits == 8 else (levels((1 << bits) - 1, 1 << 16),),
+        levels=_levels(stream, properties.get(b"colr", b"")),
     )
+
+
+def _levels(stream: "_Stream", colour: bytes) -> tuple[NDArray[np.uint8], ...] | None:
+    """What the samples that OpenCV gives stand for; it leaves them at their depth, and grey at its range."""
+    full = colour[10] >> 7 if colour.startswith(b"nclx") and len(colour) > 10 else stream.full_range
+    if stream.grey and not full:
+        unit = 1 << stream.bits - 8  # black is at 16 of 255, white at 235
+        values = np.arange(1 << max(stream.bits, 8)) - 16 * unit
+        limited = np.rint(values * (255 / (219 * unit))).clip(0, 255).astype(np.uint8)
+        return (limited,) if stream.bits == 8 else (np.pad(limited, (0, (1 << 16) - len(limited)), mode="edge"),)
+    return None if stream.bits == 8 else (levels((1 << stream.bits) - 1, 1 << 16),)
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -173,17 +187,30 @@ def _properties(items: _Meta) -> dict[bytes, bytes]:
     return found
 
 
-def _bits_and_size(data: bytes, items: _Meta) -> tuple[int, int]:
-    """Bits a sample of the primary picture, and the most pixels that any AV1 picture of the file decodes to."""
-    bits, largest = 0, 0
+@dataclass(frozen=True)
+class _Stream:
+    """What a sequence header says: pixels of the largest frame, bits a sample, grey alone, all values in use."""
+
+    pixels: int
+    bits: int
+    grey: bool
+    full_range: bool
+
+
+def _first_and_largest(data: bytes, items: _Meta) -> tuple[_Stream, int]:
+    """The stream of the primary picture, and the most pixels that any AV1 picture of the file decodes to."""
+    primary: _Stream | None = None
+    largest = 0
     for number in (number for number, kind in items.kinds.items() if kind == b"av01"):
         found = list(_sequence_headers(_content(data, items, number)))
         if not found:
             raise DamagedError(f"its item {number} is no AV1 picture")
-        largest = max(largest, *(pixels for _, pixels in found))
+        largest = max(largest, *(stream.pixels for stream in found))
         if number == items.primary:
-            bits = found[0][0]
-    return bits, largest
+            primary = found[0]
+    if primary is None:
+        raise DamagedError("its primary item is missing")
+    return primary, largest
 
 
 def _content(data: bytes, items: _Meta, number: int) -> bytes:
@@ -198,8 +225,8 @@ def _content(data: bytes, items: _Meta, number: int) -> bytes:
     return b"".join(parts)
 
 
-def _sequence_headers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Bits a sample, and pixels of the largest frame, by each sequence header of a stream (AV1 specification 5.3)."""
+def _sequence_headers(data: bytes) -> Iterator[_Stream]:
+    """Each sequence header of a stream (AV1 specification 5.3)."""
     position = 0
     while position < len(data):
         head = data[position]
@@ -242,8 +269,8 @@ class _Bits:
         return self.take(zeros) + (1 << zeros) - 1
 
 
-def _sequence_header(read: _Bits) -> tuple[int, int]:
-    """sequence_header_obu() of AV1 specification 5.5, up to the depth."""
+def _sequence_header(read: _Bits) -> _Stream:
+    """sequence_header_obu() of AV1 specification 5.5, up to the range of colours."""
     profile, _still, reduced = read.take(3), read.take(1), read.take(1)
     if reduced:
         read.take(5)  # level
@@ -264,9 +291,15 @@ def _sequence_header(read: _Bits) -> tuple[int, int]:
         read.take(3 * order_hint)
     read.take(3)  # super-resolution, CDEF, restoration
     high = read.take(1)
-    if profile == 2 and high:
-        return (12 if read.take(1) else 10), width * height
-    return (10 if high else 8), width * height
+    twelve = read.take(1) if profile == 2 and high else 0
+    grey = profile != 1 and bool(read.take(1))
+    full = True  # colours in RGB, which give no range
+    rgb = False
+    if read.take(1):
+        rgb = (read.take(8), read.take(8), read.take(8)) == (1, 13, 0)
+    if grey or not rgb:
+        full = bool(read.take(1))
+    return _Stream(width * height, 12 if twelve else 10 if high else 8, grey, full)
 
 
 def _skip_operating_points(read: _Bits) -> None:

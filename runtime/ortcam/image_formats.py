@@ -321,7 +321,7 @@ _WALKS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...]] =
     (re.compile(rb"GIF8[79]a"), _walk_gif),
     # Not Canon's CR2, which goes on with its own name.
     (re.compile(rb"(?!.{8}CR)(?:II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b)", re.DOTALL), walk_tiff),
-    (re.compile(rb"....ftyp(?:avi[fs]|(?:mif1|miaf|msf1)....(?:....)*?avi[fs])", re.DOTALL), walk_avif),
+    (re.compile(rb"....ftyp(?:avi[fs]|(?:mif1|miaf|msf1)....(?:....){,15}?avi[fs])", re.DOTALL), walk_avif),
     (re.compile(rb"P[1-6](?:\s|#)"), walk_pnm),
 )
 
@@ -367,7 +367,7 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
         (rb"RIFF....WAVE|OggS|ID3|fLaC", "sound"),
     )
 )
-_XML = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"
+_XML = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?>(?:<!--.*?-->\s*)*)"  # atomic: tried one way only
 # What people call by a picture's name by mistake.
 _NO_PICTURES: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
     (re.compile(signature, re.DOTALL), what)

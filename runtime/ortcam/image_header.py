@@ -1,7 +1,7 @@
 """What a picture says of itself before it is decoded; TIFF's directories, which are also the form of EXIF."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,16 +65,26 @@ def exif_orientation(block: bytes) -> int:
     """The orientation in an EXIF block, with or without its prefix; 1 where it is broken or says nothing."""
     try:
         # Broken metadata do not make a picture unreadable.
-        return directory(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}).get(_ORIENTATION, (1,))[0]
+        found = directory(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}, kinds={3, 4}, unique=False)
     except (DamagedError, struct.error):
         return 1
+    values = found.get(_ORIENTATION, ())
+    return values[0] if len(values) == 1 else 1
 
 
-def directory(data: bytes, wanted: set[int]) -> dict[int, tuple[int, ...]]:
+def directory(
+    data: bytes, wanted: set[int], *, kinds: Container[int] = _SIZES, unique: bool = True
+) -> dict[int, tuple[int, ...]]:
     """Tags of the first directory of a TIFF file, those that are wanted and hold integers.
 
+    Args:
+        data: of the file, from its byte order on.
+        wanted: numbers of tags.
+        kinds: of fields: 1 are bytes, 3 short and 4 long integers.
+        unique: whether a tag may be there only once; otherwise the last counts.
+
     Raises:
-        DamagedError: no TIFF, or one of the tags is there twice.
+        DamagedError: no TIFF, or one of the tags is there twice and may not.
         struct.error: the directory or a tag's values lie outside the data.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -85,9 +95,9 @@ def directory(data: bytes, wanted: set[int]) -> dict[int, tuple[int, ...]]:
     tags: dict[int, tuple[int, ...]] = {}
     for entry in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
-        if tag not in wanted or kind not in _SIZES or not number:
+        if tag not in wanted or kind not in kinds or not number:
             continue
-        if tag in tags:
+        if tag in tags and unique:
             raise DamagedError(f"it has tag {tag} twice")
         size = struct.calcsize(_SIZES[kind]) * number
         at = entry + 8

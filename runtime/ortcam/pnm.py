@@ -10,7 +10,7 @@ from ortcam.image_header import DamagedError, Header, levels
 
 __all__ = ["walk_pnm"]
 
-_SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_SPACE = rb"(?:\s|#[^\r\n]*[\r\n])++"
 _NUMBER = _SPACE + rb"(\d{1,9})"
 # The one whitespace character before the samples belongs to the header; a comment may not stand there.
 _BITMAP = re.compile(rb"P[14]" + _NUMBER + _NUMBER + rb"\s")

@@ -93,6 +93,8 @@ def _check_samples(tags: dict[int, tuple[int, ...]]) -> tuple[int, int]:
     most = min(fewest + 1, 4)
     if not fewest <= samples <= most:
         raise RefusedError(f"a TIFF file of {samples} samples a pixel", f"for its colours {_numbers({fewest, most})}")
+    if samples == 2 and bits[0] > 8:  # OpenCV would decode them at 8 bits, whatever white is
+        raise RefusedError(f"a TIFF file of grey and alpha of {bits[0]} bits a sample", "1, 8")
     compression = tags.get(_COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
         named = _OTHER_COMPRESSIONS.get(compression, f"compression {compression}")
