@@ -5,6 +5,7 @@ __all__ = [
     "ClosedError",
     "DatasetError",
     "ImageError",
+    "ImageWarning",
     "NotFiniteError",
     "OptionError",
     "OrtcamError",
@@ -33,6 +34,10 @@ class DatasetError(OrtcamError):
 
 class ImageError(OrtcamError):
     """An image is missing, not an image, truncated, or too large."""
+
+
+class ImageWarning(UserWarning):
+    """An image was read, but it is damaged, or its samples of 16 bits seem to be of fewer."""
 
 
 class NotFiniteError(OrtcamError):

@@ -20,7 +20,7 @@ from ortcam.classifier import as_maps, check_finite, classify, classify_only, pr
 from ortcam.errors import BundleError, ClosedError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
-from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_white
 from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Plan, Settings, resolve_method
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
@@ -56,6 +56,7 @@ def load(
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    white: int | None = None,
     low_memory: bool = False,
     precision: str | None = None,
 ) -> "Explainer":
@@ -68,6 +69,8 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded.
+        white: the sample that is white in PNG and TIFF images of 16 bits, such as 4095 for 12 bits; None: 65535, with a
+            warning where that leaves an image dark.
         low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
@@ -76,9 +79,10 @@ def load(
     Raises:
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` below 1, or no precision of this name.
+        OptionError: `threads` or `max_pixels` below 1, `white` beyond 16 bits, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
+    max_pixels, white = check_max_pixels(max_pixels), check_white(white)
     held: object = None  # until the explainer holds it
     if isinstance(bundle, Bundle):
         opened = bundle
@@ -86,7 +90,7 @@ def load(
         opened = read_bundle(bundle)
     else:
         opened, held = open_bundle(bundle, precision)
-    explainer = Explainer(opened, options, max_pixels=max_pixels, precision=precision)
+    explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, precision=precision)
     del held
     return explainer
 
@@ -112,12 +116,14 @@ class Explainer:
         options: SessionOptions,
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        white: int | None = None,
         precision: str | None = None,
     ) -> None:
         self.bundle = bundle
         self._precision = bundle.check_precision(precision)
         self._options = options
-        self._max_pixels = max_pixels
+        self._max_pixels = check_max_pixels(max_pixels)
+        self._white = check_white(white)
         self._closed = False
         self._contents = {} if options.low_memory else bundle.hold(precision)
         self._sessions: dict[str, SharedSession] = {}
@@ -153,15 +159,17 @@ class Explainer:
 
     def __copy__(self) -> "Explainer":
         self._check_open()
-        return Explainer(self.bundle, self._options, max_pixels=self._max_pixels, precision=self._precision)
+        return Explainer(
+            self.bundle, self._options, max_pixels=self._max_pixels, white=self._white, precision=self._precision
+        )
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Explainer":
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_open()
-        reference = self.bundle.path, self.bundle.sha256, self._options, self._max_pixels, self._precision
-        return _load_again, reference
+        reference = self.bundle.path, self.bundle.sha256, self._options
+        return _load_again, (*reference, self._max_pixels, self._white, self._precision)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -187,7 +195,8 @@ class Explainer:
             ImageError: missing, not an image, truncated or too large.
         """
         self._check_open()
-        return read_photograph(image, self.bundle.manifest.preprocessing, max_pixels=self._max_pixels)
+        preprocessing = self.bundle.manifest.preprocessing
+        return read_photograph(image, preprocessing, max_pixels=self._max_pixels, white=self._white)
 
     def preprocess(self, image: Image) -> NDArray[np.float32]:
         """What the model sees: float32 [1,3,H,W].
@@ -683,7 +692,12 @@ class Explainer:
 
 
 def _load_again(
-    path: os.PathLike[str], sha256: str, options: SessionOptions, max_pixels: int, precision: str
+    path: os.PathLike[str],
+    sha256: str,
+    options: SessionOptions,
+    max_pixels: int,
+    white: int | None,
+    precision: str,
 ) -> Explainer:
     """The explainer that a pickle refers to.
 
@@ -696,7 +710,7 @@ def _load_again(
             f"{bundle.path}: the bundle has changed since the explainer was pickled: the SHA-256 of its bundle.json is "
             f"{bundle.sha256[:12]}..., and it was {sha256[:12]}..."
         )
-    explainer = Explainer(bundle, options, max_pixels=max_pixels, precision=precision)
+    explainer = Explainer(bundle, options, max_pixels=max_pixels, white=white, precision=precision)
     del held
     return explainer
 

@@ -1,13 +1,11 @@
 """Pictures in and out: a file, its bytes or an array becomes upright uint8 RGB, and RGB becomes PNG."""
 
+import functools
 import os
 import re
-import struct
-import threading
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import stat
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +13,162 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import ImageError, OutputError
+from ortcam.decoder_output import listening
+from ortcam.errors import ImageError, ImageWarning, OptionError, OutputError
+from ortcam.image_formats import ACCEPTED, HEAD, check_signature, read_header
+from ortcam.image_header import DamagedError, Header, levels
 
-__all__ = ["DEFAULT_MAX_PIXELS", "decode", "encode_png", "read_file", "read_image", "write_png"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "check_max_pixels",
+    "check_white",
+    "decode",
+    "encode_png",
+    "read_file",
+    "read_image",
+    "write_png",
+]
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's decompression-bomb limit: 512 MiB of RGB
 
-_ACCEPTED = "accepted: JPEG, PNG, WebP, BMP, TIFF"
-_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 274, 256, 257
+_WHITE = 65535  # of samples of 16 bits
+_DARK_BITS = 14  # samples that stay below 2**14 leave the picture at a quarter of its brightness, or less
+_BLOCK = 1 << 20  # samples that are looked up at a time
+_DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker", re.IGNORECASE)
 
 
 def read_image(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8],
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    white: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read a picture as upright RGB, pixel for pixel what Pillow's `exif_transpose(open(...)).convert("RGB")` gives.
 
-    Grey becomes RGB and alpha is dropped, both as `convert("RGB")` does. Samples of 16 bits keep their upper 8 bits
-    (Pillow clips 16-bit grey at 255, which turns most pixels white). Three known differences: CMYK JPEGs are within
-    1 of Pillow, TIFFs of 8 bits with alpha come composited on black, and of XMP only EXIF's orientation counts.
+    JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and PNM (PBM, PGM, PPM) are known by their first bytes. The header of each is
+    walked before anything is decoded: size, depth, orientation, and whether the file is whole. All other formats are
+    refused by name, and so are varieties such as BigTIFF, TIFF of floating-point samples or 12-bit JPEG. GIF and AVIF
+    need an OpenCV that decodes them (the wheels do from 4.12).
+
+    Grey becomes RGB and alpha is dropped, both as `convert("RGB")` does. Of an animation or a file of several pages the
+    first picture is read. Of EXIF only the orientation counts, in JPEG, PNG (eXIf), WebP and TIFF; of AVIF its own
+    rotation and mirroring. Known differences from Pillow: CMYK is within 1 of 255, BMPs of 16 bits a pixel and AVIFs of
+    10 or 12 bits are within 1, TIFFs with associated alpha come composited on black, and of XMP nothing counts.
+
+    Depth: what the header says is white becomes 255, in PNM (maxval), AVIF and TIFF of 10, 12 or 14 bits a sample.
+    PNG and TIFF of 16 bits cannot say that fewer bits are in use, as X-ray machines and industrial cameras do it (sBIT
+    and MaxSampleValue do not mean that). Their samples keep their upper 8 bits (Pillow clips 16-bit grey at 255, which
+    turns most pixels white), and where the two highest bits are 0 in all of them an `ImageWarning` says so: the
+    brightness is never changed by a guess. `white` says it: 4095 for 12 bits, 65535 where the picture is that dark.
 
     Args:
         source: Path of an encoded picture, the encoded bytes, or uint8 pixels: RGB [H, W, 3], RGBA [H, W, 4], or grey
             [H, W] or [H, W, 1]. RGB pixels that are contiguous are returned as they are, not copied.
-        max_pixels: Encoded pictures above this many pixels are refused; JPEG, PNG, WebP, BMP, GIF and TIFF from their
-            header, before anything is decoded. OpenCV itself stops at 2**30.
+        max_pixels: Encoded pictures above this many pixels are refused from their header, before anything is decoded.
+            OpenCV itself stops at 2**30.
+        white: The sample that becomes 255 in PNG and TIFF of 16 bits, 1 to 65535; larger samples become 255, too. None:
+            65535, with a warning where that leaves the picture dark. Pictures of other depths do not ask for it.
 
     Returns:
         uint8 [H, W, 3], RGB, C-contiguous.
 
     Raises:
-        ImageError: The source is missing, unreadable, empty, not a picture, truncated, damaged or too large, or is an
-            array of another type or shape.
+        ImageError: The source is missing, unreadable, empty, no regular file, of a format that is not accepted,
+            truncated, damaged or too large, or is an array of another type or shape.
+        OptionError: `max_pixels` below 1, or `white` out of range.
+
+    Warns:
+        ImageWarning: The decoder found a JPEG damaged and filled in what was missing, or samples of 16 bits are dark.
+            `warnings.simplefilter("error", ImageWarning)` makes these errors.
+
+    Example:
+        >>> read_image("xray.png", white=4095).shape
+        (2048, 2500, 3)
     """
+    check_max_pixels(max_pixels)
+    check_white(white)
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode(bytes(source), f"image of {memoryview(source).nbytes} bytes", max_pixels)
+        return decode(bytes(source), f"image of {memoryview(source).nbytes} bytes", max_pixels, white)
     if not isinstance(source, str | os.PathLike):
-        raise ImageError(f"an image cannot be read from {type(source).__name__}: give a path, bytes or a uint8 array")
-    return decode(*read_file(source), max_pixels)
+        raise ImageError(f"an image cannot be read from {type(source).__name__}: give {_instead(source)}")
+    return decode(*read_file(source), max_pixels, white)
+
+
+def check_max_pixels(value: object) -> int:
+    """A limit of pixels as an int.
+
+    Raises:
+        OptionError: it is no whole number from 1.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise OptionError(f"max_pixels={value!r}: accepted is a whole number from 1")
+    return int(value)
+
+
+def check_white(value: object) -> int | None:
+    """The sample of 16 bits that is white, as an int, or None.
+
+    Raises:
+        OptionError: it is neither None nor a whole number from 1 to 65535.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= _WHITE:
+        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {_WHITE}, such as 4095 for 12 bits")
+    return int(value)
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, str]:
-    """The content of a file, and its name for messages.
+    """The content of a picture's file, and its name for messages. A file of another format is not read to its end.
 
     Raises:
-        ImageError: it is missing, a folder, or cannot be read.
+        ImageError: it is missing, no regular file, of a format that is not accepted, or cannot be read.
     """
-    name = f"image {os.fspath(path)!r}"
+    path = os.fsdecode(path)
+    name = f"image {path!r}"
     try:
-        return Path(path).read_bytes(), name
+        _check_regular(Path(path).stat().st_mode, name)  # before it is opened: a device may do something then
+        with open(path, "rb", opener=_open_at_once) as file:
+            _check_regular(os.fstat(file.fileno()).st_mode, name)
+            head = file.read(HEAD)
+            if head:
+                check_signature(head, name)
+            return head + file.read(), name
     except FileNotFoundError:
-        raise ImageError(f"{name} does not exist: give the path of a picture ({_ACCEPTED})") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name} is a directory: give the path of one picture ({_ACCEPTED})") from None
+        raise ImageError(f"{name} does not exist: give the path of a picture ({ACCEPTED})") from None
+    except MemoryError:
+        raise ImageError(f"{name} does not fit into memory: give the path of a smaller file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name} cannot be read ({reason}): give the path of a readable file") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe that has come into the file's place would wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{name} is a directory: give the path of one picture ({ACCEPTED})")
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+        what = kinds.get(stat.S_IFMT(mode), "no file")
+        raise ImageError(f"{name} is {what}: give the path of a regular file, or the encoded bytes in Python")
+
+
+def _instead(source: object) -> str:
+    """What to give instead of an object that is no picture for `read_image`."""
+    kind = type(source)
+    if kind.__module__.startswith("PIL."):
+        return 'np.asarray(image.convert("RGB")), after ImageOps.exif_transpose where it comes from a camera'
+    if hasattr(source, "read"):
+        return "the bytes that its .read() returns"
+    if hasattr(source, "__array__") or hasattr(source, "__dlpack__"):
+        return "a numpy array, uint8 [H, W, 3] RGB"
+    return "a path, the encoded bytes or a uint8 array"
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -111,60 +206,127 @@ def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
     colour = pixels.ndim == 3 and pixels.shape[2] in {3, 4}
     if pixels.dtype != np.uint8 or not (grey or colour) or pixels.size == 0:
+        deep = pixels.dtype != np.uint8 and (grey or colour) and pixels.dtype.kind in "uif"
+        scale = "; scale it first, such as (array * (255 / white)).clip(0, 255).astype(np.uint8)" if deep else ""
         raise ImageError(
             f"array of {pixels.dtype} {list(pixels.shape)} is not a picture; accepted: uint8 with H, W >= 1 as "
-            "[H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey"
+            f"[H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey{scale}"
         )
     if grey:
         return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def decode(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) -> NDArray[np.uint8]:
     """Encoded bytes as `read_image` reads them.
 
     Args:
         data: of a file.
         name: of it, for messages.
         max_pixels: as of `read_image`.
+        white: as of `read_image`.
 
     Raises:
-        ImageError: they are empty, not a picture, truncated, damaged or too large.
+        ImageError: they are empty, not of a format that is accepted, truncated, damaged or too large.
+
+    Warns:
+        ImageWarning: as `read_image`.
     """
     if not data:
-        raise ImageError(f"{name} is empty: 0 bytes; {_ACCEPTED}")
-    header = _read_header(data, name)
-    if header is not None:
-        _check_size(header.width, header.height, name, max_pixels)
-    # OpenCV misses EXIF behind XMP and, before 5, in WebP, so the walk above reads it. TIFF is turned by libtiff.
+        raise ImageError(f"{name} is empty: 0 bytes; {ACCEPTED}")
+    header = read_header(data, name)
+    _check_size(header.width, header.height, header.decoded_pixels, name, max_pixels)
+    if header.pixels is not None:
+        try:
+            return header.pixels()
+        except DamagedError as error:
+            raise ImageError(f"{name} is damaged: {error}") from None
+    decoded = _decode(data if header.payload is None else header.payload, header, name)
+    _check_size(decoded.shape[1], decoded.shape[0], 0, name, max_pixels)
+    if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
+    if decoded.dtype == np.uint16 and header.white_unknown and white is None:
+        _warn_if_dark(decoded, name)
+    tables = header.levels
+    if tables is None and decoded.dtype == np.uint16:
+        # OpenCV's own reduction rounds in some formats and shifts in others.
+        known = white is not None and header.white_unknown
+        tables = (levels(white or _WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
+        tables = tuple(255 - table for table in tables) if header.inverted else tables
+    rgb: NDArray[Any] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if tables is None else _look_up(decoded, tables)
+    if header.canvas is not None:
+        height, width, top, left = header.canvas
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[top : top + rgb.shape[0], left : left + rgb.shape[1]] = rgb
+        rgb = canvas
+    return _upright(rgb, header.orientation)
+
+
+def _decode(payload: bytes, header: Header, name: str) -> NDArray[Any]:
+    """BGR as OpenCV decodes it, [H, W, 3], at the depth of the file; not turned, but for TIFF, which libtiff turns."""
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    if header is not None and header.kind != "TIFF":
+    if header.kind != "TIFF":
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    payload = data if header is None or header.payload is None else header.payload
+    decoded: NDArray[Any] | None
     try:
-        with _quiet():
-            decoded: NDArray[Any] | None = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
-    except cv2.error as error:
+        decoded, said = listening(lambda: cv2.imdecode(np.frombuffer(payload, np.uint8), flags))
+    except (cv2.error, MemoryError) as error:
         raise ImageError(f"{name} cannot be decoded by OpenCV {cv2.__version__}: {_one_line(error)}") from None
     if decoded is None:
-        if header is None:
-            raise ImageError(f"{name} is not a picture: it begins with {data[:8]!r}; {_ACCEPTED}")
+        if header.kind in {"AVIF", "GIF"} and not _built_in(header.kind):
+            missing = f"OpenCV {cv2.__version__}, which is installed, was built without it"
+            raise ImageError(f"{name} is of {header.kind}, but {missing}: install opencv-python-headless 4.12 or newer")
         reason = f"damaged, or of a variety that OpenCV {cv2.__version__} does not read"
-        raise ImageError(f"{name} is a {header.kind} file that cannot be decoded: {reason}; {_ACCEPTED}")
-    _check_size(decoded.shape[1], decoded.shape[0], name, max_pixels)
-    if decoded.dtype == np.uint16:
-        # OpenCV's own reduction rounds in some formats and shifts in others.
-        decoded = (decoded >> 8).astype(np.uint8)
-    if decoded.dtype != np.uint8:
-        raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
-    rgb: NDArray[Any] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-    return _upright(rgb, header.orientation if header else 1)
+        raise ImageError(f"{name} is a {header.kind} file that cannot be decoded: {reason}; {ACCEPTED}")
+    if _DAMAGE.search(said):
+        words = "; ".join(dict.fromkeys(said.splitlines()))
+        _warn(f"{name} is damaged, and parts of it may not be as they were ({words})")
+    return decoded
 
 
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width * height > max_pixels:
+@functools.cache
+def _built_in(kind: str) -> bool:
+    """Whether OpenCV decodes a format that not all of its builds do."""
+    return re.search(rf"^\s*{kind}:\s*(?!NO\b)\S", cv2.getBuildInformation(), re.MULTILINE) is not None
+
+
+def _warn_if_dark(samples: NDArray[np.uint16], name: str) -> None:
+    """Warn of samples of 16 bits that seem to be of fewer."""
+    top = int(samples.max())
+    bits = next((bits for bits in (8, 10, 12, _DARK_BITS) if top < 1 << bits), None)
+    if bits is None or not top:
+        return
+    _warn(
+        f"{name} has samples of 16 bits, none of them above {top}, and comes out with little contrast: if they are of "
+        f"{bits} bits, give white={(1 << bits) - 1} (--white {(1 << bits) - 1}); if not, white={_WHITE} says so"
+    )
+
+
+def _warn(message: str) -> None:
+    """Warn whoever called into this package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__package__") == __package__ and sys._getframe(level).f_back:
+        level += 1
+    warnings.warn(message, ImageWarning, level + 1)
+
+
+def _look_up(decoded: NDArray[Any], tables: tuple[NDArray[np.uint8], ...]) -> NDArray[np.uint8]:
+    """Samples in BGR through one table, or one each of R, G and B, to uint8 RGB; block by block, to save memory."""
+    rgb = np.empty(decoded.shape, np.uint8)
+    step = max(1, _BLOCK // (decoded.shape[1] * 3))
+    for first in range(0, len(decoded), step):
+        rows = slice(first, first + step)
+        for channel in range(3):
+            rgb[rows, :, channel] = tables[channel % len(tables)][decoded[rows, :, 2 - channel]]
+    return rgb
+
+
+def _check_size(width: int, height: int, decoded: int, name: str, max_pixels: int) -> None:
+    """Refuse a picture that has, or is decoded as, more pixels than allowed."""
+    larger = f" (and decodes to {decoded})" if decoded > width * height else ""
+    if max(width * height, decoded) > max_pixels:
         raise ImageError(
-            f"{name} has {width} x {height} = {width * height} pixels, more than the limit of {max_pixels}; "
+            f"{name} has {width} x {height} = {width * height} pixels{larger}, more than the limit of {max_pixels}; "
             "a larger max_pixels raises it"
         )
 
@@ -178,178 +340,6 @@ def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in {3, 4, 7, 8}:
         image = image[::-1]
     return np.ascontiguousarray(image)
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What a file says before it is decoded; `payload` replaces the file's bytes where OpenCV should see less."""
-
-    kind: str
-    width: int
-    height: int
-    orientation: int = 1
-    payload: bytes | None = None
-
-
-class _DamagedError(Exception):
-    """The walk through a file's structure found it broken."""
-
-
-def _read_header(data: bytes, name: str) -> _Header | None:
-    """Walk a file of a known format to its end; None for any other format."""
-    for signature, walk in _WALKS:
-        if signature.match(data):
-            try:
-                return walk(data)
-            except struct.error:
-                raise ImageError(f"{name} is truncated: {len(data)} bytes end before the picture does") from None
-            except _DamagedError as error:
-                raise ImageError(f"{name} is damaged: {error}") from None
-    return None
-
-
-# A marker, unlike FF 00 (a stuffed byte), FF D0-D7 (restarts) and FF FF (fill) inside entropy-coded data.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_JPEG_SOI, _JPEG_EOI, _JPEG_APP1, _JPEG_TEM = 0xD8, 0xD9, 0xE1, 0x01
-_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-def _walk_jpeg(data: bytes) -> _Header:
-    # To the picture's own end-of-image marker: that of an EXIF thumbnail lies inside a segment, which is skipped, and
-    # what follows the end (a second picture, padding) is nobody's business.
-    width = height = 0
-    orientation = position = 0
-    while match := _JPEG_MARKER.search(data, position):
-        marker, position = data[match.start() + 1], match.end()
-        if marker == _JPEG_EOI:
-            return _Header("JPEG", width, height, orientation or 1)
-        if marker in {_JPEG_SOI, _JPEG_TEM}:
-            continue
-        (length,) = struct.unpack_from(">H", data, position)
-        segment = data[position + 2 : position + length]
-        position += length
-        if marker in _JPEG_FRAMES and not width:
-            height, width = struct.unpack_from(">HH", segment, 1)
-        elif marker == _JPEG_APP1 and segment.startswith(b"Exif\0\0") and not orientation:
-            orientation = _exif_orientation(segment)
-    raise struct.error
-
-
-def _walk_png(data: bytes) -> _Header:
-    width = height = 0
-    orientation = 1
-    kept, start = [data[:8]], 8
-    while True:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        end = start + length + 12
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        body = data[start + 8 : end - 4]
-        if kind[:1].isupper() and zlib.crc32(body, zlib.crc32(kind)) != checksum:
-            raise _DamagedError(f"the checksum of its {kind!r} chunk does not match")
-        if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", body)
-        elif kind == b"eXIf":
-            orientation = _exif_orientation(body)
-        if kind != b"iCCP":  # not applied by OpenCV, and libpng prints a warning for many that are in use
-            kept.append(data[start:end])
-        if kind == b"IEND":
-            return _Header("PNG", width, height, orientation, b"".join(kept))
-        start = end
-
-
-def _walk_webp(data: bytes) -> _Header:
-    width = height = 0
-    orientation, start = 1, 12
-    end = 8 + int.from_bytes(data[4:8], "little")
-    if end > len(data):
-        raise struct.error
-    while start + 8 <= end:
-        kind, length = struct.unpack_from("<4sI", data, start)
-        body = data[start + 8 : start + 8 + length]
-        if kind == b"VP8X":
-            width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
-        elif kind == b"VP8 " and not width:
-            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
-        elif kind == b"VP8L" and not width:
-            (bits,) = struct.unpack_from("<I", body, 1)
-            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        elif kind == b"EXIF":
-            orientation = _exif_orientation(body)
-        start += 8 + length + length % 2
-    return _Header("WebP", width, height, orientation)
-
-
-def _walk_bmp(data: bytes) -> _Header:
-    old = struct.unpack_from("<I", data, 14) == (12,)
-    width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
-    return _Header("BMP", abs(width), abs(height))  # a negative height means top row first
-
-
-def _walk_gif(data: bytes) -> _Header:
-    return _Header("GIF", *struct.unpack_from("<HH", data, 6))
-
-
-def _walk_tiff(data: bytes) -> _Header:
-    tags = _tiff_tags(data)
-    return _Header("TIFF", tags.get(_TIFF_WIDTH, 0), tags.get(_TIFF_HEIGHT, 0))
-
-
-_WALKS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], _Header]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), _walk_jpeg),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), _walk_png),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), _walk_webp),
-    (re.compile(rb"BM"), _walk_bmp),
-    (re.compile(rb"GIF8[79]a"), _walk_gif),
-    (re.compile(rb"II\x2a\x00|MM\x00\x2a"), _walk_tiff),
-)
-
-
-def _exif_orientation(block: bytes) -> int:
-    try:
-        return _tiff_tags(block.removeprefix(b"Exif\0\0")).get(_ORIENTATION, 1)
-    except (KeyError, struct.error):
-        return 1  # broken metadata do not make a picture unreadable
-
-
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """Tags that hold one integer in the first directory of a TIFF file, which is also the form of EXIF."""
-    order = {b"II": "<", b"MM": ">"}[data[:2]]
-    (start,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, start)
-    tags = {}
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
-        if number == 1 and kind in {3, 4}:
-            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    return tags
-
-
-_LOGGING: Any = getattr(cv2.utils, "logging", cv2)  # cv2.utils.logging since OpenCV 5
-
-
-class _Quiet:
-    """Silences OpenCV's log while any thread decodes; what it would say becomes an `ImageError`."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._depth = self._level = 0
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._depth == 0:
-                self._level = _LOGGING.setLogLevel(0)
-            self._depth += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._depth -= 1
-                if self._depth == 0:
-                    _LOGGING.setLogLevel(self._level)
-
-
-_quiet = _Quiet()
 
 
 def _one_line(error: Exception) -> str:

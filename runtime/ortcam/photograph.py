@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -30,7 +31,7 @@ class Photograph:
     Attributes:
         pixels: uint8 [H0,W0,3], upright RGB.
         model_input: float32 [1,3,H,W], preprocessed.
-        record: path and hash of the source, for the manifest.
+        record: path and hash of the source, for the manifest; a path that is not UTF-8 is escaped.
         preprocessing: how the pixels became the input.
     """
 
@@ -43,8 +44,16 @@ class Photograph:
 Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photograph
 
 
-def read_photograph(image: Image, preprocessing: Preprocessing, *, max_pixels: int) -> Photograph:
+def read_photograph(
+    image: Image, preprocessing: Preprocessing, *, max_pixels: int, white: int | None = None
+) -> Photograph:
     """Decode and preprocess an image; one that was read for another model is preprocessed again.
+
+    Args:
+        image: to read.
+        preprocessing: of the model.
+        max_pixels: as of `read_image`.
+        white: as of `read_image`.
 
     Raises:
         ImageError: missing, not an image, truncated or too large.
@@ -60,12 +69,20 @@ def read_photograph(image: Image, preprocessing: Preprocessing, *, max_pixels: i
         record["pixels_sha256"] = hashlib.sha256(pixels.data).hexdigest()
     elif isinstance(image, (str, os.PathLike)):
         content, name = read_file(image)
-        pixels = decode(content, name, max_pixels)
-        record = {"path": os.fspath(image), "sha256": hashlib.sha256(content).hexdigest()}
+        pixels = decode(content, name, max_pixels, white)
+        record = {"path": _as_text(image), "sha256": hashlib.sha256(content).hexdigest()}
     else:
-        pixels = read_image(image, max_pixels=max_pixels)
+        pixels = read_image(image, max_pixels=max_pixels, white=white)
         record["sha256"] = hashlib.sha256(image).hexdigest()
+    if white is not None:
+        record["white"] = white
     return Photograph(pixels, preprocessing(pixels), record, preprocessing)
+
+
+def _as_text(path: str | os.PathLike[str]) -> str:
+    r"""A path that JSON holds as UTF-8: bytes of it that are no text are escaped, as in caf\xe9.jpg."""
+    text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", os.fsdecode(path))
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # other halves of surrogate pairs
 
 
 def read_ahead(

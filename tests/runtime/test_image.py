@@ -1,52 +1,33 @@
 """Decoding against Pillow, and the errors of pictures that are none."""
 
+import contextlib
 import io
+import json
 import os
+import socket
 import struct
+import sys
 import time
 import tracemalloc
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
+from tests.pictures import encoded, exif, photograph, pillow, png_chunk, tiff
 
-from ortcam.errors import ImageError, OutputError
+from ortcam.errors import ImageError, ImageWarning, OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS, encode_png, read_image, write_png
+from ortcam.photograph import read_photograph
+from ortcam.preprocessing import Preprocessing
 
 DATA = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 OPENCV_READS_GIF = "GIF:                         YES" in cv2.getBuildInformation()
-
-
-def photograph(height=97, width=131):
-    coarse = np.random.default_rng(0).random((max(height // 8, 1), max(width // 8, 1), 3)).astype(np.float32)
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return (smooth.clip(0, 1) * 255).astype(np.uint8).reshape(height, width, 3)
-
-
-def encoded(picture, kind, **options):
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture)
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
-
-
-def pillow(source):
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
-
-
-def png_chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def exif(orientation):
-    tags = Image.Exif()
-    tags[0x112] = orientation
-    return tags
 
 
 MODES = {
@@ -71,10 +52,15 @@ def test_every_mode_of_every_format_decodes_as_pillow_does(kind, mode):
     np.testing.assert_array_equal(read_image(data), pillow(data))
 
 
-def test_a_tiff_with_alpha_comes_composited_on_black():
-    picture = with_alpha("RGBA")
-    expected = np.asarray(picture)[..., :3] * (np.asarray(picture)[..., 3:] / 255)
-    np.testing.assert_allclose(read_image(encoded(picture, "TIFF")).astype(float), expected, atol=1)
+def test_a_tiff_with_alpha_decodes_as_pillow_does():
+    data = encoded(with_alpha("RGBA"), "TIFF")
+    np.testing.assert_array_equal(read_image(data), pillow(data))
+
+
+def test_a_tiff_with_associated_alpha_comes_composited_on_black():
+    premultiplied = np.asarray(with_alpha("RGBA"))
+    data = tiff(premultiplied, 8, 2, tags=[(338, 3, [1])])
+    np.testing.assert_array_equal(read_image(data), premultiplied[..., :3])
 
 
 @pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}, {"quality": 20}])
@@ -163,6 +149,7 @@ def test_arrays_of_pixels_become_rgb():
         (np.zeros((4, 5, 2), np.uint8), "uint8 [4, 5, 2]"),
         (np.zeros((1, 4, 5, 3), np.uint8), "uint8 [1, 4, 5, 3]"),
         (np.zeros((0, 5, 3), np.uint8), "uint8 [0, 5, 3]"),
+        (np.zeros((4, 5), np.uint16), "uint16 [4, 5]"),
     ],
 )
 def test_an_array_of_another_form_is_refused_with_its_form_and_what_is_accepted(pixels, named):
@@ -170,6 +157,14 @@ def test_an_array_of_another_form_is_refused_with_its_form_and_what_is_accepted(
         read_image(pixels)
     assert named in str(caught.value)
     assert "[H, W, 4] RGBA" in str(caught.value)
+
+
+def test_an_array_of_deeper_samples_is_told_how_to_become_a_picture():
+    samples = np.full((4, 5), 4095, np.uint16)
+    with pytest.raises(ImageError, match=r"scale it first, such as \(array \* \(255 / white\)\)\.clip"):
+        read_image(samples)
+    white = 4095  # what the message says, done
+    assert (read_image((samples * (255 / white)).clip(0, 255).astype(np.uint8)) == 255).all()
 
 
 def message(source, **options):
@@ -239,10 +234,12 @@ def test_random_damage_raises_image_errors_only():
             data = bytearray(encoded(photograph(24, 24), kind))
             for _ in range(3):
                 data[random.integers(0, min(len(data), 300))] = random.integers(0, 256)
-            try:
-                read_image(bytes(data))
-            except ImageError as error:
-                assert "\n" not in str(error)  # noqa: PT017
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ImageWarning)
+                try:
+                    read_image(bytes(data))
+                except ImageError as error:
+                    assert "\n" not in str(error)  # noqa: PT017
 
 
 def bomb(kind, side=20000):
@@ -259,7 +256,7 @@ def bomb(kind, side=20000):
     elif kind == "GIF":
         struct.pack_into("<HH", data, 6, side, side)
     elif kind == "TIFF":
-        for tag in (256, 257):
+        for tag in (256, 257, 278):
             (directory,) = struct.unpack_from("<I", data, 4)
             entry = data.index(struct.pack("<H", tag), directory)
             struct.pack_into("<HIHH", data, entry + 2, 3, 1, side, 0)
@@ -299,6 +296,121 @@ def test_damaged_pictures_print_nothing(capfd):
     data = encoded(photograph(), "PNG")
     read_image(data[:33] + png_chunk(b"iCCP", b"xx\0\0garbage") + data[33:])
     assert capfd.readouterr() == ("", "")
+
+
+def damaged_jpeg():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    data = bytearray(encoded(noise, "JPEG"))
+    data[len(data) // 2 : len(data) // 2 + 200] = b"\x12" * 200
+    return bytes(data)
+
+
+# libjpeg's words are heard where C's stderr is a variable that may be set.
+hears = pytest.mark.skipif(sys.platform == "win32", reason="libjpeg's words go to stderr there")
+
+
+@hears
+def test_a_damaged_jpeg_is_read_with_a_warning_and_without_a_word_on_stderr(tmp_path, capfd):
+    file = tmp_path / "damaged.jpg"
+    file.write_bytes(damaged_jpeg())
+    with pytest.warns(ImageWarning, match=r"damaged\.jpg' is damaged.*Corrupt JPEG data") as caught:
+        assert read_image(file).shape == (200, 200, 3)
+    assert caught[0].filename == __file__  # whoever called
+    assert capfd.readouterr() == ("", "")
+
+
+@hears
+def test_warnings_of_damage_can_be_made_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImageWarning)
+        with pytest.raises(ImageWarning):
+            read_image(damaged_jpeg())
+
+
+@hears
+def test_of_pictures_read_in_threads_only_the_damaged_are_called_damaged():
+    whole, damaged = encoded(photograph(), "JPEG"), damaged_jpeg()
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(8) as threads:
+        warnings.simplefilter("always")
+        shapes = [pixels.shape for pixels in threads.map(read_image, [whole, damaged, whole, whole] * 25)]
+    assert shapes == [(97, 131, 3), (200, 200, 3), (97, 131, 3), (97, 131, 3)] * 25
+    assert [str(warning.message).split(" is ")[0] for warning in caught] == [f"image of {len(damaged)} bytes"] * 25
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_decoders_say_nothing_of_samples_that_are_garbage(kind, capfd):
+    data = bytearray(encoded(photograph(), kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {})))
+    if kind == "PNG":
+        at = data.index(b"IDAT")
+        length = int.from_bytes(data[at - 4 : at])
+        data[at + 40 : at + 60] = b"\x12" * 20
+        data[at + 4 + length : at + 8 + length] = struct.pack(">I", zlib.crc32(data[at : at + 4 + length]))
+    else:
+        data[len(data) // 2 : len(data) // 2 + 20] = b"\x12" * 20
+    with contextlib.suppress(ImageError):
+        read_image(bytes(data))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_name_that_is_not_utf8_is_read_and_recorded_as_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        (tmp_path / name).write_bytes(encoded(photograph(), "PNG"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    found = read_photograph(tmp_path / name, Preprocessing(8, 8, None, (0,) * 3, (1,) * 3), max_pixels=10**6)
+    np.testing.assert_array_equal(found.pixels, photograph())
+    assert found.record["path"] == f"{tmp_path}{os.sep}caf\\xe9.png"
+    json.dumps(found.record, ensure_ascii=False).encode()
+    message(str(tmp_path / "x") + name).encode()
+    (tmp_path / name).write_bytes(b"")
+    message(tmp_path / name).encode()
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\udfffb.png", "line\nbreak.png"])
+def test_names_that_no_file_can_have_are_image_errors(name, tmp_path):
+    message(tmp_path / name).encode()
+
+
+def test_paths_of_bytes_in_entries_of_a_folder_are_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(photograph(), "PNG"))
+    (entry,) = os.scandir(os.fsencode(tmp_path))
+    np.testing.assert_array_equal(read_image(entry), photograph())
+    assert read_photograph(entry, Preprocessing(8, 8, None, (0,) * 3, (1,) * 3), max_pixels=10**6).record["path"]
+
+
+def test_what_is_given_for_white_is_recorded():
+    data = cv2.imencode(".png", np.full((9, 9), 4095, np.uint16))[1].tobytes()
+    found = read_photograph(data, Preprocessing(8, 8, None, (0,) * 3, (1,) * 3), max_pixels=81, white=4095)
+    assert found.record["white"] == 4095
+    assert (found.pixels == 255).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_pipes_devices_and_sockets_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert "is a pipe: give the path of a regular file" in message(tmp_path / "pipe.jpg")
+    assert "is a device" in message("/dev/zero")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(os.path.relpath(tmp_path / "s.jpg"))  # a short name, as sockets need
+        assert "is a socket" in message(tmp_path / "s.jpg")
+
+
+def test_a_file_of_another_format_is_not_read_to_its_end(tmp_path):
+    with (tmp_path / "endless.jpg").open("wb") as file:
+        file.truncate(1 << 34)  # zeros that take no place
+    tracemalloc.start()
+    assert "begins with 4096 bytes of 0" in message(tmp_path / "endless.jpg")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_pictures_of_other_libraries_are_told_what_to_give():
+    picture = Image.fromarray(photograph())
+    assert 'np.asarray(image.convert("RGB"))' in message(picture)
+    assert ".read()" in message(io.BytesIO(b"x"))
+    assert "uint8 [H, W, 3]" in message(SimpleNamespace(__array__=None))
+    assert "a path, the encoded bytes or a uint8 array" in message([1, 2])
 
 
 def test_png_is_written_without_loss_under_any_name(tmp_path):

@@ -19,7 +19,9 @@ __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 # x0, y0, x1, y1 in pixels of the upright image, the last two excluded.
 Box = tuple[float, float, float, float]
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES: Final = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".pbm", ".pgm", ".pnm", ".ppm"),
+)
 _CLASS_COLUMNS: Final = ("class", "class_index", "label")
 _SHAPE_TOLERANCE: Final = 0.02  # of width by height, for sizes that were rounded
 _BOX_COLUMNS: Final = ("boxes", "boxes_x0_y0_x1_y1")

@@ -1,0 +1,405 @@
+"""The pictures that are accepted, known by their first bytes; their headers, walked before anything is decoded."""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from ortcam.avif_header import walk_avif
+from ortcam.errors import ImageError
+from ortcam.image_header import DamagedError, Header, RefusedError, exif_orientation
+from ortcam.pnm import walk_pnm
+from ortcam.tiff_header import walk_tiff
+
+__all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
+
+ACCEPTED: Final = "accepted: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, PNM (PBM, PGM, PPM)"
+HEAD: Final = 4096  # bytes from the beginning that tell what a file is
+
+
+def read_header(data: bytes, name: str) -> Header:
+    """Walk a picture to its end without decoding it.
+
+    Args:
+        data: of a file, not empty.
+        name: of it, for messages.
+
+    Raises:
+        ImageError: it is of another format, of a variety that is not accepted, truncated or damaged.
+    """
+    walk = check_signature(data[:HEAD], name)
+    try:
+        return walk(data)
+    except (struct.error, IndexError):
+        raise ImageError(f"{name} is truncated: {len(data)} bytes end before the picture does") from None
+    except DamagedError as error:
+        raise ImageError(f"{name} is damaged: {error}") from None
+    except RefusedError as error:
+        raise ImageError(f"{name} is {error}: convert it, for example to PNG of 8 bits") from None
+
+
+def check_signature(head: bytes, name: str) -> Callable[[bytes], Header]:
+    """What walks the header of a file that begins so.
+
+    Args:
+        head: the first HEAD bytes, or all.
+        name: of the file, for messages.
+
+    Raises:
+        ImageError: no format that is accepted begins so; the message names what it is.
+    """
+    for signature, walk in _WALKS:
+        if signature.match(head):
+            return walk
+    for signature, what in _OTHERS:
+        if signature.match(head):
+            raise ImageError(f"{name} is {what}, which is not accepted; {ACCEPTED}")
+    raise ImageError(f"{name} is not a picture: it {_not_a_picture(head)}; {ACCEPTED}")
+
+
+# A marker, unlike FF 00 (a stuffed byte), FF D0-D7 (restarts) and FF FF (fill) inside entropy-coded data.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JPEG_SOI, _JPEG_EOI, _JPEG_SOS, _JPEG_APP1, _JPEG_TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
+_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_DECODED = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+_JPEG_LS = 0xF7
+_JPEG_SCANS = 64  # each costs as much as decoding a picture; cameras and programs make about ten
+
+
+def _walk_jpeg(data: bytes) -> Header:
+    # To the picture's own end-of-image marker: that of an EXIF thumbnail lies inside a segment, which is skipped, and
+    # what follows the end (a second picture, padding) is nobody's business.
+    width = height = 0
+    orientation = position = scans = 0
+    while match := _JPEG_MARKER.search(data, position):
+        marker, position = data[match.start() + 1], match.end()
+        if marker == _JPEG_EOI:
+            if not width or not scans:
+                raise DamagedError("it ends before its pixels begin")
+            return Header(kind="JPEG", width=width, height=height, orientation=orientation or 1)
+        if marker in {_JPEG_SOI, _JPEG_TEM}:
+            continue
+        (length,) = struct.unpack_from(">H", data, position)
+        segment = data[position + 2 : position + length]
+        position += length
+        if marker in _JPEG_FRAMES and not width:
+            height, width = _jpeg_size(marker, segment)
+        elif marker == _JPEG_LS:
+            raise RefusedError("a JPEG-LS picture")
+        elif marker == _JPEG_SOS:
+            scans += 1
+            if scans > _JPEG_SCANS:
+                raise RefusedError(f"a JPEG of more than {_JPEG_SCANS} scans")
+        elif marker == _JPEG_APP1 and segment.startswith(b"Exif\0\0") and not orientation:
+            orientation = exif_orientation(segment)
+    raise struct.error
+
+
+def _jpeg_size(marker: int, segment: bytes) -> tuple[int, int]:
+    bits, height, width, components = struct.unpack_from(">BHHB", segment)
+    if marker not in _JPEG_DECODED:
+        raise RefusedError("a lossless or hierarchical JPEG")
+    if bits != 8:
+        raise RefusedError(f"a JPEG of {bits} bits a sample", "8")
+    if components not in {1, 3, 4} or not height or not width:
+        raise DamagedError(f"its frame is of {width} x {height} pixels and {components} components")
+    return height, width
+
+
+_PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
+# All that the pixels are made of. The others OpenCV does not apply, libpng complains of many that are in use, tRNS
+# would mix colours, and those of an animation would hide the picture that stands for it.
+_PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+
+
+def _walk_png(data: bytes) -> Header:
+    width = height = bits = 0
+    orientation = 1
+    kept, start = [data[:8]], 8
+    while True:
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + length + 12
+        (checksum,) = struct.unpack_from(">I", data, end - 4)
+        if kind[:1].isupper() and zlib.crc32(memoryview(data)[start + 4 : end - 4]) != checksum:
+            raise DamagedError(f"the checksum of its {kind!r} chunk does not match")
+        if (kind == b"IHDR") != (start == 8):
+            raise DamagedError("IHDR is not its first chunk, or not the only one")
+        if kind == b"IHDR":
+            width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
+            if not width or not height or bits not in _PNG_DEPTHS.get(colour, ()):
+                raise DamagedError(f"its header says {width} x {height} pixels, {bits} bits, colour type {colour}")
+        elif kind == b"eXIf":
+            orientation = exif_orientation(data[start + 8 : end - 4])
+        if kind in _PNG_KEPT:
+            kept.append(data[start:end])
+        elif kind[:1].isupper():
+            raise DamagedError(f"its chunk {kind!r} is unknown and yet essential")
+        if kind == b"IEND":
+            return Header(
+                kind="PNG",
+                width=width,
+                height=height,
+                orientation=orientation,
+                payload=b"".join(kept),
+                white_unknown=bits == 16,
+            )
+        start = end
+
+
+def _walk_webp(data: bytes) -> Header:
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > len(data):
+        raise struct.error
+    width = height = 0
+    orientation, animated = 1, False
+    picture: tuple[int, int] | None = None
+    frame: tuple[int, int, bytes] | None = None
+    for kind, body in _riff_chunks(data, 12, end):
+        if kind == b"VP8X":
+            animated = bool(body[0] & 2)
+            width, height = _three(body, 4) + 1, _three(body, 7) + 1
+        elif kind == b"EXIF":
+            orientation = exif_orientation(body)
+        elif kind in {b"VP8 ", b"VP8L"} and picture is None:
+            picture = _webp_size(kind, body)
+        elif kind == b"ANMF" and frame is None:
+            frame = 2 * _three(body, 3), 2 * _three(body, 0), body[16:]
+    if animated:
+        if frame is None:
+            raise DamagedError("it is animated and holds no frame")
+        return _webp_first_frame(width, height, orientation, frame)
+    if picture is None:
+        raise DamagedError("it holds no picture")
+    if width and picture != (width, height):
+        raise DamagedError(f"it says {width} x {height} pixels and holds {picture[0]} x {picture[1]}")
+    return Header(kind="WebP", width=picture[0], height=picture[1], orientation=orientation)
+
+
+def _webp_first_frame(width: int, height: int, orientation: int, frame: tuple[int, int, bytes]) -> Header:
+    """The header of an animation: its first frame as a file of its own, which is put where it belongs afterwards."""
+    top, left, content = frame
+    inner = _riff_chunks(content, 0, len(content))
+    picture = next((_webp_size(kind, body) for kind, body in inner if kind in {b"VP8 ", b"VP8L"}), None)
+    if picture is None or left + picture[0] > width or top + picture[1] > height:
+        raise DamagedError("its first frame does not fit into it")
+    still = struct.pack("<B3x", 0x10) + b"".join((side - 1).to_bytes(3, "little") for side in picture)
+    body = b"WEBPVP8X" + struct.pack("<I", len(still)) + still + content
+    return Header(
+        kind="WebP",
+        width=width,
+        height=height,
+        orientation=orientation,
+        payload=b"RIFF" + struct.pack("<I", len(body)) + body,
+        canvas=(height, width, top, left),
+    )
+
+
+def _riff_chunks(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
+    chunks = []
+    while start + 8 <= end:
+        kind, length = struct.unpack_from("<4sI", data, start)
+        if start + 8 + length > end:
+            raise struct.error
+        chunks.append((kind, data[start + 8 : start + 8 + length]))
+        start += 8 + length + length % 2
+    return chunks
+
+
+def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", body, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    (bits,) = struct.unpack_from("<I", body, 1)
+    return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def _three(data: bytes, at: int) -> int:
+    if at + 3 > len(data):
+        raise struct.error
+    return int.from_bytes(data[at : at + 3], "little")
+
+
+_BMP_BITS = {1, 4, 8, 16, 24, 32}
+_BMP_BITFIELDS = {3, 6}
+_BMP_PACKED = {4: "JPEG", 5: "PNG"}
+
+
+def _walk_bmp(data: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", data, 14)
+    compression = 0
+    if size == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+    else:
+        width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+        compression = struct.unpack_from("<I", data, 30)[0] if size >= 40 else 0
+    height = abs(height)  # a negative one means top row first
+    if compression in _BMP_PACKED:
+        raise RefusedError(f"a {_BMP_PACKED[compression]} inside a BMP file")
+    if bits not in _BMP_BITS:
+        raise RefusedError(f"a BMP file of {bits} bits a pixel", ", ".join(map(str, sorted(_BMP_BITS))))
+    if width < 1 or height < 1:
+        raise DamagedError(f"its header says {width} x {height} pixels")
+    levels = None
+    if bits == 16:
+        # OpenCV leaves the lower bits of each byte empty, so that white would be grey.
+        green = 6 if compression in _BMP_BITFIELDS and struct.unpack_from("<I", data, 58)[0] == 0x7E0 else 5
+        levels = tuple((np.arange(256) * 255 // (256 - (1 << 8 - used))).clip(0, 255) for used in (5, green, 5))
+        levels = tuple(table.astype(np.uint8) for table in levels)
+    return Header(kind="BMP", width=width, height=height, levels=levels)
+
+
+_GIF_GLOBAL = 0x80  # flags of the screen and of a frame: a palette follows
+_GIF_INTERLACED = 0x40
+_GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, 0x3B
+_GIF_CONTROL = 0xF9
+_GREYS = bytes(level for level in range(256) for _ in range(3))
+
+
+def _walk_gif(data: bytes) -> Header:
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13
+    palette = _GREYS
+    if flags & _GIF_GLOBAL:
+        palette, position = _gif_palette(data, flags, position)
+    transparent = 0
+    frame: tuple[tuple[int, ...], bytes, bytes] | None = None
+    while True:
+        block = data[position]
+        position += 1
+        if block == _GIF_END:
+            break
+        if block == _GIF_EXTENSION:
+            if data[position] == _GIF_CONTROL and frame is None and data[position + 2] & 1:
+                transparent = data[position + 5]
+            position = _gif_data_end(data, position + 1)
+        elif block == _GIF_FRAME:
+            *place, own = struct.unpack_from("<HHHHB", data, position)
+            colours, position = palette, position + 9
+            if own & _GIF_GLOBAL:
+                colours, position = _gif_palette(data, own, position)
+            end = _gif_data_end(data, position + 1)
+            if frame is None:
+                frame = (*place, own & _GIF_INTERLACED), colours, data[position:end]
+            position = end
+        else:
+            raise DamagedError(f"a block of it begins with {block}, which GIF does not know")
+    if frame is None:
+        raise DamagedError("it holds no frame")
+    (left, top, columns, rows, interlaced), colours, samples = frame
+    if not columns or not rows:
+        raise DamagedError(f"its first frame is of {columns} x {rows} pixels")
+    width, height = max(width, left + columns), max(height, top + rows)
+    # The first frame alone, no colour transparent, as Pillow's convert("RGB") shows it.
+    still = struct.pack("<6sHHBBB", b"GIF89a", width, height, _GIF_GLOBAL | 0x77, transparent, 0)
+    still += colours.ljust(768, b"\0")
+    still += struct.pack("<BHHHHB", _GIF_FRAME, left, top, columns, rows, interlaced) + samples + bytes([_GIF_END])
+    return Header(kind="GIF", width=width, height=height, payload=still)
+
+
+def _gif_palette(data: bytes, flags: int, start: int) -> tuple[bytes, int]:
+    end = start + 3 * (2 << (flags & 7))
+    if end > len(data):
+        raise struct.error
+    return data[start:end], end
+
+
+def _gif_data_end(data: bytes, position: int) -> int:
+    """Where a chain of blocks that ends with an empty one ends."""
+    while length := data[position]:
+        position += 1 + length
+    return position + 1
+
+
+_WALKS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...]] = (
+    (re.compile(rb"\xff\xd8\xff"), _walk_jpeg),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), _walk_png),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), _walk_webp),
+    (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), _walk_bmp),
+    (re.compile(rb"GIF8[79]a"), _walk_gif),
+    # Not Canon's CR2, which goes on with its own name.
+    (re.compile(rb"(?!.{8}CR)(?:II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b)", re.DOTALL), walk_tiff),
+    (re.compile(rb"....ftyp(?:avi[fs]|(?:mif1|miaf|msf1)....(?:....){,15}?avi[fs])", re.DOTALL), walk_avif),
+    (re.compile(rb"P[1-6](?:\s|#)"), walk_pnm),
+)
+
+_FTYP = rb"....ftyp"
+# In this order: the first that fits names the file.
+_OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
+    (re.compile(signature, re.DOTALL), what)
+    for signature, what in (
+        (_FTYP + rb"(?:hei[cmsx]|hev[cmsx]|mif1|msf1|miaf)", "a HEIC (HEIF) photograph"),
+        (_FTYP + rb"crx ", "a CR3 raw photograph"),
+        (_FTYP + rb"j[px]", "a JPEG 2000 picture"),
+        (_FTYP, "a video (MP4 or QuickTime)"),
+        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+        (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+        (rb"II\xbc\x01", "a JPEG XR picture"),
+        (rb"#\?(?:RADIANCE|RGBE)", "a Radiance HDR picture"),
+        (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
+        (rb"8BPS", "a Photoshop document (PSD)"),
+        (rb"gimp xcf", "a GIMP document (XCF)"),
+        (rb"\0\0\x01\0[^\0]", "an icon (ICO)"),
+        (rb"\0\0\x02\0[^\0]", "a cursor (CUR)"),
+        (rb"icns", "an icon (ICNS)"),
+        (rb"RIFF....ACON", "an animated cursor (ANI)"),
+        (rb"qoif", "a QOI picture"),
+        (rb"P7\s", "a PAM picture (P7)"),
+        (rb"P[Ff]\s", "a PFM picture (floating point)"),
+        (rb"\x59\xa6\x6a\x95", "a Sun raster picture"),
+        (rb"DDS ", "a DDS texture"),
+        (rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]", "a PCX picture"),
+        (rb"\x01\xda[\0\x01][\x01\x02]", "an SGI picture"),
+        (rb"SIMPLE  =", "a FITS picture"),
+        (rb".{128}DICM", "a DICOM picture"),
+        (rb"(?:\x5c\x01\0\0.{340}|.{344})(?:n\+1|ni1)\0", "a NIfTI volume"),
+        (rb"(?:II\x2a\0|MM\0\x2a).{4}CR", "a CR2 raw photograph"),
+        (rb"IIU\0|IIRO|IIRS|MMOR|FUJIFILMCCD-RAW|FOVb|\0MRM", "a raw photograph"),
+        (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "a Windows metafile"),
+        (rb"%PDF-", "a PDF document"),
+        (rb"%!PS", "a PostScript document"),
+        (rb"AT&TFORM", "a DjVu document"),
+        (rb"\x93NUMPY", "a NumPy array (.npy): load it and give its pixels"),
+        (rb"\x89HDF\r\n", "an HDF5 file"),
+        (rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]|FLV\x01|\0\0..moov|....(?:moov|mdat)", "a video"),
+        (rb"RIFF....WAVE|OggS|ID3|fLaC", "sound"),
+    )
+)
+_XML = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?>(?:<!--.*?-->\s*)*)"  # atomic: tried one way only
+# What people call by a picture's name by mistake.
+_NO_PICTURES: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
+    (re.compile(signature, re.DOTALL), what)
+    for signature, what in (
+        (rb"version https://git-lfs\.github\.com/spec/", "is a Git LFS pointer, so `git lfs pull` fetches the picture"),
+        (_XML + rb"(?:<!doctype svg[^>]*>\s*)?<svg[\s>]", "is an SVG drawing"),
+        (_XML + rb"<(?:!doctype html|html|head|body)[\s>]", "is a web page"),
+        (rb"(?:\xef\xbb\xbf)?\s*<\?xml", "is an XML document"),
+        (rb"\s*data:image/", "is a data: URI, whose part behind the comma is to be decoded from base64"),
+        (rb"/9j/[\w+/]{4}|iVBORw0KGgo|UklGR[\w+/]{4}|R0lGOD[dl]h", "is a picture in base64, which is to be decoded"),
+        (rb"\s*[\[{]\s*(?:[\"\d{\[\]}-]|null|true|false)", "is JSON"),
+        (rb"\x1f\x8b", "is gzip data"),
+        (rb"BZh[1-9]|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "is compressed data"),
+        (rb"PK[\x03\x05\x07]", "is a ZIP archive (or a document, or weights)"),
+        (rb"\x7fELF|MZ[^\n]{,60}\0|#!|\xca\xfe\xba\xbe|\xcf\xfa\xed\xfe", "is a program or a script"),
+    )
+)
+_TEXT: Final = re.compile(r"[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+")
+
+
+def _not_a_picture(head: bytes) -> str:
+    """What a file is that begins so, or how it begins."""
+    for signature, what in _NO_PICTURES:
+        if signature.match(head):
+            return what
+    if not head.strip(b"\0"):
+        return f"begins with {len(head)} bytes of 0"
+    try:
+        # A character may be cut at the end.
+        text = head.decode("utf-16" if head[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8")
+    except UnicodeDecodeError as error:
+        text = head[: error.start].decode(errors="replace") if error.start > HEAD - 4 else ""
+    if text and _TEXT.fullmatch(text):
+        return f"is text that begins with {text[:20]!r}"
+    return f"begins with {head[:8]!r}"

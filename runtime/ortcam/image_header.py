@@ -1,0 +1,109 @@
+"""What a picture says of itself before it is decoded; TIFF's directories, which are also the form of EXIF."""
+
+import struct
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DamagedError", "Header", "RefusedError", "directory", "exif_orientation", "levels"]
+
+_ORIENTATION = 274
+_SIZES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says before it is decoded.
+
+    Attributes:
+        kind: name of the format.
+        width: columns as they are stored, before `orientation`.
+        height: rows as they are stored.
+        decoded_pixels: pixels that the decoder makes, where they are more than width x height (tiles at the edge).
+        orientation: of EXIF, 1 to 8; the decoder leaves it to `read_image`. Anything else is no orientation.
+        payload: what the decoder is given; None where that is the file as it is.
+        levels: uint8 tables from the decoder's samples to 0..255, one for all channels or one each of R, G and B.
+            None: samples of 8 bits stay, of 16 bits keep their upper 8.
+        white_unknown: samples of 16 bits of which the file does not say how many bits are in use.
+        inverted: 0 is white, and the decoder leaves it so.
+        canvas: height, width, top, left of the picture that the decoded frame is a part of; the rest is black.
+        pixels: decodes where OpenCV does not: uint8 [height, width, 3], RGB.
+    """
+
+    kind: str
+    width: int
+    height: int
+    decoded_pixels: int = 0
+    orientation: int = 1
+    payload: bytes | None = None
+    levels: tuple[NDArray[np.uint8], ...] | None = None
+    white_unknown: bool = False
+    inverted: bool = False
+    canvas: tuple[int, int, int, int] | None = None
+    pixels: Callable[[], NDArray[np.uint8]] | None = None
+
+
+class DamagedError(Exception):
+    """The walk through a file's structure found it broken; says where."""
+
+
+class RefusedError(Exception):
+    """The file is whole, but of a variety that is not accepted; says which, as what follows "is"."""
+
+    def __init__(self, what: str, accepted: str = "") -> None:
+        super().__init__(f"{what}, which is not accepted" + (f" (accepted: {accepted})" if accepted else ""))
+
+
+def levels(white: int, size: int) -> NDArray[np.uint8]:
+    """What samples from 0 to size - 1 become where `white` becomes 255: uint8 [size], rounded, clipped at 255."""
+    return np.rint(np.arange(size) / white * 255).clip(0, 255).astype(np.uint8)
+
+
+def exif_orientation(block: bytes) -> int:
+    """The orientation in an EXIF block, with or without its prefix; 1 where it is broken or says nothing."""
+    try:
+        # Broken metadata do not make a picture unreadable.
+        found = directory(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}, kinds={3, 4}, unique=False)
+    except (DamagedError, struct.error):
+        return 1
+    values = found.get(_ORIENTATION, ())
+    return values[0] if len(values) == 1 else 1
+
+
+def directory(
+    data: bytes, wanted: set[int], *, kinds: Container[int] = _SIZES, unique: bool = True
+) -> dict[int, tuple[int, ...]]:
+    """Tags of the first directory of a TIFF file, those that are wanted and hold integers.
+
+    Args:
+        data: of the file, from its byte order on.
+        wanted: numbers of tags.
+        kinds: of fields: 1 are bytes, 3 short and 4 long integers.
+        unique: whether a tag may be there only once; otherwise the last counts.
+
+    Raises:
+        DamagedError: no TIFF, or one of the tags is there twice and may not.
+        struct.error: the directory or a tag's values lie outside the data.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        raise DamagedError(f"its byte order is {data[:2]!r}")
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    tags: dict[int, tuple[int, ...]] = {}
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
+        if tag not in wanted or kind not in kinds or not number:
+            continue
+        if tag in tags and unique:
+            raise DamagedError(f"it has tag {tag} twice")
+        size = struct.calcsize(_SIZES[kind]) * number
+        at = entry + 8
+        if size > 4:
+            (at,) = struct.unpack_from(order + "I", data, at)
+        if at + size > len(data):  # before the format string of that many values is made
+            raise struct.error
+        tags[tag] = struct.unpack_from(f"{order}{number}{_SIZES[kind]}", data, at)
+    return tags
