@@ -579,7 +579,7 @@ class Explainer:
             **arguments: those of `explain`.
 
         Returns:
-            What the maps depend on beside image and classes, as a saved manifest has it: method, options, limits,
+            What a saved manifest says of what the maps depend on beside image and classes: method, options, limits,
             precision and bundle.
 
         Raises:
@@ -597,8 +597,8 @@ class Explainer:
             "method": task.settings.method.name,
             "options": task.settings.options,
             "limits": _limits_record(task),
-            "precision": precision,
-            "bundle": self.bundle.sha256,
+            "stats": {"precision": precision},
+            "bundle": {"sha256": self.bundle.sha256},
         }
 
     def _check_targets(self, task: "Task") -> None:
