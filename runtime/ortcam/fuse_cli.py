@@ -10,7 +10,7 @@ from ortcam.arguments import budget, pairs_of
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
-from ortcam.methods import MASKED_METHODS, resolve_method
+from ortcam.methods import MASKED_METHODS, Plan, resolve_method
 
 __all__ = ["add_fuse"]
 
@@ -55,7 +55,10 @@ def add_fuse(commands: Any) -> None:
 def _fuse(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.triton is None):
         raise OptionError("accepted is -o FILE, or --triton DIR")
-    settings: dict[str, Any] = resolve_method(options.method, _pairs(options.option)).options
+    settings = resolve_method(options.method, _pairs(options.option))
+    if not isinstance(settings.plan, Plan):
+        names = ", ".join(method.name for method in MASKED_METHODS)
+        raise OptionError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -75,7 +78,7 @@ def _fuse(options: argparse.Namespace) -> int:
         force=options.force,
         report=None if options.quiet else timed_report(),
         **size,
-        **settings,
+        **settings.options,
     )
     if not options.quiet:
         _print(fused)

@@ -139,8 +139,8 @@ def _as_number(value: Any) -> object:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if "image" in keys:
-        return ["another image"]
-    return [f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys]
+        return ["of another image"]
+    return [f"explained with {key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys]
 
 
 def _short(value: object) -> str:
@@ -151,8 +151,8 @@ def _short(value: object) -> str:
 def _in_words(folder: Path, old: Mapping[str, Any], differences: Sequence[str]) -> str:
     indices = ", ".join(str(target["index"]) for target in old["targets"])
     return (
-        f"{folder}: holds the explanation of class {indices} of {'; '.join(differences)}; --force (force=True) "
-        "replaces it, and another folder keeps both"
+        f"{folder}: holds class {indices} {'; '.join(differences)}; --force (force=True) replaces what is there, and "
+        "another folder keeps both"
     )
 
 

@@ -22,7 +22,9 @@ try:
     import onnxruntime as ort
     from onnxruntime import InferenceSession as Session
 except ImportError as error:  # pragma: no cover - exercised in a subprocess
-    message = f"ortcam needs an ONNX Runtime, which is not installed: {RUNTIMES}"
+    is_missing = isinstance(error, ModuleNotFoundError)
+    reason = "which is not installed" if is_missing else f"which cannot be imported here ({error})"
+    message = f"ortcam needs an ONNX Runtime, {reason}: {RUNTIMES}"
     end_the_command(message)  # which has no use for a traceback
     raise ImportError(message) from error
 
