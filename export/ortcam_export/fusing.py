@@ -129,9 +129,9 @@ def fuse(
         plan=settings.plan,
         budget=limits.budget,
         precision=opened.check_precision(precision),
-        top_k=None if runtime_targets else top_k or 1,
+        top_k=None if runtime_targets else int(top_k or 1),
         uint8_input=uint8_input,
-        batch_size=batch_size,
+        batch_size=int(batch_size),
         baseline=_baseline(opened, settings.plan),
     )
     say("building the graph")
@@ -238,7 +238,8 @@ def _settings(method: str, options: Mapping[str, object]) -> Settings:
 
 def _check_counts(top_k: int | None, batch_size: int, *, runtime_targets: bool) -> None:
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value is not None and (type(value) is not int or value < 1):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 1):
             raise ExportError(f"{name}={value!r}: accepted is a whole number from 1")
     if top_k is not None and runtime_targets:
         raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")

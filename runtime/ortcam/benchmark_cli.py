@@ -1,6 +1,7 @@
 """`ortcam benchmark`: its flags, its table, its JSON and its plot."""
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from typing import Any, Final
 
 from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
 from ortcam.errors import OptionError, OutputError
+from ortcam.extras import missing
+from ortcam.files import replacing
 from ortcam.methods import METHODS
-from ortcam.schema import encode_json
 from ortcam.shipped import demo_picture
+from ortcam.terminal import json_text
 
 __all__ = ["add_benchmark"]
 
@@ -47,10 +50,11 @@ def add_benchmark(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--plot", metavar="FILE", help=f"also draw them, {', '.join(_PLOTS)} (needs `ortcam[plot]`)")
+    parser.add_argument("--force", action="store_true", help="replace a plot that is there")
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    plot = None if options.plot is None else _check_plot(Path(options.plot))
+    plot = None if options.plot is None else _check_plot(Path(options.plot), force=options.force)
     report = benchmark(
         options.bundle,
         options.image or demo_picture(),
@@ -64,7 +68,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         say=_say if sys.stderr.isatty() else None,
     )
     if options.json:
-        print(encode_json(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}))
+        print(json_text(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}))
     else:
         print(_in_words(report))
     if plot is not None:
@@ -85,7 +89,8 @@ def _batch_size(text: str) -> int | str:
 
 
 def _say(line: str) -> None:
-    print(f"measuring {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"measuring {line}", file=sys.stderr, flush=True)
 
 
 def _in_words(report: Report) -> str:
@@ -134,22 +139,26 @@ def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.1f} ms"
 
 
-def _check_plot(path: Path) -> Path:
+def _check_plot(path: Path, *, force: bool) -> Path:
     """Find out before the work that a plot cannot be drawn or written.
 
     Raises:
         OptionError: no matplotlib, or a format that is not known.
-        OutputError: no such folder.
+        OutputError: no such folder, or a file that is there.
     """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - serving does not need it
-    except ImportError:
-        raise OptionError("--plot needs matplotlib: install `ortcam[plot]`") from None
-    mpl.use("Agg")
     if path.suffix.lower() not in _PLOTS:
         raise OptionError(f"--plot {path}: accepted is a file that ends in {', '.join(_PLOTS)}")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"--plot {path}: there is no folder {path.absolute().parent}")
+    if path.is_dir():
+        raise OutputError(f"--plot {path}: is a folder; accepted is a file that ends in {', '.join(_PLOTS)}")
+    if not force and (path.exists() or path.is_symlink()):
+        raise OutputError(f"--plot {path}: is there already; --force replaces it")
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - serving does not need it
+    except ImportError as error:
+        raise OptionError(missing("--plot", "plot", error)) from None
+    mpl.use("Agg")
     return path
 
 
@@ -198,8 +207,9 @@ def _draw(report: Report, path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     try:
-        figure.savefig(path, dpi=130, facecolor="white")
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=130, facecolor="white", format=path.suffix[1:].lower())
     except OSError as error:
-        raise OutputError(f"--plot {path}: cannot be written: {error.strerror}") from None
+        raise OutputError(f"--plot {path}: cannot be written: {error.strerror or error}") from None
     finally:
         plt.close(figure)

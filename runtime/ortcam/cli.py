@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
-import os
+import errno
+import functools
 import signal
 import sys
 import threading
+import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -16,18 +18,31 @@ from ortcam.allocation import Completion
 from ortcam.arguments import batch_size, budget, pairs_of, providers
 from ortcam.benchmark_cli import add_benchmark
 from ortcam.bundle import MANIFEST_NAME, Bundle, Graphs, Parity, Variant, read_bundle
-from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
+from ortcam.errors import (
+    BundleError,
+    OptionError,
+    OrtcamError,
+    OutOfMemoryError,
+    OutputError,
+    ProviderError,
+    TargetError,
+)
 from ortcam.evaluate_cli import add_evaluate
-from ortcam.explainer import Explainer, Target, load, resolve_task
+from ortcam.explainer import Explainer, load, resolve_task
 from ortcam.explanation import Explanation, comparison
 from ortcam.exporter import import_exporter, timed_report
+from ortcam.files import write_whole
 from ortcam.fuse_cli import add_fuse
-from ortcam.image import DEFAULT_MAX_PIXELS, write_png
+from ortcam.image import DEFAULT_MAX_PIXELS, encode_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
-from ortcam.schema import encode_json
+from ortcam.result_folders import ResultFolders, check_output, file_digest
+from ortcam.saved import OccupiedError, lost
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
+from ortcam.suggestions import did_you_mean
+from ortcam.targets import class_indices
+from ortcam.terminal import complain, guarded_output, json_text, printable
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
 __all__ = ["main"]
@@ -36,7 +51,8 @@ _EXIT_BAD_INPUT: Final = 2
 _EXIT_INTERRUPTED: Final = 130
 _EXIT_TERMINATED: Final = 143
 
-_NEEDS_EXPORT: Final = "`ortcam export` and `ortcam inspect MODEL` need `ortcam[export]`"
+# A disk that has no room for one result has none for the next.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Fewer noise samples than the default 35, so that a newcomer need not wait; the figure says how many passes were made.
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {"sscam": {"num_samples": 10}}
 
@@ -63,24 +79,42 @@ _OF_THE_MODEL: Final = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
-    warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+    with guarded_output() as conclude:
+        try:
+            code = _run(arguments)
+        except SystemExit as ended:  # of argparse: --help, --version, or wrong arguments
+            code = ended.code if isinstance(ended.code, int) else _EXIT_BAD_INPUT
+            if _concluded(conclude, code) == code:
+                raise
+            return _EXIT_BAD_INPUT
+        return _concluded(conclude, code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
     try:
         with _orderly_termination():
             code: int = options.run(options)
     except OrtcamError as error:
-        _complain(str(error))
+        complain(str(error))
         return _EXIT_BAD_INPUT
     except _Terminated:
-        _complain("terminated")
+        complain("terminated")
         return _EXIT_TERMINATED
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return _EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left, say `| head`
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that nothing is flushed into the pipe at exit
-        return 0
+    return code
+
+
+def _concluded(conclude: Callable[[], None], code: int) -> int:
+    """The exit code, once it is known whether everything could be printed."""
+    try:
+        conclude()
+    except OutputError as error:
+        complain(str(error))
+        return code or _EXIT_BAD_INPUT
     return code
 
 
@@ -105,12 +139,26 @@ def _orderly_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _complain(message: str) -> None:
-    print(f"ortcam: {message}", file=sys.stderr)
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages are safe for a terminal, and that knows what an unknown flag may have meant."""
+
+    commands: Mapping[str, argparse.ArgumentParser] = types.MappingProxyType({})
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            chosen = next((word for word in (sys.argv[1:] if args is None else args) if word in self.commands), None)
+            flags = [] if chosen is None else list(self.commands[chosen]._option_string_actions)
+            hints = "".join(did_you_mean(word.partition("=")[0], flags) for word in unknown[:1] if word[:1] == "-")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hints}")
+        return options
+
+    def error(self, message: str) -> Any:
+        super().error(printable(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ortcam", description="Explain image classifiers with ONNX Runtime, without PyTorch.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"ortcam {__version__}")
@@ -122,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_benchmark(commands)
     _add_demo(commands)
+    parser.commands = commands.choices
     return parser
 
 
@@ -193,9 +242,16 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument(
         "-m", "--method", default="scorecam++", metavar="METHOD[,METHOD...]", help=f"{methods} (default: scorecam++)"
     )
-    parser.add_argument("-t", "--target", metavar="TARGET[,TARGET...]", help="class indices or labels")
+    parser.add_argument(
+        "-t",
+        "--target",
+        action="append",
+        metavar="TARGET[,TARGET...]",
+        help="classes by index or label, say -t 3,dog; repeatable; index:3 and label:3 say which is meant",
+    )
     parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
+    parser.add_argument("--force", action="store_true", help="replace results of the same image with other settings")
     parser.add_argument(
         "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
     )
@@ -250,13 +306,19 @@ def _add_demo(commands: Any) -> None:
     parser = commands.add_parser("demo", help="explain a shipped picture with all four methods", allow_abbrev=False)
     parser.set_defaults(run=_demo)
     parser.add_argument("-o", "--output", default="ortcam-demo", metavar="DIR", help="default: ortcam-demo")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
 
 
 def _export(options: argparse.Namespace) -> int:
-    exporter = import_exporter(_NEEDS_EXPORT)
+    exporter = import_exporter(f"`ortcam export {options.model}`", _extra_for(options.model))
     given = _given(options, _OF_THE_MODEL)
     _print_bundle(exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given))
     return 0
+
+
+def _extra_for(model: str) -> str:
+    """The extra that exporting a model needs: a file in ONNX's format needs no PyTorch."""
+    return "onnx" if model.endswith(".onnx") else "export"
 
 
 def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -279,7 +341,8 @@ def _inspect(options: argparse.Namespace) -> int:
         return 0
     if options.verify:
         raise OptionError(f"--verify: goes with a bundle; {options.model} is none")
-    _print_inspection(import_exporter(_NEEDS_EXPORT).inspect_model(options.model, **given))
+    exporter = import_exporter(f"`ortcam inspect {options.model}`", _extra_for(options.model))
+    _print_inspection(exporter.inspect_model(options.model, **given))
     return 0
 
 
@@ -322,7 +385,8 @@ def _print_bundle(bundle: Bundle) -> None:
     )
     print(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
     more = " ..." if len(manifest.labels) > 6 else ""
-    print(f"classes        {len(manifest.labels)}: {', '.join(manifest.labels[:6])}{more}; {manifest.activation}")
+    labels = printable(", ".join(manifest.labels[:6]))
+    print(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
     _print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
     print(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
@@ -401,9 +465,13 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    # What is wrong with the whole command is found before any image is read, and said once.
     methods = _methods(options.method, options.option)
     if not 0 <= options.alpha <= 1:
         raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
+    if options.target is not None and options.top_k is not None:
+        raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
+    output = check_output(options.output)
     wanted = providers(options.provider, options.provider_option)
     explainer = load(
         options.bundle,
@@ -414,46 +482,116 @@ def _explain(options: argparse.Namespace) -> int:
         low_memory=options.low_memory,
         precision=options.precision,
     )
-    targets = _targets(explainer, options.target)
-    # Before any image is read, let alone explained.
+    targets = None if options.target is None else class_indices(options.target, explainer.labels)
     arguments = [
         {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
     ]
     for given in arguments:
         resolve_task(**given)
-    _check_output(Path(options.output))
     results: list[dict[str, Any]] = []
-    errors: list[dict[str, str]] = []
+    errors: list[dict[str, str | None]] = []
 
-    def report(image: object, error: OrtcamError) -> None:
-        errors.append({"image": str(image), "error": str(error)})
-        _complain(str(error))
+    def report(image: str | None, error: OrtcamError) -> None:
+        errors.append({"image": image, "error": str(error)})
+        complain(str(error))
 
+    work = _checked(explainer, arguments, report)
+    folders = ResultFolders(output)
+    digest = functools.cache(file_digest)
+    places = [folders.give(image, functools.partial(digest, image)) for image in options.images]
+    if not options.force:
+        rendering = {"colormap": options.colormap, "alpha": options.alpha}
+        wanted_there = [
+            (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
+            for image, place in zip(options.images, places, strict=True)
+            if place.exists()
+            for _, record in work
+        ]
+        _check_nothing_is_lost(wanted_there)
     # The photographs come in the order of the images, less those that were reported.
-    waiting = iter(zip(options.images, _folders(Path(options.output), options.images), strict=True))
+    waiting = iter(zip(options.images, places, strict=True))
 
-    def skip(image: object, error: OrtcamError) -> None:
-        next(waiting)
+    def skip(_: object, error: OrtcamError) -> None:
+        image, _place = next(waiting)
         report(image, error)
 
-    for photograph in explainer.read_many(options.images, on_error=skip):
+    for photograph in explainer.read_many(options.images if work else (), on_error=skip):
         image, folder = next(waiting)
-        for given in arguments:
+        for given, record in list(work):
             method = given["method"]
             try:
                 with _progress(f"{Path(image).name} {method}", quiet=options.quiet) as progress:
                     explanation = explainer.explain(photograph, progress=progress, **given)
-                saved = explanation.save(folder / method, colormap=options.colormap, alpha=options.alpha)
+                saved = _save(explanation, image, folder, folders, options)
             except OrtcamError as error:
                 report(image, error)
+                if _fails_for_all(error):
+                    work = [] if isinstance(error, OutputError) else [item for item in work if item[1] is not record]
                 continue
             if options.json:
                 results.append({"folder": str(saved), **explanation.summary()})
             elif not options.quiet:
                 _print_explanation(image, explanation, saved)
+        if not work:
+            break
     if options.json:
-        print(encode_json({"explanations": results, "errors": errors}))
+        print(json_text({"explanations": results, "errors": errors}))
     return _EXIT_BAD_INPUT if errors else 0
+
+
+_Work = list[tuple[dict[str, Any], dict[str, Any]]]
+
+
+def _checked(
+    explainer: Explainer, arguments: Sequence[dict[str, Any]], report: Callable[[str | None, OrtcamError], None]
+) -> _Work:
+    """The arguments of each method that this bundle allows, and what its manifests will say of it.
+
+    Raises:
+        TargetError: a class, or a number of classes, that the model does not have.
+    """
+    work: _Work = []
+    for given in arguments:
+        try:
+            work.append((given, explainer.check(**given)))
+        except OptionError as error:  # the other methods are worth having
+            report(None, error)
+    return work
+
+
+def _check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Find out whether results that are there would be replaced by others.
+
+    Args:
+        wanted: folders, and manifests of what is to be saved there.
+
+    Raises:
+        OutputError: some would.
+    """
+    losses = [loss for folder, manifest in wanted if (loss := lost(folder, manifest)) is not None]
+    if losses:
+        others = f" (the same of {len(losses) - 1} more)" if len(losses) > 1 else ""
+        raise OutputError(f"{losses[0]}{others}")
+
+
+def _save(
+    explanation: Explanation, image: str, folder: Path, folders: ResultFolders, options: argparse.Namespace
+) -> Path:
+    """Save an explanation in the folder of its image, or in the next one if another command was faster."""
+    rendering = {"colormap": options.colormap, "alpha": options.alpha}
+    while True:
+        try:
+            return explanation.save(folder / explanation.method, force=options.force, **rendering)
+        except OccupiedError:
+            folder = folders.give(image, lambda: explanation.provenance["image"].get("sha256"))
+
+
+def _fails_for_all(error: OrtcamError) -> bool:
+    """Whether the next image would meet the same error."""
+    if isinstance(error, OutputError):
+        return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+    of_the_bundle = isinstance(error, (BundleError, OptionError, ProviderError, TargetError))
+    return of_the_bundle and not isinstance(error, OutOfMemoryError)
 
 
 def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
@@ -495,48 +633,6 @@ def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, obje
     return methods
 
 
-def _targets(explainer: Explainer, text: str | None) -> list[Target] | None:
-    """The classes in `-t`: one label, commas and all, or a list of indices and labels.
-
-    Raises:
-        TargetError: a class that the model does not have.
-    """
-    if text is None:
-        return None
-    if text.strip().lower() in (label.lower() for label in explainer.labels):
-        return [explainer.class_index(text)]
-    items = [item.strip() for item in text.split(",")]
-    return [explainer.class_index(int(item) if item.lstrip("-").isdecimal() else item) for item in items]
-
-
-def _folders(output: Path, images: Sequence[str]) -> list[Path]:
-    """One folder an image, named by its stem; a stem that comes again gets a number, so that nothing is overwritten."""
-    names: dict[str, None] = {}  # in order
-    numbers: dict[str, int] = {}
-    for image in images:
-        stem = name = Path(image).stem
-        while name in names:
-            numbers[stem] = numbers.get(stem, 1) + 1
-            name = f"{stem}-{numbers[stem]}"
-        names[name] = None
-    return [output / name for name in names]
-
-
-def _check_output(output: Path) -> None:
-    """Find out before the work, not after it, that its results cannot be written.
-
-    Raises:
-        OutputError: the nearest folder that exists is a file, or cannot be written to.
-    """
-    existing = output.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputError(f"{output}: {existing} is a file; accepted is a folder to write to")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{output}: the folder {existing} cannot be written to")
-
-
 @contextlib.contextmanager
 def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
     """A progress bar for what takes longer than a second; none when quiet or when nobody watches a terminal."""
@@ -545,7 +641,7 @@ def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
     except ImportError:
         yield None
         return
-    bar = tqdm(desc=label, unit="pass", delay=1, leave=False, disable=True if quiet else None)
+    bar = tqdm(desc=printable(label), unit="pass", delay=1, leave=False, disable=True if quiet else None)
 
     def update(done: int, total: int) -> None:
         bar.total = total
@@ -558,8 +654,8 @@ def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
 def _print_explanation(image: str, explanation: Explanation, folder: Path) -> None:
     stats = explanation.stats
     print(
-        f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, {stats.seconds:.2f} s, "
-        f"{stats.providers[0]}"
+        f"{printable(image)}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
+        f"{stats.seconds:.2f} s, {stats.providers[0]}"
     )
     if stats.scored_channels < stats.live_channels:
         scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
@@ -573,24 +669,33 @@ def _print_explanation(image: str, explanation: Explanation, folder: Path) -> No
         explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
     ):
         note = "  (flat map: nothing speaks for this class)" if flat else ""
-        print(f"  {target:5d}  {label:<24}  {probability:7.2%}  {folder / f'class-{target}-overlay.png'}{note}")
+        overlay = printable(str(folder / f"class-{target}-overlay.png"))
+        print(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}")
 
 
 def _demo(options: argparse.Namespace) -> int:
+    output = check_output(options.output)
     explainer = load(bundle_path())
     picture = demo_picture()
-    output = Path(options.output)
-    _check_output(output)
-    explanations = []
-    for method in MASKED_METHODS:
-        with _progress(method.title, quiet=False) as progress:
-            settings = _DEMO_OPTIONS.get(method.name, {})
-            explanation = explainer.explain(picture, method=method.name, top_k=2, progress=progress, **settings)
-        folder = explanation.save(output / picture.stem / method.name)
-        _print_explanation(picture.name, explanation, folder)
-        explanations.append(explanation)
+    folder = ResultFolders(output).give(str(picture), lambda: file_digest(str(picture)))
     path = output / "demo.png"
-    write_png(path, comparison(explanations))
+    arguments = [{"method": method.name, "top_k": 2, **_DEMO_OPTIONS.get(method.name, {})} for method in MASKED_METHODS]
+    if not options.force:
+        if path.exists() and not folder.exists():
+            raise OutputError(f"{path}: is there already and of no earlier demo; --force replaces it")
+        image = {"image": {"sha256": file_digest(str(picture))}, "rendering": {"colormap": "jet", "alpha": 0.5}}
+        _check_nothing_is_lost([(folder / given["method"], explainer.check(**given) | image) for given in arguments])
+    explanations = []
+    for method, given in zip(MASKED_METHODS, arguments, strict=True):
+        with _progress(method.title, quiet=False) as progress:
+            explanation = explainer.explain(picture, progress=progress, **given)
+        saved = explanation.save(folder / method.name, force=options.force)
+        _print_explanation(picture.name, explanation, saved)
+        explanations.append(explanation)
+    try:
+        write_whole(path, encode_png(comparison(explanations)))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     print(f"\n{path}")
     return 0
 

@@ -6,7 +6,13 @@ from typing import Any, Final
 
 from ortcam.arguments import batch_size, providers
 from ortcam.errors import OrtcamError
+from ortcam.evaluation.folder import check_folder
+from ortcam.evaluation.variants import parse_variants
+from ortcam.extras import missing
 from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.result_folders import check_output
+from ortcam.session import resolve_providers
+from ortcam.terminal import complain
 
 __all__ = ["add_evaluate"]
 
@@ -68,17 +74,24 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    # Before what takes seconds to import.
+    check_folder(check_output(options.output), resume=options.resume)
+    methods = options.method.split(",")
+    parse_variants(methods)
+    wanted = providers(options.provider, options.provider_option)
+    resolve_providers(wanted)
     try:
+        from tqdm import tqdm  # noqa: PLC0415
+
         from ortcam.evaluation.running import Evaluation  # noqa: PLC0415 - only this command needs what it loads
     except ImportError as error:
-        raise OrtcamError(f"{error}; `ortcam evaluate` needs `ortcam[evaluate]`") from None
-    from tqdm import tqdm  # noqa: PLC0415
+        raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 
     evaluation = Evaluation(
         options.bundle,
         options.images,
         options.output,
-        methods=options.method.split(","),
+        methods=methods,
         metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
         protocol=options.protocol,
         labels=options.labels,
@@ -86,7 +99,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         seed=options.seed,
         step=options.step,
         batch_size=options.batch_size,
-        providers=providers(options.provider, options.provider_option),
+        providers=wanted,
         threads=options.threads,
         precision=options.precision,
         max_pixels=options.max_pixels,
@@ -102,9 +115,13 @@ def _evaluate(options: argparse.Namespace) -> int:
                 earlier = bar.n = bar.initial = made
             bar.update(made - bar.n)
 
+        def say(failure: str) -> None:
+            with bar.external_write_mode(file=sys.stderr):
+                complain(failure)
+
         report = evaluation.run(
             progress=advance,
-            on_failure=lambda failure: bar.write(f"ortcam: {failure.image}: {failure.error}", file=sys.stderr),
+            on_failure=lambda failure: say(f"{failure.image}: {failure.error}"),
         )
     if not options.quiet:
         print(report.in_words())

@@ -1,10 +1,10 @@
 """The way of the data: photograph, features and logits, targets, masks, scores, weights, map, `Explanation`."""
 
 import dataclasses
-import difflib
 import json
 import os
 import platform
+import reprlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
@@ -22,7 +22,7 @@ from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_white
 from ortcam.memory import give_back
-from ortcam.methods import METHODS, HeadPlan, Plan, Settings, resolve_method
+from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
 from ortcam.session import (
@@ -35,12 +35,12 @@ from ortcam.session import (
     runtime_version,
     share_session,
 )
+from ortcam.targets import Target, as_targets, as_top_k, class_index
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
 __all__ = ["LEAST_RANGE", "BatchSize", "Explainer", "Image", "Target", "finish", "load", "resolve_task"]
 
-Target = int | str
 BatchSize = int | Literal["auto"]
 
 # Of a map that is not flat, by its largest absolute value: the rounding of the sum in float32.
@@ -291,7 +291,9 @@ class Explainer:
         Args:
             image: path, encoded bytes, uint8 RGB [H0,W0,3], or what `read` returned.
             method: "scorecam", "scorecam++", "sscam" or "iscam"; "recipro-cam", "ablation-cam", "eigen-cam" or "cam".
-            target: class index, label, or several of them; None takes the `top_k` most probable classes.
+            target: class index, label, or several of them: a list, an array, a tensor. An integer is an index; a text
+                is read as by `class_index`. One map each, in the order given; a class that comes twice costs nothing
+                more. None takes the `top_k` most probable classes.
             top_k: how many classes where no target is given.
             batch_size: masked images, or altered features, a run of the graph; changes time and memory, not the result
                 beyond rounding. "auto" finds a good one while it explains and remembers it.
@@ -362,6 +364,7 @@ class Explainer:
             OrtcamError: as `explain`.
         """
         task = resolve_task(**arguments)
+        self._check(task)
         return (self._explain(photograph, task) for photograph in self.read_many(images, on_error=on_error))
 
     def read_many(
@@ -393,6 +396,7 @@ class Explainer:
     def _explanations(self, image: Image, task: "Task", *, previews: bool) -> Iterator[Explanation]:
         """The explanations of an image on the way to the one asked for, which is the last."""
         clock = _Clock()
+        self._check_targets(task)
         plan = task.settings.plan
         if isinstance(plan, HeadPlan):
             yield self._explain_with_head(image, plan, task, clock)
@@ -400,7 +404,7 @@ class Explainer:
         photograph = self.read(image)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
-        targets = self._resolve_targets(task.target, task.top_k, clean.logits)
+        targets, asked = self._resolve_targets(task, clean.logits)
         clock.lap("features")
         height, width = photograph.model_input.shape[2:]
         masks = prepare_masks(clean.maps, plan, height=height, width=width)
@@ -429,6 +433,7 @@ class Explainer:
                 task,
                 clean,
                 targets,
+                asked,
                 maps=maps,
                 raw_maps=raw,
                 weights=scores.weights,
@@ -444,6 +449,7 @@ class Explainer:
         task: "Task",
         clean: "_CleanPass",
         targets: NDArray[np.int64],
+        asked: NDArray[np.intp],
         *,
         maps: NDArray[np.float32],
         raw_maps: NDArray[np.float64],
@@ -454,11 +460,16 @@ class Explainer:
     ) -> Explanation:
         settings = task.settings
         with np.errstate(over="ignore"):  # what float32 does not hold is an error, below
-            given = raw_maps.astype(np.float32), weights.astype(np.float32)
-        check_finite("values of map and weights", maps, *given)
-        limits = None
-        if isinstance(settings.plan, Plan):
-            limits = dataclasses.asdict(task.limits) | {"sampling_error": task.sampling_error}
+            raw, alpha = raw_maps.astype(np.float32), weights.astype(np.float32)
+        check_finite("values of map and weights", maps, raw, alpha)
+        if len(asked) > len(targets):  # a class that was asked for twice is explained once and given twice
+            targets, maps, raw = targets[asked], maps[asked], raw[asked]
+            alpha, flat = alpha[asked], flat[asked]
+            stats = dataclasses.replace(
+                stats,
+                estimated_error=_taken(stats.estimated_error, asked),
+                standard_error=_taken(stats.standard_error, asked),
+            )
         return Explanation(
             method=settings.method.name,
             title=settings.method.title,
@@ -467,30 +478,25 @@ class Explainer:
             labels=tuple(self.labels[index] for index in targets),
             probabilities=clean.probabilities[targets],
             maps=maps,
-            raw_maps=given[0],
-            weights=given[1],
+            raw_maps=raw,
+            weights=alpha,
             scored=scored,
             flat=flat,
             image=photograph.pixels,
             preprocessing=self.bundle.manifest.preprocessing,
             stats=stats,
-            provenance={"limits": limits, **self._provenance(photograph)},
+            provenance={"limits": _limits_record(task), **self._provenance(photograph)},
         )
 
     def _explain_with_head(self, image: Image, plan: HeadPlan, task: "Task", clock: "_Clock") -> Explanation:
         """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
         method = task.settings.method
-        if method.needs_head and manifest.graphs.head is None:
-            others = ", ".join(method.name for method in METHODS if not method.needs_head)
-            raise OptionError(
-                f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
-                f"inside a branch; methods that work here: {others}"
-            )
+        self._check_head(method, plan)
         photograph = self.read(image)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
-        targets = self._resolve_targets(task.target, task.top_k, clean.logits)
+        targets, asked = self._resolve_targets(task, clean.logits)
         clock.lap("features")
         batch_size = (
             (1 if self._options.low_memory else _HEAD_BATCH_SIZE) if task.batch_size == "auto" else task.batch_size
@@ -522,6 +528,7 @@ class Explainer:
             task,
             clean,
             targets,
+            asked,
             maps=maps,
             raw_maps=scores.raw,
             weights=scores.weights,
@@ -637,44 +644,78 @@ class Explainer:
             found=lambda size: remember(key, size),
         )
 
-    def _resolve_targets(
-        self, target: Target | Iterable[Target] | None, top_k: int, logits: NDArray[np.float32]
-    ) -> NDArray[np.int64]:
-        classes = len(self.labels)
-        if not isinstance(top_k, int) or not 1 <= top_k <= classes:
-            raise TargetError(f"top_k={top_k!r}: accepted is a whole number from 1 to {classes}, the model's classes")
-        if target is None:
+    def _resolve_targets(self, task: "Task", logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """The classes to explain, each once, and of each class asked for its place among them."""
+        top_k = as_top_k(task.top_k, len(self.labels))
+        if task.target is None:
             # The order of the probabilities, but for those that float32 no longer tells apart.
-            return np.argsort(-logits, kind="stable")[:top_k].astype(np.int64)
-        if top_k != 1:
-            raise TargetError(f"top_k={top_k} with target={target!r}: give one or the other")
-        wanted = list(target) if isinstance(target, Iterable) and not isinstance(target, str) else [target]
-        if not wanted:
-            raise TargetError("target is empty: accepted is a class index, a label, or several of them")
-        indices = [self.class_index(item) for item in wanted]
-        return np.array(list(dict.fromkeys(indices)), np.int64)
+            return np.argsort(-logits, kind="stable")[:top_k].astype(np.int64), np.arange(top_k)
+        wanted = [self.class_index(item) for item in task.target]
+        once = list(dict.fromkeys(wanted))
+        return np.array(once, np.int64), np.array([once.index(index) for index in wanted])
 
     def class_index(self, target: Target) -> int:
-        """The index of a class given by index or label (any case, underscores for spaces).
+        """The index of a class given by index or label; `ortcam.targets` has the rule.
+
+        Args:
+            target: an integer is an index. A text is a label in any case, underscores for spaces, or else an index;
+                "index:2" and "label:2" say which.
 
         Raises:
-            TargetError: no such class, or several of this name.
+            TargetError: no such class, several of this label, or a number that may mean two classes.
         """
-        classes = len(self.labels)
-        if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
-            if not 0 <= target < classes:
-                raise TargetError(f"target {target}: the model has classes 0 to {classes - 1}")
-            return int(target)
-        if not isinstance(target, str):
-            raise TargetError(f"target {target!r}: accepted is a class index or a label")
-        named = [index for index, label in enumerate(self.labels) if _plain(label) == _plain(target)]
-        if len(named) == 1:
-            return named[0]
-        if named:
-            raise TargetError(f"target {target!r} names the classes {', '.join(map(str, named))}: give the index")
-        close = difflib.get_close_matches(_plain(target), [_plain(label) for label in self.labels], n=3)
-        hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
-        raise TargetError(f"target {target!r}: no class of the model has this label (0 to {classes - 1}){hint}")
+        return class_index(target, self.labels)
+
+    def check(self, **arguments: Any) -> dict[str, Any]:
+        """Find out what is wrong with the arguments of `explain` before any image is read.
+
+        Args:
+            **arguments: those of `explain`.
+
+        Returns:
+            What a saved manifest says of what the maps depend on beside image and classes: method, options, limits,
+            precision and bundle.
+
+        Raises:
+            OrtcamError: as `explain`, for whatever is wrong with every image.
+        """
+        return self._check(resolve_task(**arguments))
+
+    def _check(self, task: "Task") -> dict[str, Any]:
+        self._check_targets(task)
+        plan, precision = task.settings.plan, self._precision
+        if isinstance(plan, HeadPlan):
+            precision = self.bundle.manifest.precision
+            self._check_head(task.settings.method, plan)
+        return {
+            "method": task.settings.method.name,
+            "options": task.settings.options,
+            "limits": _limits_record(task),
+            "stats": {"precision": precision},
+            "bundle": {"sha256": self.bundle.sha256},
+        }
+
+    def _check_targets(self, task: "Task") -> None:
+        as_top_k(task.top_k, len(self.labels))
+        for item in task.target or ():
+            self.class_index(item)
+
+    def _check_head(self, method: Method, plan: HeadPlan) -> None:
+        """Find out whether a method works with this classifier's head.
+
+        Raises:
+            OptionError: it does not; the message says which methods work.
+        """
+        manifest = self.bundle.manifest
+        if method.needs_head and manifest.graphs.head is None:
+            others = ", ".join(method.name for method in METHODS if not method.needs_head)
+            raise OptionError(
+                f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
+                f"inside a branch; methods that work here: {others}"
+            )
+        if plan.kind == "cam":
+            size = 1 if self._options.low_memory else _HEAD_BATCH_SIZE
+            self._as_linear(Head(self._run_head, manifest.cut, manifest.activation, size))
 
     def _provenance(self, photograph: Photograph) -> dict[str, Any]:
         manifest = self.bundle.manifest
@@ -738,7 +779,7 @@ class Task:
 
     settings: Settings
     limits: Limits
-    target: Target | Iterable[Target] | None
+    target: tuple[Target, ...] | None
     top_k: int
     batch_size: BatchSize
     sampling_error: float | None
@@ -763,6 +804,7 @@ def resolve_task(
 
     Raises:
         OptionError: an unknown method or option, or a value that is not accepted.
+        TargetError: targets that are neither indices nor labels, none of them, or `top_k` beside them.
     """
     settings = resolve_method(method, options)
     limits = Limits(budget, deadline, tolerance, completion)
@@ -779,11 +821,27 @@ def resolve_task(
         raise OptionError(
             f"sampling_error with {settings.method.name}: goes with methods that take a mean over samples"
         )
-    if isinstance(target, Iterable) and not isinstance(target, str):
-        target = tuple(target)  # it is looked at for every image
+    targets = None if target is None else as_targets(target)
+    if targets is not None and (count := as_top_k(top_k)) != 1:
+        raise TargetError(f"top_k={count} with target={_in_words(targets)}: give one or the other")
     size: BatchSize = "auto" if isinstance(batch_size, str) else int(batch_size)
     error = None if sampling_error is None else float(sampling_error)
-    return Task(settings, limits, target, top_k, size, error, progress)
+    return Task(settings, limits, targets, top_k, size, error, progress)
+
+
+def _in_words(targets: tuple[Target, ...]) -> str:
+    return repr(targets[0]) if len(targets) == 1 else reprlib.repr(list(targets))
+
+
+def _limits_record(task: Task) -> dict[str, Any] | None:
+    """The limits of an explanation as its manifest has them; None where the method has none."""
+    if not isinstance(task.settings.plan, Plan):
+        return None
+    return dataclasses.asdict(task.limits) | {"sampling_error": task.sampling_error}
+
+
+def _taken(values: tuple[float, ...] | None, places: NDArray[np.intp]) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values[place] for place in places)
 
 
 def _check_batch_size(batch_size: BatchSize) -> None:
@@ -867,7 +925,3 @@ def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[n
     flat = span <= LEAST_RANGE * scale
     maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
     return maps.astype(np.float32), flat[:, 0, 0]
-
-
-def _plain(label: str) -> str:
-    return label.replace("_", " ").strip().lower()

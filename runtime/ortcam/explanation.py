@@ -2,26 +2,24 @@
 
 import dataclasses
 import io
+import operator
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import OptionError, OutputError
-from ortcam.files import write_whole
+from ortcam import saved
+from ortcam.errors import OptionError
 from ortcam.image import encode_png
 from ortcam.preprocessing import Preprocessing
 from ortcam.rendering import figure, heatmap, overlay
-from ortcam.schema import encode_json
+from ortcam.suggestions import plain
+from ortcam.terminal import as_text
 
 __all__ = ["Explanation", "Stats", "comparison"]
-
-_MANIFEST: Final = "manifest.json"
-_OWN_FILES: Final = re.compile(r"class-\d+(\.npy|-heatmap\.png|-overlay\.png)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,92 +116,135 @@ class Explanation:
         found = ", ".join(f"{label!r} {p:.2%}" for label, p in zip(self.labels, self.probabilities, strict=True))
         return f"<Explanation {self.method} of {found}, maps {list(self.maps.shape)}, {self.stats.passes_in_words}>"
 
-    def on_photograph(self, index: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _repr_png_(self) -> bytes:
+        """The overlay of the first target, which a notebook shows."""
+        return encode_png(self.overlay())
+
+    def on_photograph(self, index: int | str = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map `index` laid back on the photograph through crop and resize.
+
+        Args:
+            index: which of the K targets, by place or label.
 
         Returns:
             The map, float32 [H0,W0], and bool [H0,W0], true for the pixels that the model saw.
+
+        Raises:
+            OptionError: no such target.
         """
         height, width = self.image.shape[:2]
         return self.preprocessing.geometry(height, width).to_original(self.maps[self._checked(index)])
 
-    def overlay(self, index: int = 0, *, colormap: str = "jet", alpha: float = 0.5) -> NDArray[np.uint8]:
+    def overlay(self, index: int | str = 0, *, colormap: str = "jet", alpha: float = 0.5) -> NDArray[np.uint8]:
         """The photograph with the heatmap of target `index` over the part that the model saw.
 
         Args:
-            index: which of the K targets.
+            index: which of the K targets, by place or label.
             colormap: "jet", "turbo" or "viridis".
             alpha: weight of the heatmap in [0,1]; the photograph has weight 1 - alpha.
 
         Returns:
             uint8 RGB [H0,W0,3].
+
+        Raises:
+            OptionError: no such target, or a value that is not accepted.
+
+        Example:
+            >>> explanation.overlay("dog")  # doctest: +SKIP
         """
         placed, covered = self.on_photograph(index)
         return overlay(self.image, placed, colormap=colormap, alpha=alpha, covered=covered)
 
-    def heatmap(self, index: int = 0, *, colormap: str = "jet") -> NDArray[np.uint8]:
-        """Map `index` in colours at model input size, uint8 RGB [H,W,3]."""
+    def heatmap(self, index: int | str = 0, *, colormap: str = "jet") -> NDArray[np.uint8]:
+        """Map `index`, a place or a label, in colours at model input size, uint8 RGB [H,W,3]."""
         return heatmap(self.maps[self._checked(index)], colormap=colormap)
 
-    def save(self, folder: str | os.PathLike[str], *, colormap: str = "jet", alpha: float = 0.5) -> Path:
+    def save(
+        self, folder: str | os.PathLike[str], *, colormap: str = "jet", alpha: float = 0.5, force: bool = False
+    ) -> Path:
         """Write `class-C.npy`, `class-C-heatmap.png`, `class-C-overlay.png` for every target, and last `manifest.json`.
 
-        A folder that exists is used; an explanation saved there before is replaced, other files stay. A file is either
-        whole or not there, and a `manifest.json` is there only when all it lists is.
+        A folder that exists is used, and other files in it stay. Other classes that were saved there from the same
+        image with the same settings stay, too, and the manifest lists them all. An explanation of something else is
+        not overwritten, unless by `force`. A file is either whole or not there, a `manifest.json` is there only when
+        all it lists is, and several processes may save to one folder.
+
+        Args:
+            folder: it is made where it is not there.
+            colormap: "jet", "turbo" or "viridis".
+            alpha: weight of the heatmap in the overlays, in [0,1].
+            force: replace whatever explanation is there.
 
         Returns:
             The folder.
 
         Raises:
-            OutputError: the folder cannot be made or written to.
+            OutputError: the folder cannot be made or written to, or holds the explanation of another image, or one
+                with other settings.
+            NotFiniteError: a number in the manifest is infinite or none.
         """
         path = Path(folder)
         contents: dict[str, bytes] = {}
         for index, target in enumerate(self.targets):
+            if f"class-{target}.npy" in contents:
+                continue
             contents[f"class-{target}.npy"] = _npy(self.maps[index])
             contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
             contents[f"class-{target}-overlay.png"] = encode_png(self.overlay(index, colormap=colormap, alpha=alpha))
-        summary = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}, "files": sorted(contents)}
-        manifest = encode_json(summary).encode() + b"\n"
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / _MANIFEST).unlink(missing_ok=True)
-            for stale in path.iterdir():
-                if _OWN_FILES.fullmatch(stale.name):
-                    stale.unlink()
-            for name, content in contents.items():
-                write_whole(path / name, content)
-            write_whole(path / _MANIFEST, manifest)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot write the explanation here: {error.strerror}") from None
+        summary = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}}
+        summary["targets"] = list({target["index"]: target for target in summary["targets"]}.values())
+        saved.save(path, summary, contents, force=force)
         return path
 
     def summary(self) -> dict[str, Any]:
-        """Everything needed to reproduce the explanation, as JSON types; maps and weights left out."""
-        return {
-            "method": self.method,
-            "options": self.options,
-            "targets": [
-                {
-                    "index": target,
-                    "label": label,
-                    "probability": float(probability),
-                    "flat": bool(flat),
-                }
-                for target, label, probability, flat in zip(
-                    self.targets, self.labels, self.probabilities, self.flat, strict=True
-                )
-            ],
-            "map_size": list(self.maps.shape[1:]),
-            "photograph_size": list(self.image.shape[:2]),
-            "stats": dataclasses.asdict(self.stats),
-            **self.provenance,
-        }
+        r"""Everything needed to reproduce the explanation, as JSON types; maps and weights left out.
 
-    def _checked(self, index: int) -> int:
-        if not 0 <= index < len(self.targets):
-            raise OptionError(f"map {index} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}")
-        return index
+        What is no text in the name of a file is escaped, say "caf\xe9.jpg".
+        """
+        return as_text(
+            {
+                "method": self.method,
+                "options": self.options,
+                "targets": [
+                    {
+                        "index": target,
+                        "label": label,
+                        "probability": float(probability),
+                        "flat": bool(flat),
+                    }
+                    for target, label, probability, flat in zip(
+                        self.targets, self.labels, self.probabilities, self.flat, strict=True
+                    )
+                ],
+                "map_size": list(self.maps.shape[1:]),
+                "photograph_size": list(self.image.shape[:2]),
+                "stats": dataclasses.asdict(self.stats),
+                **self.provenance,
+            }
+        )
+
+    def _checked(self, index: int | str) -> int:
+        """The place of a target, given by place or label.
+
+        Raises:
+            OptionError: no such target, or several of this label.
+        """
+        if isinstance(index, str):
+            same = [place for place, label in enumerate(self.labels) if plain(label) == plain(index)]
+            places = [place for place in same if self.labels[place] == index] or same
+            if len({self.targets[place] for place in places}) != 1:
+                accepted = ", ".join(map(repr, self.labels))
+                raise OptionError(f"map {index!r}: accepted is a place from 0, or one of the labels {accepted}")
+            return places[0]
+        try:
+            place = -1 if isinstance(index, (bool, np.bool_)) else operator.index(index)
+        except TypeError:
+            place = -1
+        if not 0 <= place < len(self.targets):
+            raise OptionError(
+                f"map {index!r} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}, or a label"
+            )
+        return place
 
 
 def comparison(explanations: Sequence[Explanation], *, title: str | None = None) -> NDArray[np.uint8]:

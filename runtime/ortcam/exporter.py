@@ -1,28 +1,31 @@
 """How the commands reach `ortcam_export`, which only some of them need and not everybody has."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ortcam.errors import OrtcamError
+from ortcam.extras import missing
 
 __all__ = ["import_exporter", "timed_report"]
 
 
-def import_exporter(needs: str) -> Any:
+def import_exporter(doing: str, extra: str) -> Any:
     """The package `ortcam_export`.
 
     Args:
-        needs: which commands need which extra, in words.
+        doing: the command that needs it, say "`ortcam fuse`".
+        extra: of ortcam, that has what this command needs: "onnx" for what is ONNX already, else "export".
 
     Raises:
-        OrtcamError: what it needs is not installed.
+        OrtcamError: what it needs is not installed; the message has the command that installs it.
     """
     try:
         import ortcam_export  # noqa: PLC0415 - only these commands may load what it needs
     except ImportError as error:
-        raise OrtcamError(f"{error}; {needs}") from None
+        raise OrtcamError(missing(doing, extra, error)) from None
     return ortcam_export
 
 
@@ -31,6 +34,7 @@ def timed_report() -> Callable[[str], None]:
     started = time.perf_counter()
 
     def report(stage: str) -> None:
-        print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full or closed standard error is no reason to stop
+            print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
 
     return report

@@ -2,12 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ortcam.allocation import Limits
 from ortcam.arguments import budget, pairs_of
-from ortcam.errors import OptionError
+from ortcam.bundle import Bundle, read_bundle
+from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
-from ortcam.methods import MASKED_METHODS, resolve_method
+from ortcam.methods import MASKED_METHODS, Plan, resolve_method
 
 __all__ = ["add_fuse"]
 
@@ -52,11 +55,15 @@ def add_fuse(commands: Any) -> None:
 def _fuse(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.triton is None):
         raise OptionError("accepted is -o FILE, or --triton DIR")
-    settings: dict[str, Any] = resolve_method(options.method, _pairs(options.option)).options
-    exporter = import_exporter("`ortcam fuse` needs `ortcam[onnx]`")
+    settings = resolve_method(options.method, _pairs(options.option))
+    if not isinstance(settings.plan, Plan):
+        names = ", ".join(method.name for method in MASKED_METHODS)
+        raise OptionError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
+    bundle = _check(options)  # before what takes seconds to import
+    exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
     fused = exporter.fuse(
-        options.bundle,
+        bundle,
         options.output,
         triton=options.triton,
         name=options.name,
@@ -71,11 +78,42 @@ def _fuse(options: argparse.Namespace) -> int:
         force=options.force,
         report=None if options.quiet else timed_report(),
         **size,
-        **settings,
+        **settings.options,
     )
     if not options.quiet:
         _print(fused)
     return 0
+
+
+def _check(options: argparse.Namespace) -> Bundle:
+    """Find out what is wrong with destination, numbers and bundle; the bundle is opened.
+
+    Raises:
+        OrtcamError: as `ortcam_export.fuse`, for whatever can be told without ONNX's packages.
+    """
+    Limits(budget=options.budget)
+    for flag, value in (("--top-k", options.top_k), ("--batch-size", options.batch_size)):
+        if value is not None and value < 1:
+            raise OptionError(f"{flag} {value}: accepted is a whole number from 1")
+    if options.output is not None:
+        path = Path(options.output)
+        if path.suffix != ".onnx":
+            raise OptionError(f"-o {path}: accepted is the name of a file that ends in .onnx")
+        beside = [path.with_name(f"{path.name}.data")] if options.external else []
+        for taken in [path, *beside]:
+            if taken.exists() and not options.force:
+                raise OutputError(f"{taken}: is there already; --force replaces it")
+    folder = Path(options.triton) if options.output is None else path.parent
+    if not folder.is_dir():
+        raise OutputError(f"{options.output or options.triton}: the folder {folder} does not exist")
+    bundle = read_bundle(options.bundle)
+    bundle.check_precision(options.precision)
+    classes = len(bundle.manifest.labels)
+    if options.top_k is not None and options.top_k > classes:
+        raise OptionError(
+            f"--top-k {options.top_k}: accepted is a whole number from 1 to {classes}, the model's classes"
+        )
+    return bundle
 
 
 def _pairs(pairs: Sequence[str]) -> dict[str, Any]:

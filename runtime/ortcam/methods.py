@@ -37,13 +37,13 @@ method            altered features                                map before ReL
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from ortcam.bundle import GATES
 from ortcam.errors import OptionError
+from ortcam.suggestions import did_you_mean
 
 __all__ = [
     "HEAD_METHODS",
@@ -428,13 +428,14 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
     by_name = {spelling: method for method in METHODS for spelling in (method.name, *method.aliases)}
     method = by_name.get(name.lower()) if isinstance(name, str) else None
     if method is None:
-        names = ", ".join(item.name for item in METHODS)
-        raise OptionError(f"unknown method {name!r}; accepted: {names}{_did_you_mean(str(name), by_name)}")
+        names = [item.name for item in METHODS]
+        hint = did_you_mean(str(name), names)
+        raise OptionError(f"unknown method {name!r}; accepted: {', '.join(names)}{hint}")
     known = {option.name: option for option in method.options}
     complete: dict[str, object] = {option.name: option.default for option in method.options}
     for key, value in options.items():
         if key not in known:
-            hint = _did_you_mean(key, known)
+            hint = did_you_mean(key, known)
             raise OptionError(f"{method.name}: unknown option {key!r}; accepted: {', '.join(known) or 'none'}{hint}")
         try:
             complete[key] = known[key].parse(value)
@@ -443,8 +444,3 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
                 f"{method.name}: {key}={value!r} is not accepted; accepted: {known[key].accepted}"
             ) from None
     return Settings(method, complete, method.plan(complete))
-
-
-def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

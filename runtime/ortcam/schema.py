@@ -5,6 +5,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn, TypeVar
 
 from ortcam.errors import NotFiniteError
@@ -31,14 +32,26 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def encode_json(value: object, *, indent: int | None = 1, ascii_only: bool = False) -> str:
+def encode_json(
+    value: object,
+    *,
+    indent: int | None = 1,
+    ascii_only: bool = False,
+    default: Callable[[Any], object] | None = None,
+) -> str:
     """A JSON text, without a line's end.
+
+    Args:
+        value: of dictionaries, lists, texts, numbers.
+        indent: spaces of a level; None keeps it on one line.
+        ascii_only: escape whatever is not ASCII.
+        default: makes a value that JSON has of one that it has not.
 
     Raises:
         NotFiniteError: a number is infinite or not a number, which JSON does not have.
     """
     try:
-        return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+        return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=default)
     except ValueError:
         raise NotFiniteError(
             "a number to be written as JSON is infinite or not a number; accepted are finite numbers"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Graph
 from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
+from ortcam.extras import RUNTIMES, end_the_command, install
 from ortcam.memory import give_back
 from ortcam.processors import usable_cores
 from ortcam.telemetry import decline_telemetry
@@ -28,9 +29,11 @@ try:
     import onnxruntime as ort
     from onnxruntime import InferenceSession as Session
 except ImportError as error:  # pragma: no cover - exercised in a subprocess
-    raise ImportError(
-        "ortcam needs an ONNX Runtime: install `ortcam[cpu]` (any machine) or `ortcam[gpu]` (NVIDIA CUDA)"
-    ) from error
+    is_missing = isinstance(error, ModuleNotFoundError)
+    reason = "which is not installed" if is_missing else f"which cannot be imported here ({error})"
+    message = f"ortcam needs an ONNX Runtime, {reason}: {RUNTIMES}"
+    end_the_command(message)  # which has no use for a traceback
+    raise ImportError(message) from error
 
 __all__ = [
     "Bound",
@@ -66,6 +69,9 @@ _OPENVINO_PRECISIONS: Final = {
 }
 _CUDA_DEVICES: Final = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 _CPU: Final = "CPUExecutionProvider"
+# Of providers by their short names: the extra of ortcam that brings them, and the package that has them.
+_EXTRA_OF: Final = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
+_BUILDS: Final = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
@@ -132,8 +138,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
         name, options = (provider, {}) if isinstance(provider, str) else _pair(provider)
         full = by_short_name.get(name.lower().removesuffix(_SUFFIX.lower()))
         if full is None:
-            close = difflib.get_close_matches(name.lower(), by_short_name, n=1)
-            hint = f"; did you mean {by_short_name[close[0]]!r}?" if close else ""
+            hint = _provider_hint(name.lower().removesuffix(_SUFFIX.lower()), by_short_name)
             raise ProviderError(
                 f"execution provider {name!r} is not available; this onnxruntime {ort.__version__} has "
                 f"{', '.join(available)}{hint}"
@@ -142,6 +147,17 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
         given = {key: str(value) for key, value in options.items()}
         resolved.append((full, _openvino_options(given) if full == _OPENVINO else given))
     return tuple(resolved)
+
+
+def _provider_hint(name: str, available: Mapping[str, str]) -> str:
+    """The end of the message about a provider that is not there: the extra that brings it, or what was meant."""
+    close = difflib.get_close_matches(name, [*available, *_EXTRA_OF], n=1)
+    if not close:
+        return ""
+    if close[0] in available:
+        return f"; did you mean {available[close[0]]!r}?"
+    installed = next((_BUILDS[short] for short in available if short in _BUILDS), "onnxruntime")
+    return f"; for {close[0]}: pip uninstall {installed}, then {install(_EXTRA_OF[close[0]])}"
 
 
 def _pair(provider: object) -> tuple[str, Mapping[str, Any]]:

@@ -8,19 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ortcam import targets
 from ortcam.errors import DatasetError, TargetError
 from ortcam.evaluation.dataset import Example, inside_boxes, read_dataset
 from ortcam.preprocessing import Preprocessing
 
-LABELS = ["cat", "dog", "sea snake"]
+LABELS = ("cat", "dog", "sea snake")
 
 
 def class_index(target: int | str) -> int:
-    if isinstance(target, int) and 0 <= target < len(LABELS):
-        return target
-    if target in LABELS:
-        return LABELS.index(target)
-    raise TargetError(f"no class {target!r}")
+    return targets.class_index(target, LABELS)
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -88,7 +85,7 @@ def test_a_csv_names_files_beside_it_or_in_the_folder_of_its_name(tmp_path: Path
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.jpg,7,", "line 2.*no class 7"),
+        ("a.jpg,7,", "line 2.*target 7: the model has classes 0 to 2"),
         ("a.jpg,1,1 2 3", "line 2.*'1 2 3'.*four numbers"),
         ("a.jpg,1,3 2 1 4", "line 2.*x0 is below x1"),
         (",1,", "line 2.*no file"),
@@ -116,19 +113,33 @@ def test_what_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
 
 def test_a_class_whose_label_is_a_number_is_found_by_its_label(tmp_path: Path) -> None:
     touch(tmp_path, "10/a.jpg", "1/b.jpg")
-    labels = ["0", "1", "10", "2"]  # in the order in which torchvision's ImageFolder sorts folders
+    labels = ("1", "10", "2")  # in the order in which torchvision's ImageFolder sorts folders
 
     def by_label(target: int | str) -> int:
-        if isinstance(target, int):
-            return target
-        if target not in labels:
-            raise TargetError(target)
-        return labels.index(target)
+        return targets.class_index(target, labels)
 
     assert {example.name: example.label for example in read_dataset(tmp_path, by_label)} == {
-        "10/a.jpg": 2,
-        "1/b.jpg": 1,
+        "10/a.jpg": 1,
+        "1/b.jpg": 0,
     }
+    csv = tmp_path / "images.csv"
+    csv.write_text("file,class\n10/a.jpg,2\n1/b.jpg,10\n")
+    assert [example.label for example in read_dataset(csv, by_label)] == [2, 1]
+
+
+def test_a_number_that_is_an_index_and_the_label_of_another_class_is_refused_where_not_all_are_labels(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "0/a.jpg", "1/b.jpg")
+
+    def class_index(target: int | str) -> int:
+        return targets.class_index(target, ("1", "10", "2"))
+
+    with pytest.raises(TargetError, match=r"folder '1': .*index:1 or label:1.*--labels"):
+        read_dataset(tmp_path, class_index)
+    (tmp_path / "labels.json").write_text(json.dumps({"0": 0, "1": "index:1"}))
+    found = read_dataset(tmp_path, class_index, labels=tmp_path / "labels.json")
+    assert [example.label for example in found] == [0, 1]
 
 
 def test_a_header_may_have_spaces_and_capitals(tmp_path: Path) -> None:

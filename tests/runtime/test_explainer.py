@@ -79,7 +79,7 @@ def test_an_explanation_with_a_cut_in_a_branch_needs_no_head(
         ("dog", (1,)),
         ("Sea_Snake", (2,)),
         ([0, "dog", 5], (0, 1, 5)),
-        ((1, "dog"), (1,)),
+        ((1, "dog"), (1, 1)),
         ("white, striped", (5,)),
     ],
 )

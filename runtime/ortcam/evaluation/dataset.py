@@ -60,7 +60,7 @@ def read_dataset(
         source: a folder of images; a folder of folders, one a class, named by its label or index; or a CSV whose header
             has `file`, and may have `class` (or `class_index`, or `label`), `boxes` (x0 y0 x1 y1, several parted by
             semicolons) and `width` and `height`. Files lie beside the CSV, or in the folder of its name.
-        class_index: from a label or an index to the index, or TargetError.
+        class_index: from a label or an index to the index, or TargetError; `Explainer.class_index`.
         labels: of a folder: a CSV as above, or a JSON object from file names or class folders to classes.
         limit: how many images to take; which ones, chance decides. A larger limit adds to those of a smaller one.
         seed: of that chance.
@@ -122,18 +122,20 @@ def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: 
         examples = [_example(path, folder, None) for path in found]
         _check_labels(labels, given, (example.name for example in examples))
         return [given.get(example.name, example) for example in examples]
-    classes = _read_json(labels, class_index) if labels is not None else {}
+    classes: dict[str, int] = {} if labels is None else _read_json(labels, class_index)
     if labels is not None:
         parts = (path.relative_to(folder) for path in found)
         _check_labels(labels, classes, (name for part in parts for name in (part.as_posix(), part.parts[0])))
+    names = [path.relative_to(folder) for path in found]
+    below = [name for name in names if len(name.parts) > 1 and name.as_posix() not in classes]
+    unsaid = list(dict.fromkeys(name.parts[0] for name in below if name.parts[0] not in classes))
+    read = _class_reader(unsaid, class_index)
+    of_folders = classes | {name: _folder_class(name, read, labels) for name in unsaid}
     examples = []
-    for path in found:
-        name = path.relative_to(folder)
+    for path, name in zip(found, names, strict=True):
         label = classes.get(name.as_posix())
         if label is None and len(name.parts) > 1:
-            label = classes.get(name.parts[0])
-            if label is None:
-                label = _folder_class(name.parts[0], class_index, labels)
+            label = of_folders[name.parts[0]]
         examples.append(_example(path, folder, label))
     return examples
 
@@ -154,14 +156,21 @@ def _check_twice(examples: Iterable[Example], source: Path) -> None:
         seen.add(example.name)
 
 
-def _as_class(text: str, class_index: Callable[[int | str], int]) -> int:
-    """A class by its label, or else by its index: labels may be digits."""
+def _class_reader(texts: Iterable[str], class_index: Callable[[int | str], int]) -> Callable[[str], int]:
+    """How the classes of a dataset are read: as labels if all of them are labels, else each by the rule of targets.
+
+    So folders named 1, 10, 11, 2 are classes of these labels, whatever their indices.
+    """
+
+    def as_label(text: str) -> int:
+        return class_index(f"label:{text}")
+
     try:
-        return class_index(text)
+        for text in set(texts):
+            as_label(text)
     except TargetError:
-        if not text.isdecimal():
-            raise
-        return class_index(int(text))
+        return class_index
+    return as_label
 
 
 def _example(path: Path, folder: Path, label: int | None) -> Example:
@@ -170,9 +179,9 @@ def _example(path: Path, folder: Path, label: int | None) -> Example:
     return Example(name, path, label)
 
 
-def _folder_class(name: str, class_index: Callable[[int | str], int], labels: Path | None) -> int:
+def _folder_class(name: str, read: Callable[[str], int], labels: Path | None) -> int:
     try:
-        return _as_class(name, class_index)
+        return read(name)
     except TargetError as error:
         hint = "add it to the file given as --labels" if labels else "--labels FILE.json says what folders stand for"
         raise TargetError(f"folder {name!r}: {error}; {hint}") from None
@@ -199,10 +208,8 @@ def _read_json(path: Path, class_index: Callable[[int | str], int]) -> dict[str,
         raise DatasetError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, Mapping) or not all(isinstance(value, (int, str)) for value in content.values()):
         raise DatasetError(f"{path}: accepted is an object from file names or class folders to classes")
-    return {
-        name: class_index(value) if isinstance(value, int) else _as_class(value, class_index)
-        for name, value in content.items()
-    }
+    read = _class_reader((value for value in content.values() if isinstance(value, str)), class_index)
+    return {name: read(value) if isinstance(value, str) else class_index(value) for name, value in content.items()}
 
 
 def _csv_folder(path: Path) -> Path:
@@ -218,16 +225,20 @@ def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int])
             columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
             if "file" not in columns:
                 raise DatasetError(f"{path}: its header has no column 'file', but {', '.join(columns) or 'nothing'}")
-            for row in reader:
-                try:
-                    yield _from_row(row, folder, class_index)
-                except (DatasetError, TargetError) as error:
-                    raise type(error)(f"{path}, line {reader.line_num}: {error}") from None
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from None
+    read = _class_reader((text for _, row in rows if (text := _first_filled(row, _CLASS_COLUMNS))), class_index)
+    for line, row in rows:
+        try:
+            yield _from_row(row, folder, class_index, read)
+        except (DatasetError, TargetError) as error:
+            raise type(error)(f"{path}, line {line}: {error}") from None
 
 
-def _from_row(row: Mapping[str, str | None], folder: Path, class_index: Callable[[int | str], int]) -> Example:
+def _from_row(
+    row: Mapping[str, str | None], folder: Path, class_index: Callable[[int | str], int], read: Callable[[str], int]
+) -> Example:
     name = (row["file"] or "").strip()
     if not name:
         raise DatasetError("no file")
@@ -235,7 +246,7 @@ def _from_row(row: Mapping[str, str | None], folder: Path, class_index: Callable
     if index is not None and index.isdecimal():
         label: int | None = class_index(int(index))
     else:
-        label = None if given is None else _as_class(given, class_index)
+        label = None if given is None else read(given)
     boxes = tuple(_box(text) for text in (_first_filled(row, _BOX_COLUMNS) or "").split(";") if text.strip())
     size = _size(row.get("width"), row.get("height"))
     path = folder / name

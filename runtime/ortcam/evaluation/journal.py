@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from ortcam.errors import OutputError
+from ortcam.evaluation.folder import JOURNAL, check_folder
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.randomization import Similarity
 from ortcam.files import write_whole
@@ -23,7 +24,6 @@ __all__ = ["Failure", "Journal", "read_measurements"]
 
 fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
 
-_NAME: Final = "journal.jsonl"
 _DIGITS: Final = 6  # of the confidences in curves
 
 
@@ -58,17 +58,16 @@ class Journal:
             resume: go on with the journal in the folder if there is one.
 
         Raises:
-            OutputError: there is one and it is not to be resumed, or it was begun with other settings, or nothing can
-                be written there.
+            OutputError: there is one and it is not to be resumed, or it was begun with other settings, or the results
+                would be written over other files, or nothing can be written there.
         """
-        self.path = folder / _NAME
+        self.path = folder / JOURNAL
         given = json.loads(json.dumps(settings))
         try:
+            check_folder(folder, resume=resume)
             if not self.path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(self.path, _line({"settings": given}))
-            elif not resume:
-                raise OutputError(f"{folder}: there is an evaluation in it; --resume goes on with it")
             self._check_settings(given)
             self._file: FileIO = self.path.open("ab", buffering=0)
             self._lock()
@@ -163,7 +162,7 @@ class Journal:
 
 def read_measurements(folder: Path) -> Iterator[Measurement]:
     """What the journal in the folder of an evaluation holds, in the order it was measured; one at a time in memory."""
-    for entry in _read(folder / _NAME):
+    for entry in _read(folder / JOURNAL):
         if "scores" in entry:
             pixels = np.frombuffer(base64.b64decode(entry["thumbnail"]), np.uint8)
             yield Measurement(**entry | {"thumbnail": pixels.reshape(THUMBNAIL, THUMBNAIL)})

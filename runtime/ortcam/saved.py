@@ -1,0 +1,199 @@
+"""The folder of a saved explanation: what its manifest says, what is added to it, and what would be lost."""
+
+import contextlib
+import json
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ortcam.errors import OutputError
+from ortcam.files import alone_in, write_together
+from ortcam.schema import encode_json
+
+__all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
+
+MANIFEST: Final = "manifest.json"
+
+_LARGEST: Final = 1 << 26  # bytes of a manifest
+_LONGEST: Final = 60  # characters of a value in a message
+
+
+class OccupiedError(OutputError):
+    """A folder holds results that would be lost."""
+
+
+def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes], *, force: bool) -> None:
+    """Write the files of an explanation and then its manifest, beside the other classes of the same explanation.
+
+    Rules:
+
+    1. Classes explained before from the same image, with the same bundle, method and settings, stay in the manifest.
+    2. An explanation of something else is not overwritten, unless by `force`: then it is replaced as a whole.
+    3. Files that are none of an explanation's are left alone.
+    4. A manifest is there only while all files that it lists are; a failure leaves the one before.
+
+    Args:
+        folder: it is made where it is not there.
+        summary: what the manifest says but for `files`.
+        contents: of the files, by name.
+        force: replace an explanation of something else, or a manifest that is none of ortcam's.
+
+    Raises:
+        OccupiedError: something would be lost.
+        OutputError: the folder cannot be made or written to.
+        NotFiniteError: a number in the summary is infinite or none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(folder):
+            old = None if force and not _is_ours(folder) else read_manifest(folder)
+            gone: list[str] = []
+            if old is not None and (differences := _differences(identity(old), identity(summary))):
+                if not force:
+                    raise OccupiedError(_in_words(folder, old, differences))
+                gone = [MANIFEST, *(name for name in _own_files(folder, old) if name not in contents)]
+                old = None
+            manifest = dict(summary) if old is None else _merged(folder, old, summary)
+            manifest["files"] = sorted({*contents, *(() if old is None else _files_of(manifest))})
+            write_together(folder, {**contents, MANIFEST: _encoded(manifest)}, instead_of=gone)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write the explanation here: {error.strerror or error}") from error
+    except ValueError as error:  # a null character
+        raise OutputError(f"{str(folder)!r}: cannot write the explanation here: {error}") from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an explanation; None where there is none.
+
+    Raises:
+        OccupiedError: there is one, and it is no explanation's.
+        OSError: it cannot be looked at.
+    """
+    path = folder / MANIFEST
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return None
+        found = None
+    if found is not None and stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST:
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            manifest = dict(json.loads(path.read_bytes()))
+            identity(manifest)
+            if all(isinstance(target["index"], int) for target in manifest["targets"]):
+                return manifest
+    raise OccupiedError(f"{path}: is no manifest of an explanation and is left alone; --force (force=True) replaces it")
+
+
+def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the files of an explanation depend on beside the class, as JSON has it."""
+    rendering = manifest["rendering"]
+    return _as_json(
+        {
+            "image": image_sha256(manifest["image"]),
+            "bundle": manifest["bundle"]["sha256"],
+            "method": manifest["method"],
+            "precision": manifest["stats"]["precision"],
+            **{f"option {name}": value for name, value in manifest["options"].items()},
+            **(manifest["limits"] or {}),
+            "colormap": rendering["colormap"],
+            "alpha": rendering["alpha"],
+        }
+    )
+
+
+def image_sha256(record: Mapping[str, Any]) -> str | None:
+    """The hash of an image, of its file or, where it was given as an array, of its pixels."""
+    found = record.get("sha256") or record.get("pixels_sha256")
+    return None if found is None else str(found)
+
+
+def lost(folder: Path, wanted: Mapping[str, Any]) -> str | None:
+    """What would be lost in a folder by saving something there, in words; None where nothing would.
+
+    Args:
+        folder: of an explanation.
+        wanted: a manifest of what is to be saved, as far as it is known before.
+    """
+    try:
+        old = read_manifest(folder)
+    except OccupiedError as error:
+        return str(error)
+    except OSError as error:
+        return f"{folder}: cannot be looked at: {error.strerror or error}"
+    if old is None:
+        return None
+    differences = _differences(identity(old), identity(wanted))
+    return _in_words(folder, old, differences) if differences else None
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(values, default=_as_number)))
+
+
+def _as_number(value: Any) -> object:
+    """A number of numpy as one of Python, for JSON."""
+    return value.item()
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if "image" in keys:
+        return ["of another image"]
+    return [f"explained with {key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys]
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _in_words(folder: Path, old: Mapping[str, Any], differences: Sequence[str]) -> str:
+    indices = ", ".join(str(target["index"]) for target in old["targets"])
+    return (
+        f"{folder}: holds class {indices} {'; '.join(differences)}; --force (force=True) replaces what is there, and "
+        "another folder keeps both"
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except OccupiedError:
+        return False
+    return True
+
+
+def _own_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The files of a manifest's classes that are there."""
+    return [name for name in _files_of(manifest) if (folder / name).is_file() or (folder / name).is_symlink()]
+
+
+def _files_of(manifest: Mapping[str, Any]) -> list[str]:
+    return [
+        name
+        for target in manifest["targets"]
+        for name in (f"class-{target['index']}{end}" for end in (".npy", "-heatmap.png", "-overlay.png"))
+    ]
+
+
+def _merged(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The new manifest, and in it the classes of the old one whose files are all there.
+
+    What was otherwise when a class of the old one was explained (time, passes, versions) is its `run`.
+    """
+    own = {target["index"] for target in new["targets"]}
+    before = {key: value for key, value in old.items() if key not in ("targets", "files")}
+    now = _as_json({key: value for key, value in new.items() if key != "targets"})
+    kept = []
+    for target in old["targets"]:
+        if target["index"] in own or not all((folder / name).is_file() for name in _files_of({"targets": [target]})):
+            continue
+        run = before | target.get("run", {})
+        kept.append(target | {"run": {key: value for key, value in run.items() if now.get(key) != value}})
+    return {**new, "targets": [*new["targets"], *kept]}
+
+
+def _encoded(manifest: Mapping[str, Any]) -> bytes:
+    return encode_json(manifest, default=_as_number).encode() + b"\n"

@@ -1,0 +1,165 @@
+"""What is printed: text that any terminal and any encoding takes, on a standard output that may be gone or full."""
+
+import contextlib
+import errno
+import functools
+import io
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TextIO, TypeVar
+
+from ortcam.errors import OutputError
+from ortcam.schema import encode_json
+
+__all__ = ["as_text", "complain", "guarded_output", "json_text", "printable"]
+
+_Json = TypeVar("_Json")
+
+# Beside the controls of ASCII: those behind them, marks that turn the direction of text, and separators of lines.
+_CONTROLS: Final = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_HALVES: Final = re.compile(r"[\ud800-\udfff]")
+_UNSAFE: Final = re.compile(rf"[\x00-\x08\x0b-\x1f{_CONTROLS}\ud800-\udfff]")
+_UNSAFE_IN_JSON: Final = re.compile(f"[{_CONTROLS}]")
+
+
+def printable(text: str) -> str:
+    r"""A text on one line with nothing in it that moves the cursor, colours, hides or turns text: escaped as in Python.
+
+    Example:
+        >>> print(printable("a" + chr(27) + "[31m"))
+        a\x1b[31m
+    """
+    return _UNSAFE.sub(_escaped, text.replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def as_text(value: _Json) -> _Json:
+    r"""A value of JSON whose texts are Unicode: what is none in the name of a file is escaped, say "caf\xe9.jpg"."""
+    found: Any = value
+    if isinstance(value, str):
+        found = _HALVES.sub(_escaped, value)
+    elif isinstance(value, dict):
+        found = {as_text(key): as_text(item) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        found = [as_text(item) for item in value]
+    return found  # type: ignore[no-any-return]
+
+
+def json_text(value: Any) -> str:
+    """JSON as `--json` prints it: any encoding takes it, a terminal is safe from it, infinite numbers are null."""
+    value = _finite(as_text(value))
+    text = encode_json(value)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        text = encode_json(value, ascii_only=True)
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def complain(message: str) -> None:
+    """Print a line on standard error, if there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(f"ortcam: {printable(message)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def guarded_output() -> Iterator[Callable[[], None]]:
+    """Let everything be printed, whatever standard output is: closed, full, a pipe without a reader, ASCII alone.
+
+    What cannot be printed does not stop the work. Texts are escaped where a terminal would take them for commands, and
+    where the encoding lacks them.
+
+    Yields:
+        A function to call at the end, once what is printed matters no more: OutputError if it could not be printed,
+        nothing if its reader had left.
+    """
+    before, errors = sys.stdout, sys.stderr
+    output = _Output(before)
+    sys.stdout = output
+    if errors is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for bars and warnings
+    try:
+        yield output.close_up
+    finally:
+        sys.stdout = before
+        if output.failure is not None and before is not None:
+            # Nothing is left in its buffer that could fail again at exit.
+            with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), before.fileno())
+        if errors is None:
+            sys.stderr = errors
+
+
+class _Output(io.TextIOBase):
+    """Standard output that escapes what it prints and remembers the first failure instead of raising it."""
+
+    def __init__(self, target: TextIO | None) -> None:
+        super().__init__()
+        self._target = target
+        self.failure: OSError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._target, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        return self._target is not None and self._target.isatty()
+
+    def fileno(self) -> int:
+        if self._target is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._target.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        safe = _UNSAFE.sub(_escaped, text)
+        with contextlib.suppress(LookupError):
+            safe = safe.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        if self._target is None:
+            self.failure = OSError(errno.EBADF, os.strerror(errno.EBADF))
+        else:
+            self._attempt(functools.partial(self._target.write, safe))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._target is not None:
+            self._attempt(self._target.flush)
+
+    def close_up(self) -> None:
+        """Print what is waiting.
+
+        Raises:
+            OutputError: something could not be printed, and not because its reader had left.
+        """
+        self.flush()
+        if self.failure is not None and not isinstance(self.failure, BrokenPipeError):
+            raise OutputError(f"standard output: cannot be written to: {self.failure.strerror or self.failure}")
+
+    def _attempt(self, what: Callable[[], object]) -> None:
+        if self.failure is None:
+            try:
+                what()
+            except OSError as error:
+                self.failure = error
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no text
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
