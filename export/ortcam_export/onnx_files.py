@@ -23,9 +23,9 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
 
 __all__ = [
-    "BYTES",
     "FLOATS",
     "HALVES",
+    "PIXELS",
     "TO_NHWC",
     "Coarse",
     "OnnxFile",
@@ -43,7 +43,11 @@ _LAID_OUT_FOR_A_DEVICE: Final = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 Coarse = Literal["float16", "bfloat16", "dynamic int8"]
 HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALVES)
-BYTES: Final = (ir.DataType.UINT8,)
+# Integers that pixels come in. Those of int8 are 128 less, as TFLite's converters make them.
+PIXELS: Final = (
+    *(ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16),
+    *(ir.DataType.UINT32, ir.DataType.INT32, ir.DataType.UINT64, ir.DataType.INT64),
+)
 TO_NHWC: Final = [0, 2, 3, 1]
 
 
@@ -128,7 +132,7 @@ class OnnxFile:
 
         def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
             laid_out = images if self.layout == "nchw" else images.transpose(TO_NHWC)
-            if self.dtype in BYTES:
+            if self.dtype in PIXELS:
                 laid_out = np.rint(laid_out)
             feed = np.ascontiguousarray(laid_out.astype(self.dtype.numpy()))
             try:
@@ -148,16 +152,8 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         ExportError: see `read_onnx`; or what only the user can say, all of it in one error.
     """
     file = read_onnx(path, output=spec.output, input_layout=spec.input_layout)
-    if file.dtype in BYTES:
-        pixels: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "scale": 255.0}
-        for name, value in pixels.items():
-            if getattr(spec, name) not in (None, value):
-                raise ExportError(f"{path}: its input is uint8, pixels as they are; --{name} does not go with it")
-            if spec.declared is not None and getattr(spec.declared.preprocessing, name) != value:
-                raise ExportError(
-                    f"{path}: its input is uint8, pixels as they are; {spec.declared.source} has another {name}"
-                )
-        spec = dataclasses.replace(spec, **pixels)
+    if file.dtype in PIXELS:
+        spec = _spec_of_integers(file, spec)
     declared = spec.declared
     if declared is not None and spec.input_size is None:
         spec = dataclasses.replace(spec, input_size=(declared.preprocessing.height, declared.preprocessing.width))
@@ -180,6 +176,30 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         raise ExportError(f"{path}: --input-size {_pair(spec.input_size)}: the graph takes {_pair(file.size)}")
     record = ModelRecord(_as_text(path.stem), "onnx", _as_text(path.name), file_sha256(path))
     return Source(record, file, *said_preprocessing(spec, (height, width)), read_labels(spec.labels))
+
+
+def _spec_of_integers(file: OnnxFile, spec: InputSpec) -> InputSpec:
+    """What a user says of a graph that takes integers, completed: they are pixels.
+
+    Raises:
+        ExportError: the user says otherwise.
+    """
+    zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    middle = 128.0
+    name, what = file.dtype.name.lower(), "pixels as they are"
+    accepted: dict[str, tuple[Any, ...]] = {"mean": (zero,), "std": (one,), "scale": (255.0,)}
+    if file.dtype == ir.DataType.INT8:
+        what = f"pixels less {middle:g}"
+        accepted["mean"] = ((middle,) * 3, zero)
+    elif file.dtype != ir.DataType.UINT8:
+        accepted["scale"] = (255.0, *((spec.scale,) if spec.scale is not None else ()))
+    for key, values in accepted.items():
+        if getattr(spec, key) not in (None, *values):
+            raise ExportError(f"{file.path}: its input is {name}, {what}; --{key} does not go with it")
+        if spec.declared is not None and getattr(spec.declared.preprocessing, key) not in values:
+            raise ExportError(f"{file.path}: its input is {name}, {what}; {spec.declared.source} has another {key}")
+    scale = accepted["scale"][-1]
+    return dataclasses.replace(spec, mean=accepted["mean"][0], std=one, scale=scale)
 
 
 def _as_text(name: str) -> str:
@@ -393,10 +413,12 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
     for value in (image, *graph.outputs):
         if value.shape is not None:  # what some exporters write for an open side
             value.shape = ir.Shape(None if isinstance(side, int) and side < 1 else side for side in value.shape)
-    if image.dtype not in (*FLOATS, *BYTES) or image.shape is None or len(image.shape) != 4:
-        what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) else ""
+    rank = None if image.shape is None else len(image.shape)
+    if image.dtype not in (*FLOATS, *PIXELS) or rank not in (3, 4):
+        what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) and rank != 4 else ""
         raise ExportError(
-            f"{path}: its input is {listed}{what}; accepted is an image [N,3,H,W] or [N,H,W,3], floating or uint8"
+            f"{path}: its input is {listed}{what}; accepted is an image [N,3,H,W] or [N,H,W,3], or one without N, "
+            "floating or of integers"
         )
     graph.inputs[:] = inputs
     return image
