@@ -572,7 +572,7 @@ def _read(node: ir.Node) -> list[ir.Value]:
         for graph in graphs:
             inner = list(ir.traversal.RecursiveGraphIterator(graph))
             values += [value for item in inner for value in item.inputs if value is not None]
-            values += graph.outputs
+            values += [*graph.outputs]
     return values
 
 

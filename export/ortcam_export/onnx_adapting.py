@@ -17,6 +17,7 @@ from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import tidy
 from ortcam_export.integer_pixels import make_pixels_floating
+from ortcam_export.legacy_operators import spell_out
 from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_files import HALVES, OnnxFile, constant_of, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
@@ -62,6 +63,7 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
 def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     model = file.model.clone()
     common_passes.InlinePass()(model)
+    spell_out(model)
     model = _to_opset(model, file.path)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if file.dtype == ir.DataType.DOUBLE:

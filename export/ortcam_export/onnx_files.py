@@ -20,6 +20,7 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.endings import Ending, take_ending
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
 
 __all__ = [
@@ -316,6 +317,8 @@ def _load(path: Path) -> ir.Model:
     try:
         proto = onnx.load(path, load_external_data=False)
         _unzip(proto.graph)
+        for graph in _graphs(proto):
+            _fill_in_sparse(graph)
         model = ir.from_proto(proto)
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
         raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
@@ -379,6 +382,44 @@ def _unzip(graph: onnx.GraphProto) -> None:
         node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output, name=node.name))
 
 
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """The graph of a file, its functions, and all graphs inside their nodes."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _fill_in_sparse(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Make dense tensors of sparse ones: initializers, and the values of Constant nodes.
+
+    Raises:
+        ValueError: indices that do not fit, or values in a file of their own.
+    """
+    if isinstance(graph, onnx.GraphProto):
+        graph.initializer.extend(_dense(tensor, tensor.values.name) for tensor in graph.sparse_initializer)
+        graph.ClearField("sparse_initializer")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "sparse_value":
+                tensor = _dense(attribute.sparse_tensor, node.output[0])
+                attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    if onnx.external_data_helper.uses_external_data(sparse.values):
+        raise ValueError(f"the sparse tensor {name!r} has its values in another file, which is not supported")
+    values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    shape = tuple(sparse.dims)
+    if indices.ndim == 2:
+        indices = np.ravel_multi_index(tuple(indices.T), shape)
+    dense = np.zeros(shape, values.dtype)
+    dense.reshape(-1)[indices.reshape(-1)] = values.reshape(-1)
+    return onnx.numpy_helper.from_array(dense, name)
+
+
 def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
     local = {(function.domain, function.name) for function in model.functions.values()}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
@@ -388,6 +429,12 @@ def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
                 "the file that it was made of, or one optimised at most at level EXTENDED"
             )
         standard = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, node.domain)
+        standard = standard or (node.domain in ("", "ai.onnx") and node.op_type in LEGACY_OPERATORS)
+        if node.domain in ("", "ai.onnx") and node.op_type in KEPT_OPERATORS:
+            raise ExportError(
+                f"{path}: the operator {node.op_type}, which ONNX Runtime keeps for old files, is not supported; "
+                "accepted are the operators of ONNX and of com.microsoft"
+            )
         if not standard and node.domain not in _RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(
                 f"{path}: the custom operator {node.domain or 'ai.onnx'}::{node.op_type} is not one that ONNX Runtime "
