@@ -40,7 +40,14 @@ DEFAULT_OPSET: Final = 20
 # logits by up to 4 % of the largest on real models.
 _INTEGER_TOLERANCE: Final = 1e-1
 # How far float32 arithmetic may take the logits from those of a file with coarser arithmetic.
-_COARSE_TOLERANCE: Final[dict[Coarse, float]] = {"float16": 2e-2, "bfloat16": 1e-1, "dynamic int8": 1e-1}
+_COARSE_TOLERANCE: Final[dict[Coarse, float]] = {
+    "float16": 2e-2,
+    "bfloat16": 1e-1,
+    "dynamic int8": 1e-1,
+    "16-bit integer": 2e-2,
+    "4-bit": 1e-1,
+    "float8": 2e-1,
+}
 
 # An activation at the end of a file may be one of 8-bit integers, or clipped away from 0 and 1.
 _ENDING_TOLERANCE: Final = 1e-2

@@ -14,12 +14,13 @@ from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
 
 from ortcam.preprocessing import Preprocessing
+from ortcam_export.dequantization import undo_dynamic_quantization, undo_quantization
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import tidy
 from ortcam_export.integer_pixels import make_pixels_floating
 from ortcam_export.legacy_operators import spell_out
 from ortcam_export.normalisation import Taken, take_normalisation
-from ortcam_export.onnx_files import HALVES, OnnxFile, constant_of, describe, guarded
+from ortcam_export.onnx_files import HALVES, REDUCED, OnnxFile, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
 
 __all__ = ["OnnxClassifier", "adapt"]
@@ -71,7 +72,9 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     if file.coarse in HALVES.values():
         _compute_in_float32(model, HALVES)
     if file.coarse == "dynamic int8":
-        _undo_dynamic_quantization(model)
+        undo_dynamic_quantization(model)
+    elif file.coarse in REDUCED:
+        undo_quantization(model)
     common_passes.RemoveUnusedNodesPass()(model)
     make_pixels_floating(model.graph)
     model.graph.inputs[0].dtype = ir.DataType.FLOAT
@@ -123,43 +126,6 @@ def _compute_in_float32(model: ir.Model, kinds: Iterable[ir.DataType]) -> None:
         for value in node.outputs:
             if value.dtype in kinds:
                 value.dtype = ir.DataType.FLOAT
-
-
-def _undo_dynamic_quantization(model: ir.Model) -> None:
-    """Let what was quantized by the range of a whole batch stay floating; the 8-bit weights keep their values.
-
-    q, scale, zero = DynamicQuantizeLinear(x) becomes x, 1, 0, and integer products of q products of x.
-    """
-    graph = model.graph
-    one, zero = (
-        _initializer(graph, np.array(value, np.float32), f"ortcam_dynamic_{name}")
-        for name, value in (("one", 1), ("zero", 0))
-    )
-    for node in list(graph):
-        if node.op_type == "DynamicQuantizeLinear":
-            for output, value in zip(node.outputs, (node.inputs[0], one, zero), strict=False):
-                assert value is not None
-                output.replace_all_uses_with(value)
-        elif node.op_type in ("ConvInteger", "MatMulInteger"):
-            weights = constant_of(node.inputs[1])
-            offset = constant_of(node.inputs[3]) if len(node.inputs) > 3 else np.zeros(())
-            if weights is None or offset is None:
-                raise ExportError(
-                    f"{node.op_type} {node.name!r} multiplies two dynamically quantized tensors; not supported"
-                )
-            if offset.ndim == 1 and node.op_type == "ConvInteger":
-                offset = offset.reshape(-1, *[1] * (weights.ndim - 1))
-            floating = weights.astype(np.float32) - offset.astype(np.float32)
-            constant = _initializer(graph, floating, f"{node.inputs[1].name}_floating")  # type: ignore[union-attr]
-            product = ir.node(
-                node.op_type.removesuffix("Integer"),
-                [node.inputs[0], constant],
-                dict(node.attributes),
-                name=node.name,
-            )
-            product.outputs[0].name = f"{node.outputs[0].name}_floating"
-            graph.insert_before(node, product)
-            node.outputs[0].replace_all_uses_with(product.outputs[0])
 
 
 def _initializer(graph: ir.Graph, array: NDArray[Any], stem: str) -> ir.Value:

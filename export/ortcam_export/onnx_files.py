@@ -27,6 +27,7 @@ __all__ = [
     "FLOATS",
     "HALVES",
     "PIXELS",
+    "REDUCED",
     "TO_NHWC",
     "Coarse",
     "OnnxFile",
@@ -41,8 +42,18 @@ _STANDARD_DOMAINS: Final = ("", "ai.onnx.ml")
 _RUNTIME_DOMAINS: Final = ("com.microsoft",)
 # Where ONNX Runtime's optimiser puts operators whose tensors are not laid out as their shapes say.
 _LAID_OUT_FOR_A_DEVICE: Final = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
-Coarse = Literal["float16", "bfloat16", "dynamic int8"]
+Coarse = Literal["float16", "bfloat16", "dynamic int8", "16-bit integer", "4-bit", "float8"]
 HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
+# Fixed scales that ONNX Runtime has no faster kernels for than those of float32, on the processors that ortcam serves.
+REDUCED: Final[dict[Coarse, tuple[ir.DataType, ...]]] = {
+    "16-bit integer": (ir.DataType.UINT16, ir.DataType.INT16),
+    "4-bit": (ir.DataType.UINT4, ir.DataType.INT4),
+    "float8": (
+        *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ),
+        *(ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ),
+    ),
+}
+_DYNAMIC: Final = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALVES)
 # Integers that pixels come in. Those of int8 are 128 less, as TFLite's converters make them.
 PIXELS: Final = (
@@ -66,9 +77,9 @@ class OnnxFile:
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
         ending: what the graph ended in.
-        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
-            scale is that of a whole batch; None for none.
-        quantized: whether it computes with 8-bit integers of fixed scales.
+        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", those of `REDUCED`, or
+            "dynamic int8", whose scale is that of a whole batch; None for none.
+        quantized: whether it computes with 8-bit integers of fixed scales, and goes on doing so.
     """
 
     path: Path
@@ -254,7 +265,11 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
     coarse: Coarse | None = next((name for kind, name in HALVES.items() if kind in kinds), None)
-    if "DynamicQuantizeLinear" in operators:
+    quantizers = set(_types_of_quantizers(graph))
+    coarse = next((name for name, types in REDUCED.items() if quantizers.intersection(types)), coarse)
+    if "MatMulNBits" in operators:
+        coarse = "4-bit"
+    if operators.intersection(_DYNAMIC):
         coarse = "dynamic int8"
     quantized = any(
         name.startswith(("QLinear", "QGemm"))
@@ -276,7 +291,7 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
         batch,
         ending,
         coarse,
-        quantized and coarse != "dynamic int8",
+        quantized and coarse != "dynamic int8" and coarse not in REDUCED,
     )
 
 
@@ -284,6 +299,18 @@ def _cast_to(graph: ir.Graph) -> Iterator[int]:
     for node in ir.traversal.RecursiveGraphIterator(graph):
         if node.op_type == "Cast" and node.domain == "":
             yield node.attributes.get_int("to", 0)
+
+
+def _types_of_quantizers(graph: ir.Graph) -> Iterator[ir.DataType]:
+    """The types of what quantizers make, and of what dequantizers read."""
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        typed = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        zero = node.inputs[2] if len(node.inputs) > 2 else None
+        yield from (value.dtype for value in (typed, zero) if value is not None and value.dtype is not None)
+        if node.op_type == "QuantizeLinear":
+            yield ir.DataType(node.attributes.get_int("output_dtype", 0))
 
 
 @contextlib.contextmanager
