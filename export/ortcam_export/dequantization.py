@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -14,6 +13,12 @@ from ortcam_export.onnx_files import constant_of
 
 __all__ = ["undo_dynamic_quantization", "undo_quantization"]
 
+_LARGEST_FLOAT8: Final = {
+    ir.DataType.FLOAT8E4M3FN: 448.0,
+    ir.DataType.FLOAT8E4M3FNUZ: 240.0,
+    ir.DataType.FLOAT8E5M2: 57344.0,
+    ir.DataType.FLOAT8E5M2FNUZ: 57344.0,
+}
 _WEIGHTS_OF_BITS: Final = "MatMulNBits"
 _QUANTIZERS: Final = ("QuantizeLinear", "DequantizeLinear")
 
@@ -105,8 +110,11 @@ def _limits(node: ir.Node) -> tuple[float, float]:
     kind = ir.DataType(node.attributes.get_int("output_dtype", 0)) if zero is None else zero.dtype
     kind = ir.DataType.UINT8 if kind in (None, ir.DataType.UNDEFINED) else kind
     assert kind is not None
-    limits: Any = ml_dtypes.finfo(kind.numpy()) if kind.is_floating_point() else ml_dtypes.iinfo(kind.numpy())
-    return float(limits.min), float(limits.max)
+    if kind in _LARGEST_FLOAT8:
+        return -_LARGEST_FLOAT8[kind], _LARGEST_FLOAT8[kind]
+    if kind.name.startswith("INT"):
+        return -(2.0 ** (kind.bitwidth - 1)), 2.0 ** (kind.bitwidth - 1) - 1
+    return 0.0, 2.0**kind.bitwidth - 1
 
 
 def _dequantized(

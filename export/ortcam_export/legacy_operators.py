@@ -18,7 +18,7 @@ KEPT_OPERATORS: Final = ("DynamicSlice", "GRUUnit", "GivenTensorFill")
 
 
 def spell_out(model: ir.Model) -> None:
-    """Replace the operators of `LEGACY_OPERATORS`, and MeanVarianceNormalization before opset 9, by others.
+    """Replace the operators of `LEGACY_OPERATORS`, and what others were before they became ONNX's, by others.
 
     Those that take their place are the same in all opsets, so that this can come before a conversion.
 
@@ -27,6 +27,8 @@ def spell_out(model: ir.Model) -> None:
     """
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
     spellings = dict(LEGACY_OPERATORS)
+    if opset < 10:
+        spellings["ThresholdedRelu"] = _thresholded_relu
     if opset < 9:
         spellings["MeanVarianceNormalization"] = _mean_variance_normalization
     for node in list(model.graph):
@@ -143,6 +145,13 @@ def _simplified_layer_normalization(new: _Spelling) -> ir.Value:
     mean = new.op("ReduceMean", squares, *([np.array([-1])] if new.opset >= 18 else []), keepdims=1, **axes)
     root = new.op("Sqrt", new.op("Add", mean, new.number("epsilon", 1e-5)))
     return new.op("Mul", new.op("Div", new.data, root), scale)
+
+
+def _thresholded_relu(new: _Spelling) -> ir.Value:
+    """The input where it is above alpha, else 0: onnx's converter has none before opset 10."""
+    dtype = new.data.dtype or ir.DataType.FLOAT
+    above = new.op("Cast", new.op("Greater", new.data, new.number("alpha", 1.0)), to=int(dtype))
+    return new.op("Mul", new.data, above)
 
 
 def _mean_variance_normalization(new: _Spelling) -> ir.Value:

@@ -111,8 +111,7 @@ def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing) -
     """Make a graph begin behind its own normalisation; its input becomes the image float32 [N,3,H,W].
 
     Args:
-        model: takes a floating image [N,3,H,W] or [N,H,W,3], or one image without N; changed in place. Its weights may
-            be external.
+        model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.
         layout: of the model's image.
         given: from a photograph to the model's image, NCHW whatever the layout.
 
@@ -158,7 +157,6 @@ class _Front:
         self._image = model.graph.inputs[0]
         self._layout: _Layout = layout
         self._given = given
-        self._batched = self._image.shape is None or len(self._image.shape) == 4
         values = given.values().astype(np.float64)
         self._black, self._white = values[:, 0], values[:, -1]
         self._data = _data_nodes(self._graph)
@@ -303,7 +301,7 @@ class _Front:
     def _fed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """An image [3,H,W] as the graph takes it."""
         laid_out = image[None] if self._layout == "nchw" else image[None].transpose(TO_NHWC)
-        return np.ascontiguousarray(laid_out if self._batched else laid_out[0])
+        return np.ascontiguousarray(laid_out)
 
     def _form_of_colours(self, value: ir.Value, layout: _Layout, found: list[NDArray[np.float64]]) -> _Form | None:
         """From a tensor's colours, float64 [3] each, for the greys and then for red, green and blue."""
@@ -347,8 +345,6 @@ class _Front:
         build = _Builder(self._graph)
         taken = {form.value for form in frontier}
         laid_out: dict[_Layout, ir.Value] = {"nchw": image}
-        if not self._batched:
-            self._settle_shapes(operators_of=taken)
         for form in reversed(frontier):
             new = self._residual(build, image, form, preprocessing, base)
             if form.layout == "nhwc":
@@ -385,8 +381,6 @@ class _Front:
         values = build.op("Add", [build.op("Mul", [image, build.channels(gain)]), build.channels(offset)])
         if self._layout == "nhwc":
             values = build.op("Transpose", [values], {"perm": TO_NHWC})
-        if not self._batched:
-            values = build.op("Squeeze", [values, build.constant(np.zeros(1, np.int64))])
         self._image.replace_all_uses_with(values)
         build.insert_in_front()
         self._graph.inputs[:] = [image]
@@ -433,18 +427,6 @@ class _Front:
         if np.abs(offset).max() > _EXACT * max(reach, float(np.abs(form.offset).max())):
             new = build.op("Add", [new, build.channels(offset)])
         return new
-
-    def _settle_shapes(self, operators_of: set[ir.Value]) -> None:
-        """Make constants of the shapes that are read, in front of tensors, of one image without a batch."""
-        nodes = [node for value in operators_of for node in _nodes_in_front(value, self._data)]
-        made = {self._image, *(output for node in nodes for output in node.outputs)}
-        probe = np.zeros((3, self._given.height, self._given.width), np.float32)
-        for node in [node for node in self._graph if node.op_type in ("Shape", "Size") and node.domain == ""]:
-            if node.inputs[0] not in made - operators_of:
-                continue
-            results = self._outputs([node.outputs[0]], [probe])
-            if results:
-                node.outputs[0].replace_all_uses_with(_Builder(self._graph).constant(results[0][0]))
 
 
 class _Builder:

@@ -22,6 +22,7 @@ from ortcam_export.legacy_operators import spell_out
 from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_files import HALVES, REDUCED, OnnxFile, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
+from ortcam_export.single_images import add_batch_dimension
 
 __all__ = ["OnnxClassifier", "adapt"]
 
@@ -69,7 +70,7 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if file.dtype == ir.DataType.DOUBLE:
         _compute_in_float32(model, (ir.DataType.DOUBLE,))
-    if file.coarse in HALVES.values():
+    if file.coarse is not None:
         _compute_in_float32(model, HALVES)
     if file.coarse == "dynamic int8":
         undo_dynamic_quantization(model)
@@ -78,6 +79,8 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     common_passes.RemoveUnusedNodesPass()(model)
     make_pixels_floating(model.graph)
     model.graph.inputs[0].dtype = ir.DataType.FLOAT
+    if not file.batched:
+        add_batch_dimension(model)
     taken = take_normalisation(model, file.layout, given)
     common_passes.RemoveUnusedNodesPass()(model)
     opened = _open_batch(model, file)

@@ -80,6 +80,7 @@ class OnnxFile:
         coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", those of `REDUCED`, or
             "dynamic int8", whose scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales, and goes on doing so.
+        batched: whether its image has a dimension for the batch; [3,H,W] and [H,W,3] have none.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class OnnxFile:
     ending: Ending
     coarse: Coarse | None
     quantized: bool
+    batched: bool
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.
@@ -148,8 +150,8 @@ class OnnxFile:
                 laid_out = np.rint(laid_out)
             feed = np.ascontiguousarray(laid_out.astype(self.dtype.numpy()))
             try:
-                (output,) = session.run(None, {self.image: feed})
-                rows: NDArray[np.float32] = np.reshape(output, (len(feed), -1)).astype(np.float32)
+                (output,) = session.run(None, {self.image: feed if self.batched else feed[0]})
+                rows: NDArray[np.float32] = np.reshape(output, (len(images), -1)).astype(np.float32)
             except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
                 raise ExportError(f"{self.path}: ONNX Runtime does not run it: {first_line(error)}") from None
             return rows
@@ -250,8 +252,9 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     image = _image_input(graph, path)
     layout = _layout(image, input_layout, path)
     shape = list(image.shape or ())
-    sides = shape[2:] if layout == "nchw" else shape[1:3]
-    batch = shape[0] if isinstance(shape[0], int) else None
+    batched = len(shape) == 4
+    sides = shape[-2:] if layout == "nchw" else shape[-3:-1]
+    batch = 1 if not batched else shape[0] if isinstance(shape[0], int) else None
     if batch is not None and batch > 1:
         raise ExportError(
             f"{path}: the batch size is fixed at {batch}; accepted is a batch of 1, which is opened, or an open one"
@@ -292,6 +295,7 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
         ending,
         coarse,
         quantized and coarse != "dynamic int8" and coarse not in REDUCED,
+        batched,
     )
 
 
@@ -500,7 +504,7 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
 
 def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayout:
     assert image.shape is not None
-    first, last = image.shape[1], image.shape[3]
+    first, last = image.shape[-3], image.shape[-1]
     possible: list[InputLayout] = []
     for layout, side in (("nchw", first), ("nhwc", last)):
         if side == 3 or not isinstance(side, int):
