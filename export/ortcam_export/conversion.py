@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from ortcam_export.endings import check_ending, gives_probabilities, take_ending
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import WeightsFile, append_log, tidy
 from ortcam_export.layers import run_part
+from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_adapting import adapt
 from ortcam_export.onnx_files import Coarse, OnnxFile
 from ortcam_export.shapes import trace_batch
@@ -38,7 +40,14 @@ DEFAULT_OPSET: Final = 20
 # logits by up to 4 % of the largest on real models.
 _INTEGER_TOLERANCE: Final = 1e-1
 # How far float32 arithmetic may take the logits from those of a file with coarser arithmetic.
-_COARSE_TOLERANCE: Final[dict[Coarse, float]] = {"float16": 2e-2, "bfloat16": 1e-1, "dynamic int8": 1e-1}
+_COARSE_TOLERANCE: Final[dict[Coarse, float]] = {
+    "float16": 2e-2,
+    "bfloat16": 1e-1,
+    "dynamic int8": 1e-1,
+    "16-bit integer": 2e-2,
+    "4-bit": 1e-1,
+    "float8": 2e-1,
+}
 
 # An activation at the end of a file may be one of 8-bit integers, or clipped away from 0 and 1.
 _ENDING_TOLERANCE: Final = 1e-2
@@ -99,7 +108,8 @@ def _from_torch(
     import torch  # noqa: PLC0415
 
     name = type(module).__name__
-    model, notes = _open_module(module, preprocessing.height, preprocessing.width, opset), list[str]()
+    model, taken = _open_module(module, preprocessing, opset)
+    notes = _notes_on_normalisation(taken, preprocessing)
     ending = take_ending(model.graph)
     tidy(model)
 
@@ -109,7 +119,7 @@ def _from_torch(
         logits: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
     if ending.activation is not None:
         # PyTorch has only the probabilities: they vouch for the logits.
-        probabilities, logits = logits, _run_whole(model, images)
+        probabilities, logits = logits, _run_whole(model, probe_input(pictures, taken.preprocessing))
         check_ending(name, ending, logits, probabilities, tolerance=PARITY_TOLERANCE)
         notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
     # Small logits that happen to be positive are no reason to ask: modules give logits unless their end says otherwise.
@@ -117,7 +127,7 @@ def _from_torch(
         logits = _take_logarithms(model, logits, notes)
     return Converted(
         model,
-        preprocessing,
+        taken.preprocessing,
         activation or ending.activation or "softmax",
         False,
         pictures,
@@ -129,12 +139,13 @@ def _from_torch(
     )
 
 
-def _open_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
-    """A module's graph for any number of images.
+def _open_module(module: "torch.nn.Module", given: Preprocessing, opset: int) -> tuple[ir.Model, Taken]:
+    """A module's graph for any number of images, and the normalisation it began with.
 
     A module that reads the batch size as a number, say by len(x), makes torch's exporter fix it, or give up: its graph
     for one image is then opened as that of an `.onnx` file is.
     """
+    height, width = given.height, given.width
     try:
         model = _export_module(module, (2, 3, height, width), opset, open_batch=True)
     except ExportError:
@@ -144,8 +155,10 @@ def _open_module(module: "torch.nn.Module", height: int, width: int, opset: int)
     if fixed:
         model = _export_module(module, (1, 3, height, width), opset, open_batch=False)
         model.graph.inputs[0].shape = ir.Shape(("N", 3, height, width))
+    taken = take_normalisation(model, "nchw", given)
+    common_passes.RemoveUnusedNodesPass()(model)
     trace_batch(model, fixed=fixed)
-    return model
+    return model, taken
 
 
 def _export_module(
@@ -179,9 +192,8 @@ def _export_module(
 def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | None) -> Converted:
     """Make the graph of an `.onnx` file, whose own input is made by `given`, the form that the export works on."""
     classifier = adapt(file, given)
-    model, notes = classifier.model, []
-    if classifier.folded:
-        notes.append(f"the graph's own normalisation ({classifier.folded}) is now part of the preprocessing")
+    model, notes = classifier.model, _notes_on_normalisation(classifier.taken, given)
+    prepared = classifier.taken.preprocessing
     reference = f"onnxruntime {ort.__version__}"
     pictures = _probe_pictures(_PICTURES, given.height, given.width)
     images = probe_input(pictures, given)
@@ -190,7 +202,7 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     if file.coarse is None:
         logits = file.logits(images, together=together)
     else:
-        logits = _run_whole(model, probe_input(pictures, classifier.preprocessing))
+        logits = _run_whole(model, probe_input(pictures, prepared))
         notes.append(f"computed in float32: {_distance_to_file(file, images, logits, together=together)}")
         reference += f", the {file.coarse} file computed in float32"
     ending = file.ending
@@ -201,17 +213,42 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     said = activation or ending.activation or "softmax"
     return Converted(
         model,
-        classifier.preprocessing,
+        prepared,
         said,
         file.quantized,
         pictures,
         logits,
         reference,
         # Integers give the same integers, unless the image comes to them by another way.
-        _INTEGER_TOLERANCE if file.quantized and classifier.folded else PARITY_TOLERANCE,
+        _INTEGER_TOLERANCE if file.quantized and prepared != given else PARITY_TOLERANCE,
         _INTEGER_TOLERANCE if file.quantized else PARITY_TOLERANCE,
         tuple(notes),
     )
+
+
+def _notes_on_normalisation(taken: Taken, given: Preprocessing) -> list[str]:
+    """What became of the normalisation that a graph began with, and the colour that masks hide to."""
+    notes = list(taken.notes)
+    prepared = taken.preprocessing
+    if taken.operators and taken.dropped:
+        notes.append(f"the graph's own normalisation ({taken.operators}) is now part of the preprocessing")
+    elif taken.operators:
+        notes.append(
+            f"the graph's own normalisation ({taken.operators}) is now part of the preprocessing, and undone in front "
+            "of the graph, which stays as it is"
+        )
+    if taken.operators and any(given.mean):
+        notes.append(
+            f"the graph normalises what the preprocessing has normalised already, which together is a mean of "
+            f"{_listed(prepared.mean)} and a std of {_listed(prepared.std)}"
+        )
+    if not any(prepared.mean):
+        notes.append("masks hide to black: the graph has no normalisation of its own, and the mean given is 0")
+    return notes
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
 
 
 def _check_ending(file: OnnxFile, images: NDArray[np.float32], logits: NDArray[np.float32]) -> None:

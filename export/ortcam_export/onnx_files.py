@@ -20,12 +20,14 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.endings import Ending, take_ending
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
 
 __all__ = [
-    "BYTES",
     "FLOATS",
     "HALVES",
+    "PIXELS",
+    "REDUCED",
     "TO_NHWC",
     "Coarse",
     "OnnxFile",
@@ -40,10 +42,24 @@ _STANDARD_DOMAINS: Final = ("", "ai.onnx.ml")
 _RUNTIME_DOMAINS: Final = ("com.microsoft",)
 # Where ONNX Runtime's optimiser puts operators whose tensors are not laid out as their shapes say.
 _LAID_OUT_FOR_A_DEVICE: Final = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
-Coarse = Literal["float16", "bfloat16", "dynamic int8"]
+Coarse = Literal["float16", "bfloat16", "dynamic int8", "16-bit integer", "4-bit", "float8"]
 HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
+# Fixed scales that ONNX Runtime has no faster kernels for than those of float32, on the processors that ortcam serves.
+REDUCED: Final[dict[Coarse, tuple[ir.DataType, ...]]] = {
+    "16-bit integer": (ir.DataType.UINT16, ir.DataType.INT16),
+    "4-bit": (ir.DataType.UINT4, ir.DataType.INT4),
+    "float8": (
+        *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ),
+        *(ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ),
+    ),
+}
+_DYNAMIC: Final = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 FLOATS: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALVES)
-BYTES: Final = (ir.DataType.UINT8,)
+# Integers that pixels come in. Those of int8 are 128 less, as TFLite's converters make them.
+PIXELS: Final = (
+    *(ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16),
+    *(ir.DataType.UINT32, ir.DataType.INT32, ir.DataType.UINT64, ir.DataType.INT64),
+)
 TO_NHWC: Final = [0, 2, 3, 1]
 
 
@@ -61,9 +77,10 @@ class OnnxFile:
         size: (H, W), each None where the graph leaves it open.
         batch: the batch size, None where it is open.
         ending: what the graph ended in.
-        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", or "dynamic int8", whose
-            scale is that of a whole batch; None for none.
-        quantized: whether it computes with 8-bit integers of fixed scales.
+        coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", those of `REDUCED`, or
+            "dynamic int8", whose scale is that of a whole batch; None for none.
+        quantized: whether it computes with 8-bit integers of fixed scales, and goes on doing so.
+        batched: whether its image has a dimension for the batch; [3,H,W] and [H,W,3] have none.
     """
 
     path: Path
@@ -77,6 +94,7 @@ class OnnxFile:
     ending: Ending
     coarse: Coarse | None
     quantized: bool
+    batched: bool
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.
@@ -128,12 +146,12 @@ class OnnxFile:
 
         def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
             laid_out = images if self.layout == "nchw" else images.transpose(TO_NHWC)
-            if self.dtype in BYTES:
+            if self.dtype in PIXELS:
                 laid_out = np.rint(laid_out)
             feed = np.ascontiguousarray(laid_out.astype(self.dtype.numpy()))
             try:
-                (output,) = session.run(None, {self.image: feed})
-                rows: NDArray[np.float32] = np.reshape(output, (len(feed), -1)).astype(np.float32)
+                (output,) = session.run(None, {self.image: feed if self.batched else feed[0]})
+                rows: NDArray[np.float32] = np.reshape(output, (len(images), -1)).astype(np.float32)
             except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
                 raise ExportError(f"{self.path}: ONNX Runtime does not run it: {first_line(error)}") from None
             return rows
@@ -148,16 +166,8 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         ExportError: see `read_onnx`; or what only the user can say, all of it in one error.
     """
     file = read_onnx(path, output=spec.output, input_layout=spec.input_layout)
-    if file.dtype in BYTES:
-        pixels: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "scale": 255.0}
-        for name, value in pixels.items():
-            if getattr(spec, name) not in (None, value):
-                raise ExportError(f"{path}: its input is uint8, pixels as they are; --{name} does not go with it")
-            if spec.declared is not None and getattr(spec.declared.preprocessing, name) != value:
-                raise ExportError(
-                    f"{path}: its input is uint8, pixels as they are; {spec.declared.source} has another {name}"
-                )
-        spec = dataclasses.replace(spec, **pixels)
+    if file.dtype in PIXELS:
+        spec = _spec_of_integers(file, spec)
     declared = spec.declared
     if declared is not None and spec.input_size is None:
         spec = dataclasses.replace(spec, input_size=(declared.preprocessing.height, declared.preprocessing.width))
@@ -180,6 +190,30 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         raise ExportError(f"{path}: --input-size {_pair(spec.input_size)}: the graph takes {_pair(file.size)}")
     record = ModelRecord(_as_text(path.stem), "onnx", _as_text(path.name), file_sha256(path))
     return Source(record, file, *said_preprocessing(spec, (height, width)), read_labels(spec.labels))
+
+
+def _spec_of_integers(file: OnnxFile, spec: InputSpec) -> InputSpec:
+    """What a user says of a graph that takes integers, completed: they are pixels.
+
+    Raises:
+        ExportError: the user says otherwise.
+    """
+    zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    middle = 128.0
+    name, what = file.dtype.name.lower(), "pixels as they are"
+    accepted: dict[str, tuple[Any, ...]] = {"mean": (zero,), "std": (one,), "scale": (255.0,)}
+    if file.dtype == ir.DataType.INT8:
+        what = f"pixels less {middle:g}"
+        accepted["mean"] = ((middle,) * 3, zero)
+    elif file.dtype != ir.DataType.UINT8:
+        accepted["scale"] = (255.0, *((spec.scale,) if spec.scale is not None else ()))
+    for key, values in accepted.items():
+        if getattr(spec, key) not in (None, *values):
+            raise ExportError(f"{file.path}: its input is {name}, {what}; --{key} does not go with it")
+        if spec.declared is not None and getattr(spec.declared.preprocessing, key) not in values:
+            raise ExportError(f"{file.path}: its input is {name}, {what}; {spec.declared.source} has another {key}")
+    scale = accepted["scale"][-1]
+    return dataclasses.replace(spec, mean=accepted["mean"][0], std=one, scale=scale)
 
 
 def _as_text(name: str) -> str:
@@ -218,8 +252,9 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     image = _image_input(graph, path)
     layout = _layout(image, input_layout, path)
     shape = list(image.shape or ())
-    sides = shape[2:] if layout == "nchw" else shape[1:3]
-    batch = shape[0] if isinstance(shape[0], int) else None
+    batched = len(shape) == 4
+    sides = shape[-2:] if layout == "nchw" else shape[-3:-1]
+    batch = 1 if not batched else shape[0] if isinstance(shape[0], int) else None
     if batch is not None and batch > 1:
         raise ExportError(
             f"{path}: the batch size is fixed at {batch}; accepted is a batch of 1, which is opened, or an open one"
@@ -233,7 +268,11 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
     coarse: Coarse | None = next((name for kind, name in HALVES.items() if kind in kinds), None)
-    if "DynamicQuantizeLinear" in operators:
+    quantizers = set(_types_of_quantizers(graph))
+    coarse = next((name for name, types in REDUCED.items() if quantizers.intersection(types)), coarse)
+    if "MatMulNBits" in operators:
+        coarse = "4-bit"
+    if operators.intersection(_DYNAMIC):
         coarse = "dynamic int8"
     quantized = any(
         name.startswith(("QLinear", "QGemm"))
@@ -255,7 +294,8 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
         batch,
         ending,
         coarse,
-        quantized and coarse != "dynamic int8",
+        quantized and coarse != "dynamic int8" and coarse not in REDUCED,
+        batched,
     )
 
 
@@ -263,6 +303,18 @@ def _cast_to(graph: ir.Graph) -> Iterator[int]:
     for node in ir.traversal.RecursiveGraphIterator(graph):
         if node.op_type == "Cast" and node.domain == "":
             yield node.attributes.get_int("to", 0)
+
+
+def _types_of_quantizers(graph: ir.Graph) -> Iterator[ir.DataType]:
+    """The types of what quantizers make, and of what dequantizers read."""
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        typed = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        zero = node.inputs[2] if len(node.inputs) > 2 else None
+        yield from (value.dtype for value in (typed, zero) if value is not None and value.dtype is not None)
+        if node.op_type == "QuantizeLinear":
+            yield ir.DataType(node.attributes.get_int("output_dtype", 0))
 
 
 @contextlib.contextmanager
@@ -296,6 +348,8 @@ def _load(path: Path) -> ir.Model:
     try:
         proto = onnx.load(path, load_external_data=False)
         _unzip(proto.graph)
+        for graph in _graphs(proto):
+            _fill_in_sparse(graph)
         model = ir.from_proto(proto)
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
         raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
@@ -359,6 +413,44 @@ def _unzip(graph: onnx.GraphProto) -> None:
         node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output, name=node.name))
 
 
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """The graph of a file, its functions, and all graphs inside their nodes."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _fill_in_sparse(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Make dense tensors of sparse ones: initializers, and the values of Constant nodes.
+
+    Raises:
+        ValueError: indices that do not fit, or values in a file of their own.
+    """
+    if isinstance(graph, onnx.GraphProto):
+        graph.initializer.extend(_dense(tensor, tensor.values.name) for tensor in graph.sparse_initializer)
+        graph.ClearField("sparse_initializer")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "sparse_value":
+                tensor = _dense(attribute.sparse_tensor, node.output[0])
+                attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    if onnx.external_data_helper.uses_external_data(sparse.values):
+        raise ValueError(f"the sparse tensor {name!r} has its values in another file, which is not supported")
+    values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    shape = tuple(sparse.dims)
+    if indices.ndim == 2:
+        indices = np.ravel_multi_index(tuple(indices.T), shape)
+    dense = np.zeros(shape, values.dtype)
+    dense.reshape(-1)[indices.reshape(-1)] = values.reshape(-1)
+    return onnx.numpy_helper.from_array(dense, name)
+
+
 def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
     local = {(function.domain, function.name) for function in model.functions.values()}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
@@ -368,6 +460,12 @@ def _refuse_custom_operators(model: ir.Model, path: Path) -> None:
                 "the file that it was made of, or one optimised at most at level EXTENDED"
             )
         standard = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, node.domain)
+        standard = standard or (node.domain in ("", "ai.onnx") and node.op_type in LEGACY_OPERATORS)
+        if node.domain in ("", "ai.onnx") and node.op_type in KEPT_OPERATORS:
+            raise ExportError(
+                f"{path}: the operator {node.op_type}, which ONNX Runtime keeps for old files, is not supported; "
+                "accepted are the operators of ONNX and of com.microsoft"
+            )
         if not standard and node.domain not in _RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(
                 f"{path}: the custom operator {node.domain or 'ai.onnx'}::{node.op_type} is not one that ONNX Runtime "
@@ -393,10 +491,12 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
     for value in (image, *graph.outputs):
         if value.shape is not None:  # what some exporters write for an open side
             value.shape = ir.Shape(None if isinstance(side, int) and side < 1 else side for side in value.shape)
-    if image.dtype not in (*FLOATS, *BYTES) or image.shape is None or len(image.shape) != 4:
-        what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) else ""
+    rank = None if image.shape is None else len(image.shape)
+    if image.dtype not in (*FLOATS, *PIXELS) or rank not in (3, 4):
+        what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) and rank != 4 else ""
         raise ExportError(
-            f"{path}: its input is {listed}{what}; accepted is an image [N,3,H,W] or [N,H,W,3], floating or uint8"
+            f"{path}: its input is {listed}{what}; accepted is an image [N,3,H,W] or [N,H,W,3], or one without N, "
+            "floating or of integers"
         )
     graph.inputs[:] = inputs
     return image
@@ -404,7 +504,7 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
 
 def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayout:
     assert image.shape is not None
-    first, last = image.shape[1], image.shape[3]
+    first, last = image.shape[-3], image.shape[-1]
     possible: list[InputLayout] = []
     for layout, side in (("nchw", first), ("nhwc", last)):
         if side == 3 or not isinstance(side, int):

@@ -56,7 +56,7 @@ class InputForm:
     def arguments(self) -> dict[str, Any]:
         """What a user of `export` says about it."""
         said: dict[str, Any] = {"channel_order": self.channel_order}
-        if self.dtype is np.uint8:  # pixels as they are: there is nothing to scale
+        if np.issubdtype(self.dtype, np.integer):  # pixels as they are: there is nothing to scale
             return said
         said |= {"mean": self.mean, "std": self.std}
         return said if self.scale == 1 else said | {"scale": self.scale}
@@ -116,7 +116,8 @@ class ZooFile:
         feeds: dict[str, NDArray[Any]] = {item.name: np.zeros(item.shape, np.float32) for item in others}
         rows = []
         for picture in self.form.tensor(images):
-            (value,) = session.run([self.output or names[0]], feeds | {image.name: picture[None]})
+            fed = picture if len(image.shape) == 3 else picture[None]
+            (value,) = session.run([self.output or names[0]], feeds | {image.name: fed})
             if isinstance(value, list):  # ZipMap's sequence of maps
                 value = np.array([[row[key] for key in sorted(row)] for row in value])
             rows.append(np.reshape(value, -1))

@@ -3,6 +3,7 @@
 `ZOO` maps a name to a builder that writes the file into a folder and says how to call it.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import AttributeProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -861,6 +863,84 @@ def int8_qoperator_of_opset_11(folder: Path) -> ZooFile:
     return quantized(folder, QuantFormat.QOperator, QuantType.QUInt8, opset=11)
 
 
+# A step or two of a 16-bit activation, relative to its range, and what the layers behind make of it.
+INT16_TOLERANCE: Final = 1e-3
+
+
+@zoo
+def int16_qdq(folder: Path) -> ZooFile:
+    """16-bit activations and 8-bit weights, as Qualcomm's QNN takes them; their Q and DQ are com.microsoft's."""
+    file = quantized(folder, QuantFormat.QDQ, QuantType.QUInt16)
+    return ZooFile(file.path, tolerance=INT16_TOLERANCE)
+
+
+@zoo
+def int16_qdq_signed_of_opset_21(folder: Path) -> ZooFile:
+    file = quantized(folder, QuantFormat.QDQ, QuantType.QInt16, opset=21, per_channel=True)
+    return ZooFile(file.path, tolerance=INT16_TOLERANCE)
+
+
+@zoo
+def int4_weights(folder: Path) -> ZooFile:
+    """DequantizeLinear of 4-bit weights: per channel, and in blocks."""
+    g = GraphBuilder(opset=21)
+    generator = np.random.default_rng(0)
+    x = g.features("image")
+    kernel = helper.make_tensor("kernel", onnx.TensorProto.INT4, [16, 16, 3, 3], generator.integers(-8, 8, 2304))
+    matrix = helper.make_tensor("matrix", onnx.TensorProto.UINT4, [16, 16], generator.integers(0, 16, 256))
+    middle = helper.make_tensor("middle", onnx.TensorProto.UINT4, [2, 16], generator.integers(6, 9, 32))
+    g.initializers += [kernel, matrix, middle]
+    kernel = g.op("DequantizeLinear", "kernel", g.constant(generator.uniform(0.01, 0.04, 16)), axis=0)
+    x = g.op("Relu", g.op("Conv", x, kernel, pads=[1, 1, 1, 1]))
+    scales = g.constant(generator.uniform(0.05, 0.1, (2, 16)))
+    matrix = g.op("DequantizeLinear", "matrix", scales, "middle", axis=0, block_size=8)
+    g.dense(g.op("MatMul", g.pooled(x), matrix), out="logits")
+    path = g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], ir_version=10)
+    return ZooFile(path, tolerance=INT16_TOLERANCE)
+
+
+@zoo
+def weights_of_4_bits_packed(folder: Path) -> ZooFile:
+    """MatMulNBits with zero points, 40 inputs in blocks of 16."""
+    g = GraphBuilder(opset=17)
+    generator = np.random.default_rng(0)
+    x = g.op("Relu", g.dense(g.pooled(g.features("image")), 16, 40))
+    packed = g.constant(generator.integers(0, 256, (CLASSES, 3, 8)), np.uint8)
+    scales = g.constant(generator.uniform(0.05, 0.2, CLASSES * 3))
+    zeros = g.constant(generator.integers(0, 256, CLASSES * 2), np.uint8)
+    sizes = {"K": 40, "N": CLASSES, "bits": 4, "block_size": 16}
+    g.op("MatMulNBits", x, packed, scales, zeros, domain="com.microsoft", out="logits", **sizes)
+    path = g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], domains={"com.microsoft": 1})
+    return ZooFile(path)
+
+
+@zoo
+def int8_dynamic_after_the_optimiser(folder: Path) -> ZooFile:
+    """Level EXTENDED: DynamicQuantizeMatMul, and MatMulIntegerToFloat where two products share an input."""
+    raw, plainly, path = folder / "float.onnx", folder / "plain.onnx", folder / "net.onnx"
+    g = GraphBuilder()
+    x = g.op("Relu", g.op("MatMul", g.pooled(g.features("image")), g.random(16, 16, scale=0.35)))
+    two = [g.op("Add", g.op("MatMul", x, g.random(16, CLASSES, scale=0.5)), g.random(CLASSES)) for _ in range(2)]
+    g.op("Add", *two, out="logits")
+    g.save(raw, [image_info()], [classes_info("logits")])
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        quantize_dynamic(raw, plainly, weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul"])
+    finally:
+        logging.disable(previous)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 4
+    ort.InferenceSession(plainly, options, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"} <= operators, operators
+    raw.unlink()
+    plainly.unlink()
+    return ZooFile(path, tolerance=INT8_TOLERANCE)
+
+
 @zoo
 def int8_dynamic(folder: Path) -> ZooFile:
     """ConvInteger, MatMulInteger, DynamicQuantizeLinear.
@@ -928,6 +1008,10 @@ def inside(
     return ZooFile(g.save(folder / "net.onnx", [image], [classes_info("logits", batch=batch)]), form)
 
 
+BYTES: Final = InputForm("nchw", np.uint8, scale=255.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+UINT8: Final = onnx.TensorProto.UINT8
+
+
 @zoo
 def uint8_channels_last_normalised_inside(folder: Path) -> ZooFile:
     def front(g: GraphBuilder, x: str) -> str:
@@ -969,6 +1053,183 @@ def channels_last_normalised_inside(folder: Path) -> ZooFile:
 def colours_exchanged_inside(folder: Path) -> ZooFile:
     """Takes RGB and hands BGR to its first convolution, by Gather."""
     return inside(folder, lambda g, x: g.op("Gather", x, g.constant([2, 1, 0]), axis=1), InputForm())
+
+
+@zoo
+def uint8_whose_shape_is_read(folder: Path) -> ZooFile:
+    """The logits are reshaped by the batch size of the bytes, as torch's `view(x.shape[0], -1)` does."""
+    g = GraphBuilder(opset=13)
+    batch = g.op("Slice", g.op("Shape", "image"), g.constant([0]), g.constant([1]))
+    x = g.op("Div", g.op("Cast", "image", to=FLOAT), g.constant(255.0))
+    logits = g.head(g.features(x))
+    g.op("Reshape", logits, g.op("Concat", batch, g.constant([-1]), axis=0), out="logits")
+    path = g.save(folder / "net.onnx", [image_info(dtype=np.uint8)], [classes_info("logits")])
+    return ZooFile(path, BYTES)
+
+
+@zoo
+def uint8_resized_as_bytes(folder: Path) -> ZooFile:
+    """The resize rounds to whole grey levels."""
+
+    def front(g: GraphBuilder, x: str) -> str:
+        scales = g.constant(np.array([1, 1, 0.75, 0.75]), np.float32)
+        x = g.op("Cast", g.op("Resize", x, "", scales, mode="linear"), to=FLOAT)
+        return g.op("Sub", g.op("Div", x, g.constant(127.5)), g.constant(1.0))
+
+    return inside(folder, front, BYTES)
+
+
+@zoo
+def uint8_quantized_at_once(folder: Path) -> ZooFile:
+    """The bytes are the integers of the first quantized operator, as in models with quantized inputs."""
+
+    def front(g: GraphBuilder, x: str) -> str:
+        scale, zero = g.constant(1 / 58, np.float32), g.constant(116, np.uint8)
+        weights = g.constant(np.random.default_rng(0).integers(-90, 90, (3, 3, 3, 3)), np.int8)
+        rest = (g.constant(0.01, np.float32), g.constant(0, np.int8), g.constant(0.02, np.float32))
+        x = g.op("QLinearConv", x, scale, zero, weights, *rest, zero, pads=[1, 1, 1, 1])
+        return g.op("DequantizeLinear", x, rest[2], zero)
+
+    file = inside(folder, front, BYTES)
+    return ZooFile(file.path, file.form, precision="int8", tolerance=INT8_TOLERANCE)
+
+
+@zoo
+def uint8_through_integer_arithmetic(folder: Path) -> ZooFile:
+    def front(g: GraphBuilder, x: str) -> str:
+        x = g.op("Sub", g.op("Cast", x, to=onnx.TensorProto.INT32), g.constant(128, np.int32))
+        return g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(64.0))
+
+    return inside(folder, front, BYTES)
+
+
+@zoo
+def int32_pixels(folder: Path) -> ZooFile:
+    def front(g: GraphBuilder, x: str) -> str:
+        return g.op("Transpose", g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(255.0)), perm=[0, 3, 1, 2])
+
+    return inside(folder, front, dataclasses.replace(BYTES, layout="nhwc", dtype=np.int32))
+
+
+@zoo
+def int64_pixels(folder: Path) -> ZooFile:
+    def front(g: GraphBuilder, x: str) -> str:
+        return g.op("Sub", g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(127.5)), g.constant(1.0))
+
+    return inside(folder, front, dataclasses.replace(BYTES, dtype=np.int64))
+
+
+@zoo
+def int8_pixels_of_tflite(folder: Path) -> ZooFile:
+    """Pixels less 128, which is what a quantized input with a zero point of 0 makes of [-1,1]."""
+
+    def front(g: GraphBuilder, x: str) -> str:
+        x = g.op("DequantizeLinear", x, g.constant(1 / 127.5, np.float32), g.constant(0, np.int8))
+        return g.op("Transpose", x, perm=[0, 3, 1, 2])
+
+    form = dataclasses.replace(BYTES, layout="nhwc", dtype=np.int8, mean=(128.0, 128.0, 128.0))
+    file = inside(folder, front, form)
+    return dataclasses.replace(file, precision="int8")
+
+
+def without_a_batch(folder: Path, front: Callable[[GraphBuilder, str], str], form: InputForm) -> ZooFile:
+    """The plain net behind a front that takes one image, [3,H,W] or [H,W,3], and makes it [1,3,H,W]."""
+    g = GraphBuilder()
+    g.head(g.features(front(g, "image")), out="logits")
+    shape = (3, HEIGHT, WIDTH) if form.layout == "nchw" else (HEIGHT, WIDTH, 3)
+    image = tensor_info("image", shape, form.dtype)
+    return ZooFile(g.save(folder / "net.onnx", [image], [classes_info("logits", batch=1)]), form)
+
+
+@zoo
+def uint8_channels_last_without_a_batch(folder: Path) -> ZooFile:
+    def front(g: GraphBuilder, x: str) -> str:
+        x = g.op("Transpose", g.op("Cast", x, to=FLOAT), perm=[2, 0, 1])
+        x = g.op("Sub", g.op("Div", x, g.constant(127.5)), g.constant(1.0))
+        return g.axes("Unsqueeze", x, [0])
+
+    return without_a_batch(folder, front, dataclasses.replace(BYTES, layout="nhwc"))
+
+
+@zoo
+def uint8_channels_first_without_a_batch(folder: Path) -> ZooFile:
+    def front(g: GraphBuilder, x: str) -> str:
+        shape = g.op("Concat", g.constant([1]), g.op("Shape", x), axis=0)
+        return g.op("Div", g.op("Cast", g.op("Reshape", x, shape), to=FLOAT), g.constant(255.0))
+
+    return without_a_batch(folder, front, BYTES)
+
+
+@zoo
+def float_without_a_batch(folder: Path) -> ZooFile:
+    return without_a_batch(folder, lambda g, x: g.axes("Unsqueeze", x, [0]), InputForm())
+
+
+@zoo
+def uint8_resized_as_torchvision_does_without_a_batch(folder: Path) -> ZooFile:
+    """[3,H,W] resized by way of a batch of 1 and rounded to bytes again, as `torchvision.transforms.v2` exports."""
+
+    def front(g: GraphBuilder, x: str) -> str:
+        x = g.op("Cast", g.axes("Unsqueeze", x, [0]), to=FLOAT)
+        x = g.op("Round", g.op("Resize", x, "", g.constant(np.array([1, 1, 0.75, 0.75]), np.float32), mode="linear"))
+        x = g.op("Cast", g.axes("Squeeze", g.op("Clip", x, g.constant(0.0), g.constant(255.0)), [0]), to=UINT8)
+        x = g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(255.0))
+        x = g.op("Sub", x, g.constant(np.reshape(IMAGENET_MEAN, (3, 1, 1))))
+        return g.axes("Unsqueeze", g.op("Div", x, g.constant(np.reshape(IMAGENET_STD, (3, 1, 1)))), [0])
+
+    return without_a_batch(folder, front, BYTES)
+
+
+# What ONNX Runtime reads besides ------------------------------------------------------------------------------------
+
+
+@zoo
+def sparse_weights(folder: Path) -> ZooFile:
+    """Of one layer as an initializer with indices of one number, of another as a Constant with indices of two."""
+
+    def sparsen(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        (linear,) = [tensor for tensor in graph.initializer if list(tensor.dims) == [CLASSES, 16]]
+        weights = numpy_helper.to_array(linear).copy()
+        weights[np.abs(weights) < 0.3] = 0
+        graph.initializer.remove(linear)
+        places = np.flatnonzero(weights).astype(np.int64)
+        values = numpy_helper.from_array(weights.reshape(-1)[places], linear.name)
+        indices = numpy_helper.from_array(places, f"{linear.name}_places")
+        graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [CLASSES, 16]))
+
+    g = GraphBuilder(opset=13)
+    matrix = np.diag(np.linspace(0.5, 2, 16)).astype(np.float32)
+    places = np.argwhere(matrix).astype(np.int64)
+    values = numpy_helper.from_array(matrix[tuple(places.T)], "diagonal")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(places, "places"), [16, 16])
+    x = g.pooled(g.features("image"))
+    x = g.op("MatMul", x, g.op("Constant", sparse_value=sparse))
+    g.dense(x, out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], edit=sparsen))
+
+
+@zoo
+def operators_of_winml(folder: Path) -> ZooFile:
+    """Those that ONNX Runtime has kept from before ONNX 1.0."""
+    g = GraphBuilder(opset=9)
+    x = g.op("ImageScaler", "image", scale=1 / 58, bias=[-2.1, -2.0, -1.8])
+    x = g.op("Crop", x, border=[2, 1, 2, 3])
+    x = g.op("ScaledTanh", g.features(x), alpha=1.7, beta=0.6)
+    x = g.op("ParametricSoftplus", x, alpha=1.2, beta=0.8)
+    x = g.op("ThresholdedRelu", g.op("Affine", g.op("Scale", x, scale=1.5), alpha=1.1, beta=-0.4), alpha=0.1)
+    g.head(x, out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], ir_version=4), RAW_PIXELS)
+
+
+@zoo
+def normalised_by_its_mean_square(folder: Path) -> ZooFile:
+    """SimplifiedLayerNormalization, which ONNX Runtime's optimiser puts in ONNX's own domain."""
+    g = GraphBuilder()
+    x = g.op("Transpose", g.features("image"), perm=[0, 2, 3, 1])
+    x = g.op("SimplifiedLayerNormalization", x, g.random(16, offset=1, scale=0.1), axis=-1, epsilon=1e-5)
+    g.head(g.op("Transpose", x, perm=[0, 3, 1, 2]), out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
 
 
 # What else a file may hold -------------------------------------------------------------------------------------------
