@@ -375,8 +375,8 @@ def _say_choice(say: StageReport, layer: Layer, graph: ir.Model, *, named: bool)
     total = count_macs(graph.graph)
     if not named and layer.macs_behind is not None and total and layer.macs_behind > _MUCH * total:
         say(
-            f"{layer.macs_behind / total:.0%} of the model's multiply-adds lie behind this layer: nothing further behind "
-            "is a map of the image that every path passes; --layer takes one inside a branch (`ortcam inspect MODEL`)"
+            f"{layer.macs_behind / total:.0%} of the model's multiply-adds lie behind this layer: nothing later is a "
+            "map of the image that every path passes; --layer takes one inside a branch (`ortcam inspect MODEL`)"
         )
 
 

@@ -149,8 +149,9 @@ def choose_layer(
     """The layer a user names, or the default: the last spatial tensor before space is lost.
 
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
-    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes
-    the patches on: behind the last block of a transformer with a class token only that token reaches the logits.
+    (2) is not itself a pooling, nor the same features only laid out in another way, nor keys and values in one, and (3)
+    for tokens, still passes the patches on: behind the last block of a transformer with a class token only that token
+    reaches the logits.
 
     A name may also be that of a layer inside a branch, say of a residual block.
 
@@ -167,7 +168,12 @@ def choose_layer(
         before = list(_moved_from(values[layer.cut.tensor]))
         origin = before[-1].producer() if before else None
         operator = origin.op_type if origin is not None else layer.operator
-        return layer.weighted_behind and operator not in _POOLING and all(item.name not in by_tensor for item in before)
+        return (
+            layer.weighted_behind
+            and operator not in _POOLING
+            and all(item.name not in by_tensor for item in before)
+            and not _is_several_in_one(values[layer.cut.tensor])
+        )
 
     for layer in reversed(layers):
         if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe):
@@ -189,6 +195,23 @@ def choose_layer(
         f"no default layer, as {why} (two networks side by side?): name one with --layer, say "
         f"--layer {' or --layer '.join(names)} (`ortcam inspect` lists them, those inside branches too)"
     )
+
+
+def _is_several_in_one(value: ir.Value) -> bool:
+    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates."""
+    parts: set[ir.Value] = set()
+    queue = [value]
+    while queue:
+        current = queue.pop()
+        for user, index in current.uses():
+            constant = all(other is None or other is current or other.is_initializer() for other in user.inputs)
+            if user.op_type in ("Gather", "Slice", "Split") and index == 0:
+                parts.update(user.outputs)
+            elif user.op_type in (*_MOVES_ONLY, "Add", "Div", "Mul", "Sub") and constant:
+                queue.append(user.outputs[0])
+            elif user.op_type != "Shape":
+                return False
+    return len(parts) > 1 and len({sides_for_one(part) for part in parts}) == 1
 
 
 def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:

@@ -19,6 +19,7 @@ from ortcam_export.graphs import tidy
 from ortcam_export.onnx_files import BYTES, FLOATS, HALVES, TO_NHWC, OnnxFile, constant_of, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
 from ortcam_export.sources import InputLayout
+from ortcam_export.splitting import split_fused
 
 __all__ = ["OnnxClassifier", "adapt"]
 
@@ -66,6 +67,7 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     model = file.model.clone()
     common_passes.InlinePass()(model)
     model = _to_opset(model, file.path)
+    split_fused(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if file.dtype == ir.DataType.DOUBLE:
         _compute_in_float32(model, (ir.DataType.DOUBLE,))
