@@ -13,10 +13,13 @@ __all__ = ["Arrangement", "arrange", "channel_axes"]
 
 _MAX_EXTRA_TOKENS: Final = 15
 # How far the positions of maps follow the image along an axis, as a correlation. The last maps of real and of random
-# networks reach 0.9; what is no map of the image stays below 0.3.
-_LEAST_CORRELATION: Final = 0.5
+# networks reach 0.85 to 0.99. A sequence can be read in many ways, one of which may fit a little by chance.
+_LEAST_OF_GRIDS: Final = 0.5
+_LEAST_OF_TOKENS: Final = 0.7
 # How far they move, relative to the image: behind a network that mixes everything, what is no map moves by nothing.
 _LEAST_SLOPE: Final = 0.01
+# How much of their spread the positions of one row may have along columns, or those of one column along rows.
+_MOST_ACROSS: Final = 0.5
 # Readings of a sequence that are as good as the best one: the plainest of them counts.
 _AS_GOOD: Final = 0.02
 _MOST_STRETCHED: Final = 8
@@ -94,21 +97,37 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
         return "which has no spatial or token layout"
     best = max(reading.score for reading in readings)
     chosen = next(reading for reading in readings if reading.score >= best - _AS_GOOD)
-    if best < _LEAST_CORRELATION or not chosen.moves:
+    if not chosen.passes:
         return (
-            "in which painted parts of the image do not move as in a map of it (its positions follow the image by "
-            f"{max(best, 0):.2f}; accepted is {_LEAST_CORRELATION} to 1)"
+            "in which painted parts of the image do not move as in a map of it (its positions follow the image's by "
+            f"{chosen.score:.2f}; accepted is {chosen.least} to 1)"
         )
+    if len(shape) == 3 and len({reading.axis for reading in readings if reading.passes}) > 1:
+        return "which compares positions with positions: both of its axes move with the image"
     return "which is mirrored" if chosen.arrangement is None else chosen.arrangement
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reading:
-    """One way to take a tensor for maps: how well it fits, whether it moves enough, and what it is; None mirrored."""
+    """One way to take a tensor for maps of the image.
 
+    Attributes:
+        axis: of the channels.
+        score: how well it fits, up to 1.
+        least: how well it has to.
+        moves: whether its positions answer to different parts of the image at all.
+        arrangement: what it is then; None where it is mirrored.
+    """
+
+    axis: int
     score: float
+    least: float
     moves: bool
     arrangement: Arrangement | None
+
+    @property
+    def passes(self) -> bool:
+        return self.moves and self.score >= self.least
 
 
 def _as_grid(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: Answers) -> Iterator[_Reading]:
@@ -119,27 +138,24 @@ def _as_grid(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: 
         height, width = rows.shape
         if height > image[2] or width > image[3]:
             continue
-        found = Arrangement(layout, shape[axis], height, width, transposed=transposed)
-        followed = []
-        for positions, along in ((rows, 0), (columns, 1)):
-            count = positions.shape[along]
-            if count > 1:
-                line = np.linspace(-1, 1, count)
-                place = np.broadcast_to(line[:, None] if along == 0 else line, positions.shape)
-                followed.append(_follows(positions.ravel(), place.ravel()))
-        mirrored = any(correlation < 0 for correlation, _ in followed)
+        arrangement = Arrangement(layout, shape[axis], height, width, transposed=transposed)
+        place = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+        pairs = [(_centred(found), line) for found, line in zip((rows, columns), place, strict=True)]
+        followed = [_follows(values.ravel(), line.ravel()) for values, line in pairs if line.any()]
+        spreads = [float(np.linalg.norm(values)) for values, _ in pairs]
+        if (height == 1 or width == 1) and min(spreads) > _MOST_ACROSS * max(spreads):
+            continue  # patches in one row
         score, slope = (min(abs(value) for value in values) for values in zip(*followed, strict=True))
-        yield _Reading(score, slope >= _LEAST_SLOPE, None if mirrored else found)
+        mirrored = any(correlation < 0 for correlation, _ in followed)
+        yield _Reading(axis, score, _LEAST_OF_GRIDS, slope >= _LEAST_SLOPE, None if mirrored else arrangement)
 
 
 def _follows(found: NDArray[np.float64], place: NDArray[np.float64]) -> tuple[float, float]:
-    """Correlation of where positions answer and where they lie, and the slope; what does not answer counts as noise."""
-    centred = _centred(found)
-    total = float(np.linalg.norm(centred))
+    """Correlation of where positions answer and where they lie, both centred, and the slope."""
+    total = float(np.linalg.norm(found))
     if total == 0:
         return 0.0, 0.0
-    place = place - place.mean()
-    dot = float(centred @ place)
+    dot = float(found @ place)
     return dot / (total * float(np.linalg.norm(place))), dot / float(place @ place)
 
 
@@ -152,62 +168,47 @@ def _centred(found: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _as_tokens(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: Answers) -> Iterator[_Reading]:
-    """Readings of [N,T,C], or [N,C,T], as patches and up to 15 other tokens before, behind or between them.
+    """Readings of [N,T,C], or [N,C,T], as patches and a few other tokens.
 
     The plainest come first: patches that tile the image, the others in front, row by row.
     """
-    rows, columns = _centred(answer.rows), _centred(answer.columns)
-    tokens = len(rows)
-    norms = [float(np.linalg.norm(values)) for values in (rows, columns)]
-    if 0 in norms:
+    tokens = len(answer.rows)
+    centred = np.stack([_centred(answer.rows), _centred(answer.columns)])
+    norms = np.linalg.norm(centred, axis=1)
+    if not norms.all():
         return
     for extra, height, width in _grids(tokens, image):
-        patches = height * width
+        lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
         for by_columns in (False, True):
-            grid = np.arange(patches).reshape((width, height) if by_columns else (height, width))
-            number = grid.T if by_columns else grid  # [h,w] -> its place among the patches
-            place = np.empty((2, patches))
-            lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-            for line, target in zip(lines, place, strict=True):
-                target[number.ravel()] = line.ravel()
-            followed = np.stack(
-                [
-                    _at_every_place(values, line, extra) / (norm * float(np.linalg.norm(line)))
-                    for values, line, norm in zip((rows, columns), place, norms, strict=True)
-                ]
-            )
-            scores = np.abs(followed).min(axis=0)
-            usual = (0, patches, patches // 2)  # in front, behind, in the middle
-            best = next((where for where in usual if scores[where] >= scores.max() - _AS_GOOD), int(scores.argmax()))
-            slopes = np.abs(followed[:, best]) * norms / np.linalg.norm(place, axis=1)
-            order = _order(number, _others(best, extra, patches), followed[:, best] < 0)
-            found = Arrangement(
-                "tokens",
-                shape[axis],
-                height,
-                width,
-                extra,
-                transposed=axis == 1,
-                order=None if order == tuple(range(tokens)) else order,
-            )
-            yield _Reading(float(scores[best]), bool(slopes.min() >= _LEAST_SLOPE), found)
+            number = np.arange(height * width).reshape((width, height) if by_columns else (height, width))
+            number = number.T if by_columns else number  # [h,w], which of the patches lies there
+            place = np.stack(lines).reshape(2, -1)[:, np.argsort(number, axis=None)]
+            lengths = np.linalg.norm(place, axis=1)
+            for others in _placements(extra, height * width):
+                dots = (np.delete(centred, others, axis=1) * place).sum(axis=1)
+                followed = dots / (norms * lengths)
+                order = _order(number, others, followed < 0)
+                found = Arrangement(
+                    "tokens",
+                    shape[axis],
+                    height,
+                    width,
+                    extra,
+                    transposed=axis == 1,
+                    order=None if order == tuple(range(tokens)) else order,
+                )
+                moves = bool((np.abs(dots) / lengths**2 >= _LEAST_SLOPE).all())
+                yield _Reading(axis, float(np.abs(followed).min()), _LEAST_OF_TOKENS, moves, found)
 
 
-def _at_every_place(values: NDArray[np.float64], line: NDArray[np.float64], extra: int) -> NDArray[np.float64]:
-    """The sums of values [T] times line [P], with T - P of the values left out: one for each place of `_others`."""
-    patches = len(line)
-    before = np.concatenate([[0.0], np.cumsum(values[:patches] * line)])
-    behind = np.concatenate([[0.0], np.cumsum((values[extra:] * line)[::-1])])[::-1]
-    ends = [float(values[front : front + patches] @ line) for front in range(1, extra)]
-    return np.concatenate([before + behind, ends])
-
-
-def _others(place: int, extra: int, patches: int) -> tuple[int, ...]:
-    """The tokens that are no patches: all before the patch of this number; beyond P, some first and the others last."""
-    if place <= patches:
-        return tuple(range(place, place + extra))
-    front = place - patches
-    return (*range(front), *range(front + patches, patches + extra))
+def _placements(extra: int, patches: int) -> Iterator[tuple[int, ...]]:
+    """Where the tokens that are no patches may stand: in front, behind, in the middle, or at both ends."""
+    yield tuple(range(extra))
+    if extra:
+        yield tuple(range(patches, patches + extra))
+        yield tuple(range(patches // 2, patches // 2 + extra))
+    for front in range(1, extra):
+        yield (*range(front), *range(front + patches, patches + extra))
 
 
 def _order(number: NDArray[np.int64], others: tuple[int, ...], mirrored: NDArray[np.bool_]) -> tuple[int, ...]:
@@ -222,7 +223,7 @@ def _order(number: NDArray[np.int64], others: tuple[int, ...], mirrored: NDArray
 def _grids(tokens: int, image: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
     """(extra, h, w) with extra + h w = tokens, plainest first: patches that tile the image, few other tokens."""
     found = []
-    for extra in range(min(_MAX_EXTRA_TOKENS, tokens - 4) + 1):
+    for extra in range(min(_MAX_EXTRA_TOKENS, tokens // 3) + 1):
         patches = tokens - extra
         for height in range(2, min(image[2], patches // 2) + 1):
             width, rest = divmod(patches, height)
