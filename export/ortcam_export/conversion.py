@@ -22,10 +22,10 @@ from ortcam.verification import PARITY_TOLERANCE, probe_input
 from ortcam_export.endings import check_ending, gives_probabilities, take_ending
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import WeightsFile, append_log, tidy
-from ortcam_export.layers import run_part
 from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_adapting import adapt
 from ortcam_export.onnx_files import Coarse, OnnxFile
+from ortcam_export.running import run_part
 from ortcam_export.shapes import trace_batch
 from ortcam_export.sources import Source
 

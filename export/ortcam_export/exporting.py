@@ -45,7 +45,7 @@ from ortcam_export.graphs import (
     build_scorer,
     extract,
 )
-from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_layers
+from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
 from ortcam_export.library_preprocessing import read_declared
 from ortcam_export.sources import (
     DEFAULT_WEIGHTS,
@@ -68,6 +68,8 @@ StageReport = Callable[[str], None]
 
 _PROBE: Final = Probe("probe.npy", "probe-logits.npy")
 _SMALLEST_SPAN: Final = 0.05
+# A default layer with more of the multiply-adds behind it is worth a word.
+_MUCH: Final = 0.6
 
 
 def export(
@@ -174,9 +176,7 @@ def export(
         weights_file.store(graph)
         layers = find_layers(graph, folder, images)
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=images)
-        say(f"splitting at {_describe(chosen)}")
-        if chosen.inside_branch:
-            say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
+        _say_choice(say, chosen, graph, named=layer is not None)
         matrices = Interpolation.store(weights_file, chosen.cut, height=size[0], width=size[1])
         graphs, cut = _write_graphs(graph, chosen, folder, matrices, size, converted.activation)
         say("measuring parity")
@@ -245,6 +245,7 @@ class Inspection:
         source: the model, its preprocessing and labels.
         layers: where it can be cut, in the order of the graph.
         default: the layer an export takes by default; None where it would ask for one.
+        branches: layers inside branches, which are taken by their module path or tensor.
         nodes: number of nodes of the converted graph.
         macs: multiply-adds for one image; None where not all shapes are known.
         notes: what was done to the graph, a sentence each.
@@ -253,6 +254,7 @@ class Inspection:
     source: Source
     layers: tuple[Layer, ...]
     default: Layer | None
+    branches: tuple[Layer, ...]
     nodes: int
     macs: int | None
     notes: tuple[str, ...]
@@ -285,7 +287,10 @@ def inspect_model(
             default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)
         except NoDefaultLayerError:
             default = None
-    return Inspection(source, tuple(layers), default, len(graph.graph), count_macs(graph.graph), converted.notes)
+        branches = find_branch_layers(graph, folder, probe)
+    return Inspection(
+        source, tuple(layers), default, tuple(branches), len(graph.graph), count_macs(graph.graph), converted.notes
+    )
 
 
 def _write_graphs(
@@ -366,6 +371,19 @@ def _versions(source: Source) -> dict[str, str]:
 def _describe(layer: Layer) -> str:
     cut = layer.cut
     return f"{cut.module or cut.tensor} [{cut.channels},{cut.height},{cut.width}]"
+
+
+def _say_choice(say: StageReport, layer: Layer, graph: ir.Model, *, named: bool) -> None:
+    """Say where the model is split, and what that means where it is not plain."""
+    say(f"splitting at {_describe(layer)}")
+    if layer.inside_branch:
+        say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
+    total = count_macs(graph.graph)
+    if not named and layer.macs_behind is not None and total and layer.macs_behind > _MUCH * total:
+        say(
+            f"{layer.macs_behind / total:.0%} of the model's multiply-adds lie behind this layer: nothing later is a "
+            "map of the image that every path passes; --layer takes one inside a branch (`ortcam inspect MODEL`)"
+        )
 
 
 def _check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
+from numpy.typing import NDArray
 from onnxscript.rewriter import RewriteRuleSet
 from onnxscript.rewriter.rules.common import (
     fuse_batchnorm_into_conv_rule,
@@ -58,6 +59,7 @@ __all__ = [
     "build_scorer",
     "extract",
     "insert_dequantization",
+    "insert_order",
     "insert_transposition",
     "module_path",
     "tidy",
@@ -238,16 +240,38 @@ def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zer
     return floating
 
 
-def insert_transposition(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """Make tokens [T,N,C] go on as they are by way of [N,T,C]; returns those."""
-    turn = ir.node("Transpose", [value], {"perm": [1, 0, 2]})
+def insert_transposition(graph: ir.Graph, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
+    """Make a tensor, say tokens [T,N,C], go on as it is by way of its transpose, [N,T,C]; returns that."""
+    turn = ir.node("Transpose", [value], {"perm": list(perm)})
     turned = turn.outputs[0]
     turned.type = value.type
     if value.shape is not None:
-        tokens, images, channels = value.shape
-        turned.shape = ir.Shape((images, tokens, channels))
-    _insert_pair(graph, value, turn, ir.node("Transpose", [turned], {"perm": [1, 0, 2]}), "images_first")
+        turned.shape = ir.Shape([value.shape[axis] for axis in perm])
+    back = ir.node("Transpose", [turned], {"perm": [int(axis) for axis in np.argsort(perm)]})
+    _insert_pair(graph, value, turn, back, "images_first" if perm[0] != 0 else "transposed")
     return turned
+
+
+def insert_order(graph: ir.Graph, value: ir.Value, order: tuple[int, ...]) -> ir.Value:
+    """Make tokens [N,T,C] go on as they are by way of themselves in another order; returns those."""
+    there, back = (
+        ir.node("Gather", [None, _indices(graph, indices, f"{value.name}_{name}")], {"axis": 1})
+        for indices, name in ((np.array(order), "order"), (np.argsort(order), "order_again"))
+    )
+    ordered = there.outputs[0]
+    there.replace_input_with(0, value)
+    back.replace_input_with(0, ordered)
+    ordered.type, ordered.shape = value.type, value.shape
+    _insert_pair(graph, value, there, back, "in_order")
+    return ordered
+
+
+def _indices(graph: ir.Graph, indices: NDArray[np.int64], name: str) -> ir.Value:
+    """A constant of a graph, int64 [n]."""
+    tensor = ir.tensor(indices.astype(np.int64), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(indices.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def _insert_pair(graph: ir.Graph, value: ir.Value, there: ir.Node, back: ir.Node, name: str) -> None:

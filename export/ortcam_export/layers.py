@@ -3,22 +3,30 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
 from ortcam_export.errors import ExportError, NoDefaultLayerError
-from ortcam_export.graphs import build_head, extract, insert_dequantization, insert_transposition, module_path, saved
-from ortcam_export.layouts import as_cut
+from ortcam_export.graphs import (
+    build_head,
+    extract,
+    insert_dequantization,
+    insert_order,
+    insert_transposition,
+    module_path,
+)
+from ortcam_export.layouts import Arrangement, arrange, channel_axes
+from ortcam_export.painting import paint
+from ortcam_export.running import run_part
 from ortcam_export.shapes import sides_for_one
 
-__all__ = ["Layer", "choose_layer", "count_macs", "cut_open", "find_layers"]
+__all__ = ["Layer", "choose_layer", "count_macs", "cut_open", "find_branch_layers", "find_layers"]
 
 _POOLING: Final = (
     "AveragePool",
@@ -60,6 +68,9 @@ _FACTORS: Final = {
     "QLinearMatMul": (0, 3),
 }
 _BYTES: Final = ("int8", "uint8")
+# Operators with weights that multiply no single tensor.
+_RECURRENT: Final = ("Attention", "DeformConv", "Einsum", "GRU", "LSTM", "QAttention", "RNN")
+_IMAGES_FIRST: Final = (1, 0, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +84,8 @@ class Layer:
         weighted_behind: whether a layer with weights lies behind it.
         macs_behind: multiply-adds of the part behind it, for one image; None inside a branch and where not known.
         quantized: whether it holds 8-bit integers, which are made floating at the cut.
-        images_second: whether it holds tokens [T,N,C], which are laid out [N,T,C] at the cut.
+        perm: of its axes, where it is laid out anew at the cut: tokens [T,N,C] as [N,T,C], say; None where it is not.
+        order: of its tokens, where they are brought in order at the cut; None where they are in order.
         inside_branch: whether data reach the logits around it, so that no head of these features alone exists.
     """
 
@@ -83,7 +95,8 @@ class Layer:
     weighted_behind: bool
     macs_behind: int | None
     quantized: bool = False
-    images_second: bool = False
+    perm: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
     inside_branch: bool = False
 
 
@@ -101,7 +114,33 @@ def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> li
         probe: float32 [N,3,H,W], N at least 2.
     """
     data = _data_nodes(model.graph)
-    return _as_layers(model, data, _dominators(model.graph, data), folder, probe, inside_branch=False)
+    values = _dominators(model.graph, data)
+    measured = _measure(model, [value.name or "" for value in values], folder, probe)
+    return _as_layers(model, data, values, measured, folder, probe, inside_branch=False)[0]
+
+
+def find_branch_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> list[Layer]:
+    """The layers inside branches, around which data reach the logits: outputs of modules, where the graph names these.
+
+    Args:
+        model: image -> logits, traced, weights in a file of `folder`.
+        folder: where the model's external data is.
+        probe: float32 [N,3,H,W], N at least 2.
+    """
+    data = _data_nodes(model.graph)
+    passed = set(_dominators(model.graph, data))
+    ends = set(module_ends(data).values())
+    measured = {}
+    values = []
+    for node in data:
+        if node.op_type in _MOVES_ONLY or node.op_type in _POOLING or (ends and node not in ends):
+            continue
+        for value in node.outputs:
+            traced = _traced(value, len(probe))
+            if value not in passed and traced is not None:
+                values.append(value)
+                measured[value.name or ""] = traced
+    return _as_layers(model, data, values, measured, folder, probe, inside_branch=True)[0]
 
 
 def choose_layer(
@@ -110,8 +149,9 @@ def choose_layer(
     """The layer a user names, or the default: the last spatial tensor before space is lost.
 
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
-    (2) is not itself a pooling, nor the same features only laid out in another way, and (3) for tokens, still passes
-    the patches on: behind the last block of a transformer with a class token only that token reaches the logits.
+    (2) is not itself a pooling, nor the same features only laid out in another way, nor keys and values in one, and (3)
+    for tokens, still passes the patches on: behind the last block of a transformer with a class token only that token
+    reaches the logits.
 
     A name may also be that of a layer inside a branch, say of a residual block.
 
@@ -121,39 +161,92 @@ def choose_layer(
     """
     if name is not None:
         return _named(layers, name, model, folder, probe)
-    if not layers:
-        raise ExportError(
-            "the graph has no spatial tensor that every path from image to logits passes: nothing to explain"
-        )
     by_tensor = {layer.cut.tensor: layer for layer in layers}
     values = {value.name: value for value in _values(model.graph)}
-    for layer in reversed(layers):
+
+    def is_last_of_its_features(layer: Layer) -> bool:
         before = list(_moved_from(values[layer.cut.tensor]))
         origin = before[-1].producer() if before else None
         operator = origin.op_type if origin is not None else layer.operator
-        if not layer.weighted_behind or operator in _POOLING or any(value.name in by_tensor for value in before):
-            continue
-        if layer.cut.layout != "tokens" or _patches_matter(layer, model, folder, probe):
+        return (
+            layer.weighted_behind
+            and operator not in _POOLING
+            and all(item.name not in by_tensor for item in before)
+            and not _is_several_in_one(values[layer.cut.tensor])
+        )
+
+    for layer in reversed(layers):
+        if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe):
             return layer
-    raise NoDefaultLayerError("no default layer: name one with --layer (`ortcam inspect` lists them)")
+    branches = find_branch_layers(model, folder, probe)
+    if not layers and not branches:
+        raise ExportError(
+            "the graph has no spatial tensor: none that has weights in front of it moves with the image, so there is "
+            "nothing to explain; accepted is a classifier with convolutions or tokens"
+        )
+    last = [
+        layer
+        for layer in _last_ones(model.graph, [layer for layer in branches if is_last_of_its_features(layer)])
+        if _patches_matter(layer, model, folder, probe)
+    ]
+    names = [layer.cut.module or layer.cut.tensor for layer in (last or branches or layers)[-2:]]
+    why = "none that every path passes is a good one" if layers else "every path goes around some of the maps"
+    raise NoDefaultLayerError(
+        f"no default layer, as {why} (two networks side by side?): name one with --layer, say "
+        f"--layer {' or --layer '.join(names)} (`ortcam inspect` lists them, those inside branches too)"
+    )
+
+
+def _is_several_in_one(value: ir.Value) -> bool:
+    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates."""
+    parts: set[ir.Value] = set()
+    queue = [value]
+    while queue:
+        current = queue.pop()
+        for user, index in current.uses():
+            constant = all(other is None or other is current or other.is_initializer() for other in user.inputs)
+            if user.op_type in ("Gather", "Slice", "Split") and index == 0:
+                parts.update(user.outputs)
+            elif user.op_type in (*_MOVES_ONLY, "Add", "Div", "Mul", "Sub") and constant:
+                queue.append(user.outputs[0])
+            elif user.op_type != "Shape":
+                return False
+    return len(parts) > 1 and len({sides_for_one(part) for part in parts}) == 1
+
+
+def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
+    """Those of some layers behind which no other of them lies."""
+    by_tensor = {layer.cut.tensor: layer for layer in layers}
+    followed: set[ir.Value] = set()
+    last = []
+    for node in reversed(list(graph)):
+        found = [by_tensor[value.name] for value in node.outputs if value.name in by_tensor]
+        behind = any(value in followed for value in node.outputs)
+        last += [] if behind else found
+        if behind or found:
+            followed.update(_inputs_of(node))
+    return last[::-1]
 
 
 def cut_open(model: ir.Model, layer: Layer) -> tuple[ir.Model, Cut]:
     """A model with a floating tensor [N,...] at a layer, and that as the cut; the model itself where it has one.
 
-    Integers q become Q(DQ(q)), which is q again; tokens [T,N,C] are transposed twice. The cut lies between the two.
+    Integers q become Q(DQ(q)), which is q again; what is laid out anew, or brought in order, is brought back behind the
+    cut. The cut lies between the two.
     """
-    if not layer.quantized and not layer.images_second:
+    if not layer.quantized and layer.perm is None and layer.order is None:
         return model, layer.cut
     model = model.clone()
     value = next(value for value in _values(model.graph) if value.name == layer.cut.tensor)
     if layer.quantized:
         scale = _scale_of(value)
         assert scale is not None
-        opened = insert_dequantization(model.graph, value, *scale)
-    else:
-        opened = insert_transposition(model.graph, value)
-    return model, dataclasses.replace(layer.cut, tensor=opened.name or "")
+        value = insert_dequantization(model.graph, value, *scale)
+    if layer.perm is not None:
+        value = insert_transposition(model.graph, value, layer.perm)
+    if layer.order is not None:
+        value = insert_order(model.graph, value, layer.order)
+    return model, dataclasses.replace(layer.cut, tensor=value.name or "")
 
 
 def _moved_from(value: ir.Value) -> Iterator[ir.Value]:
@@ -175,14 +268,15 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
     inside = [
         value for node in data for value in node.outputs if value.name == name or module_ends(data).get(name) is node
     ]
-    branch = _as_layers(model, data, inside, folder, probe, inside_branch=True)
+    measured = _measure(model, [value.name or "" for value in inside], folder, probe)
+    branch, reasons = _as_layers(model, data, inside, measured, folder, probe, inside_branch=True)
     if branch:
         return branch[-1]
     if inside:
         shape = sides_for_one(inside[-1])
         raise ExportError(
-            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, which has no spatial or token "
-            "layout; `ortcam inspect` lists the layers that have one"
+            f"layer {name!r} gives {list(shape) if shape else 'a tensor'} for an image, {reasons[-1]}; "
+            "`ortcam inspect` lists the layers that are maps of the image"
         )
     if _inside_control_flow(model.graph, name):
         raise ExportError(f"layer {name!r} lies inside an If, Loop or Scan; accepted is one outside of it")
@@ -200,45 +294,128 @@ def _as_layers(
     model: ir.Model,
     data: list[ir.Node],
     values: list[ir.Value],
+    measured: Mapping[str, tuple[tuple[int, ...], str]],
     folder: Path,
     probe: NDArray[np.float32],
     *,
     inside_branch: bool,
-) -> list[Layer]:
-    measured = _measure(model, [value.name or "" for value in values], folder, probe)
+) -> tuple[list[Layer], list[str]]:
+    """Those of some tensors that are maps of the image, as layers, and for each of the others why it is none.
+
+    Args:
+        model: image -> logits, weights in a file of `folder`.
+        data: its data nodes.
+        values: the tensors, outputs of data nodes.
+        measured: shape of each on the probe, and its element type by numpy's name.
+        folder: where the model's external data is.
+        probe: float32 [N,3,H,W], N at least 2.
+        inside_branch: whether they lie inside branches.
+    """
     ends = module_ends(data)
     weighted, macs = _behind(data)
+    featured = _weights_in_front(model.graph, data)
     chosen = set(values)
-    layers = []
+    shapes: dict[ir.Value, tuple[int, ...]] = {}
+    firsts: dict[ir.Value, tuple[int, ...] | None] = {}
+    wanted = {}
     for value in values:
-        producer = value.producer()
-        assert producer is not None
         shape, kind = measured[value.name or ""]
+        producer = value.producer()
         quantized = kind in _BYTES and _scale_of(value) is not None
         if not (quantized or kind == "float32") or (kind == "float32" and _is_beside_integers(value, chosen)):
             continue
-        images_second = kind == "float32" and len(shape) == 3 and shape[1] == len(probe) != shape[0]
-        if images_second:
-            shape = (shape[1], shape[0], shape[2])
-        cut = as_cut(value, shape, probe.shape)
-        if cut is None:
+        images_second = len(shape) == 3 and shape[1] == len(probe) != shape[0]
+        firsts[value] = _IMAGES_FIRST if images_second else None
+        shapes[value] = shape = tuple(shape[axis] for axis in _IMAGES_FIRST) if images_second else shape
+        if producer in featured:
+            wanted[value.name or ""] = (firsts[value], channel_axes(shape, probe.shape))
+    answers = paint(model, wanted, folder, probe)
+    layers, reasons = [], []
+    for value in values:
+        name, producer = value.name or "", value.producer()
+        assert producer is not None
+        if value not in shapes:
+            reasons.append("which are not floating numbers, nor 8-bit integers of a known scale")
             continue
+        if name not in wanted:
+            reasons.append("which is the image itself: no layer with weights lies in front of it")
+            continue
+        found = arrange(shapes[value], probe.shape, {axis: answers[name, axis] for axis in wanted[name][1]})
+        if isinstance(found, str):
+            reasons.append(found)
+            continue
+        shape, kind = measured[name]
         if value.shape is None:  # behind what cannot be traced
             value.shape = ir.Shape(("N", *shape[1:]))
         modules = _modules_of(value, ends)
         layers.append(
             Layer(
-                dataclasses.replace(cut, module=modules[0] if modules else None),
+                Cut(
+                    name,
+                    modules[0] if modules else None,
+                    found.layout,
+                    found.channels,
+                    found.height,
+                    found.width,
+                    found.prefix_tokens,
+                ),
                 modules,
                 producer.op_type,
                 weighted[producer],
                 None if inside_branch else macs[producer],
-                quantized,
-                images_second,
+                kind in _BYTES,
+                _composed(firsts[value], found),
+                found.order,
                 inside_branch,
             )
         )
-    return layers
+    return layers, reasons
+
+
+def _composed(first: tuple[int, ...] | None, found: Arrangement) -> tuple[int, ...] | None:
+    """The permutation that brings the images first, and then rows before columns, or tokens before channels."""
+    if not found.transposed:
+        return first
+    exchanged = {"nchw": (0, 1, 3, 2), "nhwc": (0, 2, 1, 3), "tokens": (0, 2, 1)}[found.layout]
+    return exchanged if first is None else tuple(first[axis] for axis in exchanged)
+
+
+def _traced(value: ir.Value, images: int) -> tuple[tuple[int, ...], str] | None:
+    """The shape of a traced tensor for so many images, and its element type by numpy's name; None where not known."""
+    sides = sides_for_one(value)
+    if sides is None or value.shape is None or value.dtype is None:
+        return None
+    shape = tuple(
+        side if isinstance(known, int) else side * images for side, known in zip(sides, value.shape, strict=True)
+    )
+    return shape, value.dtype.numpy().name
+
+
+def _weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
+    """The nodes whose output is more than the image laid out, scaled, resized or recoloured: weights mixed it."""
+    reached = {graph.inputs[0], *(value for node in data for value in node.outputs)}
+    featured: set[ir.Node] = set()
+    for node in data:
+        inputs = [value for value in _inputs_of(node) if value in reached]
+        if any(value.producer() in featured for value in inputs) or (
+            (node.op_type in _FACTORS or node.op_type in _RECURRENT)
+            and any(value is not None and value not in reached for value in node.inputs)
+            and not _recolours(node)
+        ):
+            featured.add(node)
+    return featured
+
+
+def _recolours(node: ir.Node) -> bool:
+    """Whether an operator makes three channels of three without mixing positions, or of an image a resized one."""
+    first, second = (node.inputs[index] for index in _FACTORS.get(node.op_type, (0, 1)))
+    before, after = (None if value is None else sides_for_one(value) for value in (first, node.outputs[0]))
+    kernel = None if second is None or second.shape is None else second.shape.numpy()
+    if before is None or after is None or len(before) != 4 or len(after) != 4:
+        return False
+    if "Conv" in node.op_type:
+        return before[1] == 3 and after[1] <= 3 and kernel is not None and math.prod(kernel[2:]) == 1
+    return any(before[axis] == after[axis] == 3 for axis in (1, 3))
 
 
 def _modules_of(value: ir.Value, ends: dict[str, ir.Node]) -> tuple[str, ...]:
@@ -404,30 +581,18 @@ def _measure(
     return {name: (value.shape, value.dtype.name) for name, value in zip(names, outputs, strict=True)}
 
 
-def run_part(part: ir.Model, folder: Path, feeds: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Run a model whose weights are in a file of `folder`, in ONNX Runtime on the CPU.
-
-    Raises:
-        ExportError: ONNX Runtime does not run it.
-    """
-    with saved(part, folder) as path:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        try:
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            outputs: list[NDArray[np.float32]] = session.run(None, feeds)
-        except Exception as error:
-            raise ExportError(f"ONNX Runtime does not run the graph: {str(error).strip().splitlines()[0]}") from error
-    return outputs
-
-
 def _patches_matter(layer: Layer, model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> bool:
-    """Whether the logits change when the patch tokens of one image are exchanged for those of another."""
+    """Whether the logits change when the patch tokens of one image are exchanged for another's; those of maps do."""
+    if layer.cut.layout != "tokens":
+        return True
     model, cut = cut_open(model, layer)
     (features,) = run_part(extract(model, ["image"], [cut.tensor]), folder, {"image": probe[:2]})
     exchanged = features.copy()
     exchanged[:, cut.prefix_tokens :] = features[::-1, cut.prefix_tokens :]
-    head = build_head(model, cut.tensor)
-    (logits,) = run_part(head, folder, {"features": features})
-    (changed,) = run_part(head, folder, {"features": exchanged})
+    if layer.inside_branch:
+        behind, name, feeds = extract(model, ["image", cut.tensor], ["logits"]), cut.tensor, {"image": probe[:2]}
+    else:
+        behind, name, feeds = build_head(model, cut.tensor), "features", {}
+    (logits,) = run_part(behind, folder, feeds | {name: features})
+    (changed,) = run_part(behind, folder, feeds | {name: exchanged})
     return bool(np.abs(changed - logits).max() > 1e-5 * np.abs(logits).max())

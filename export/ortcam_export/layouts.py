@@ -1,144 +1,254 @@
-"""What the axes of a tensor inside a classifier mean: a grid of channels first or last, or a sequence of tokens."""
+"""What the axes of a tensor inside a classifier mean: maps of the image with channels first or last, or its tokens."""
 
-from collections import deque
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 import numpy as np
-import onnx_ir as ir
+from numpy.typing import NDArray
 
-from ortcam.bundle import Cut
-from ortcam_export.shapes import sides_for_one
+from ortcam_export.painting import Answers
 
-__all__ = ["as_cut"]
+__all__ = ["Arrangement", "arrange", "channel_axes"]
 
-_MAX_PREFIX_TOKENS: Final = 16
-# Operators that keep every element where it is, whatever stands beside them.
-_ELEMENTWISE: Final = (
-    *("Abs", "Add", "Cast", "Celu", "Clip", "DequantizeLinear", "Div", "Dropout", "Elu", "Erf", "Exp", "Gelu"),
-    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow"),
-    *("QLinearAdd", "QLinearMul", "QuantizeLinear", "Relu", "Selu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
-)
-# Operators whose channels lie on axis 1, of what they take and of what they make.
-_CHANNELS_FIRST: Final = (
-    *("AveragePool", "BatchNormalization", "Conv", "ConvInteger", "ConvTranspose", "FusedConv", "GlobalAveragePool"),
-    *("GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool", "QLinearConv"),
-)
-# Operators whose channels lie on the last axis.
-_CHANNELS_LAST: Final = ("FusedMatMul", "LayerNormalization", "MatMul", "MatMulInteger", "QLinearMatMul")
+_MAX_EXTRA_TOKENS: Final = 15
+# How far the positions of maps follow the image along an axis, as a correlation. The last maps of real and of random
+# networks reach 0.85 to 0.99. A sequence can be read in many ways, one of which may fit a little by chance.
+_LEAST_OF_GRIDS: Final = 0.5
+_LEAST_OF_TOKENS: Final = 0.7
+# How far they move, relative to the image: behind a network that mixes everything, what is no map moves by nothing.
+_LEAST_SLOPE: Final = 0.01
+# How much of their spread the positions of one row may have along columns, or those of one column along rows.
+_MOST_ACROSS: Final = 0.5
+# Readings of a sequence that are as good as the best one: the plainest of them counts.
+_AS_GOOD: Final = 0.02
+_MOST_STRETCHED: Final = 8
 
 
-def as_cut(value: ir.Value, shape: tuple[int, ...], image: tuple[int, ...]) -> Cut | None:
-    """The layout of a tensor by its shape, [N,C,h,w] or [N,h,w,C] or tokens [N,T,C], or None where it has none.
+@dataclasses.dataclass(frozen=True)
+class Arrangement:
+    """How a tensor holds maps of the image.
 
-    Where the shape leaves several possible, the operators around it tell; where they do not, the first of these counts.
+    Attributes:
+        layout: of the tensor, once it is in order: "nchw", "nhwc" or "tokens".
+        channels: C.
+        height: h, rows of a map.
+        width: w, columns of a map.
+        prefix_tokens: tokens in front of the patches, once they are in order.
+        transposed: whether rows and columns are exchanged, or of tokens the tokens and the channels: a Transpose brings
+            them in order.
+        order: of tokens, which of them goes where: those that are no patches, then the patches row by row; None where
+            they lie so already.
+    """
+
+    layout: Literal["nchw", "nhwc", "tokens"]
+    channels: int
+    height: int
+    width: int
+    prefix_tokens: int = 0
+    transposed: bool = False
+    order: tuple[int, ...] | None = None
+
+
+def channel_axes(shape: tuple[int, ...], image: tuple[int, ...]) -> frozenset[int]:
+    """The axes that may be the channels of a tensor [N,...] that holds maps of the image, by its shape alone.
 
     Args:
-        value: of a traced graph.
-        shape: as measured for the image.
+        shape: with the images on axis 0.
         image: shape of the image, [N,3,H,W].
     """
-    if not shape or shape[0] != image[0]:
-        return None
-    name = value.name or ""
+    if len(shape) not in (3, 4) or shape[0] != image[0]:
+        return frozenset()
+    axes = (1, 3) if len(shape) == 4 else (1, 2)
+    return frozenset(axis for axis in axes if _may_be_maps(shape, axis, image))
+
+
+def _may_be_maps(shape: tuple[int, ...], axis: int, image: tuple[int, ...]) -> bool:
+    sides = [side for index, side in enumerate(shape) if index not in (0, axis)]
     if len(shape) == 4:
-        _, first, second, third = shape
-        possible = {1: _is_grid(second, third, image), 3: _is_grid(first, second, image)}
-        if not any(possible.values()):
-            return None
-        channels = _channel_axis(value) if all(possible.values()) else None
-        if channels == 3 or not possible[1]:
-            return _cut(name, "nhwc", third, first, second)
-        return _cut(name, "nchw", first, second, third)
-    if len(shape) == 3 and shape[2] > 1:
-        grid = _token_grid(shape[1], image)
-        if grid is None or (_token_grid(shape[2], image, prefixes=1) is not None and _channel_axis(value) == 1):
-            return None
-        prefix, height, width = grid
-        return _cut(name, "tokens", shape[2], height, width, prefix)
-    return None
+        height, width = sides
+        return height * width > 1 and (
+            (height <= image[2] and width <= image[3]) or (height <= image[3] and width <= image[2])
+        )
+    return shape[axis] > 1 and any(True for _ in _grids(sides[0], image))
 
 
-def _cut(
-    name: str, layout: Literal["nchw", "nhwc", "tokens"], channels: int, height: int, width: int, prefix: int = 0
-) -> Cut:
-    return Cut(name, None, layout, channels, height, width, prefix)
+def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int, Answers]) -> Arrangement | str:
+    """How a tensor holds maps of the image, by what answers in it to painted bands; or why it holds none.
 
+    Where nothing answers, as behind a layer that has died, the shape alone tells.
 
-def _is_grid(height: int, width: int, image: tuple[int, ...]) -> bool:
-    """Whether h x w is the image at a smaller scale: more than one cell, one scale on both axes up to a cell."""
-    if height * width < 2 or height > image[2] or width > image[3]:
-        return False
-    return abs(height * image[3] - width * image[2]) <= max(image[2], image[3]) * 1.5
-
-
-def _token_grid(
-    tokens: int, image: tuple[int, ...], *, prefixes: int = _MAX_PREFIX_TOKENS
-) -> tuple[int, int, int] | None:
-    """(prefix, h, w) with prefix + h w = tokens and patches that tile the image, fewest prefix tokens first."""
-    for prefix in range(prefixes):
-        patches = tokens - prefix
-        for height in range(2, image[2] // 2 + 1):
-            width, rest = divmod(patches, height)
-            if rest == 0 and width >= 2 and image[2] // height == image[3] // width and image[2] % height == 0:
-                return prefix, height, width
-    return None
-
-
-def _channel_axis(value: ir.Value) -> int | None:
-    """The axis that the nearest operator to care takes for the channels; None where none is found.
-
-    Of a sequence only the maps that it was made of tell: a matrix product may mix tokens as well as channels.
+    Args:
+        shape: with the images on axis 0.
+        image: shape of the image, [N,3,H,W].
+        answers: channel axis -> what answers, for all of `channel_axes`.
     """
-    sides = sides_for_one(value)
-    if sides is None:
+    if not answers:
+        return "which has no spatial or token layout"
+    if all(np.isnan(answer.rows).all() and np.isnan(answer.columns).all() for answer in answers.values()):
+        found = _by_shape(shape, image)
+        return "in which nothing moves with the image" if found is None else found
+    readings = [
+        reading
+        for axis, answer in answers.items()
+        for reading in (_as_grid if len(shape) == 4 else _as_tokens)(shape, axis, image, answer)
+    ]
+    if not readings:
+        return "which has no spatial or token layout"
+    best = max(reading.score for reading in readings)
+    chosen = next(reading for reading in readings if reading.score >= best - _AS_GOOD)
+    if not chosen.passes:
+        return (
+            "in which painted parts of the image do not move as in a map of it (its positions follow the image's by "
+            f"{chosen.score:.2f}; accepted is {chosen.least} to 1)"
+        )
+    if len(shape) == 3 and len({reading.axis for reading in readings if reading.passes}) > 1:
+        return "which compares positions with positions: both of its axes move with the image"
+    return "which is mirrored" if chosen.arrangement is None else chosen.arrangement
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """One way to take a tensor for maps of the image.
+
+    Attributes:
+        axis: of the channels.
+        score: how well it fits, up to 1.
+        least: how well it has to.
+        moves: whether its positions answer to different parts of the image at all.
+        arrangement: what it is then; None where it is mirrored.
+    """
+
+    axis: int
+    score: float
+    least: float
+    moves: bool
+    arrangement: Arrangement | None
+
+    @property
+    def passes(self) -> bool:
+        return self.moves and self.score >= self.least
+
+
+def _as_grid(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: Answers) -> Iterator[_Reading]:
+    """Readings of [N,C,h,w], or [N,h,w,C], as it is and with rows and columns exchanged."""
+    layout: Literal["nchw", "nhwc"] = "nchw" if axis == 1 else "nhwc"
+    for transposed in (False, True):
+        rows, columns = (answer.rows.T, answer.columns.T) if transposed else (answer.rows, answer.columns)
+        height, width = rows.shape
+        if height > image[2] or width > image[3]:
+            continue
+        arrangement = Arrangement(layout, shape[axis], height, width, transposed=transposed)
+        place = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+        pairs = [(_centred(found), line) for found, line in zip((rows, columns), place, strict=True)]
+        followed = [_follows(values.ravel(), line.ravel()) for values, line in pairs if line.any()]
+        spreads = [float(np.linalg.norm(values)) for values, _ in pairs]
+        if (height == 1 or width == 1) and min(spreads) > _MOST_ACROSS * max(spreads):
+            continue  # patches in one row
+        score, slope = (min(abs(value) for value in values) for values in zip(*followed, strict=True))
+        mirrored = any(correlation < 0 for correlation, _ in followed)
+        yield _Reading(axis, score, _LEAST_OF_GRIDS, slope >= _LEAST_SLOPE, None if mirrored else arrangement)
+
+
+def _follows(found: NDArray[np.float64], place: NDArray[np.float64]) -> tuple[float, float]:
+    """Correlation of where positions answer and where they lie, both centred, and the slope."""
+    total = float(np.linalg.norm(found))
+    if total == 0:
+        return 0.0, 0.0
+    dot = float(found @ place)
+    return dot / (total * float(np.linalg.norm(place))), dot / float(place @ place)
+
+
+def _centred(found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Deviations from the mean; 0 where a position does not answer."""
+    known = np.isfinite(found)
+    if not known.any():
+        return np.zeros_like(found)
+    return np.where(known, found - found[known].mean(), 0)
+
+
+def _as_tokens(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: Answers) -> Iterator[_Reading]:
+    """Readings of [N,T,C], or [N,C,T], as patches and a few other tokens.
+
+    The plainest come first: patches that tile the image, the others in front, row by row.
+    """
+    tokens = len(answer.rows)
+    centred = np.stack([_centred(answer.rows), _centred(answer.columns)])
+    norms = np.linalg.norm(centred, axis=1)
+    if not norms.all():
+        return
+    for extra, height, width in _grids(tokens, image):
+        lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+        for by_columns in (False, True):
+            number = np.arange(height * width).reshape((width, height) if by_columns else (height, width))
+            number = number.T if by_columns else number  # [h,w], which of the patches lies there
+            place = np.stack(lines).reshape(2, -1)[:, np.argsort(number, axis=None)]
+            lengths = np.linalg.norm(place, axis=1)
+            for others in _placements(extra, height * width):
+                dots = (np.delete(centred, others, axis=1) * place).sum(axis=1)
+                followed = dots / (norms * lengths)
+                order = _order(number, others, followed < 0)
+                found = Arrangement(
+                    "tokens",
+                    shape[axis],
+                    height,
+                    width,
+                    extra,
+                    transposed=axis == 1,
+                    order=None if order == tuple(range(tokens)) else order,
+                )
+                moves = bool((np.abs(dots) / lengths**2 >= _LEAST_SLOPE).all())
+                yield _Reading(axis, float(np.abs(followed).min()), _LEAST_OF_TOKENS, moves, found)
+
+
+def _placements(extra: int, patches: int) -> Iterator[tuple[int, ...]]:
+    """Where the tokens that are no patches may stand: in front, behind, in the middle, or at both ends."""
+    yield tuple(range(extra))
+    if extra:
+        yield tuple(range(patches, patches + extra))
+        yield tuple(range(patches // 2, patches // 2 + extra))
+    for front in range(1, extra):
+        yield (*range(front), *range(front + patches, patches + extra))
+
+
+def _order(number: NDArray[np.int64], others: tuple[int, ...], mirrored: NDArray[np.bool_]) -> tuple[int, ...]:
+    """The tokens that are no patches, then the patches row by row, as indices into the sequence."""
+    for axis in (0, 1):
+        if mirrored[axis]:
+            number = np.flip(number, axis)
+    patches = np.delete(np.arange(number.size + len(others)), others)
+    return (*others, *(int(index) for index in patches[number.ravel()]))
+
+
+def _grids(tokens: int, image: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """(extra, h, w) with extra + h w = tokens, plainest first: patches that tile the image, few other tokens."""
+    found = []
+    for extra in range(min(_MAX_EXTRA_TOKENS, tokens // 3) + 1):
+        patches = tokens - extra
+        for height in range(2, min(image[2], patches // 2) + 1):
+            width, rest = divmod(patches, height)
+            if rest or width < 2 or width > image[3]:
+                continue
+            down, across = image[2] / height, image[3] / width
+            if max(down / across, across / down) <= _MOST_STRETCHED:
+                found.append((not _tiles(height, width, image), extra, height, width))
+    yield from (rest for _, *rest in sorted(found))  # type: ignore[misc]
+
+
+def _tiles(height: int, width: int, image: tuple[int, ...]) -> bool:
+    """Whether h x w patches tile the image and are square."""
+    return image[2] % height == 0 and image[3] // width == image[2] // height
+
+
+def _by_shape(shape: tuple[int, ...], image: tuple[int, ...]) -> Arrangement | None:
+    """What a shape most plainly is: one scale on both axes, channels first, patches that tile the image."""
+    if len(shape) == 4:
+        for layout, channels, height, width in (("nchw", *shape[1:]), ("nhwc", shape[3], shape[1], shape[2])):
+            stretched = abs(height * image[3] - width * image[2]) > max(image[2:]) * 1.5
+            if height * width > 1 and height <= image[2] and width <= image[3] and not stretched:
+                return Arrangement(layout, channels, height, width)  # type: ignore[arg-type]
         return None
-    sequence = len(sides) == 3
-    # A tensor, and for each of its axes the axis of `value` that it is.
-    queue: deque[tuple[ir.Value, tuple[int, ...]]] = deque([(value, tuple(range(len(sides))))])
-    seen = {value}
-    while queue:
-        current, axes = queue.popleft()
-        for node, other, forward in _neighbours(current):
-            if node.op_type in _CHANNELS_FIRST and len(axes) == 4 and node.inputs[0] in (current, other):
-                return axes[1]
-            if node.op_type in _CHANNELS_LAST and not sequence and node.inputs[0] in (current, other):
-                return axes[-1]
-            moved = _moved(node, current, other, axes, forward=forward)
-            if moved is not None and other not in seen:
-                seen.add(other)
-                queue.append((other, moved))
-    return None
-
-
-def _neighbours(value: ir.Value) -> Iterator[tuple[ir.Node, ir.Value, bool]]:
-    """The nodes around a tensor, the tensor on their other side, and whether they lie behind it."""
-    for user, _ in value.uses():
-        yield user, user.outputs[0], True
-    producer = value.producer()
-    if producer is not None:
-        for other in producer.inputs:
-            if other is not None and not other.is_initializer():
-                yield producer, other, False
-
-
-def _moved(
-    node: ir.Node, current: ir.Value, other: ir.Value, axes: tuple[int, ...], *, forward: bool
-) -> tuple[int, ...] | None:
-    """The axes of the tensor on the other side of a node, by those of this one; None where they are lost."""
-    ours, theirs = sides_for_one(current), sides_for_one(other)
-    if ours is None or theirs is None:
-        return None
-    if node.op_type in _ELEMENTWISE:
-        return axes if len(ours) == len(theirs) else None
-    if node.op_type == "Transpose":
-        perm = node.attributes.get_ints("perm", None)
-        if perm is None or len(perm) != len(axes):
-            return None
-        return tuple(axes[axis] for axis in (perm if forward else np.argsort(perm)))
-    if node.op_type == "Reshape" and not forward and len(ours) == 3 and len(theirs) == 4:
-        if theirs[:2] == ours[:2]:  # [N,C,h,w] -> [N,C,hw]
-            return (axes[0], axes[1], axes[2], axes[2])
-        if theirs[3] == ours[2]:  # [N,h,w,C] -> [N,hw,C]
-            return (axes[0], axes[1], axes[1], axes[2])
+    for extra, height, width in _grids(shape[1], image):
+        if _tiles(height, width, image):
+            return Arrangement("tokens", shape[2], height, width, extra)
     return None

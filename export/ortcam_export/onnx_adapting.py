@@ -23,6 +23,7 @@ from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_files import HALVES, REDUCED, OnnxFile, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
 from ortcam_export.single_images import add_batch_dimension
+from ortcam_export.splitting import split_fused
 
 __all__ = ["OnnxClassifier", "adapt"]
 
@@ -67,6 +68,7 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     common_passes.InlinePass()(model)
     spell_out(model)
     model = _to_opset(model, file.path)
+    split_fused(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if file.dtype == ir.DataType.DOUBLE:
         _compute_in_float32(model, (ir.DataType.DOUBLE,))

@@ -359,14 +359,24 @@ def _print_inspection(inspection: Any) -> None:
         print("layers         every path from image to logits passes these; * is the default")
     rows = [("", "", "module", "tensor", "layout", "maps [C,h,w]", "behind it")]
     for index, layer in enumerate(inspection.layers):
-        cut = layer.cut
         mark = "*" if layer == inspection.default else ""
-        layout = f"{cut.layout} int8" if layer.quantized else cut.layout
-        shape = f"[{cut.channels},{cut.height},{cut.width}]"
-        behind = _millions(layer.macs_behind)
-        rows.append((mark, str(index), cut.module or "-", cut.tensor, layout, shape, behind))
+        rows.append((mark, str(index), *_described(layer), _millions(layer.macs_behind)))
     _print_table(rows)
-    print("Other layers, inside a branch, are taken by their module path or tensor as well.")
+    if inspection.branches:
+        print("branches       data reach the logits around these; --layer takes them by module or tensor")
+        _print_table(
+            [
+                ("", "", "module", "tensor", "layout", "maps [C,h,w]", ""),
+                *(("", "-", *_described(layer), "") for layer in inspection.branches),
+            ]
+        )
+
+
+def _described(layer: Any) -> tuple[str, str, str, str]:
+    """Module, tensor, layout and shape of a layer."""
+    cut = layer.cut
+    layout = f"{cut.layout} int8" if layer.quantized else cut.layout
+    return cut.module or "-", cut.tensor, layout, f"[{cut.channels},{cut.height},{cut.width}]"
 
 
 def _millions(macs: int | None) -> str:
