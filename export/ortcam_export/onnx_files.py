@@ -20,7 +20,7 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.endings import Ending, take_ending
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
+from ortcam_export.sources import InputLayout, InputSpec, SaidActivation, Source, read_labels, said_preprocessing
 
 __all__ = [
     "BYTES",
@@ -147,7 +147,7 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     Raises:
         ExportError: see `read_onnx`; or what only the user can say, all of it in one error.
     """
-    file = read_onnx(path, output=spec.output, input_layout=spec.input_layout)
+    file = read_onnx(path, output=spec.output, input_layout=spec.input_layout, activation=spec.activation)
     if file.dtype in BYTES:
         pixels: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "scale": 255.0}
         for name, value in pixels.items():
@@ -192,13 +192,20 @@ def _pair(size: tuple[int | None, int | None] | None) -> str:
     return " x ".join("any" if side is None else str(side) for side in size)
 
 
-def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayout | None = None) -> OnnxFile:
+def read_onnx(
+    path: Path,
+    *,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    activation: SaidActivation | None = None,
+) -> OnnxFile:
     """Read a file and find its image and its logits.
 
     Args:
         path: of the `.onnx` file.
         output: which output to explain, where there are several.
         input_layout: "nchw" or "nhwc", where the shape of the image leaves it open.
+        activation: what the user said of its outputs.
 
     Raises:
         ExportError: not ONNX, not an image classifier, operators that ONNX Runtime does not have, or what only the user
@@ -206,10 +213,16 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
     """
     with guarded(path):
         model = _load(path)
-        return _look_at(model, path, output, input_layout)
+        return _look_at(model, path, output, input_layout, activation)
 
 
-def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: InputLayout | None) -> OnnxFile:
+def _look_at(
+    model: ir.Model,
+    path: Path,
+    output: str | None,
+    input_layout: InputLayout | None,
+    activation: SaidActivation | None = None,
+) -> OnnxFile:
     graph = model.graph
     common_passes.RemoveInitializersFromInputsPass()(model)
     _refuse_custom_operators(model, path)
@@ -228,7 +241,7 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     common_passes.RemoveUnusedNodesPass()(model)
     activated = model.clone()
     _refuse_maps(graph.outputs[0], path)
-    ending = take_ending(graph)
+    ending = take_ending(graph, said=activation)
     common_passes.RemoveUnusedNodesPass()(model)
     kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
