@@ -62,7 +62,7 @@ def class_count(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> i
         state: the checkpoint; the order of its keys does not matter, as some formats sort them.
     """
     expected = module.state_dict()
-    found = _fitting(state, expected).get(list(expected)[-1])
+    found = _fitting(state, module).get(list(expected)[-1])
     return None if found is None or found.ndim == 0 else int(found.shape[0])
 
 
@@ -100,15 +100,13 @@ def with_classes(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> 
 
 
 def head_note(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-    """A sentence for the user where a checkpoint's last layer stands in a Sequential and the module's does not."""
-    expected = module.state_dict()
-    plain = _without_prefixes(state, expected)
-    renamed = _head_out_of_sequential(plain, expected)
+    """A sentence for the user where a checkpoint's last layer has another place than the module's."""
+    renamed = _renamed_head(_without_prefixes(state, module.state_dict()), module)
     if renamed is None:
         return ()
     theirs, mine = renamed
-    before = "" if theirs.endswith(".0") else "; what stood before it there has no weights, and is taken for dropout"
-    return (f"the checkpoint's last layer is {theirs}, in a Sequential: it is taken for {mine}{before}",)
+    before = "; what stood before it there has no weights, and is taken for dropout" if theirs.endswith(".1") else ""
+    return (f"the checkpoint's last layer is {theirs}: it is taken for {mine}{before}",)
 
 
 def _differing(
@@ -116,7 +114,7 @@ def _differing(
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """(key, the module's tensor, the checkpoint's) where the shapes are not the same."""
     expected = module.state_dict()
-    found = _fitting(state, expected)
+    found = _fitting(state, module)
     return [
         (key, mine, found[key]) for key, mine in expected.items() if key in found and found[key].shape != mine.shape
     ]
@@ -128,7 +126,7 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
     Raises:
         ExportError: keys or shapes that do not fit.
     """
-    fitting = _fitting(state, module.state_dict())
+    fitting = _fitting(state, module)
     try:
         missing, unexpected = module.load_state_dict(fitting, strict=False)
     except RuntimeError as error:  # shapes that differ
@@ -190,30 +188,39 @@ def _without_prefixes(state: Mapping[str, torch.Tensor], expected: Collection[st
     return stripped
 
 
-def _fitting(state: Mapping[str, torch.Tensor], expected: Collection[str]) -> Mapping[str, torch.Tensor]:
-    """The state under the keys of a module, as far as wrappers and a last layer in a Sequential explain others."""
-    plain = _without_prefixes(state, expected)
-    renamed = _head_out_of_sequential(plain, expected)
+def _fitting(state: Mapping[str, torch.Tensor], module: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+    """The state under the keys of a module, as far as wrappers and another place of the last layer explain others."""
+    plain = _without_prefixes(state, module.state_dict())
+    renamed = _renamed_head(plain, module)
     if renamed is None:
         return plain
     theirs, mine = (f"{path}." for path in renamed)
     return {mine + key.removeprefix(theirs) if key.startswith(theirs) else key: plain[key] for key in plain}
 
 
-def _head_out_of_sequential(state: Mapping[str, torch.Tensor], expected: Collection[str]) -> tuple[str, str] | None:
-    """(path in the state, path in the module) of a last layer that training put into a Sequential: fc.1 for fc.
+def _renamed_head(state: Mapping[str, torch.Tensor], module: torch.nn.Module) -> tuple[str, str] | None:
+    """(path in the state, path in the module) of a last layer that training put elsewhere: fc.1 for fc. Else None.
 
-    Only the first or the second of a Sequential: before it, only dropout is usual. Else None.
+    Known are a layer that became the first or second of a Sequential, before which only dropout is usual, and one that
+    took the place of a Sequential of dropout and itself.
     """
+    expected = module.state_dict()
     missing = {key for key in expected if key not in state and not key.endswith(_BATCH_COUNTER)}
     others = {key for key in state if key not in expected}
     mine = {key.rpartition(".")[0] for key in missing}
     theirs = {key.rpartition(".")[0] for key in others}
-    if len(mine) != 1 or len(theirs) != 1:
-        return None
-    [head], [inner] = mine, theirs
     same = {key.rpartition(".")[2] for key in missing} == {key.rpartition(".")[2] for key in others}
-    return (inner, head) if same and head and inner in (f"{head}.0", f"{head}.1") else None
+    if len(mine) != 1 or len(theirs) != 1 or not same:
+        return None
+    [head], [other] = mine, theirs
+    if head and other in (f"{head}.0", f"{head}.1"):
+        return other, head
+    parent = head.rpartition(".")[0]
+    holder = module.get_submodule(parent) if parent else None
+    if not isinstance(holder, torch.nn.Sequential) or other not in (parent, f"{parent}.0", f"{parent}.1"):
+        return None
+    beside = [part for part in holder if part is not module.get_submodule(head)]
+    return (other, head) if all(isinstance(part, torch.nn.Dropout | torch.nn.Identity) for part in beside) else None
 
 
 def _is_other_head(missing: Sequence[str], unexpected: Sequence[str]) -> bool:

@@ -26,6 +26,8 @@ _ENDINGS: Final[dict[str, Activation]] = {
 }
 # How far rounding may take probabilities out of [0,1], and their sum from 1.
 _ROUNDING: Final = 1e-3
+# How far the sums of float32 outputs may differ where they are the same number.
+_EQUAL_SUMS: Final = 1e-5
 _DECLARE: Final = "where they are probabilities already, say --activation probabilities"
 
 
@@ -173,6 +175,7 @@ def gives_probabilities(
                 f"{model}: --activation probabilities: its outputs for a picture go from {lowest:.3g} to "
                 f"{highest:.3g}; accepted are outputs from 0 to 1. Say softmax or sigmoid for logits"
             )
+        _refuse_multiples(model, outputs)
         return None
     if outputs.shape[1] > 1 and np.abs(outputs.astype(np.float64).sum(axis=1) - 1).max() < _ROUNDING:
         _refuse_sigmoid_of_softmax(model, said)
@@ -193,6 +196,19 @@ def gives_probabilities(
             f"{_DECLARE}"
         )
     return None
+
+
+def _refuse_multiples(model: str, outputs: NDArray[np.float32]) -> None:
+    """Percentages and the like: not negative, and with the same sum for images that differ."""
+    sums = outputs.astype(np.float64).sum(axis=1)
+    alike = float(sums.max() - sums.min()) <= _EQUAL_SUMS * float(sums.max())
+    differ = float(np.ptp(outputs, axis=0).max()) > _ROUNDING * float(outputs.max())
+    if outputs.shape[1] > 1 and outputs.min() >= 0 and alike and differ:
+        raise ExportError(
+            f"{model}: its outputs are not negative and sum to {sums.mean():.4g} for each picture: they are "
+            f"probabilities times {sums.mean():.4g}, not logits; divide them in the model, and say "
+            "--activation probabilities"
+        )
 
 
 def _refuse_sigmoid_of_softmax(model: str, said: SaidActivation | None) -> None:

@@ -290,7 +290,9 @@ def append_logits(model: ir.Model, activation: Activation) -> None:
         one = build.constant(np.array(1, np.float32))
         logits = build.op("Sub", [logits, log(build.op("Sub", [one, probabilities]), LEAST_COMPLEMENT)])
     logits.name, logits.dtype, logits.shape = "logits", ir.DataType.FLOAT, probabilities.shape
-    graph.extend(build.take_nodes())
+    nodes = build.take_nodes()
+    nodes[-1].name = "ortcam/logits"  # its own name is free again for another value
+    graph.extend(nodes)
     for value in build.initializers:
         graph.register_initializer(value)
     graph.outputs[:] = [logits]

@@ -1,7 +1,9 @@
 """What a user may name as a model, checked without importing PyTorch: a file, package.module:callable, a name."""
 
 import functools
+import importlib.machinery
 import importlib.util
+import pkgutil
 import re
 import sys
 import zipfile
@@ -31,7 +33,10 @@ _KINDS: Final = MappingProxyType(
         "quantization": "quantized",
     }
 )
-_REGISTERED: Final = re.compile(r"@register_model\((?:name=)?(?:[\"']([^\"']+)[\"'])?\)\s*(?:@[^\n]*\n\s*)*def (\w+)")
+_REGISTERED: Final = re.compile(
+    r"@register_model\((?:name=)?(?:[\"']([^\"']+)[\"'])?\)[^@]*?(?:@.*?)?^def (\w+)", re.MULTILINE | re.DOTALL
+)
+_TIMM_MODEL: Final = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 
 
 def check_model(model: str | Path) -> None:
@@ -51,7 +56,7 @@ def check_model(model: str | Path) -> None:
         _check_program_file(path)
     elif ":" in name:
         _check_package(name)
-    elif path.suffix.lower() in _CHECKPOINT_SUFFIXES or path.exists() or len(path.parts) > 1:
+    elif path.suffix or path.exists() or len(path.parts) > 1:
         _refuse_file(path)
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
         raise ExportError(
@@ -109,13 +114,43 @@ def _check_package(name: str) -> None:
     module, _, attribute = name.partition(":")
     package = module.partition(".")[0]
     if not module or not attribute or not all(part.isidentifier() for part in (*module.split("."), attribute)):
-        raise ExportError(f"{name}: accepted is package.module:callable, say timm.models:resnet18")
+        plain = re.sub(r"\W", "", attribute)
+        hint = f"did you mean {module}:{plain}?" if plain.isidentifier() and plain != attribute else ""
+        raise ExportError(f"{name}: accepted is package.module:callable, say timm.models:resnet18; {hint}".rstrip("; "))
     look_beside_user()
     if package not in sys.modules and importlib.util.find_spec(package) is None:
         raise ExportError(
             f"{name}: No module named {package!r}, neither installed nor in {Path.cwd()}; accepted is "
             "package.module:callable"
         )
+    if module not in sys.modules:
+        _check_inside(name, module, attribute)
+
+
+def _check_inside(name: str, module: str, attribute: str) -> None:
+    """See that a package holds a module without importing the package; of timm, also that the module has the name."""
+    found: importlib.machinery.ModuleSpec | None = None
+    whole = ""
+    for part in module.split("."):
+        whole = f"{whole}.{part}".lstrip(".")
+        places = None if found is None else found.submodule_search_locations
+        if found is not None and places is None:
+            return  # a module and not a package: what it makes of the name, its import says
+        within, found = found, importlib.machinery.PathFinder.find_spec(whole, places)
+        if found is None:
+            if within is None:
+                return  # found by another finder than that of files
+            there = [item.name for item in pkgutil.iter_modules(within.submodule_search_locations)]
+            hint = did_you_mean(part, there) or f"{within.name} has {', '.join(there[:5])} ..."
+            raise ExportError(f"{name}: No module named {whole!r}; accepted is package.module:callable; {hint}")
+    if module == "timm.models" and found is not None and found.origin is not None:
+        texts = [file.read_text("utf-8", "replace") for file in Path(found.origin).parent.glob("*.py")]
+        if not any(re.search(rf"\b{attribute}\b", text) for text in texts):
+            close = did_you_mean(attribute, {item for text in texts for item in _TIMM_MODEL.findall(text)})
+            raise ExportError(
+                f"{name}: timm.models has no {attribute!r}; accepted is package.module:callable; "
+                f"{close or 'timm.list_models() lists the names'}"
+            )
 
 
 def look_beside_user() -> None:

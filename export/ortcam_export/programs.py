@@ -145,8 +145,7 @@ def open_script(script: torch.jit.ScriptModule, name: str, size: tuple[int, int]
 
 def _as_graph(model: torch.export.ExportedProgram | Graph, name: str) -> Graph:
     """The graph of a program, a copy without what checks its inputs."""
-    graph = model.module() if isinstance(model, torch.export.ExportedProgram) else model
-    graph = copied(graph, name)
+    graph = copied(model.module() if isinstance(model, torch.export.ExportedProgram) else model, name)
     assert isinstance(graph, Graph)
     for checked in ("eval", "train"):
         vars(graph).pop(checked, None)

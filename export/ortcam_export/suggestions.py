@@ -23,7 +23,7 @@ def suggest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
     if same := [other for other in names if _plain(other) == plain]:
         return same[:most]
     close = difflib.get_close_matches(name, names, n=most)
-    if plain.isalpha() and (family := [other for other in names if _plain(other).startswith(plain)]):
+    if plain and (family := [other for other in names if _plain(other).startswith(plain)]):
         return family[:most]
     words = set(_words(name))
     shared = {other: len(words & set(_words(other))) for other in names}
