@@ -8,9 +8,40 @@ ortcam_export.fuse("resnet18.ortcam", "explainer.onnx", method="scorecam++")
 ```
 """
 
-from ortcam_export.errors import ExportError
-from ortcam_export.exporting import Inspection, export, inspect_model
-from ortcam_export.fusing import Fused, fuse
-from ortcam_export.layers import Layer
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any, Final
+
+# What `ortcam[onnx]` brings beside ONNX Runtime. PyTorch is looked for where a model needs it.
+_NEEDED: Final = {"onnx": "onnx", "onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}
+
+if _missing := [library for module, library in _NEEDED.items() if importlib.util.find_spec(module) is None]:
+    raise ImportError(
+        f"ortcam_export needs {', '.join(_missing)}: `pip install 'ortcam[onnx]'` brings what .onnx files need, "
+        "`pip install 'ortcam[export]'` what PyTorch models need, too"
+    )
+
+from ortcam_export.errors import ExportError  # noqa: E402 - behind the sentence above
+from ortcam_export.request import export, inspect_model  # noqa: E402
+
+if TYPE_CHECKING:
+    from ortcam_export.exporting import Inspection
+    from ortcam_export.fusing import Fused, fuse
+    from ortcam_export.layers import Layer
 
 __all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "inspect_model"]
+
+# Where the names are that are imported when they are asked for, as their modules take seconds to import.
+_ON_DEMAND: Final = {"Fused": "fusing", "Inspection": "exporting", "Layer": "layers", "fuse": "fusing"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

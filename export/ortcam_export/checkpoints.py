@@ -10,14 +10,17 @@ import torch
 
 from ortcam_export.errors import ExportError
 
-__all__ = ["class_count", "load_state", "read_checkpoint"]
+__all__ = ["class_count", "differing_classes", "head_note", "load_state", "read_checkpoint", "with_classes"]
 
 State = dict[str, torch.Tensor]
 
 # Where training scripts (torchvision's, timm's, Lightning's) put the state dict; plain weights before averaged ones.
-_NESTED: Final = ("state_dict", "model", "state_dict_ema", "model_ema", "ema")
+_NESTED: Final = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "weights"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "module"),
+)
 # What DistributedDataParallel, wrappers of the classifier, and torch.compile put before each key.
-_PREFIXES: Final = ("module.", "model.", "_orig_mod.")
+_PREFIXES: Final = ("module.", "model.", "_orig_mod.", "backbone.", "net.", "network.")
 # Counters beside the weights that evaluation does not use: BatchNorm's (which old checkpoints lack), AveragedModel's.
 _BATCH_COUNTER: Final = "num_batches_tracked"
 _AVERAGE_COUNTER: Final = "n_averaged"
@@ -27,7 +30,7 @@ def read_checkpoint(path: Path) -> State:
     """Read a state dict as float32, without running code from it: weights-only where the format could hold code.
 
     Accepted are PyTorch files, plain or xz-compressed, and `.safetensors`; a state dict nested under `state_dict`,
-    `model`, `state_dict_ema`, `model_ema` or `ema` is found in this order.
+    `model_state_dict`, `model` or `net` is found, else one of averaged weights.
 
     Raises:
         ExportError: no such file, pickled objects, or anything but a dict of tensors.
@@ -58,9 +61,63 @@ def class_count(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> i
         module: of the checkpoint's architecture, for any number of classes; its last weights are those of the classes.
         state: the checkpoint; the order of its keys does not matter, as some formats sort them.
     """
-    last = list(module.state_dict())[-1]
-    found = _without_prefixes(state, module.state_dict()).get(last)
+    expected = module.state_dict()
+    found = _fitting(state, module).get(list(expected)[-1])
     return None if found is None or found.ndim == 0 else int(found.shape[0])
+
+
+def differing_classes(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> int | None:
+    """How many classes a checkpoint has where that number is all that it differs in from a module; else None.
+
+    Every weight that does not fit then has the module's classes as its first size, and the checkpoint's in their place.
+    """
+    pairs = {(mine.shape, theirs.shape) for _, mine, theirs in _differing(module, state)}
+    counts = {(mine[0], theirs[0]) for mine, theirs in pairs if mine and theirs and mine[1:] == theirs[1:]}
+    if len(counts) != 1 or any(mine[1:] != theirs[1:] for mine, theirs in pairs):
+        return None
+    [(mine, theirs)] = counts
+    return int(theirs) if mine == class_count(module, module.state_dict()) else None
+
+
+def with_classes(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """The module, its last layers replaced by ones for a checkpoint's classes where those are plain layers.
+
+    Args:
+        module: changed in place.
+        state: a checkpoint that `differing_classes` knows the number of.
+    """
+    for key, _, theirs in _differing(module, state):
+        path, _, tensor_name = key.rpartition(".")
+        layer = module.get_submodule(path)
+        if isinstance(layer, torch.nn.Linear):
+            layer.out_features = theirs.shape[0]
+        elif isinstance(layer, torch.nn.Conv2d) and layer.groups == 1:
+            layer.out_channels = theirs.shape[0]
+        else:
+            continue  # load_state says what does not fit
+        setattr(layer, tensor_name, torch.nn.Parameter(torch.empty_like(theirs)))
+    return module
+
+
+def head_note(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """A sentence for the user where a checkpoint's last layer has another place than the module's."""
+    renamed = _renamed_head(_without_prefixes(state, module.state_dict()), module)
+    if renamed is None:
+        return ()
+    theirs, mine = renamed
+    before = "; what stood before it there has no weights, and is taken for dropout" if theirs.endswith(".1") else ""
+    return (f"the checkpoint's last layer is {theirs}: it is taken for {mine}{before}",)
+
+
+def _differing(
+    module: torch.nn.Module, state: Mapping[str, torch.Tensor]
+) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """(key, the module's tensor, the checkpoint's) where the shapes are not the same."""
+    expected = module.state_dict()
+    found = _fitting(state, module)
+    return [
+        (key, mine, found[key]) for key, mine in expected.items() if key in found and found[key].shape != mine.shape
+    ]
 
 
 def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -69,7 +126,7 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
     Raises:
         ExportError: keys or shapes that do not fit.
     """
-    fitting = _without_prefixes(state, module.state_dict())
+    fitting = _fitting(state, module)
     try:
         missing, unexpected = module.load_state_dict(fitting, strict=False)
     except RuntimeError as error:  # shapes that differ
@@ -78,7 +135,15 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
     missing = [key for key in missing if not key.endswith(_BATCH_COUNTER)]
     problems = [f"{word} {_some(keys)}" for word, keys in (("lacks", missing), ("also has", unexpected)) if keys]
     if problems:
-        raise ExportError(f"{path}: does not fit {type(module).__name__}: the checkpoint {' and '.join(problems)}")
+        hint = ""
+        if missing and unexpected and _is_other_head(missing, unexpected):
+            hint = (
+                "; its head has other layers than this model's, and a checkpoint does not say which: name a callable "
+                "that builds the model as it was trained"
+            )
+        raise ExportError(
+            f"{path}: does not fit {type(module).__name__}: the checkpoint {' and '.join(problems)}{hint}"
+        )
 
 
 def _read_torch(path: Path) -> Any:
@@ -121,6 +186,46 @@ def _without_prefixes(state: Mapping[str, torch.Tensor], expected: Collection[st
             return state
         stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
     return stripped
+
+
+def _fitting(state: Mapping[str, torch.Tensor], module: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+    """The state under the keys of a module, as far as wrappers and another place of the last layer explain others."""
+    plain = _without_prefixes(state, module.state_dict())
+    renamed = _renamed_head(plain, module)
+    if renamed is None:
+        return plain
+    theirs, mine = (f"{path}." for path in renamed)
+    return {mine + key.removeprefix(theirs) if key.startswith(theirs) else key: plain[key] for key in plain}
+
+
+def _renamed_head(state: Mapping[str, torch.Tensor], module: torch.nn.Module) -> tuple[str, str] | None:
+    """(path in the state, path in the module) of a last layer that training put elsewhere: fc.1 for fc. Else None.
+
+    Known are a layer that became the first or second of a Sequential, before which only dropout is usual, and one that
+    took the place of a Sequential of dropout and itself.
+    """
+    expected = module.state_dict()
+    missing = {key for key in expected if key not in state and not key.endswith(_BATCH_COUNTER)}
+    others = {key for key in state if key not in expected}
+    mine = {key.rpartition(".")[0] for key in missing}
+    theirs = {key.rpartition(".")[0] for key in others}
+    same = {key.rpartition(".")[2] for key in missing} == {key.rpartition(".")[2] for key in others}
+    if len(mine) != 1 or len(theirs) != 1 or not same:
+        return None
+    [head], [other] = mine, theirs
+    if head and other in (f"{head}.0", f"{head}.1"):
+        return other, head
+    parent = head.rpartition(".")[0]
+    holder = module.get_submodule(parent) if parent else None
+    if not isinstance(holder, torch.nn.Sequential) or other not in (parent, f"{parent}.0", f"{parent}.1"):
+        return None
+    beside = [part for part in holder if part is not module.get_submodule(head)]
+    return (other, head) if all(isinstance(part, torch.nn.Dropout | torch.nn.Identity) for part in beside) else None
+
+
+def _is_other_head(missing: Sequence[str], unexpected: Sequence[str]) -> bool:
+    heads = {key.rpartition(".")[0] for key in missing}
+    return len(heads) == 1 and all(key.startswith(f"{head}.") for head in heads for key in unexpected)
 
 
 def _some(keys: Sequence[str]) -> str:

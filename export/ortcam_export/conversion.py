@@ -19,22 +19,21 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
-from ortcam_export.endings import check_ending, gives_probabilities, take_ending
-from ortcam_export.errors import ExportError, first_line
-from ortcam_export.graphs import WeightsFile, append_log, tidy
+from ortcam_export.bounds import Bounds, bounds_of
+from ortcam_export.endings import Ending, check_ending, gives_probabilities, take_ending
+from ortcam_export.errors import ExportError, conversion_reason
+from ortcam_export.graphs import WeightsFile, append_logits, logits_of, tidy
 from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_adapting import adapt
 from ortcam_export.onnx_files import Coarse, OnnxFile
 from ortcam_export.running import run_part
 from ortcam_export.shapes import trace_batch
-from ortcam_export.sources import Source
+from ortcam_export.sources import SaidActivation, Source
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_OPSET", "Converted", "convert"]
-
-DEFAULT_OPSET: Final = 20
+__all__ = ["Converted", "convert"]
 
 # A graph of 8-bit integers rounds its input: a pixel that falls between two of them may go either way, which moved the
 # logits by up to 4 % of the largest on real models.
@@ -51,6 +50,13 @@ _COARSE_TOLERANCE: Final[dict[Coarse, float]] = {
 
 # An activation at the end of a file may be one of 8-bit integers, or clipped away from 0 and 1.
 _ENDING_TOLERANCE: Final = 1e-2
+
+# Of a probability near 1: how often it is rounded on its way to the output, and what a tolerance may come to by that.
+_ROUNDINGS: Final = 8
+_COARSEST_TOLERANCE: Final = 1e-1
+
+# Of constants as 1/3, by which means are divided.
+_BOUND_ROUNDING: Final = 1e-5
 
 _PICTURES: Final = 2
 
@@ -84,25 +90,29 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def convert(source: Source, *, opset: int, activation: Activation | None) -> Converted:
+def convert(source: Source, *, opset: int, activation: SaidActivation | None) -> Converted:
     """Convert a source.
 
     Args:
         source: as opened.
         opset: version of the ONNX operator set, for a PyTorch module.
-        activation: from logits to probabilities, where the user said it; None takes the one that an `.onnx` graph ends
-            in, else softmax.
+        activation: from logits to probabilities, where the user said it, or "probabilities" where the model gives them
+            itself; None takes the activation that a graph ends in, else softmax.
 
     Raises:
         ExportError: a model that cannot be converted, that is no classifier, or whose output could mean several things.
     """
     if isinstance(source.classifier, OnnxFile):
         return _from_onnx(source.classifier, source.preprocessing, activation)
-    return _from_torch(source.classifier, source.preprocessing, opset, activation)
+    return _from_torch(source.classifier, source.preprocessing, opset, activation, list(source.notes))
 
 
 def _from_torch(
-    module: "torch.nn.Module", preprocessing: Preprocessing, opset: int, activation: Activation | None
+    module: "torch.nn.Module",
+    preprocessing: Preprocessing,
+    opset: int,
+    activation: SaidActivation | None,
+    notes: list[str],
 ) -> Converted:
     """Convert a module with torch's exporter, the batch dimension left open."""
     import torch  # noqa: PLC0415
@@ -110,7 +120,7 @@ def _from_torch(
     name = type(module).__name__
     model, taken = _open_module(module, preprocessing, opset)
     notes = _notes_on_normalisation(taken, preprocessing)
-    ending = take_ending(model.graph)
+    ending = take_ending(model.graph, said=activation)
     tidy(model)
 
     pictures = _probe_pictures(_PICTURES, preprocessing.height, preprocessing.width)
@@ -123,18 +133,22 @@ def _from_torch(
         check_ending(name, ending, logits, probabilities, tolerance=PARITY_TOLERANCE)
         notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
     # Small logits that happen to be positive are no reason to ask: modules give logits unless their end says otherwise.
-    if gives_probabilities(name, ending, logits, said=activation or "softmax"):
-        logits = _take_logarithms(model, logits, notes)
+    if activation is None and ending == Ending(None, None) and _within(bounds_of(model.graph.outputs[0]), 0, 1):
+        ending = Ending(None, "the end of its graph")
+    given = gives_probabilities(name, ending, logits, said=activation or "softmax")
+    tolerance = PARITY_TOLERANCE
+    if given is not None:
+        logits, tolerance = _take_logits(model, logits, given, notes)
     return Converted(
         model,
         taken.preprocessing,
-        activation or ending.activation or "softmax",
+        _activation_of(activation, ending, given),
         False,
         pictures,
         logits,
         f"torch {torch.__version__}",
-        PARITY_TOLERANCE,
-        PARITY_TOLERANCE,
+        tolerance,
+        tolerance,
         tuple(notes),
     )
 
@@ -182,14 +196,14 @@ def _export_module(
                 verbose=False,
             )
         except Exception as error:
-            raise ExportError(f"torch.onnx.export cannot convert the model: {first_line(error)}") from error
+            raise ExportError(f"torch.onnx.export cannot convert the model: {conversion_reason(error)}") from error
     assert program is not None
     if isinstance(module, LogitsOf):
         forget_adapter(program.model)
     return program.model
 
 
-def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | None) -> Converted:
+def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation | None) -> Converted:
     """Make the graph of an `.onnx` file, whose own input is made by `given`, the form that the export works on."""
     classifier = adapt(file, given)
     model, notes = classifier.model, _notes_on_normalisation(classifier.taken, given)
@@ -208,20 +222,21 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     ending = file.ending
     if ending.activation is not None:
         _check_ending(file, images, logits)
-    if gives_probabilities(str(file.path), ending, logits, said=activation):
-        logits = _take_logarithms(model, logits, notes)
-    said = activation or ending.activation or "softmax"
+    probabilities = gives_probabilities(str(file.path), ending, logits, said=activation)
+    tolerance = PARITY_TOLERANCE
+    if probabilities is not None:
+        logits, tolerance = _take_logits(model, logits, probabilities, notes)
     return Converted(
         model,
         prepared,
-        said,
+        _activation_of(activation, ending, probabilities),
         file.quantized,
         pictures,
         logits,
         reference,
         # Integers give the same integers, unless the image comes to them by another way.
-        _INTEGER_TOLERANCE if file.quantized and prepared != given else PARITY_TOLERANCE,
-        _INTEGER_TOLERANCE if file.quantized else PARITY_TOLERANCE,
+        _INTEGER_TOLERANCE if file.quantized and prepared != given else tolerance,
+        _INTEGER_TOLERANCE if file.quantized else tolerance,
         tuple(notes),
     )
 
@@ -262,11 +277,38 @@ def _check_ending(file: OnnxFile, images: NDArray[np.float32], logits: NDArray[n
     check_ending(str(file.path), file.ending, logits, outputs, tolerance=tolerance)
 
 
-def _take_logarithms(model: ir.Model, probabilities: NDArray[np.float32], notes: list[str]) -> NDArray[np.float32]:
-    """Make logits of probabilities, in the graph and in what it is compared with."""
-    append_log(model)
-    notes.append("the graph ends in probabilities: their logarithms are taken for logits")
-    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+def _within(bounds: Bounds, least: float, most: float) -> bool:
+    """Whether bounds lie in a range, but for what float32 rounds."""
+    return bounds[0] >= least - _BOUND_ROUNDING and bounds[1] <= most + _BOUND_ROUNDING
+
+
+def _activation_of(said: SaidActivation | None, ending: Ending, given: Activation | None) -> Activation:
+    """The bundle's activation: of the probabilities that the model gives, as said, or what its graph ended in."""
+    if given is not None:
+        return given
+    if said is None or said == "probabilities":
+        return ending.activation or "softmax"
+    return said
+
+
+def _take_logits(
+    model: ir.Model, probabilities: NDArray[np.float32], activation: Activation, notes: list[str]
+) -> tuple[NDArray[np.float32], float]:
+    """Make logits of probabilities, in the graph and in what it is compared with.
+
+    Returns:
+        The logits, float32 [N,classes], and how far float32 lets them differ, relative to the largest. A probability
+        near 1 has few digits left of 1 - p, and so of its logit.
+    """
+    append_logits(model, activation)
+    how = "their logarithms are" if activation == "softmax" else "log p - log(1 - p) of each is"
+    notes.append(f"the model gives probabilities: {how} taken for logits")
+    logits = logits_of(probabilities, activation)
+    if activation == "softmax":
+        return logits, PARITY_TOLERANCE
+    spacing = float(np.finfo(np.float32).eps)
+    lost = _ROUNDINGS * spacing / max(1 - float(probabilities.max()), spacing) / float(np.abs(logits).max())
+    return logits, min(PARITY_TOLERANCE + lost, _COARSEST_TOLERANCE)
 
 
 def _run_whole(model: ir.Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -320,9 +362,13 @@ def _probe_pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
 def _quiet() -> Iterator[None]:
     """Keep the exporter's own progress and warnings off the terminal; errors are raised all the same."""
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

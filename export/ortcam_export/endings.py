@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation
 from ortcam.classifier import to_probabilities
 from ortcam_export.errors import ExportError
+from ortcam_export.sources import SaidActivation
 
 __all__ = ["Ending", "check_ending", "gives_probabilities", "take_ending"]
 
@@ -23,6 +24,11 @@ _ENDINGS: Final[dict[str, Activation]] = {
     "QLinearSoftmax": "softmax",
     "QLinearSigmoid": "sigmoid",
 }
+# How far rounding may take probabilities out of [0,1], and their sum from 1.
+_ROUNDING: Final = 1e-3
+# How far the sums of float32 outputs may differ where they are the same number.
+_EQUAL_SUMS: Final = 1e-5
+_DECLARE: Final = "where they are probabilities already, say --activation probabilities"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +49,15 @@ class Ending:
         return None if self.operator is None else _ENDINGS[self.operator]
 
 
-def take_ending(graph: ir.Graph) -> Ending:
-    """Make what goes into the activation at the end of a graph its output."""
+def take_ending(graph: ir.Graph, *, said: SaidActivation | None = None) -> Ending:
+    """Make what goes into the activation at the end of a graph its output.
+
+    Where the user said that the outputs are probabilities, a softmax stays where it is not clearly one over the
+    classes: several of them, each over a group of classes, say.
+    """
     (output,) = graph.outputs
+    if said == "probabilities" and not _is_over_classes(output):
+        return Ending(None, None)
     chain: list[ir.Node] = []
     node = output.producer()
     while node is not None and node.op_type in (*_PASSING, *_ONLY_FOR_PROBABILITIES):
@@ -75,6 +87,14 @@ def take_ending(graph: ir.Graph) -> Ending:
     ):
         return Ending(None, node.op_type)
     return Ending(None, None)
+
+
+def _is_over_classes(output: ir.Value) -> bool:
+    """Whether an output [N,classes] comes straight from a Sigmoid, or from a Softmax over its classes."""
+    node = output.producer()
+    if node is None or output.shape is None or len(output.shape) != 2:
+        return False
+    return node.op_type == "Sigmoid" or (node.op_type == "Softmax" and node.attributes.get_int("axis", -1) in (-1, 1))
 
 
 def _spelled_out_softmax(node: ir.Node) -> ir.Node | None:
@@ -124,14 +144,20 @@ def check_ending(
         )
 
 
-def gives_probabilities(model: str, ending: Ending, outputs: NDArray[np.float32], *, said: Activation | None) -> bool:
-    """Whether a graph without a known activation at its end still gives probabilities, each row summing to 1.
+def gives_probabilities(
+    model: str, ending: Ending, outputs: NDArray[np.float32], *, said: SaidActivation | None
+) -> Activation | None:
+    """Whether a graph gives probabilities though no known activation stands at its end.
 
     Args:
         model: its name, for the error.
         ending: of the graph.
         outputs: float32 [N,classes], with the activation taken out where there was one.
-        said: the activation that the user said.
+        said: what the user said of them.
+
+    Returns:
+        The activation that belongs to the probabilities: "softmax" where each row sums to 1, else "sigmoid", class by
+        class. None for logits.
 
     Raises:
         ExportError: outputs that could mean several things, or that contradict what the user said.
@@ -140,25 +166,52 @@ def gives_probabilities(model: str, ending: Ending, outputs: NDArray[np.float32]
         raise ExportError(f"{model}: its logits are not finite for an ordinary picture; accepted is a model whose are")
     if ending.activation == "softmax":
         _refuse_sigmoid_of_softmax(model, said)
-    if ending.activation is not None or outputs.min() < 0 or outputs.max() > 1:
-        return False
-    if outputs.shape[1] > 1 and np.abs(outputs.astype(np.float64).sum(axis=1) - 1).max() < 1e-3:
+    if ending.activation is not None:
+        return None
+    lowest, highest = float(outputs.min()), float(outputs.max())
+    if lowest < -_ROUNDING or highest > 1 + _ROUNDING:
+        if said == "probabilities":
+            raise ExportError(
+                f"{model}: --activation probabilities: its outputs for a picture go from {lowest:.3g} to "
+                f"{highest:.3g}; accepted are outputs from 0 to 1. Say softmax or sigmoid for logits"
+            )
+        _refuse_multiples(model, outputs)
+        return None
+    if outputs.shape[1] > 1 and np.abs(outputs.astype(np.float64).sum(axis=1) - 1).max() < _ROUNDING:
         _refuse_sigmoid_of_softmax(model, said)
-        return True
+        return "softmax"
+    if said == "probabilities":
+        return "sigmoid"
+    if lowest < 0 or highest > 1:
+        return None
     if ending.bounding is not None:
         raise ExportError(
             f"{model}: its outputs lie between 0 and 1, where {ending.bounding} keeps them: they are no logits; "
-            "accepted is a model that gives logits, or ends in Softmax or Sigmoid"
+            f"{_DECLARE}. Accepted otherwise is a model that gives logits, or ends in Softmax or Sigmoid"
         )
     if said is None and outputs.shape[1] > 1:
         raise ExportError(
             f"{model}: its outputs lie between 0 and 1 without summing to 1, and it ends in no Sigmoid: they may be "
-            "logits or not; where they are, say how they become probabilities with --activation softmax or sigmoid"
+            f"logits or not; where they are, say how they become probabilities with --activation softmax or sigmoid; "
+            f"{_DECLARE}"
         )
-    return False
+    return None
 
 
-def _refuse_sigmoid_of_softmax(model: str, said: Activation | None) -> None:
+def _refuse_multiples(model: str, outputs: NDArray[np.float32]) -> None:
+    """Percentages and the like: not negative, and with the same sum for images that differ."""
+    sums = outputs.astype(np.float64).sum(axis=1)
+    alike = float(sums.max() - sums.min()) <= _EQUAL_SUMS * float(sums.max())
+    differ = float(np.ptp(outputs, axis=0).max()) > _ROUNDING * float(outputs.max())
+    if outputs.shape[1] > 1 and outputs.min() >= 0 and alike and differ:
+        raise ExportError(
+            f"{model}: its outputs are not negative and sum to {sums.mean():.4g} for each picture: they are "
+            f"probabilities times {sums.mean():.4g}, not logits; divide them in the model, and say "
+            "--activation probabilities"
+        )
+
+
+def _refuse_sigmoid_of_softmax(model: str, said: SaidActivation | None) -> None:
     """A softmax knows its logits up to a constant only, on which their sigmoids would depend."""
     if said == "sigmoid":
         raise ExportError(

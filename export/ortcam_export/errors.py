@@ -1,12 +1,15 @@
 """Errors of the export side; members of the runtime's one exception family."""
 
+import re
+from pathlib import Path
 from typing import Final
 
 from ortcam.errors import OrtcamError
 
-__all__ = ["ExportError", "NoDefaultLayerError", "first_line"]
+__all__ = ["ExportError", "NoDefaultLayerError", "conversion_reason", "first_line"]
 
 _LONGEST: Final = 300  # characters that another library may say
+_LONGEST_CODE: Final = 80  # and of a line of the user's code
 
 
 class ExportError(OrtcamError):
@@ -24,4 +27,25 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return lines[0] if len(lines[0]) <= _LONGEST else f"{lines[0][:_LONGEST]} ..."
+    return _shortened(lines[0], _LONGEST)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]} ..."
+
+
+def conversion_reason(error: BaseException) -> str:
+    """What torch's exporter says, in a line; of a branch on the image's values, where it stands."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if not re.search(r"data[- ]dependent", str(error), re.IGNORECASE):
+        return first_line(error)
+    places = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s*([^\n]+)', str(error))
+    place = ""
+    if places:
+        file, line, _, code = places[-1]
+        place = f" ({Path(file).name} line {line}: {_shortened(code.strip(), _LONGEST_CODE)})"
+    return (
+        f"its forward takes a branch, or a size, from values that depend on the image{place}, and a graph has one path "
+        "for all images; compute both and choose with torch.where"
+    )

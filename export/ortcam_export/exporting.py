@@ -1,16 +1,12 @@
 """The export itself: convert, choose the cut, split, build the scorers, measure parity, move the bundle into place."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
-import os
 import platform
-import secrets
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -33,8 +29,8 @@ from ortcam.bundle import (
 from ortcam.errors import OrtcamError
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
-from ortcam_export.calibration import check_folder, read_calibration
-from ortcam_export.conversion import DEFAULT_OPSET, Converted, convert
+from ortcam_export.calibration import read_calibration
+from ortcam_export.conversion import Converted, convert
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs import (
     SCORER_KINDS,
@@ -46,25 +42,15 @@ from ortcam_export.graphs import (
     extract,
 )
 from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
-from ortcam_export.library_preprocessing import read_declared
-from ortcam_export.sources import (
-    DEFAULT_WEIGHTS,
-    ChannelOrder,
-    InputLayout,
-    InputSpec,
-    InterpolationName,
-    Source,
-    open_source,
-)
-from ortcam_export.variants import choose_precisions, write_variants
+from ortcam_export.request import ExportRequest, StageReport
+from ortcam_export.sources import InputSpec, Source, open_source
+from ortcam_export.staging import move_into_place, staging
+from ortcam_export.variants import write_variants
 
 if TYPE_CHECKING:
-    import torch
+    from ortcam_export.sources import Model
 
-__all__ = ["Inspection", "StageReport", "export", "inspect_model", "move_into_place", "staging"]
-
-# Called with a sentence when a stage of the export begins.
-StageReport = Callable[[str], None]
+__all__ = ["Inspection", "inspect_source", "write_bundle"]
 
 _PROBE: Final = Probe("probe.npy", "probe-logits.npy")
 _SMALLEST_SPAN: Final = 0.05
@@ -72,64 +58,8 @@ _SMALLEST_SPAN: Final = 0.05
 _MUCH: Final = 0.6
 
 
-def export(
-    model: "str | Path | torch.nn.Module",
-    bundle: str | os.PathLike[str],
-    *,
-    weights: str = DEFAULT_WEIGHTS,
-    checkpoint: str | Path | None = None,
-    layer: str | None = None,
-    opset: int = DEFAULT_OPSET,
-    force: bool = False,
-    input_size: tuple[int, int] | None = None,
-    resize: int | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
-    interpolation: InterpolationName | None = None,
-    labels: str | Path | Sequence[str] | None = None,
-    report: StageReport | None = None,
-    channel_order: ChannelOrder | None = None,
-    scale: float | None = None,
-    activation: Activation | None = None,
-    output: str | None = None,
-    input_layout: InputLayout | None = None,
-    preprocessing: object | None = None,
-    precision: str | Sequence[str] = "fp32",
-    calibration: str | os.PathLike[str] | None = None,
-) -> Bundle:
-    """Export a classifier as a bundle.
-
-    Args:
-        model: torchvision name, path of an `.onnx` file, a module, or `package.module:callable` that returns one, alone
-            or in a pair with a `preprocessing`.
-        bundle: folder to write; it appears only when the bundle is complete and has passed its parity check.
-        weights: torchvision weights by name, "DEFAULT", or "none" for random ones.
-        checkpoint: file with a state dict: `.pth`, plain or xz-compressed, or `.safetensors`.
-        layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
-        opset: version of the ONNX operator set, for models that come from PyTorch.
-        force: replace a bundle that is there.
-        input_size: (height, width) of the model's input.
-        resize: length of the short side before the crop; None resizes straight to `input_size`, unless torchvision's
-            metadata say otherwise.
-        mean: of the three channels in `channel_order`, of pixels in [0, scale].
-        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
-        interpolation: "bilinear" or "bicubic".
-        labels: a file (a JSON list, or one label a line), or the labels.
-        report: told the stages.
-        channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
-        scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
-        activation: how logits become probabilities: "softmax", or "sigmoid" for classes that do not exclude each other
-            and for one logit; None takes what the graph ends in, else softmax. Of a graph that ends in Sigmoid,
-            "softmax" is that of the logits in front of it; one that ends in a softmax has no "sigmoid".
-        output: the model's output to explain, where it has several.
-        input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
-        preprocessing: a timm data config, a transformers image processor, or an `ortcam.preprocessing.Preprocessing`;
-            None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
-            `std`, `interpolation`, `channel_order` and `scale` override parts of it.
-        precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
-            Features, head and the logits of the clean image are float32 in all of them.
-        calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
-            None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+def write_bundle(request: ExportRequest) -> Bundle:
+    """Export a classifier as a bundle; see `ortcam_export.export`.
 
     Returns:
         The bundle, verified.
@@ -137,31 +67,14 @@ def export(
     Raises:
         ExportError: see the message; nothing is left behind.
     """
-    say = report or (lambda _: None)
-    destination = Path(bundle)
-    _check_destination(destination, force=force)
-    variants = choose_precisions(precision)[1:]
-    pictures = None if calibration is None else _check_calibration(Path(calibration), variants)
-    _check_choice("activation", activation, get_args(Activation))
-    _check_choice("input_layout", input_layout, get_args(InputLayout))
-    spec = InputSpec(
-        input_size=input_size,
-        resize=resize,
-        mean=mean,
-        std=std,
-        interpolation=interpolation,
-        labels=labels,
-        channel_order=channel_order,
-        scale=scale,
-        activation=activation,
-        output=output,
-        input_layout=input_layout,
-        declared=None if preprocessing is None else read_declared(preprocessing, input_size),
-    )
+    say, destination, spec = request.report, request.destination, request.spec
+    layer, activation, variants, pictures = request.layer, spec.activation, request.precisions, request.calibration
     say("loading the model")
-    source = open_source(model, weights=weights, checkpoint=checkpoint, spec=spec)
+    source = open_source(request.model, weights=request.weights, checkpoint=request.checkpoint, spec=spec)
+    if source.classes is not None:
+        _check_labels(source, source.classes)
     say("converting to ONNX")
-    converted = convert(source, opset=opset, activation=activation)
+    converted = convert(source, opset=request.opset, activation=activation)
     for note in converted.notes:
         say(note)
     _check_converted(converted, variants)
@@ -260,21 +173,12 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect_model(
-    model: "str | Path | torch.nn.Module",
-    *,
-    weights: str = "none",
-    input_size: tuple[int, int] | None = None,
-    output: str | None = None,
-    input_layout: InputLayout | None = None,
-    opset: int = DEFAULT_OPSET,
-) -> Inspection:
-    """The layers a model can be cut at, with their shapes; weights do not matter and are random by default.
+def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int) -> Inspection:
+    """The layers a model can be cut at; see `ortcam_export.inspect_model`.
 
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    spec = InputSpec(input_size, output=output, input_layout=input_layout, partial=True)
     source = open_source(model, weights=weights, spec=spec)
     converted = convert(source, opset=opset, activation="softmax")
     graph = converted.model
@@ -345,15 +249,20 @@ def _check_converted(converted: Converted, variants: Sequence[Precision]) -> Non
 
 
 def _labels(source: Source, classes: int, activation: Activation) -> tuple[str, ...]:
-    labels = source.labels
-    assert labels is not None
-    if len(labels) != classes:
-        raise ExportError(f"{len(labels)} labels for a model of {classes} classes; name one a class with --labels FILE")
+    labels = _check_labels(source, classes)
     if classes == 1 and activation == "softmax":
         raise ExportError(
             "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
             "probability of its one class"
         )
+    return labels
+
+
+def _check_labels(source: Source, classes: int) -> tuple[str, ...]:
+    labels = source.labels
+    assert labels is not None
+    if len(labels) != classes:
+        raise ExportError(f"{len(labels)} labels for a model of {classes} classes; name one a class with --labels FILE")
     return labels
 
 
@@ -384,56 +293,3 @@ def _say_choice(say: StageReport, layer: Layer, graph: ir.Model, *, named: bool)
             f"{layer.macs_behind / total:.0%} of the model's multiply-adds lie behind this layer: nothing later is a "
             "map of the image that every path passes; --layer takes one inside a branch (`ortcam inspect MODEL`)"
         )
-
-
-def _check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value is not None and value not in accepted:
-        raise ExportError(f"{name}={value!r}: accepted is {' or '.join(map(repr, accepted))}")
-
-
-def _check_calibration(folder: Path, variants: Sequence[Precision]) -> Path:
-    if not variants:
-        raise ExportError(f"calibration {folder}: goes with a precision beside float32, which needs no pictures")
-    return check_folder(folder)
-
-
-def _check_destination(destination: Path, *, force: bool) -> None:
-    if not destination.exists() and not destination.is_symlink():
-        if not destination.parent.is_dir():
-            raise ExportError(f"{destination}: the folder {destination.parent} does not exist")
-        if not os.access(destination.parent, os.W_OK):
-            raise ExportError(f"{destination}: the folder {destination.parent} cannot be written to")
-        return
-    if not (destination / MANIFEST_NAME).is_file() or destination.is_symlink():
-        raise ExportError(f"{destination}: exists and is not a bundle; it is left alone, name another")
-    if not force:
-        raise ExportError(f"{destination}: a bundle is there already; --force replaces it")
-
-
-@contextlib.contextmanager
-def staging(destination: Path) -> Iterator[Path]:
-    """A hidden folder beside the destination, gone afterwards whatever happens."""
-    folder = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
-    try:
-        folder.mkdir()
-        yield folder
-    except OSError as error:
-        raise ExportError(f"{destination}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def move_into_place(folder: Path, destination: Path) -> None:
-    """Give a folder its name; one that is there is removed once it has been replaced."""
-    old = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.old")
-    replaced = destination.exists()
-    try:
-        if replaced:
-            destination.rename(old)
-        folder.rename(destination)
-    except BaseException:  # an interrupt, too
-        if old.exists():
-            old.rename(destination)
-        raise
-    if replaced:
-        shutil.rmtree(old, ignore_errors=True)

@@ -24,9 +24,9 @@ from ortcam.verification import read_probe
 from ortcam_export.building import weight_key
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.explainer_graph import Recipe, build_explainer
-from ortcam_export.exporting import move_into_place, staging
 from ortcam_export.graphs import WeightsFile
 from ortcam_export.sharing import share_in_file, share_in_function
+from ortcam_export.staging import move_into_place, staging
 from ortcam_export.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]

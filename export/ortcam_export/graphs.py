@@ -53,7 +53,7 @@ __all__ = [
     "SCORER_KINDS",
     "Interpolation",
     "WeightsFile",
-    "append_log",
+    "append_logits",
     "build_features",
     "build_head",
     "build_scorer",
@@ -61,9 +61,15 @@ __all__ = [
     "insert_dequantization",
     "insert_order",
     "insert_transposition",
+    "logits_of",
     "module_path",
     "tidy",
 ]
+
+# What a probability of 0, and what 1 less one of 1, are taken for where logits are made of probabilities: the least
+# normal float32, and half the distance of 1 from the float32 below it.
+LEAST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
+LEAST_COMPLEMENT: Final = 2.0**-25
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
@@ -288,21 +294,39 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, there: ir.Node, back: ir.Node
     graph.insert_after(producer, [there, back])
 
 
-def append_log(model: ir.Model) -> None:
-    """Make the output of probabilities one of their logarithms, which are logits of the same softmax."""
+def append_logits(model: ir.Model, activation: Activation) -> None:
+    """Make the output of probabilities p one of logits that an activation turns into p again.
+
+    log p for softmax, whose rows sum to 1; log p - log(1 - p) for sigmoid. Both are finite for p of 0 and 1:
+    `logits_of` does the same in numpy.
+    """
     graph = model.graph
     probabilities = graph.outputs[0]
     probabilities.name = "ortcam_probabilities"
-    tiny = ir.tensor(np.array(np.finfo(np.float32).tiny), name="ortcam_tiny")
-    floor = ir.Value(name="ortcam_tiny", shape=ir.Shape(()), type=ir.TensorType(tiny.dtype), const_value=tiny)
-    graph.register_initializer(floor)
-    bounded = ir.node("Max", [probabilities, floor], name="ortcam/bounded")
-    bounded.outputs[0].name = "ortcam_bounded"
-    log = ir.node("Log", bounded.outputs, name="ortcam/log")
-    logits = log.outputs[0]
+    build = Builder({value.name for node in graph for value in node.outputs} | set(graph.initializers))
+
+    def log(value: ir.Value, least: float) -> ir.Value:
+        return build.op("Log", [build.op("Max", [value, build.constant(np.array(least, np.float32))])])
+
+    logits = log(probabilities, LEAST_PROBABILITY)
+    if activation == "sigmoid":
+        one = build.constant(np.array(1, np.float32))
+        logits = build.op("Sub", [logits, log(build.op("Sub", [one, probabilities]), LEAST_COMPLEMENT)])
     logits.name, logits.dtype, logits.shape = "logits", ir.DataType.FLOAT, probabilities.shape
-    graph.extend([bounded, log])
+    nodes = build.take_nodes()
+    nodes[-1].name = "ortcam/logits"  # its own name is free again for another value
+    graph.extend(nodes)
+    for value in build.initializers:
+        graph.register_initializer(value)
     graph.outputs[:] = [logits]
+
+
+def logits_of(probabilities: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    """What `append_logits` computes, in numpy: float32 of the same shape."""
+    logits: NDArray[np.float32] = np.log(np.maximum(probabilities, np.float32(LEAST_PROBABILITY)))
+    if activation == "sigmoid":
+        logits = logits - np.log(np.maximum(np.float32(1) - probabilities, np.float32(LEAST_COMPLEMENT)))
+    return logits
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.endings import Ending, take_ending
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
-from ortcam_export.sources import InputLayout, InputSpec, Source, read_labels, said_preprocessing
+from ortcam_export.sources import InputLayout, InputSpec, SaidActivation, Source, read_labels, said_preprocessing
 
 __all__ = [
     "FLOATS",
@@ -165,7 +165,7 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     Raises:
         ExportError: see `read_onnx`; or what only the user can say, all of it in one error.
     """
-    file = read_onnx(path, output=spec.output, input_layout=spec.input_layout)
+    file = read_onnx(path, output=spec.output, input_layout=spec.input_layout, activation=spec.activation)
     if file.dtype in PIXELS:
         spec = _spec_of_integers(file, spec)
     declared = spec.declared
@@ -226,13 +226,20 @@ def _pair(size: tuple[int | None, int | None] | None) -> str:
     return " x ".join("any" if side is None else str(side) for side in size)
 
 
-def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayout | None = None) -> OnnxFile:
+def read_onnx(
+    path: Path,
+    *,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    activation: SaidActivation | None = None,
+) -> OnnxFile:
     """Read a file and find its image and its logits.
 
     Args:
         path: of the `.onnx` file.
         output: which output to explain, where there are several.
         input_layout: "nchw" or "nhwc", where the shape of the image leaves it open.
+        activation: what the user said of its outputs.
 
     Raises:
         ExportError: not ONNX, not an image classifier, operators that ONNX Runtime does not have, or what only the user
@@ -240,10 +247,16 @@ def read_onnx(path: Path, *, output: str | None = None, input_layout: InputLayou
     """
     with guarded(path):
         model = _load(path)
-        return _look_at(model, path, output, input_layout)
+        return _look_at(model, path, output, input_layout, activation)
 
 
-def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: InputLayout | None) -> OnnxFile:
+def _look_at(
+    model: ir.Model,
+    path: Path,
+    output: str | None,
+    input_layout: InputLayout | None,
+    activation: SaidActivation | None = None,
+) -> OnnxFile:
     graph = model.graph
     common_passes.RemoveInitializersFromInputsPass()(model)
     _refuse_custom_operators(model, path)
@@ -263,7 +276,7 @@ def _look_at(model: ir.Model, path: Path, output: str | None, input_layout: Inpu
     common_passes.RemoveUnusedNodesPass()(model)
     activated = model.clone()
     _refuse_maps(graph.outputs[0], path)
-    ending = take_ending(graph)
+    ending = take_ending(graph, said=activation)
     common_passes.RemoveUnusedNodesPass()(model)
     kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}

@@ -60,8 +60,8 @@ _INTEGER_OPERATORS: Final = (
 )
 _LINEAR: Final = ("Gemm", "MatMul")
 
-# Interpolation, beside what the converter leaves in float32 by itself.
-_NOT_IN_FLOAT16: Final = (*DEFAULT_OP_BLOCK_LIST, "Resize")
+# Interpolation and the logarithm of probabilities, beside what the converter leaves in float32 by itself.
+_NOT_IN_FLOAT16: Final = (*DEFAULT_OP_BLOCK_LIST, "Log", "Resize")
 
 
 def collect_ranges(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ortcam.bundle import Activation, ModelRecord
+from ortcam.bundle import ModelRecord, Precision, precision_by_name
 from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
     from ortcam_export.onnx_files import OnnxFile
 
+    # What a user may hand over as a classifier.
+    Model = str | Path | torch.nn.Module | torch.export.ExportedProgram
+
 __all__ = [
+    "DEFAULT_OPSET",
     "DEFAULT_WEIGHTS",
     "ChannelOrder",
     "InputLayout",
     "InputSpec",
     "InterpolationName",
+    "SaidActivation",
     "Source",
+    "choose_precisions",
     "open_source",
     "read_labels",
     "said_preprocessing",
@@ -32,8 +38,11 @@ __all__ = [
 InterpolationName = Literal["bilinear", "bicubic"]
 ChannelOrder = Literal["rgb", "bgr"]
 InputLayout = Literal["nchw", "nhwc"]
+# What a user may say: how logits become probabilities, or that the model's outputs are probabilities already.
+SaidActivation = Literal["softmax", "sigmoid", "probabilities"]
 
 DEFAULT_WEIGHTS: Final = "DEFAULT"
+DEFAULT_OPSET: Final = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +58,7 @@ class InputSpec:
         labels: a file (a JSON list, or one label a line), or the labels themselves.
         channel_order: "rgb" or "bgr".
         scale: what white becomes before mean and std: 1, or 255 for models that take bytes as they are.
-        activation: how logits become probabilities, "softmax" or "sigmoid".
+        activation: how logits become probabilities, "softmax" or "sigmoid"; "probabilities": the model gives them.
         output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
         declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
@@ -64,7 +73,7 @@ class InputSpec:
     labels: str | Path | Sequence[str] | None = None
     channel_order: ChannelOrder | None = None
     scale: float | None = None
-    activation: Activation | None = None
+    activation: SaidActivation | None = None
     output: str | None = None
     input_layout: InputLayout | None = None
     declared: DeclaredPreprocessing | None = None
@@ -127,6 +136,8 @@ class Source:
         preprocessing: from a photograph to the classifier's own input.
         preprocessing_source: where the preprocessing came from, in words.
         labels: one a class, or None where nobody has said what they are.
+        classes: their number, where it is known before the conversion.
+        notes: what was done to the classifier that its user should know, a sentence each.
     """
 
     record: ModelRecord
@@ -134,10 +145,12 @@ class Source:
     preprocessing: Preprocessing
     preprocessing_source: str
     labels: tuple[str, ...] | None
+    classes: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_source(
-    model: "str | Path | torch.nn.Module",
+    model: "Model",
     *,
     weights: str = DEFAULT_WEIGHTS,
     checkpoint: str | Path | None = None,
@@ -160,15 +173,20 @@ def open_source(
             raise ExportError(f"--checkpoint goes with a PyTorch model; {model} holds its own weights")
         try:
             from ortcam_export.onnx_files import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
-        except ImportError as error:
-            raise ExportError(f"{error}; exporting an .onnx file needs `ortcam[onnx]`") from None
+        except ModuleNotFoundError as error:
+            raise _needs_extra(error, str(model), "onnx") from None
         return open_onnx_file(Path(model), spec)
     try:
         # Only here, so that an `.onnx` file needs no PyTorch.
         from ortcam_export.torch_models import open_torch_model  # noqa: PLC0415
-    except ImportError as error:
-        raise ExportError(f"{error}; exporting a PyTorch model needs `ortcam[export]`") from None
+    except ModuleNotFoundError as error:
+        raise _needs_extra(error, str(model) if isinstance(model, (str, Path)) else "the module", "export") from None
     return open_torch_model(model, weights=weights, checkpoint=checkpoint, spec=spec)
+
+
+def _needs_extra(error: ModuleNotFoundError, model: str, extra: str) -> ExportError:
+    """The sentence that names the command which helps, for a library that the export needs and that is missing."""
+    return ExportError(f"{model}: {error}; `pip install 'ortcam[{extra}]'` brings what exporting it needs")
 
 
 def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preprocessing, str]:
@@ -227,3 +245,17 @@ def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | 
     if not parsed or not all(isinstance(item, str) for item in parsed):
         raise ExportError(f"{path}: accepted is a JSON list of strings, or one label a line")
     return tuple(parsed)
+
+
+def choose_precisions(names: str | Sequence[str]) -> tuple[Precision, ...]:
+    """Precisions by name, each once; float32, which is always there, first.
+
+    Raises:
+        ExportError: none of this name.
+    """
+    if isinstance(names, str):
+        names = names.split(",")
+    try:
+        return tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
+    except OptionError as error:
+        raise ExportError(str(error)) from None

@@ -1,20 +1,28 @@
 """Classifiers from PyTorch: a torchvision name, a callable that returns a module, or the module itself."""
 
 import dataclasses
-import difflib
 import importlib
+import inspect
 import math
+import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torchvision
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
-from ortcam_export.checkpoints import class_count, load_state, read_checkpoint
+from ortcam_export.checkpoints import (
+    class_count,
+    differing_classes,
+    head_note,
+    load_state,
+    read_checkpoint,
+    with_classes,
+)
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.library_modules import (
     declared_input_size,
@@ -23,8 +31,22 @@ from ortcam_export.library_modules import (
     image_argument,
 )
 from ortcam_export.library_preprocessing import DeclaredPreprocessing, read_declared
+from ortcam_export.model_names import check_model, is_program_file, look_beside_user
+from ortcam_export.plain_modules import plain_module, precision_notes
+from ortcam_export.programs import (
+    image_keyword,
+    image_size,
+    is_program,
+    open_program,
+    open_script,
+    read_program_file,
+)
 from ortcam_export.sources import DEFAULT_WEIGHTS, InputSpec, Source, read_labels, said_preprocessing
-from ortcam_export.torch_outputs import as_classifier
+from ortcam_export.suggestions import did_you_mean
+from ortcam_export.torch_outputs import as_classifier, count_classes
+
+if TYPE_CHECKING:
+    from ortcam_export.sources import Model
 
 __all__ = ["open_torch_model"]
 
@@ -33,9 +55,7 @@ _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux
 _SEED: Final = 0
 
 
-def open_torch_model(
-    model: str | Path | torch.nn.Module, *, weights: str, checkpoint: str | Path | None, spec: InputSpec
-) -> Source:
+def open_torch_model(model: "Model", *, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
     """Load a classifier from PyTorch, with its preprocessing and labels; see `sources.open_source`.
 
     Raises:
@@ -44,42 +64,126 @@ def open_torch_model(
     if spec.input_layout is not None:
         raise ExportError(f"--input-layout {spec.input_layout}: goes with an .onnx file; a PyTorch model takes nchw")
     if not isinstance(model, (str, Path)):
-        return _from_module(model, f"{type(model).__module__}:{type(model).__qualname__}", checkpoint, spec)
+        return _open_given(model, f"{type(model).__module__}:{type(model).__qualname__}", checkpoint, spec)
     name = str(model)
+    if is_program_file(name):
+        return _from_program(read_program_file(Path(model)), Path(model).name, checkpoint, spec)
     if ":" not in name:
         return _from_torchvision(name, weights, checkpoint, spec)
-    returned = _call(name)
+    found = _find(name)
+    if _is_model(found):
+        return _open_given(found, name, checkpoint, spec)
+    returned = _call(name, found)
     if isinstance(returned, tuple) and len(returned) == 2:
         returned, declared = returned
         if spec.declared is None:
             spec = dataclasses.replace(spec, declared=read_declared(declared, spec.input_size))
-    return _from_module(returned, name, checkpoint, spec)
+    return _open_given(returned, name, checkpoint, spec, factory=found)
 
 
-def _from_module(module: Any, name: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
-    if not isinstance(module, torch.nn.Module):
+def _is_model(value: object) -> bool:
+    return isinstance(value, torch.nn.Module) or is_program(value)
+
+
+def _open_given(
+    given: Any, name: str, checkpoint: str | Path | None, spec: InputSpec, *, factory: Callable[..., Any] | None = None
+) -> Source:
+    if is_program(given) or isinstance(given, torch.jit.ScriptModule):
+        return _from_program(given, name, checkpoint, spec)
+    if not isinstance(given, torch.nn.Module):
         raise ExportError(
-            f"{name}: returned {type(module).__name__}, not a torch.nn.Module, or one and its preprocessing"
+            f"{name}: {'returned' if factory is not None else 'is'} {type(given).__name__}; accepted is a "
+            "torch.nn.Module, an ExportedProgram, TorchScript, or one of them and its preprocessing"
         )
-    argument = image_argument(module)
+    return _from_module(given, name, checkpoint, spec, factory)
+
+
+def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
+    """TorchScript, or a program of torch.export."""
+    if checkpoint is not None:
+        raise ExportError(f"--checkpoint goes with a module; {name} holds its own weights")
+    if isinstance(given, torch.jit.ScriptModule):
+        if spec.input_size is None:
+            raise _size_is_not_known(name)
+        notes, module = precision_notes(given), open_script(given, name, spec.input_size)
+    else:
+        notes = precision_notes(given.module() if isinstance(given, torch.export.ExportedProgram) else given)
+        module = open_program(given, name)
+        size = image_size(module)
+        if size is not None and spec.input_size is not None and spec.input_size != size:
+            said = " ".join(map(str, spec.input_size))
+            raise ExportError(f"{name}: --input-size {said}: the program takes {size[0]} x {size[1]}")
+        spec = dataclasses.replace(spec, input_size=spec.input_size or size)
+    return _described(module, ModelRecord(name, "torch", None, None), spec, notes, image_keyword(module))
+
+
+def _from_module(
+    given: torch.nn.Module,
+    name: str,
+    checkpoint: str | Path | None,
+    spec: InputSpec,
+    factory: Callable[..., Any] | None,
+) -> Source:
+    module, notes = plain_module(given, name, own=checkpoint is not None)
     weights, digest = None, None
     if checkpoint is not None:
         path = Path(checkpoint)
-        load_state(module, read_checkpoint(path), path)
+        state = read_checkpoint(path)
+        module = _with_classes_of(state, module, name, factory)
+        load_state(module, state, path)
         weights, digest = path.name, file_sha256(path)
-    spec = _with_declarations(module, spec)
-    if spec.input_size is None:
-        raise ExportError(f"{name}: the size of its input is not known; say it with --input-size H W")
-    preprocessing, said = said_preprocessing(spec, spec.input_size)
-    classifier = as_classifier(
-        module.eval(),
-        height=preprocessing.height,
-        width=preprocessing.width,
-        output=spec.output,
-        argument=argument,
-    )
+        notes += head_note(module, state)
     record = ModelRecord(name, "torch", weights, digest)
-    return Source(record, classifier, preprocessing, said, read_labels(spec.labels))
+    return _described(module, record, _with_declarations(module, spec), notes, image_argument(module))
+
+
+def _described(
+    module: torch.nn.Module, record: ModelRecord, spec: InputSpec, notes: tuple[str, ...], argument: str | None
+) -> Source:
+    """A module with what its user, or it itself, says of its input and classes."""
+    if spec.input_size is None:
+        raise _size_is_not_known(record.name)
+    preprocessing, said = said_preprocessing(spec, spec.input_size)
+    height, width = preprocessing.height, preprocessing.width
+    try:
+        classifier = as_classifier(module, height=height, width=width, output=spec.output, argument=argument)
+    except ExportError as error:
+        raise ExportError(". ".join([str(error), *notes])) from error
+    classes = count_classes(classifier, height=height, width=width)
+    return Source(record, classifier, preprocessing, said, read_labels(spec.labels), classes, notes)
+
+
+def _size_is_not_known(name: str) -> ExportError:
+    return ExportError(f"{name}: the size of its input is not known; say it with --input-size H W")
+
+
+def _with_classes_of(
+    state: Mapping[str, torch.Tensor], module: torch.nn.Module, name: str, factory: Callable[..., Any] | None
+) -> torch.nn.Module:
+    """The module with a checkpoint's number of classes: built again with `num_classes`, or its last layer replaced."""
+    classes = differing_classes(module, state)
+    if classes is None:
+        return module
+    if factory is not None and _takes_classes(factory):
+        try:
+            rebuilt = factory(num_classes=classes)
+        except Exception:  # noqa: BLE001 - whatever it raises: it does not take the number
+            rebuilt = None
+        rebuilt = rebuilt[0] if isinstance(rebuilt, tuple) and rebuilt else rebuilt
+        if isinstance(rebuilt, torch.nn.Module):
+            rebuilt, _ = plain_module(rebuilt, name, own=False)
+            if class_count(rebuilt, rebuilt.state_dict()) == classes:
+                return rebuilt
+    return with_classes(module, state)
+
+
+def _takes_classes(factory: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+    any_name = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return any_name or "num_classes" in parameters
 
 
 def _with_declarations(module: torch.nn.Module, spec: InputSpec) -> InputSpec:
@@ -96,22 +200,58 @@ def _with_declarations(module: torch.nn.Module, spec: InputSpec) -> InputSpec:
     )
 
 
-def _call(name: str) -> Any:
+def _find(name: str) -> Any:
+    """What `package.module:callable` names."""
     module_name, _, attribute = name.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does, so that a file beside the user is found
+    look_beside_user()
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ExportError(f"{name}: {error}; accepted is package.module:callable") from None
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ExportError(
+            f"{name}: {_not_importable(module_name, error)}; accepted is package.module:callable"
+        ) from None
+    except Exception as error:
+        raise ExportError(
+            f"{name}: importing {module_name} raised {type(error).__name__}: {first_line(error)}"
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        there = [key for key in dir(module) if not key.startswith("_") and callable(getattr(module, key, None))]
+        hint = did_you_mean(attribute, there) or _some_of(there)
+        raise ExportError(
+            f"{name}: {module_name} has no {attribute!r}; accepted is package.module:callable; {hint}"
+        ) from None
+
+
+def _not_importable(module_name: str, error: ImportError) -> str:
+    parent, _, last = module_name.rpartition(".")
+    if not isinstance(error, ModuleNotFoundError) or error.name != module_name or parent not in sys.modules:
+        return first_line(error)
+    there = [found.name for found in pkgutil.iter_modules(getattr(sys.modules[parent], "__path__", []))]
+    return f"{first_line(error)}; {did_you_mean(last, there) or _some_of(there)}"
+
+
+def _some_of(names: list[str]) -> str:
+    if not names:
+        return "it has none"
+    return f"it has {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+
+
+def _call(name: str, factory: Any) -> Any:
+    if not callable(factory):
+        raise ExportError(f"{name}: is {type(factory).__name__}; accepted is a module, or a callable that returns one")
     try:
         return factory()
     except Exception as error:
-        raise ExportError(f"{name}: calling it raised {type(error).__name__}: {first_line(error)}") from error
+        raise ExportError(
+            f"{name}: calling it raised {type(error).__name__}: {first_line(error)}; accepted is a callable that "
+            "returns a module and needs no arguments"
+        ) from error
 
 
 def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
-    _check_name(name)
+    check_model(name)
     entry = _weights_entry(name, weights, checkpoint)
     labels = read_labels(spec.labels)
     preset = entry.transforms()
@@ -128,9 +268,10 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
     size = preprocessing.height, preprocessing.width
     loaded: str | None
     digest: str | None = None
+    notes: tuple[str, ...] = ()
     if checkpoint is not None:
         path = Path(checkpoint)
-        module = _from_checkpoint(name, path, size)
+        module, notes = _from_checkpoint(name, path, size)
         loaded, digest = path.name, file_sha256(path)
     elif weights == "none":
         module, loaded = _with_random_weights(name, size), None
@@ -145,35 +286,13 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
         preprocessing,
         declared.source,
         labels or tuple(entry.meta["categories"]),
+        count_classes(classifier, height=preprocessing.height, width=preprocessing.width),
+        notes,
     )
 
 
-def _check_name(name: str) -> None:
-    models = torchvision.models
-    known = models.list_models(module=models)
-    if name in known:
-        return
-    for module, kind in (
-        (models.detection, "detection"),
-        (models.segmentation, "segmentation"),
-        (models.video, "video"),
-        (models.optical_flow, "optical flow"),
-        (models.quantization, "quantized"),
-    ):
-        if name in models.list_models(module=module):
-            article = "an" if kind[0] in "aeiou" else "a"
-            raise ExportError(
-                f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
-            )
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else "torchvision.models.list_models() lists the names"
-    raise ExportError(
-        f"unknown model {name!r}: accepted is a torchvision name, package.module:callable, or FILE.onnx; {hint}"
-    )
-
-
-def _from_checkpoint(name: str, path: Path, size: tuple[int, int]) -> torch.nn.Module:
-    """The model with a checkpoint's weights and as many classes as it has."""
+def _from_checkpoint(name: str, path: Path, size: tuple[int, int]) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """The model with a checkpoint's weights and as many classes as it has, and what was done for that."""
     state = read_checkpoint(path)
     auxiliary = _INCEPTIONS.get(name, ())
     state = {key: value for key, value in state.items() if not key.startswith(auxiliary)} if auxiliary else state
@@ -182,7 +301,7 @@ def _from_checkpoint(name: str, path: Path, size: tuple[int, int]) -> torch.nn.M
     if classes not in (None, class_count(module, module.state_dict())):
         module = _build(name, size, trained=True, classes=classes)
     load_state(module, state, path)
-    return module
+    return module, head_note(module, state)
 
 
 def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:

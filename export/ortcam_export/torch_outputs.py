@@ -1,6 +1,7 @@
 """What a PyTorch module returns, made one tensor of logits [N,classes]; or an error that says what it looks like."""
 
 import ast
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import torch
 
 from ortcam_export.errors import ExportError, first_line
 
-__all__ = ["LogitsOf", "as_classifier", "forget_adapter"]
+__all__ = ["LogitsOf", "as_classifier", "count_classes", "forget_adapter"]
 
 _ACCEPTED: Final = "accepted is a classifier, which returns one tensor of logits [N,classes]"
 _PROBES: Final = 2
@@ -35,7 +36,7 @@ class LogitsOf(torch.nn.Module):
         """Float32 images [N,3,H,W] to logits [N,classes]; [N], [N,K,1,1] are reshaped."""
         output = self.inner(image) if self.argument is None else self.inner(**{self.argument: image})
         for key in self.path:
-            output = output[key]
+            output = _entry(output, key)
         logits: torch.Tensor = output
         return logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1)
 
@@ -69,11 +70,18 @@ def as_classifier(
     path = _path_to_logits(returned, output)
     logits = returned
     for key in path:
-        logits = logits[key]
+        logits = _entry(logits, key)
     _check_logits(logits, returned)
     if not path and logits.ndim == 2 and argument is None:
         return module
     return LogitsOf(module, path, argument).eval()
+
+
+def count_classes(classifier: torch.nn.Module, *, height: int, width: int) -> int:
+    """How many logits a module of `as_classifier` gives for an image; it is run once, on images of zeros."""
+    with torch.inference_mode():
+        logits = classifier(torch.zeros(_PROBES, 3, height, width))
+    return int(logits.shape[1])
 
 
 def forget_adapter(model: ir.Model) -> None:
@@ -96,6 +104,8 @@ def _path_to_logits(returned: Any, output: str | None) -> tuple[str | int, ...]:
     entries = _entries(returned)
     if output is not None:
         key = next((key for key in entries if str(key) == output), None)
+        if key is None and isinstance(returned, Sequence) and output.isdecimal() and int(output) < len(returned):
+            key = int(output)  # of a named tuple
         if key is None:
             raise ExportError(f"--output {output}: the model returns {_describe(returned)}; accepted is one of these")
         return (key,)
@@ -114,9 +124,28 @@ def _entries(returned: Any) -> dict[str | int, Any]:
     """What a container holds, by key or index; empty for what is no container."""
     if isinstance(returned, Mapping):
         return {key: value for key, value in returned.items() if value is not None}
+    if names := _field_names(returned):
+        return {name: value for name in names if (value := getattr(returned, name)) is not None}
     if isinstance(returned, Sequence) and not isinstance(returned, str):
         return dict(enumerate(returned))
     return {}
+
+
+def _field_names(returned: Any) -> tuple[str, ...]:
+    """The attributes of a dataclass, a named tuple, or another plain object that hold tensors; empty for all else."""
+    if isinstance(returned, torch.Tensor | type):
+        return ()
+    if dataclasses.is_dataclass(returned):
+        return tuple(field.name for field in dataclasses.fields(returned))
+    if isinstance(returned, tuple):
+        return tuple(getattr(returned, "_fields", ()))
+    held = getattr(returned, "__dict__", {})
+    return tuple(name for name, value in held.items() if isinstance(value, torch.Tensor))
+
+
+def _entry(returned: Any, key: str | int) -> Any:
+    """The entry of a container that `_entries` calls so."""
+    return getattr(returned, str(key)) if key in _field_names(returned) else returned[key]
 
 
 def _check_logits(logits: Any, returned: Any) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant, precision_by_name
+from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
 from ortcam.classifier import as_maps, classify
-from ortcam.errors import OptionError, OrtcamError
+from ortcam.errors import OrtcamError
 from ortcam.session import SessionOptions, open_session, resolve_providers
 from ortcam.verification import measure_variant
 from ortcam_export.calibration import Calibration, masked_inputs
@@ -20,26 +20,12 @@ from ortcam_export.graphs import SCORER_KINDS, Interpolation, WeightsFile, build
 from ortcam_export.layers import count_macs
 from ortcam_export.precision import check_float16, collect_ranges, to_float16, to_int8
 
-__all__ = ["choose_precisions", "write_variants"]
+__all__ = ["write_variants"]
 
 # In the names of files.
 _SHORT: Final[dict[Precision, str]] = {"float16": "fp16", "int8": "int8"}
 _TOLERANCE_FACTOR, _LEAST_TOLERANCE = 2.0, 0.05
 _SEED: Final = 0
-
-
-def choose_precisions(names: str | Sequence[str]) -> tuple[Precision, ...]:
-    """Precisions by name, each once; float32, which is always there, first.
-
-    Raises:
-        ExportError: none of this name.
-    """
-    if isinstance(names, str):
-        names = names.split(",")
-    try:
-        return tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
-    except OptionError as error:
-        raise ExportError(str(error)) from None
 
 
 def write_variants(

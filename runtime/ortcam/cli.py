@@ -205,7 +205,9 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
     group.add_argument(
-        "--activation", choices=("softmax", "sigmoid"), help="from logits to probabilities; sigmoid: class by class"
+        "--activation",
+        choices=("softmax", "sigmoid", "probabilities"),
+        help="from logits to probabilities; sigmoid: class by class; probabilities: the model gives them",
     )
     group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
 

@@ -1,0 +1,236 @@
+"""What a caller asks of an export or an inspection, checked before PyTorch and ONNX are imported, which takes long."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ortcam.bundle import Bundle, Precision
+from ortcam_export.calibration import check_folder
+from ortcam_export.errors import ExportError
+from ortcam_export.library_preprocessing import read_declared
+from ortcam_export.model_names import check_model
+from ortcam_export.sources import (
+    DEFAULT_OPSET,
+    DEFAULT_WEIGHTS,
+    ChannelOrder,
+    InputLayout,
+    InputSpec,
+    InterpolationName,
+    SaidActivation,
+    choose_precisions,
+    read_labels,
+)
+from ortcam_export.staging import check_destination
+
+if TYPE_CHECKING:
+    from ortcam_export.exporting import Inspection
+    from ortcam_export.sources import Model
+
+__all__ = ["ExportRequest", "StageReport", "export", "inspect_model"]
+
+# Called with a sentence when a stage of the export begins.
+StageReport = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportRequest:
+    """An export as it was asked for, its arguments and its destination checked.
+
+    Attributes:
+        model: torchvision name, `package.module:callable`, path, or a module.
+        destination: folder to write.
+        weights: torchvision weights by name, "DEFAULT", or "none".
+        checkpoint: file with a state dict, or None.
+        layer: as named by the user; None takes the default layer.
+        opset: version of the ONNX operator set.
+        spec: what the user said of input, output and classes.
+        precisions: beside float32.
+        calibration: folder of pictures for int8, or None.
+        report: told the stages.
+    """
+
+    model: "Model"
+    destination: Path
+    weights: str
+    checkpoint: Path | None
+    layer: str | None
+    opset: int
+    spec: InputSpec
+    precisions: tuple[Precision, ...]
+    calibration: Path | None
+    report: StageReport
+
+
+def export(
+    model: "Model",
+    bundle: str | os.PathLike[str],
+    *,
+    weights: str = DEFAULT_WEIGHTS,
+    checkpoint: str | Path | None = None,
+    layer: str | None = None,
+    opset: int = DEFAULT_OPSET,
+    force: bool = False,
+    input_size: tuple[int, int] | None = None,
+    resize: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    interpolation: InterpolationName | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    report: StageReport | None = None,
+    channel_order: ChannelOrder | None = None,
+    scale: float | None = None,
+    activation: SaidActivation | None = None,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    preprocessing: object | None = None,
+    precision: str | Sequence[str] = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
+) -> Bundle:
+    """Export a classifier as a bundle.
+
+    Args:
+        model: torchvision name, path of an `.onnx` file, a module, or `package.module:callable` that returns one, alone
+            or in a pair with a `preprocessing`. A module may be an `nn.Module`, which stays as it is, an
+            ExportedProgram, or TorchScript; the last two may be files, too: `.pt2`, and `.pt` of `torch.jit.save`.
+        bundle: folder to write; it appears only when the bundle is complete and has passed its parity check.
+        weights: torchvision weights by name, "DEFAULT", or "none" for random ones.
+        checkpoint: file with a state dict: `.pth`, plain or xz-compressed, or `.safetensors`.
+        layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
+        opset: version of the ONNX operator set, for models that come from PyTorch.
+        force: replace a bundle that is there.
+        input_size: (height, width) of the model's input.
+        resize: length of the short side before the crop; None resizes straight to `input_size`, unless torchvision's
+            metadata say otherwise.
+        mean: of the three channels in `channel_order`, of pixels in [0, scale].
+        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
+        interpolation: "bilinear" or "bicubic".
+        labels: a file (a JSON list, or one label a line), or the labels.
+        report: told the stages.
+        channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
+        scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
+        activation: how logits become probabilities: "softmax", or "sigmoid" for classes that do not exclude each other
+            and for one logit; None takes what the graph ends in, else softmax. Of a graph that ends in Sigmoid,
+            "softmax" is that of the logits in front of it; one that ends in a softmax has no "sigmoid".
+            "probabilities": the model gives probabilities, and logits are made of them: an ensemble, say, or one
+            softmax per group of classes.
+        output: the model's output to explain, where it has several.
+        input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
+        preprocessing: a timm data config, a transformers image processor, or an `ortcam.preprocessing.Preprocessing`;
+            None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
+            `std`, `interpolation`, `channel_order` and `scale` override parts of it.
+        precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
+            Features, head and the logits of the clean image are float32 in all of them.
+        calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
+            None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+
+    Returns:
+        The bundle, verified.
+
+    Raises:
+        ExportError: see the message; nothing is left behind.
+    """
+    destination = Path(bundle)
+    check_destination(destination, force=force)
+    precisions = choose_precisions(precision)[1:]
+    spec = InputSpec(
+        input_size=input_size,
+        resize=resize,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        labels=read_labels(labels),
+        channel_order=channel_order,
+        scale=scale,
+        activation=activation,
+        output=output,
+        input_layout=input_layout,
+    )
+    _check_spec(spec)
+    request = ExportRequest(
+        model,
+        destination,
+        weights,
+        _check_checkpoint(checkpoint),
+        layer,
+        _check_opset(opset),
+        spec,
+        precisions,
+        None if calibration is None else _check_calibration(Path(calibration), precisions),
+        report or (lambda _: None),
+    )
+    if isinstance(model, (str, Path)):
+        check_model(model)
+    if preprocessing is not None:
+        declared = read_declared(preprocessing, input_size)
+        request = dataclasses.replace(request, spec=dataclasses.replace(spec, declared=declared))
+    from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long
+
+    return write_bundle(request)
+
+
+def inspect_model(
+    model: "Model",
+    *,
+    weights: str = "none",
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> "Inspection":
+    """The layers a model can be cut at, with their shapes; weights do not matter and are random by default.
+
+    Raises:
+        ExportError: the model cannot be loaded or converted.
+    """
+    spec = InputSpec(input_size, output=output, input_layout=input_layout, partial=True)
+    _check_spec(spec)
+    if isinstance(model, (str, Path)):
+        check_model(model)
+    from ortcam_export.exporting import inspect_source  # noqa: PLC0415 - only here: it imports what takes long
+
+    return inspect_source(model, weights=weights, spec=spec, opset=_check_opset(opset))
+
+
+def _check_spec(spec: InputSpec) -> None:
+    """Refuse what no model can take, before any model is opened."""
+    choices: dict[str, tuple[str, ...]] = {
+        "activation": get_args(SaidActivation),
+        "input_layout": get_args(InputLayout),
+    }
+    for name, accepted in choices.items():
+        value = getattr(spec, name)
+        if value is not None and value not in accepted:
+            raise ExportError(f"{name}={value!r}: accepted is {' or '.join(map(repr, accepted))}")
+    if spec.input_size is not None and len(spec.input_size) != 2:
+        raise ExportError(f"input_size={spec.input_size!r}: accepted are a height and a width")
+    # The other values are checked where a preprocessing holds them.
+    dataclasses.replace(spec, partial=True).preprocessing(*(spec.input_size or (1, 1)))
+
+
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, bool) and hasattr(value, "__index__")
+
+
+def _check_opset(opset: int) -> int:
+    if not _is_whole(opset) or opset < 1:
+        raise ExportError(f"opset={opset!r}: accepted is a whole number, say {DEFAULT_OPSET}")
+    return opset
+
+
+def _check_checkpoint(checkpoint: str | Path | None) -> Path | None:
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint)
+    if not path.exists():
+        raise ExportError(f"{path}: no such checkpoint")
+    if path.is_dir():
+        raise ExportError(f"{path}: a folder; accepted is a file with a state dict")
+    return path
+
+
+def _check_calibration(folder: Path, precisions: Sequence[Precision]) -> Path:
+    if not precisions:
+        raise ExportError(f"calibration {folder}: goes with a precision beside float32, which needs no pictures")
+    return check_folder(folder)
