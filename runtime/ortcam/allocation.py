@@ -5,11 +5,8 @@
 only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
 how much is scored in time depends on the machine and its load.
 
-**Trust.** Scores differ in their last bits between batch sizes, thread counts and providers. Where the process wants
-two channels almost equally, those bits decide which of them is scored, and the two maps would differ by much more. So a
-channel that was wanted by less than 1 in 5000 more than the best one left out, which is rare, is trusted in part only,
-down to not at all: at that point it makes no difference which of the two was scored. A later round can choose it again,
-without a pass.
+**Ties.** Scores differ in their last bits between batch sizes, thread counts and providers. Channels that the process
+wants equally up to a thousandth are taken by energy, so that twins are taken in one order everywhere.
 
 **Deadlines.** What comes after the last pass takes time, too: the prediction, the estimate of the error, the gating of
 channels that were not scored. `ortcam.pace` knows how long. That time is kept free. If it turns out too short, the
@@ -29,7 +26,7 @@ from ortcam.blas import single_threaded
 from ortcam.completion import MaskModel, Prediction, estimation_work, prediction_work
 from ortcam.errors import OptionError
 from ortcam.pace import Work
-from ortcam.scoring import COARSEST, Progress, Scores, Scoring, fade
+from ortcam.scoring import COARSEST, Progress, Scores, Scoring
 
 __all__ = ["Completion", "Limits", "check_positive", "score"]
 
@@ -41,8 +38,8 @@ _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
-# From this much above the best channel left out a channel is trusted fully.
-_CLEARLY: Final = 2e-4
+# Steps per doubling in which it is counted how much a channel is wanted.
+_STEPS: Final = 1024
 # Runs are not cut shorter than this to meet a deadline, since a short run takes more time per row; the first run has
 # more, for without scores there is no map.
 _FEWEST_ROWS: Final = 4
@@ -240,7 +237,6 @@ class _Process:
         self._scoring = scoring
         self._end = end
         self._order = scoring.masks.order
-        self._trust = np.zeros(len(self._order))
         self._model: MaskModel | None = None
         self._summands: NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
         self._size: NDArray[np.float64] = np.zeros(0)
@@ -251,26 +247,18 @@ class _Process:
         return int(self._scoring.scored.sum())
 
     def brightest(self, count: int) -> NDArray[np.intp]:
-        """The channels of the highest energy that were not scored, fully trusted."""
-        chosen = np.flatnonzero(~self._scoring.scored[self._order])[:count]
-        self._trust[chosen] = 1
-        return chosen
+        """The channels of the highest energy that were not scored."""
+        return np.flatnonzero(~self._scoring.scored[self._order])[:count]
 
     @single_threaded
     def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
-        """The channels, `count` of them not scored yet, whose weights leave most open in the maps; the latter."""
-        scored = self._scoring.scored[self._order]
+        """The channels that were not scored whose weights leave most open in the maps."""
         energy = self._scoring.masks.energy[self._order]
         known = np.maximum(energy @ prediction.weights, np.finfo(np.float64).tiny)
         wanted = np.nan_to_num(self._size * (prediction.deviation / known).sum(axis=1), nan=np.inf)
-        wanted[scored & (self._trust >= 1)] = -1
-        by_wish = np.argsort(-wanted, kind="stable")
-        cut = int(np.searchsorted(np.cumsum(~scored[by_wish]), count)) + 1
-        chosen, others = by_wish[:cut], by_wish[cut:]
-        best_left_out = float(wanted[others[0]]) if len(others) else 0.0
-        trust = fade(wanted[chosen], best_left_out, _CLEARLY)
-        self._trust[chosen] = np.maximum(np.where(scored[chosen], self._trust[chosen], 0), trust)
-        return chosen[~scored[chosen]]
+        steps = np.round(_STEPS * np.log2(np.maximum(wanted, np.finfo(np.float64).tiny)))
+        steps[self._scoring.scored[self._order]] = -np.inf
+        return np.argsort(-steps, kind="stable")[:count]
 
     @single_threaded
     def ask(self) -> Prediction:
@@ -283,7 +271,7 @@ class _Process:
         with pace.timing("predict", units["predict"]):
             given = np.flatnonzero(self._scoring.scored[self._order])
             weights = self._scored_values(self._scoring.positive_weights()[1])[given]
-            return self._model.condition(given, weights, self._trust[given])
+            return self._model.condition(given, weights)
 
     @single_threaded
     def error(self, prediction: Prediction, first: int) -> NDArray[np.float64]:
@@ -308,8 +296,7 @@ class _Process:
         nothing_known = np.ones(len(self._scoring.offset))
         if self._left() < self._asking(units) + ending:
             simplified = ["weights that were not scored: the mean of those scored, not predicted"]
-            own = self._scoring.positive_weights()[1]
-            weights = np.where(self._scoring.scored[self._order, None], self._scored_values(own), own.mean(axis=0))
+            weights = np.tile(self._scoring.positive_weights()[1].mean(axis=0), (len(self._order), 1))
             error = nothing_known
         else:
             simplified = []

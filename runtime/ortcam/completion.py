@@ -16,11 +16,9 @@ from 1e-12 though no map shows either. mu is the mean of generalised least squar
 estimate; length and noise are means over a grid (of their logarithms), weighed by the marginal likelihood (ibid., eq.
 5.8). Classes differ in y, not in masks: they share length and noise, by the sum of their likelihoods.
 
-**Trust.** Scores differ in their last bits from one batch size, thread count or provider to the next, and the map may
-not. So nothing here is chosen by the scores alone: the likelihood weighs the grid and picks no point of it, and a
-channel that was only just chosen to be scored, with another close behind it, has a trust lambda below 1
-(`ortcam.allocation`). Its noise is 1 / lambda times as large, its weight in the map is lambda times the one scored and
-1 - lambda times the one predicted. With that the map is a continuous function of the scores.
+Scores differ in their last bits from one batch size, thread count or provider to the next. So what is predicted is a
+continuous function of them: the likelihood weighs the grid and picks no point of it, and which scored channels are left
+out where they are many depends on their numbers alone.
 
 **The prediction.** With m and v the mean and variance of mu + f given the channels scored (ibid., eqs. 2.25 and 2.26),
 alpha / t is the fourth power of a Gaussian, whose mean is m^4 + 6 m^2 v + 3 v^2. The last term counts only where m is
@@ -63,7 +61,6 @@ _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 _ROOT: Final = 4
 _FEWEST: Final = 8  # scored channels below which nothing is said of the error
-_LEAST_TRUST: Final = 1e-9  # in place of none, so that matrices have inverses
 _GOLDEN: Final = 0.6180339887498949
 
 
@@ -109,54 +106,43 @@ class MaskModel:
         self._unit = max(float(np.median(apart)) if apart.size else 0.0, 1e-12)
         self._given: _Given | None = None
 
-    def condition(
-        self, scored: NDArray[np.intp], weights: NDArray[np.float64], trust: NDArray[np.float64] | None = None
-    ) -> Prediction:
+    def condition(self, scored: NDArray[np.intp], weights: NDArray[np.float64]) -> Prediction:
         """Take in the weights scored so far and predict the others.
 
         Args:
             scored: intp [n], which channels.
             weights: float64 [n,K], positive.
-            trust: float64 [n] in [0,1], how much each of these weights counts; None: fully.
         """
-        trust = np.ones(len(scored)) if trust is None else np.maximum(trust, _LEAST_TRUST)
         channels, classes = len(self._features), weights.shape[1]
         top = weights.max(axis=0)
         underflown = top <= np.finfo(np.float32).tiny  # a class without a score: nothing to predict from
         y = (weights / top) ** (1 / _ROOT)
         used = _some(scored, _FOR_PREDICTION)
-        given, y, certain = scored[used], y[used], trust[used]
+        given, y = scored[used], y[used]
         distances = self._squared_distances(given, given)
-        length, noise = self._likely(given, distances, y, certain)
+        length, noise = self._likely(given, distances, y)
         kernel = _matern(distances, length).astype(np.float64)
-        inverse = np.asarray(np.linalg.inv(kernel + np.diag(noise / certain)), np.float64)
+        inverse = np.asarray(np.linalg.inv(kernel + noise * np.eye(len(given))), np.float64)
         ones = inverse.sum(axis=1)
         mu = ones @ y / ones.sum()
         pulled = inverse @ (y - mu)
-        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / certain.sum(), 1e-12)
+        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), 1e-12)
         # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
-        surprise: NDArray[np.float64] = np.sqrt(
-            (pulled**2 / np.diag(inverse)[:, None]).sum(axis=0) / certain.sum() / spread
-        )
-        doubt = np.ones(channels)
-        doubt[scored] = 1 - trust
-        open_ = np.flatnonzero(doubt)
+        surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
+        open_ = np.setdiff1d(np.arange(channels), scored)
         cross = _matern(self._squared_distances(open_, given), length)
         mean = np.maximum(mu + cross @ pulled.astype(np.float32), 0).astype(np.float64)
         explained = np.einsum("cn,cn->c", cross @ inverse.astype(np.float32), cross)
         variance = np.maximum(1 - explained, 0).astype(np.float64)
-        self._given = _Given(
-            open_, doubt[open_], given, scored, length, noise, spread, top, mean, variance, cross, inverse, surprise
-        )
+        self._given = _Given(open_, given, scored, length, noise, spread, top, mean, variance, cross, inverse, surprise)
         v = variance[:, None] * spread
         predicted = np.zeros((channels, classes))
         predicted[open_] = top * (mean**4 + 6 * mean**2 * v)
         deviation = np.zeros((channels, classes))
-        deviation[open_] = doubt[open_, None] * top * _deviation_of_power(mean, v)
+        deviation[open_] = top * _deviation_of_power(mean, v)
         predicted[:, underflown] = 0
         deviation[:, underflown] = 0
-        kept = doubt[scored, None]
-        predicted[scored] = np.where(kept > 0, (1 - kept) * weights + kept * predicted[scored], weights)
+        predicted[scored] = weights
         return Prediction(predicted, deviation)
 
     def map_error(
@@ -183,7 +169,7 @@ class MaskModel:
             return errors
         rows, columns = (_pooling(size, _ERROR_GRID) for size in summands.shape[1:])
         cells = (rows @ summands @ columns.T).reshape(len(summands), -1)
-        slopes = given.doubt[:, None] * given.mean ** (_ROOT - 1)  # over 4 t; by place among the open channels
+        slopes = given.mean ** (_ROOT - 1)  # over 4 t; by place among the open channels
         sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))[given.open]
         by_importance = np.argsort(-(slopes.sum(axis=1) * sizes), kind="stable")
         together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
@@ -224,28 +210,20 @@ class MaskModel:
         given: NDArray[np.intp],
         distances: NDArray[np.float32],
         y: NDArray[np.float64],
-        trust: NDArray[np.float64],
     ) -> tuple[float, float]:
-        """Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood.
-
-        With L = diag(trust) the covariance K + noise / L is L^-1/2 (L^1/2 K L^1/2 + noise) L^-1/2: the eigenvalues of a
-        single matrix serve all noises. A weight that is not trusted takes no part in its determinant.
-        """
+        """Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood."""
         some = _some(given, _FOR_LIKELIHOOD)
-        y, distances, trust = y[some], distances[np.ix_(some, some)], trust[some]
-        root, count = np.sqrt(trust), trust.sum()
+        y, distances = y[some], distances[np.ix_(some, some)]
         likelihoods = np.empty((len(_LENGTHS), len(_NOISES)))
         for i, length in enumerate(_LENGTHS):
-            kernel = _matern(distances, length).astype(np.float64)
-            values, vectors = np.linalg.eigh(root[:, None] * kernel * root)
-            turned, ones = vectors.T @ (root[:, None] * y), vectors.T @ root
+            values, vectors = np.linalg.eigh(_matern(distances, length).astype(np.float64))
+            turned, ones = vectors.T @ y, vectors.sum(axis=0)
             for j, noise in enumerate(_NOISES):
                 precision = 1 / (np.maximum(values, 0) + noise)
                 mu = (ones * precision) @ turned / (ones * precision @ ones)
                 residual = turned - ones[:, None] * mu
-                spread = np.maximum((residual**2 * precision[:, None]).sum(axis=0) / count, 1e-12)
-                determinant = np.log(precision).sum() + (len(y) - count) * np.log(noise)
-                likelihoods[i, j] = (y.shape[1] * determinant - count * np.log(spread).sum()) / 2
+                spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), 1e-12)
+                likelihoods[i, j] = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
         shares = np.exp(likelihoods - likelihoods.max())
         shares /= shares.sum()
         length = np.exp(shares.sum(axis=1) @ np.log(_LENGTHS))
@@ -254,10 +232,9 @@ class MaskModel:
 
 @dataclasses.dataclass(frozen=True)
 class _Given:
-    """The process given weights; C channels, of which O are open: not scored, or not fully trusted; K classes."""
+    """The process given weights; C channels, of which O were not scored; K classes."""
 
     open: NDArray[np.intp]  # [O]
-    doubt: NDArray[np.float64]  # [O], 1 - trust
     channels: NDArray[np.intp]  # [n], those that the others are predicted from
     scored: NDArray[np.intp]  # [N]
     length: float

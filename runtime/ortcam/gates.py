@@ -16,7 +16,7 @@ def _sigmoid(x: Maps) -> Maps:
 
 
 def _mish(x: Maps) -> Maps:
-    """x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the fraction is 1 in float32."""
+    """Return x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the fraction is 1 in float32."""
     exponential = np.exp(np.minimum(x, np.float32(20)))
     n = exponential * (exponential + 2)
     return np.asarray(x * (n / (n + 2)), np.float32)

@@ -390,27 +390,24 @@ class Scoring:
         """The weights from what has been scored, and from what was predicted for the rest.
 
         Args:
-            predicted: float64 [L,K], positive weights of the live channels in the order of `masks.order`; of those
-                scored their own, or others where they are not fully trusted. None gives the others no weight.
+            predicted: float64 [L,K], positive weights of the live channels in the order of `masks.order`; where a
+                channel was scored they are not looked at. None gives the others no weight.
             error: float64 [K], estimated from the prediction.
             step: maps whose weights were predicted are gated at every pixel, or at one in so many of both axes.
             simplified: what was done in a simpler way to meet the deadline.
         """
         masks, scored, live = self.masks, self.scored, self.masks.live
         channels, given = self.positive_weights()
-        own = np.zeros_like(self._sum)
-        own[channels] = given if self._soft else self._sum[channels] / self._count[channels, None]
-        positive = own.copy()
+        positive = np.zeros_like(self._sum)
         if predicted is not None:
             positive[masks.order] = predicted
-            positive[channels] = np.where(positive[channels] == given, own[channels], positive[channels])
+        positive[channels] = given if self._soft else self._sum[channels] / self._count[channels, None]
         weighed = live if predicted is not None else scored
         weights = np.zeros_like(positive)
         weights[weighed] = positive[weighed] - self.offset
         gated = self._gated
         if predicted is not None and self.plan.gate_sum:
-            own[channels] -= self.offset
-            gated = self._with_predicted(weights - own, step)
+            gated = self._with_predicted(weights, live & ~scored, step)
         if self._soft and weighed.any():
             total = weights.sum(axis=0)
             weights /= total
@@ -438,14 +435,17 @@ class Scoring:
         largest: NDArray[np.float64] = self._relative_error(np.flatnonzero(self.scored)).max(axis=0)
         return largest
 
-    def _with_predicted(self, weights: NDArray[np.float64], step: int) -> NDArray[np.float64] | None:
-        """The gated sum with what passes did not put into it: float64 [K,H,W]; None where there is neither.
+    def _with_predicted(
+        self, weights: NDArray[np.float64], missing: NDArray[np.bool_], step: int
+    ) -> NDArray[np.float64] | None:
+        """The gated sum with that of channels not scored: float64 [K,H,W]; None where there is neither.
 
         Args:
-            weights: float64 [C,K], the weights that are wanted, less those that passes have put in.
-            step: in pixels, at which maps are gated.
+            weights: float64 [C,K].
+            missing: bool [C], the channels not scored.
+            step: in pixels, at which their maps are gated.
         """
-        channels = np.flatnonzero((weights != 0).any(axis=1))
+        channels = np.flatnonzero(missing & (weights != 0).any(axis=1))
         if not channels.size:
             return self._gated
         with self.pace.timing("gate", self.gating_work(len(channels), step)):
