@@ -119,7 +119,7 @@ def _from_torch(
 
     name = type(module).__name__
     model, taken = _open_module(module, preprocessing, opset)
-    notes = _notes_on_normalisation(taken, preprocessing)
+    notes += _notes_on_normalisation(taken, preprocessing)
     ending = take_ending(model.graph, said=activation)
     tidy(model)
 

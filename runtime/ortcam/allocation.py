@@ -1,4 +1,17 @@
-"""Which channels to score, in what order, and when to stop: budget, deadline, tolerance."""
+"""Which channels to score, in what order, and when to stop: budget, deadline, tolerance.
+
+**Rounds.** Channels are scored in rounds: the first by energy, the others as the Gaussian process of
+`ortcam.completion` wants. How many channels a round has follows from the numbers of channels alone, and the batch size
+only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
+how much is scored in time depends on the machine and its load.
+
+**Ties.** Scores differ in their last bits between batch sizes, thread counts and providers. Channels that the process
+wants equally up to a thousandth are taken by energy, so that twins are taken in one order everywhere.
+
+**Deadlines.** What comes after the last pass takes time, too: the prediction, the estimate of the error, the gating of
+channels that were not scored. `ortcam.pace` knows how long. That time is kept free. If it turns out too short, the
+prediction becomes the mean of the scores, the estimate is left out, the gating gets coarser, and the result says so.
+"""
 
 import dataclasses
 import math
@@ -10,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.blas import single_threaded
-from ortcam.completion import MaskModel, Prediction
+from ortcam.completion import MaskModel, Prediction, estimation_work, prediction_work
 from ortcam.errors import OptionError
-from ortcam.scoring import Progress, Scores, Scoring
+from ortcam.pace import Work
+from ortcam.scoring import COARSEST, Progress, Scores, Scoring
 
 __all__ = ["Completion", "Limits", "check_positive", "score"]
 
@@ -24,8 +38,14 @@ _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
-# Kept free before a deadline for what comes after the last pass, in seconds.
-_RESERVE: Final = 0.005
+# Steps per doubling in which it is counted how much a channel is wanted.
+_STEPS: Final = 1024
+# Runs are not cut shorter than this to meet a deadline, since a short run takes more time per row; the first run has
+# more, for without scores there is no map.
+_FEWEST_ROWS: Final = 4
+_FIRST_ROWS: Final = 8
+# Kept free before a deadline for what nobody measures, in seconds.
+_RESERVE: Final = 0.003
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +55,7 @@ class Limits:
     Attributes:
         budget: channels to score: a number of them, or a share in (0,1] of those that are not flat; None: all.
         deadline: milliseconds from the call of `explain`, or from when the first map of `explain_iter` is asked for;
-            None: no hurry. At least one run of the graph is made.
+            None: no hurry. At least one run of the graph is made. The map depends on the machine and its load.
         tolerance: stop when the largest error of the finished map is estimated to be below this, in (0,1).
         completion: "gaussian-process" predicts the weights of the channels not scored, "none" leaves them out.
     """
@@ -105,7 +125,8 @@ def score(
 ) -> Iterator[Scores]:
     """Score channels until the limits or the channels are reached; the last scores are the result.
 
-    All channels are scored in the order of their energy, unless a limit or `previews` has the process choose.
+    All channels are scored in the order of their energy, unless a limit or `previews` has the process choose. A budget
+    that pays for all of them is no limit.
 
     Args:
         scoring: of one image.
@@ -117,57 +138,82 @@ def score(
     order = scoring.masks.order
     limit = limits.channels(len(order))
     total = limit * scoring.plan.samples
-    deadline = math.inf if limits.deadline is None else started + limits.deadline / 1000
-    completing = limits.completion == "gaussian-process" and (limits.early or previews) and limit > 0
+    process = _Process(scoring, math.inf if limits.deadline is None else started + limits.deadline / 1000)
 
-    def run(channels: NDArray[np.intp], reserve: float) -> bool:
+    def run(channels: NDArray[np.intp]) -> bool:
         """Score some channels; false when time is up before they are."""
-        for seconds in scoring.run(channels):
+        scoring.most_rows = process.rows_in_time()
+        for _ in scoring.run(channels):
             if progress is not None:
                 progress(scoring.passes, total)
-            if time.perf_counter() + seconds * scoring.next_rows + reserve > deadline:
+            scoring.most_rows = process.rows_in_time()
+            if scoring.most_rows < 1:
                 return False
         return True
 
-    if not completing:
+    choosing = limit < len(order) or limits.deadline is not None or limits.tolerance is not None or previews
+    if limits.completion == "none" or limit == 0 or not choosing:
         yield from _in_order_of_energy(scoring, order[:limit], run, previews=previews)
         return
-    first = _FIRST_OF_BUDGET * limit if limits.budget is not None else _FIRST_OF_ALL * len(order)
-    process = _Process(scoring)
-    finishing = 0.0 if limits.deadline is None else scoring.finishing_seconds()
-    group = order[: scoring.whole_chunks(max(_FEWEST, first), limit)]
-    given = len(group)
-    while True:
-        in_time = run(group, _RESERVE + finishing + 2 * process.seconds)
-        if scoring.complete:
-            yield scoring.scores()
-            return
-        scored = scoring.scored[order]
-        done = int(scored.sum())
-        prediction = process.ask(scored)
-        last = not in_time or done >= limit
-        error = None
-        if last or previews or limits.tolerance is not None:
-            # Channels of much energy are alike: from them alone the others seem better known than they are.
-            error = process.error(prediction) if done >= 2 * given else np.ones(prediction.weights.shape[1])
-        if error is not None and limits.tolerance is not None:
-            last = last or bool((error <= limits.tolerance).all())
-        if last or previews:
-            yield scoring.scores(prediction.weights, error)
-        if last:
-            return
-        wanted = scoring.whole_chunks((_GROWTH - 1) * done, limit - done)
-        group = order[process.most_wanted(prediction, wanted)]
+    rounds = _rounds(limits, limit, len(order))
+    prediction: Prediction | None = None
+    for number, size in enumerate(rounds):
+        if number and process.in_time_for(left := limit - process.scored):
+            group = process.brightest(left)  # a deadline that all of them meet
+        elif prediction is None:
+            group = process.brightest(size)
+        else:
+            group = process.most_wanted(prediction, size)
+        parts = _parts(group, sum(rounds[:number])) if previews else [group]
+        for part in parts:
+            in_time = run(order[part])
+            if scoring.complete:
+                yield scoring.scores()
+                return
+            round_is_over = part is parts[-1]
+            if not in_time or process.scored >= limit or (round_is_over and number == len(rounds) - 1):
+                yield process.result(rounds[0])
+                return
+            if not (previews or process.may_ask()):
+                prediction = None  # the next channels by energy: that takes no time
+                continue
+            prediction = process.ask()
+            error = None
+            if previews or limits.tolerance is not None:
+                error = process.error(prediction, rounds[0])
+            met = error is not None and limits.tolerance is not None and bool((error <= limits.tolerance).all())
+            if previews or (met and round_is_over):
+                yield scoring.scores(prediction.weights, error)
+            if met and round_is_over:
+                return
+
+
+def _rounds(limits: Limits, limit: int, channels: int) -> list[int]:
+    """How many channels each round scores, by the numbers of channels alone; they sum to `limit`."""
+    first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
+    rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
+    while (rest := limit - sum(rounds)) > 0:
+        size = math.ceil((_GROWTH - 1) * sum(rounds))
+        rounds.append(rest if rest < 1.5 * size else size)
+    return rounds
+
+
+def _parts(group: NDArray[np.intp], done: int) -> list[NDArray[np.intp]]:
+    """A round cut for previews, each part half as large as all before it."""
+    cuts: list[int] = []
+    while (size := math.ceil((_GROWTH - 1) * (done + sum(cuts)))) and sum(cuts) + 1.5 * size < len(group):
+        cuts.append(size)
+    return np.split(group, np.cumsum(cuts))
 
 
 def _in_order_of_energy(
-    scoring: Scoring, order: NDArray[np.intp], run: Callable[[NDArray[np.intp], float], bool], *, previews: bool
+    scoring: Scoring, order: NDArray[np.intp], run: Callable[[NDArray[np.intp]], bool], *, previews: bool
 ) -> Iterator[Scores]:
     """Without the process: by descending energy, in parts that grow where previews are wanted."""
     start = 0
     while True:
         size = max(_FEWEST, math.ceil((_GROWTH - 1) * start)) if previews else len(order)
-        in_time = run(order[start : start + size], _RESERVE)
+        in_time = run(order[start : start + size])
         start += size
         if not in_time or start >= len(order):
             break
@@ -176,49 +222,164 @@ def _in_order_of_energy(
 
 
 class _Process:
-    """The Gaussian process over the live channels of an image, and how long it takes."""
+    """The Gaussian process over the live channels of an image, what it is to score, and the time that all this takes.
+
+    Channels are places in the order of energy, 0 to L - 1.
+    """
+
+    def __init__(self, scoring: Scoring, end: float) -> None:
+        """Nothing is computed before it is asked for.
+
+        Args:
+            scoring: of the image.
+            end: what `time.perf_counter` may not exceed; infinite without a deadline.
+        """
+        self._scoring = scoring
+        self._end = end
+        self._order = scoring.masks.order
+        self._model: MaskModel | None = None
+        self._summands: NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
+        self._size: NDArray[np.float64] = np.zeros(0)
+
+    @property
+    def scored(self) -> int:
+        """How many channels are."""
+        return int(self._scoring.scored.sum())
+
+    def brightest(self, count: int) -> NDArray[np.intp]:
+        """The channels of the highest energy that were not scored."""
+        return np.flatnonzero(~self._scoring.scored[self._order])[:count]
 
     @single_threaded
-    def __init__(self, scoring: Scoring) -> None:
-        self._scoring = scoring
-        masks = scoring.masks
-        clock = time.perf_counter()
-        self._model = MaskModel(scoring.gated_masks()[masks.order])
-        self._energy = masks.energy[masks.order]
-        self._summands = scoring.summands()[masks.order]
-        flattened = self._summands.reshape(len(masks.order), -1)
+    def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
+        """The channels that were not scored whose weights leave most open in the maps."""
+        energy = self._scoring.masks.energy[self._order]
+        known = np.maximum(energy @ prediction.weights, np.finfo(np.float64).tiny)
+        wanted = np.nan_to_num(self._size * (prediction.deviation / known).sum(axis=1), nan=np.inf)
+        steps = np.round(_STEPS * np.log2(np.maximum(wanted, np.finfo(np.float64).tiny)))
+        steps[self._scoring.scored[self._order]] = -np.inf
+        return np.argsort(-steps, kind="stable")[:count]
+
+    @single_threaded
+    def ask(self) -> Prediction:
+        """Predict the weights of the channels from those scored."""
+        pace, units = self._scoring.pace, self._units()
+        if self._model is None:
+            with pace.timing("set up", units["set up"]):
+                self._set_up()
+        assert self._model is not None
+        with pace.timing("predict", units["predict"]):
+            given = np.flatnonzero(self._scoring.scored[self._order])
+            weights = self._scored_values(self._scoring.positive_weights()[1])[given]
+            return self._model.condition(given, weights)
+
+    @single_threaded
+    def error(self, prediction: Prediction, first: int) -> NDArray[np.float64]:
+        """The estimate of the largest error of the finished maps: float64 [K].
+
+        Channels of much energy are alike: from them alone the others seem better known than they are. So it is 1 until
+        as many were chosen by the process as the `first` ones.
+        """
+        if self.scored < 2 * first:
+            return np.ones(prediction.weights.shape[1])
+        assert self._model is not None
+        given = np.flatnonzero(self._scoring.scored[self._order])
+        sampling = self._scored_values(self._scoring.sampling_errors())[given]
+        with self._scoring.pace.timing("estimate", self._units()["estimate"]):
+            return self._model.map_error(prediction, self._summands, self._scoring.offset, sampling)
+
+    def result(self, first: int) -> Scores:
+        """The scores with what is predicted for the others, as well as the time left allows."""
+        units = self._units()
+        finish = self._seconds(units, "finish")
+        ending = finish + self._gating(COARSEST)
+        nothing_known = np.ones(len(self._scoring.offset))
+        if self._left() < self._asking(units) + ending:
+            simplified = ["weights that were not scored: the mean of those scored, not predicted"]
+            weights = np.tile(self._scoring.positive_weights()[1].mean(axis=0), (len(self._order), 1))
+            error = nothing_known
+        else:
+            simplified = []
+            prediction = self.ask()
+            weights = prediction.weights
+            if self.scored < 2 * first or self._left() >= self._seconds(units, "estimate") + ending:
+                error = self.error(prediction, first)
+            else:
+                simplified.append("error of the map: not estimated")
+                error = nothing_known
+        step = 1
+        while step < COARSEST and self._gating(step) > 0 and self._left() < self._gating(step) + finish:
+            step *= 2
+        if step > 1:
+            simplified.append(f"maps that were not scored: gated at one in {step} pixels of a row, not at each")
+        return self._scoring.scores(weights, error, step=step, simplified=tuple(simplified))
+
+    def rows_in_time(self) -> int:
+        """The most masked images that the next run may have for the result to come in time; 0: none."""
+        next_rows, started = self._scoring.next_rows, self._scoring.passes > 0
+        if self._end == math.inf or not self._scoring.pace.knows("rows"):
+            return next_rows
+        units = self._units()
+        ending = self._asking(units) + self._seconds(units, "estimate", "finish") + self._gating(1)
+        rows = int(max(self._left() - ending, 0) / max(self._scoring.pace.seconds("rows", 1), 1e-9))
+        if self._scoring.fixed_shape:
+            return next_rows if rows >= next_rows or not started else 0
+        if not started:
+            rows = max(rows, _FIRST_ROWS)
+        return min(rows, next_rows) if rows >= min(_FEWEST_ROWS, next_rows) else 0
+
+    def may_ask(self) -> bool:
+        """Whether there is time to ask the process, to score some channels that it wants, and to ask it again."""
+        if self._end == math.inf:
+            return True
+        units = self._units()
+        rows = self._scoring.pace.seconds("rows", _FIRST_ROWS)
+        ending = self._seconds(units, "estimate", "finish") + self._gating(1)
+        return self._left() >= self._asking(units) + self._seconds(units, "predict") + rows + ending
+
+    def in_time_for(self, channels: int) -> bool:
+        """Whether there is a deadline, and so many more channels can be scored before it."""
+        if self._end == math.inf:
+            return False
+        seconds = self._scoring.pace.seconds("rows", channels * self._scoring.plan.samples)
+        return self._left() >= 1.2 * seconds + self._seconds(self._units(), "finish")
+
+    def _set_up(self) -> None:
+        self._model = MaskModel(self._scoring.gated_masks()[self._order])
+        self._summands = self._scoring.summands()[self._order]
+        flattened = self._summands.reshape(len(self._order), -1)
         # What is the same everywhere does not change a map that is min-maxed.
         self._size = np.linalg.norm(flattened - flattened.mean(axis=1, keepdims=True), axis=1).astype(np.float64)
-        self._scored: NDArray[np.bool_] = np.zeros(len(masks.order), np.bool_)
-        self._place = np.zeros(len(masks.order), np.intp)  # of a channel among those scored
-        self.seconds = time.perf_counter() - clock
 
-    @single_threaded
-    def ask(self, scored: NDArray[np.bool_]) -> Prediction:
-        """Predict the weights of the channels from those scored, bool [L] in the order of energy."""
-        clock = time.perf_counter()
-        self._scored = scored
-        channels, weights = self._scoring.positive_weights()
-        place = np.zeros(len(self._scoring.masks.live), np.intp)
-        place[channels] = np.arange(len(channels))
-        self._place = place[self._scoring.masks.order]
-        given = np.flatnonzero(scored)
-        prediction = self._model.condition(given, weights[self._place[given]])
-        self.seconds = time.perf_counter() - clock
-        return prediction
+    def _scored_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What `Scoring` gives for the scored channels, [n,K], by place in the order of energy: [L,K]."""
+        everywhere = np.zeros((len(self._scoring.scored), values.shape[1]))
+        everywhere[self._scoring.scored] = values
+        return everywhere[self._order]
 
-    @single_threaded
-    def error(self, prediction: Prediction) -> NDArray[np.float64]:
-        """The estimate of the largest error of the finished maps: float64 [K]."""
-        clock = time.perf_counter()
-        sampling = self._scoring.sampling_errors()[self._place[np.flatnonzero(self._scored)]]
-        error = self._model.map_error(prediction, self._summands, self._scoring.offset, sampling)
-        self.seconds += time.perf_counter() - clock
-        return error
+    def _left(self) -> float:
+        """Seconds to the deadline."""
+        return self._end - time.perf_counter() - _RESERVE
 
-    def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
-        """The channels, as places in the order of energy, whose weights leave most open in the maps."""
-        known = np.maximum(self._energy @ prediction.weights, np.finfo(np.float64).tiny)
-        open_ = np.nan_to_num(self._size * (prediction.deviation / known).sum(axis=1), nan=np.inf)
-        open_[self._scored] = -1
-        return np.argsort(-open_, kind="stable")[:count]
+    def _units(self) -> dict[Work, float]:
+        """How much work each step is, once as many channels are scored as now: see `ortcam.pace`."""
+        live, classes = len(self._order), len(self._scoring.offset)
+        height, width = self._scoring.masks.maps.shape[1:]
+        return {
+            "set up": live * height * width,
+            "predict": prediction_work(self.scored, live),
+            "estimate": estimation_work(live, classes),
+            "finish": self._scoring.pixels * classes,
+        }
+
+    def _seconds(self, units: dict[Work, float], *works: Work) -> float:
+        return sum(self._scoring.pace.seconds(work, units[work]) for work in works)
+
+    def _asking(self, units: dict[Work, float]) -> float:
+        """Seconds that a question takes."""
+        seconds = self._seconds(units, "predict")
+        return seconds if self._model is not None else seconds + self._seconds(units, "set up")
+
+    def _gating(self, step: int) -> float:
+        """Seconds that it takes to gate all channels that were not scored."""
+        return self._scoring.pace.seconds("gate", self._scoring.gating_work(len(self._order) - self.scored, step))

@@ -280,7 +280,12 @@ def _add_explain(commands: Any) -> None:
 
 def _add_limits(group: Any) -> None:
     group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
-    group.add_argument("--deadline", type=float, metavar="MS", help="milliseconds for an explanation")
+    group.add_argument(
+        "--deadline",
+        type=float,
+        metavar="MS",
+        help="milliseconds for an explanation; maps then depend on the machine's load",
+    )
     group.add_argument("--tolerance", type=float, metavar="E", help="stop when the map is likely to be this exact")
     group.add_argument(
         "--completion",
@@ -673,6 +678,10 @@ def _print_explanation(image: str, explanation: Explanation, folder: Path) -> No
         scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
         error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
         print(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}")
+    for what in stats.simplified:
+        print(f"  simplified to meet the deadline: {what}")
+    if stats.seconds_late > 0:
+        print(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms")
     if stats.standard_error is not None:
         print(
             f"  fewer samples than the method has: standard error of a weight at most {max(stats.standard_error):.1%}"

@@ -13,8 +13,12 @@ blur of 0.7 cells. The root keeps a few bright cells from deciding the distance;
 the Matern kernel of order 3/2 (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, eq. 4.17). The
 fourth root lies between the weight, whose few large values would drown the others, and its logarithm, which tells 1e-9
 from 1e-12 though no map shows either. mu is the mean of generalised least squares and s^2 its maximum-likelihood
-estimate; length and noise maximise the marginal likelihood (ibid., eq. 5.8) on a grid. Classes differ in y, not in
-masks: they share length and noise, by the sum of their likelihoods.
+estimate; length and noise are means over a grid (of their logarithms), weighed by the marginal likelihood (ibid., eq.
+5.8). Classes differ in y, not in masks: they share length and noise, by the sum of their likelihoods.
+
+Scores differ in their last bits from one batch size, thread count or provider to the next. So what is predicted is a
+continuous function of them: the likelihood weighs the grid and picks no point of it, and which scored channels are left
+out where they are many depends on their numbers alone.
 
 **The prediction.** With m and v the mean and variance of mu + f given the channels scored (ibid., eqs. 2.25 and 2.26),
 alpha / t is the fourth power of a Gaussian, whose mean is m^4 + 6 m^2 v + 3 v^2. The last term counts only where m is
@@ -28,9 +32,9 @@ the energy of each map.
 in alpha. So the error of the raw map at feature resolution is Gaussian with covariance B' V B, B = diag(4 t m^3) A over
 the channels that were not scored, and V is their posterior covariance, noise included, enlarged where the
 standardised leave-one-out residuals of the scored channels (ibid., eqs. 5.10 to 5.12) say that it is too small. Maps
-drawn from it are made non-negative and normalised as the map is; the estimate is a high quantile of their largest
-difference from the map. Weights that are means over some of a method's samples add their own variances to the
-covariance.
+drawn from it (by the symmetric root of the covariance, which no rounding turns) are made non-negative and normalised as
+the map is; the estimate is a high quantile of their largest difference from the map. Weights that are means over some
+of a method's samples add their own variances to the covariance.
 """
 
 import dataclasses
@@ -39,7 +43,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MaskModel", "Prediction"]
+__all__ = ["MaskModel", "Prediction", "estimation_work", "prediction_work"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -49,13 +53,29 @@ _LENGTHS: Final = (0.7, 1.0, 1.4, 2.0)  # times the median distance between mask
 _NOISES: Final = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # variances, over s^2
 _MASK_GRID: Final = 14  # cells a side; finer masks are averaged down to it
 _ERROR_GRID: Final = 7  # the same of the maps drawn for the estimate
-_FOR_LIKELIHOOD: Final = 64  # scored channels that choose length and noise
+_FOR_LIKELIHOOD: Final = 64  # scored channels, about, that say length and noise
+_FOR_PREDICTION: Final = 512  # scored channels, about, that the others are predicted from
 _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the estimate; the others are independent
 _SAFETY: Final = 2.0  # factor on the deviations of the estimate, found on real photographs (benchmarks/calibration.py)
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 _ROOT: Final = 4
 _FEWEST: Final = 8  # scored channels below which nothing is said of the error
+_GOLDEN: Final = 0.6180339887498949
+
+
+def prediction_work(scored: int, channels: int) -> float:
+    """Multiplications, about, that `MaskModel.condition` takes."""
+    given = min(scored, _FOR_PREDICTION)
+    eigenvalues = 10 * len(_LENGTHS) * min(scored, _FOR_LIKELIHOOD) ** 3
+    return eigenvalues + 2 * given**3 + max(channels - scored, 0) * given * (given + 200)
+
+
+def estimation_work(channels: int, classes: int) -> float:
+    """Multiplications, about, that `MaskModel.map_error` takes."""
+    together = min(channels, _FOR_COVARIANCE)
+    cells = _ERROR_GRID**2
+    return together**2 * 200 + classes * (together**2 * cells + 20 * cells**3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,33 +113,36 @@ class MaskModel:
             scored: intp [n], which channels.
             weights: float64 [n,K], positive.
         """
+        channels, classes = len(self._features), weights.shape[1]
         top = weights.max(axis=0)
         underflown = top <= np.finfo(np.float32).tiny  # a class without a score: nothing to predict from
         y = (weights / top) ** (1 / _ROOT)
-        distances = self._squared_distances(scored, scored)
-        length, noise = self._most_likely(distances, y)
+        used = _some(scored, _FOR_PREDICTION)
+        given, y = scored[used], y[used]
+        distances = self._squared_distances(given, given)
+        length, noise = self._likely(given, distances, y)
         kernel = _matern(distances, length).astype(np.float64)
-        inverse = np.linalg.inv(kernel + noise * np.eye(len(scored)))
+        inverse = np.asarray(np.linalg.inv(kernel + noise * np.eye(len(given))), np.float64)
         ones = inverse.sum(axis=1)
         mu = ones @ y / ones.sum()
         pulled = inverse @ (y - mu)
-        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(scored), 1e-12)
-        cross = _matern(self._squared_distances(slice(None), scored), length)
+        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), 1e-12)
+        # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
+        surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
+        open_ = np.setdiff1d(np.arange(channels), scored)
+        cross = _matern(self._squared_distances(open_, given), length)
         mean = np.maximum(mu + cross @ pulled.astype(np.float32), 0).astype(np.float64)
         explained = np.einsum("cn,cn->c", cross @ inverse.astype(np.float32), cross)
         variance = np.maximum(1 - explained, 0).astype(np.float64)
-        # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
-        surprise = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
-        self._given = _Given(
-            scored, length, noise, spread, top, mean, variance, cross, inverse.astype(np.float64), surprise
-        )
+        self._given = _Given(open_, given, scored, length, noise, spread, top, mean, variance, cross, inverse, surprise)
         v = variance[:, None] * spread
-        predicted = top * (mean**4 + 6 * mean**2 * v)
-        deviation = top * _deviation_of_power(mean, v)
+        predicted = np.zeros((channels, classes))
+        predicted[open_] = top * (mean**4 + 6 * mean**2 * v)
+        deviation = np.zeros((channels, classes))
+        deviation[open_] = top * _deviation_of_power(mean, v)
         predicted[:, underflown] = 0
         deviation[:, underflown] = 0
         predicted[scored] = weights
-        deviation[scored] = 0
         return Prediction(predicted, deviation)
 
     def map_error(
@@ -141,27 +164,28 @@ class MaskModel:
         """
         given = self._given
         assert given is not None
-        rows, columns = (_pooling(size, _ERROR_GRID) for size in summands.shape[1:])
-        cells = (rows @ summands @ columns.T).reshape(len(summands), -1)
-        open_channels = np.setdiff1d(np.arange(len(cells)), given.scored)
-        generator = np.random.default_rng(0)
         errors = np.ones(len(given.top))
         if len(given.scored) < _FEWEST:
             return errors
-        sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))
+        rows, columns = (_pooling(size, _ERROR_GRID) for size in summands.shape[1:])
+        cells = (rows @ summands @ columns.T).reshape(len(summands), -1)
+        slopes = given.mean ** (_ROOT - 1)  # over 4 t; by place among the open channels
+        sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))[given.open]
+        by_importance = np.argsort(-(slopes.sum(axis=1) * sizes), kind="stable")
+        together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
+        distances = self._squared_distances(given.open[together], given.open[together])
+        kernel = _matern(distances, given.length)
+        standard_normal = np.random.default_rng(0).standard_normal((_DRAWS, cells.shape[1]))
         for k, top in enumerate(given.top):
             if top <= np.finfo(np.float32).tiny:
                 continue
-            slope = _ROOT * top * given.mean[:, k] ** (_ROOT - 1)
-            by_importance = open_channels[np.argsort(-(slope * sizes)[open_channels], kind="stable")]
-            together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
-            b = (slope[together, None] * cells[together]).astype(np.float32)
-            kernel = _matern(self._squared_distances(together, together), given.length)
+            slope = _ROOT * top * slopes[:, k]
+            b = (slope[together, None] * cells[given.open[together]]).astype(np.float32)
             known = given.cross[together].T @ b
-            covariance = (b.T @ (kernel @ b) + given.noise * (b.T @ b)).astype(np.float64)
+            covariance = (b.T @ (kernel @ b) + np.float32(given.noise) * (b.T @ b)).astype(np.float64)
             covariance -= known.T @ given.inverse @ known
-            spread = slope[alone] * np.sqrt(given.variance[alone] + given.noise)
-            b = (spread[:, None] * cells[alone]).astype(np.float32)
+            deviation = slope[alone] * np.sqrt(given.variance[alone] + given.noise)
+            b = (deviation[:, None] * cells[given.open[alone]]).astype(np.float32)
             covariance += b.T @ b
             covariance *= given.spread[k] * (_SAFETY * max(1.0, given.surprise[k])) ** 2
             if sampling is not None:
@@ -169,7 +193,7 @@ class MaskModel:
                 covariance += b.T @ b
             values, vectors = np.linalg.eigh(covariance)
             raw = (prediction.weights[:, k] - offset[k]) @ cells
-            draws = generator.standard_normal((_DRAWS, len(raw))) * np.sqrt(np.maximum(values, 0)) @ vectors.T
+            draws = standard_normal @ (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
             differences = np.abs(_finished(raw + draws) - _finished(raw)).max(axis=1)
             errors[k] = min(float(np.quantile(differences, _QUANTILE)), 1.0)
         return errors
@@ -181,38 +205,59 @@ class MaskModel:
         distances: NDArray[np.float32] = np.maximum(apart, 0) / np.float32(self._unit)
         return distances
 
-    def _most_likely(self, distances: NDArray[np.float32], y: NDArray[np.float64]) -> tuple[float, float]:
-        """Length and noise of the largest marginal likelihood, over at most `_FOR_LIKELIHOOD` of the channels."""
-        some = np.linspace(0, len(y) - 1, min(len(y), _FOR_LIKELIHOOD)).astype(np.intp)
+    def _likely(
+        self,
+        given: NDArray[np.intp],
+        distances: NDArray[np.float32],
+        y: NDArray[np.float64],
+    ) -> tuple[float, float]:
+        """Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood."""
+        some = _some(given, _FOR_LIKELIHOOD)
         y, distances = y[some], distances[np.ix_(some, some)]
-        best = (-np.inf, _LENGTHS[0], _NOISES[0])
-        for length in _LENGTHS:
+        likelihoods = np.empty((len(_LENGTHS), len(_NOISES)))
+        for i, length in enumerate(_LENGTHS):
             values, vectors = np.linalg.eigh(_matern(distances, length).astype(np.float64))
             turned, ones = vectors.T @ y, vectors.sum(axis=0)
-            for noise in _NOISES:
+            for j, noise in enumerate(_NOISES):
                 precision = 1 / (np.maximum(values, 0) + noise)
                 mu = (ones * precision) @ turned / (ones * precision @ ones)
                 residual = turned - ones[:, None] * mu
                 spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), 1e-12)
-                likelihood = y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()
-                best = max(best, (float(likelihood), length, noise))
-        return best[1:]
+                likelihoods[i, j] = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
+        shares = np.exp(likelihoods - likelihoods.max())
+        shares /= shares.sum()
+        length = np.exp(shares.sum(axis=1) @ np.log(_LENGTHS))
+        return float(length), float(np.exp(shares.sum(axis=0) @ np.log(_NOISES)))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Given:
-    """The process given the channels `scored`; C channels, n of them scored, K classes."""
+    """The process given weights; C channels, of which O were not scored; K classes."""
 
-    scored: NDArray[np.intp]
+    open: NDArray[np.intp]  # [O]
+    channels: NDArray[np.intp]  # [n], those that the others are predicted from
+    scored: NDArray[np.intp]  # [N]
     length: float
     noise: float
     spread: NDArray[np.float64]  # [K], s^2
     top: NDArray[np.float64]  # [K], t
-    mean: NDArray[np.float64]  # [C,K]
-    variance: NDArray[np.float64]  # [C], over s^2
-    cross: NDArray[np.float32]  # [C,n], kernel between all and those scored
+    mean: NDArray[np.float64]  # [O,K]
+    variance: NDArray[np.float64]  # [O], over s^2
+    cross: NDArray[np.float32]  # [O,n], kernel
     inverse: NDArray[np.float64]  # [n,n]
     surprise: NDArray[np.float64]  # [K]
+
+
+def _some(channels: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Places of about as many of the channels as wanted, spread over all, intp [n]; all where they are no more.
+
+    Whether a channel is among them depends on its own number alone, so that another channel in place of one does not
+    move the others.
+    """
+    if len(channels) <= most:
+        return np.arange(len(channels))
+    chosen = np.flatnonzero((channels * _GOLDEN) % 1 < most / len(channels))
+    return chosen if len(chosen) else np.arange(most)
 
 
 def _matern(squared_distances: NDArray[np.float32], length: float) -> NDArray[np.float32]:

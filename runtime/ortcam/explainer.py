@@ -23,6 +23,7 @@ from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam,
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_white
 from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
+from ortcam.pace import Pace
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
 from ortcam.session import (
@@ -130,6 +131,7 @@ class Explainer:
         self._captured: dict[Session, Bound] = {}
         self._linear_head: LinearHead | None = None
         self._sizes: dict[tuple[str, BatchSize], ChunkSizes] = {}
+        self._paces: dict[str, Pace] = {}
         self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
 
     def close(self) -> None:
@@ -296,10 +298,12 @@ class Explainer:
                 more. None takes the `top_k` most probable classes.
             top_k: how many classes where no target is given.
             batch_size: masked images, or altered features, a run of the graph; changes time and memory, not the result
-                beyond rounding. "auto" finds a good one while it explains and remembers it.
+                beyond rounding, unless there is a deadline. "auto" finds a good one while it explains and remembers it.
             budget: channels to score: a share in (0,1] of those that are not flat, or a whole number of them.
             deadline: milliseconds from the call to the result. At least one run of the graph is made; a first
-                explanation also opens the sessions.
+                explanation also opens the sessions. With a deadline, and only then, the map depends on the machine and
+                its load: on how much is scored in time, and on what is simplified to be ready in time, which
+                `stats.simplified` names. `stats.seconds_late` says by how much a deadline was missed.
             tolerance: the largest error of the map, in (0,1), that the estimate may show when the loop stops.
             completion: "gaussian-process", or "none": channels that were not scored weigh nothing.
             sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
@@ -421,12 +425,14 @@ class Explainer:
             baseline=self._baseline(photograph, plan, targets),
             sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
             sampling_error=task.sampling_error,
+            pace=self._paces.setdefault(plan.scorer, Pace()),
         )
         steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
         for scores in steps:
             clock.lap("scoring")
-            raw = _raw_maps(clean.maps, masks, plan, scores)
-            maps, flat = finish(raw, height, width)
+            with scoring.pace.timing("finish", scoring.pixels * len(targets)):
+                raw = _raw_maps(clean.maps, masks, plan, scores)
+                maps, flat = finish(raw, height, width)
             clock.lap("map")
             yield self._explanation(
                 photograph,
@@ -439,7 +445,7 @@ class Explainer:
                 weights=scores.weights,
                 flat=flat,
                 scored=scores.scored,
-                stats=_stats(session, self._precision, masks, scores, clock),
+                stats=_stats(session, self._precision, masks, scores, clock, task.limits.deadline),
             )
             clock.skip()
 
@@ -851,7 +857,10 @@ def _check_batch_size(batch_size: BatchSize) -> None:
         raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1, or 'auto'")
 
 
-def _stats(session: Session, precision: str, masks: Masks, scores: Scores, clock: "_Clock") -> Stats:
+def _stats(
+    session: Session, precision: str, masks: Masks, scores: Scores, clock: "_Clock", deadline: float | None
+) -> Stats:
+    late = 0.0 if deadline is None else max(clock.since_start() - deadline / 1000, 0.0)
     return Stats(
         providers=tuple(session.get_providers()),
         precision=precision,
@@ -868,6 +877,8 @@ def _stats(session: Session, precision: str, masks: Masks, scores: Scores, clock
         standard_error=(
             None if scores.standard_error is None else tuple(float(error) for error in scores.standard_error)
         ),
+        simplified=scores.simplified,
+        seconds_late=late,
     )
 
 
@@ -889,6 +900,10 @@ class _Clock:
         now = time.perf_counter()
         self._skipped += now - self._last
         self._last = now
+
+    def since_start(self) -> float:
+        """Wall time since the explanation began, the callers' included."""
+        return time.perf_counter() - self.start
 
     def total(self) -> float:
         return time.perf_counter() - self.start - self._skipped

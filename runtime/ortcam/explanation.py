@@ -40,13 +40,15 @@ class Stats:
         seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
         energy_covered: share of the live channels' energy (sum of the positive part) that the scored ones have.
         estimated_error: of each of the K maps, how far a value is likely to be from the exact one at most: 0 where
-            all channels were scored with all samples; 1, nothing is known, with fewer than 8 scored channels or before
-            the process has chosen as many as it was given to begin with; None where weights were neither scored nor
-            predicted.
+            all channels were scored with all samples; 1, nothing is known, with fewer than 8 scored channels, before
+            the process has chosen as many as it was given to begin with, or without time for an estimate; None where
+            weights were neither scored nor predicted.
         standard_error: of each of the K maps, where channels were sampled less than the method says: the largest
             standard error of a weight, relative to it or to the mean weight (1 or so after a single sample, of which
             nothing is known); else None.
         head_passes: passes of the head alone, of the methods that mask no image. `cam` makes them once, for the first.
+        simplified: what was done in a simpler way to meet a deadline, a sentence each; empty where nothing was.
+        seconds_late: how long after its deadline the explanation was ready; 0 where it met it or had none.
     """
 
     providers: tuple[str, ...]
@@ -63,6 +65,8 @@ class Stats:
     estimated_error: tuple[float, ...] | None = None
     standard_error: tuple[float, ...] | None = None
     head_passes: int = 0
+    simplified: tuple[str, ...] = ()
+    seconds_late: float = 0.0
 
     @property
     def passes_in_words(self) -> str:

@@ -14,11 +14,12 @@ from ortcam.errors import NotFiniteError, OutOfMemoryError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import Noise, Plan
 from ortcam.noise import draw_noise
+from ortcam.pace import Pace
 from ortcam.session import Bound
 from ortcam.tuning import ChunkSizes
-from ortcam.upsampling import upsample, upsampled_range
+from ortcam.upsampling import bilinear_matrix, taps, upsample, upsampled_range
 
-__all__ = ["ZERO_AT_ZERO", "Masks", "Progress", "Scores", "Scoring", "prepare_masks"]
+__all__ = ["COARSEST", "ZERO_AT_ZERO", "Masks", "Progress", "Scores", "Scoring", "fade", "prepare_masks"]
 
 # Called with (passes made, passes in all) after every chunk.
 Progress = Callable[[int, int], None]
@@ -28,8 +29,14 @@ ZERO_AT_ZERO: Final = ("tanh", "mish", "swish", "softsign")
 
 _CHANNELS_AT_ONCE: Final = 8
 
+# The largest step, in pixels, at which maps whose weights were predicted are gated where time is short.
+COARSEST: Final = 8
+_GATED_AT_ONCE: Final = 1 << 16  # values, which fit into a core's cache
+
 # Samples of a channel before its mean may be called well enough known.
 _FEWEST_SAMPLES: Final = 5
+# From this much above the sampling error that is accepted the next sample counts fully.
+_CLEARLY: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +69,10 @@ class Scores:
         batch_size: masked images of a full run; of a search the best so far.
         energy_covered: share of the live channels' energy that the scored ones have, in [0,1].
         error: float64 [K], the estimate of the largest error of the finished maps; 0 where every channel was scored
-            with all samples, None where nothing was estimated.
+            with all samples, 1 where nothing is known, None where nothing was predicted.
         standard_error: float64 [K], of the weights that are means of fewer samples than the method has: the largest
             over channels, relative to the weight or the mean weight; None where all samples were made.
+        simplified: what was done in a simpler way to meet the deadline, in words.
     """
 
     weights: NDArray[np.float64]
@@ -76,6 +84,7 @@ class Scores:
     energy_covered: float
     error: NDArray[np.float64] | None
     standard_error: NDArray[np.float64] | None
+    simplified: tuple[str, ...] = ()
 
 
 @single_threaded
@@ -134,6 +143,7 @@ class Scoring:
         baseline: NDArray[np.float32],
         sizes: ChunkSizes,
         sampling_error: float | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """Put on the device what stays the same for all passes.
 
@@ -148,9 +158,12 @@ class Scoring:
             sizes: says how many masked images a run takes.
             sampling_error: of a method that takes the mean over samples: a channel has enough of them when the standard
                 error of its mean is below this share of its weight or of the mean weight; None takes all samples.
+            pace: what is known about the time that runs and the rest take; None: nothing.
         """
         self.masks = masks
         self.plan = plan
+        self.pace = pace or Pace()
+        self.most_rows = sys.maxsize
         self._scorer = scorer
         self._image = image
         self._features = features
@@ -160,7 +173,7 @@ class Scoring:
         channels, classes = len(masks.live), len(targets)
         self._sum = np.zeros((channels, classes))
         self._squares = np.zeros((channels, classes))
-        self._count = np.zeros(channels, np.int64)
+        self._count = np.zeros(channels)
         self._gated: NDArray[np.float64] | None = None
         self._reference = np.full(classes, -np.inf)
         self.passes = 0
@@ -195,65 +208,74 @@ class Scoring:
         """Masked images of the next full run of the graph, padding included."""
         return self._sizes.next(sys.maxsize)[1]
 
-    def finishing_seconds(self) -> float:
-        """About how long it takes to put predicted channels into a gated sum, from a few of them."""
-        if not self.plan.gate_sum:
-            return 0.0
-        some = self.masks.order[:_CHANNELS_AT_ONCE]
-        height, width = self._image.shape[-2:]
-        clock = time.perf_counter()
-        self._gated_sum(np.ones((len(self._count), 1)), some, height, width)
-        seconds = time.perf_counter() - clock
-        # A fifth of the channels or so at every pixel, the others at a quarter of them.
-        return 0.4 * seconds * len(self.masks.order) / max(len(some), 1)
+    @property
+    def fixed_shape(self) -> bool:
+        """Whether shorter runs are padded to full ones, so that they take no less time."""
+        return bool(self._scorer.fixed_shape)
 
-    def whole_chunks(self, wanted: float, most: int) -> int:
-        """About as many channels as wanted that fill whole chunks, or all there are if few would be left."""
-        size = self._sizes.size
-        channels = max(round(wanted / size), 1) * size
-        return most if channels + size // 2 >= most else channels
+    @property
+    def pixels(self) -> int:
+        """H W, of the image and the finished map."""
+        height, width = self._image.shape[-2:]
+        return int(height * width)
+
+    def gating_work(self, channels: int, step: int) -> float:
+        """How many values are gated for some channels that were not scored; none where gated maps are not summed."""
+        return float(channels * self.pixels / step**2) if self.plan.gate_sum else 0.0
 
     def run(self, channels: NDArray[np.intp]) -> Iterator[float]:
         """Make the passes of some channels that have none yet; after each run of the graph, yield its seconds a row.
 
         Samples outside, channels inside: whoever stops in between has seen all of these channels, and the samples are
         random ones. So the steps of a path come in random order.
+
+        Where a channel has enough samples is a decision by scores, whose last bits differ between batch sizes. The
+        samples after one that was needed by a hair count in part only, so that they change little.
+
+        A run has at most `most_rows` rows, which may change between runs.
         """
         coefficients = np.random.default_rng(0).permutation(np.asarray(self.plan.coefficients, np.float32))
         if self.plan.noise is None and self._sampling_error is None:
-            yield from self._rows(np.tile(channels, self.plan.samples), np.repeat(coefficients, len(channels)))
+            scale = np.repeat(coefficients, len(channels))
+            yield from self._rows(np.tile(channels, self.plan.samples), scale, np.ones(len(scale)))
             return
-        active = channels
+        active, worth = channels, np.ones(len(channels))
         for sample in range(self.plan.samples):
             if self.plan.noise is not None:
                 self._scorer.put("noise", _draw_noise(self._image, self.plan.noise, sample))
                 scale = np.ones(len(active), np.float32)
             else:
                 scale = np.full(len(active), coefficients[sample])
-            yield from self._rows(active, scale)
+            yield from self._rows(active, scale, worth)
             if self._sampling_error is not None and sample + 1 >= _FEWEST_SAMPLES:
-                active = active[(self._relative_error(active) > self._sampling_error).any(axis=1)]
+                worth *= fade(self._relative_error(active).max(axis=1), self._sampling_error, _CLEARLY)
+                active, worth = active[worth > 0], worth[worth > 0]
             if not active.size:
                 return
 
-    def _rows(self, channels: NDArray[np.intp], scale: NDArray[np.float32]) -> Iterator[float]:
+    def _rows(
+        self, channels: NDArray[np.intp], scale: NDArray[np.float32], worth: NDArray[np.float64]
+    ) -> Iterator[float]:
         """One pass a row, in chunks; a chunk that does not fit into memory is halved, and so are those after it."""
         start = 0
         while start < len(channels):
-            size, padded = self._sizes.next(len(channels) - start)
+            size, padded = self._sizes.next(min(len(channels) - start, self.most_rows))
             rows = slice(start, start + size)
             clock = time.perf_counter()
             try:
-                self._run_chunk(channels[rows].astype(np.int64), scale[rows], padded - size)
+                self._run_chunk(channels[rows].astype(np.int64), scale[rows], worth[rows], padded - size)
             except OutOfMemoryError:
                 self._sizes.halve(padded)
                 continue
             seconds = time.perf_counter() - clock
             self._sizes.record(padded, seconds)
+            self.pace.took("rows", padded, seconds)
             start += size
             yield seconds / padded
 
-    def _run_chunk(self, channels: NDArray[np.int64], scale: NDArray[np.float32], padding: int) -> None:
+    def _run_chunk(
+        self, channels: NDArray[np.int64], scale: NDArray[np.float32], worth: NDArray[np.float64], padding: int
+    ) -> None:
         size = len(channels)
         if padding:
             channels = np.pad(channels, (0, padding), mode="edge")
@@ -270,10 +292,10 @@ class Scoring:
             )
         rows = channels[:size]
         values = (logits if self._soft else probabilities)[:size].astype(np.float64)
-        np.add.at(self._sum, rows, values)
-        np.add.at(self._count, rows, 1)
+        np.add.at(self._sum, rows, worth[:, None] * values)
+        np.add.at(self._count, rows, worth)
         if self.plan.samples > 1:
-            np.add.at(self._squares, rows, values**2)
+            np.add.at(self._squares, rows, worth[:, None] * values**2)
         if partial and self.plan.gate_sum:
             self._add_gated(partial[0], logits.astype(np.float64) if self._soft else None)
         self.passes += size
@@ -356,13 +378,23 @@ class Scoring:
         """The masks at feature resolution, as they multiply the image: float32 [C,h,w]."""
         return self.masks.maps if self.plan.gate is None else GATE_FUNCTIONS[self.plan.gate](self.masks.maps)
 
-    def scores(self, predicted: NDArray[np.float64] | None = None, error: NDArray[np.float64] | None = None) -> Scores:
+    @single_threaded
+    def scores(
+        self,
+        predicted: NDArray[np.float64] | None = None,
+        error: NDArray[np.float64] | None = None,
+        *,
+        step: int = 1,
+        simplified: tuple[str, ...] = (),
+    ) -> Scores:
         """The weights from what has been scored, and from what was predicted for the rest.
 
         Args:
             predicted: float64 [L,K], positive weights of the live channels in the order of `masks.order`; where a
                 channel was scored they are not looked at. None gives the others no weight.
             error: float64 [K], estimated from the prediction.
+            step: maps whose weights were predicted are gated at every pixel, or at one in so many of both axes.
+            simplified: what was done in a simpler way to meet the deadline.
         """
         masks, scored, live = self.masks, self.scored, self.masks.live
         channels, given = self.positive_weights()
@@ -374,8 +406,8 @@ class Scoring:
         weights = np.zeros_like(positive)
         weights[weighed] = positive[weighed] - self.offset
         gated = self._gated
-        if predicted is not None and self.plan.gate_sum and not scored[live].all():
-            gated = self._with_predicted(weights, live & ~scored)
+        if predicted is not None and self.plan.gate_sum:
+            gated = self._with_predicted(weights, live & ~scored, step)
         if self._soft and weighed.any():
             total = weights.sum(axis=0)
             weights /= total
@@ -394,6 +426,7 @@ class Scoring:
             energy_covered=float(masks.energy[scored].sum() / energy) if energy > 0 else 1.0,
             error=np.zeros(len(self._baseline)) if self.complete else error,
             standard_error=self._standard_error(),
+            simplified=simplified,
         )
 
     def _standard_error(self) -> NDArray[np.float64] | None:
@@ -402,39 +435,60 @@ class Scoring:
         largest: NDArray[np.float64] = self._relative_error(np.flatnonzero(self.scored)).max(axis=0)
         return largest
 
-    def _with_predicted(self, weights: NDArray[np.float64], channels: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The gated sum with that of channels not scored: float64 [K,H,W].
+    def _with_predicted(
+        self, weights: NDArray[np.float64], missing: NDArray[np.bool_], step: int
+    ) -> NDArray[np.float64] | None:
+        """The gated sum with that of channels not scored: float64 [K,H,W]; None where there is neither.
 
-        Those that make nine tenths of it are gated at every pixel, the many others at every other one, at a quarter of
-        the cost; what the upsampling from there adds is far below the prediction's error.
+        Args:
+            weights: float64 [C,K].
+            missing: bool [C], the channels not scored.
+            step: in pixels, at which their maps are gated.
         """
-        height, width = self._image.shape[-2:]
-        chosen = np.flatnonzero(channels)
-        sizes = np.abs(weights[chosen]).sum(axis=1) * np.abs(self.summands()[chosen]).sum(axis=(1, 2))
-        order = np.argsort(-sizes, kind="stable")
-        sums = np.cumsum(sizes[order])
-        large = int(np.searchsorted(sums, 0.9 * sums[-1])) + 1
-        added = self._gated_sum(weights, chosen[order[:large]], height, width)
-        added += self._gated_sum(weights, chosen[order[large:]], -(-height // 2), -(-width // 2))
-        if self._soft and self._gated is not None:
+        channels = np.flatnonzero(missing & (weights != 0).any(axis=1))
+        if not channels.size:
+            return self._gated
+        with self.pace.timing("gate", self.gating_work(len(channels), step)):
+            added = self._gated_sum(weights, channels, step)
+        if self._gated is None:
+            return added
+        if self._soft:
             largest = (self._sum[self.scored] / self._count[self.scored, None]).max(axis=0)
             added *= np.exp(largest - self._reference)[:, None, None]
-        return added if self._gated is None else self._gated + added
+        return self._gated + added
 
-    def _gated_sum(
-        self, weights: NDArray[np.float64], channels: NDArray[np.intp], rows: int, columns: int
-    ) -> NDArray[np.float64]:
-        """Sum alpha_k gate(U(A_k)) of some channels, gated at rows x columns and brought to size: float64 [K,H,W]."""
+    def _gated_sum(self, weights: NDArray[np.float64], channels: NDArray[np.intp], step: int) -> NDArray[np.float64]:
+        """Sum alpha_k gate(U(A_k)) of some channels, gated at every pixel or at one in `step`: float64 [K,H,W].
+
+        A row of pixels at a time, of as many channels as fit into a core's cache: maps that are brought to the width of
+        the image once are interpolated between their rows, gated, and summed by a single product.
+        """
         assert self.plan.gate is not None
         gate = GATE_FUNCTIONS[self.plan.gate]
-        added = np.zeros((weights.shape[1], rows * columns), np.float32)
-        for start in range(0, len(channels), _CHANNELS_AT_ONCE):
-            part = channels[start : start + _CHANNELS_AT_ONCE]
-            gated = gate(upsample(self.masks.maps[part], rows, columns)).reshape(len(part), -1)
-            added += weights[part].T.astype(np.float32) @ gated
-        size = self._image.shape[-2:]
-        full = added.reshape(-1, rows, columns)
-        return (full if (rows, columns) == size else upsample(full, *size)).astype(np.float64)
+        height, width = (-(-size // step) for size in self._image.shape[-2:])
+        upper, share = taps(self.masks.maps.shape[-2], height)
+        columns = bilinear_matrix(self.masks.maps.shape[-1], width)
+        factors = weights.T.astype(np.float32)
+        summed = np.zeros((len(factors), height, width), np.float32)
+        for part in np.array_split(channels, -(-len(channels) * width // _GATED_AT_ONCE)):
+            rows = np.ascontiguousarray(np.matmul(self.masks.maps[part], columns.T).transpose(1, 0, 2))  # [h,n,width]
+            down = np.diff(rows, axis=0, append=rows[-1:])
+            factor = np.ascontiguousarray(factors[:, part])
+            for row in range(height):
+                line = down[upper[row]] * np.float32(share[row])
+                line += rows[upper[row]]
+                summed[:, row] += factor @ gate(line)
+        return (summed if step == 1 else upsample(summed, *self._image.shape[-2:])).astype(np.float64)
+
+
+def fade(values: NDArray[np.float64], threshold: float, width: float) -> NDArray[np.float64]:
+    """0 up to a threshold, 1 from (1 + width) times it on, linear between: a decision that no rounding turns round."""
+    if threshold <= 0:
+        return np.ones_like(values)
+    with np.errstate(invalid="ignore"):
+        faded: NDArray[np.float64] = np.clip((values / threshold - 1) / width, 0, 1)
+    faded[np.isnan(faded)] = 1
+    return faded
 
 
 def _draw_noise(image: NDArray[np.float32], noise: Noise, sample: int) -> NDArray[np.float32]:

@@ -5,14 +5,14 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bilinear_matrix", "extreme_rows", "upsample", "upsampled_range"]
+__all__ = ["bilinear_matrix", "extreme_rows", "taps", "upsample", "upsampled_range"]
 
 _Float = TypeVar("_Float", bound=np.floating[Any])
 
 _CHANNELS_AT_ONCE: Final = 64
 
 
-def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Left neighbour and weight of the right one, both [size_out]: half-pixel centres, clamped at the borders."""
     position = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
     position = np.clip(position, 0, size_in - 1)
@@ -29,7 +29,7 @@ def bilinear_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
     Returns:
         float32 [size_out, size_in].
     """
-    left, weight = _taps(size_in, size_out)
+    left, weight = taps(size_in, size_out)
     matrix = np.zeros((size_out, size_in), np.float64)
     rows = np.arange(size_out)
     np.add.at(matrix, (rows, left), 1 - weight)
@@ -47,7 +47,7 @@ def upsample(maps: NDArray[_Float], height: int, width: int) -> NDArray[_Float]:
 
 def extreme_rows(size_in: int, size_out: int) -> NDArray[np.float32]:
     """The rows of `bilinear_matrix` that are the first or last between two neighbouring samples: at most 2 size_in."""
-    left, _ = _taps(size_in, size_out)
+    left, _ = taps(size_in, size_out)
     edge = np.flatnonzero(np.diff(left)) + 1
     picked = np.unique(np.concatenate(([0], edge - 1, edge, [size_out - 1])))
     rows: NDArray[np.float32] = bilinear_matrix(size_in, size_out)[picked]
