@@ -155,7 +155,7 @@ def test_a_probe_that_is_not_finite_is_named(bundle_copy: Path) -> None:
 def test_a_model_whose_logits_are_not_finite_is_not_exported(tmp_path: Path, value: float) -> None:
     module = TinyNet().eval()
     module.classifier.bias.data[1] = value
-    with pytest.raises(ExportError, match="not finite|infinite or not numbers"):
+    with pytest.raises(ExportError, match="logits are not finite"):
         export(module, tmp_path / "bad.ortcam", **TINY_INPUT)
     assert not [*tmp_path.iterdir()]
 
