@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort
 from benchmarks.measuring import (
     Figure,
     add_output,
@@ -77,6 +76,8 @@ def measure(name: str, kind: str, settings: Mapping[str, Any]) -> Times:
             "baseline": np.zeros(1, np.float32),
             "logit_softmax": np.array(False),
         }
+        import onnxruntime as ort  # behind ortcam, which turns its telemetry off
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = settings["threads"]
         options.add_session_config_entry("session.force_spinning_stop", "1")

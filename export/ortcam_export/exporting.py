@@ -77,7 +77,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
     converted = convert(source, opset=request.opset, activation=activation)
     for note in converted.notes:
         say(note)
-    _check_converted(converted, variants)
+    _check_floating(converted, variants)
     graph, prepared = converted.model, converted.preprocessing
     _check_span(prepared)
     size = prepared.height, prepared.width
@@ -234,13 +234,7 @@ def _check_span(preprocessing: Preprocessing) -> None:
         )
 
 
-def _check_converted(converted: Converted, variants: Sequence[Precision]) -> None:
-    wrong = int(np.count_nonzero(~np.isfinite(converted.logits)))
-    if wrong:
-        raise ExportError(
-            f"{wrong} of {converted.logits.size} logits of the model are infinite or not numbers for pictures like any "
-            "others: its weights are damaged or were never trained, or its preprocessing is another one"
-        )
+def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None:
     if converted.integers and variants:
         raise ExportError(
             f"precision {', '.join(variants)}: the model computes in 8-bit integers already, and so do its scorers; "

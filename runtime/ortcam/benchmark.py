@@ -24,6 +24,7 @@ from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation
 from ortcam.methods import Plan, resolve_method
+from ortcam.processors import processor_name
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 
 __all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
@@ -193,7 +194,7 @@ def benchmark(
         bundle={"path": str(record.path), "sha256": record.sha256},
         model=record.manifest.model.name,
         image=os.fspath(image),
-        machine={"processor": _processor(), "logical_cores": os.cpu_count(), "system": platform.platform()},
+        machine={"processor": processor_name(), "logical_cores": os.cpu_count(), "system": platform.platform()},
         versions={
             "ortcam": __version__,
             "onnxruntime": runtime_version(),
@@ -354,16 +355,6 @@ def _read(image: str | os.PathLike[str]) -> bytes:
         return Path(image).read_bytes()
     except OSError as error:
         raise OptionError(f"--image {os.fspath(image)}: cannot be read: {error.strerror}") from None
-
-
-def _processor() -> str:
-    """The name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def _peak_memory() -> int | None:

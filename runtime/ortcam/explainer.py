@@ -25,6 +25,7 @@ from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
 from ortcam.pace import Pace
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
+from ortcam.processors import processor_name, usable_cores
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
 from ortcam.session import (
     Bound,
@@ -640,7 +641,9 @@ class Explainer:
             return ChunkSizes([batch_size], fixed_shape=scorer.fixed_shape)
         if self._options.low_memory:
             return ChunkSizes([1], fixed_shape=scorer.fixed_shape)
-        machine = platform.node(), platform.machine(), platform.processor(), os.cpu_count(), runtime_version()
+        # What decides how fast a run is; not the name of the host, which a container has for itself.
+        cores = usable_cores() or os.cpu_count()
+        machine = processor_name(), platform.machine(), cores, runtime_version()
         key = json.dumps([self.bundle.sha256, kind, self._precision, self._options.threads, scorer.providers, machine])
         if (known := recall(key)) is not None:
             return ChunkSizes([known], fixed_shape=scorer.fixed_shape)

@@ -1,14 +1,27 @@
 """The processor cores that this process may use: its affinity, the quotas of its control groups, physical cores."""
 
+import functools
 import math
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["usable_cores"]
+__all__ = ["processor_name", "usable_cores"]
 
 _ROOT: Final = Path("/")
+
+
+@functools.cache
+def processor_name(root: Path = _ROOT) -> str:
+    """The model of the processor, as the system names it; on ARM the numbers of implementer and part."""
+    values: dict[str, str] = {}
+    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        values.setdefault(key.strip(), value.strip())
+    arm = " ".join(values[key] for key in ("CPU implementer", "CPU part") if key in values)
+    return values.get("model name") or arm or platform.processor() or platform.machine()
 
 
 def usable_cores(root: Path = _ROOT) -> int | None:
@@ -69,6 +82,6 @@ def _ratio(quota: str | None, period: str | None) -> Iterator[float]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text("ascii").strip()
+        return path.read_text("utf-8").strip()
     except (OSError, ValueError):
         return None

@@ -304,6 +304,7 @@ def _create(model: bytes | str, settings: Any, **others: Any) -> Session:
         if "use_per_session_threads" not in str(error):
             raise
     settings.use_per_session_threads = False
+    settings.intra_op_num_threads = 0  # another number is ignored with a message
     return Session(model, settings, **others)
 
 

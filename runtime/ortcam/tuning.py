@@ -1,15 +1,17 @@
 """How many masked images a run of the graph takes: found while explaining, since every run counts, and remembered."""
 
 import contextlib
-import json
 import os
+import stat
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from ortcam.errors import OutOfMemoryError
 from ortcam.files import write_whole
+from ortcam.schema import encode_json, parse_json
 
 __all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
 
@@ -20,6 +22,12 @@ GPU_CANDIDATES: Final = (16, 32, 64, 128, 256)
 # its memory.
 _WORTHWHILE: Final = 0.985
 _RUNS: Final = 3
+
+# Of the cache: entries that are kept, bytes that are read, and how long to wait for another process that writes.
+_MOST_ENTRIES: Final = 256
+_MOST_BYTES: Final = 2**20
+_TRIES: Final = 100
+_PAUSE: Final = 0.005
 
 # Names the file of what was found, or "off".
 _VARIABLE: Final = "ORTCAM_CACHE"
@@ -101,25 +109,69 @@ def recall(key: str) -> int | None:
     """The size that an earlier process found for a key; None where there is none."""
     path = _cache_file()
     size = _read(path).get(key) if path else None
-    return size if isinstance(size, int) and 1 <= size <= max(GPU_CANDIDATES) else None
+    return size if type(size) is int and 1 <= size <= max(GPU_CANDIDATES) else None
 
 
 def remember(key: str, size: int) -> None:
-    """Keep a size for later processes, in the user's cache folder; where that cannot be written it is forgotten."""
+    """Keep a size for later processes, in the user's cache folder; where that cannot be written it is forgotten.
+
+    What others have found meanwhile stays. The file holds the newest `_MOST_ENTRIES`.
+    """
     path = _cache_file()
     if path is None:
         return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # the last of links in a circle
+        path = path.resolve()  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(_read(path) | {key: size}, indent=1).encode() + b"\n")
+        with _locked(path.parent) as locked:
+            if not locked or (path.exists() and not path.is_file()):  # a device or a pipe is not to be replaced
+                return
+            entries = _read(path)
+            entries.pop(key, None)
+            newest = dict([*entries.items(), (key, size)][-_MOST_ENTRIES:])
+            write_whole(path, encode_json(newest, ascii_only=True).encode() + b"\n")
 
 
 def _read(path: Path) -> dict[str, object]:
+    """What the cache holds; nothing where it is no regular file, too large, or anything but a JSON object."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        # Without waiting for somebody who writes, should it be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
+                return {}
+            content = parse_json(file.read(_MOST_BYTES))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Keep other processes from writing there; false where another one has not finished in time."""
+    if sys.platform == "win32":  # without such locks, two that write at once may lose one of their entries
+        yield True
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file or folder; false where that takes too long."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return True
+    return False
 
 
 def _cache_file() -> Path | None:

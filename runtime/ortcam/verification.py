@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
 from ortcam.classifier import as_maps, check_finite, classify, to_probabilities
-from ortcam.errors import BundleError, NotFiniteError, OrtcamError
+from ortcam.errors import BundleError, NotFiniteError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.preprocessing import Preprocessing
 from ortcam.session import Session, SessionOptions, first_line, open_session, resolve_providers
@@ -69,7 +69,7 @@ def verify(bundle: Bundle) -> Parity:
             tolerance=manifest.parity.tolerance,
             scorer_tolerance=manifest.parity.scorer_tolerance,
         )
-    except OrtcamError:
+    except (BundleError, NotFiniteError):
         raise
     except Exception as error:  # a graph that does not fit its manifest raises what it meets first
         raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
@@ -98,7 +98,7 @@ def verify_variants(bundle: Bundle) -> dict[str, float]:
             name: measure_variant(bundle.graph, manifest.graphs, variant.scorers, manifest.cut, images=images)
             for name, variant in manifest.variants.items()
         }
-    except OrtcamError:
+    except (BundleError, NotFiniteError):
         raise
     except Exception as error:  # a graph that does not fit its manifest raises what it meets first
         raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {first_line(error)}") from error
@@ -248,20 +248,22 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 
 
 def _read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    path, file = bundle.file(name), io.BytesIO(bundle.content(name).data)
+    path, data = bundle.file(name), bundle.content(name).data
+    accepted = f"{np.dtype(dtype)} {list(shape)}"
+    if data.startswith(b"PK"):
+        raise BundleError(f"{path}: an archive; accepted is {accepted}")
     try:
+        file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         found, by_columns, found_dtype = read(file)
+        # Before any memory is taken for a shape that may be impossible.
+        if found_dtype != dtype or found != shape or 0 in shape:
+            raise BundleError(f"{path}: {found_dtype} {list(found)}; accepted is {accepted}")
+        values = np.frombuffer(data, dtype, offset=file.tell())
+        return values.reshape(shape, order="F" if by_columns else "C").copy()
     except (ValueError, EOFError) as error:
         raise BundleError(f"{path}: cannot be read as a .npy file: {error}") from None
-    # Before any memory is taken for a shape that may be impossible.
-    if found_dtype != dtype or found != shape or 0 in shape:
-        raise BundleError(f"{path}: {found_dtype} {list(found)}; accepted is {np.dtype(dtype)} {list(shape)}")
-    values = np.frombuffer(file.read(), dtype)
-    if values.size != np.prod(shape):
-        raise BundleError(f"{path}: cannot be read as a .npy file: {values.size} values for the shape {list(shape)}")
-    return values.reshape(shape, order="F" if by_columns else "C").copy()
 
 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -95,11 +96,24 @@ def test_a_graph_whose_weights_lie_outside_the_folder_is_refused(
         ortcam.load(bundle_copy).predict(photograph)
 
 
-def test_a_link_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
-    shutil.move(bundle_copy / "head.onnx", tmp_path / "elsewhere.onnx")
-    (bundle_copy / "head.onnx").symlink_to(tmp_path / "elsewhere.onnx")
-    with pytest.raises(ortcam.BundleError, match="a link"):
-        ortcam.load(bundle_copy)
+def test_files_may_be_links_and_what_they_lead_to_is_checked(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    """As in the caches of huggingface_hub and DVC and in the volumes of Kubernetes."""
+    blobs, bundle = tmp_path / "blobs", tmp_path / "snapshots" / "tiny.ortcam"
+    shutil.copytree(tiny_bundle, blobs)
+    bundle.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (bundle / path.name).symlink_to(Path("../../blobs", path.name))
+    expected = ortcam.load(tiny_bundle).explain(photograph, batch_size=4)
+    loaded = ortcam.load(bundle).explain(photograph, batch_size=4)
+    np.testing.assert_array_equal(loaded.maps, expected.maps)
+    (blobs / "head.onnx").write_bytes((blobs / "head.onnx").read_bytes()[::-1])
+    with pytest.raises(ortcam.BundleError, match=r"head\.onnx: altered"):
+        ortcam.load(bundle)
+    (blobs / "head.onnx").unlink()
+    with pytest.raises(ortcam.BundleError, match=r"head\.onnx: missing"):
+        ortcam.load(bundle)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,11 @@
 """Batch sizes: the search finds the fastest size by timing runs, remembers it, and halves what does not fit."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +110,156 @@ def test_an_explainer_asks_the_memory_and_tells_it(
         found = searching.explain(photograph, method="iscam").stats.batch_size
     assert (tmp_path / "sizes.json").exists()
     assert ortcam.load(tiny_bundle, providers=["cpu"]).explain(photograph, method="iscam").stats.batch_size == found
+
+
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [DEEP, '{"a":' * 50_000, '{"a": 4.0}', '{"a": true}', '{"a": NaN}', '{"a": "4"}', '{"a": 4}' + " " * 2**21, "\xff"],
+    ids=["brackets", "objects", "float", "bool", "nan", "text", "long", "latin"],
+)
+def test_an_odd_memory_is_as_good_as_none(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sizes.json"
+    path.write_bytes(content.encode("latin-1"))
+    monkeypatch.setenv("ORTCAM_CACHE", str(path))
+    assert recall("a") is None
+    remember("a", 8)
+    assert recall("a") == 8
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(os.path.relpath(path))
+
+
+def full_device(path: Path) -> None:
+    path.symlink_to("/dev/full")
+
+
+def endless_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+@pytest.mark.parametrize("make", [fifo, socket_file, full_device, endless_device, Path.mkdir, circle])
+def test_what_is_no_file_is_left_alone(
+    make: Callable[[Path], object],
+    tiny_bundle: Path,
+    photograph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "sizes.json"
+    monkeypatch.chdir(tmp_path)
+    make(path)
+    before = path.lstat()
+    monkeypatch.setenv("ORTCAM_CACHE", str(path))
+    assert recall("a") is None
+    remember("a", 4)
+    for _ in range(8):  # enough for a search to end
+        assert ortcam.load(tiny_bundle).explain(photograph, method="iscam").maps.any()
+    now = path.lstat()
+    assert (now.st_ino, now.st_mode) == (before.st_ino, before.st_mode)
+    assert [item.name for item in tmp_path.iterdir()] == ["sizes.json"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_a_full_disk_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "sizes.json"))
+    remember("a", 4)
+    monkeypatch.setattr("ortcam.tuning.write_whole", full)
+    remember("b", 8)
+    assert (recall("a"), recall("b")) == (4, None)
+
+
+def test_a_link_to_the_memory_stays_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "sizes.json").symlink_to("shared/sizes.json")
+    monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "sizes.json"))
+    remember("a", 4)
+    assert (tmp_path / "sizes.json").is_symlink()
+    assert json.loads((tmp_path / "shared" / "sizes.json").read_text()) == {"a": 4}
+
+
+def test_only_the_newest_entries_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sizes.json"
+    monkeypatch.setenv("ORTCAM_CACHE", str(path))
+    path.write_text(json.dumps({f"old {i}": 2 for i in range(5000)}))
+    remember("old 4990", 8)
+    remember("new", 16)
+    kept = json.loads(path.read_text())
+    assert len(kept) == 256
+    assert [*kept][-2:] == ["old 4990", "new"]
+    assert kept["old 4990"] == 8
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    script = """
+import sys
+from ortcam.tuning import remember
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(20):
+    remember(f"{sys.argv[1]} {i}", 4)
+"""
+    environment = os.environ | {"ORTCAM_CACHE": str(tmp_path / "sizes.json")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(number)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        process.communicate("go\n")
+        assert process.returncode == 0
+    assert len(json.loads((tmp_path / "sizes.json").read_text())) == 60
+    assert [item.name for item in tmp_path.iterdir()] == ["sizes.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda patch: patch.setattr("platform.node", lambda: "another-host"), True),
+        (lambda patch: patch.setattr("ortcam.explainer.processor_name", lambda: "another processor"), False),
+        (lambda patch: patch.setattr("ortcam.explainer.usable_cores", lambda: 7), False),
+        (lambda patch: patch.setattr("ortcam.explainer.runtime_version", lambda: "9.9"), False),
+    ],
+    ids=["host", "processor", "cores", "version"],
+)
+def test_the_memory_is_of_the_machine_and_not_of_its_name(
+    tiny_bundle: Path,
+    photograph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[pytest.MonkeyPatch], None],
+    found: bool,
+) -> None:
+    """A container has another name whenever it starts."""
+    monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "sizes.json"))
+    searching = ortcam.load(tiny_bundle, providers=["cpu"])
+    while not (tmp_path / "sizes.json").exists():
+        searching.explain(photograph, method="iscam")
+    change(monkeypatch)
+    later = ortcam.load(tiny_bundle, providers=["cpu"])
+    later.explain(photograph, method="iscam", budget=1)
+    assert later._sizes["linear", "auto"].settled is found

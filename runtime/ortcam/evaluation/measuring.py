@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.classifier import exact_probabilities
+from ortcam.classifier import check_finite, exact_probabilities
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
 from ortcam.evaluation.metrics import FILLS, Fill
@@ -238,7 +238,9 @@ class Measuring:
         return known[fill]
 
     def _logits(self, count: int, inputs: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float32]:
-        return self._explainer.logits(count, inputs, batch_size=self._batch_size)
+        logits = self._explainer.logits(count, inputs, batch_size=self._batch_size)
+        check_finite("logits of the image or of altered ones", logits)
+        return logits
 
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return exact_probabilities(logits, self._explainer.bundle.manifest.activation)

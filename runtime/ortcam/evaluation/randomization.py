@@ -70,7 +70,7 @@ def shuffled_bundle(bundle: Bundle, folder: Path, depth: float, *, seed: int) ->
     tensors = check_weights(bundle)
     count = max(1, round(depth * len(tensors)))
     copy = folder / f"shuffled-{count}.ortcam"
-    copy.mkdir()
+    copy.mkdir(parents=True)
     bundle.copy_to(copy)
     changed = set()
     # From the logits down: a weight draws the same numbers whatever the depth.
