@@ -298,8 +298,8 @@ def _warn_if_dark(samples: NDArray[np.uint16], header: Header, name: str) -> Non
         return
     used, wrong = (1 << bits) - 1, "bright" if header.inverted else "dark"
     _warn(
-        f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use it comes out too {wrong}, and "
-        f"white={used} (--white {used}) makes it right; white={_WHITE} says that all 16 are"
+        f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, it comes out too {wrong} "
+        f"and white={used} (--white {used}) makes it right; white={_WHITE} says that all 16 are"
     )
 
 
