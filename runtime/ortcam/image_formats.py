@@ -96,6 +96,8 @@ def _walk_jpeg(data: bytes) -> Header:
                 raise RefusedError(f"a JPEG of more than {_JPEG_SCANS} scans")
         elif marker == _JPEG_APP1 and segment.startswith(b"Exif\0\0") and not orientation:
             orientation = exif_orientation(segment)
+    if data.endswith(b"\xff\xd9"):
+        raise DamagedError("a marker amid its pixels leads past its end")
     raise struct.error
 
 

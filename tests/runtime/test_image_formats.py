@@ -593,6 +593,8 @@ def masked(*masks):
 
 
 VARIETIES = [
+    (lambda: encoded(photograph(), "AVIF").replace(b"av01", b"grid"), "is an AVIF file whose picture is made of tiles"),
+    (lambda: box(b"ftyp", b"avis" + bytes(4)) + box(b"moov", b""), "is an animated AVIF file without a still picture"),
     (lambda: sof(encoded(photograph(), "JPEG"), bits=12), "is a JPEG of 12 bits a sample"),
     (lambda: sof(encoded(photograph(), "JPEG"), marker=0xC3), "is a lossless or hierarchical JPEG"),
     (lambda: b"\xff\xd8\xff\xf7\0\x0b\x08\0\1\0\1\1\1\x11\0" + bytes(9), "is a JPEG-LS picture"),
