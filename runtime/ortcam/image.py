@@ -135,7 +135,8 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, str]:
             head = file.read(HEAD)
             if head:
                 check_signature(head, name)
-            return head + file.read(), name
+            file.seek(0)
+            return file.read(), name
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: give the path of a picture ({ACCEPTED})") from None
     except MemoryError:

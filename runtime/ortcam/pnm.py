@@ -78,10 +78,11 @@ def _digits(data: bytes, start: int, count: int) -> NDArray[np.uint8]:
 
 def _numbers(data: bytes, start: int, count: int) -> NDArray[np.uint16]:
     """The decimal numbers of a plain graymap or pixmap: uint16 [count]; larger ones are 65535."""
-    text = _without_comments(data[start:])
+    text = _without_comments(data[start:]).strip()
     if text.translate(None, b"0123456789 \t\n\v\f\r") or re.search(rb"\d{7}", text):
         raise DamagedError("its samples are not all decimal numbers")
-    numbers = np.fromstring(text.decode("ascii"), np.int32, count, sep=" ")
+    # Not with a count: where there are fewer, numpy would give what happened to be in memory.
+    numbers = np.fromstring(text.decode("ascii"), np.int32, sep=" ")[:count]
     if len(numbers) < count:
         raise DamagedError(f"of {count} samples it has {len(numbers)}")
     return np.minimum(numbers, _LARGEST).astype(np.uint16)
