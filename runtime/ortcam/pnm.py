@@ -16,6 +16,7 @@ _NUMBER = _SPACE + rb"(\d{1,9})"
 _BITMAP = re.compile(rb"P[14]" + _NUMBER + _NUMBER + rb"\s")
 _MAP = re.compile(rb"P[2356]" + _NUMBER + _NUMBER + _NUMBER + rb"\s")
 _LARGEST = 65535
+_BLOCK = 1 << 20
 
 
 def walk_pnm(data: bytes) -> Header:
@@ -62,9 +63,12 @@ def _pixels(data: bytes, start: int, shape: tuple[int, int, int], white: int) ->
         samples = np.frombuffer(data, ">u2", count, start).astype(np.uint16)
     if kind in b"23" and white < 256:
         samples = np.minimum(samples, 255).astype(np.uint8)
-    if white != 255:  # samples above white are white, as Pillow has them
-        samples = levels(white, 256 if samples.dtype == np.uint8 else 1 << 16)[samples]
-    picture = samples.reshape(shape).astype(np.uint8, copy=False)
+    picture = np.empty(count, np.uint8)
+    table = levels(white, 256 if samples.dtype == np.uint8 else 1 << 16)  # above white is white, as Pillow has it
+    samples = samples.reshape(count)
+    for first in range(0, count, _BLOCK):  # to save memory: numpy's indices take eight bytes each
+        picture[first : first + _BLOCK] = table[samples[first : first + _BLOCK]]
+    picture = picture.reshape(shape)
     return np.repeat(picture, 3, axis=2) if shape[2] == 1 else picture
 
 

@@ -179,6 +179,10 @@ def test_pnms_header_says_what_is_white(kind, white):
         np.testing.assert_array_equal(read_image(data), pillow(data))
 
 
+def test_pixels_of_a_pnm_can_be_written_to():
+    assert read_image(b"P6 1 1 255\nabc").flags.writeable
+
+
 def test_samples_above_the_white_of_a_pnm_are_white():
     data = b"P5 3 1 100\n" + bytes([100, 101, 255])
     np.testing.assert_array_equal(read_image(data), pillow(data))
