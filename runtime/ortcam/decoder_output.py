@@ -6,6 +6,7 @@ stream is therefore another one, which is read afterwards. Only the stream of C 
 and crash reports write to file descriptor 2 goes where it always went.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -54,6 +55,7 @@ class _Stream:
         if not self._other:
             raise OSError
         library.setvbuf(self._other, None, _UNBUFFERED, 0)
+        self._taken = 0
 
     def divert(self) -> None:
         self._original = self._place.value
@@ -62,12 +64,17 @@ class _Stream:
     def restore(self) -> None:
         self._place.value = self._original
 
+    def empty(self) -> None:
+        """Give the memory back; only where nobody prints, or what was printed meanwhile would be lost."""
+        if self._taken:
+            self._file.truncate(0)
+            self._taken = 0
+
     def take(self) -> bytes:
         """What was printed since the last call."""
-        self._file.seek(0)
+        self._file.seek(self._taken)
         text = self._file.read()
-        if text:
-            self._file.truncate(0)
+        self._taken += len(text)
         return text
 
 
@@ -97,6 +104,7 @@ class _Listener:
         self._turn = threading.Condition()
         self._running: list[_Decoding] = []
         self._alone = False
+        self._wanting = 0  # how many wait to run alone
         self._stream: _Stream | None = None
         self._opened = False
         self._level = 0
@@ -109,7 +117,7 @@ class _Listener:
 
     def _run(self, decode: Callable[[], _Result], *, alone: bool) -> tuple[_Result, _Decoding]:
         with self._turn:
-            self._turn.wait_for(lambda: not (self._alone or (alone and self._running)))
+            self._wait_for_turn(alone=alone)
             for other in self._running:
                 other.shared = True
             decoding = _Decoding(shared=bool(self._running))
@@ -125,31 +133,48 @@ class _Listener:
             return decode(), decoding
         finally:
             with self._turn:
-                self._hear()
+                if len(self._running) == 1:
+                    self._restore()
+                with contextlib.suppress(OSError):  # stderr may be closed, or full
+                    self._hear()
                 self._running.remove(decoding)
                 self._alone = False
-                if not self._running:
-                    _LOGGING.setLogLevel(self._level)
-                    if self._stream:
-                        self._stream.restore()
                 self._turn.notify_all()
 
+    def _restore(self) -> None:
+        _LOGGING.setLogLevel(self._level)
+        if self._stream:
+            self._stream.restore()
+
+    def _wait_for_turn(self, *, alone: bool) -> None:
+        if not alone:
+            self._turn.wait_for(lambda: not self._alone and not self._wanting)
+            return
+        self._wanting += 1
+        try:
+            self._turn.wait_for(lambda: not self._running)
+        finally:
+            self._wanting -= 1
+            self._turn.notify_all()
+
     def _hear(self) -> None:
-        lines = self._stream.take().splitlines(keepends=True) if self._stream else []
-        strange = b"".join(line for line in lines if not _DECODERS.match(line))
-        if strange:  # of somebody else in this process
-            os.write(2, strange)
+        if self._stream is None:
+            return
+        lines = self._stream.take().splitlines(keepends=True)
+        if len(self._running) == 1:
+            self._stream.empty()
         own = b"".join(line for line in lines if _DECODERS.match(line))
         for decoding in self._running:
             decoding.heard += own
+        strange = b"".join(line for line in lines if not _DECODERS.match(line))
+        if strange:  # of somebody else in this process
+            os.write(2, strange)
 
     def after_fork(self) -> None:
         """In a child nothing is being decoded, whatever the parent's threads were at."""
         if self._running:
-            _LOGGING.setLogLevel(self._level)
-            if self._stream:
-                self._stream.restore()
-        self._start()
+            self._restore()
+        self._start()  # with a stream of its own
 
 
 listening = _Listener()

@@ -52,8 +52,8 @@ def read_image(
 
     Grey becomes RGB and alpha is dropped, both as `convert("RGB")` does. Of an animation or a file of several pages the
     first picture is read. Of EXIF only the orientation counts, in JPEG, PNG (eXIf), WebP and TIFF; of AVIF its own
-    rotation and mirroring. Known differences from Pillow: CMYK is within 1 of 255, BMPs of 16 bits a pixel and AVIFs of
-    10 or 12 bits are within 1, TIFFs with associated alpha come composited on black, and of XMP nothing counts.
+    rotation and mirroring. Known differences from Pillow: CMYK and AVIFs of 10 or 12 bits are
+    within 1 of 255, TIFFs with associated alpha come composited on black, and of XMP nothing counts.
 
     Depth: what the header says is white becomes 255, in PNM (maxval), AVIF and TIFF of 10, 12 or 14 bits a sample.
     PNG and TIFF of 16 bits cannot say that fewer bits are in use, as X-ray machines and industrial cameras do it (sBIT
@@ -135,7 +135,8 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, str]:
             head = file.read(HEAD)
             if head:
                 check_signature(head, name)
-            return head + file.read(), name
+            file.seek(0)
+            return file.read(), name
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: give the path of a picture ({ACCEPTED})") from None
     except MemoryError:
@@ -246,7 +247,7 @@ def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) ->
     if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
     if decoded.dtype == np.uint16 and header.white_unknown and white is None:
-        _warn_if_dark(decoded, name)
+        _warn_if_dark(decoded, header, name)
     tables = header.levels
     if tables is None and decoded.dtype == np.uint16:
         # OpenCV's own reduction rounds in some formats and shifts in others.
@@ -290,15 +291,16 @@ def _built_in(kind: str) -> bool:
     return re.search(rf"^\s*{kind}:\s*(?!NO\b)\S", cv2.getBuildInformation(), re.MULTILINE) is not None
 
 
-def _warn_if_dark(samples: NDArray[np.uint16], name: str) -> None:
+def _warn_if_dark(samples: NDArray[np.uint16], header: Header, name: str) -> None:
     """Warn of samples of 16 bits that seem to be of fewer."""
     top = int(samples.max())
     bits = next((bits for bits in (8, 10, 12, _DARK_BITS) if top < 1 << bits), None)
     if bits is None or not top:
         return
+    used, wrong = (1 << bits) - 1, "bright" if header.inverted else "dark"
     _warn(
-        f"{name} has samples of 16 bits, none of them above {top}, and comes out with little contrast: if they are of "
-        f"{bits} bits, give white={(1 << bits) - 1} (--white {(1 << bits) - 1}); if not, white={_WHITE} says so"
+        f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, it comes out too {wrong} "
+        f"and white={used} (--white {used}) makes it right; white={_WHITE} says that all 16 are"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ortcam.avif_header import walk_avif
 from ortcam.errors import ImageError
@@ -95,6 +96,8 @@ def _walk_jpeg(data: bytes) -> Header:
                 raise RefusedError(f"a JPEG of more than {_JPEG_SCANS} scans")
         elif marker == _JPEG_APP1 and segment.startswith(b"Exif\0\0") and not orientation:
             orientation = exif_orientation(segment)
+    if data.endswith(b"\xff\xd9"):
+        raise DamagedError("a marker amid its pixels leads past its end")
     raise struct.error
 
 
@@ -224,6 +227,8 @@ def _three(data: bytes, at: int) -> int:
 
 _BMP_BITS = {1, 4, 8, 16, 24, 32}
 _BMP_BITFIELDS = {3, 6}
+_BMP_BGR = (0xFF0000, 0xFF00, 0xFF)
+_BMP_BYTES = {0xFF, 0xFF00, 0xFF0000, 0xFF000000}  # OpenCV heeds them where the header has room for a mask of alpha
 _BMP_PACKED = {4: "JPEG", 5: "PNG"}
 
 
@@ -242,13 +247,20 @@ def _walk_bmp(data: bytes) -> Header:
         raise RefusedError(f"a BMP file of {bits} bits a pixel", ", ".join(map(str, sorted(_BMP_BITS))))
     if width < 1 or height < 1:
         raise DamagedError(f"its header says {width} x {height} pixels")
+    masks = struct.unpack_from("<III", data, 54) if compression in _BMP_BITFIELDS else ()
+    if bits == 32 and masks and masks != _BMP_BGR and not (size >= 56 and set(masks) <= _BMP_BYTES):
+        named = ", ".join(f"{mask:#x}" for mask in masks)
+        raise RefusedError(f"a BMP file of the colour masks {named}", ", ".join(f"{mask:#x}" for mask in _BMP_BGR))
     levels = None
     if bits == 16:
-        # OpenCV leaves the lower bits of each byte empty, so that white would be grey.
-        green = 6 if compression in _BMP_BITFIELDS and struct.unpack_from("<I", data, 58)[0] == 0x7E0 else 5
-        levels = tuple((np.arange(256) * 255 // (256 - (1 << 8 - used))).clip(0, 255) for used in (5, green, 5))
-        levels = tuple(table.astype(np.uint8) for table in levels)
+        levels = tuple(_spread(used) for used in ((5, 6, 5) if masks[1:2] == (0x7E0,) else (5, 5, 5)))
     return Header(kind="BMP", width=width, height=height, levels=levels)
+
+
+def _spread(used: int) -> NDArray[np.uint8]:
+    """Bytes of which OpenCV has filled the upper bits alone, so that white would be grey: uint8 [256], as Pillow."""
+    white = 256 - (1 << 8 - used)
+    return (np.arange(256) * 255 // white).clip(0, 255).astype(np.uint8)
 
 
 _GIF_GLOBAL = 0x80  # flags of the screen and of a frame: a palette follows

@@ -16,6 +16,7 @@ _NUMBER = _SPACE + rb"(\d{1,9})"
 _BITMAP = re.compile(rb"P[14]" + _NUMBER + _NUMBER + rb"\s")
 _MAP = re.compile(rb"P[2356]" + _NUMBER + _NUMBER + _NUMBER + rb"\s")
 _LARGEST = 65535
+_BLOCK = 1 << 20
 
 
 def walk_pnm(data: bytes) -> Header:
@@ -62,9 +63,12 @@ def _pixels(data: bytes, start: int, shape: tuple[int, int, int], white: int) ->
         samples = np.frombuffer(data, ">u2", count, start).astype(np.uint16)
     if kind in b"23" and white < 256:
         samples = np.minimum(samples, 255).astype(np.uint8)
-    if white != 255:  # samples above white are white, as Pillow has them
-        samples = levels(white, 256 if samples.dtype == np.uint8 else 1 << 16)[samples]
-    picture = samples.reshape(shape).astype(np.uint8, copy=False)
+    picture = np.empty(count, np.uint8)
+    table = levels(white, 256 if samples.dtype == np.uint8 else 1 << 16)  # above white is white, as Pillow has it
+    samples = samples.reshape(count)
+    for first in range(0, count, _BLOCK):  # to save memory: numpy's indices take eight bytes each
+        picture[first : first + _BLOCK] = table[samples[first : first + _BLOCK]]
+    picture = picture.reshape(shape)
     return np.repeat(picture, 3, axis=2) if shape[2] == 1 else picture
 
 
@@ -78,10 +82,11 @@ def _digits(data: bytes, start: int, count: int) -> NDArray[np.uint8]:
 
 def _numbers(data: bytes, start: int, count: int) -> NDArray[np.uint16]:
     """The decimal numbers of a plain graymap or pixmap: uint16 [count]; larger ones are 65535."""
-    text = _without_comments(data[start:])
+    text = _without_comments(data[start:]).strip()
     if text.translate(None, b"0123456789 \t\n\v\f\r") or re.search(rb"\d{7}", text):
         raise DamagedError("its samples are not all decimal numbers")
-    numbers = np.fromstring(text.decode("ascii"), np.int32, count, sep=" ")
+    # Not with a count: where there are fewer, numpy would give what happened to be in memory.
+    numbers = np.fromstring(text.decode("ascii"), np.int32, sep=" ")[:count]
     if len(numbers) < count:
         raise DamagedError(f"of {count} samples it has {len(numbers)}")
     return np.minimum(numbers, _LARGEST).astype(np.uint16)

@@ -11,6 +11,7 @@ import time
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -95,6 +96,22 @@ def test_the_budget_and_the_options_of_a_method_reach_it(tiny_bundle: Path, imag
     )
     assert set(report.results.passes["scorecam:budget=2"]) == {2.0}
     assert (report.results.passes["scorecam"] > 2).all()
+
+
+def test_images_of_twelve_bits_are_measured_as_those_of_eight(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "deep" / "images"
+    deep.mkdir(parents=True)
+    for file in (tmp_path / "images").glob("*.png"):
+        samples = np.rint(cv2.imread(str(file)) * (4095 / 255)).astype(np.uint16)
+        assert cv2.imwrite(str(deep / file.name), samples)
+    (tmp_path / "deep" / "images.csv").write_text(images.read_text())
+    arguments = {"methods": ["scorecam"], "metrics": ["complexity"], "batch_size": 4}
+    eight = evaluate(tiny_bundle, images, tmp_path / "eight", **arguments)
+    twelve = evaluate(tiny_bundle, tmp_path / "deep" / "images.csv", tmp_path / "twelve", white=4095, **arguments)
+    found, expected = (report.results.values["scorecam"]["complexity"] for report in (twelve, eight))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)  # the same inputs; float32 sums over a map of 1,536 pixels
+    summary = json.loads((tmp_path / "twelve" / "summary.json").read_text())
+    assert summary["settings"]["white"] == 4095
 
 
 def test_a_run_goes_on_where_it_was(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:

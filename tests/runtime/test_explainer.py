@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from tests.conftest import TINY_LABELS
@@ -198,3 +199,21 @@ def test_the_overlay_colours_only_what_the_model_saw(explainer: ortcam.Explainer
     assert e.overlay(alpha=1.0).tolist() != picture.tolist()
     with pytest.raises(ortcam.OptionError, match="map 1 of 1"):
         e.overlay(1)
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_pixels": -1}, {"max_pixels": True}, {"max_pixels": 1e6}, {"white": 0}, {"white": 65536}]
+)
+def test_limits_of_pictures_are_checked_when_a_bundle_is_loaded(tiny_bundle: Path, given: dict[str, object]) -> None:
+    (name, value) = next(iter(given.items()))
+    with pytest.raises(ortcam.OptionError, match=f"{name}={value!r}: accepted is a whole number"):
+        ortcam.load(tiny_bundle, **given)  # type: ignore[arg-type]
+
+
+def test_pictures_of_twelve_bits_are_explained_as_those_of_eight(tiny_bundle: Path) -> None:
+    eight = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    twelve = np.rint(eight * (4095 / 255)).astype(np.uint16)
+    png = cv2.imencode(".png", np.ascontiguousarray(twelve[..., ::-1]))[1].tobytes()
+    explainer = ortcam.load(tiny_bundle, max_pixels=np.int64(10**6), white=np.int64(4095))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(explainer.preprocess(png), explainer.preprocess(eight))
+    assert explainer.explain(png).provenance["image"]["white"] == 4095

@@ -214,6 +214,7 @@ def write_report(
     more: Mapping[str, Any],
     *,
     max_pixels: int,
+    white: int | None = None,
     labels: Sequence[str] = (),
 ) -> None:
     """Write the page. Photographs that can no longer be read are left out of the gallery.
@@ -228,6 +229,7 @@ def write_report(
         more: what summary.json has beside results and summary: settings, protocol, model, providers, versions,
             failures, and randomized where that was checked.
         max_pixels: larger photographs are left out.
+        white: as of `read_image`.
         labels: names of the classes; without them there are indices.
 
     Raises:
@@ -240,7 +242,7 @@ def write_report(
     cards = []
     if primary is not None:
         chosen = _choose(results, primary, min(_PHOTOGRAPHS, max(2, _PICTURES // (len(looks) + 1))))
-        cards = list(_cards(chosen, results, journal, examples, preprocessing, labels, max_pixels))
+        cards = list(_cards(chosen, results, journal, examples, preprocessing, labels, max_pixels, white))
     page = _template().render(
         results=results,
         looks=list(looks.values()),
@@ -442,6 +444,7 @@ def _cards(
     preprocessing: Preprocessing,
     labels: Sequence[str],
     max_pixels: int,
+    white: int | None,
 ) -> Iterator[_Card]:
     """The gallery; one photograph and the thumbnails of those chosen are in memory at a time."""
     names = {results.images[index] for index, _ in chosen}
@@ -455,7 +458,7 @@ def _cards(
         if name not in paths:
             continue
         try:
-            photograph = read_photograph(paths[name], preprocessing, max_pixels=max_pixels)
+            photograph = read_photograph(paths[name], preprocessing, max_pixels=max_pixels, white=white)
         except OrtcamError:
             continue
         crop = _small(_crop(photograph.model_input, preprocessing))

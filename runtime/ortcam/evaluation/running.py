@@ -116,6 +116,7 @@ class Evaluation:
         threads: int | None = None,
         precision: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        white: int | None = None,
         randomize: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -137,6 +138,7 @@ class Evaluation:
             threads: the same.
             precision: of the masked passes where the method does not say.
             max_pixels: images with more pixels are skipped.
+            white: the sample that is white in PNG and TIFF images of 16 bits, as `ortcam.load` takes it.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -153,7 +155,7 @@ class Evaluation:
             raise OptionError(f"seed={seed!r}: accepted is a whole number from 0")
         resolve_task(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
-        self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels)
+        self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels, white=white)
         read = read_bundle(bundle)  # once: the same one in every precision
         self._explainers: dict[str | None, Explainer] = {
             name: self._load(read, precision=name or precision) for name in precisions
@@ -175,6 +177,7 @@ class Evaluation:
         self._resume = resume
         self._batch_size = batch_size
         self._max_pixels = max_pixels
+        self._white = white
         drawn = sorted(self.examples, key=lambda example: zlib.crc32(f"{seed}/{example.name}".encode()))
         self._checked = drawn[: randomize or 0]
         if self._checked:
@@ -196,6 +199,8 @@ class Evaluation:
             "step": step,
             "ortcam": __version__,
         }
+        if white is not None:
+            self.settings["white"] = int(white)
 
     @property
     def count(self) -> int:
@@ -359,6 +364,7 @@ class Evaluation:
                 explainer.bundle.manifest.preprocessing,
                 more,
                 max_pixels=self._max_pixels,
+                white=self._white,
                 labels=explainer.labels,
             )
         except OSError as error:
