@@ -523,8 +523,11 @@ def _explain(options: argparse.Namespace) -> int:
                 saved = _save(explanation, image, folder, folders, options)
             except OrtcamError as error:
                 report(image, error)
+                if _is_full(error):
+                    work = []
+                    break
                 if _fails_for_all(error):
-                    work = [] if isinstance(error, OutputError) else [item for item in work if item[1] is not record]
+                    work = [item for item in work if item[1] is not record]
                 continue
             if options.json:
                 results.append({"folder": str(saved), **explanation.summary()})
@@ -584,10 +587,13 @@ def _save(
             folder = folders.give(image, lambda: explanation.provenance["image"].get("sha256"))
 
 
+def _is_full(error: OrtcamError) -> bool:
+    """Whether the disk takes no more results."""
+    return isinstance(error, OutputError) and getattr(error.__cause__, "errno", None) in _FULL
+
+
 def _fails_for_all(error: OrtcamError) -> bool:
-    """Whether the next image would meet the same error."""
-    if isinstance(error, OutputError):
-        return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+    """Whether the method would meet the same error with the next image."""
     of_the_bundle = isinstance(error, (BundleError, OptionError, ProviderError, TargetError))
     return of_the_bundle and not isinstance(error, OutOfMemoryError)
 
