@@ -495,17 +495,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     work = _checked(explainer, arguments, report)
     folders = ResultFolders(output)
-    digest = functools.cache(file_digest)
-    places = [folders.give(image, functools.partial(digest, image)) for image in options.images]
-    if not options.force:
-        rendering = {"colormap": options.colormap, "alpha": options.alpha}
-        wanted_there = [
-            (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
-            for image, place in zip(options.images, places, strict=True)
-            if place.exists()
-            for _, record in work
-        ]
-        _check_nothing_is_lost(wanted_there)
+    places = _places(options, folders, [record for _, record in work])
     # The photographs come in the order of the images, less those that were reported.
     waiting = iter(zip(options.images, places, strict=True))
 
@@ -558,6 +548,32 @@ def _checked(
         except OptionError as error:  # the other methods are worth having
             report(None, error)
     return work
+
+
+def _places(options: argparse.Namespace, folders: ResultFolders, records: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """The folder of each image, once it is clear that saving there loses nothing, or is forced.
+
+    Args:
+        options: of the command.
+        folders: below the output folder.
+        records: of each method, what its manifests will say.
+
+    Raises:
+        OutputError: results of the same images with other settings are there.
+    """
+    digest = functools.cache(file_digest)
+    places = [folders.give(image, functools.partial(digest, image)) for image in options.images]
+    if not options.force:
+        rendering = {"colormap": options.colormap, "alpha": options.alpha}
+        _check_nothing_is_lost(
+            [
+                (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
+                for image, place in zip(options.images, places, strict=True)
+                if place.exists()
+                for record in records
+            ]
+        )
+    return places
 
 
 def _check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:

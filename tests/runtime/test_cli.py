@@ -753,7 +753,7 @@ def test_an_unknown_flag_is_named_safely_with_what_was_meant(
         (["-o", "FOLDER/x.onnx", "--batch-size", "0"], "--batch-size 0: accepted is a whole number from 1"),
         (["-o", "FOLDER/x.onnx", "-m", "cam"], "cam: masks no image and cannot be fused"),
         (["-o", "FOLDER/x.onnx", "--budget", "0"], "budget=0"),
-        (["-o", "FOLDER/x.onnx", "--precision", "fp16"], "fp16"),
+        (["-o", "FOLDER/x.onnx", "--precision", "fp16"], "no scorers in float16"),
     ],
 )
 def test_fuse_finds_what_is_wrong_before_it_imports_anything(
