@@ -514,17 +514,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     work = _checked(explainer, arguments, report)
     folders = ResultFolders(output)
-    digest = functools.cache(file_digest)
-    places = [folders.give(image, functools.partial(digest, image)) for image in options.images]
-    if not options.force:
-        rendering = {"colormap": options.colormap, "alpha": options.alpha}
-        wanted_there = [
-            (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
-            for image, place in zip(options.images, places, strict=True)
-            if place.exists()
-            for _, record in work
-        ]
-        _check_nothing_is_lost(wanted_there)
+    places = _places(options, folders, [record for _, record in work])
     # The photographs come in the order of the images, less those that were reported.
     waiting = iter(zip(options.images, places, strict=True))
 
@@ -542,8 +532,11 @@ def _explain(options: argparse.Namespace) -> int:
                 saved = _save(explanation, image, folder, folders, options)
             except OrtcamError as error:
                 report(image, error)
+                if _is_full(error):
+                    work = []
+                    break
                 if _fails_for_all(error):
-                    work = [] if isinstance(error, OutputError) else [item for item in work if item[1] is not record]
+                    work = [item for item in work if item[1] is not record]
                 continue
             if options.json:
                 results.append({"folder": str(saved), **explanation.summary()})
@@ -576,6 +569,32 @@ def _checked(
     return work
 
 
+def _places(options: argparse.Namespace, folders: ResultFolders, records: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """The folder of each image, once it is clear that saving there loses nothing, or is forced.
+
+    Args:
+        options: of the command.
+        folders: below the output folder.
+        records: of each method, what its manifests will say.
+
+    Raises:
+        OutputError: results of the same images with other settings are there.
+    """
+    digest = functools.cache(file_digest)
+    places = [folders.give(image, functools.partial(digest, image)) for image in options.images]
+    if not options.force:
+        rendering = {"colormap": options.colormap, "alpha": options.alpha}
+        _check_nothing_is_lost(
+            [
+                (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
+                for image, place in zip(options.images, places, strict=True)
+                if place.exists()
+                for record in records
+            ]
+        )
+    return places
+
+
 def _check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
     """Find out whether results that are there would be replaced by others.
 
@@ -603,10 +622,13 @@ def _save(
             folder = folders.give(image, lambda: explanation.provenance["image"].get("sha256"))
 
 
+def _is_full(error: OrtcamError) -> bool:
+    """Whether the disk takes no more results."""
+    return isinstance(error, OutputError) and getattr(error.__cause__, "errno", None) in _FULL
+
+
 def _fails_for_all(error: OrtcamError) -> bool:
-    """Whether the next image would meet the same error."""
-    if isinstance(error, OutputError):
-        return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+    """Whether the method would meet the same error with the next image."""
     of_the_bundle = isinstance(error, (BundleError, OptionError, ProviderError, TargetError))
     return of_the_bundle and not isinstance(error, OutOfMemoryError)
 

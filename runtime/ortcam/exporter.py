@@ -8,6 +8,7 @@ from typing import Any
 
 from ortcam.errors import OrtcamError
 from ortcam.extras import missing
+from ortcam.terminal import printable
 
 __all__ = ["import_exporter", "timed_report"]
 
@@ -35,6 +36,6 @@ def timed_report() -> Callable[[str], None]:
 
     def report(stage: str) -> None:
         with contextlib.suppress(OSError):  # a full or closed standard error is no reason to stop
-            print(f"{time.perf_counter() - started:6.1f} s  {stage}", file=sys.stderr, flush=True)
+            print(f"{time.perf_counter() - started:6.1f} s  {printable(stage)}", file=sys.stderr, flush=True)
 
     return report

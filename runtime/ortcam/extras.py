@@ -51,7 +51,7 @@ def end_the_command(message: str) -> None:
 def _package(error: BaseException | None) -> str | None:
     """The package that was not found; None where something else went wrong, say with a library of the system."""
     while error is not None:
-        if isinstance(error, ModuleNotFoundError) and error.name:
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("ortcam"):
             return error.name.partition(".")[0]
         error = error.__cause__ or error.__context__
     return None

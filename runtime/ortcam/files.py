@@ -15,7 +15,9 @@ __all__ = ["alone_in", "replacing", "write_together", "write_whole"]
 
 fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
 
-_BEGUN: Final = ".ortcam-"  # of the name of a file that is not whole yet; short, since names may be as long as can be
+# Of the names of files that are not whole yet; short, since names may be as long as can be.
+_BEGUN: Final = ".ortcam-"
+_BEGUN_TOGETHER: Final = ".ortcam-save-"
 _PATIENCE: Final = 60.0  # seconds; a folder is written in milliseconds
 _WAIT: Final = 0.005
 
@@ -58,7 +60,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes], *, instead_of: I
     places: dict[Path, Path] = {}
     try:
         for name, content in contents.items():
-            partial = _beside(folder / name)
+            partial = _beside(folder / name, _BEGUN_TOGETHER)
             places[partial] = folder / name
             partial.write_bytes(content)
         for name in instead_of:
@@ -74,7 +76,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes], *, instead_of: I
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes and threads that ask for the same folder waiting, where the system has such locks.
 
-    What a killed process has left there of unfinished files is removed.
+    What a killed process has left there of `write_together` is removed.
 
     Raises:
         OSError: there is no such folder, or another process does not leave it.
@@ -82,7 +84,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     lock = _locked(folder)
     try:
         if lock is not None:
-            for left in folder.glob(f"{_BEGUN}*"):
+            for left in folder.glob(f"{_BEGUN_TOGETHER}*"):
                 left.unlink(missing_ok=True)
         yield
     finally:
@@ -118,5 +120,5 @@ def _locked(folder: Path) -> int | None:
             return lock
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{_BEGUN}{secrets.token_hex(4)}")
+def _beside(path: Path, begun: str = _BEGUN) -> Path:
+    return path.with_name(f"{begun}{secrets.token_hex(4)}")

@@ -92,9 +92,9 @@ def _check(options: argparse.Namespace) -> Bundle:
         OrtcamError: as `ortcam_export.fuse`, for whatever can be told without ONNX's packages.
     """
     Limits(budget=options.budget)
-    for flag, value in (("--top-k", options.top_k), ("--batch-size", options.batch_size)):
+    for name, value in (("top_k", options.top_k), ("batch_size", options.batch_size)):
         if value is not None and value < 1:
-            raise OptionError(f"{flag} {value}: accepted is a whole number from 1")
+            raise OptionError(f"{name}={value}: accepted is a whole number from 1")
     if options.output is not None:
         path = Path(options.output)
         if path.suffix != ".onnx":
@@ -110,9 +110,7 @@ def _check(options: argparse.Namespace) -> Bundle:
     bundle.check_precision(options.precision)
     classes = len(bundle.manifest.labels)
     if options.top_k is not None and options.top_k > classes:
-        raise OptionError(
-            f"--top-k {options.top_k}: accepted is a whole number from 1 to {classes}, the model's classes"
-        )
+        raise OptionError(f"top_k={options.top_k}: accepted is a whole number from 1 to {classes}, the model's classes")
     return bundle
 
 

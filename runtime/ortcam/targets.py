@@ -23,7 +23,7 @@ from typing import Final
 from ortcam.errors import TargetError
 from ortcam.suggestions import did_you_mean, plain
 
-__all__ = ["Target", "as_targets", "as_top_k", "class_index", "class_indices", "label_indices"]
+__all__ = ["Target", "as_targets", "as_top_k", "class_index", "class_indices"]
 
 Target = int | str
 
@@ -70,18 +70,6 @@ def class_indices(texts: Iterable[str], labels: tuple[str, ...]) -> list[int]:
     """
     names = _names(labels)
     return [index for text in texts for index in _in_list(text, names)]
-
-
-def label_indices(texts: Iterable[str], labels: tuple[str, ...]) -> dict[str, int] | None:
-    """The classes of texts that are all labels; None where one of them is no label, or one of several classes.
-
-    Folders of images are named so: where each is a label, a number is no index.
-    """
-    names = _names(labels)
-    found = {text: names.find(text) for text in texts}
-    if any(len(indices) != 1 for indices in found.values()):
-        return None
-    return {text: indices[0] for text, indices in found.items()}
 
 
 def as_targets(target: object) -> tuple[Target, ...]:

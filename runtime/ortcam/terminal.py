@@ -42,8 +42,10 @@ def as_text(value: _Json) -> _Json:
         found = _HALVES.sub(_escaped, value)
     elif isinstance(value, dict):
         found = {as_text(key): as_text(item) for key, item in value.items()}
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, list):
         found = [as_text(item) for item in value]
+    elif isinstance(value, tuple):
+        found = tuple(as_text(item) for item in value)
     return found  # type: ignore[no-any-return]
 
 

@@ -340,7 +340,7 @@ def test_the_command_says_what_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ortcam.evaluation.running", None)  # as if scipy were not installed
     assert main(["evaluate", str(tiny_bundle), str(images)]) == 2
-    assert "needs `ortcam[evaluate]`" in capsys.readouterr().err
+    assert 'pip install "ortcam[evaluate]"' in capsys.readouterr().err
 
 
 def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path) -> None:

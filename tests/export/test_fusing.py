@@ -243,6 +243,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
 
+def test_numbers_may_be_those_of_numpy(tiny_bundle: Path, tmp_path: Path) -> None:
+    counts = {"top_k": np.int64(2), "batch_size": np.int32(4)}
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", verify=False, **counts)
+    assert (fused.metadata["ortcam.targets"], fused.metadata["ortcam.batch_size"]) == ("2", "4")
+    with pytest.raises(OrtcamError, match="top_k=True: accepted is a whole number from 1"):
+        fuse(tiny_bundle, tmp_path / "f.onnx", top_k=True)
+
+
 def test_a_map_that_is_not_the_runtimes_is_not_written(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

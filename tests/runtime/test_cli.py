@@ -1,10 +1,12 @@
 """The command line as a user types it: right results, one clear error for bad input, exit codes, nothing lost."""
 
+import errno
 import inspect
 import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -21,6 +23,7 @@ import ortcam_export
 from ortcam.bundle import read_bundle
 from ortcam.cli import main
 from ortcam.image import read_image
+from ortcam.methods import METHODS
 from ortcam.shipped import bundle_path
 
 # Channels of the tiny bundle that are not flat on the photograph.
@@ -477,3 +480,339 @@ def test_a_wrong_option_is_found_before_any_image_is_read(
     assert main(["explain", str(tiny_bundle), *images, "--budget", "0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "budget=0" in line
+
+
+def numeric_bundle(bundle: Path, labels: list[str]) -> Path:
+    """The bundle with other labels; a copy."""
+    manifest = json.loads((bundle / "bundle.json").read_text("utf-8"))
+    (bundle / "bundle.json").write_text(json.dumps(manifest | {"labels": labels}))
+    return bundle
+
+
+def explained(output: Path) -> list[str]:
+    """The maps below an output folder."""
+    return sorted(path.relative_to(output).as_posix() for path in output.rglob("*.npy"))
+
+
+def test_a_number_among_numeric_labels_means_one_class_or_is_refused(
+    bundle_copy: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = numeric_bundle(bundle_copy, ["1", "10", "11", "2", "3", "4"])
+    command = ["explain", str(bundle), str(photograph), "-m", "eigen-cam", "-o", str(tmp_path / "out")]
+    for target in ("2", "1,2"):
+        assert main([*command, "-t", target]) == 2
+        assert "accepted is index:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "-t", "label:2,10", "-t", "index:2", "--json"]) == 0
+    targets = json.loads(capsys.readouterr().out)["explanations"][0]["targets"]
+    assert [(target["index"], target["label"]) for target in targets] == [(3, "2"), (1, "10"), (2, "11")]
+
+
+def test_another_class_is_added_and_another_image_of_the_name_gets_a_number(
+    tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "b").mkdir()
+    cv2.imwrite(str(tmp_path / "b" / "photo.png"), picture[::-1])
+    other, out = tmp_path / "b" / "photo.png", tmp_path / "out"
+    for image, target in ((photograph, 1), (photograph, 2), (other, 1), (photograph, 1), (other, 0)):
+        arguments = ["explain", str(tiny_bundle), str(image), "-t", str(target), "-o", str(out), "-m", "eigen-cam"]
+        assert main([*arguments, "--quiet"]) == 0
+    folder = "eigen-cam/class"
+    assert explained(out) == [
+        f"photo-2/{folder}-0.npy",
+        f"photo-2/{folder}-1.npy",
+        f"photo/{folder}-1.npy",
+        f"photo/{folder}-2.npy",
+    ]
+
+
+def test_results_with_other_settings_are_replaced_only_by_force_and_nothing_is_done_before(
+    tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "second.png"), picture[::-1])
+    cv2.imwrite(str(tmp_path / "third.png"), picture[:, ::-1])
+    images = [str(photograph), str(tmp_path / "second.png")]
+    command = ["explain", str(tiny_bundle), *images, "-t", "1", "-o", str(tmp_path / "out"), "--quiet"]
+    assert main([*command, "--budget", "4"]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for flags in (["--budget", "5"], ["--option", "gate=sigmoid"], ["--colormap", "turbo"]):
+        assert main([*command, *(["--budget", "4"] if "--budget" not in flags else []), *flags, "-t", "2"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "photo/scorecam++: holds class 1 explained with" in line
+        assert "--force" in line
+        assert "(the same of 1 more)" in line
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    arguments = [*command[:3], str(tmp_path / "third.png"), *command[3:]]
+    assert main([*arguments, "--budget", "5", "--force"]) == 0
+    manifest = json.loads((tmp_path / "out" / "photo" / "scorecam++" / "manifest.json").read_text())
+    assert manifest["limits"]["budget"] == 5
+
+
+def test_a_faster_command_with_another_image_of_the_name_loses_nothing(
+    tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ortcam.load(tiny_bundle).explain(picture[::-1], method="eigen-cam", target=5)
+    real = ortcam.Explanation.save
+
+    def save(self: ortcam.Explanation, folder: Path, **options: object) -> Path:
+        if not (folder / "manifest.json").exists() and folder.parent.name == "photo":
+            real(other, folder)  # another process
+        return real(self, folder, **options)
+
+    monkeypatch.setattr(ortcam.Explanation, "save", save)
+    arguments = ["explain", str(tiny_bundle), str(photograph), "-t", "1", "-m", "eigen-cam", "-o", str(tmp_path)]
+    assert main([*arguments, "--quiet"]) == 0
+    assert explained(tmp_path) == ["photo-2/eigen-cam/class-1.npy", "photo/eigen-cam/class-5.npy"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_strange_names_are_explained_inside_the_output_and_printed_escaped(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    names = [b"...jpg", b"caf\xe9.png", b"a\nb\x1b[31m.png", "\u202egpj.png".encode(), b"x" * 251 + b".png", b"con.png"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(photograph.read_bytes())
+    command = [os.fsencode(sys.executable), b"-m", b"ortcam", b"explain", os.fsencode(tiny_bundle), *names]
+    for more in ([], [b"--json"]):
+        result = subprocess.run(
+            [*command, b"-m", b"eigen-cam", b"-o", b"a/out", *more], capture_output=True, check=False, cwd=tmp_path
+        )
+        assert result.returncode == 0, result.stderr
+        assert b"\x1b" not in result.stdout
+        assert b"\xe2\x80\xae" not in result.stdout
+        text = result.stdout.decode()
+        assert "caf\\xe9.png" in (json.loads(text)["explanations"][1]["image"]["path"] if more else text)
+    assert [path.name for path in tmp_path.glob("a/*")] == ["out"]
+    folders = {path.name for path in (tmp_path / "a" / "out").iterdir()}
+    assert folders == {"image", "caf_", "a_b_[31m", "_gpj", "x" * 240, "con_"}
+    assert len(explained(tmp_path / "a" / "out")) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top-k", "100"], "top_k=100: accepted is a whole number from 1 to 6"),
+        (["--top-k", "3", "-t", "1"], "--top-k 3 with -t 1: give one or the other"),
+        (["-t", "cats"], "did you mean 'cat'"),
+        (["-o", ""], "-o '': accepted is a folder"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_said_once_before_any_image_is_read(
+    tiny_bundle: Path, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(tmp_path / f"missing-{index}.png") for index in range(4)]
+    assert main(["explain", str(tiny_bundle), *images, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_method_that_a_model_cannot_have_is_said_once(
+    branch_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["explain", str(branch_bundle), *[str(photograph)] * 3, "-o", str(tmp_path), "--json", "-m"]
+    for methods, count in (("recipro-cam", 0), ("recipro-cam,eigen-cam", 3)):
+        assert main([*command, methods]) == 2
+        printed = capsys.readouterr()
+        assert len(printed.err.splitlines()) == 1
+        assert len(json.loads(printed.out)["explanations"]) == count
+
+
+@pytest.mark.parametrize("error", [ortcam.ProviderError("broken"), ortcam.BundleError("altered")])
+def test_an_error_that_every_image_would_meet_ends_the_method(
+    tiny_bundle: Path,
+    photograph: Path,
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def explain(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ortcam.Explainer, "explain", explain)
+    assert main(["explain", str(tiny_bundle), *[str(photograph)] * 3, "-o", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"ortcam: {error}\n"
+
+
+def test_a_full_disk_is_said_once(
+    tiny_bundle: Path,
+    photograph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def write_bytes(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    arguments = ["explain", str(tiny_bundle), *[str(photograph)] * 3, "-m", "eigen-cam,cam", "-o", str(tmp_path)]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+
+
+def test_labels_that_the_terminal_lacks_are_escaped(bundle_copy: Path, photograph: Path, tmp_path: Path) -> None:
+    labels = ["café", "a\x1b[31m", "x\ny", "\u202egnp", "日本", "\ud800"]
+    bundle = numeric_bundle(bundle_copy, labels)
+    command = ["explain", bundle, photograph, "-m", "eigen-cam", "--top-k", 6, "-o", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = run(*command, env=environment)
+    assert result.returncode == 0, result.stderr
+    for text in (r"caf\xe9", r"a\x1b[31m", r"x\ny", r"\u202egnp", r"\u65e5\u672c", r"\ud800"):
+        assert f"  {text} " in result.stdout
+    result = run(*command, "--json", env=environment)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)["explanations"][0]["targets"]
+    assert {target["label"] for target in found} == {*labels[:5], "\\ud800"}
+    assert run("inspect", bundle, env=environment).returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_an_output_that_takes_nothing_costs_one_line_and_no_result(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, redirection: str
+) -> None:
+    def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = shlex.join([sys.executable, "-m", "ortcam", *map(str, arguments)])
+        return subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, text=True, check=False)
+
+    explain = ["explain", tiny_bundle, photograph, photograph, "-m", "eigen-cam", "-t", "1", "-o", tmp_path]
+    for arguments in (explain, [*explain, "--json"], ["inspect", tiny_bundle], ["--help"]):
+        result = shell(*arguments)
+        assert result.returncode == 2
+        assert len(complaints(result)) == len(result.stderr.splitlines()) == 1
+        assert "standard output: cannot be written to" in result.stderr
+    assert explained(tmp_path) == ["photo-2/eigen-cam/class-1.npy", "photo/eigen-cam/class-1.npy"]
+    assert shell(*explain, "--quiet").returncode == 0
+
+
+def test_a_reader_that_leaves_early_costs_no_result(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ortcam", "explain", str(tiny_bundle), str(photograph), str(photograph)]
+    result = subprocess.run(
+        [*command, "-m", "eigen-cam", "-t", "1", "-o", str(tmp_path)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(explained(tmp_path)) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_json_stays_json_without_a_standard_error(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    arguments = [
+        "explain",
+        tiny_bundle,
+        tmp_path / "missing.png",
+        photograph,
+        "-m",
+        "eigen-cam",
+        "-o",
+        tmp_path,
+        "--json",
+    ]
+    command = shlex.join([sys.executable, "-m", "ortcam", *map(str, arguments)])
+    result = subprocess.run(f"{command} 2>&-", shell=True, stdout=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 2
+    printed = json.loads(result.stdout)
+    assert (len(printed["explanations"]), len(printed["errors"])) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["explain", "b.ortcam", "x.jpg", "--taget", "3"],
+            "unrecognized arguments: --taget 3; did you mean '--target'?",
+        ),
+        (["explain", "b.ortcam", "x.jpg", "--topk=3"], "unrecognized arguments: --topk=3; did you mean '--top-k'?"),
+        (["explain", "b.ortcam", "x.jpg", "--x\x1b[31m"], "unrecognized arguments: --x\\x1b[31m"),
+    ],
+)
+def test_an_unknown_flag_is_named_safely_with_what_was_meant(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"ortcam: error: {message}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x.png"], "-o x.png: accepted is the name of a file that ends in .onnx"),
+        (["-o", "TAKEN"], "is there already; --force replaces it"),
+        (["-o", "FOLDER/none/x.onnx"], "none does not exist"),
+        (["--triton", "FOLDER/none"], "none does not exist"),
+        (["-o", "FOLDER/x.onnx", "--top-k", "7"], "top_k=7: accepted is a whole number from 1 to 6"),
+        (["-o", "FOLDER/x.onnx", "--batch-size", "0"], "batch_size=0: accepted is a whole number from 1"),
+        (["-o", "FOLDER/x.onnx", "-m", "cam"], "cam: masks no image and cannot be fused"),
+        (["-o", "FOLDER/x.onnx", "--budget", "0"], "budget=0"),
+        (["-o", "FOLDER/x.onnx", "--precision", "fp16"], "no scorers in float16"),
+    ],
+)
+def test_fuse_finds_what_is_wrong_before_it_imports_anything(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "ortcam_export", None)
+    (tmp_path / "taken.onnx").write_text("mine")
+    words = [word.replace("FOLDER", str(tmp_path)).replace("TAKEN", str(tmp_path / "taken.onnx")) for word in arguments]
+    assert main(["fuse", str(tiny_bundle), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert (tmp_path / "taken.onnx").read_text() == "mine"
+
+
+def test_evaluate_writes_over_nothing_of_somebody_else(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.csv").write_text("mine")
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "journal.jsonl").write_text("{}")
+    for output, message in (
+        (tmp_path, "has results.csv of something else"),
+        (tmp_path / "journal", "--resume goes on"),
+    ):
+        for flags in ([], ["--resume"]) if output == tmp_path else ([],):
+            arguments = ["evaluate", str(tiny_bundle), str(photograph.parent), "-o", str(output), *flags]
+            assert main(arguments) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert message in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "results.csv"]
+
+
+def test_a_plot_is_replaced_only_by_force(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "plot.png"
+    plot.write_text("mine")
+    command = ["benchmark", str(tiny_bundle), "--methods", "eigen-cam", "--runs", "1", "--plot", str(plot)]
+    assert main(command) == 2
+    assert f"{plot}: is there already; --force replaces it" in capsys.readouterr().err
+    assert plot.read_text() == "mine"
+    assert main([*command, "--force"]) == 0
+    assert read_image(plot).shape[2] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
+
+
+def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ortcam.cli.MASKED_METHODS", [METHOD for METHOD in METHODS if METHOD.name == "scorecam"])
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "demo.png").write_text("mine")
+    assert main(["demo", "-o", str(tmp_path / "mine")]) == 2
+    assert "is there already and of no earlier demo" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["demo.png"]

@@ -175,16 +175,6 @@ def test_a_manifest_reproduces_its_maps(explainer: ortcam.Explainer, photograph:
     np.testing.assert_allclose(again.maps[0], np.load(folder / f"class-{targets[0]}.npy"), atol=1e-5)
 
 
-def test_saving_again_replaces_only_what_was_saved_before(
-    explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    explainer.explain(photograph, target=[0, 1]).save(tmp_path)
-    explainer.explain(photograph, target=[2]).save(tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"notes.txt", "manifest.json", "class-2.npy", "class-2-heatmap.png", "class-2-overlay.png"}
-
-
 def test_a_place_that_cannot_be_written_is_named(explainer: ortcam.Explainer, photograph: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ortcam.OutputError, match="cannot write the explanation here"):
@@ -217,3 +207,63 @@ def test_pictures_of_twelve_bits_are_explained_as_those_of_eight(tiny_bundle: Pa
     explainer = ortcam.load(tiny_bundle, max_pixels=np.int64(10**6), white=np.int64(4095))  # type: ignore[arg-type]
     np.testing.assert_array_equal(explainer.preprocess(png), explainer.preprocess(eight))
     assert explainer.explain(png).provenance["image"]["white"] == 4095
+
+
+@pytest.mark.parametrize("index", ["sea snake", "Sea_Snake", np.int64(1), 1])
+def test_an_overlay_is_asked_for_by_place_or_label(
+    explainer: ortcam.Explainer, photograph: Path, index: int | str
+) -> None:
+    e = explainer.explain(photograph, target=["dog", "sea snake"])
+    np.testing.assert_array_equal(e.overlay(index), e.overlay(1))
+    np.testing.assert_array_equal(e.heatmap(index), e.heatmap(1))
+    assert e._repr_png_()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("index", ["key", "", "crane", -1, 3, True, 1.0, None, [0], b"dog"])
+def test_an_overlay_of_no_target_or_of_several_is_refused(
+    explainer: ortcam.Explainer, photograph: Path, index: object
+) -> None:
+    e = explainer.explain(photograph, target=[1, 3, 4])
+    for draw in (e.overlay, e.heatmap, e.on_photograph):
+        with pytest.raises(ortcam.OptionError, match="accepted is"):
+            draw(index)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"method": "recipro-cam"}, {"method": "eigen-cam"}, {"budget": 9}])
+def test_a_class_that_is_asked_for_twice_is_explained_once_and_given_twice(
+    explainer: ortcam.Explainer, photograph: Path, arguments: dict
+) -> None:
+    twice = explainer.explain(photograph, target=[3, 3, "sea snake"], batch_size=4, **arguments)
+    once = explainer.explain(photograph, target=[3, 2], batch_size=4, **arguments)
+    assert twice.targets == (3, 3, 2)
+    assert twice.labels == ("crane", "crane", "sea snake")
+    assert (twice.stats.passes, twice.stats.runs) == (once.stats.passes, once.stats.runs)
+    for name in ("maps", "raw_maps", "weights", "flat", "probabilities"):
+        np.testing.assert_array_equal(getattr(twice, name), getattr(once, name)[[0, 0, 1]])
+    if once.stats.estimated_error is not None:
+        first, second = once.stats.estimated_error
+        assert twice.stats.estimated_error == (first, first, second)
+
+
+@pytest.mark.parametrize("target", [np.array(2), np.array([2]), (n for n in [2]), "index:2", "2"])
+def test_a_target_may_be_an_array_or_a_generator(explainer: ortcam.Explainer, photograph: Path, target: object) -> None:
+    assert explainer.explain(photograph, target=target, batch_size=np.int64(4)).targets == (2,)
+
+
+def test_what_is_wrong_with_every_image_is_found_before_the_first_is_read(
+    explainer: ortcam.Explainer, branch_bundle: Path
+) -> None:
+    def images() -> object:
+        pytest.fail("an image was taken")
+        yield
+
+    wrong = [{"target": b"dog"}, {"target": "unicorn"}, {"target": 6}, {"top_k": 7}, {"target": 1, "top_k": 2}]
+    for arguments in wrong:
+        with pytest.raises(ortcam.TargetError):
+            explainer.explain_many(images(), **arguments)
+        with pytest.raises(ortcam.TargetError):
+            explainer.explain("missing.png", **arguments)
+        with pytest.raises(ortcam.TargetError):
+            explainer.check(**arguments)
+    with pytest.raises(ortcam.OptionError, match="inside a branch"):
+        ortcam.load(branch_bundle).explain_many(images(), method="recipro-cam")

@@ -1,5 +1,6 @@
 """The serve path needs numpy, ONNX Runtime and OpenCV: it runs where importing anything else of ours raises."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,12 @@ import ortcam
 explainer = ortcam.load(sys.argv[1])
 explainer.predict(sys.argv[2])
 for method in ("scorecam", "scorecam++", "sscam", "iscam"):
-    explainer.explain(sys.argv[2], method=method, top_k=2).save(sys.argv[3])
+    explainer.explain(sys.argv[2], method=method, top_k=2).save(f"{sys.argv[3]}/{method}")
 assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", "onnx", "ortcam_export")]
 """
     result = run(script, tiny_bundle, photograph, tmp_path, extra=extra)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "manifest.json").is_file()
+    assert (tmp_path / "sscam" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize("extra", [(), ("tqdm",)], ids=["", "without-tqdm"])
@@ -70,10 +71,48 @@ def test_export_without_its_extra_says_which_to_install(tmp_path: Path) -> None:
     script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     result = run(script, "export", "resnet18", "-o", tmp_path / "x.ortcam")
     assert result.returncode == 2
-    assert result.stderr.strip().endswith("need `ortcam[export]`")
+    assert result.stderr.strip().endswith('pip install "ortcam[export]"')
     assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_without_a_runtime_the_import_says_which_extra_to_install() -> None:
     result = run("import ortcam", extra=("onnxruntime",))
-    assert "install `ortcam[cpu]` (any machine) or `ortcam[gpu]` (NVIDIA CUDA)" in result.stderr
+    assert 'pip install "ortcam[cpu]" (any machine), pip install "ortcam[gpu]" (NVIDIA CUDA)' in result.stderr
+
+
+def without(package: str, folder: Path) -> dict[str, str]:
+    """An environment in which a package is not installed."""
+    message = f"raise ModuleNotFoundError(\"No module named '{package}'\", name={package!r})"
+    (folder / f"{package}.py").write_text(message)
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("onnxruntime", ["--version"], "cpu"),
+        ("onnxruntime", ["explain", "b.ortcam", "x.jpg"], "cpu"),
+        ("onnx_ir", ["inspect", "net.onnx"], "onnx"),
+        ("onnx_ir", ["export", "net.onnx", "-o", "FOLDER/net.ortcam"], "onnx"),
+        ("onnx_ir", ["export", "resnet18", "-o", "FOLDER/net.ortcam"], "export"),
+        ("onnx_ir", ["fuse", "BUNDLE", "-o", "FOLDER/e.onnx"], "onnx"),
+        ("scipy", ["evaluate", "BUNDLE", "FOLDER", "-o", "FOLDER/evaluation"], "evaluate"),
+        ("matplotlib", ["benchmark", "BUNDLE", "--plot", "FOLDER/plot.png"], "plot"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_missing_and_how_to_install_it(
+    tiny_bundle: Path, tmp_path: Path, package: str, arguments: list[str], extra: str
+) -> None:
+    words = [word.replace("BUNDLE", str(tiny_bundle)).replace("FOLDER", str(tmp_path)) for word in arguments]
+    result = subprocess.run(
+        [sys.executable, "-m", "ortcam", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without(package, tmp_path),
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "which is not installed" in line
+    assert f'pip install "ortcam[{extra}]"' in line

@@ -149,10 +149,12 @@ class Evaluation:
         self.variants = [*parse_variants(methods), *baselines(seed)]
         self.metrics = _resolve_metrics(metrics, self.protocol)
         for name, value in (("limit", limit), ("step", step), ("randomize", randomize)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is not None and not (_is_whole(value) and value >= 1):
                 raise OptionError(f"{name}={value!r}: accepted is a whole number from 1")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if not (_is_whole(seed) and seed >= 0):
             raise OptionError(f"seed={seed!r}: accepted is a whole number from 0")
+        limit, step, randomize = (None if value is None else int(value) for value in (limit, step, randomize))
+        seed = int(seed)
         resolve_task(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
         self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels, white=white)
@@ -404,6 +406,10 @@ def evaluate(
     """
     evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
     return evaluation.run(progress=progress, on_failure=on_failure)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _cell(interval: Interval | None) -> str:

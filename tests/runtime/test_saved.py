@@ -1,0 +1,346 @@
+"""Saving: nothing is lost without a word, and a manifest lists only what is there, whoever writes or is killed."""
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ortcam
+from ortcam import files, saved
+from ortcam.errors import NotFiniteError, OutputError
+from ortcam.image import write_png
+from ortcam.saved import OccupiedError
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked, and killed by signals")
+
+
+@pytest.fixture(scope="module")
+def explainer(tiny_bundle: Path) -> ortcam.Explainer:
+    return ortcam.load(tiny_bundle, providers=["CPUExecutionProvider"])
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text("utf-8"))
+
+
+def summary(*targets: int, image: str = "i", **more: object) -> dict:
+    """What `Explanation.summary` says, as far as saving looks at it."""
+    return {
+        "method": "scorecam",
+        "options": {"gate": "tanh"},
+        "limits": {"budget": None},
+        "stats": {"precision": "float32", "seconds": 1.0},
+        "image": {"sha256": image},
+        "bundle": {"sha256": "b"},
+        "rendering": {"colormap": "jet", "alpha": 0.5},
+        "targets": [{"index": target} for target in targets],
+        **more,
+    }
+
+
+def contents(*targets: int, content: bytes = b"x") -> dict[str, bytes]:
+    return {f"class-{t}{end}": content for t in targets for end in (".npy", "-heatmap.png", "-overlay.png")}
+
+
+def write(folder: Path, *targets: int, force: bool = False, content: bytes = b"x", **more: object) -> None:
+    saved.save(folder, summary(*targets, **more), contents(*targets, content=content), force=force)
+
+
+def state(folder: Path) -> tuple[dict, dict[str, bytes]]:
+    """The manifest and the content of everything that it lists; AssertionError where something is not there."""
+    manifest = manifest_of(folder)
+    listed = {
+        f"class-{t['index']}{end}" for t in manifest["targets"] for end in (".npy", "-heatmap.png", "-overlay.png")
+    }
+    assert set(manifest["files"]) == listed
+    return manifest, {name: (folder / name).read_bytes() for name in listed}
+
+
+def test_another_class_of_the_same_explanation_is_added(
+    explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    first = explainer.explain(photograph, target=[0, 1])
+    first.save(tmp_path)
+    second = explainer.explain(photograph, target=[1, 2])
+    second.save(tmp_path)
+    manifest = manifest_of(tmp_path)
+    assert [target["index"] for target in manifest["targets"]] == [1, 2, 0]
+    assert manifest["targets"][2]["run"]["stats"] == json.loads(json.dumps(first.summary()["stats"]))
+    assert "run" not in manifest["targets"][0]
+    assert manifest["stats"] == json.loads(json.dumps(second.summary()["stats"]))
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "manifest.json", *manifest["files"]}
+    np.testing.assert_array_equal(np.load(tmp_path / "class-0.npy"), first.maps[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "scorecam"}, "method scorecam\\+\\+, now scorecam"),
+        ({"budget": 4}, "budget none, now 4"),
+        ({"gate": "sigmoid"}, "gate tanh, now sigmoid"),
+        ({"colormap": "turbo"}, "colormap jet, now turbo"),
+        ({"image": "other"}, "of another image"),
+    ],
+)
+def test_an_explanation_of_something_else_is_replaced_only_by_force(
+    explainer: ortcam.Explainer, photograph: Path, picture: np.ndarray, tmp_path: Path, change: dict, message: str
+) -> None:
+    explainer.explain(photograph, target=[0, 1]).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    rendering = {key: change[key] for key in change if key == "colormap"}
+    arguments = {key: change[key] for key in change if key not in ("image", "colormap")}
+    other = explainer.explain(picture[::-1] if "image" in change else photograph, target=2, **arguments)
+    with pytest.raises(OutputError, match=rf"holds class 0, 1 .*{message}.*--force"):
+        other.save(tmp_path, **rendering)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    other.save(tmp_path, force=True, **rendering)
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *contents(2)}
+    assert [target["index"] for target in manifest_of(tmp_path)["targets"]] == [2]
+
+
+def test_the_same_image_by_path_and_by_bytes_is_the_same_image(
+    explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    explainer.explain(photograph, target=0).save(tmp_path)
+    explainer.explain(photograph.read_bytes(), target=1).save(tmp_path)
+    assert [target["index"] for target in manifest_of(tmp_path)["targets"]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"mine", b"[]", b"null", b"{}", b"[" * 100_000, b'{"targets": [{"index": "../x"}]}', b"\xff", b""],
+)
+def test_a_manifest_of_something_else_is_left_alone_unless_by_force(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(OutputError, match="is no manifest of an explanation and is left alone"):
+        write(tmp_path, 1)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [content]
+    write(tmp_path, 1, force=True)
+    state(tmp_path)
+
+
+@posix
+def test_a_pipe_or_a_dead_link_in_the_place_of_a_manifest_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(OccupiedError):
+        write(tmp_path, 1)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OccupiedError):
+        write(tmp_path, 1)
+    write(tmp_path, 1, force=True)
+    assert not (tmp_path / "manifest.json").is_symlink()
+
+
+@posix
+def test_files_are_never_written_through_links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "class-1.npy").symlink_to(tmp_path / "elsewhere")
+    write(folder, 1)
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    state(folder)
+
+
+def test_a_class_whose_files_are_gone_is_not_listed(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2)
+    (tmp_path / "class-1-overlay.png").unlink()
+    write(tmp_path, 3)
+    assert [target["index"] for target in state(tmp_path)[0]["targets"]] == [3, 2]
+
+
+def test_force_removes_no_file_that_is_no_explanations(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("mine")
+    folder = tmp_path / "out"
+    write(folder, 1)
+    (folder / "manifest.json").write_text(json.dumps(summary(1) | {"files": ["../outside.txt", "notes.txt"]}))
+    (folder / "notes.txt").write_text("mine")
+    write(folder, 2, image="other", force=True)
+    assert outside.exists()
+    assert (folder / "notes.txt").exists()
+    assert not (folder / "class-1.npy").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("step", range(4))
+def test_a_failed_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, force: bool
+) -> None:
+    write(tmp_path, 1, content=b"old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    left = step
+
+    def write_bytes(path: Path, content: bytes) -> int:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left -= 1
+        return real(path, content)
+
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        write(tmp_path, 1, force=force, content=b"new", image="other" if force else "i")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_in_the_place_of_a_file_leaves_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path, 1, content=b"old")
+    (tmp_path / "class-2.npy").mkdir()
+    for force in (False, True):
+        with pytest.raises(OutputError, match="directory"):
+            write(tmp_path, 2, force=force, image="other" if force else "i")
+        assert state(tmp_path)[0]["targets"] == [{"index": 1}]
+
+
+def test_numbers_that_json_lacks_are_refused_and_those_of_numpy_are_taken(tmp_path: Path) -> None:
+    write(tmp_path, 1, limits={"budget": np.int64(4)})
+    write(tmp_path, 2, limits={"budget": 4})
+    with pytest.raises(NotFiniteError, match="infinite"):
+        write(tmp_path, 3, limits={"budget": 4}, stats={"precision": "float32", "seconds": float("nan")})
+    assert [target["index"] for target in state(tmp_path)[0]["targets"]] == [2, 1]
+
+
+def test_a_place_that_no_system_has_is_an_output_error(tmp_path: Path) -> None:
+    for place in (tmp_path / "a\0b", tmp_path / ("x" * 300)):
+        with pytest.raises(OutputError, match="cannot write the explanation here"):
+            write(place, 1)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from ortcam import saved
+sys.path.insert(0, sys.argv[2])
+from tests.runtime.test_saved import contents, summary
+
+folder, force = Path(sys.argv[1]), sys.argv[3] == "force"
+events = ("open", "os.rename", "os.remove", "os.mkdir")
+states = []
+for number in range(1, 100):
+    for path in folder.iterdir():
+        path.unlink()
+    saved.save(folder, summary(1, 2), contents(1, 2, content=b"old"), force=False)
+    child = os.fork()
+    if not child:
+        left = number
+        def hook(event, arguments):
+            global left
+            if event in events and str(arguments[0]).startswith(str(folder)):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        image, content = ("other", b"new") if force else ("i", b"old")
+        saved.save(folder, summary(2, 3, image=image), contents(2, 3, content=content), force=force)
+        os._exit(0)
+    killed = os.waitpid(child, 0)[1] != 0
+    files = {path.name: path.read_bytes().decode() for path in folder.iterdir() if not path.name.startswith(".")}
+    states.append(json.loads(files.pop("manifest.json")) if "manifest.json" in files else None)
+    if states[-1] is not None:
+        is_new = states[-1]["image"]["sha256"] == "other"
+        assert {files[name] for name in states[-1]["files"]} == {"new" if is_new else "old"}
+    saved.save(folder, summary(4), contents(4), force=True)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")], "what the kill left is gone"
+    if not killed:
+        break
+print(json.dumps([None if s is None else [t["index"] for t in s["targets"]] for s in states]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("force", ["force", "add"])
+def test_a_kill_at_any_moment_leaves_a_manifest_of_what_is_there(tmp_path: Path, force: str) -> None:
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), str(root), force],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+    )
+    assert result.returncode == 0, result.stderr
+    states = json.loads(result.stdout)
+    old, new = [1, 2], [2, 3] if force == "force" else [2, 3, 1]
+    assert states[0] == old
+    assert states[-1] == new
+    # By force there is a moment without a manifest; else it is the old one or the new one throughout.
+    assert all(item in (old, new) or (item is None and force == "force") for item in states)
+    assert len(states) > 8, "every step was killed"
+
+
+def _save_often(folder: Path, target: int, image: str, force: bool) -> None:
+    for _ in range(60):
+        write(folder, target, image=image, force=force)
+
+
+@posix
+@pytest.mark.parametrize("images", [("i", "i"), ("one", "two")])
+def test_two_processes_that_save_to_one_folder_leave_a_manifest_of_what_is_there(
+    tmp_path: Path, images: tuple[str, str]
+) -> None:
+    context = multiprocessing.get_context("fork")
+    same = images[0] == images[1]
+    writers = [
+        context.Process(target=_save_often, args=(tmp_path, target, image, not same))
+        for target, image in zip((1, 2), images, strict=True)
+    ]
+    for writer in writers:
+        writer.start()
+    seen = 0
+    while any(writer.is_alive() for writer in writers):
+        try:
+            manifest = manifest_of(tmp_path)
+        except FileNotFoundError:
+            continue
+        if same:
+            assert all((tmp_path / name).exists() for name in manifest["files"])
+        seen += 1
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert seen > 0
+    targets = {target["index"] for target in state(tmp_path)[0]["targets"]}
+    assert targets == {1, 2} if same else len(targets) == 1
+
+
+@posix
+def test_a_folder_that_another_process_does_not_leave_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PATIENCE", 0.05)
+    with files.alone_in(tmp_path), pytest.raises(OutputError, match="another process is writing there"):
+        write(tmp_path, 1)
+    write(tmp_path, 1)
+
+
+def test_an_explanation_of_a_class_twice_is_saved_once(
+    explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
+) -> None:
+    explainer.explain(photograph, target=[1, 1, 0]).save(tmp_path)
+    assert [target["index"] for target in state(tmp_path)[0]["targets"]] == [1, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_file_name_that_is_no_text_is_escaped_in_the_manifest(
+    explainer: ortcam.Explainer, picture: np.ndarray, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "plain.png", picture)
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    (tmp_path / "plain.png").rename(name)
+    folder = explainer.explain(name).save(tmp_path / "out")
+    assert manifest_of(folder)["image"]["path"] == f"{tmp_path}/caf\\xe9.png"
+
+
+def test_identity_is_the_same_for_what_json_gives_back() -> None:
+    given: Mapping = summary(1, options={"size": (1, 2), "x": 0.1})
+    assert saved.identity(given) == saved.identity(json.loads(json.dumps(given)))
