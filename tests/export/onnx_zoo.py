@@ -1128,8 +1128,7 @@ def int8_pixels_of_tflite(folder: Path) -> ZooFile:
         return g.op("Transpose", x, perm=[0, 3, 1, 2])
 
     form = dataclasses.replace(BYTES, layout="nhwc", dtype=np.int8, mean=(128.0, 128.0, 128.0))
-    file = inside(folder, front, form)
-    return dataclasses.replace(file, precision="int8")
+    return inside(folder, front, form)
 
 
 def without_a_batch(folder: Path, front: Callable[[GraphBuilder, str], str], form: InputForm) -> ZooFile:
@@ -1178,6 +1177,27 @@ def uint8_resized_as_torchvision_does_without_a_batch(folder: Path) -> ZooFile:
         return g.axes("Unsqueeze", g.op("Div", x, g.constant(np.reshape(IMAGENET_STD, (3, 1, 1)))), [0])
 
     return without_a_batch(folder, front, BYTES)
+
+
+@zoo
+def scores_without_a_batch(folder: Path) -> ZooFile:
+    """One image in, one row of scores out: [3,H,W] -> [classes]."""
+    g = GraphBuilder()
+    g.axes("Squeeze", g.head(g.features(g.axes("Unsqueeze", "image", [0]))), [0], out="logits")
+    image = tensor_info("image", (3, HEIGHT, WIDTH))
+    return ZooFile(g.save(folder / "net.onnx", [image], [tensor_info("logits", (CLASSES,))]))
+
+
+@zoo
+def int8_weights_alone(folder: Path) -> ZooFile:
+    """DequantizeLinear of weights, and no quantizer: the arithmetic is floating."""
+    g = GraphBuilder(opset=13)
+    weights = g.constant(np.random.default_rng(0).integers(-127, 128, (CLASSES, 16)), np.int8)
+    weights = g.op(
+        "DequantizeLinear", weights, g.constant(np.full(CLASSES, 0.01)), g.constant(np.zeros(CLASSES), np.int8), axis=0
+    )
+    g.op("Gemm", g.pooled(g.features("image")), weights, transB=1, out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
 
 
 # What ONNX Runtime reads besides ------------------------------------------------------------------------------------
