@@ -251,8 +251,8 @@ def _notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: boo
         )
     if taken.operators and any(given.mean) and not integers:
         notes.append(
-            f"the graph normalises what the preprocessing has normalised already, which together is a mean of "
-            f"{_listed(prepared.mean)} and a std of {_listed(prepared.std)}"
+            f"the graph normalises what is normalised already: together that is a mean of {_listed(prepared.mean)} and "
+            f"a std of {_listed(prepared.std)}, of pixels in [0, {prepared.scale:g}]"
         )
     if not known and not any(prepared.mean):
         notes.append("the graph has no normalisation of its own: masks will hide to the colour that --mean says")

@@ -477,7 +477,7 @@ def test_a_normalisation_twice_is_said(tmp_path: Path) -> None:
     twice = {"mean": tuple(MEAN), "std": tuple(STD)}
     bundle = export(file.path, tmp_path / "b.ortcam", **file.arguments | twice, report=said.append)
     np.testing.assert_allclose(bundle.manifest.preprocessing.mean, MEAN + STD * MEAN, rtol=1e-5)
-    assert any("normalised already" in line for line in said)
+    assert any("is normalised already: together" in line for line in said)
 
 
 # Modules -------------------------------------------------------------------------------------------------------------
