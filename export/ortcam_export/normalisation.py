@@ -40,6 +40,8 @@ _BENT: Final = 2.0**-6
 # A mean that is closer to a short number than float32 can tell pixels apart, relative to white, is taken for it.
 _SHORT: Final = 2.0**-22
 _GREYS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Of one whole number: far above float32's error, and far below what a mask is worth.
+_STEPS: Final = 1024
 _SEED: Final = 0
 _CANDIDATES: Final = 64
 
@@ -109,13 +111,14 @@ class _Form:
         return bool(np.abs(self.gain - 1).max() <= _EXACT and np.abs(self.offset).max() <= _EXACT)
 
 
-def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing) -> Taken:
+def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing, *, whole_numbers: bool = False) -> Taken:
     """Make a graph begin behind its own normalisation; its input becomes the image float32 [N,3,H,W].
 
     Args:
         model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.
         layout: of the model's image.
         given: from a photograph to the model's image, NCHW whatever the layout.
+        whole_numbers: whether a photograph's image holds whole numbers, which what the graph rounds may depend on.
 
     Returns:
         The preprocessing from a photograph to the new input, and what became part of it.
@@ -135,7 +138,7 @@ def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing) -
     deepest = (within or plain)[-1]  # the image is one
     coloured = front.colour_form(behind=deepest)
     if coloured is not None:
-        return front.put_inverse(coloured)
+        return front.put_inverse(coloured, whole_numbers=whole_numbers)
     frontier = [deepest] if np.abs(deepest.zero).max() > _EXACT else front.branches(deepest)
     return dataclasses.replace(front.begin_at(frontier), notes=(*notes, *front.disagreement(frontier)))
 
@@ -367,7 +370,7 @@ class _Front:
         words = ", ".join(dict.fromkeys(operator for operator in operators if operator not in _MOVES))
         return Taken(preprocessing, "" if first.trivial else words)
 
-    def put_inverse(self, form: _Form) -> Taken:
+    def put_inverse(self, form: _Form, *, whole_numbers: bool) -> Taken:
         """Put the inverse of a normalisation in front of the graph, which stays as it is."""
         preprocessing = self._preprocessing(form)
         mean, std = (np.asarray(getattr(preprocessing, name)) for name in ("mean", "std"))
@@ -377,6 +380,9 @@ class _Front:
         image = self._new_image()
         build = _Builder(self._graph)
         values = build.op("Add", [build.op("Mul", [image, build.channels(gain)]), build.channels(offset)])
+        if whole_numbers:  # float32's error would decide ties of what the graph rounds
+            steps = build.op("Round", [build.op("Mul", [values, build.constant(np.float32(_STEPS))])])
+            values = build.op("Mul", [steps, build.constant(np.float32(1 / _STEPS))])
         if self._layout == "nhwc":
             values = build.op("Transpose", [values], {"perm": TO_NHWC})
         self._image.replace_all_uses_with(values)
@@ -443,8 +449,9 @@ class _Builder:
         self._nodes.append(node)
         return node.outputs[0]
 
-    def constant(self, array: NDArray[Any]) -> ir.Value:
+    def constant(self, value: NDArray[Any] | np.generic) -> ir.Value:
         """Add an initializer."""
+        array = np.asarray(value)
         number = 0
         while (name := f"ortcam/front_constant_{number}") in self._graph.initializers:
             number += 1
