@@ -449,9 +449,9 @@ class _Builder:
         self._nodes.append(node)
         return node.outputs[0]
 
-    def constant(self, value: NDArray[Any] | np.generic) -> ir.Value:
+    def constant(self, numbers: NDArray[Any] | np.generic) -> ir.Value:
         """Add an initializer."""
-        array = np.asarray(value)
+        array = np.asarray(numbers)
         number = 0
         while (name := f"ortcam/front_constant_{number}") in self._graph.initializers:
             number += 1
