@@ -25,7 +25,7 @@ from ortcam_export.errors import ExportError, conversion_reason
 from ortcam_export.graphs import WeightsFile, append_logits, logits_of, tidy
 from ortcam_export.normalisation import Taken, take_normalisation
 from ortcam_export.onnx_adapting import adapt
-from ortcam_export.onnx_files import Coarse, OnnxFile
+from ortcam_export.onnx_files import PIXELS, Coarse, OnnxFile, computes_with_integers
 from ortcam_export.running import run_part
 from ortcam_export.shapes import trace_batch
 from ortcam_export.sources import SaidActivation, Source
@@ -45,6 +45,7 @@ _COARSE_TOLERANCE: Final[dict[Coarse, float]] = {
     "dynamic int8": 1e-1,
     "16-bit integer": 2e-2,
     "4-bit": 1e-1,
+    "block-quantized": 1e-1,
     "float8": 2e-1,
 }
 
@@ -102,9 +103,11 @@ def convert(source: Source, *, opset: int, activation: SaidActivation | None) ->
     Raises:
         ExportError: a model that cannot be converted, that is no classifier, or whose output could mean several things.
     """
+    known = source.preprocessing_source != "not known"
     if isinstance(source.classifier, OnnxFile):
-        return _from_onnx(source.classifier, source.preprocessing, activation)
-    return _from_torch(source.classifier, source.preprocessing, opset, activation, list(source.notes))
+        return _from_onnx(source.classifier, source.preprocessing, activation, known=known)
+    notes = list(source.notes)
+    return _from_torch(source.classifier, source.preprocessing, opset, activation, notes, known=known)
 
 
 def _from_torch(
@@ -113,13 +116,15 @@ def _from_torch(
     opset: int,
     activation: SaidActivation | None,
     notes: list[str],
+    *,
+    known: bool,
 ) -> Converted:
     """Convert a module with torch's exporter, the batch dimension left open."""
     import torch  # noqa: PLC0415
 
     name = type(module).__name__
     model, taken = _open_module(module, preprocessing, opset)
-    notes += _notes_on_normalisation(taken, preprocessing)
+    notes += _notes_on_normalisation(taken, preprocessing, known=known)
     ending = take_ending(model.graph, said=activation)
     tidy(model)
 
@@ -203,10 +208,13 @@ def _export_module(
     return program.model
 
 
-def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation | None) -> Converted:
+def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation | None, *, known: bool) -> Converted:
     """Make the graph of an `.onnx` file, whose own input is made by `given`, the form that the export works on."""
     classifier = adapt(file, given)
-    model, notes = classifier.model, _notes_on_normalisation(classifier.taken, given)
+    model, notes = (
+        classifier.model,
+        _notes_on_normalisation(classifier.taken, given, integers=file.dtype in PIXELS, known=known),
+    )
     prepared = classifier.taken.preprocessing
     reference = f"onnxruntime {ort.__version__}"
     pictures = _probe_pictures(_PICTURES, given.height, given.width)
@@ -230,7 +238,7 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation 
         model,
         prepared,
         _activation_of(activation, ending, probabilities),
-        file.quantized,
+        computes_with_integers(model.graph),
         pictures,
         logits,
         reference,
@@ -241,8 +249,15 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation 
     )
 
 
-def _notes_on_normalisation(taken: Taken, given: Preprocessing) -> list[str]:
-    """What became of the normalisation that a graph began with, and the colour that masks hide to."""
+def _notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: bool = False, known: bool) -> list[str]:
+    """What became of the normalisation that a graph began with, and the colour that masks hide to.
+
+    Args:
+        taken: what was taken out of the graph.
+        given: from a photograph to the graph's own input.
+        integers: whether that is of integers, whose mean is one of their type and no normalisation.
+        known: whether anybody said what `given` is.
+    """
     notes = list(taken.notes)
     prepared = taken.preprocessing
     if taken.operators and taken.dropped:
@@ -252,13 +267,15 @@ def _notes_on_normalisation(taken: Taken, given: Preprocessing) -> list[str]:
             f"the graph's own normalisation ({taken.operators}) is now part of the preprocessing, and undone in front "
             "of the graph, which stays as it is"
         )
-    if taken.operators and any(given.mean):
+    if taken.operators and any(given.mean) and not integers:
         notes.append(
-            f"the graph normalises what the preprocessing has normalised already, which together is a mean of "
-            f"{_listed(prepared.mean)} and a std of {_listed(prepared.std)}"
+            f"the graph normalises what is normalised already: together that is a mean of {_listed(prepared.mean)} and "
+            f"a std of {_listed(prepared.std)}, of pixels in [0, {prepared.scale:g}]"
         )
-    if not any(prepared.mean):
-        notes.append("masks hide to black: the graph has no normalisation of its own, and the mean given is 0")
+    if not known and not any(prepared.mean):
+        notes.append("the graph has no normalisation of its own: masks will hide to the colour that --mean says")
+    elif not any(prepared.mean):
+        notes.append("masks hide to black: neither the graph nor the preprocessing given takes off a mean")
     return notes
 
 

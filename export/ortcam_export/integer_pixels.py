@@ -63,7 +63,7 @@ def make_pixels_floating(graph: ir.Graph) -> None:
             scale, zero = _input(node, 1), _input(node, 2)
             floating = _dequantized(graph, node, source, scale, zero, f"{node.name}_real")
             again = ir.node("QuantizeLinear", [floating, scale, *([] if zero is None else [zero])])
-            _insert(graph, node, again, f"{node.name}_quantized")
+            _insert(graph, node, again, f"{node.name}_quantized", kind)
             node.replace_input_with(0, again.outputs[0])
             continue
         for index in reads:

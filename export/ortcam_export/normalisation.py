@@ -13,6 +13,7 @@ matter here: its front is run on colours and on noise, and what it does to them 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
@@ -39,7 +40,10 @@ _BENT: Final = 2.0**-6
 # A mean that is closer to a short number than float32 can tell pixels apart, relative to white, is taken for it.
 _SHORT: Final = 2.0**-22
 _GREYS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Of one whole number: far above float32's error, and far below what a mask is worth.
+_STEPS: Final = 1024
 _SEED: Final = 0
+_CANDIDATES: Final = 64
 
 _LAYERS: Final = ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "QLinearConv")
 _MOVES: Final = (
@@ -107,13 +111,14 @@ class _Form:
         return bool(np.abs(self.gain - 1).max() <= _EXACT and np.abs(self.offset).max() <= _EXACT)
 
 
-def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing) -> Taken:
+def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing, *, whole_numbers: bool = False) -> Taken:
     """Make a graph begin behind its own normalisation; its input becomes the image float32 [N,3,H,W].
 
     Args:
         model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.
         layout: of the model's image.
         given: from a photograph to the model's image, NCHW whatever the layout.
+        whole_numbers: whether a photograph's image holds whole numbers, which what the graph rounds may depend on.
 
     Returns:
         The preprocessing from a photograph to the new input, and what became part of it.
@@ -130,15 +135,11 @@ def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing) -
             within = beyond
         else:
             notes.append(f"the graph's own normalisation is not taken for one: {front.describe_zero(beyond[-1])}")
-    deepest = (within or plain or forms)[-1] if forms else None
+    deepest = (within or plain)[-1]  # the image is one
     coloured = front.colour_form(behind=deepest)
     if coloured is not None:
-        return front.put_inverse(coloured)
-    frontier = front.branches(deepest) if deepest is not None else []
-    if not any(not form.trivial for form in frontier):
-        if deepest is None:
-            return dataclasses.replace(front.begin_at([]), notes=tuple(notes))
-        return dataclasses.replace(front.begin_at([deepest]), operators="", notes=tuple(notes))
+        return front.put_inverse(coloured, whole_numbers=whole_numbers)
+    frontier = [deepest] if np.abs(deepest.zero).max() > _EXACT else front.branches(deepest)
     return dataclasses.replace(front.begin_at(frontier), notes=(*notes, *front.disagreement(frontier)))
 
 
@@ -160,7 +161,7 @@ class _Front:
         values = given.values().astype(np.float64)
         self._black, self._white = values[:, 0], values[:, -1]
         self._data = _data_nodes(self._graph)
-        self._candidates = list(_until_first_layer(self._image, self._data))
+        self._candidates = list(itertools.islice(_until_first_layer(self._image, self._data), _CANDIDATES))
 
     # What the tensors are.
 
@@ -192,14 +193,12 @@ class _Front:
                 forms.append(form)
         return forms
 
-    def colour_form(self, behind: _Form | None) -> _Form | None:
+    def colour_form(self, behind: _Form) -> _Form | None:
         """The last candidate behind another that is affine in the colour of a picture of one colour.
 
         None where there is none, or where it has the same zero and gain as the other, which then can be taken itself.
         """
-        deeper = list(self._candidates)
-        if behind is not None:
-            deeper = deeper[deeper.index(behind.value) + 1 :]
+        deeper = self._candidates[self._candidates.index(behind.value) + 1 :]
         deeper = [value for value in deeper if self._keeps_colours(value)]
         black, white = self._black[:, None, None], self._white[:, None, None]
         colours = [black + grey * (white - black) for grey in _GREYS]
@@ -216,7 +215,7 @@ class _Front:
                 found = form
         if found is None:
             return None
-        zero, gain = (behind.zero, behind.mean_gain) if behind is not None else (np.zeros(3), np.ones(3))
+        zero, gain = behind.zero, behind.mean_gain
         span = np.abs(self._white - self._black)
         # A step of integers is no other colour.
         tolerance = _BENT if self._is_quantized(found.value) else _EXACT
@@ -270,21 +269,25 @@ class _Front:
     ) -> Iterator[tuple[ir.Value, list[NDArray[np.float64]]]]:
         """Floating tensors with what they are for each probe, float32 [3,H,W]."""
         values = list(dict.fromkeys(values))
-        made = [value for value in values if value is not self._image]
-        runs = self._outputs(made, probes)
         feeds = [self._fed(probe) for probe in probes]
+        made = [value for value in values if value is not self._image]
+        results = self._outputs(made, feeds)
+        if results is None:  # one that does not run is no reason to leave the others
+            singly = [self._outputs([value], feeds) for value in made]
+            results = [[] if single is None else single[0] for single in singly]
+        responses = {self._image: feeds, **dict(zip(made, results, strict=True))}
         for value in values:
-            items = feeds if value is self._image else [run[made.index(value)] for run in runs]
+            items = responses[value]
             if items and all(isinstance(item, np.ndarray) and item.dtype == np.float32 for item in items):
                 yield value, [item.astype(np.float64) for item in items]
 
-    def _outputs(self, values: list[ir.Value], probes: Sequence[NDArray[np.float32]]) -> list[list[Any]]:
-        """Tensors for each probe; nothing where ONNX Runtime does not run them: what cannot be run is not taken out."""
+    def _outputs(self, values: list[ir.Value], feeds: list[NDArray[np.float32]]) -> list[list[Any]] | None:
+        """What each tensor is for each of the images; None where ONNX Runtime does not run them."""
         if not values:
             return []
         part = extract(self._model, [self._image.name or ""], [value.name or "" for value in values])
         ir.external_data.load_to_model(part)
-        for value in part.graph.outputs:
+        for value in (value for node in part.graph for value in node.outputs):
             value.shape = None
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -294,9 +297,10 @@ class _Front:
             session = ort.InferenceSession(
                 ir.to_proto(part).SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-            return [session.run(None, {self._image.name: self._fed(probe)}) for probe in probes]
+            runs = [session.run(None, {self._image.name: feed}) for feed in feeds]
         except Exception:  # noqa: BLE001 - ONNX Runtime raises its own types
-            return []
+            return None
+        return [[run[index] for run in runs] for index in range(len(values))]
 
     def _fed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """An image [3,H,W] as the graph takes it."""
@@ -330,10 +334,7 @@ class _Front:
     # Where the new graph begins.
 
     def begin_at(self, frontier: list[_Form]) -> Taken:
-        """Make the graph begin at tensors; without any, at the image."""
-        if not frontier:
-            identity = np.ones((3, 1, 1))
-            frontier = [_Form(self._image, self._layout, (0, 1, 2), identity, 0 * identity)]
+        """Make the graph begin at tensors."""
         first = frontier[0]
         preprocessing = self._preprocessing(first) if not first.trivial else self._given
         base: _Order = (0, 1, 2)
@@ -369,7 +370,7 @@ class _Front:
         words = ", ".join(dict.fromkeys(operator for operator in operators if operator not in _MOVES))
         return Taken(preprocessing, "" if first.trivial else words)
 
-    def put_inverse(self, form: _Form) -> Taken:
+    def put_inverse(self, form: _Form, *, whole_numbers: bool) -> Taken:
         """Put the inverse of a normalisation in front of the graph, which stays as it is."""
         preprocessing = self._preprocessing(form)
         mean, std = (np.asarray(getattr(preprocessing, name)) for name in ("mean", "std"))
@@ -379,6 +380,9 @@ class _Front:
         image = self._new_image()
         build = _Builder(self._graph)
         values = build.op("Add", [build.op("Mul", [image, build.channels(gain)]), build.channels(offset)])
+        if whole_numbers:  # float32's error would decide ties of what the graph rounds
+            steps = build.op("Round", [build.op("Mul", [values, build.constant(np.float32(_STEPS))])])
+            values = build.op("Mul", [steps, build.constant(np.float32(1 / _STEPS))])
         if self._layout == "nhwc":
             values = build.op("Transpose", [values], {"perm": TO_NHWC})
         self._image.replace_all_uses_with(values)
@@ -445,8 +449,9 @@ class _Builder:
         self._nodes.append(node)
         return node.outputs[0]
 
-    def constant(self, array: NDArray[Any]) -> ir.Value:
+    def constant(self, numbers: NDArray[Any] | np.generic) -> ir.Value:
         """Add an initializer."""
+        array = np.asarray(numbers)
         number = 0
         while (name := f"ortcam/front_constant_{number}") in self._graph.initializers:
             number += 1

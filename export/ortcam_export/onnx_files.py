@@ -31,6 +31,7 @@ __all__ = [
     "TO_NHWC",
     "Coarse",
     "OnnxFile",
+    "computes_with_integers",
     "constant_of",
     "describe",
     "guarded",
@@ -42,12 +43,13 @@ _STANDARD_DOMAINS: Final = ("", "ai.onnx.ml")
 _RUNTIME_DOMAINS: Final = ("com.microsoft",)
 # Where ONNX Runtime's optimiser puts operators whose tensors are not laid out as their shapes say.
 _LAID_OUT_FOR_A_DEVICE: Final = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
-Coarse = Literal["float16", "bfloat16", "dynamic int8", "16-bit integer", "4-bit", "float8"]
+Coarse = Literal["float16", "bfloat16", "dynamic int8", "16-bit integer", "4-bit", "block-quantized", "float8"]
 HALVES: Final[dict[ir.DataType, Coarse]] = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 # Fixed scales that ONNX Runtime has no faster kernels for than those of float32, on the processors that ortcam serves.
 REDUCED: Final[dict[Coarse, tuple[ir.DataType, ...]]] = {
     "16-bit integer": (ir.DataType.UINT16, ir.DataType.INT16),
     "4-bit": (ir.DataType.UINT4, ir.DataType.INT4),
+    "block-quantized": (),
     "float8": (
         *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ),
         *(ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ),
@@ -285,14 +287,10 @@ def _look_at(
     coarse = next((name for name, types in REDUCED.items() if quantizers.intersection(types)), coarse)
     if "MatMulNBits" in operators:
         coarse = "4-bit"
+    elif coarse is None and _has_blocks(graph):
+        coarse = "block-quantized"
     if operators.intersection(_DYNAMIC):
         coarse = "dynamic int8"
-    quantized = any(
-        name.startswith(("QLinear", "QGemm"))
-        or name.endswith("Integer")
-        or name in ("QuantizeLinear", "DequantizeLinear")
-        for name in operators
-    )
     height, width = (side if isinstance(side, int) else None for side in sides)
     assert image.name is not None
     assert image.dtype is not None
@@ -307,7 +305,7 @@ def _look_at(
         batch,
         ending,
         coarse,
-        quantized and coarse != "dynamic int8" and coarse not in REDUCED,
+        computes_with_integers(graph) and coarse != "dynamic int8" and coarse not in REDUCED,
         batched,
     )
 
@@ -316,6 +314,22 @@ def _cast_to(graph: ir.Graph) -> Iterator[int]:
     for node in ir.traversal.RecursiveGraphIterator(graph):
         if node.op_type == "Cast" and node.domain == "":
             yield node.attributes.get_int("to", 0)
+
+
+def computes_with_integers(graph: ir.Graph) -> bool:
+    """Whether a graph quantizes what it computes; weights alone that are stored as integers do not count."""
+    names = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}
+    return any(
+        name.startswith(("QLinear", "QGemm", "QAttention"))
+        or name.endswith("Integer")
+        or name in ("QuantizeLinear", "MatMulIntegerToFloat")
+        for name in names
+    )
+
+
+def _has_blocks(graph: ir.Graph) -> bool:
+    """Whether weights have a scale per block, which ONNX Runtime may multiply with quantized data."""
+    return any(node.attributes.get_int("block_size", 0) for node in ir.traversal.RecursiveGraphIterator(graph))
 
 
 def _types_of_quantizers(graph: ir.Graph) -> Iterator[ir.DataType]:

@@ -503,6 +503,14 @@ class _Tracer:
                 return
             axes = [int(index) % rank for index in given[0]]
         axes = [index for index in axes if index != axis]
+        if not axes:  # without any, ONNX Runtime squeezes a batch of one image, too
+            same = ir.node("Identity", [data], name=node.name, metadata_props=dict(node.metadata_props))
+            same.outputs[0].name = f"{node.outputs[0].name}_same"
+            self._graph.insert_before(node, same)
+            node.outputs[0].replace_all_uses_with(same.outputs[0], replace_graph_outputs=True)
+            self._graph.remove(node, safe=True)
+            self.visit(same)
+            return
         constant = self.constant(np.array(axes, np.int64), f"{node.outputs[0].name}_axes")
         if len(node.inputs) > 1:
             node.replace_input_with(1, constant)

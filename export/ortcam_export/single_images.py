@@ -87,16 +87,16 @@ class _Lift:
         if data in self._batched and node.op_type == "Squeeze" and node.domain == "":
             axes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
             if axes is not None and 0 in axes:
-                self._set(node, 1, axes[axes != 0])
-                self._bare[output] = None
+                if (axes != 0).any():
+                    self._set(node, 1, axes[axes != 0])
+                    self._bare[output] = None
+                else:
+                    self._bare[self._same(node, data)] = None
                 return
         if data in self._batched and node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0:
             index = constant_of(node.inputs[1])
             if index is not None and index.ndim == 0 and int(index) == 0:
-                assert data is not None
-                output.replace_all_uses_with(data, replace_graph_outputs=True)
-                self._batched.discard(data)
-                self._bare[data] = None
+                self._bare[self._same(node, data)] = None
                 return
         self._batched.update(node.outputs)
 
@@ -131,17 +131,22 @@ class _Lift:
         places = [int(axis) % size if size is not None else int(axis) for axis in axes]
         if places == [0]:
             # The batch that the graph adds itself; it is there already.
-            assert data is not None
-            same = ir.node("Identity", [data], name=f"ortcam/{node.outputs[0].name}_batch")
-            same.outputs[0].name = f"{node.outputs[0].name}_batch"
-            self._graph.insert_before(node, same)
-            node.outputs[0].replace_all_uses_with(same.outputs[0], replace_graph_outputs=True)
-            self._batched.add(same.outputs[0])
+            self._batched.add(self._same(node, data))
             return
         if 0 in places or any(axis < 0 for axis in places):
             raise self._refusal(node)
         self._set(node, 1, np.array([axis + 1 for axis in places]))
         self._goes_on(node, size)
+
+    def _same(self, node: ir.Node, data: ir.Value | None) -> ir.Value:
+        """Put an Identity in the place of a node; returns its output."""
+        assert data is not None
+        same = ir.node("Identity", [data], name=f"ortcam/{node.outputs[0].name}_same")
+        same.outputs[0].name = f"{node.outputs[0].name}_same"
+        same.outputs[0].type = data.type
+        self._graph.insert_before(node, same)
+        node.outputs[0].replace_all_uses_with(same.outputs[0], replace_graph_outputs=True)
+        return same.outputs[0]
 
     def _squeeze(self, node: ir.Node) -> None:
         axes, rank = self._constant(node, 1), self._rank(node)

@@ -1008,7 +1008,7 @@ def inside(
     return ZooFile(g.save(folder / "net.onnx", [image], [classes_info("logits", batch=batch)]), form)
 
 
-BYTES: Final = InputForm("nchw", np.uint8, scale=255.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+UINT8_PIXELS: Final = InputForm("nchw", np.uint8, scale=255.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 UINT8: Final = onnx.TensorProto.UINT8
 
 
@@ -1064,7 +1064,7 @@ def uint8_whose_shape_is_read(folder: Path) -> ZooFile:
     logits = g.head(g.features(x))
     g.op("Reshape", logits, g.op("Concat", batch, g.constant([-1]), axis=0), out="logits")
     path = g.save(folder / "net.onnx", [image_info(dtype=np.uint8)], [classes_info("logits")])
-    return ZooFile(path, BYTES)
+    return ZooFile(path, UINT8_PIXELS)
 
 
 @zoo
@@ -1076,7 +1076,7 @@ def uint8_resized_as_bytes(folder: Path) -> ZooFile:
         x = g.op("Cast", g.op("Resize", x, "", scales, mode="linear"), to=FLOAT)
         return g.op("Sub", g.op("Div", x, g.constant(127.5)), g.constant(1.0))
 
-    return inside(folder, front, BYTES)
+    return inside(folder, front, UINT8_PIXELS)
 
 
 @zoo
@@ -1090,7 +1090,7 @@ def uint8_quantized_at_once(folder: Path) -> ZooFile:
         x = g.op("QLinearConv", x, scale, zero, weights, *rest, zero, pads=[1, 1, 1, 1])
         return g.op("DequantizeLinear", x, rest[2], zero)
 
-    file = inside(folder, front, BYTES)
+    file = inside(folder, front, UINT8_PIXELS)
     return ZooFile(file.path, file.form, precision="int8", tolerance=INT8_TOLERANCE)
 
 
@@ -1100,7 +1100,7 @@ def uint8_through_integer_arithmetic(folder: Path) -> ZooFile:
         x = g.op("Sub", g.op("Cast", x, to=onnx.TensorProto.INT32), g.constant(128, np.int32))
         return g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(64.0))
 
-    return inside(folder, front, BYTES)
+    return inside(folder, front, UINT8_PIXELS)
 
 
 @zoo
@@ -1108,7 +1108,7 @@ def int32_pixels(folder: Path) -> ZooFile:
     def front(g: GraphBuilder, x: str) -> str:
         return g.op("Transpose", g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(255.0)), perm=[0, 3, 1, 2])
 
-    return inside(folder, front, dataclasses.replace(BYTES, layout="nhwc", dtype=np.int32))
+    return inside(folder, front, dataclasses.replace(UINT8_PIXELS, layout="nhwc", dtype=np.int32))
 
 
 @zoo
@@ -1116,7 +1116,7 @@ def int64_pixels(folder: Path) -> ZooFile:
     def front(g: GraphBuilder, x: str) -> str:
         return g.op("Sub", g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(127.5)), g.constant(1.0))
 
-    return inside(folder, front, dataclasses.replace(BYTES, dtype=np.int64))
+    return inside(folder, front, dataclasses.replace(UINT8_PIXELS, dtype=np.int64))
 
 
 @zoo
@@ -1127,9 +1127,8 @@ def int8_pixels_of_tflite(folder: Path) -> ZooFile:
         x = g.op("DequantizeLinear", x, g.constant(1 / 127.5, np.float32), g.constant(0, np.int8))
         return g.op("Transpose", x, perm=[0, 3, 1, 2])
 
-    form = dataclasses.replace(BYTES, layout="nhwc", dtype=np.int8, mean=(128.0, 128.0, 128.0))
-    file = inside(folder, front, form)
-    return dataclasses.replace(file, precision="int8")
+    form = dataclasses.replace(UINT8_PIXELS, layout="nhwc", dtype=np.int8, mean=(128.0, 128.0, 128.0))
+    return inside(folder, front, form)
 
 
 def without_a_batch(folder: Path, front: Callable[[GraphBuilder, str], str], form: InputForm) -> ZooFile:
@@ -1148,7 +1147,7 @@ def uint8_channels_last_without_a_batch(folder: Path) -> ZooFile:
         x = g.op("Sub", g.op("Div", x, g.constant(127.5)), g.constant(1.0))
         return g.axes("Unsqueeze", x, [0])
 
-    return without_a_batch(folder, front, dataclasses.replace(BYTES, layout="nhwc"))
+    return without_a_batch(folder, front, dataclasses.replace(UINT8_PIXELS, layout="nhwc"))
 
 
 @zoo
@@ -1157,7 +1156,7 @@ def uint8_channels_first_without_a_batch(folder: Path) -> ZooFile:
         shape = g.op("Concat", g.constant([1]), g.op("Shape", x), axis=0)
         return g.op("Div", g.op("Cast", g.op("Reshape", x, shape), to=FLOAT), g.constant(255.0))
 
-    return without_a_batch(folder, front, BYTES)
+    return without_a_batch(folder, front, UINT8_PIXELS)
 
 
 @zoo
@@ -1177,7 +1176,28 @@ def uint8_resized_as_torchvision_does_without_a_batch(folder: Path) -> ZooFile:
         x = g.op("Sub", x, g.constant(np.reshape(IMAGENET_MEAN, (3, 1, 1))))
         return g.axes("Unsqueeze", g.op("Div", x, g.constant(np.reshape(IMAGENET_STD, (3, 1, 1)))), [0])
 
-    return without_a_batch(folder, front, BYTES)
+    return without_a_batch(folder, front, UINT8_PIXELS)
+
+
+@zoo
+def scores_without_a_batch(folder: Path) -> ZooFile:
+    """One image in, one row of scores out: [3,H,W] -> [classes]."""
+    g = GraphBuilder()
+    g.axes("Squeeze", g.head(g.features(g.axes("Unsqueeze", "image", [0]))), [0], out="logits")
+    image = tensor_info("image", (3, HEIGHT, WIDTH))
+    return ZooFile(g.save(folder / "net.onnx", [image], [tensor_info("logits", (CLASSES,))]))
+
+
+@zoo
+def int8_weights_alone(folder: Path) -> ZooFile:
+    """DequantizeLinear of weights, and no quantizer: the arithmetic is floating."""
+    g = GraphBuilder(opset=13)
+    weights = g.constant(np.random.default_rng(0).integers(-127, 128, (CLASSES, 16)), np.int8)
+    weights = g.op(
+        "DequantizeLinear", weights, g.constant(np.full(CLASSES, 0.01)), g.constant(np.zeros(CLASSES), np.int8), axis=0
+    )
+    g.op("Gemm", g.pooled(g.features("image")), weights, transB=1, out="logits")
+    return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]))
 
 
 # What ONNX Runtime reads besides ------------------------------------------------------------------------------------

@@ -1,0 +1,175 @@
+"""Quantized operators made floating: what ONNX Runtime computes with integers, to within the steps of these."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ortcam_export import ExportError
+from ortcam_export.dequantization import undo_dynamic_quantization, undo_quantization
+
+RNG = np.random.default_rng(0)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]], shape: tuple[int, ...], opset: int = 17
+) -> ir.Model:
+    """A model of one input `x` and one output `y`."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return ir.from_proto(helper.make_model(graph, opset_imports=imports, ir_version=10))
+
+
+def run(model: ir.Model, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: NDArray[np.float32] = session.run(None, {"x": x})[0]
+    return result
+
+
+def operators(model: ir.Model) -> set[str]:
+    import onnx_ir.passes.common as passes
+
+    passes.RemoveUnusedNodesPass()(model)
+    return {node.op_type for node in model.graph}
+
+
+def quantized(weights: NDArray[np.float64], axis: tuple[int, ...]) -> tuple[NDArray[Any], ...]:
+    """(int8 weights, float32 scale) per what is left of the axes."""
+    scale = np.abs(weights).max(axis=axis, keepdims=True) / 127
+    return np.rint(weights / scale).astype(np.int8), scale.squeeze(axis).astype(np.float32)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_dynamically_quantized_lstm_is_an_lstm(per_channel: bool) -> None:
+    inputs, hidden = 6, 5
+    constants: dict[str, NDArray[Any]] = {"b": RNG.normal(size=(2, 8 * hidden)).astype(np.float32)}
+    for name, rows in (("w", inputs), ("r", hidden)):
+        weights = RNG.normal(size=(2, rows, 4 * hidden))
+        values, scale = quantized(weights, (1,) if per_channel else (1, 2))
+        zeros = np.zeros(scale.shape, np.int8)
+        constants |= {name: values, f"{name}_scale": scale, f"{name}_zero": zeros}
+    names = ["x", "w", "r", "b", "", "", "", "", "w_scale", "w_zero", "r_scale", "r_zero"]
+    attributes = {"hidden_size": hidden, "direction": "bidirectional"}
+    node = helper.make_node("DynamicQuantizeLSTM", names, ["y"], domain="com.microsoft", **attributes)
+    model = model_of([node], constants, (7, 3, inputs))
+    x = RNG.normal(size=(7, 3, inputs)).astype(np.float32)
+    expected = run(model, x)
+    undo_dynamic_quantization(model)
+    assert operators(model) == {"LSTM"}
+    # The data are quantized with 255 steps for their range, at each of the 7 steps of time.
+    np.testing.assert_allclose(run(model, x), expected, atol=0.05)
+
+
+def test_a_dynamically_quantized_attention_is_an_attention() -> None:
+    width = 8
+    weights, scale = quantized(RNG.normal(size=(width, 3 * width)), (0, 1))
+    constants = {
+        "w": weights,
+        "w_scale": scale,
+        "w_zero": np.int8(0),
+        "b": RNG.normal(size=3 * width).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node(
+            "QAttention",
+            ["q", "w", "b", "scale", "w_scale", "", "zero", "w_zero"],
+            ["y"],
+            domain="com.microsoft",
+            num_heads=2,
+        ),
+    ]
+    model = model_of(nodes, {key: np.asarray(value) for key, value in constants.items()}, (2, 5, width))
+    x = RNG.normal(size=(2, 5, width)).astype(np.float32)
+    expected = run(model, x)
+    undo_dynamic_quantization(model)
+    assert operators(model) == {"Attention"}
+    np.testing.assert_allclose(run(model, x), expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_two_computed_matrices_are_named() -> None:
+    node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "scale"], ["y"], domain="com.microsoft", name="product")
+    nodes = [helper.make_node("Cast", ["x"], ["w"], to=TensorProto.INT8), node]
+    model = model_of(nodes, {"scale": np.float32([1])}, (4, 4))
+    with pytest.raises(ExportError, match="DynamicQuantizeMatMul 'product' multiplies two quantized tensors"):
+        undo_dynamic_quantization(model)
+
+
+def test_what_a_quantizer_cuts_off_stays_cut_off() -> None:
+    """ONNX Runtime's quantizer takes a Relu out where the integers behind it begin at 0."""
+    constants = {"scale": np.float32(0.001), "zero": np.uint16(0)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], domain="com.microsoft"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], domain="com.microsoft"),
+    ]
+    model = model_of(nodes, {key: np.asarray(value) for key, value in constants.items()}, (2, 50))
+    x = np.linspace(-100, 100, 100, dtype=np.float32).reshape(2, 50)
+    expected = run(model, x)
+    assert expected.min() == 0
+    undo_quantization(model)
+    assert operators(model) == {"Clip"}
+    np.testing.assert_allclose(run(model, x), expected, atol=0.0005 + 1e-5)
+
+
+def test_integers_that_go_on_as_such_keep_their_numbers() -> None:
+    """Behind a resize of the integers another scale follows, as where a quantizer was left out."""
+    constants = {
+        "scale": np.float32(0.01),
+        "zero": np.int16(-300),
+        "other": np.float32(0.02),
+        "sizes": np.array([1, 3, 8, 8]),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("Transpose", ["q"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("DequantizeLinear", ["t", "other", "zero"], ["y"]),
+    ]
+    model = model_of(nodes, {key: np.asarray(value) for key, value in constants.items()}, (1, 3, 4, 4), opset=21)
+    x = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    expected = run(model, x)
+    undo_quantization(model)
+    assert not operators(model) & {"QuantizeLinear", "DequantizeLinear"}
+    np.testing.assert_allclose(run(model, x), expected, atol=0.01 + 1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("zeros", ["none", "packed", "floating"])
+def test_packed_weights_are_those_that_onnx_runtime_multiplies_with(bits: int, zeros: str) -> None:
+    rows, columns, block = 72, 6, 32
+    blocks = -(-rows // block)
+    constants: dict[str, NDArray[Any]] = {
+        "w": RNG.integers(0, 256, (columns, blocks, block * bits // 8)).astype(np.uint8),
+        "scales": RNG.uniform(0.01, 0.1, (columns, blocks)).astype(np.float32),
+    }
+    if zeros == "packed":
+        constants["zeros"] = RNG.integers(0, 256, (columns, -(-blocks * bits // 8))).astype(np.uint8)
+    elif zeros == "floating":
+        constants["zeros"] = RNG.uniform(0, 2**bits, (columns, blocks)).astype(np.float32)
+    attributes = {"K": rows, "N": columns, "bits": bits, "block_size": block}
+    node = helper.make_node(
+        "MatMulNBits", ["x", *constants], ["y"], domain="com.microsoft", name="product", **attributes
+    )
+    model = model_of([node], constants, (3, rows))
+    x = RNG.normal(size=(3, rows)).astype(np.float32)
+    try:
+        expected = run(model, x)
+    except Exception:  # noqa: BLE001 - ONNX Runtime raises its own types
+        pytest.skip("this ONNX Runtime has no kernel for it")
+    undo_quantization(model)
+    assert operators(model) == {"MatMul"}
+    # Sums of 72 products in float32, in any order.
+    bound = 72 * np.finfo(np.float32).eps * np.abs(x).max() * 2**bits * 0.1 * 72
+    np.testing.assert_allclose(run(model, x), expected, atol=bound)
