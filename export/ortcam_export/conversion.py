@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
-from ortcam_export.endings import check_ending, gives_probabilities, take_ending
+from ortcam_export.endings import check_ending, gives_probabilities, refuse_ranks, take_ending, take_unranked
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs import WeightsFile, append_log, tidy
 from ortcam_export.onnx_adapting import adapt
@@ -100,6 +100,11 @@ def _from_torch(
 
     name = type(module).__name__
     model, notes = _open_module(module, preprocessing.height, preprocessing.width, opset), list[str]()
+    try:
+        ranking = take_unranked(model.graph)
+    except ExportError as error:
+        raise ExportError(f"{name}: {error}") from None
+    whole = model.clone() if ranking else model
     ending = take_ending(model.graph)
     tidy(model)
 
@@ -107,11 +112,15 @@ def _from_torch(
     images = probe_input(pictures, preprocessing)
     with torch.inference_mode():
         logits: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+    if ranking:
+        logits = _unranked(name, whole, images, logits)
+        notes.append(_taken_in_front(ranking, logits.shape[1]))
     if ending.activation is not None:
         # PyTorch has only the probabilities: they vouch for the logits.
         probabilities, logits = logits, _run_whole(model, images)
         check_ending(name, ending, logits, probabilities, tolerance=PARITY_TOLERANCE)
         notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
+    refuse_ranks(name, model.graph, logits)
     # Small logits that happen to be positive are no reason to ask: modules give logits unless their end says otherwise.
     if gives_probabilities(name, ending, logits, said=activation or "softmax"):
         logits = _take_logarithms(model, logits, notes)
@@ -127,6 +136,28 @@ def _from_torch(
         PARITY_TOLERANCE,
         tuple(notes),
     )
+
+
+def _unranked(
+    name: str, model: ir.Model, images: NDArray[np.float32], ranked: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The scores of all classes, which sorted have to be those that the module gives."""
+    scores = _run_whole(model, images)
+    count = ranked.shape[1]
+    expected = np.sort(ranked, axis=1)
+    sides = (np.sort(scores, axis=1)[:, -count:], np.sort(scores, axis=1)[:, :count])
+    if min(np.abs(side - expected).max() for side in sides) > PARITY_TOLERANCE * max(
+        float(np.abs(scores).max()), 1e-12
+    ):
+        raise ExportError(
+            f"{name}: it gives scores by rank, which are not those in front of its TopK, sorted; accepted is one score "
+            "for each class, always in the same order"
+        )
+    return scores
+
+
+def _taken_in_front(operator: str, classes: int) -> str:
+    return f"the model ends in {operator}, scores by rank: the scores in front, of all {classes} classes, are taken"
 
 
 def _open_module(module: "torch.nn.Module", height: int, width: int, opset: int) -> ir.Model:
@@ -196,6 +227,9 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: Activation | No
     ending = file.ending
     if ending.activation is not None:
         _check_ending(file, images, logits)
+    if ending.ranking is not None:
+        notes.append(_taken_in_front(ending.ranking, logits.shape[1]))
+    refuse_ranks(str(file.path), model.graph, logits)
     if gives_probabilities(str(file.path), ending, logits, said=activation):
         logits = _take_logarithms(model, logits, notes)
     said = activation or ending.activation or "softmax"

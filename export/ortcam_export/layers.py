@@ -151,7 +151,8 @@ def choose_layer(
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
     (2) is not itself a pooling, nor the same features only laid out in another way, nor keys and values in one, and (3)
     for tokens, still passes the patches on: behind the last block of a transformer with a class token only that token
-    reaches the logits.
+    reaches the logits. One that has to be laid out anew at the cut yields to the one in front of it where no weights
+    lie between the two.
 
     A name may also be that of a layer inside a branch, say of a residual block.
 
@@ -175,9 +176,16 @@ def choose_layer(
             and not _is_several_in_one(values[layer.cut.tensor])
         )
 
-    for layer in reversed(layers):
-        if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe):
-            return layer
+    good = (
+        layer
+        for layer in reversed(layers)
+        if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe)
+    )
+    if (default := next(good, None)) is not None:
+        if default.perm is None and default.order is None:
+            return default
+        plainer = next(good, None)
+        return plainer if plainer is not None and plainer.macs_behind == default.macs_behind is not None else default
     branches = find_branch_layers(model, folder, probe)
     if not layers and not branches:
         raise ExportError(
