@@ -176,16 +176,16 @@ def choose_layer(
             and not _is_several_in_one(values[layer.cut.tensor])
         )
 
-    good = (
-        layer
-        for layer in reversed(layers)
-        if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe)
-    )
-    if (default := next(good, None)) is not None:
-        if default.perm is None and default.order is None:
-            return default
-        plainer = next(good, None)
-        return plainer if plainer is not None and plainer.macs_behind == default.macs_behind is not None else default
+    default: Layer | None = None
+    for layer in reversed(layers):
+        if default is not None and (default.macs_behind is None or layer.macs_behind != default.macs_behind):
+            break
+        if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe):
+            if layer.perm is None and layer.order is None:
+                return layer
+            default = default or layer
+    if default is not None:
+        return default
     branches = find_branch_layers(model, folder, probe)
     if not layers and not branches:
         raise ExportError(

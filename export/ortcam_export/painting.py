@@ -18,7 +18,7 @@ __all__ = ["Answers", "paint"]
 
 # Bands per axis of the image, and how many images are painted on.
 _BANDS: Final = 4
-_IMAGES: Final = 2
+_IMAGES: Final = 1
 _SEED: Final = 0
 
 
