@@ -71,6 +71,7 @@ _BYTES: Final = ("int8", "uint8")
 # Operators with weights that multiply no single tensor.
 _RECURRENT: Final = ("Attention", "DeformConv", "Einsum", "GRU", "LSTM", "QAttention", "RNN")
 _IMAGES_FIRST: Final = (1, 0, 2)
+_IS_IMAGE: Final = "which is the image itself: no layer with weights lies in front of it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +190,9 @@ def choose_layer(
     branches = find_branch_layers(model, folder, probe)
     if not layers and not branches:
         raise ExportError(
-            "the graph has no spatial tensor: none that has weights in front of it moves with the image, so there is "
-            "nothing to explain; accepted is a classifier with convolutions or tokens"
+            "the graph has no spatial tensor: none with weights in front of it is a map of the whole image"
+            f"{_last_reason(model, folder, probe)}, so there is nothing to explain; accepted is a classifier with "
+            "convolutions or tokens"
         )
     last = [
         layer
@@ -203,6 +205,18 @@ def choose_layer(
         f"no default layer, as {why} (two networks side by side?): name one with --layer, say "
         f"--layer {' or --layer '.join(names)} (`ortcam inspect` lists them, those inside branches too)"
     )
+
+
+def _last_reason(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> str:
+    """Which of the tensors that every path passes came closest to a map, the last of them, and why it is none."""
+    data = _data_nodes(model.graph)
+    values = _dominators(model.graph, data)
+    measured = _measure(model, [value.name or "" for value in values], folder, probe)
+    _, reasons = _as_layers(model, data, values, measured, folder, probe, inside_branch=False)
+    for value, reason in zip(reversed(values), reversed(reasons), strict=True):
+        if channel_axes(measured[value.name or ""][0], probe.shape) and _IS_IMAGE not in reason:
+            return f" ({value.name!r} is the last that may be one by its shape, {reason})"
+    return ""
 
 
 def _is_several_in_one(value: ir.Value) -> bool:
@@ -346,7 +360,7 @@ def _as_layers(
             reasons.append("which are not floating numbers, nor 8-bit integers of a known scale")
             continue
         if name not in wanted:
-            reasons.append("which is the image itself: no layer with weights lies in front of it")
+            reasons.append(_IS_IMAGE)
             continue
         found = arrange(shapes[value], probe.shape, {axis: answers[name, axis] for axis in wanted[name][1]})
         if isinstance(found, str):

@@ -102,6 +102,8 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
             "in which painted parts of the image do not move as in a map of it (its positions follow the image's by "
             f"{chosen.score:.2f}; accepted is {chosen.least} to 1)"
         )
+    if not all(answer.whole for answer in answers.values()):
+        return "which sees a part of the image alone (a crop inside the graph?): its maps would be laid over all of it"
     if len(shape) == 3 and len({reading.axis for reading in readings if reading.passes}) > 1:
         return "which compares positions with positions: both of its axes move with the image"
     return "which is mirrored" if chosen.arrangement is None else chosen.arrangement
