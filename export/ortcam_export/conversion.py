@@ -20,7 +20,7 @@ from ortcam.bundle import Activation
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import PARITY_TOLERANCE, probe_input
 from ortcam_export.bounds import Bounds, bounds_of
-from ortcam_export.endings import Ending, check_ending, gives_probabilities, take_ending
+from ortcam_export.endings import Ending, check_ending, gives_probabilities, refuse_ranks, take_ending, take_unranked
 from ortcam_export.errors import ExportError, conversion_reason
 from ortcam_export.graphs import WeightsFile, append_logits, logits_of, tidy
 from ortcam_export.normalisation import Taken, take_normalisation
@@ -125,6 +125,11 @@ def _from_torch(
     name = type(module).__name__
     model, taken = _open_module(module, preprocessing, opset)
     notes += _notes_on_normalisation(taken, preprocessing, known=known)
+    try:
+        ranking = take_unranked(model.graph)
+    except ExportError as error:
+        raise ExportError(f"{name}: {error}") from None
+    whole = model.clone() if ranking else model
     ending = take_ending(model.graph, said=activation)
     tidy(model)
 
@@ -132,11 +137,15 @@ def _from_torch(
     images = probe_input(pictures, preprocessing)
     with torch.inference_mode():
         logits: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+    if ranking:
+        logits = _unranked(name, whole, probe_input(pictures, taken.preprocessing), logits)
+        notes.append(_taken_in_front(ranking, logits.shape[1]))
     if ending.activation is not None:
         # PyTorch has only the probabilities: they vouch for the logits.
         probabilities, logits = logits, _run_whole(model, probe_input(pictures, taken.preprocessing))
         check_ending(name, ending, logits, probabilities, tolerance=PARITY_TOLERANCE)
         notes.append(f"the model ends in {ending.operator}: what goes into it are the logits")
+    refuse_ranks(name, model.graph, logits)
     # Small logits that happen to be positive are no reason to ask: modules give logits unless their end says otherwise.
     if activation is None and ending == Ending(None, None) and _within(bounds_of(model.graph.outputs[0]), 0, 1):
         ending = Ending(None, "the end of its graph")
@@ -156,6 +165,28 @@ def _from_torch(
         tolerance,
         tuple(notes),
     )
+
+
+def _unranked(
+    name: str, model: ir.Model, images: NDArray[np.float32], ranked: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The scores of all classes, which sorted have to be those that the module gives."""
+    scores = _run_whole(model, images)
+    count = ranked.shape[1]
+    expected = np.sort(ranked, axis=1)
+    sides = (np.sort(scores, axis=1)[:, -count:], np.sort(scores, axis=1)[:, :count])
+    if min(np.abs(side - expected).max() for side in sides) > PARITY_TOLERANCE * max(
+        float(np.abs(scores).max()), 1e-12
+    ):
+        raise ExportError(
+            f"{name}: it gives scores by rank, which are not those in front of its TopK, sorted; accepted is one score "
+            "for each class, always in the same order"
+        )
+    return scores
+
+
+def _taken_in_front(operator: str, classes: int) -> str:
+    return f"the model ends in {operator}, scores by rank: the scores in front, of all {classes} classes, are taken"
 
 
 def _open_module(module: "torch.nn.Module", given: Preprocessing, opset: int) -> tuple[ir.Model, Taken]:
@@ -230,6 +261,9 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation 
     ending = file.ending
     if ending.activation is not None:
         _check_ending(file, images, logits)
+    if ending.ranking is not None:
+        notes.append(_taken_in_front(ending.ranking, logits.shape[1]))
+    refuse_ranks(str(file.path), model.graph, logits)
     probabilities = gives_probabilities(str(file.path), ending, logits, said=activation)
     tolerance = PARITY_TOLERANCE
     if probabilities is not None:

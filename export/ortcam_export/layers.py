@@ -71,6 +71,7 @@ _BYTES: Final = ("int8", "uint8")
 # Operators with weights that multiply no single tensor.
 _RECURRENT: Final = ("Attention", "DeformConv", "Einsum", "GRU", "LSTM", "QAttention", "RNN")
 _IMAGES_FIRST: Final = (1, 0, 2)
+_IS_IMAGE: Final = "which is the image itself: no layer with weights lies in front of it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,8 @@ def choose_layer(
     The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
     (2) is not itself a pooling, nor the same features only laid out in another way, nor keys and values in one, and (3)
     for tokens, still passes the patches on: behind the last block of a transformer with a class token only that token
-    reaches the logits.
+    reaches the logits. One that has to be laid out anew at the cut yields to the one in front of it where no weights
+    lie between the two.
 
     A name may also be that of a layer inside a branch, say of a residual block.
 
@@ -175,14 +177,22 @@ def choose_layer(
             and not _is_several_in_one(values[layer.cut.tensor])
         )
 
+    default: Layer | None = None
     for layer in reversed(layers):
+        if default is not None and (default.macs_behind is None or layer.macs_behind != default.macs_behind):
+            break
         if is_last_of_its_features(layer) and _patches_matter(layer, model, folder, probe):
-            return layer
+            if layer.perm is None and layer.order is None:
+                return layer
+            default = default or layer
+    if default is not None:
+        return default
     branches = find_branch_layers(model, folder, probe)
     if not layers and not branches:
         raise ExportError(
-            "the graph has no spatial tensor: none that has weights in front of it moves with the image, so there is "
-            "nothing to explain; accepted is a classifier with convolutions or tokens"
+            "the graph has no spatial tensor: none with weights in front of it is a map of the whole image"
+            f"{_last_reason(model, folder, probe)}, so there is nothing to explain; accepted is a classifier with "
+            "convolutions or tokens"
         )
     last = [
         layer
@@ -195,6 +205,18 @@ def choose_layer(
         f"no default layer, as {why} (two networks side by side?): name one with --layer, say "
         f"--layer {' or --layer '.join(names)} (`ortcam inspect` lists them, those inside branches too)"
     )
+
+
+def _last_reason(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> str:
+    """Which of the tensors that every path passes came closest to a map, the last of them, and why it is none."""
+    data = _data_nodes(model.graph)
+    values = _dominators(model.graph, data)
+    measured = _measure(model, [value.name or "" for value in values], folder, probe)
+    _, reasons = _as_layers(model, data, values, measured, folder, probe, inside_branch=False)
+    for value, reason in zip(reversed(values), reversed(reasons), strict=True):
+        if channel_axes(measured[value.name or ""][0], probe.shape) and _IS_IMAGE not in reason:
+            return f" ({value.name!r} is the last that may be one by its shape, {reason})"
+    return ""
 
 
 def _is_several_in_one(value: ir.Value) -> bool:
@@ -338,7 +360,7 @@ def _as_layers(
             reasons.append("which are not floating numbers, nor 8-bit integers of a known scale")
             continue
         if name not in wanted:
-            reasons.append("which is the image itself: no layer with weights lies in front of it")
+            reasons.append(_IS_IMAGE)
             continue
         found = arrange(shapes[value], probe.shape, {axis: answers[name, axis] for axis in wanted[name][1]})
         if isinstance(found, str):

@@ -102,6 +102,8 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
             "in which painted parts of the image do not move as in a map of it (its positions follow the image's by "
             f"{chosen.score:.2f}; accepted is {chosen.least} to 1)"
         )
+    if not all(answer.whole for answer in answers.values()):
+        return "which sees a part of the image alone (a crop inside the graph?): its maps would be laid over all of it"
     if len(shape) == 3 and len({reading.axis for reading in readings if reading.passes}) > 1:
         return "which compares positions with positions: both of its axes move with the image"
     return "which is mirrored" if chosen.arrangement is None else chosen.arrangement
@@ -139,7 +141,7 @@ def _as_grid(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: 
         if height > image[2] or width > image[3]:
             continue
         arrangement = Arrangement(layout, shape[axis], height, width, transposed=transposed)
-        place = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+        place = np.meshgrid(_line(height), _line(width), indexing="ij")
         pairs = [(_centred(found), line) for found, line in zip((rows, columns), place, strict=True)]
         followed = [_follows(values.ravel(), line.ravel()) for values, line in pairs if line.any()]
         spreads = [float(np.linalg.norm(values)) for values, _ in pairs]
@@ -148,6 +150,11 @@ def _as_grid(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: 
         score, slope = (min(abs(value) for value in values) for values in zip(*followed, strict=True))
         mirrored = any(correlation < 0 for correlation, _ in followed)
         yield _Reading(axis, score, _LEAST_OF_GRIDS, slope >= _LEAST_SLOPE, None if mirrored else arrangement)
+
+
+def _line(count: int) -> NDArray[np.float64]:
+    """Where the rows or columns of a map lie, from -1 to 1; a single one in the middle."""
+    return np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
 
 
 def _follows(found: NDArray[np.float64], place: NDArray[np.float64]) -> tuple[float, float]:
@@ -178,7 +185,7 @@ def _as_tokens(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer
     if not norms.all():
         return
     for extra, height, width in _grids(tokens, image):
-        lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+        lines = np.meshgrid(_line(height), _line(width), indexing="ij")
         for by_columns in (False, True):
             number = np.arange(height * width).reshape((width, height) if by_columns else (height, width))
             number = number.T if by_columns else number  # [h,w], which of the patches lies there

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.verification import PARITY_TOLERANCE
-from ortcam_export.endings import Ending, take_ending
+from ortcam_export.endings import Ending, take_ending, take_unranked
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources import InputLayout, InputSpec, SaidActivation, Source, read_labels, said_preprocessing
@@ -276,9 +276,11 @@ def _look_at(
         )
     graph.outputs[:] = [_chosen_output(graph, output, path)]
     common_passes.RemoveUnusedNodesPass()(model)
+    ranking = take_unranked(graph)
+    common_passes.RemoveUnusedNodesPass()(model)
     activated = model.clone()
     _refuse_maps(graph.outputs[0], path)
-    ending = take_ending(graph, said=activation)
+    ending = dataclasses.replace(take_ending(graph, said=activation), ranking=ranking)
     common_passes.RemoveUnusedNodesPass()(model)
     kinds = {image.dtype, *(tensor.dtype for tensor in _tensors(model)), *_cast_to(graph)}
     operators = {node.op_type for node in ir.traversal.RecursiveGraphIterator(graph)}

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from ortcam_export.building import Builder
 from ortcam_export.graphs import extract
-from ortcam_export.running import run_part
+from ortcam_export.running import run_each
 
 __all__ = ["Answers", "paint"]
 
-# Bands per axis of the image, and how many images are painted on.
-_BANDS: Final = 4
-_IMAGES: Final = 2
+# Where the bands of an axis begin and end. The outer ones are narrow, to see whether the border counts.
+_EDGES: Final = (0, 1 / 8, 1 / 2, 7 / 8, 1)
 _SEED: Final = 0
 
 
@@ -30,10 +29,12 @@ class Answers:
         rows: float64 [...], the centroid of the horizontal bands that a position answers to; NaN where it answers to
             none.
         columns: likewise of the vertical bands.
+        whole: whether something answers to every band: a tensor behind a crop is a map of a part of the image alone.
     """
 
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
+    whole: bool = True
 
 
 def paint(
@@ -47,7 +48,7 @@ def paint(
     The image is cut into bands, four horizontal and four vertical. One at a time is painted with noise. What a position
     changes by, relative to how much it changes for all bands and to how much all positions change for this band, weighs
     the band: that is a centroid. A position that everything reaches, as behind an attention, still answers more to what
-    lies under it.
+    lies under it. The noise is random and always the same.
 
     Args:
         model: image -> logits, weights in a file of `folder`.
@@ -81,12 +82,12 @@ def paint(
     for value in changes:
         value.dtype = ir.DataType.FLOAT
     graph.outputs[:] = changes
-    batches = [batch for image in probe[:_IMAGES] for batch in _painted(image)]
-    runs = [run_part(part, folder, {"image": batch}) for batch in batches]
-    return {
-        key: Answers(*(_mean([_centroids(run[number][1:]) for run in runs[axis::2]]) for axis in (0, 1)))
-        for number, key in enumerate(keys)
-    }
+    rows, columns = run_each(part, folder, [{"image": batch} for batch in _painted(probe[0])])
+    found = {}
+    for key, down, across in zip(keys, rows, columns, strict=True):
+        whole = all(bool((change[1:] > 0).reshape(len(change) - 1, -1).any(axis=1).all()) for change in (down, across))
+        found[key] = Answers(_centroids(down[1:]), _centroids(across[1:]), whole)
+    return found
 
 
 def _painted(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -97,7 +98,7 @@ def _painted(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     batches = []
     for axis in (1, 2):
         side = image.shape[axis]
-        edges = np.linspace(0, side, _BANDS + 1).round().astype(int)
+        edges = [round(edge * side) for edge in _EDGES]
         copies = [image]
         for start, end in itertools.pairwise(edges):
             inside = (np.arange(side) >= start) & (np.arange(side) < end)
@@ -118,17 +119,10 @@ def _blocks(generator: np.random.Generator, channels: int, height: int, width: i
 def _centroids(change: NDArray[np.float32]) -> NDArray[np.float64]:
     """The centroid over bands of each position's change, [K,...] -> [...]; NaN where it does not change."""
     share = change.reshape(len(change), -1).astype(np.float64)
-    bands = np.linspace(-1, 1, len(change))
+    bands = np.add(_EDGES[:-1], _EDGES[1:]) - 1
     with np.errstate(invalid="ignore", divide="ignore"):
         share /= share.sum(axis=0)  # whatever a position's scale
         share /= np.nansum(share, axis=1, keepdims=True)  # whatever a band's
-        share[np.isnan(share).all(axis=1)] = 0  # a band that the model crops away
+        share[np.isnan(share).all(axis=1)] = 0  # a band that changes nothing
         centroid: NDArray[np.float64] = bands @ share / share.sum(axis=0)
     return centroid.reshape(change.shape[1:])
-
-
-def _mean(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean over images, of those in which a position answers."""
-    known = np.isfinite(found)
-    total = np.where(known, found, 0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)

@@ -358,17 +358,19 @@ def _print_inspection(inspection: Any) -> None:
     for note in inspection.notes:
         print(f"note           {note}")
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
-    if inspection.default is None:
-        print(
-            "layers         every path from image to logits passes these; none is a good default, name one with --layer"
-        )
+    passed = "every path from image to logits passes these"
+    if not inspection.layers:
+        print("layers         none that every path from image to logits passes; name one inside a branch with --layer")
+    elif inspection.default is None:
+        print(f"layers         {passed}; none is a good default, name one with --layer")
     else:
-        print("layers         every path from image to logits passes these; * is the default")
+        print(f"layers         {passed}; * is the default")
     rows = [("", "", "module", "tensor", "layout", "maps [C,h,w]", "behind it")]
     for index, layer in enumerate(inspection.layers):
         mark = "*" if layer == inspection.default else ""
         rows.append((mark, str(index), *_described(layer), _millions(layer.macs_behind)))
-    _print_table(rows)
+    if inspection.layers:
+        _print_table(rows)
     if inspection.branches:
         print("branches       data reach the logits around these; --layer takes them by module or tensor")
         _print_table(

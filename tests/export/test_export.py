@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision
 from tests.conftest import REPOSITORY, TINY_INPUT, TINY_LABELS, TinyNet
+from tests.export.rounding import TINY_MAPS
 from torch import nn
 
 import ortcam
@@ -402,7 +403,7 @@ def test_an_onnx_file_explains_like_the_module_it_came_from(tmp_path: Path, pict
     from_module = export(module, tmp_path / "m.ortcam", **TINY_INPUT)
     assert from_file.manifest.cut.channels == from_module.manifest.cut.channels
     maps = [ortcam.load(bundle.path).explain(picture, top_k=3).maps for bundle in (from_file, from_module)]
-    np.testing.assert_allclose(*maps, atol=1e-5)
+    np.testing.assert_allclose(*maps, atol=TINY_MAPS)
     with pytest.raises(ExportError, match="--checkpoint goes with a PyTorch model"):
         export(tmp_path / "tiny.onnx", tmp_path / "x.ortcam", checkpoint="w.pth", **said)
     with pytest.raises(ExportError, match="the graph takes"):

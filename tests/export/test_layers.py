@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from tests.conftest import REPOSITORY, TINY_INPUT, TinyNet
+from tests.export.rounding import logit_error, rounding_error, roundings
 from torch import nn
 
 import ortcam
@@ -70,9 +71,10 @@ def test_a_layer_inside_a_branch_explains_with_the_whole_model(tmp_path: Path, p
     with torch.inference_mode():
         expected = module.block["first"](module.stem(images)).numpy()
         logits = module(images).numpy()
-    np.testing.assert_allclose(features, expected, atol=1e-5)
+    bound = rounding_error(roundings(module), float(np.abs(expected).max()))
+    np.testing.assert_allclose(features, expected, atol=bound)
     (computed,) = ort.InferenceSession(bundle.file("classifier.onnx")).run(["logits"], {"image": images.numpy()})
-    np.testing.assert_allclose(computed, logits, atol=1e-5)
+    np.testing.assert_allclose(computed, logits, atol=logit_error(module, images))
     for method in ("scorecam", "scorecam++", "sscam", "iscam"):
         explanation = ortcam.load(bundle.path).explain(picture, method=method, top_k=2)
         assert explanation.maps.shape == (2, 32, 48)

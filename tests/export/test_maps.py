@@ -275,7 +275,7 @@ class Resized(nn.Module):
 
 
 class Cropped(nn.Module):
-    """Looks at a part of the image alone, so that some painted bands change nothing."""
+    """Looks at a part of the image alone: its maps, laid over all of the image, would lie beside what they show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,7 +298,6 @@ STRETCHED: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[int, 
     ),
     "one column": (lambda: trunk((2, 4), (2, 4), (1, 4)), (96, 64), (32, 24, 1)),
     "resized inside": (Resized, (96, 128), (32, 8, 8)),
-    "cropped inside": (Cropped, (96, 96), (32, 6, 6)),
 }
 
 
@@ -313,6 +312,13 @@ def test_rows_and_columns_may_have_scales_of_their_own(name: str, tmp_path: Path
     assert not any("lie behind this layer" in sentence for sentence in said)
     explanation = ortcam.load(bundle.path).explain(np.zeros((*size, 3), np.uint8) + 90, method="scorecam", top_k=1)
     assert explanation.maps.shape == (1, *size)
+
+
+def test_maps_of_a_part_of_the_image_are_refused(tmp_path: Path) -> None:
+    path = onnx_file(Pooled(Cropped(), 32), tmp_path, (96, 96))
+    for layer in (None, "f"):
+        with pytest.raises(ExportError, match="which sees a part of the image alone"):
+            export(path, tmp_path / "b.ortcam", layer=layer, **SAID, labels=LABELS)
 
 
 def test_a_network_that_is_mostly_behind_its_default_layer_says_so(tmp_path: Path) -> None:
@@ -545,5 +551,5 @@ def test_a_residual_sum_fused_with_its_normalisation_is_found_again(
     }
     bundle = export(path, tmp_path / "b.ortcam", layer="blocks.1", **SAID, labels=LABELS)
     cut = bundle.manifest.cut
-    assert (cut.layout, cut.channels, cut.height, cut.width) == ("tokens", 16, 6, 8)
+    assert (cut.layout, cut.channels, cut.height, cut.width) == ("tokens", 16, 7, 9)
     assert bundle.manifest.parity.logits <= 1e-4, "the file itself, in ONNX Runtime, is the reference"
