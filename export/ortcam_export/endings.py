@@ -140,7 +140,7 @@ def check_ending(
         raise ExportError(
             f"{model}: the {ending.operator} at its end does not give the {ending.activation} of its "
             f"{expected.shape[1]} logits for an image; accepted is one over all classes, and nothing behind it that "
-            "changes the probabilities"
+            f"changes the probabilities; {_DECLARE}"
         )
 
 

@@ -119,6 +119,24 @@ def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path:
             export(module, tmp_path / "u.ortcam", **TINY_INPUT)
 
 
+def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, picture: np.ndarray) -> None:
+    module = Ensemble(groups).eval()
+    file = tmp_path / "groups.onnx"
+    torch.onnx.export(module, (torch.zeros(1, 3, 32, 48),), file, dynamo=True, verbose=False)
+    said = TINY_INPUT | {"channel_order": "rgb"}
+    with pytest.raises(
+        ExportError,
+        match=r"between 0 and 1 .*--activation probabilities|at its end does not .*--activation probabilities",
+    ):
+        export(file, tmp_path / "u.ortcam", **said)
+    bundle = export(file, tmp_path / "e.ortcam", activation="probabilities", **said)
+    explainer = ortcam.load(bundle.path)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(explainer.preprocess(picture)))[0].numpy()
+    assert bundle.manifest.activation == "sigmoid"
+    np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=88 * 1.2e-7)
+
+
 @pytest.mark.parametrize(
     ("combine", "activation", "message"),
     [

@@ -85,8 +85,8 @@ def test_importing_the_package_without_onnx_names_the_extras() -> None:
     )
     said = run(script).strip()
     assert said == (
-        "ortcam_export needs onnx, onnx-ir, onnxscript: `pip install 'ortcam[onnx]'` brings what .onnx files need, "
-        "`pip install 'ortcam[export]'` what PyTorch models need, too"
+        'ortcam_export needs onnx, onnx-ir, onnxscript: pip install "ortcam[onnx]" brings what .onnx files need, '
+        'pip install "ortcam[export]" what PyTorch models need, too'
     )
 
 
@@ -97,7 +97,7 @@ def test_a_pytorch_model_without_pytorch_names_its_extra(tmp_path: Path) -> None
         "from ortcam.cli import main\n"
         f"main(['export', 'resnet18', '-o', {str(tmp_path / 'a.ortcam')!r}])"
     )
-    assert "`pip install 'ortcam[export]'`" in run(script)
+    assert 'needs torch and torchvision: pip install "ortcam[export]"' in run(script)
 
 
 def test_torchvisions_names_are_read_off_its_files() -> None:
