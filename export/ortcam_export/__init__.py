@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 # What `ortcam[onnx]` brings beside ONNX Runtime. PyTorch is looked for where a model needs it.
 _NEEDED: Final = {"onnx": "onnx", "onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}
 
-if _missing := [library for module, library in _NEEDED.items() if importlib.util.find_spec(module) is None]:
-    raise ImportError(
-        f"ortcam_export needs {', '.join(_missing)}: `pip install 'ortcam[onnx]'` brings what .onnx files need, "
-        "`pip install 'ortcam[export]'` what PyTorch models need, too"
+if _missing := [module for module in _NEEDED if importlib.util.find_spec(module) is None]:
+    raise ModuleNotFoundError(
+        f"ortcam_export needs {', '.join(_NEEDED[module] for module in _missing)}: "
+        'pip install "ortcam[onnx]" brings what .onnx files need, pip install "ortcam[export]" what PyTorch models '
+        "need, too",
+        name=_missing[0],
     )
 
 from ortcam_export.errors import ExportError  # noqa: E402 - behind the sentence above

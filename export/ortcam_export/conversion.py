@@ -52,7 +52,7 @@ _COARSE_TOLERANCE: Final[dict[Coarse, float]] = {
 # An activation at the end of a file may be one of 8-bit integers, or clipped away from 0 and 1.
 _ENDING_TOLERANCE: Final = 1e-2
 
-# Of a probability near 1: how often it is rounded on its way to the output, and what a tolerance may come to by that.
+# Of a probability near 0 or 1: how often it is rounded on its way to the output, and the most that a tolerance may be.
 _ROUNDINGS: Final = 8
 _COARSEST_TOLERANCE: Final = 1e-1
 
@@ -348,8 +348,8 @@ def _take_logits(
     """Make logits of probabilities, in the graph and in what it is compared with.
 
     Returns:
-        The logits, float32 [N,classes], and how far float32 lets them differ, relative to the largest. A probability
-        near 1 has few digits left of 1 - p, and so of its logit.
+        The logits, float32 [N,classes], and how far float32 lets them differ, relative to the largest. The logit
+        of a probability near 0 or 1 has few digits.
     """
     append_logits(model, activation)
     how = "their logarithms are" if activation == "softmax" else "log p - log(1 - p) of each is"
@@ -358,7 +358,8 @@ def _take_logits(
     if activation == "softmax":
         return logits, PARITY_TOLERANCE
     spacing = float(np.finfo(np.float32).eps)
-    lost = _ROUNDINGS * spacing / max(1 - float(probabilities.max()), spacing) / float(np.abs(logits).max())
+    nearest = min(float(probabilities.min()), 1 - float(probabilities.max()))
+    lost = _ROUNDINGS * spacing / max(nearest, spacing) / float(np.abs(logits).max())
     return logits, min(PARITY_TOLERANCE + lost, _COARSEST_TOLERANCE)
 
 

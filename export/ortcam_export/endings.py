@@ -232,7 +232,7 @@ def check_ending(
         raise ExportError(
             f"{model}: the {ending.operator} at its end does not give the {ending.activation} of its "
             f"{expected.shape[1]} logits for an image; accepted is one over all classes, and nothing behind it that "
-            "changes the probabilities"
+            f"changes the probabilities; {_DECLARE}"
         )
 
 
@@ -294,8 +294,10 @@ def _refuse_multiples(model: str, outputs: NDArray[np.float32]) -> None:
     """Percentages and the like: not negative, and with the same sum for images that differ."""
     sums = outputs.astype(np.float64).sum(axis=1)
     alike = float(sums.max() - sums.min()) <= _EQUAL_SUMS * float(sums.max())
+    # A model whose outputs do not depend on the image has equal sums as well.
     differ = float(np.ptp(outputs, axis=0).max()) > _ROUNDING * float(outputs.max())
-    if outputs.shape[1] > 1 and outputs.min() >= 0 and alike and differ:
+    percent = bool(np.allclose(sums, 100, rtol=_EQUAL_SUMS))
+    if outputs.shape[1] > 1 and outputs.min() >= 0 and alike and (differ or percent):
         raise ExportError(
             f"{model}: its outputs are not negative and sum to {sums.mean():.4g} for each picture: they are "
             f"probabilities times {sums.mean():.4g}, not logits; divide them in the model, and say "

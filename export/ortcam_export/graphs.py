@@ -66,10 +66,9 @@ __all__ = [
     "tidy",
 ]
 
-# What a probability of 0, and what 1 less one of 1, are taken for where logits are made of probabilities: the least
-# normal float32, and half the distance of 1 from the float32 below it.
-LEAST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
-LEAST_COMPLEMENT: Final = 2.0**-25
+# Where logits are made of probabilities, what a probability of 0 is taken for. Of softmax: the least normal float32. Of
+# sigmoid, for 1 - p as well, half the distance of 1 from the float32 below it: ONNX Runtime's Sigmoid is no finer.
+_LEAST: Final[dict[Activation, float]] = {"softmax": float(np.finfo(np.float32).tiny), "sigmoid": 2.0**-25}
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
@@ -305,13 +304,13 @@ def append_logits(model: ir.Model, activation: Activation) -> None:
     probabilities.name = "ortcam_probabilities"
     build = Builder({value.name for node in graph for value in node.outputs} | set(graph.initializers))
 
-    def log(value: ir.Value, least: float) -> ir.Value:
-        return build.op("Log", [build.op("Max", [value, build.constant(np.array(least, np.float32))])])
+    def log(value: ir.Value) -> ir.Value:
+        return build.op("Log", [build.op("Max", [value, build.constant(np.array(_LEAST[activation], np.float32))])])
 
-    logits = log(probabilities, LEAST_PROBABILITY)
+    logits = log(probabilities)
     if activation == "sigmoid":
         one = build.constant(np.array(1, np.float32))
-        logits = build.op("Sub", [logits, log(build.op("Sub", [one, probabilities]), LEAST_COMPLEMENT)])
+        logits = build.op("Sub", [logits, log(build.op("Sub", [one, probabilities]))])
     logits.name, logits.dtype, logits.shape = "logits", ir.DataType.FLOAT, probabilities.shape
     nodes = build.take_nodes()
     nodes[-1].name = "ortcam/logits"  # its own name is free again for another value
@@ -323,10 +322,9 @@ def append_logits(model: ir.Model, activation: Activation) -> None:
 
 def logits_of(probabilities: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     """What `append_logits` computes, in numpy: float32 of the same shape."""
-    logits: NDArray[np.float32] = np.log(np.maximum(probabilities, np.float32(LEAST_PROBABILITY)))
-    if activation == "sigmoid":
-        logits = logits - np.log(np.maximum(np.float32(1) - probabilities, np.float32(LEAST_COMPLEMENT)))
-    return logits
+    least = np.float32(_LEAST[activation])
+    logits: NDArray[np.float32] = np.log(np.maximum(probabilities, least))
+    return logits if activation == "softmax" else logits - np.log(np.maximum(np.float32(1) - probabilities, least))
 
 
 @contextlib.contextmanager

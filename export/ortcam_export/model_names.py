@@ -15,7 +15,7 @@ from typing import Final
 from ortcam_export.errors import ExportError
 from ortcam_export.suggestions import did_you_mean
 
-__all__ = ["check_model", "is_program_file", "look_beside_user", "torchvision_names"]
+__all__ = ["check_model", "check_takes_checkpoint", "is_program_file", "look_beside_user", "torchvision_names"]
 
 # Files that hold a model of PyTorch: a program of torch.export, and TorchScript.
 _PROGRAM_SUFFIXES: Final = (".pt2", ".pt", ".pth", ".ts", ".torchscript")
@@ -59,11 +59,19 @@ def check_model(model: str | Path) -> None:
     elif path.suffix or path.exists() or len(path.parts) > 1:
         _refuse_file(path)
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
-        raise ExportError(
-            f"{name}: a model of PyTorch needs torch and torchvision; `pip install 'ortcam[export]'` brings them"
-        )
+        raise ExportError(f'{name}: a model of PyTorch needs torch and torchvision: pip install "ortcam[export]"')
     if ":" not in name and not is_program_file(name):
         _check_torchvision(name)
+
+
+def check_takes_checkpoint(model: str | Path) -> None:
+    """See that a model may be given weights.
+
+    Raises:
+        ExportError: its file holds its own.
+    """
+    if Path(model).suffix.lower() == ".onnx" or is_program_file(str(model)):
+        raise ExportError(f"--checkpoint goes with a PyTorch model; {model} holds its own weights")
 
 
 def is_program_file(name: str) -> bool:

@@ -132,7 +132,7 @@ def open_script(script: torch.jit.ScriptModule, name: str, size: tuple[int, int]
         from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - no public part of torch
 
         own = copy.deepcopy(script).float().cpu().eval()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = TS2EPConverter(own, (torch.zeros(_TRACED, 3, *size),), {}).convert()
     except Exception as error:

@@ -10,7 +10,7 @@ from ortcam.bundle import Bundle, Precision
 from ortcam_export.calibration import check_folder
 from ortcam_export.errors import ExportError
 from ortcam_export.library_preprocessing import read_declared
-from ortcam_export.model_names import check_model
+from ortcam_export.model_names import check_model, check_takes_checkpoint
 from ortcam_export.sources import (
     DEFAULT_OPSET,
     DEFAULT_WEIGHTS,
@@ -134,6 +134,8 @@ def export(
     destination = Path(bundle)
     check_destination(destination, force=force)
     precisions = choose_precisions(precision)[1:]
+    if checkpoint is not None and isinstance(model, (str, Path)):
+        check_takes_checkpoint(model)
     spec = InputSpec(
         input_size=input_size,
         resize=resize,

@@ -11,6 +11,7 @@ from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.library_preprocessing import DeclaredPreprocessing
+from ortcam_export.model_names import check_takes_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -168,9 +169,9 @@ def open_source(
         ExportError: unknown model, weights that cannot be loaded or do not fit, or what only the user can say.
     """
     spec = spec or InputSpec()
-    if isinstance(model, (str, Path)) and str(model).endswith(".onnx"):
+    if isinstance(model, (str, Path)) and str(model).lower().endswith(".onnx"):
         if checkpoint is not None:
-            raise ExportError(f"--checkpoint goes with a PyTorch model; {model} holds its own weights")
+            check_takes_checkpoint(model)
         try:
             from ortcam_export.onnx_files import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
         except ModuleNotFoundError as error:
@@ -186,7 +187,7 @@ def open_source(
 
 def _needs_extra(error: ModuleNotFoundError, model: str, extra: str) -> ExportError:
     """The sentence that names the command which helps, for a library that the export needs and that is missing."""
-    return ExportError(f"{model}: {error}; `pip install 'ortcam[{extra}]'` brings what exporting it needs")
+    return ExportError(f'{model}: {error}; pip install "ortcam[{extra}]" brings what exporting it needs')
 
 
 def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preprocessing, str]:

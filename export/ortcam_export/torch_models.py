@@ -91,9 +91,10 @@ def _open_given(
     if is_program(given) or isinstance(given, torch.jit.ScriptModule):
         return _from_program(given, name, checkpoint, spec)
     if not isinstance(given, torch.nn.Module):
+        what = f"{name} returned {type(given).__name__}, which" if factory is not None else f"{type(given).__name__}"
         raise ExportError(
-            f"{name}: {'returned' if factory is not None else 'is'} {type(given).__name__}; accepted is a "
-            "torch.nn.Module, an ExportedProgram, TorchScript, or one of them and its preprocessing"
+            f"{what} is no model: accepted is a torch.nn.Module, an ExportedProgram, TorchScript, or one of them and "
+            "its preprocessing"
         )
     return _from_module(given, name, checkpoint, spec, factory)
 

@@ -179,7 +179,7 @@ def _add_export(commands: Any) -> None:
         "export", help="make a bundle from a classifier (needs `ortcam[export]`)", allow_abbrev=False
     )
     parser.set_defaults(run=_export)
-    parser.add_argument("model", help="torchvision name, package.module:callable, or FILE.onnx")
+    parser.add_argument("model", help="torchvision name, package.module:callable, FILE.onnx, or FILE.pt2")
     parser.add_argument("-o", "--bundle", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
     parser.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
     parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")

@@ -1,10 +1,12 @@
 """A model that ends in an activation: its bundle has logits before it and the same probabilities behind it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from tests.conftest import TINY_INPUT, TinyNet
@@ -13,7 +15,10 @@ from tests.export.rounding import logit_error
 from torch import nn
 
 import ortcam
+from ortcam.classifier import exact_probabilities
 from ortcam_export import ExportError, export
+from ortcam_export.bounds import bounds_of
+from ortcam_export.graphs import logits_of
 
 
 class Ended(TinyNet):
@@ -186,3 +191,134 @@ def test_scores_that_a_constant_puts_in_order_are_fine(tmp_path: Path) -> None:
     path = ending_in(tmp_path, lambda g, x: g.op("Gather", x, g.constant(order), out="scores", axis=1))
     bundle = export(path, tmp_path / "e.ortcam", **InputForm().arguments(), labels=LABELS)
     assert bundle.manifest.labels == LABELS
+
+
+class Ensemble(TinyNet):
+    """Two classifiers on the same features, and what becomes of their logits."""
+
+    def __init__(self, combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.second = nn.Linear(6, 6)
+        with torch.no_grad():
+            self.second.weight.normal_(0, 1, generator=torch.Generator().manual_seed(1))
+        self.combine = combine
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(image)
+        return self.combine(logits, self.second(logits))
+
+
+def groups(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """One softmax per group of classes."""
+    return first.unflatten(1, (2, 3)).softmax(2).flatten(1)
+
+
+COMBINED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], str]] = {
+    "mean of softmaxes": (lambda a, b: (a.softmax(1) + b.softmax(1)) / 2, "softmax"),
+    "groups": (groups, "sigmoid"),
+    "groups apart": (lambda a, b: torch.cat([a[:, :2].softmax(1), a[:, 2:].softmax(1)], 1), "sigmoid"),
+    "mean of sigmoids": (lambda a, b: torch.stack([a, b]).sigmoid().mean(0), "sigmoid"),
+    "sigmoid by hand": (lambda a, _: 1 / (1 + torch.exp(-a)), "sigmoid"),
+    "saturated": (lambda a, _: 1 / (1 + torch.exp(-300 * a)), "sigmoid"),
+}
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path: Path, picture: np.ndarray) -> None:
+    combine, activation = COMBINED[name]
+    module = Ensemble(combine).eval()
+    bundle = export(module, tmp_path / "e.ortcam", activation="probabilities", **TINY_INPUT)
+    assert bundle.manifest.activation == activation
+    explainer = ortcam.load(bundle.path)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(explainer.preprocess(picture)))[0].numpy()
+    # p goes through a logarithm and back: its error is that of the logit, at most 88, in float32, times p (1 - p).
+    # Of the saturated one the model itself multiplies the error of a logit of about 10 by 300.
+    tolerance = 88 * 1.2e-7 if name != "saturated" else 300 * 10 * 1.2e-7 / 4
+    np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=tolerance)
+    explanation = explainer.explain(picture, method="scorecam", top_k=2)
+    assert np.isfinite(explanation.maps).all()
+    if name != "mean of softmaxes":  # whose rows sum to 1: no declaration is needed
+        with pytest.raises(ExportError, match=r"--activation probabilities"):
+            export(module, tmp_path / "u.ortcam", **TINY_INPUT)
+
+
+def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, picture: np.ndarray) -> None:
+    module = Ensemble(groups).eval()
+    file = tmp_path / "groups.onnx"
+    torch.onnx.export(module, (torch.zeros(1, 3, 32, 48),), file, dynamo=True, verbose=False)
+    said = TINY_INPUT | {"channel_order": "rgb"}
+    with pytest.raises(
+        ExportError,
+        match=r"between 0 and 1 .*--activation probabilities|at its end does not .*--activation probabilities",
+    ):
+        export(file, tmp_path / "u.ortcam", **said)
+    bundle = export(file, tmp_path / "e.ortcam", activation="probabilities", **said)
+    explainer = ortcam.load(bundle.path)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(explainer.preprocess(picture)))[0].numpy()
+    assert bundle.manifest.activation == "sigmoid"
+    np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=88 * 1.2e-7)
+
+
+@pytest.mark.parametrize(
+    ("combine", "activation", "message"),
+    [
+        (lambda a, _: a, "probabilities", r"outputs for a picture go from -.* to .*; accepted are outputs from 0 to 1"),
+        (lambda a, _: 255 * (a / 50).softmax(1), None, "sum to 255 for each picture: they are probabilities times 255"),
+        (lambda a, _: 100 * a.softmax(1), None, "sum to 100 for each picture: they are probabilities times 100"),
+        (lambda a, _: 100 * a.softmax(1), "probabilities", "accepted are outputs from 0 to 1"),
+    ],
+)
+def test_what_is_neither_logits_nor_probabilities_is_refused(
+    combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], activation: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(Ensemble(combine).eval(), tmp_path / "e.ortcam", activation=activation, **TINY_INPUT)
+
+
+def test_logits_of_probabilities_are_finite_and_give_them_back() -> None:
+    smallest = np.finfo(np.float32).tiny
+    values = np.array([[0, smallest, 1e-20, 1e-3, 0.5, 0.999, 1 - 2.0**-24, 1]], np.float32)
+    for activation in ("softmax", "sigmoid"):
+        rows = values / values.sum() if activation == "softmax" else values
+        logits = logits_of(rows, activation)
+        assert np.isfinite(logits).all()
+        found = exact_probabilities(logits, activation)
+        # 0 comes back as the least number that is kept; a logit of 88 is exact to 88 eps.
+        least = 1.1 * smallest if activation == "softmax" else 2.0**-24
+        np.testing.assert_allclose(found, rows, rtol=88 * 1.2e-7, atol=least)
+
+
+GRAPH = """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3] x) => (float[N,3] y)
+<float third = {{0.3333}}, float one = {{1.0}}, float two = {{2.0}}, int64[1] axis = {{1}}>
+{{
+{body}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "bounds"),
+    [
+        ("y = Sigmoid(x)", (0, 1)),
+        ("a = Sigmoid(x) b = Softmax(x) c = Add(a, b) y = Div(c, two)", (0, 1)),
+        ("a = Sigmoid(x) y = Sub(one, a)", (0, 1)),
+        ("a = Neg(x) b = Exp(a) c = Add(one, b) y = Div(one, c)", (0, 1)),
+        ("a = Neg(x) b = Exp(a) c = Add(one, b) y = Reciprocal(c)", (0, 1)),
+        ("a = Tanh(x) b = Add(a, one) y = Div(b, two)", (0, 1)),
+        ("a = Sigmoid(x) b = Tanh(x) y = Mul(a, b)", (-1, 1)),
+        ("a = Sigmoid(x) y = Mul(a, third)", (0, 0.3333)),
+        ("y = Relu(x)", (0, np.inf)),
+        ("a = Relu(x) y = ReduceMean(a, axis)", (0, np.inf)),
+        ("a = Sigmoid(x) y = Add(a, x)", (-np.inf, np.inf)),
+        ("a = Exp(x) b = Sub(a, one) y = Div(one, b)", (-np.inf, np.inf)),
+        ("a = Exp(x) b = Mul(a, x) y = Mul(b, a)", (-np.inf, np.inf)),
+        ("y = Clip(x, one, two)", (1, 2)),
+        ("y = Clip(x, , two)", (-np.inf, 2)),
+        ("y = Identity(x)", (-np.inf, np.inf)),
+    ],
+)
+def test_bounds_of_a_graph_are_those_of_its_operators(body: str, bounds: tuple[float, float]) -> None:
+    model = ir.from_onnx_text(GRAPH.format(body=body))
+    np.testing.assert_allclose(bounds_of(model.graph.outputs[0]), bounds, rtol=1e-6)

@@ -21,6 +21,7 @@ from ortcam.bundle import Bundle
 from ortcam.preprocessing import Preprocessing
 from ortcam_export import ExportError, export, inspect_model
 from ortcam_export.library_preprocessing import read_declared
+from ortcam_export.sources import InputSpec, open_source
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
@@ -253,6 +254,27 @@ def test_a_timm_model_exports_from_the_command_line_with_a_checkpoint(tmp_path: 
     bundle = export("timm.models:test_resnet", tmp_path / "a.ortcam", checkpoint=weights, input_size=(64, 64))
     assert bundle.manifest.model.weights == "weights.safetensors"
     assert bundle.manifest.model.name == "timm.models:test_resnet"
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+def test_a_timm_checkpoint_brings_its_own_number_of_classes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    trained = timm.create_model(name, num_classes=5).eval()
+    half = {
+        f"module.{key}": value.half() if value.is_floating_point() else value
+        for key, value in trained.state_dict().items()
+    }
+    torch.save({"epoch": 3, "model_state_dict": half}, tmp_path / "c.pth")
+    source = open_source(
+        f"timm.models:{name}", checkpoint=tmp_path / "c.pth", spec=InputSpec(labels=["a", "b", "c", "d", "e"])
+    )
+    assert source.classes == 5
+    size = source.preprocessing.height, source.preprocessing.width
+    images = torch.rand(1, 3, *size)
+    with torch.inference_mode():
+        assert torch.equal(source.classifier(images), trained.half().float()(images))
+    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
+        open_source(f"timm.models:{name}", checkpoint=tmp_path / "c.pth")
 
 
 def vit() -> nn.Module:

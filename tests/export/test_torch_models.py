@@ -13,7 +13,7 @@ from tests.conftest import TINY_INPUT, TINY_LABELS, TinyNet
 from torch import nn
 
 from ortcam_export import ExportError, export, inspect_model
-from ortcam_export.checkpoints import class_count, load_state, read_checkpoint
+from ortcam_export.checkpoints import class_count, differing_classes, load_state, read_checkpoint, with_classes
 from ortcam_export.sources import InputSpec, open_source
 from ortcam_export.torch_outputs import LogitsOf, as_classifier
 
@@ -109,6 +109,72 @@ def test_torchvisions_other_models_are_named_for_what_they_are(name: str, kind: 
         open_source(name)
 
 
+TORCHVISION_HEADS = {
+    "mobilenet_v3_small": "classifier.3",
+    "densenet121": "classifier",
+    "squeezenet1_1": "classifier.1",
+    "vit_b_32": "heads.head",
+    "resnet18": "fc",
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION_HEADS)
+def test_a_checkpoint_differs_from_a_model_in_its_classes_alone(name: str) -> None:
+    state, module = architecture(name, 7).state_dict(), architecture(name, 11)
+    assert differing_classes(module, state) == 7
+    assert differing_classes(module, module.state_dict()) is None
+    head = with_classes(module, state).get_submodule(TORCHVISION_HEADS[name])
+    assert {value.shape[0] for value in head.parameters()} == {7}
+    inside = next(key for key, value in state.items() if value.ndim == 4)
+    other = {**state, inside: state[inside][:1]}
+    assert differing_classes(architecture(name, 11), other) is None
+
+
+class SmallHead(TinyNet):
+    """TinyNet with another head in its place."""
+
+    def __init__(self, *head: nn.Module) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(*head)
+
+
+def test_a_head_that_training_put_into_a_sequential_is_found(tmp_path: Path) -> None:
+    for position, head in enumerate([[nn.Linear(10, 4)], [nn.Dropout(0.2), nn.Linear(10, 4)]]):
+        trained = SmallHead(*head).eval()
+        torch.save({"model_state_dict": trained.state_dict()}, tmp_path / "c.pth")
+        said = InputSpec(**TINY_INPUT | {"labels": list("abcd")})
+        source = open_source("tests.conftest:TinyNet", checkpoint=tmp_path / "c.pth", spec=said)
+        images = torch.rand(2, 3, 32, 48)
+        with torch.inference_mode():
+            assert torch.equal(source.classifier(images), trained(images))
+        assert source.classes == 4
+        assert source.notes[0].startswith(f"the checkpoint's last layer is classifier.{position}: it is taken for")
+    deeper = SmallHead(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 4))
+    torch.save(deeper.state_dict(), tmp_path / "c.pth")
+    with pytest.raises(ExportError, match=r"its head has other layers .* name a callable that builds the model"):
+        open_source("tests.conftest:TinyNet", checkpoint=tmp_path / "c.pth", spec=said)
+
+
+def test_a_head_in_the_place_of_a_sequential_is_found() -> None:
+    module = nn.Sequential(OrderedDict(body=nn.Flatten(), top=nn.Sequential(nn.Dropout(), nn.Linear(6, 11))))
+    state = {"top.weight": torch.rand(7, 6), "top.bias": torch.rand(7)}
+    assert differing_classes(module, state) == 7
+    load_state(with_classes(module, state), state, Path("c.pth"))
+    assert torch.equal(module.top[1].bias, state["top.bias"])
+    active = nn.Sequential(OrderedDict(body=nn.Flatten(), top=nn.Sequential(nn.Tanh(), nn.Linear(6, 7))))
+    with pytest.raises(ExportError, match=r"lacks top\.1\.weight"):
+        load_state(active, state, Path("c.pth"))
+
+
+def test_a_users_module_keeps_its_own_weights_when_a_checkpoint_is_given(tmp_path: Path) -> None:
+    module = TinyNet().eval()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    torch.save({key: value + 1 for key, value in before.items()}, tmp_path / "c.pth")
+    source = open_source(module, checkpoint=tmp_path / "c.pth", spec=InputSpec(**TINY_INPUT))
+    assert torch.equal(source.classifier.state_dict()["classifier.bias"], before["classifier.bias"] + 1)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
 def wrapped(state: dict[str, torch.Tensor], *prefixes: str) -> dict[str, torch.Tensor]:
     prefix = "".join(prefixes)
     return {prefix + key: value for key, value in state.items()}
@@ -124,6 +190,9 @@ def wrapped(state: dict[str, torch.Tensor], *prefixes: str) -> dict[str, torch.T
         lambda state: {"state_dict_ema": wrapped(state, "module.")},
         lambda state: wrapped(state, "module.", "_orig_mod."),
         lambda state: {"state_dict": wrapped(state, "model.")},
+        lambda state: {"model_state_dict": state, "optimizer_state_dict": {}},
+        lambda state: {"net": wrapped(state, "module.", "backbone.")},
+        lambda state: {"state_dict": wrapped(state, "net."), "hyper_parameters": {}},
     ],
 )
 def test_a_state_dict_is_found_in_what_training_scripts_save(form: Callable[[Any], Any], tmp_path: Path) -> None:
