@@ -367,7 +367,7 @@ def test_samples_cut_off_by_a_deadline_are_no_exact_map(
     whole = explainer.explain(photograph, **settings)
     for completion in ("gaussian-process", "none"):
         e = explainer.explain(photograph, deadline=1e-3, completion=completion, **settings)
-        assert e.stats.passes == 256
+        assert 0 < e.stats.passes < whole.stats.passes
         assert e.stats.standard_error is not None
         assert 0 < e.stats.standard_error[0] < math.inf
         assert (e.stats.estimated_error is None) == (completion == "none")

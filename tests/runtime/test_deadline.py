@@ -99,7 +99,7 @@ def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam
     photograph = explainer.read(demo_picture())
     explainer.explain(photograph, budget=40, **options_of(method))
     passes = []
-    for deadline in (250, 600, 1500):
+    for deadline in (450, 700, 1500):
         e = explainer.explain(photograph, deadline=deadline, **options_of(method))
         assert e.stats.seconds_late == 0
         assert e.stats.seconds <= deadline / 1000

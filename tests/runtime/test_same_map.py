@@ -114,7 +114,7 @@ def test_a_lack_of_memory_does_not_change_the_map(
     monkeypatch.setattr(Bound, "put", remember)
     monkeypatch.setattr(Bound, "run", run_small)
     halved = explainer.explain(photograph, budget=50, batch_size=33)
-    assert halved.stats.batch_size == 4
+    assert halved.stats.batch_size <= 4
     assert_same(halved, usual)
 
 
