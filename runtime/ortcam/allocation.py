@@ -44,6 +44,10 @@ _STEPS: Final = 1024
 # more, for without scores there is no map.
 _FEWEST_ROWS: Final = 4
 _FIRST_ROWS: Final = 8
+# Pixels from one gated one to the next, where time is short.
+_STEPS_OF_GATING: Final = (1, 2, 4, COARSEST)
+# No more of the time before a deadline is kept free for the estimate, or for the gating; passes tell more.
+_LARGEST_SHARE: Final = 0.25
 # Kept free before a deadline for what nobody measures, in seconds.
 _RESERVE: Final = 0.003
 
@@ -236,6 +240,7 @@ class _Process:
         """
         self._scoring = scoring
         self._end = end
+        self._most = _LARGEST_SHARE * self._left()
         self._order = scoring.masks.order
         self._model: MaskModel | None = None
         self._summands: NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
@@ -307,9 +312,8 @@ class _Process:
             else:
                 simplified.append("error of the map: not estimated")
                 error = nothing_known
-        step = 1
-        while step < COARSEST and self._gating(step) > 0 and self._left() < self._gating(step) + finish:
-            step *= 2
+        left = max(self._left() - finish, 0)
+        step = next((step for step in _STEPS_OF_GATING if self._gating(step) <= left), COARSEST)
         if step > 1:
             simplified.append(f"maps that were not scored: gated at one in {step} pixels of a row, not at each")
         return self._scoring.scores(weights, error, step=step, simplified=tuple(simplified))
@@ -320,8 +324,10 @@ class _Process:
         if self._end == math.inf or not self._scoring.pace.knows("rows"):
             return next_rows
         units = self._units()
-        ending = self._asking(units) + self._seconds(units, "estimate", "finish") + self._gating(1)
-        rows = int(max(self._left() - ending, 0) / max(self._scoring.pace.seconds("rows", 1), 1e-9))
+        rows = int(
+            max(self._left() - self._asking(units) - self._ending(units), 0)
+            / max(self._scoring.pace.seconds("rows", 1), 1e-9)
+        )
         if self._scoring.fixed_shape:
             return next_rows if rows >= next_rows or not started else 0
         if not started:
@@ -334,8 +340,8 @@ class _Process:
             return True
         units = self._units()
         rows = self._scoring.pace.seconds("rows", _FIRST_ROWS)
-        ending = self._seconds(units, "estimate", "finish") + self._gating(1)
-        return self._left() >= self._asking(units) + self._seconds(units, "predict") + rows + ending
+        asking = self._asking(units) + self._seconds(units, "predict")
+        return self._left() >= asking + rows + self._ending(units)
 
     def in_time_for(self, channels: int) -> bool:
         """Whether there is a deadline, and so many more channels can be scored before it."""
@@ -379,6 +385,13 @@ class _Process:
         """Seconds that a question takes."""
         seconds = self._seconds(units, "predict")
         return seconds if self._model is not None else seconds + self._seconds(units, "set up")
+
+    def _ending(self, units: dict[Work, float]) -> float:
+        """Seconds to keep free for what follows the prediction; what would take most of the time is simplified."""
+        estimate = self._seconds(units, "estimate")
+        steps = [step for step in _STEPS_OF_GATING if self._gating(step) <= self._most]
+        gating = self._gating(steps[0] if steps else COARSEST)
+        return self._seconds(units, "finish") + gating + (estimate if estimate <= self._most else 0.0)
 
     def _gating(self, step: int) -> float:
         """Seconds that it takes to gate all channels that were not scored."""

@@ -59,6 +59,8 @@ _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the esti
 _SAFETY: Final = 2.0  # factor on the deviations of the estimate, found on real photographs (benchmarks/calibration.py)
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
+# Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
+_LEAST_VARIANCE: Final = 1e-4
 _ROOT: Final = 4
 _FEWEST: Final = 8  # scored channels below which nothing is said of the error
 _GOLDEN: Final = 0.6180339887498949
@@ -174,15 +176,16 @@ class MaskModel:
         by_importance = np.argsort(-(slopes.sum(axis=1) * sizes), kind="stable")
         together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
         distances = self._squared_distances(given.open[together], given.open[together])
-        kernel = _matern(distances, given.length)
+        kernel = _matern(distances, given.length).astype(np.float64)
+        cross = given.cross[together].astype(np.float64)
         standard_normal = np.random.default_rng(0).standard_normal((_DRAWS, cells.shape[1]))
         for k, top in enumerate(given.top):
             if top <= np.finfo(np.float32).tiny:
                 continue
             slope = _ROOT * top * slopes[:, k]
-            b = (slope[together, None] * cells[given.open[together]]).astype(np.float32)
-            known = given.cross[together].T @ b
-            covariance = (b.T @ (kernel @ b) + np.float32(given.noise) * (b.T @ b)).astype(np.float64)
+            b = slope[together, None] * cells[given.open[together]]
+            known = cross.T @ b
+            covariance = b.T @ (kernel @ b) + given.noise * (b.T @ b)
             covariance -= known.T @ given.inverse @ known
             deviation = slope[alone] * np.sqrt(given.variance[alone] + given.noise)
             b = (deviation[:, None] * cells[given.open[alone]]).astype(np.float32)
@@ -193,7 +196,8 @@ class MaskModel:
                 covariance += b.T @ b
             values, vectors = np.linalg.eigh(covariance)
             raw = (prediction.weights[:, k] - offset[k]) @ cells
-            draws = standard_normal @ (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+            root = np.sqrt(np.maximum(values, 0) + _LEAST_VARIANCE * max(values[-1], 0))
+            draws = standard_normal @ (vectors * root) @ vectors.T
             differences = np.abs(_finished(raw + draws) - _finished(raw)).max(axis=1)
             errors[k] = min(float(np.quantile(differences, _QUANTILE)), 1.0)
         return errors

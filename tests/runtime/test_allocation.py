@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.tolerances import PROMISED
 
 import ortcam
 from ortcam.allocation import Limits, score
@@ -103,7 +104,7 @@ def test_where_every_channel_is_scored_nothing_is_completed(
     e, whole = explainer.explain(photograph, top_k=2, budget=budget, **options_of(method)), exact[method]
     assert e.stats.estimated_error == whole.stats.estimated_error == (0, 0)
     assert e.stats.energy_covered == 1
-    np.testing.assert_allclose(e.maps, whole.maps, rtol=0, atol=2e-6)  # the channels come in another order
+    np.testing.assert_allclose(e.maps, whole.maps, rtol=0, atol=PROMISED)  # the channels come in another order
 
 
 def test_the_baseline_is_subtracted_from_predicted_weights_too(
@@ -208,7 +209,7 @@ def test_previews_grow_into_the_exact_map(
     passes = [e.stats.passes for e in previews]
     assert passes == sorted(set(passes))
     assert passes[0] < exact[method].stats.passes / 10
-    np.testing.assert_allclose(previews[-1].maps, exact[method].maps, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(previews[-1].maps, exact[method].maps, rtol=0, atol=PROMISED)
     distances = [np.abs(e.maps - exact[method].maps).max() for e in previews]
     assert distances[-1] < distances[len(distances) // 2] < distances[0]
 
@@ -218,7 +219,7 @@ def test_previews_without_completion_grow_too(
 ) -> None:
     previews = list(explainer.explain_iter(photograph, top_k=2, completion="none", **options_of("scorecam")))
     assert len(previews) > 3
-    np.testing.assert_allclose(previews[-1].maps, exact["scorecam"].maps, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(previews[-1].maps, exact["scorecam"].maps, rtol=0, atol=PROMISED)
 
 
 def test_the_last_preview_of_a_budget_is_what_explain_gives(
@@ -323,7 +324,7 @@ def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost(
     e = explainer.explain(photograph, top_k=2, **options_of(method) | {"batch_size": 32})
     assert e.stats.batch_size == 8
     assert e.stats.passes == exact[method].stats.passes
-    np.testing.assert_allclose(e.maps, exact[method].maps, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(e.maps, exact[method].maps, rtol=0, atol=PROMISED)
 
 
 def test_many_images_are_explained_as_one_is(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
@@ -366,7 +367,7 @@ def test_samples_cut_off_by_a_deadline_are_no_exact_map(
     whole = explainer.explain(photograph, **settings)
     for completion in ("gaussian-process", "none"):
         e = explainer.explain(photograph, deadline=1e-3, completion=completion, **settings)
-        assert e.stats.passes == 256
+        assert 0 < e.stats.passes < whole.stats.passes
         assert e.stats.standard_error is not None
         assert 0 < e.stats.standard_error[0] < math.inf
         assert (e.stats.estimated_error is None) == (completion == "none")
@@ -375,7 +376,7 @@ def test_samples_cut_off_by_a_deadline_are_no_exact_map(
     every = explainer.explain(photograph, deadline=1e9, **settings)
     assert every.stats.estimated_error == (0,)
     assert every.stats.standard_error is None
-    np.testing.assert_allclose(every.maps, whole.maps, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(every.maps, whole.maps, rtol=0, atol=PROMISED)
 
 
 @pytest.mark.parametrize("limits", [{"budget": 1}, {"budget": 5}, {"deadline": 1e-3, "batch_size": 1}])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from tests.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.cli import main
@@ -137,7 +138,8 @@ def test_inputs_are_copies_that_are_overwritten_in_place(tiny_bundle: Path) -> N
     np.testing.assert_array_equal(first, kept)
     np.testing.assert_array_equal(results[3], results[0])
     for features, logits in zip((first, second, third), results, strict=False):
-        np.testing.assert_allclose(logits, session.run(["logits"], {"features": features})[0], rtol=1e-6)
+        expected = session.run(["logits"], {"features": features})[0]
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=logits_apart(expected))
 
 
 @pytest.mark.parametrize(
@@ -175,10 +177,12 @@ def test_options_of_any_type_can_be_saved(tiny_bundle: Path, photograph: Path, t
 
 
 def test_little_memory_changes_no_map(tiny_bundle: Path, photograph: Path) -> None:
-    usual = ortcam.load(tiny_bundle, providers=["cpu"]).explain(photograph)
+    explainer = ortcam.load(tiny_bundle, providers=["cpu"])
+    usual = explainer.explain(photograph)
     frugal = ortcam.load(tiny_bundle, providers=["cpu"], low_memory=True).explain(photograph)
     assert frugal.stats.batch_size == 1
-    np.testing.assert_allclose(frugal.maps, usual.maps, rtol=0, atol=1e-6)
+    atol = maps_apart(explainer.logits(1, lambda _: explainer.preprocess(photograph)), channels=10)
+    np.testing.assert_allclose(frugal.maps, usual.maps, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
