@@ -32,7 +32,7 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	@touch $@
 
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
-	$(BIN)/ortcam demo -o ortcam-demo
+	$(BIN)/ortcam demo -o ortcam-demo --force
 
 test: $(VENV)/dev.stamp  ## run the tests; those that need $$ORTCAM_TEST_DATA skip without it
 	$(BIN)/python -m pytest

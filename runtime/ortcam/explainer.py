@@ -499,7 +499,7 @@ class Explainer:
         """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
         method = task.settings.method
-        self._check_head(method, plan)
+        self._check_head(method)
         photograph = self.read(image)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
@@ -686,7 +686,7 @@ class Explainer:
             precision and bundle.
 
         Raises:
-            OrtcamError: as `explain`, for whatever is wrong with every image.
+            OrtcamError: as `explain`, for what is wrong with every image; but for `cam`, which has to run the head.
         """
         return self._check(resolve_task(**arguments))
 
@@ -695,7 +695,7 @@ class Explainer:
         plan, precision = task.settings.plan, self._precision
         if isinstance(plan, HeadPlan):
             precision = self.bundle.manifest.precision
-            self._check_head(task.settings.method, plan)
+            self._check_head(task.settings.method)
         return {
             "method": task.settings.method.name,
             "options": task.settings.options,
@@ -709,11 +709,11 @@ class Explainer:
         for item in task.target or ():
             self.class_index(item)
 
-    def _check_head(self, method: Method, plan: HeadPlan) -> None:
-        """Find out whether a method works with this classifier's head.
+    def _check_head(self, method: Method) -> None:
+        """Find out whether this bundle has the head that a method asks.
 
         Raises:
-            OptionError: it does not; the message says which methods work.
+            OptionError: it has not; the message says which methods work.
         """
         manifest = self.bundle.manifest
         if method.needs_head and manifest.graphs.head is None:
@@ -722,9 +722,6 @@ class Explainer:
                 f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
                 f"inside a branch; methods that work here: {others}"
             )
-        if plan.kind == "cam":
-            size = 1 if self._options.low_memory else _HEAD_BATCH_SIZE
-            self._as_linear(Head(self._run_head, manifest.cut, manifest.activation, size))
 
     def _provenance(self, photograph: Photograph) -> dict[str, Any]:
         manifest = self.bundle.manifest
