@@ -24,6 +24,7 @@ from ortcam.evaluation.randomization import shuffled_bundle
 from ortcam.image import encode_png
 from ortcam.shipped import bundle_path
 from ortcam.verification import verify
+from ortcam_export import fuse
 
 # Features, head, and three scorers; a few passes each.
 METHODS = {
@@ -187,6 +188,16 @@ def test_a_copy_with_shuffled_weights_is_made_of_what_was_read(versions: Path) -
     rewrite_in_place(versions)
     with pytest.raises(ortcam.BundleError, match="the bundle has changed since it was loaded"):
         shuffled_bundle(bundle, versions / "shuffled", 1.0, seed=0)
+
+
+def test_a_fused_file_is_made_of_what_was_read(versions: Path) -> None:
+    bundle = read_bundle(versions / "v1")
+    before = fuse(bundle, versions / "before.onnx", budget=2)
+    rewrite_in_place(versions)
+    with pytest.raises(ortcam.BundleError, match="the bundle has changed since it was loaded"):
+        fuse(bundle, versions / "after.onnx", budget=2)
+    assert not (versions / "after.onnx").exists()
+    assert before.metadata["ortcam.bundle_sha256"] == bundle.sha256
 
 
 def test_a_benchmark_measures_one_bundle(versions: Path, photograph: Path) -> None:
