@@ -82,6 +82,8 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     make_pixels_floating(model.graph)
     model.graph.inputs[0].dtype = ir.DataType.FLOAT
     if not file.batched:
+        sides = given.height, given.width
+        model.graph.inputs[0].shape = ir.Shape((3, *sides) if file.layout == "nchw" else (*sides, 3))
         add_batch_dimension(model)
     taken = take_normalisation(model, file.layout, given, whole_numbers=file.dtype in PIXELS)
     common_passes.RemoveUnusedNodesPass()(model)

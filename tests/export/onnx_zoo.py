@@ -1180,6 +1180,19 @@ def uint8_resized_as_torchvision_does_without_a_batch(folder: Path) -> ZooFile:
 
 
 @zoo
+def open_size_without_a_batch(folder: Path) -> ZooFile:
+    """[H,W,3] of bytes, whose shape is read to put the batch in front."""
+    g = GraphBuilder(opset=13)
+    x = g.op("Reshape", "image", g.op("Concat", g.constant([1]), g.op("Shape", "image"), axis=0))
+    x = g.op("Sub", g.op("Div", g.op("Cast", x, to=FLOAT), g.constant(127.5)), g.constant(1.0))
+    g.head(g.features(g.op("Transpose", x, perm=[0, 3, 1, 2])), out="logits")
+    image = tensor_info("image", ("height", "width", 3), np.uint8)
+    path = g.save(folder / "net.onnx", [image], [classes_info("logits", batch=1)])
+    form = dataclasses.replace(UINT8_PIXELS, layout="nhwc")
+    return ZooFile(path, form, said={"input_size": (HEIGHT, WIDTH)})
+
+
+@zoo
 def scores_without_a_batch(folder: Path) -> ZooFile:
     """One image in, one row of scores out: [3,H,W] -> [classes]."""
     g = GraphBuilder()
@@ -1240,6 +1253,15 @@ def operators_of_winml(folder: Path) -> ZooFile:
     x = g.op("ThresholdedRelu", g.op("Affine", g.op("Scale", x, scale=1.5), alpha=1.1, beta=-0.4), alpha=0.1)
     g.head(x, out="logits")
     return ZooFile(g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], ir_version=4), RAW_PIXELS)
+
+
+@zoo
+def mean_variance_normalization_of_opset_8(folder: Path) -> ZooFile:
+    g = GraphBuilder(opset=8)
+    x = g.op("MeanVarianceNormalization", g.features("image"), across_channels=1, normalize_variance=1)
+    g.head(g.op("Relu", x), out="logits")
+    image, classes = image_info(batch=1), classes_info("logits", batch=1)
+    return ZooFile(g.save(folder / "net.onnx", [image], [classes], ir_version=4))
 
 
 @zoo

@@ -31,7 +31,7 @@ from torch import nn
 import ortcam
 from ortcam.bundle import Bundle
 from ortcam.preprocessing import Preprocessing
-from ortcam_export import export
+from ortcam_export import export, inspect_model
 
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 PIXELS: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 255.0, "channel_order": "rgb"}
@@ -424,6 +424,21 @@ def test_a_normalisation_in_quantized_arithmetic_hides_to_the_mean_colour(tmp_pa
     np.testing.assert_allclose(bundle.manifest.preprocessing.mean, MEAN, atol=1.5)
 
 
+def test_inspect_tells_what_a_graph_normalises_and_what_it_does_not(tmp_path: Path) -> None:
+    inside = inspect_model(written(tmp_path / "inside", sub_div, "rgb").path)
+    assert any("own normalisation (Sub, Div)" in note for note in inside.notes)
+    (tmp_path / "outside").mkdir()
+    outside = inspect_model(plain(tmp_path / "outside"))
+    assert any("masks will hide to the colour that --mean says" in note for note in outside.notes)
+
+
+def test_an_exchange_of_channels_that_is_taken_is_said(tmp_path: Path) -> None:
+    file = written(tmp_path / "net", *FRONTS["channels_exchanged_by_gather"])
+    said: list[str] = []
+    export(file.path, tmp_path / "b.ortcam", **file.arguments, report=said.append)
+    assert any("exchange of the channels" in line and line.endswith("take rgb") for line in said)
+
+
 # What is no normalisation --------------------------------------------------------------------------------------------
 
 
@@ -510,6 +525,9 @@ class Normalising(nn.Module):
                 for index in range(3)
             ]
             x = torch.cat(parts, 1)
+        elif self.how == "resized":
+            x = nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear")
+            x = (x - self.mean) / self.std
         elif self.how == "clamped":
             x = (x.clamp(0, 1) - self.mean) / self.std
         logits: torch.Tensor = self.net(x)
@@ -530,6 +548,14 @@ def test_a_module_that_normalises_is_as_one_that_does_not(how: str, tmp_path: Pa
         ortcam.load(bundle.path).explain(picture, method="scorecam", target=[0, 1]).maps for bundle in (inside, outside)
     ]
     np.testing.assert_allclose(results[0], results[1], atol=SAME_MAP)
+
+
+def test_a_module_that_resizes_before_it_normalises_hides_to_the_mean_colour(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    raw = TINY_INPUT | {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    prepared = export(Normalising("resized").eval(), tmp_path / "b.ortcam", **raw).manifest.preprocessing
+    np.testing.assert_allclose(prepared.mean, TINY_INPUT["mean"], rtol=SAME_NUMBER)
+    np.testing.assert_allclose(prepared.std, TINY_INPUT["std"], rtol=SAME_NUMBER)
 
 
 def test_googlenet_with_weights_explains_from_the_input_its_network_was_trained_on(tmp_path: Path) -> None:
