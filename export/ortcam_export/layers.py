@@ -346,7 +346,9 @@ def _as_layers(
         quantized = kind in _BYTES and _scale_of(value) is not None
         if not (quantized or kind == "float32") or (kind == "float32" and _is_beside_integers(value, chosen)):
             continue
-        images_second = len(shape) == 3 and shape[1] == len(probe) != shape[0]
+        images_second = len(shape) == 3 and shape[1] == len(probe) and (shape[0] != len(probe) or _is_fixed(value))
+        if _is_fixed(value) and not images_second:
+            continue  # as many of something else as there are images: keys and values, say
         firsts[value] = _IMAGES_FIRST if images_second else None
         shapes[value] = shape = tuple(shape[axis] for axis in _IMAGES_FIRST) if images_second else shape
         if producer in featured:
@@ -357,7 +359,7 @@ def _as_layers(
         name, producer = value.name or "", value.producer()
         assert producer is not None
         if value not in shapes:
-            reasons.append("which are not floating numbers, nor 8-bit integers of a known scale")
+            reasons.append("which holds no floating numbers for each image, nor 8-bit integers of a known scale")
             continue
         if name not in wanted:
             reasons.append(_IS_IMAGE)
@@ -392,6 +394,11 @@ def _as_layers(
             )
         )
     return layers, reasons
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    """Whether the first axis of a traced tensor is known to be of one length whatever the batch."""
+    return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
 
 
 def _composed(first: tuple[int, ...] | None, found: Arrangement) -> tuple[int, ...] | None:

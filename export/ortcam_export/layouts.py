@@ -20,6 +20,8 @@ _LEAST_OF_TOKENS: Final = 0.7
 _LEAST_SLOPE: Final = 0.01
 # How much of their spread the positions of one row may have along columns, or those of one column along rows.
 _MOST_ACROSS: Final = 0.5
+# How many cells of a map may lie where nothing is seen; the last cells of a network with long strides see little.
+_MOST_UNSEEN: Final = 0.5
 # Readings of a sequence that are as good as the best one: the plainest of them counts.
 _AS_GOOD: Final = 0.02
 _MOST_STRETCHED: Final = 8
@@ -86,8 +88,8 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
     if not answers:
         return "which has no spatial or token layout"
     if all(np.isnan(answer.rows).all() and np.isnan(answer.columns).all() for answer in answers.values()):
-        found = _by_shape(shape, image)
-        return "in which nothing moves with the image" if found is None else found
+        plain = _by_shape(shape, image)
+        return "in which nothing moves with the image" if plain is None else plain
     readings = [
         reading
         for axis, answer in answers.items()
@@ -102,11 +104,15 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
             "in which painted parts of the image do not move as in a map of it (its positions follow the image's by "
             f"{chosen.score:.2f}; accepted is {chosen.least} to 1)"
         )
-    if not all(answer.whole for answer in answers.values()):
-        return "which sees a part of the image alone (a crop inside the graph?): its maps would be laid over all of it"
     if len(shape) == 3 and len({reading.axis for reading in readings if reading.passes}) > 1:
         return "which compares positions with positions: both of its axes move with the image"
-    return "which is mirrored" if chosen.arrangement is None else chosen.arrangement
+    found = chosen.arrangement
+    if found is None:
+        return "which is mirrored"
+    unseen = answers[chosen.axis].unseen
+    if max(unseen[0] * found.height, unseen[1] * found.width) > _MOST_UNSEEN:
+        return "which sees a part of the image alone (a crop inside the graph?): its maps would be laid over all of it"
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,12 +29,12 @@ class Answers:
         rows: float64 [...], the centroid of the horizontal bands that a position answers to; NaN where it answers to
             none.
         columns: likewise of the vertical bands.
-        whole: whether something answers to every band: a tensor behind a crop is a map of a part of the image alone.
+        unseen: the share of the image's rows at one of its borders, and of its columns, that nothing answers to.
     """
 
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
-    whole: bool = True
+    unseen: tuple[float, float] = (0.0, 0.0)
 
 
 def paint(
@@ -85,8 +85,7 @@ def paint(
     rows, columns = run_each(part, folder, [{"image": batch} for batch in _painted(probe[0])])
     found = {}
     for key, down, across in zip(keys, rows, columns, strict=True):
-        whole = all(bool((change[1:] > 0).reshape(len(change) - 1, -1).any(axis=1).all()) for change in (down, across))
-        found[key] = Answers(_centroids(down[1:]), _centroids(across[1:]), whole)
+        found[key] = Answers(_centroids(down[1:]), _centroids(across[1:]), (_unseen(down[1:]), _unseen(across[1:])))
     return found
 
 
@@ -126,3 +125,11 @@ def _centroids(change: NDArray[np.float32]) -> NDArray[np.float64]:
         share[np.isnan(share).all(axis=1)] = 0  # a band that changes nothing
         centroid: NDArray[np.float64] = bands @ share / share.sum(axis=0)
     return centroid.reshape(change.shape[1:])
+
+
+def _unseen(change: NDArray[np.float32]) -> float:
+    """The share of an axis at one of its ends, the larger, of the bands [K,...] that nothing answers to."""
+    silent = change.reshape(len(change), -1).max(axis=1) <= 0
+    widths = np.diff(_EDGES)
+    ends = (np.cumprod(side) @ width for side, width in ((silent, widths), (silent[::-1], widths[::-1])))
+    return max(float(end) for end in ends)

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import helper
 from tests.export.onnx_graphs import LABELS, GraphBuilder, classes_info, image_info, tensor_info
+from tests.export.rounding import rounding_error
 from torch import nn
 
 import ortcam
 from ortcam.cli import main
-from ortcam_export import ExportError, Inspection, export, inspect_model
+from ortcam_export import ExportError, Inspection, export, fuse, inspect_model
 from ortcam_export.layouts import Arrangement, arrange, channel_axes
 from ortcam_export.painting import Answers
 
@@ -321,6 +323,12 @@ def test_maps_of_a_part_of_the_image_are_refused(tmp_path: Path) -> None:
             export(path, tmp_path / "b.ortcam", layer=layer, **SAID, labels=LABELS)
 
 
+def test_the_narrow_border_that_long_strides_leave_out_is_no_crop() -> None:
+    found = Answers(*grid(4, 4), unseen=(0, 1 / 8))
+    assert arrange((2, 5, 4, 4), IMAGE, {1: found}) == Arrangement("nchw", 5, 4, 4)
+    assert "sees a part" in str(arrange((2, 5, 12, 12), IMAGE, {1: Answers(*grid(12, 12), unseen=(0, 1 / 8))}))
+
+
 def test_a_network_that_is_mostly_behind_its_default_layer_says_so(tmp_path: Path) -> None:
     class Early(nn.Module):
         """Two networks behind one common layer."""
@@ -553,3 +561,17 @@ def test_a_residual_sum_fused_with_its_normalisation_is_found_again(
     cut = bundle.manifest.cut
     assert (cut.layout, cut.channels, cut.height, cut.width) == ("tokens", 16, 7, 9)
     assert bundle.manifest.parity.logits <= 1e-4, "the file itself, in ONNX Runtime, is the reference"
+
+
+def test_a_map_of_one_row_goes_into_one_file_that_explains(tmp_path: Path) -> None:
+    front, size, shape = STRETCHED["one row"]
+    path = onnx_file(Pooled(front(), shape[0]), tmp_path, size)
+    bundle = export(path, tmp_path / "b.ortcam", **SAID, labels=LABELS)
+    explainer = ortcam.load(bundle.path)
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    expected = explainer.explain(picture, method="scorecam", top_k=1).maps
+    fused = fuse(bundle.path, tmp_path / "e.onnx", method="scorecam", top_k=1)
+    session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["saliency"], {"image": explainer.preprocess(picture)})
+    products = sum(25 * channels for channels in (3, 12, 16, 24)) + 18  # of four convolutions, and a mean
+    np.testing.assert_allclose(found, expected, atol=rounding_error(2 * products))
