@@ -180,7 +180,7 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         ExportError: the model cannot be loaded or converted.
     """
     source = open_source(model, weights=weights, spec=spec)
-    converted = convert(source, opset=opset, activation="softmax")
+    converted = convert(source, opset=opset, activation=spec.activation or "softmax")
     graph = converted.model
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

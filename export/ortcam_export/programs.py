@@ -29,6 +29,8 @@ _MODES: Final = {
     "aten.native_batch_norm": 5,
     "aten.instance_norm": 5,
 }
+# Files of torch.save in programs that PyTorch wrote before 2.8.
+_OLD_FORMAT: Final = ("serialized_state_dict", "serialized_constants", "serialized_example_inputs")
 _VIEWS: Final = ("aten.view", "aten.reshape", "aten._unsafe_view")
 _MAKERS: Final = (
     "aten.expand",
@@ -76,16 +78,22 @@ def _refuse_pickles(path: Path) -> None:
             pickled = held.startswith(("custom_obj_", "opaque_obj_"))
             if held.endswith("_config.json"):
                 pickled = b'"use_pickle": true' in archive.read(name).replace(b'":true', b'": true')
-            elif held.endswith((".pt", ".pkl")) or "sample_inputs" in name:
-                try:
-                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-                except Exception:  # noqa: BLE001 - whatever it is, it is no plain tensor
-                    pickled = True
+            elif held.endswith((".pt", ".pkl")) or "sample_inputs" in name or held.startswith(_OLD_FORMAT):
+                pickled = not _is_of_tensors(archive.read(name))
             if pickled:
                 raise ExportError(
                     f"{path}: {name} in it holds pickled Python objects, which could run code when loaded; accepted is "
                     "a program of plain tensors"
                 )
+
+
+def _is_of_tensors(saved: bytes) -> bool:
+    try:
+        if saved:
+            torch.load(io.BytesIO(saved), weights_only=True)
+    except Exception:  # noqa: BLE001 - whatever it is, it is no plain tensor
+        return False
+    return True
 
 
 def image_size(program: Graph) -> tuple[int, int] | None:
@@ -131,9 +139,9 @@ def open_script(script: torch.jit.ScriptModule, name: str, size: tuple[int, int]
     try:
         from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - no public part of torch
 
-        own = copy.deepcopy(script).float().cpu().eval()
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            own = copy.deepcopy(script).float().cpu().eval()
             program = TS2EPConverter(own, (torch.zeros(_TRACED, 3, *size),), {}).convert()
     except Exception as error:
         raise ExportError(

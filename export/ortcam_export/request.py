@@ -179,6 +179,7 @@ def inspect_model(
     input_size: tuple[int, int] | None = None,
     output: str | None = None,
     input_layout: InputLayout | None = None,
+    activation: SaidActivation | None = None,
     opset: int = DEFAULT_OPSET,
 ) -> "Inspection":
     """The layers a model can be cut at, with their shapes; weights do not matter and are random by default.
@@ -186,7 +187,7 @@ def inspect_model(
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    spec = InputSpec(input_size, output=output, input_layout=input_layout, partial=True)
+    spec = InputSpec(input_size, output=output, input_layout=input_layout, activation=activation, partial=True)
     _check_spec(spec)
     if isinstance(model, (str, Path)):
         check_model(model)

@@ -57,10 +57,9 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {"sscam": {"num_samples": 10}}
 
 # Flags of a model, as `ortcam_export` calls them.
-_OF_THE_GRAPH: Final = ("input_size", "input_layout", "output")
+_OF_THE_GRAPH: Final = ("input_size", "input_layout", "output", "activation")
 _OF_THE_MODEL: Final = (
     *_OF_THE_GRAPH,
-    "activation",
     "calibration",
     "channel_order",
     "checkpoint",
@@ -204,11 +203,6 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--std", type=float, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
     group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
-    group.add_argument(
-        "--activation",
-        choices=("softmax", "sigmoid", "probabilities"),
-        help="from logits to probabilities; sigmoid: class by class; probabilities: the model gives them",
-    )
     group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
 
 
@@ -217,6 +211,11 @@ def _add_graph_input(group: Any) -> None:
     group.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of the model's input")
     group.add_argument("--input-layout", choices=("nchw", "nhwc"), help="of an .onnx file whose input does not tell")
     group.add_argument("--output", metavar="NAME", help="of the model's outputs, the one to explain")
+    group.add_argument(
+        "--activation",
+        choices=("softmax", "sigmoid", "probabilities"),
+        help="from logits to probabilities; sigmoid: class by class; probabilities: the model gives them",
+    )
 
 
 def _add_inspect(commands: Any) -> None:

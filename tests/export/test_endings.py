@@ -16,6 +16,7 @@ from torch import nn
 
 import ortcam
 from ortcam.classifier import exact_probabilities
+from ortcam.cli import main
 from ortcam_export import ExportError, export
 from ortcam_export.bounds import bounds_of
 from ortcam_export.graphs import logits_of
@@ -253,6 +254,7 @@ def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, pic
         match=r"between 0 and 1 .*--activation probabilities|at its end does not .*--activation probabilities",
     ):
         export(file, tmp_path / "u.ortcam", **said)
+    assert main(["inspect", str(file), "--activation", "probabilities"]) == 0
     bundle = export(file, tmp_path / "e.ortcam", activation="probabilities", **said)
     explainer = ortcam.load(bundle.path)
     with torch.inference_mode():
