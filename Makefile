@@ -8,7 +8,7 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+.PHONY: help demo test test-all test-isa lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
 	bench-fused bench-gpu bench-compare parity sweep model bundle web clean
 
 help:  ## list the targets
@@ -39,6 +39,11 @@ test: $(VENV)/dev.stamp  ## run the tests; those that need $$ORTCAM_TEST_DATA sk
 
 test-all: $(VENV)/dev.stamp  ## run the slow tests, too (more models, more photographs)
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
+test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
+	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+		$(BIN)/python -m pytest tests/parity tests/runtime tests/evaluation
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy, strict
 	$(BIN)/ruff check .

@@ -36,6 +36,8 @@ Completion = Literal["gaussian-process", "none"]
 _FIRST_OF_BUDGET: Final = 0.4
 _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
+# A budget for more of the channels than this leaves out those of the least energy.
+_MOST: Final = 0.875
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
 # Steps per doubling in which it is counted how much a channel is wanted.
@@ -194,12 +196,19 @@ def score(
 
 def _rounds(limits: Limits, limit: int, channels: int) -> list[int]:
     """How many channels each round scores, by the numbers of channels alone; they sum to `limit`."""
+    if limit < channels and _are_most(limit, channels) and limits.tolerance is None:
+        return [limit]  # which few are left out matters little, and to ask would take longer than they do
     first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
     rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
     while (rest := limit - sum(rounds)) > 0:
         size = math.ceil((_GROWTH - 1) * sum(rounds))
         rounds.append(rest if rest < 1.5 * size else size)
     return rounds
+
+
+def _are_most(some: int, channels: int) -> bool:
+    """Whether those of the highest energy are so many that what is said of the others matters little."""
+    return some > _MOST * channels
 
 
 def _parts(group: NDArray[np.intp], done: int) -> list[NDArray[np.intp]]:
@@ -283,15 +292,19 @@ class _Process:
         """The estimate of the largest error of the finished maps: float64 [K].
 
         Channels of much energy are alike: from them alone the others seem better known than they are. So it is 1 until
-        as many were chosen by the process as the `first` ones.
+        as many were chosen by the process as the `first` ones, or most of all are scored.
         """
-        if self.scored < 2 * first:
+        if not self.tells_error(first):
             return np.ones(prediction.weights.shape[1])
         assert self._model is not None
         given = np.flatnonzero(self._scoring.scored[self._order])
         sampling = self._scored_values(self._scoring.sampling_errors())[given]
         with self._scoring.pace.timing("estimate", self._units()["estimate"]):
             return self._model.map_error(prediction, self._summands, self._scoring.offset, sampling)
+
+    def tells_error(self, first: int) -> bool:
+        """Whether the error can be estimated, when that many channels were scored by their energy at first."""
+        return self.scored >= 2 * first or _are_most(self.scored, len(self._order))
 
     def result(self, first: int) -> Scores:
         """The scores with what is predicted for the others, as well as the time left allows."""
@@ -307,7 +320,7 @@ class _Process:
             simplified = []
             prediction = self.ask()
             weights = prediction.weights
-            if self.scored < 2 * first or self._left() >= self._seconds(units, "estimate") + ending:
+            if not self.tells_error(first) or self._left() >= self._seconds(units, "estimate") + ending:
                 error = self.error(prediction, first)
             else:
                 simplified.append("error of the map: not estimated")

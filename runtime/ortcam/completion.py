@@ -54,7 +54,9 @@ _NOISES: Final = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # variances, over s^2
 _MASK_GRID: Final = 14  # cells a side; finer masks are averaged down to it
 _ERROR_GRID: Final = 7  # the same of the maps drawn for the estimate
 _FOR_LIKELIHOOD: Final = 64  # scored channels, about, that say length and noise
-_FOR_PREDICTION: Final = 512  # scored channels, about, that the others are predicted from
+_FOR_PREDICTION: Final = 512  # scored channels, about, that the others are predicted from, where those are many
+_FOR_FEW: Final = 128  # the same where they are few
+_FOR_EACH: Final = 4  # more of them for each of the others
 _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the estimate; the others are independent
 _SAFETY: Final = 2.0  # factor on the deviations of the estimate, found on real photographs (benchmarks/calibration.py)
 _DRAWS: Final = 96
@@ -68,9 +70,14 @@ _GOLDEN: Final = 0.6180339887498949
 
 def prediction_work(scored: int, channels: int) -> float:
     """Multiplications, about, that `MaskModel.condition` takes."""
-    given = min(scored, _FOR_PREDICTION)
+    given = min(scored, _given_for(channels - scored))
     eigenvalues = 10 * len(_LENGTHS) * min(scored, _FOR_LIKELIHOOD) ** 3
     return eigenvalues + 2 * given**3 + max(channels - scored, 0) * given * (given + 200)
+
+
+def _given_for(others: int) -> int:
+    """About how many of the scored channels that many others are predicted from, so that few cost little."""
+    return min(max(_FOR_FEW, _FOR_EACH * others), _FOR_PREDICTION)
 
 
 def estimation_work(channels: int, classes: int) -> float:
@@ -119,7 +126,7 @@ class MaskModel:
         top = weights.max(axis=0)
         underflown = top <= np.finfo(np.float32).tiny  # a class without a score: nothing to predict from
         y = (weights / top) ** (1 / _ROOT)
-        used = _some(scored, _FOR_PREDICTION)
+        used = _some(scored, _given_for(channels - len(scored)))
         given, y = scored[used], y[used]
         distances = self._squared_distances(given, given)
         length, noise = self._likely(given, distances, y)
