@@ -14,6 +14,8 @@ from tests.conftest import TINY_INPUT, TinyNet, reseal
 import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.cli import main
+from ortcam.evaluation.journal import Journal
+from ortcam.evaluation.randomization import Similarity
 from ortcam.explainer import finish
 from ortcam.schema import encode_json, parse_json
 from ortcam.session import Bound
@@ -180,3 +182,13 @@ def test_json_is_written_and_read_with_finite_numbers_alone() -> None:
     for text in ("NaN", "[Infinity]", '{"a": -Infinity}', "1e400", "-1e400", "[" * 100_000, "{", b"\xff"):
         with pytest.raises(ValueError, match=r"finite|nested|line 1|decode"):
             parse_json(text)
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_a_journal_takes_finite_numbers_alone(tmp_path: Path, value: float) -> None:
+    with Journal(tmp_path, {"seed": 0}, resume=False) as journal:
+        journal.add(Similarity("a.png", "scorecam", 0.5, 0.25))
+        before = journal.path.read_bytes()
+        with pytest.raises(ortcam.NotFiniteError, match="JSON"):
+            journal.add(Similarity("b.png", "scorecam", 0.5, value))
+        assert journal.path.read_bytes() == before
