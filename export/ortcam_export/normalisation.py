@@ -24,11 +24,9 @@ from numpy.typing import NDArray
 
 from ortcam.preprocessing import PLANES, Preprocessing
 from ortcam_export.graphs import extract
+from ortcam_export.onnx_files import TO_NHWC
 
-__all__ = ["TO_NCHW", "TO_NHWC", "Taken", "take_normalisation"]
-
-TO_NCHW: Final = [0, 3, 1, 2]
-TO_NHWC: Final = [0, 2, 3, 1]
+__all__ = ["Taken", "take_normalisation"]
 
 _Layout = Literal["nchw", "nhwc"]
 _Order = tuple[int, int, int]
@@ -234,9 +232,10 @@ class _Front:
         ends = []
         for chain in chains.values():
             affine = [known[value] for value in chain if value in known]
-            within = [item for item in affine if not item.trivial and self.has_colour(item.zero)]
-            if within:
-                ends.append(within[-1])
+            # One that only scales has no mean of its own.
+            centred = [item for item in affine if np.abs(item.zero).max() > _EXACT and self.has_colour(item.zero)]
+            if centred:
+                ends.append(centred[-1])
         if not ends:
             return [form]
         # Branches that do not normalise, and the form itself, come last: the first one decides.

@@ -439,6 +439,18 @@ def test_an_exchange_of_channels_that_is_taken_is_said(tmp_path: Path) -> None:
     assert any("exchange of the channels" in line and line.endswith("take rgb") for line in said)
 
 
+def test_a_second_way_of_the_image_that_only_scales_it_changes_nothing(tmp_path: Path) -> None:
+    g = GraphBuilder()
+    small = g.conv(g.op("Mul", "image", g.constant(0.5)), 3, 16, stride=4)
+    g.head(g.op("Relu", g.op("Add", g.features("image"), small)), out="logits")
+    path = g.save(tmp_path / "net.onnx", [image_info()], [classes_info("logits")])
+    file = ZooFile(path)
+    bundle = export(path, tmp_path / "b.ortcam", **file.arguments)
+    assert (bundle.manifest.preprocessing.mean, bundle.manifest.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    predicted = ortcam.load(bundle.path).predict(file.pictures(1)[0])
+    np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
+
+
 # What is no normalisation --------------------------------------------------------------------------------------------
 
 
