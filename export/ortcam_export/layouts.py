@@ -1,7 +1,8 @@
 """What the axes of a tensor inside a classifier mean: maps of the image with channels first or last, or its tokens."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -72,7 +73,7 @@ def _may_be_maps(shape: tuple[int, ...], axis: int, image: tuple[int, ...]) -> b
         return height * width > 1 and (
             (height <= image[2] and width <= image[3]) or (height <= image[3] and width <= image[2])
         )
-    return shape[axis] > 1 and any(True for _ in _grids(sides[0], image))
+    return shape[axis] > 1 and bool(_grids(sides[0], image))
 
 
 def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int, Answers]) -> Arrangement | str:
@@ -106,7 +107,7 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
         )
     if len(shape) == 3 and len({reading.axis for reading in readings if reading.passes}) > 1:
         return "which compares positions with positions: both of its axes move with the image"
-    found = chosen.arrangement
+    found = chosen.arrangement()
     if found is None:
         return "which is mirrored"
     unseen = answers[chosen.axis].unseen
@@ -124,14 +125,14 @@ class _Reading:
         score: how well it fits, up to 1.
         least: how well it has to.
         moves: whether its positions answer to different parts of the image at all.
-        arrangement: what it is then; None where it is mirrored.
+        arrangement: makes what it is then; None where it is mirrored.
     """
 
     axis: int
     score: float
     least: float
     moves: bool
-    arrangement: Arrangement | None
+    arrangement: Callable[[], Arrangement | None]
 
     @property
     def passes(self) -> bool:
@@ -155,7 +156,13 @@ def _as_grid(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer: 
             continue  # patches in one row
         score, slope = (min(abs(value) for value in values) for values in zip(*followed, strict=True))
         mirrored = any(correlation < 0 for correlation, _ in followed)
-        yield _Reading(axis, score, _LEAST_OF_GRIDS, slope >= _LEAST_SLOPE, None if mirrored else arrangement)
+        yield _Reading(
+            axis, score, _LEAST_OF_GRIDS, slope >= _LEAST_SLOPE, functools.partial(_unless, mirrored, arrangement)
+        )
+
+
+def _unless(mirrored: bool, arrangement: Arrangement) -> Arrangement | None:
+    return None if mirrored else arrangement
 
 
 def _line(count: int) -> NDArray[np.float64]:
@@ -200,27 +207,34 @@ def _as_tokens(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer
             for others in _placements(extra, height * width):
                 dots = (np.delete(centred, others, axis=1) * place).sum(axis=1)
                 followed = dots / (norms * lengths)
-                order = _order(number, others, followed < 0)
-                found = Arrangement(
-                    "tokens",
-                    shape[axis],
-                    height,
-                    width,
-                    extra,
-                    transposed=axis == 1,
-                    order=None if order == tuple(range(tokens)) else order,
-                )
                 moves = bool((np.abs(dots) / lengths**2 >= _LEAST_SLOPE).all())
-                yield _Reading(axis, float(np.abs(followed).min()), _LEAST_OF_TOKENS, moves, found)
+                made = functools.partial(_ordered, shape[axis], number, others, followed < 0, transposed=axis == 1)
+                yield _Reading(axis, float(np.abs(followed).min()), _LEAST_OF_TOKENS, moves, made)
+
+
+def _ordered(
+    channels: int,
+    number: NDArray[np.int64],
+    others: tuple[int, ...],
+    mirrored: NDArray[np.bool_],
+    *,
+    transposed: bool,
+) -> Arrangement:
+    """Tokens as they are read: which of the patches lies where, [h,w], and which tokens are none."""
+    height, width = number.shape
+    order: tuple[int, ...] | None = _order(number, others, mirrored)
+    if order == tuple(range(height * width + len(others))):
+        order = None
+    return Arrangement("tokens", channels, height, width, len(others), transposed, order)
 
 
 def _placements(extra: int, patches: int) -> Iterator[tuple[int, ...]]:
-    """Where the tokens that are no patches may stand: in front, behind, in the middle, or at both ends."""
+    """Where the tokens that are no patches may stand: in front, behind, in the middle, or at both ends, one at one."""
     yield tuple(range(extra))
     if extra:
         yield tuple(range(patches, patches + extra))
         yield tuple(range(patches // 2, patches // 2 + extra))
-    for front in range(1, extra):
+    for front in {1, extra - 1} if extra > 1 else ():
         yield (*range(front), *range(front + patches, patches + extra))
 
 
@@ -233,7 +247,8 @@ def _order(number: NDArray[np.int64], others: tuple[int, ...], mirrored: NDArray
     return (*others, *(int(index) for index in patches[number.ravel()]))
 
 
-def _grids(tokens: int, image: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+@functools.lru_cache(maxsize=64)
+def _grids(tokens: int, image: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     """(extra, h, w) with extra + h w = tokens, plainest first: patches that tile the image, few other tokens."""
     found = []
     for extra in range(min(_MAX_EXTRA_TOKENS, tokens // 3) + 1):
@@ -245,7 +260,7 @@ def _grids(tokens: int, image: tuple[int, ...]) -> Iterator[tuple[int, int, int]
             down, across = image[2] / height, image[3] / width
             if max(down / across, across / down) <= _MOST_STRETCHED:
                 found.append((not _tiles(height, width, image), extra, height, width))
-    yield from (rest for _, *rest in sorted(found))  # type: ignore[misc]
+    return tuple((extra, height, width) for _, extra, height, width in sorted(found))
 
 
 def _tiles(height: int, width: int, image: tuple[int, ...]) -> bool:
