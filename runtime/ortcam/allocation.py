@@ -15,6 +15,7 @@ prediction becomes the mean of the scores, the estimate is left out, the gating 
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, get_args
@@ -144,7 +145,10 @@ def score(
     order = scoring.masks.order
     limit = limits.channels(len(order))
     total = limit * scoring.plan.samples
-    process = _Process(scoring, math.inf if limits.deadline is None else started + limits.deadline / 1000)
+    choosing = limit < len(order) or limits.deadline is not None or limits.tolerance is not None or previews
+    choosing = choosing and limits.completion != "none" and limit > 0
+    end = math.inf if limits.deadline is None else started + limits.deadline / 1000
+    process = _Process(scoring, end, predicts=choosing)
 
     def run(channels: NDArray[np.intp]) -> bool:
         """Score some channels; false when time is up before they are."""
@@ -157,8 +161,7 @@ def score(
                 return False
         return True
 
-    choosing = limit < len(order) or limits.deadline is not None or limits.tolerance is not None or previews
-    if limits.completion == "none" or limit == 0 or not choosing:
+    if not choosing:
         yield from _in_order_of_energy(scoring, order[:limit], run, previews=previews)
         return
     rounds = _rounds(limits, limit, len(order))
@@ -240,15 +243,17 @@ class _Process:
     Channels are places in the order of energy, 0 to L - 1.
     """
 
-    def __init__(self, scoring: Scoring, end: float) -> None:
+    def __init__(self, scoring: Scoring, end: float, *, predicts: bool) -> None:
         """Nothing is computed before it is asked for.
 
         Args:
             scoring: of the image.
             end: what `time.perf_counter` may not exceed; infinite without a deadline.
+            predicts: whether the weights of channels that are not scored will be predicted, which takes time.
         """
         self._scoring = scoring
         self._end = end
+        self._predicts = predicts
         self._most = _LARGEST_SHARE * self._left()
         self._order = scoring.masks.order
         self._model: MaskModel | None = None
@@ -333,14 +338,12 @@ class _Process:
 
     def rows_in_time(self) -> int:
         """The most masked images that the next run may have for the result to come in time; 0: none."""
-        next_rows, started = self._scoring.next_rows, self._scoring.passes > 0
         if self._end == math.inf or not self._scoring.pace.knows("rows"):
-            return next_rows
+            return sys.maxsize
+        next_rows, started = self._scoring.next_rows, self._scoring.passes > 0
         units = self._units()
-        rows = int(
-            max(self._left() - self._asking(units) - self._ending(units), 0)
-            / max(self._scoring.pace.seconds("rows", 1), 1e-9)
-        )
+        ending = self._asking(units) + self._ending(units) if self._predicts else self._seconds(units, "finish")
+        rows = int(max(self._left() - ending, 0) / max(self._scoring.pace.seconds("rows", 1), 1e-9))
         if self._scoring.fixed_shape:
             return next_rows if rows >= next_rows or not started else 0
         if not started:

@@ -197,3 +197,13 @@ def test_a_pace_rises_at_once_and_falls_by_half() -> None:
     assert pace.seconds("rows", 1) == pytest.approx(0.2)
     pace.took("rows", 10, 1.0)
     assert pace.seconds("rows", 1) == pytest.approx(0.15)
+
+
+def test_without_completion_all_the_time_is_for_passes(explainer: ortcam.Explainer, costs: Costs) -> None:
+    photograph = explainer.read(demo_picture())
+    explainer.explain(photograph, budget=40, **options_of("scorecam++"))
+    e = explainer.explain(photograph, deadline=500, completion="none", **options_of("scorecam++"))
+    assert e.stats.seconds_late == 0
+    assert e.stats.simplified == ()
+    assert e.stats.passes * costs.row >= 0.5 - costs.clean - 4 * costs.row - 0.01
+    assert e.stats.estimated_error is None
