@@ -34,7 +34,7 @@ from ortcam.errors import OrtcamError
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.calibration import check_folder, read_calibration
-from ortcam_export.conversion import DEFAULT_OPSET, Converted, convert
+from ortcam_export.conversion import DEFAULT_OPSET, HIDES_TO_BLACK, Converted, convert
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs import (
     SCORER_KINDS,
@@ -220,7 +220,9 @@ def export(
             labels=labels_of_model,
             activation=converted.activation,
             preprocessing=prepared,
-            preprocessing_source="; ".join((source.preprocessing_source, *converted.notes)),
+            preprocessing_source="; ".join(
+                (source.preprocessing_source, *(note for note in converted.notes if note != HIDES_TO_BLACK))
+            ),
             cut=cut,
             graphs=graphs,
             precision="int8" if converted.integers else "float32",
