@@ -77,11 +77,14 @@ def as_classifier(
     return LogitsOf(module, path, argument).eval()
 
 
-def count_classes(classifier: torch.nn.Module, *, height: int, width: int) -> int:
-    """How many logits a module of `as_classifier` gives for an image; it is run once, on images of zeros."""
+def count_classes(classifier: torch.nn.Module, *, height: int, width: int) -> int | None:
+    """How many logits a module of `as_classifier` gives for an image; it is run once, on images of zeros.
+
+    None where the logits descend: they may be the best few of more classes.
+    """
     with torch.inference_mode():
         logits = classifier(torch.zeros(_PROBES, 3, height, width))
-    return int(logits.shape[1])
+    return None if bool((logits[:, 1:] <= logits[:, :-1]).all()) else int(logits.shape[1])
 
 
 def forget_adapter(model: ir.Model) -> None:
