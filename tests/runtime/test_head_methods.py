@@ -418,7 +418,7 @@ def test_cam_refuses_a_head_that_is_no_linear_layer_every_time(
         ("ablation-cam", {"score": "logits"}, "accepted: logit, probability"),
         ("eigen-cam", {"center": "maybe"}, "accepted: true or false"),
         ("cam", {"score": "logit"}, "cam: unknown option 'score'; accepted: none"),
-        ("reciprocam ", {}, "did you mean 'reciprocam'"),
+        ("reciprocam ", {}, "did you mean 'recipro-cam'"),
     ],
 )
 def test_an_option_that_is_not_accepted_is_named(method: str, options: dict, message: str) -> None:

@@ -82,8 +82,16 @@ def test_without_a_runtime_the_import_says_which_extra_to_install() -> None:
 
 def without(package: str, folder: Path) -> dict[str, str]:
     """An environment in which a package is not installed."""
-    message = f"raise ModuleNotFoundError(\"No module named '{package}'\", name={package!r})"
-    (folder / f"{package}.py").write_text(message)
+    (folder / "sitecustomize.py").write_text(f"""
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+
+def find_others(name, path=None, target=None):
+    return None if name.partition(".")[0] == {package!r} else find(name, path, target)
+
+PathFinder.find_spec = find_others
+""")
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
@@ -96,6 +104,8 @@ def without(package: str, folder: Path) -> dict[str, str]:
         ("onnx_ir", ["export", "net.onnx", "-o", "FOLDER/net.ortcam"], "onnx"),
         ("onnx_ir", ["export", "resnet18", "-o", "FOLDER/net.ortcam"], "export"),
         ("onnx_ir", ["fuse", "BUNDLE", "-o", "FOLDER/e.onnx"], "onnx"),
+        ("torch", ["export", "resnet18", "-o", "FOLDER/net.ortcam"], "export"),
+        ("torchvision", ["inspect", "resnet18"], "export"),
         ("scipy", ["evaluate", "BUNDLE", "FOLDER", "-o", "FOLDER/evaluation"], "evaluate"),
         ("matplotlib", ["benchmark", "BUNDLE", "--plot", "FOLDER/plot.png"], "plot"),
     ],
@@ -114,5 +124,5 @@ def test_the_command_says_in_one_line_what_is_missing_and_how_to_install_it(
     assert result.returncode == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert "which is not installed" in line
+    assert " needs " in line
     assert f'pip install "ortcam[{extra}]"' in line
