@@ -587,7 +587,10 @@ def _places(options: argparse.Namespace, folders: ResultFolders, records: Sequen
         rendering = {"colormap": options.colormap, "alpha": options.alpha}
         _check_nothing_is_lost(
             [
-                (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
+                (
+                    place / record["method"],
+                    {**record, "image": {"sha256": digest(image), "white": options.white}, "rendering": rendering},
+                )
                 for image, place in zip(options.images, places, strict=True)
                 if place.exists()
                 for record in records

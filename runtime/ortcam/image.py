@@ -20,6 +20,7 @@ from ortcam.image_header import DamagedError, Header, levels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
+    "WHITE",
     "check_max_pixels",
     "check_white",
     "decode",
@@ -31,7 +32,7 @@ __all__ = [
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's decompression-bomb limit: 512 MiB of RGB
 
-_WHITE = 65535  # of samples of 16 bits
+WHITE = 65535  # of samples of 16 bits
 _DARK_BITS = 14  # samples that stay below 2**14 leave the picture at a quarter of its brightness, or less
 _BLOCK = 1 << 20  # samples that are looked up at a time
 _DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker", re.IGNORECASE)
@@ -115,8 +116,8 @@ def check_white(value: object) -> int | None:
     """
     if value is None:
         return None
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= _WHITE:
-        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {_WHITE}, such as 4095 for 12 bits")
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= WHITE:
+        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {WHITE}, such as 4095 for 12 bits")
     return int(value)
 
 
@@ -252,7 +253,7 @@ def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) ->
     if tables is None and decoded.dtype == np.uint16:
         # OpenCV's own reduction rounds in some formats and shifts in others.
         known = white is not None and header.white_unknown
-        tables = (levels(white or _WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
+        tables = (levels(white or WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
         tables = tuple(255 - table for table in tables) if header.inverted else tables
     rgb: NDArray[Any] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if tables is None else _look_up(decoded, tables)
     if header.canvas is not None:
@@ -300,7 +301,7 @@ def _warn_if_dark(samples: NDArray[np.uint16], header: Header, name: str) -> Non
     used, wrong = (1 << bits) - 1, "bright" if header.inverted else "dark"
     _warn(
         f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, it comes out too {wrong} "
-        f"and white={used} (--white {used}) makes it right; white={_WHITE} says that all 16 are"
+        f"and white={used} (--white {used}) makes it right; white={WHITE} says that all 16 are"
     )
 
 

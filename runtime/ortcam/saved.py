@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ortcam.errors import OutputError
 from ortcam.files import alone_in, write_together
+from ortcam.image import WHITE
 from ortcam.schema import encode_json
 
 __all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
@@ -92,6 +93,7 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return _as_json(
         {
             "image": image_sha256(manifest["image"]),
+            "white": manifest["image"].get("white") or WHITE,
             "bundle": manifest["bundle"]["sha256"],
             "method": manifest["method"],
             "precision": manifest["stats"]["precision"],
