@@ -98,6 +98,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OrtcamError as error:
         complain(str(error))
         return _EXIT_BAD_INPUT
+    except OSError as error:  # a path that the system refuses: too long, or below a folder that is closed to the user
+        complain(f"{error.filename or 'a file'}: cannot be looked at: {error.strerror or error}")
+        return _EXIT_BAD_INPUT
     except _Terminated:
         complain("terminated")
         return _EXIT_TERMINATED

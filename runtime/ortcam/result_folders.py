@@ -101,12 +101,15 @@ def check_output(output: str | os.PathLike[str]) -> Path:
     path = Path(output)
     if "\0" in str(path):
         raise OutputError(f"{str(path)!r}: accepted is a folder to write to, and no name has a null character")
-    existing = path.absolute()
-    while not existing.exists() and not existing.is_symlink():
-        existing = existing.parent
-    if not existing.is_dir():
-        what = "a link that leads nowhere" if existing.is_symlink() and not existing.exists() else "a file"
-        raise OutputError(f"{path}: {existing} is {what}; accepted is a folder to write to")
+    try:
+        existing = path.absolute()
+        while not existing.exists() and not existing.is_symlink():
+            existing = existing.parent
+        if not existing.is_dir():
+            what = "a link that leads nowhere" if existing.is_symlink() and not existing.exists() else "a file"
+            raise OutputError(f"{path}: {existing} is {what}; accepted is a folder to write to")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise OutputError(f"{path}: cannot be looked at: {error.strerror or error}") from None
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {existing} cannot be written to")
     return path

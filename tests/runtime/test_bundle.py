@@ -253,6 +253,12 @@ def test_impossible_preprocessing_is_refused(bundle_copy: Path) -> None:
         ortcam.load(bundle_copy)
 
 
+@pytest.mark.parametrize("path", [None, 5, "a\0b", b"a\0b", "x" * 5000])
+def test_what_is_no_path_is_refused(path: object) -> None:
+    with pytest.raises(ortcam.BundleError):
+        ortcam.load(path)
+
+
 def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ortcam.BundleError, match="there is no such folder"):
         ortcam.load(tmp_path / "nowhere.ortcam")

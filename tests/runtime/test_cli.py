@@ -182,6 +182,17 @@ def test_a_wrong_argument_gets_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a name that is too long is one that is not there")
+@pytest.mark.parametrize(
+    "arguments", [["inspect"], ["explain", "b", "i", "-o"], ["evaluate", "b", "i", "-o"], ["benchmark", "b", "--plot"]]
+)
+def test_a_name_that_is_too_long_gets_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "x" * 5000 + ".svg"]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "File name too long" in lines[0]
+
+
 def test_options_go_to_the_methods_that_have_them(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     arguments = ["-m", "scorecam,sscam", "--option", "num_samples=2", "--option", "baseline=zeros", "-o", tmp_path]
     assert run("explain", tiny_bundle, photograph, *arguments).returncode == 0
