@@ -272,7 +272,7 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
     _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG and TIFF, say 4095 for 12 bits")
+    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
     parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
     parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="weight of the heatmap in the overlay")

@@ -71,8 +71,8 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded.
-        white: the sample that is white in PNG and TIFF images of 16 bits, such as 4095 for 12 bits; None: 65535, with a
-            warning where that leaves an image dark.
+        white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
+            65535, with a warning where that leaves an image dark.
         low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
