@@ -132,7 +132,7 @@ class Explainer:
         self._captured: dict[Session, Bound] = {}
         self._linear_head: LinearHead | None = None
         self._sizes: dict[tuple[str, BatchSize], ChunkSizes] = {}
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[tuple[str, int], Pace] = {}
         self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
 
     def close(self) -> None:
@@ -426,7 +426,8 @@ class Explainer:
             baseline=self._baseline(photograph, plan, targets),
             sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
             sampling_error=task.sampling_error,
-            pace=self._paces.setdefault(plan.scorer, Pace()),
+            # A run for a thousand classes says nothing of one for a few: each has a pace up to a factor of 2.
+            pace=self._paces.setdefault((plan.scorer, len(targets).bit_length()), Pace()),
         )
         steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
         for scores in steps:
