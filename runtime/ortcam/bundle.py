@@ -6,6 +6,7 @@
 import dataclasses
 import hashlib
 import os
+import stat
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -464,6 +465,9 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"bundle {path!r}: accepted is the path of a folder") from None
     try:
         resolved = folder.resolve()
+        mode = (resolved / MANIFEST_NAME).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would wait for a writer
+            raise BundleError(f"{folder / MANIFEST_NAME}: is no regular file")
         text = (resolved / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
         what = "it has no bundle.json" if folder.is_dir() else "there is no such folder"

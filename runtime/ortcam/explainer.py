@@ -605,12 +605,18 @@ class Explainer:
         """Features, maps, logits and probabilities of the image as it is; those of the last photograph are kept.
 
         Raises:
+            BundleError: the model has another number of classes than the bundle has labels.
             NotFiniteError: a feature or a logit is infinite or not a number.
         """
         self._check_open()
         if self._last_clean_pass is None or self._last_clean_pass[0] is not photograph:
             manifest = self.bundle.manifest
             features, logits = classify(manifest.graphs, self._session, photograph.model_input)
+            if len(logits[0]) != len(manifest.labels):
+                raise BundleError(
+                    f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
+                    f"{len(manifest.labels)} labels; accepted is one a class"
+                )
             check_finite("features and logits of the image", features, logits)
             clean = _CleanPass(
                 features,
