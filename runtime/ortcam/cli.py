@@ -37,7 +37,7 @@ from ortcam.image import DEFAULT_MAX_PIXELS, encode_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.result_folders import ResultFolders, check_output, file_digest
-from ortcam.saved import OccupiedError, lost
+from ortcam.saved import OccupiedError, image_sha256, lost
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.suggestions import did_you_mean
@@ -620,13 +620,22 @@ def _check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> 
 def _save(
     explanation: Explanation, image: str, folder: Path, folders: ResultFolders, options: argparse.Namespace
 ) -> Path:
-    """Save an explanation in the folder of its image, or in the next one if another command was faster."""
+    """Save an explanation in the folder of its image, or in the next one if another command was faster.
+
+    Where `--force` replaces something, it is of the same image or of nobody's.
+    """
     rendering = {"colormap": options.colormap, "alpha": options.alpha}
+
+    def digest() -> str | None:
+        return image_sha256(explanation.provenance["image"])
+
     while True:
         try:
-            return explanation.save(folder / explanation.method, force=options.force, **rendering)
+            return explanation.save(folder / explanation.method, **rendering)
         except OccupiedError:
-            folder = folders.give(image, lambda: explanation.provenance["image"].get("sha256"))
+            if options.force and folders.is_free(folder, digest):
+                return explanation.save(folder / explanation.method, force=True, **rendering)
+            folder = folders.give(image, digest)
 
 
 def _is_full(error: OrtcamError) -> bool:

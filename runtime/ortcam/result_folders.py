@@ -45,12 +45,21 @@ class ResultFolders:
         number = 1
         while True:
             folder = self._output / (name if number == 1 else f"{name}-{number}")
-            if folder not in self._given and self._is_free(folder, digest):
+            if folder not in self._given and self.is_free(folder, digest):
                 self._given.add(folder)
                 return folder
             number += 1
 
-    def _is_free(self, folder: Path, digest: Callable[[], str | None]) -> bool:
+    def is_free(self, folder: Path, digest: Callable[[], str | None]) -> bool:
+        """Whether nobody's explanations are in a folder, or those of this image.
+
+        Args:
+            folder: below the output.
+            digest: the hash of the image, or None; it is asked for only where it decides.
+
+        Raises:
+            OutputError: what is there cannot be looked at.
+        """
         try:
             if not folder.exists() and not folder.is_symlink():
                 return True

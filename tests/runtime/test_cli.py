@@ -562,8 +562,14 @@ def test_results_with_other_settings_are_replaced_only_by_force_and_nothing_is_d
     assert manifest["limits"]["budget"] == 5
 
 
+@pytest.mark.parametrize("more", [[], ["--force"]])
 def test_a_faster_command_with_another_image_of_the_name_loses_nothing(
-    tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path,
+    photograph: Path,
+    picture: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
 ) -> None:
     other = ortcam.load(tiny_bundle).explain(picture[::-1], method="eigen-cam", target=5)
     real = ortcam.Explanation.save
@@ -575,7 +581,7 @@ def test_a_faster_command_with_another_image_of_the_name_loses_nothing(
 
     monkeypatch.setattr(ortcam.Explanation, "save", save)
     arguments = ["explain", str(tiny_bundle), str(photograph), "-t", "1", "-m", "eigen-cam", "-o", str(tmp_path)]
-    assert main([*arguments, "--quiet"]) == 0
+    assert main([*arguments, "--quiet", *more]) == 0
     assert explained(tmp_path) == ["photo-2/eigen-cam/class-1.npy", "photo/eigen-cam/class-5.npy"]
 
 
