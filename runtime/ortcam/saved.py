@@ -45,6 +45,7 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
         OutputError: the folder cannot be made or written to.
         NotFiniteError: a number in the summary is infinite or none.
     """
+    _encoded(summary)  # what is no JSON is found before a folder is made
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):
