@@ -110,7 +110,7 @@ def _budget_message(value: object) -> str:
     return f"budget={value!r}: accepted is a share of the channels in (0,1], or a whole number of them from 1"
 
 
-def check_positive(name: str, value: object, accepted: str, *, below: float = math.inf) -> None:
+def check_positive(name: str, value: object, accepted: str, *, below: float = sys.float_info.max) -> None:
     """Refuse a value that is neither None nor a number between 0 and a limit, both excluded.
 
     Raises:

@@ -6,6 +6,7 @@
 import dataclasses
 import hashlib
 import os
+import stat
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -407,7 +408,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: not a bundle, a newer schema, a missing, truncated or altered file, a name that leaves the folder.
     """
-    bundle = _read_manifest(Path(path))
+    bundle = _read_manifest(path)
     for name, record in bundle.manifest.files.items():
         _check_file(bundle.path, name, record)
     return bundle
@@ -427,7 +428,7 @@ def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> t
         OptionError: no precision of this name.
         BundleError: as `read_bundle`, or the bundle has no scorers in this precision.
     """
-    bundle = _read_manifest(Path(path))
+    bundle = _read_manifest(path)
     files = bundle.manifest.files
     # Not `content`, which looks at no file whose hash is known: what lies on the disk is to be checked.
     held = bundle._hold(bundle.check_precision(precision), lambda name: _read_file(bundle.path, name, files[name]))
@@ -456,10 +457,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_manifest(folder: Path) -> Bundle:
+def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
     """What bundle.json says, before any other file is looked at."""
     try:
+        folder = Path(os.fsdecode(path))
+    except TypeError:
+        raise BundleError(f"bundle {path!r}: accepted is the path of a folder") from None
+    try:
         resolved = folder.resolve()
+        mode = (resolved / MANIFEST_NAME).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would wait for a writer
+            raise BundleError(f"{folder / MANIFEST_NAME}: is no regular file")
         text = (resolved / MANIFEST_NAME).read_bytes()
     except FileNotFoundError:
         what = "it has no bundle.json" if folder.is_dir() else "there is no such folder"
@@ -469,6 +477,8 @@ def _read_manifest(folder: Path) -> Bundle:
     except (OSError, RuntimeError) as error:  # of links in a circle the latter, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) else error
         raise BundleError(f"{folder / MANIFEST_NAME}: cannot be read: {reason}") from None
+    except ValueError as error:  # a null character
+        raise BundleError(f"bundle {str(folder)!r}: cannot be read: {error}") from None
     schema, manifest = _parse(text, folder / MANIFEST_NAME)
     _check_names(manifest, folder)
     return Bundle(resolved, manifest, schema, hashlib.sha256(text).hexdigest())

@@ -37,7 +37,7 @@ from ortcam.image import DEFAULT_MAX_PIXELS, encode_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
 from ortcam.rendering import COLORMAPS
 from ortcam.result_folders import ResultFolders, check_output, file_digest
-from ortcam.saved import OccupiedError, lost
+from ortcam.saved import OccupiedError, image_sha256, lost
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.suggestions import did_you_mean
@@ -97,6 +97,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
+        return _EXIT_BAD_INPUT
+    except OSError as error:  # a path that the system refuses: too long, or below a folder that is closed to the user
+        complain(f"{error.filename or 'a file'}: cannot be looked at: {error.strerror or error}")
         return _EXIT_BAD_INPUT
     except _Terminated:
         complain("terminated")
@@ -269,7 +272,7 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
     _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG and TIFF, say 4095 for 12 bits")
+    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
     parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
     parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
@@ -587,7 +590,10 @@ def _places(options: argparse.Namespace, folders: ResultFolders, records: Sequen
         rendering = {"colormap": options.colormap, "alpha": options.alpha}
         _check_nothing_is_lost(
             [
-                (place / record["method"], {**record, "image": {"sha256": digest(image)}, "rendering": rendering})
+                (
+                    place / record["method"],
+                    {**record, "image": {"sha256": digest(image), "white": options.white}, "rendering": rendering},
+                )
                 for image, place in zip(options.images, places, strict=True)
                 if place.exists()
                 for record in records
@@ -614,13 +620,22 @@ def _check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> 
 def _save(
     explanation: Explanation, image: str, folder: Path, folders: ResultFolders, options: argparse.Namespace
 ) -> Path:
-    """Save an explanation in the folder of its image, or in the next one if another command was faster."""
+    """Save an explanation in the folder of its image, or in the next one if another command was faster.
+
+    Where `--force` replaces something, it is of the same image or of nobody's.
+    """
     rendering = {"colormap": options.colormap, "alpha": options.alpha}
+
+    def digest() -> str | None:
+        return image_sha256(explanation.provenance["image"])
+
     while True:
         try:
-            return explanation.save(folder / explanation.method, force=options.force, **rendering)
+            return explanation.save(folder / explanation.method, **rendering)
         except OccupiedError:
-            folder = folders.give(image, lambda: explanation.provenance["image"].get("sha256"))
+            if options.force and folders.is_free(folder, digest):
+                return explanation.save(folder / explanation.method, force=True, **rendering)
+            folder = folders.give(image, digest)
 
 
 def _is_full(error: OrtcamError) -> bool:

@@ -70,7 +70,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="skip larger images")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG and TIFF, say 4095 for 12 bits")
+    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 

@@ -71,8 +71,8 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded.
-        white: the sample that is white in PNG and TIFF images of 16 bits, such as 4095 for 12 bits; None: 65535, with a
-            warning where that leaves an image dark.
+        white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
+            65535, with a warning where that leaves an image dark.
         low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
@@ -132,7 +132,7 @@ class Explainer:
         self._captured: dict[Session, Bound] = {}
         self._linear_head: LinearHead | None = None
         self._sizes: dict[tuple[str, BatchSize], ChunkSizes] = {}
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[tuple[str, int], Pace] = {}
         self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
 
     def close(self) -> None:
@@ -426,7 +426,8 @@ class Explainer:
             baseline=self._baseline(photograph, plan, targets),
             sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
             sampling_error=task.sampling_error,
-            pace=self._paces.setdefault(plan.scorer, Pace()),
+            # A run for a thousand classes says nothing of one for a few: each has a pace up to a factor of 2.
+            pace=self._paces.setdefault((plan.scorer, len(targets).bit_length()), Pace()),
         )
         steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
         for scores in steps:
@@ -604,12 +605,18 @@ class Explainer:
         """Features, maps, logits and probabilities of the image as it is; those of the last photograph are kept.
 
         Raises:
+            BundleError: the model has another number of classes than the bundle has labels.
             NotFiniteError: a feature or a logit is infinite or not a number.
         """
         self._check_open()
         if self._last_clean_pass is None or self._last_clean_pass[0] is not photograph:
             manifest = self.bundle.manifest
             features, logits = classify(manifest.graphs, self._session, photograph.model_input)
+            if len(logits[0]) != len(manifest.labels):
+                raise BundleError(
+                    f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
+                    f"{len(manifest.labels)} labels; accepted is one a class"
+                )
             check_finite("features and logits of the image", features, logits)
             clean = _CleanPass(
                 features,

@@ -20,6 +20,7 @@ from ortcam.image_header import DamagedError, Header, levels
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
+    "WHITE",
     "check_max_pixels",
     "check_white",
     "decode",
@@ -31,7 +32,7 @@ __all__ = [
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's decompression-bomb limit: 512 MiB of RGB
 
-_WHITE = 65535  # of samples of 16 bits
+WHITE = 65535  # of samples of 16 bits
 _DARK_BITS = 14  # samples that stay below 2**14 leave the picture at a quarter of its brightness, or less
 _BLOCK = 1 << 20  # samples that are looked up at a time
 _DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker", re.IGNORECASE)
@@ -57,17 +58,18 @@ def read_image(
 
     Depth: what the header says is white becomes 255, in PNM (maxval), AVIF and TIFF of 10, 12 or 14 bits a sample.
     PNG and TIFF of 16 bits cannot say that fewer bits are in use, as X-ray machines and industrial cameras do it (sBIT
-    and MaxSampleValue do not mean that). Their samples keep their upper 8 bits (Pillow clips 16-bit grey at 255, which
-    turns most pixels white), and where the two highest bits are 0 in all of them an `ImageWarning` says so: the
-    brightness is never changed by a guess. `white` says it: 4095 for 12 bits, 65535 where the picture is that dark.
+    and MaxSampleValue do not mean that), and a maxval of 65535 is what OpenCV writes into every PNM of 16 bits. Their
+    samples keep their upper 8 bits (Pillow clips 16-bit grey at 255, which turns most pixels white), and where the two
+    highest bits are 0 in all of them an `ImageWarning` says so: the brightness is never changed by a guess. `white`
+    says it: 4095 for 12 bits, 65535 where the picture is that dark.
 
     Args:
         source: Path of an encoded picture, the encoded bytes, or uint8 pixels: RGB [H, W, 3], RGBA [H, W, 4], or grey
             [H, W] or [H, W, 1]. RGB pixels that are contiguous are returned as they are, not copied.
         max_pixels: Encoded pictures above this many pixels are refused from their header, before anything is decoded.
             OpenCV itself stops at 2**30.
-        white: The sample that becomes 255 in PNG and TIFF of 16 bits, 1 to 65535; larger samples become 255, too. None:
-            65535, with a warning where that leaves the picture dark. Pictures of other depths do not ask for it.
+        white: The sample that becomes 255 in PNG, TIFF and PNM of 16 bits, 1 to 65535; larger samples become 255, too.
+            None: 65535, with a warning where that leaves the picture dark. Pictures of other depths do not ask for it.
 
     Returns:
         uint8 [H, W, 3], RGB, C-contiguous.
@@ -115,8 +117,8 @@ def check_white(value: object) -> int | None:
     """
     if value is None:
         return None
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= _WHITE:
-        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {_WHITE}, such as 4095 for 12 bits")
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= WHITE:
+        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {WHITE}, such as 4095 for 12 bits")
     return int(value)
 
 
@@ -237,22 +239,24 @@ def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) ->
         raise ImageError(f"{name} is empty: 0 bytes; {ACCEPTED}")
     header = read_header(data, name)
     _check_size(header.width, header.height, header.decoded_pixels, name, max_pixels)
-    if header.pixels is not None:
+    decoded: NDArray[Any]
+    if header.pixels is None:
+        decoded = _decode(data if header.payload is None else header.payload, header, name)
+    else:
         try:
-            return header.pixels()
+            decoded = header.pixels()
         except DamagedError as error:
             raise ImageError(f"{name} is damaged: {error}") from None
-    decoded = _decode(data if header.payload is None else header.payload, header, name)
     _check_size(decoded.shape[1], decoded.shape[0], 0, name, max_pixels)
     if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
     if decoded.dtype == np.uint16 and header.white_unknown and white is None:
         _warn_if_dark(decoded, header, name)
     tables = header.levels
-    if tables is None and decoded.dtype == np.uint16:
+    known = white is not None and header.white_unknown
+    if decoded.dtype == np.uint16 and (known or tables is None):
         # OpenCV's own reduction rounds in some formats and shifts in others.
-        known = white is not None and header.white_unknown
-        tables = (levels(white or _WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
+        tables = (levels(white or WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
         tables = tuple(255 - table for table in tables) if header.inverted else tables
     rgb: NDArray[Any] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if tables is None else _look_up(decoded, tables)
     if header.canvas is not None:
@@ -291,7 +295,7 @@ def _built_in(kind: str) -> bool:
     return re.search(rf"^\s*{kind}:\s*(?!NO\b)\S", cv2.getBuildInformation(), re.MULTILINE) is not None
 
 
-def _warn_if_dark(samples: NDArray[np.uint16], header: Header, name: str) -> None:
+def _warn_if_dark(samples: NDArray[Any], header: Header, name: str) -> None:
     """Warn of samples of 16 bits that seem to be of fewer."""
     top = int(samples.max())
     bits = next((bits for bits in (8, 10, 12, _DARK_BITS) if top < 1 << bits), None)
@@ -300,7 +304,7 @@ def _warn_if_dark(samples: NDArray[np.uint16], header: Header, name: str) -> Non
     used, wrong = (1 << bits) - 1, "bright" if header.inverted else "dark"
     _warn(
         f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, it comes out too {wrong} "
-        f"and white={used} (--white {used}) makes it right; white={_WHITE} says that all 16 are"
+        f"and white={used} (--white {used}) makes it right; white={WHITE} says that all 16 are"
     )
 
 

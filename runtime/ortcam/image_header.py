@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Header:
         white_unknown: samples of 16 bits of which the file does not say how many bits are in use.
         inverted: 0 is white, and the decoder leaves it so.
         canvas: height, width, top, left of the picture that the decoded frame is a part of; the rest is black.
-        pixels: decodes where OpenCV does not: uint8 [height, width, 3], RGB.
+        pixels: decodes where OpenCV does not, and gives what it would: uint8 or uint16 [height, width, 3], BGR.
     """
 
     kind: str
@@ -42,7 +43,7 @@ class Header:
     white_unknown: bool = False
     inverted: bool = False
     canvas: tuple[int, int, int, int] | None = None
-    pixels: Callable[[], NDArray[np.uint8]] | None = None
+    pixels: Callable[[], NDArray[Any]] | None = None
 
 
 class DamagedError(Exception):

@@ -25,7 +25,8 @@ class Pace:
     """Seconds per unit of each kind of work, as they were the last times.
 
     A slower time counts at once and a faster one by half, since what comes out too short breaks a deadline and what
-    comes out too long only leaves time. Keep one for each scorer graph, from one explanation to the next.
+    comes out too long only leaves time. Keep one for each scorer graph and about as many classes, from one explanation
+    to the next.
     """
 
     def __init__(self) -> None:

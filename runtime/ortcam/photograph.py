@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ortcam.image import decode, read_file, read_image
 from ortcam.preprocessing import Preprocessing
+from ortcam.terminal import as_text
 
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph"]
 
@@ -70,19 +70,13 @@ def read_photograph(
     elif isinstance(image, (str, os.PathLike)):
         content, name = read_file(image)
         pixels = decode(content, name, max_pixels, white)
-        record = {"path": _as_text(image), "sha256": hashlib.sha256(content).hexdigest()}
+        record = {"path": as_text(os.fsdecode(image)), "sha256": hashlib.sha256(content).hexdigest()}
     else:
         pixels = read_image(image, max_pixels=max_pixels, white=white)
         record["sha256"] = hashlib.sha256(image).hexdigest()
     if white is not None:
         record["white"] = white
     return Photograph(pixels, preprocessing(pixels), record, preprocessing)
-
-
-def _as_text(path: str | os.PathLike[str]) -> str:
-    r"""A path that JSON holds as UTF-8: bytes of it that are no text are escaped, as in caf\xe9.jpg."""
-    text = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", os.fsdecode(path))
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # other halves of surrogate pairs
 
 
 def read_ahead(

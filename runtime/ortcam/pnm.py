@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ _NUMBER = _SPACE + rb"(\d{1,9})"
 _BITMAP = re.compile(rb"P[14]" + _NUMBER + _NUMBER + rb"\s")
 _MAP = re.compile(rb"P[2356]" + _NUMBER + _NUMBER + _NUMBER + rb"\s")
 _LARGEST = 65535
-_BLOCK = 1 << 20
 
 
 def walk_pnm(data: bytes) -> Header:
@@ -42,11 +42,14 @@ def walk_pnm(data: bytes) -> Header:
     if len(data) - match.end() < least:
         raise DamagedError(f"{len(data) - match.end()} bytes follow the header of {width} x {height} pixels")
     read = functools.partial(_pixels, data, match.end(), (height, width, channels), white)
-    return Header(kind="PNM", width=width, height=height, pixels=read)
+    table = None if white == 255 else (levels(white, 256 if white < 256 else 1 << 16),)  # above white is white
+    # Programs that know nothing of 10 or 12 bits write 65535 for white, whatever their samples are.
+    unknown = white == _LARGEST
+    return Header(kind="PNM", width=width, height=height, levels=table, white_unknown=unknown, pixels=read)
 
 
-def _pixels(data: bytes, start: int, shape: tuple[int, int, int], white: int) -> NDArray[np.uint8]:
-    """Decode the samples of a file whose header has been read: uint8 [height, width, 3], RGB."""
+def _pixels(data: bytes, start: int, shape: tuple[int, int, int], white: int) -> NDArray[Any]:
+    """The samples of a file whose header has been read, as OpenCV has them: uint8 or uint16 [height, width, 3], BGR."""
     kind = data[1:2]
     count = shape[0] * shape[1] * shape[2]
     samples: NDArray[np.uint8] | NDArray[np.uint16]
@@ -57,19 +60,14 @@ def _pixels(data: bytes, start: int, shape: tuple[int, int, int], white: int) ->
         samples = 1 - np.unpackbits(rows, axis=1, count=shape[1])
     elif kind in b"23":
         samples = _numbers(data, start, count)
+        if white < 256:
+            samples = np.minimum(samples, 255).astype(np.uint8)
     elif white < 256:
         samples = np.frombuffer(data, np.uint8, count, start)
     else:
         samples = np.frombuffer(data, ">u2", count, start).astype(np.uint16)
-    if kind in b"23" and white < 256:
-        samples = np.minimum(samples, 255).astype(np.uint8)
-    picture = np.empty(count, np.uint8)
-    table = levels(white, 256 if samples.dtype == np.uint8 else 1 << 16)  # above white is white, as Pillow has it
-    samples = samples.reshape(count)
-    for first in range(0, count, _BLOCK):  # to save memory: numpy's indices take eight bytes each
-        picture[first : first + _BLOCK] = table[samples[first : first + _BLOCK]]
-    picture = picture.reshape(shape)
-    return np.repeat(picture, 3, axis=2) if shape[2] == 1 else picture
+    samples = samples.reshape(shape)
+    return np.repeat(samples, 3, axis=2) if shape[2] == 1 else samples[..., ::-1]
 
 
 def _digits(data: bytes, start: int, count: int) -> NDArray[np.uint8]:

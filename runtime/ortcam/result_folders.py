@@ -45,12 +45,21 @@ class ResultFolders:
         number = 1
         while True:
             folder = self._output / (name if number == 1 else f"{name}-{number}")
-            if folder not in self._given and self._is_free(folder, digest):
+            if folder not in self._given and self.is_free(folder, digest):
                 self._given.add(folder)
                 return folder
             number += 1
 
-    def _is_free(self, folder: Path, digest: Callable[[], str | None]) -> bool:
+    def is_free(self, folder: Path, digest: Callable[[], str | None]) -> bool:
+        """Whether nobody's explanations are in a folder, or those of this image.
+
+        Args:
+            folder: below the output.
+            digest: the hash of the image, or None; it is asked for only where it decides.
+
+        Raises:
+            OutputError: what is there cannot be looked at.
+        """
         try:
             if not folder.exists() and not folder.is_symlink():
                 return True
@@ -101,12 +110,15 @@ def check_output(output: str | os.PathLike[str]) -> Path:
     path = Path(output)
     if "\0" in str(path):
         raise OutputError(f"{str(path)!r}: accepted is a folder to write to, and no name has a null character")
-    existing = path.absolute()
-    while not existing.exists() and not existing.is_symlink():
-        existing = existing.parent
-    if not existing.is_dir():
-        what = "a link that leads nowhere" if existing.is_symlink() and not existing.exists() else "a file"
-        raise OutputError(f"{path}: {existing} is {what}; accepted is a folder to write to")
+    try:
+        existing = path.absolute()
+        while not existing.exists() and not existing.is_symlink():
+            existing = existing.parent
+        if not existing.is_dir():
+            what = "a link that leads nowhere" if existing.is_symlink() and not existing.exists() else "a file"
+            raise OutputError(f"{path}: {existing} is {what}; accepted is a folder to write to")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise OutputError(f"{path}: cannot be looked at: {error.strerror or error}") from None
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {existing} cannot be written to")
     return path

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ortcam.errors import OutputError
 from ortcam.files import alone_in, write_together
+from ortcam.image import WHITE
 from ortcam.schema import encode_json
 
 __all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
@@ -44,7 +45,7 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
         OutputError: the folder cannot be made or written to.
         NotFiniteError: a number in the summary is infinite or none.
     """
-    _encoded(summary)  # before anything is made
+    _encoded(summary)  # what is no JSON is found before a folder is made
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):
@@ -93,6 +94,7 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return _as_json(
         {
             "image": image_sha256(manifest["image"]),
+            "white": manifest["image"].get("white") or WHITE,
             "bundle": manifest["bundle"]["sha256"],
             "method": manifest["method"],
             "precision": manifest["stats"]["precision"],

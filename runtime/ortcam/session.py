@@ -73,6 +73,9 @@ _CPU: Final = "CPUExecutionProvider"
 _EXTRA_OF: Final = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 _BUILDS: Final = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
+# ONNX Runtime starts as many as it is told, and a run waits for all of them: a hundred thousand look like a hang.
+_MOST_THREADS: Final = 1024
+
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
 
@@ -104,9 +107,10 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         given = self.threads
-        if given is not None and (isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1):
+        is_whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
+        if given is not None and not (is_whole and 1 <= given <= _MOST_THREADS):
             raise OptionError(
-                f"threads={self.threads!r}: accepted is a whole number from 1, or None for physical cores"
+                f"threads={given!r}: accepted is a whole number from 1 to {_MOST_THREADS}, or None for physical cores"
             )
 
 

@@ -250,6 +250,7 @@ def test_any_number_of_classes_costs_the_same_passes(
         ({"budget": math.nan}, "budget=nan"),
         ({"deadline": 0}, "deadline=0: accepted is milliseconds above 0"),
         ({"deadline": math.nan}, "deadline=nan"),
+        ({"deadline": 10**400}, "deadline=10+: accepted is milliseconds above 0"),
         ({"tolerance": 1}, "tolerance=1: accepted is a number between 0 and 1"),
         ({"tolerance": -0.1}, r"tolerance=-0\.1"),
         ({"tolerance": 0.1, "completion": "none"}, "tolerance with completion='none'"),

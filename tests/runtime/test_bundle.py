@@ -253,6 +253,29 @@ def test_impossible_preprocessing_is_refused(bundle_copy: Path) -> None:
         ortcam.load(bundle_copy)
 
 
+@pytest.mark.parametrize("path", [None, 5, "a\0b", b"a\0b", "x" * 5000])
+def test_what_is_no_path_is_refused(path: object) -> None:
+    with pytest.raises(ortcam.BundleError):
+        ortcam.load(path)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_labels_that_are_not_one_a_class_are_refused(bundle_copy: Path, photograph: Path, change: int) -> None:
+    labels = json.loads((bundle_copy / MANIFEST_NAME).read_text())["labels"]
+    edit(bundle_copy, labels=labels[:change] if change < 0 else [*labels, "one more"])
+    explainer = ortcam.load(bundle_copy)
+    for use in (explainer.predict, explainer.explain):
+        with pytest.raises(ortcam.BundleError, match=f"has {len(labels)} classes.*{len(labels) + change} labels"):
+            use(photograph)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
+def test_a_pipe_in_the_place_of_a_manifest_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST_NAME)
+    with pytest.raises(ortcam.BundleError, match="no regular file"):
+        ortcam.load(tmp_path)
+
+
 def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ortcam.BundleError, match="there is no such folder"):
         ortcam.load(tmp_path / "nowhere.ortcam")

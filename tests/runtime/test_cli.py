@@ -182,6 +182,17 @@ def test_a_wrong_argument_gets_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a name that is too long is one that is not there")
+@pytest.mark.parametrize(
+    "arguments", [["inspect"], ["explain", "b", "i", "-o"], ["evaluate", "b", "i", "-o"], ["benchmark", "b", "--plot"]]
+)
+def test_a_name_that_is_too_long_gets_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "x" * 5000 + ".svg"]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "File name too long" in lines[0]
+
+
 def test_options_go_to_the_methods_that_have_them(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     arguments = ["-m", "scorecam,sscam", "--option", "num_samples=2", "--option", "baseline=zeros", "-o", tmp_path]
     assert run("explain", tiny_bundle, photograph, *arguments).returncode == 0
@@ -551,8 +562,14 @@ def test_results_with_other_settings_are_replaced_only_by_force_and_nothing_is_d
     assert manifest["limits"]["budget"] == 5
 
 
+@pytest.mark.parametrize("more", [[], ["--force"]])
 def test_a_faster_command_with_another_image_of_the_name_loses_nothing(
-    tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path,
+    photograph: Path,
+    picture: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
 ) -> None:
     other = ortcam.load(tiny_bundle).explain(picture[::-1], method="eigen-cam", target=5)
     real = ortcam.Explanation.save
@@ -564,7 +581,7 @@ def test_a_faster_command_with_another_image_of_the_name_loses_nothing(
 
     monkeypatch.setattr(ortcam.Explanation, "save", save)
     arguments = ["explain", str(tiny_bundle), str(photograph), "-t", "1", "-m", "eigen-cam", "-o", str(tmp_path)]
-    assert main([*arguments, "--quiet"]) == 0
+    assert main([*arguments, "--quiet", *more]) == 0
     assert explained(tmp_path) == ["photo-2/eigen-cam/class-1.npy", "photo/eigen-cam/class-5.npy"]
 
 

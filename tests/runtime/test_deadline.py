@@ -137,6 +137,17 @@ def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
     assert not e.flat[0]
 
 
+def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortcam.Explainer, costs: Costs) -> None:
+    photograph = explainer.read(demo_picture())
+    explainer.explain(photograph, budget=40, **options_of("scorecam++"))
+    before = explainer.explain(photograph, deadline=700, **options_of("scorecam++"))
+    costs.row = 0.3
+    explainer.explain(photograph, budget=8, top_k=7, **options_of("scorecam++"))
+    costs.row = Costs.row
+    after = explainer.explain(photograph, deadline=700, **options_of("scorecam++"))
+    assert after.stats.passes == before.stats.passes > 8
+
+
 def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_picture())
     whole = explainer.explain(photograph, budget=40, **options_of("scorecam++"))

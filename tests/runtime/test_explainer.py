@@ -123,6 +123,8 @@ def test_a_wrong_batch_size_or_thread_count_is_refused(
         explainer.explain(photograph, batch_size=0)
     with pytest.raises(ortcam.OptionError, match="threads=0"):
         ortcam.load(tiny_bundle, threads=0)
+    with pytest.raises(ortcam.OptionError, match="threads=100000: accepted is a whole number from 1 to 1024"):
+        ortcam.load(tiny_bundle, threads=100_000)
 
 
 def test_an_unavailable_provider_is_refused_with_the_available_ones(tiny_bundle: Path) -> None:

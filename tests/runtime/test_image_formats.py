@@ -179,6 +179,19 @@ def test_pnms_header_says_what_is_white(kind, white):
         np.testing.assert_array_equal(read_image(data), pillow(data))
 
 
+@pytest.mark.parametrize("kind", ["pgm", "ppm"])
+def test_a_dark_pnm_whose_white_is_the_largest_is_told_too(kind):
+    picture = ramp() if kind == "pgm" else rgb(ramp())
+    data = cv2.imencode(f".{kind}", deep(picture, 12))[1].tobytes()
+    assert b"65535" in data[:20]
+    with pytest.warns(ImageWarning, match="white=4095"):
+        read_image(data)
+    np.testing.assert_array_equal(read_in_silence(data, white=4095), rgb(ramp()))
+    assert read_in_silence(data, white=65535).max() == 16
+    said = data.replace(b"65535", b"4095")
+    np.testing.assert_array_equal(read_in_silence(said), read_in_silence(said, white=65535))
+
+
 def test_pixels_of_a_pnm_can_be_written_to():
     assert read_image(b"P6 1 1 255\nabc").flags.writeable
 

@@ -107,6 +107,7 @@ def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
         tmp_path / "file" / "below": "is a file",
         "": "''",
         "a\0b": "null character",
+        tmp_path / ("x" * 5000): "cannot be looked at",
     }
     if sys.platform != "win32":
         (tmp_path / "link").symlink_to(tmp_path / "nowhere")

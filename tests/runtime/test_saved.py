@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -104,6 +105,20 @@ def test_an_explanation_of_something_else_is_replaced_only_by_force(
     other.save(tmp_path, force=True, **rendering)
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *contents(2)}
     assert [target["index"] for target in manifest_of(tmp_path)["targets"]] == [2]
+
+
+def test_an_image_with_another_white_is_another_setting(
+    tiny_bundle: Path, explainer: ortcam.Explainer, tmp_path: Path
+) -> None:
+    picture = tmp_path / "xray.png"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 4096, (60, 60), np.uint16))
+    with pytest.warns(ortcam.ImageWarning, match="4095"):
+        explainer.explain(picture, target=0).save(tmp_path / "o")
+    brighter = ortcam.load(tiny_bundle, providers=["CPUExecutionProvider"], white=4095).explain(picture, target=1)
+    with pytest.raises(OutputError, match="explained with white 65535, now 4095"):
+        brighter.save(tmp_path / "o")
+    ortcam.load(tiny_bundle, white=65535).explain(picture, target=1).save(tmp_path / "o")
+    assert len(manifest_of(tmp_path / "o")["targets"]) == 2
 
 
 def test_the_same_image_by_path_and_by_bytes_is_the_same_image(

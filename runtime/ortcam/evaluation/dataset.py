@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import DatasetError, TargetError
 from ortcam.preprocessing import Preprocessing
+from ortcam.terminal import as_text
 
 __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 
@@ -174,9 +175,8 @@ def _class_reader(texts: Iterable[str], class_index: Callable[[int | str], int])
 
 
 def _example(path: Path, folder: Path, label: int | None) -> Example:
-    # A file name need not be text; the results are.
-    name = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
-    return Example(name, path, label)
+    # A file name need not be text; the results are, and escape it as those of `ortcam explain` do.
+    return Example(as_text(path.relative_to(folder).as_posix()), path, label)
 
 
 def _folder_class(name: str, read: Callable[[str], int], labels: Path | None) -> int:

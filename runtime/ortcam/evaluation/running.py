@@ -138,7 +138,7 @@ class Evaluation:
             threads: the same.
             precision: of the masked passes where the method does not say.
             max_pixels: images with more pixels are skipped.
-            white: the sample that is white in PNG and TIFF images of 16 bits, as `ortcam.load` takes it.
+            white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
