@@ -14,7 +14,8 @@ __all__ = ["Arrangement", "arrange", "channel_axes"]
 
 _MAX_EXTRA_TOKENS: Final = 15
 # How far the positions of maps follow the image along an axis, as a correlation. The last maps of real and of random
-# networks reach 0.85 to 0.99. A sequence can be read in many ways, one of which may fit a little by chance.
+# networks reach 0.85 to 0.99, those of transformers with large random weights less. A sequence can be read in many
+# ways, one of which may fit a little by chance: all but the plain ones have to fit better.
 _LEAST_OF_GRIDS: Final = 0.5
 _LEAST_OF_TOKENS: Final = 0.7
 # How far they move, relative to the image: behind a network that mixes everything, what is no map moves by nothing.
@@ -209,7 +210,9 @@ def _as_tokens(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer
                 followed = dots / (norms * lengths)
                 moves = bool((np.abs(dots) / lengths**2 >= _LEAST_SLOPE).all())
                 made = functools.partial(_ordered, shape[axis], number, others, followed < 0, transposed=axis == 1)
-                yield _Reading(axis, float(np.abs(followed).min()), _LEAST_OF_TOKENS, moves, made)
+                plain = _tiles(height, width, image) and not by_columns and others == tuple(range(extra))
+                least = _LEAST_OF_GRIDS if plain and (followed > 0).all() else _LEAST_OF_TOKENS
+                yield _Reading(axis, float(np.abs(followed).min()), least, moves, made)
 
 
 def _ordered(

@@ -19,6 +19,7 @@ __all__ = ["Answers", "paint"]
 # Where the bands of an axis begin and end. The outer ones are narrow, to see whether the border counts.
 _EDGES: Final = (0, 1 / 8, 1 / 2, 7 / 8, 1)
 _SEED: Final = 0
+_IMAGES: Final = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +83,13 @@ def paint(
     for value in changes:
         value.dtype = ir.DataType.FLOAT
     graph.outputs[:] = changes
-    rows, columns = run_each(part, folder, [{"image": batch} for batch in _painted(probe[0])])
+    batches = [batch for image in probe[:_IMAGES] for batch in _painted(image)]
+    runs = run_each(part, folder, [{"image": batch} for batch in batches])
     found = {}
-    for key, down, across in zip(keys, rows, columns, strict=True):
-        found[key] = Answers(_centroids(down[1:]), _centroids(across[1:]), (_unseen(down[1:]), _unseen(across[1:])))
+    for number, key in enumerate(keys):
+        down, across = ([run[number][1:] for run in runs[axis::2]] for axis in (0, 1))
+        unseen = max(map(_unseen, down)), max(map(_unseen, across))
+        found[key] = Answers(_mean(list(map(_centroids, down))), _mean(list(map(_centroids, across))), unseen)
     return found
 
 
@@ -125,6 +129,13 @@ def _centroids(change: NDArray[np.float32]) -> NDArray[np.float64]:
         share[np.isnan(share).all(axis=1)] = 0  # a band that changes nothing
         centroid: NDArray[np.float64] = bands @ share / share.sum(axis=0)
     return centroid.reshape(change.shape[1:])
+
+
+def _mean(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean over images, of those in which a position answers."""
+    known = np.isfinite(found)
+    total = np.where(known, found, 0).sum(axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def _unseen(change: NDArray[np.float32]) -> float:

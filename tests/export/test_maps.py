@@ -575,3 +575,18 @@ def test_a_map_of_one_row_goes_into_one_file_that_explains(tmp_path: Path) -> No
     (found,) = session.run(["saliency"], {"image": explainer.preprocess(picture)})
     products = sum(25 * channels for channels in (3, 12, 16, 24)) + 18  # of four convolutions, and a mean
     np.testing.assert_allclose(found, expected, atol=rounding_error(2 * products))
+
+
+def test_a_random_transformer_with_large_weights_keeps_its_last_block_but_one(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 96}
+    module = transformers.ViTForImageClassification(
+        transformers.ViTConfig(**sizes, image_size=64, patch_size=8, num_labels=5)
+    )
+    for parameter in module.vit.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, 0.3)
+    default = inspect_model(module.eval()).default
+    assert default is not None
+    assert default.cut.module == "vit.layers.1"
