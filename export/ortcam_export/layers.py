@@ -21,7 +21,8 @@ from ortcam_export.graphs import (
     insert_transposition,
     module_path,
 )
-from ortcam_export.layouts import Arrangement, arrange, channel_axes
+from ortcam_export.layouts import NO_LAYOUT, Arrangement, arrange, channel_axes
+from ortcam_export.onnx_files import constant_of
 from ortcam_export.painting import paint
 from ortcam_export.running import run_part
 from ortcam_export.shapes import sides_for_one
@@ -174,7 +175,7 @@ def choose_layer(
             layer.weighted_behind
             and operator not in _POOLING
             and all(item.name not in by_tensor for item in before)
-            and not _is_several_in_one(values[layer.cut.tensor])
+            and not _is_several_in_one(values[layer.cut.tensor], _place_axes(layer))
         )
 
     default: Layer | None = None
@@ -200,9 +201,13 @@ def choose_layer(
         if _patches_matter(layer, model, folder, probe)
     ]
     names = [layer.cut.module or layer.cut.tensor for layer in (last or branches or layers)[-2:]]
-    why = "none that every path passes is a good one" if layers else "every path goes around some of the maps"
+    why = (
+        "none that every path passes is a good one"
+        if layers
+        else "every path goes around some of the maps (two networks side by side?)"
+    )
     raise NoDefaultLayerError(
-        f"no default layer, as {why} (two networks side by side?): name one with --layer, say "
+        f"no default layer, as {why}: name one with --layer, say "
         f"--layer {' or --layer '.join(names)} (`ortcam inspect` lists them, those inside branches too)"
     )
 
@@ -214,17 +219,28 @@ def _last_reason(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> s
     measured = _measure(model, [value.name or "" for value in values], folder, probe)
     _, reasons = _as_layers(model, data, values, measured, folder, probe, inside_branch=False)
     for value, reason in zip(reversed(values), reversed(reasons), strict=True):
-        if channel_axes(measured[value.name or ""][0], probe.shape) and _IS_IMAGE not in reason:
+        if channel_axes(measured[value.name or ""][0], probe.shape) and reason not in (_IS_IMAGE, NO_LAYOUT):
             return f" ({value.name!r} is the last that may be one by its shape, {reason})"
     return ""
 
 
-def _is_several_in_one(value: ir.Value) -> bool:
-    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates."""
+def _place_axes(layer: Layer) -> frozenset[int]:
+    """The axes of a layer's tensor, as the graph has it, along which the places in the image lie."""
+    axes = {"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layer.cut.layout]
+    return frozenset(axes if layer.perm is None else (layer.perm[axis] for axis in axes))
+
+
+def _is_several_in_one(value: ir.Value, places: frozenset[int]) -> bool:
+    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates.
+
+    Taken apart along the axes of its places, it is features of parts of the image.
+    """
     parts: set[ir.Value] = set()
     queue = [value]
     while queue:
         current = queue.pop()
+        if current is value and any(_taken_along(user, places) for user, _ in current.uses()):
+            return False
         for user, index in current.uses():
             constant = all(other is None or other is current or other.is_initializer() for other in user.inputs)
             if user.op_type in ("Gather", "Slice", "Split") and index == 0:
@@ -234,6 +250,23 @@ def _is_several_in_one(value: ir.Value) -> bool:
             elif user.op_type != "Shape":
                 return False
     return len(parts) > 1 and len({sides_for_one(part) for part in parts}) == 1
+
+
+def _taken_along(node: ir.Node, axes: frozenset[int]) -> bool:
+    """Whether a node takes parts of a tensor along some of these axes."""
+    data = node.inputs[0] if node.inputs else None
+    if data is None or data.shape is None:
+        return False
+    if node.op_type in ("Gather", "Split"):
+        along = [node.attributes.get_int("axis", 0)]
+    elif node.op_type == "Slice":
+        starts, given = (constant_of(node.inputs[index]) if len(node.inputs) > index else None for index in (1, 3))
+        if starts is None:
+            return False
+        along = list(range(len(starts))) if given is None else given.tolist()
+    else:
+        return False
+    return any(axis % len(data.shape) in axes for axis in along)
 
 
 def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
