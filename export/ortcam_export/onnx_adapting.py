@@ -20,7 +20,7 @@ from ortcam_export.graphs import tidy
 from ortcam_export.integer_pixels import make_pixels_floating
 from ortcam_export.legacy_operators import spell_out
 from ortcam_export.normalisation import Taken, take_normalisation
-from ortcam_export.onnx_files import HALVES, PIXELS, REDUCED, OnnxFile, describe, guarded
+from ortcam_export.onnx_files import HALVES, REDUCED, OnnxFile, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
 from ortcam_export.single_images import add_batch_dimension
 from ortcam_export.splitting import split_fused
@@ -85,7 +85,7 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
         sides = given.height, given.width
         model.graph.inputs[0].shape = ir.Shape((3, *sides) if file.layout == "nchw" else (*sides, 3))
         add_batch_dimension(model)
-    taken = take_normalisation(model, file.layout, given, whole_numbers=file.dtype in PIXELS)
+    taken = take_normalisation(model, file.layout, given)
     common_passes.RemoveUnusedNodesPass()(model)
     opened = _open_batch(model, file)
     _rows_of_classes(model.graph, file)
