@@ -33,7 +33,10 @@ from ortcam_export.sources import SaidActivation, Source
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Converted", "convert"]
+__all__ = ["HIDES_TO_BLACK", "Converted", "convert"]
+
+# A note on what was said, not on where the preprocessing comes from.
+HIDES_TO_BLACK: Final = "masks hide to black: no mean colour was found at the start of the graph, and none was given"
 
 # A graph of 8-bit integers rounds its input: a pixel that falls between two of them may go either way, which moved the
 # logits by up to 4 % of the largest on real models.
@@ -311,7 +314,7 @@ def _notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: boo
     if not known and not any(prepared.mean):
         notes.append("the graph has no normalisation of its own: masks will hide to the colour that --mean says")
     elif not any(prepared.mean):
-        notes.append("masks hide to black: neither the graph nor the preprocessing given takes off a mean")
+        notes.append(HIDES_TO_BLACK)
     return notes
 
 

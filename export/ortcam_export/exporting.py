@@ -30,7 +30,7 @@ from ortcam.errors import OrtcamError
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.calibration import read_calibration
-from ortcam_export.conversion import Converted, convert
+from ortcam_export.conversion import HIDES_TO_BLACK, Converted, convert
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs import (
     SCORER_KINDS,
@@ -133,7 +133,9 @@ def write_bundle(request: ExportRequest) -> Bundle:
             labels=labels_of_model,
             activation=converted.activation,
             preprocessing=prepared,
-            preprocessing_source="; ".join((source.preprocessing_source, *converted.notes)),
+            preprocessing_source="; ".join(
+                (source.preprocessing_source, *(note for note in converted.notes if note != HIDES_TO_BLACK))
+            ),
             cut=cut,
             graphs=graphs,
             precision="int8" if converted.integers else "float32",
