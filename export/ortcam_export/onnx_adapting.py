@@ -1,5 +1,6 @@
 """From an `.onnx` file as read to the one form of a classifier that the export works on."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
 
 
 def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
-    model = file.model.clone()
+    model = _copied(file.model)
     common_passes.InlinePass()(model)
     spell_out(model)
     model = _to_opset(model, file.path)
@@ -94,6 +95,16 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
     tidy(model)
     return OnnxClassifier(model, taken, opened)
+
+
+def _copied(model: ir.Model) -> ir.Model:
+    """A copy whose tensors can be given other types: those of a clone share theirs with the original's."""
+    model = model.clone()
+    for graph in model.graphs():
+        made = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
+            value.type = copy.deepcopy(value.type)
+    return model
 
 
 def _to_opset(model: ir.Model, path: Path) -> ir.Model:
