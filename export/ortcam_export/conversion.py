@@ -305,7 +305,9 @@ def _notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: boo
             "of the graph, which stays as it is"
         )
     if prepared.channel_order != given.channel_order:
-        notes.append(f"its exchange of the channels, too: the bundle's graphs take {prepared.channel_order}")
+        notes.append(
+            f"the graph's own exchange of the channels, too: the bundle's graphs take {prepared.channel_order}"
+        )
     if taken.operators and any(given.mean) and not integers:
         notes.append(
             f"the graph normalises what is normalised already: together that is a mean of {_listed(prepared.mean)} and "
