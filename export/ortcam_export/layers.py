@@ -15,7 +15,9 @@ from ortcam.bundle import Cut
 from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs import (
     build_head,
+    data_nodes,
     extract,
+    inputs_of,
     insert_dequantization,
     insert_order,
     insert_transposition,
@@ -115,7 +117,7 @@ def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> li
         folder: where the model's external data is.
         probe: float32 [N,3,H,W], N at least 2.
     """
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     values = _dominators(model.graph, data)
     measured = _measure(model, [value.name or "" for value in values], folder, probe)
     return _as_layers(model, data, values, measured, folder, probe, inside_branch=False)[0]
@@ -129,7 +131,7 @@ def find_branch_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]
         folder: where the model's external data is.
         probe: float32 [N,3,H,W], N at least 2.
     """
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     passed = set(_dominators(model.graph, data))
     ends = set(module_ends(data).values())
     measured = {}
@@ -214,7 +216,7 @@ def choose_layer(
 
 def _last_reason(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> str:
     """Which of the tensors that every path passes came closest to a map, the last of them, and why it is none."""
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     values = _dominators(model.graph, data)
     measured = _measure(model, [value.name or "" for value in values], folder, probe)
     _, reasons = _as_layers(model, data, values, measured, folder, probe, inside_branch=False)
@@ -279,7 +281,7 @@ def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
         behind = any(value in followed for value in node.outputs)
         last += [] if behind else found
         if behind or found:
-            followed.update(_inputs_of(node))
+            followed.update(inputs_of(node))
     return last[::-1]
 
 
@@ -319,7 +321,7 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
     found = [layer for layer in layers if name == layer.cut.tensor or name in layer.modules]
     if found:
         return found[-1]
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     inside = [
         value for node in data for value in node.outputs if value.name == name or module_ends(data).get(name) is node
     ]
@@ -458,7 +460,7 @@ def _weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
     reached = {graph.inputs[0], *(value for node in data for value in node.outputs)}
     featured: set[ir.Node] = set()
     for node in data:
-        inputs = [value for value in _inputs_of(node) if value in reached]
+        inputs = [value for value in inputs_of(node) if value in reached]
         if any(value.producer() in featured for value in inputs) or (
             (node.op_type in _FACTORS or node.op_type in _RECURRENT)
             and any(value is not None and value not in reached for value in node.inputs)
@@ -539,46 +541,10 @@ def _inside_control_flow(graph: ir.Graph, name: str) -> bool:
     )
 
 
-def _inputs_of(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, what its subgraphs read from outside included."""
-    values = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else list(attribute.as_graphs())
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            inner = list(ir.traversal.RecursiveGraphIterator(graph))
-            made = {value for item in inner for value in item.outputs} | set(graph.inputs)
-            read = [*graph.outputs, *(value for item in inner for value in item.inputs if value is not None)]
-            values += [value for value in read if value not in made]
-    return values
-
-
-def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """Nodes on a path of data from image to logits; shape arithmetic is not data."""
-    reached: set[ir.Value] = {graph.inputs[0]}
-    forward = []
-    for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in reached for value in _inputs_of(node)):
-            forward.append(node)
-            reached.update(node.outputs)
-    needed: set[ir.Value] = {graph.outputs[0]}
-    backward = []
-    for node in reversed(forward):
-        if any(value in needed for value in node.outputs):
-            backward.append(node)
-            needed.update(value for value in _inputs_of(node) if value in reached)
-    return backward[::-1]
-
-
 def _dominators(graph: ir.Graph, data: list[ir.Node]) -> list[ir.Value]:
     last_use: dict[ir.Value, int] = {}
     for index, node in enumerate(data):
-        for value in _inputs_of(node):
+        for value in inputs_of(node):
             last_use[value] = index
     open_values: set[ir.Value] = {graph.inputs[0]}
     dominators = []
@@ -608,7 +574,7 @@ def _behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int
 
 def count_macs(graph: ir.Graph) -> int | None:
     """Multiply-adds of a classifier for one image; None where not all shapes are known."""
-    counts = [_macs(node) for node in _data_nodes(graph) if node.op_type in _FACTORS]
+    counts = [_macs(node) for node in data_nodes(graph) if node.op_type in _FACTORS]
     return None if None in counts else sum(count for count in counts if count is not None)
 
 

@@ -25,7 +25,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.preprocessing import PLANES, Preprocessing
-from ortcam_export.graphs import extract
+from ortcam_export.graphs import data_nodes, extract, inputs_of
 from ortcam_export.onnx_files import TO_NHWC
 
 __all__ = ["Taken", "take_normalisation"]
@@ -165,7 +165,7 @@ class _Front:
         self._black, self._white = values[:, 0], values[:, -1]
         # What the graph rounds may depend on them.
         self._whole_numbers = bool((values == np.rint(values)).all())
-        self._data = _data_nodes(self._graph)
+        self._data = data_nodes(self._graph)
         self._candidates = list(itertools.islice(_until_first_layer(self._image, self._data), _CANDIDATES))
 
     # What the tensors are.
@@ -579,47 +579,12 @@ def _as_channels(
     return None
 
 
-def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """Nodes on a path of data from the image to the output, in order; shape arithmetic is not data."""
-    reached: set[ir.Value] = {graph.inputs[0]}
-    forward = []
-    for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in reached for value in _read(node)):
-            forward.append(node)
-            reached.update(node.outputs)
-    needed = set(graph.outputs)
-    backward = []
-    for node in reversed(forward):
-        if any(value in needed for value in node.outputs):
-            backward.append(node)
-            needed.update(value for value in _read(node) if value in reached)
-    return backward[::-1]
-
-
-def _read(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, what its subgraphs read from outside included."""
-    values = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else list(attribute.as_graphs())
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            inner = list(ir.traversal.RecursiveGraphIterator(graph))
-            values += [value for item in inner for value in item.inputs if value is not None]
-            values += [*graph.outputs]
-    return values
-
-
 def _until_first_layer(image: ir.Value, data: list[ir.Node]) -> Iterator[ir.Value]:
     """The image, and the tensors behind it that all data pass, up to the first layer that makes features of it."""
     yield image
     last_use: dict[ir.Value, int] = {}
     for index, node in enumerate(data):
-        for value in _read(node):
+        for value in inputs_of(node):
             last_use[value] = index
     alive = {image}
     for index, node in enumerate(data):
@@ -666,7 +631,7 @@ def _nodes_in_front(value: ir.Value, data: list[ir.Node]) -> list[ir.Node]:
     for node in reversed(data):
         if any(output in needed for output in node.outputs):
             found.append(node)
-            needed.update(_read(node))
+            needed.update(inputs_of(node))
     return found[::-1]
 
 
