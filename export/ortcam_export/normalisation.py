@@ -40,8 +40,8 @@ _BENT: Final = 2.0**-6
 # A mean that is closer to a short number than float32 can tell pixels apart, relative to white, is taken for it.
 _SHORT: Final = 2.0**-22
 _GREYS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Of one whole number: far above float32's error, and far below what a mask is worth.
-_STEPS: Final = 1024
+# Of one whole number: far above float32's error, and far below what a mask is worth. White in steps is a float16, too.
+_STEPS: Final = 128
 _SEED: Final = 0
 _CANDIDATES: Final = 64
 
