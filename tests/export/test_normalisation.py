@@ -528,7 +528,7 @@ def test_whole_numbers_that_a_graph_cuts_off_stay_whole(tmp_path: Path) -> None:
     file = written(tmp_path / "cut", cut_off, "rgb")
     bundle = export(file.path, tmp_path / "b.ortcam", **file.arguments, precision="fp16")
     np.testing.assert_allclose(bundle.manifest.preprocessing.mean, MEAN, rtol=SAME_NUMBER)
-    assert list(bundle.manifest.variants) == ["fp16"]
+    assert list(bundle.manifest.variants) == ["float16"]
 
 
 def test_the_front_ends_at_the_first_layer(tmp_path: Path) -> None:
