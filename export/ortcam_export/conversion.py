@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["HIDES_TO_BLACK", "Converted", "convert"]
 
 # A note on what was said, not on where the preprocessing comes from.
-HIDES_TO_BLACK: Final = "masks hide to black: neither the graph nor the preprocessing given takes off a mean"
+HIDES_TO_BLACK: Final = "masks hide to black: no mean colour was found at the start of the graph, and none was given"
 
 # A graph of 8-bit integers rounds its input: a pixel that falls between two of them may go either way, which moved the
 # logits by up to 4 % of the largest on real models.
@@ -305,7 +305,9 @@ def _notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: boo
             "of the graph, which stays as it is"
         )
     if prepared.channel_order != given.channel_order:
-        notes.append(f"its exchange of the channels, too: the bundle's graphs take {prepared.channel_order}")
+        notes.append(
+            f"the graph's own exchange of the channels, too: the bundle's graphs take {prepared.channel_order}"
+        )
     if taken.operators and any(given.mean) and not integers:
         notes.append(
             f"the graph normalises what is normalised already: together that is a mean of {_listed(prepared.mean)} and "

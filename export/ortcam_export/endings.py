@@ -255,7 +255,9 @@ def gives_probabilities(
         ExportError: outputs that could mean several things, or that contradict what the user said.
     """
     if not np.isfinite(outputs).all():
-        raise ExportError(f"{model}: its logits are not finite for an ordinary picture; accepted is a model whose are")
+        raise ExportError(
+            f"{model}: its logits are not finite for an ordinary picture; accepted is one whose logits are"
+        )
     if ending.activation == "softmax":
         _refuse_sigmoid_of_softmax(model, said)
     if ending.activation is not None:

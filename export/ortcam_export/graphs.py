@@ -57,7 +57,9 @@ __all__ = [
     "build_features",
     "build_head",
     "build_scorer",
+    "data_nodes",
     "extract",
+    "inputs_of",
     "insert_dequantization",
     "insert_order",
     "insert_transposition",
@@ -519,3 +521,39 @@ def _rename(value: ir.Value, name: str, graph: ir.Graph) -> None:
         if other is not value and other.name == name:
             other.name = f"{name}_inner"
     value.name = name
+
+
+def inputs_of(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, what its subgraphs read from outside included."""
+    values = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        graphs = (
+            [attribute.as_graph()]
+            if attribute.type == ir.AttributeType.GRAPH
+            else list(attribute.as_graphs())
+            if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
+        for graph in graphs:
+            inner = list(ir.traversal.RecursiveGraphIterator(graph))
+            made = {value for item in inner for value in item.outputs} | set(graph.inputs)
+            read = [*graph.outputs, *(value for item in inner for value in item.inputs if value is not None)]
+            values += [value for value in read if value not in made]
+    return values
+
+
+def data_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """Nodes on a path of data from image to logits; shape arithmetic is not data."""
+    reached: set[ir.Value] = {graph.inputs[0]}
+    forward = []
+    for node in graph:
+        if node.op_type not in ("Shape", "Size") and any(value in reached for value in inputs_of(node)):
+            forward.append(node)
+            reached.update(node.outputs)
+    needed: set[ir.Value] = {graph.outputs[0]}
+    backward = []
+    for node in reversed(forward):
+        if any(value in needed for value in node.outputs):
+            backward.append(node)
+            needed.update(value for value in inputs_of(node) if value in reached)
+    return backward[::-1]

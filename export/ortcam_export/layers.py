@@ -15,13 +15,16 @@ from ortcam.bundle import Cut
 from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs import (
     build_head,
+    data_nodes,
     extract,
+    inputs_of,
     insert_dequantization,
     insert_order,
     insert_transposition,
     module_path,
 )
-from ortcam_export.layouts import Arrangement, arrange, channel_axes
+from ortcam_export.layouts import NO_LAYOUT, Arrangement, arrange, channel_axes
+from ortcam_export.onnx_files import constant_of
 from ortcam_export.painting import paint
 from ortcam_export.running import run_part
 from ortcam_export.shapes import sides_for_one
@@ -114,7 +117,7 @@ def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> li
         folder: where the model's external data is.
         probe: float32 [N,3,H,W], N at least 2.
     """
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     values = _dominators(model.graph, data)
     measured = _measure(model, [value.name or "" for value in values], folder, probe)
     return _as_layers(model, data, values, measured, folder, probe, inside_branch=False)[0]
@@ -128,7 +131,7 @@ def find_branch_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]
         folder: where the model's external data is.
         probe: float32 [N,3,H,W], N at least 2.
     """
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     passed = set(_dominators(model.graph, data))
     ends = set(module_ends(data).values())
     measured = {}
@@ -174,7 +177,7 @@ def choose_layer(
             layer.weighted_behind
             and operator not in _POOLING
             and all(item.name not in by_tensor for item in before)
-            and not _is_several_in_one(values[layer.cut.tensor])
+            and not _is_several_in_one(values[layer.cut.tensor], _place_axes(layer))
         )
 
     default: Layer | None = None
@@ -200,31 +203,46 @@ def choose_layer(
         if _patches_matter(layer, model, folder, probe)
     ]
     names = [layer.cut.module or layer.cut.tensor for layer in (last or branches or layers)[-2:]]
-    why = "none that every path passes is a good one" if layers else "every path goes around some of the maps"
+    why = (
+        "none that every path passes is a good one"
+        if layers
+        else "every path goes around some of the maps (two networks side by side?)"
+    )
     raise NoDefaultLayerError(
-        f"no default layer, as {why} (two networks side by side?): name one with --layer, say "
+        f"no default layer, as {why}: name one with --layer, say "
         f"--layer {' or --layer '.join(names)} (`ortcam inspect` lists them, those inside branches too)"
     )
 
 
 def _last_reason(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> str:
     """Which of the tensors that every path passes came closest to a map, the last of them, and why it is none."""
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     values = _dominators(model.graph, data)
     measured = _measure(model, [value.name or "" for value in values], folder, probe)
     _, reasons = _as_layers(model, data, values, measured, folder, probe, inside_branch=False)
     for value, reason in zip(reversed(values), reversed(reasons), strict=True):
-        if channel_axes(measured[value.name or ""][0], probe.shape) and _IS_IMAGE not in reason:
+        if channel_axes(measured[value.name or ""][0], probe.shape) and reason not in (_IS_IMAGE, NO_LAYOUT):
             return f" ({value.name!r} is the last that may be one by its shape, {reason})"
     return ""
 
 
-def _is_several_in_one(value: ir.Value) -> bool:
-    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates."""
+def _place_axes(layer: Layer) -> frozenset[int]:
+    """The axes of a layer's tensor, as the graph has it, along which the places in the image lie."""
+    axes = {"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layer.cut.layout]
+    return frozenset(axes if layer.perm is None else (layer.perm[axis] for axis in axes))
+
+
+def _is_several_in_one(value: ir.Value, places: frozenset[int]) -> bool:
+    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates.
+
+    Taken apart along the axes of its places, it is features of parts of the image.
+    """
     parts: set[ir.Value] = set()
     queue = [value]
     while queue:
         current = queue.pop()
+        if current is value and any(_taken_along(user, places) for user, _ in current.uses()):
+            return False
         for user, index in current.uses():
             constant = all(other is None or other is current or other.is_initializer() for other in user.inputs)
             if user.op_type in ("Gather", "Slice", "Split") and index == 0:
@@ -234,6 +252,23 @@ def _is_several_in_one(value: ir.Value) -> bool:
             elif user.op_type != "Shape":
                 return False
     return len(parts) > 1 and len({sides_for_one(part) for part in parts}) == 1
+
+
+def _taken_along(node: ir.Node, axes: frozenset[int]) -> bool:
+    """Whether a node takes parts of a tensor along some of these axes."""
+    data = node.inputs[0] if node.inputs else None
+    if data is None or data.shape is None:
+        return False
+    if node.op_type in ("Gather", "Split"):
+        along = [node.attributes.get_int("axis", 0)]
+    elif node.op_type == "Slice":
+        starts, given = (constant_of(node.inputs[index]) if len(node.inputs) > index else None for index in (1, 3))
+        if starts is None:
+            return False
+        along = list(range(len(starts))) if given is None else given.tolist()
+    else:
+        return False
+    return any(axis % len(data.shape) in axes for axis in along)
 
 
 def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
@@ -246,7 +281,7 @@ def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
         behind = any(value in followed for value in node.outputs)
         last += [] if behind else found
         if behind or found:
-            followed.update(_inputs_of(node))
+            followed.update(inputs_of(node))
     return last[::-1]
 
 
@@ -286,7 +321,7 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
     found = [layer for layer in layers if name == layer.cut.tensor or name in layer.modules]
     if found:
         return found[-1]
-    data = _data_nodes(model.graph)
+    data = data_nodes(model.graph)
     inside = [
         value for node in data for value in node.outputs if value.name == name or module_ends(data).get(name) is node
     ]
@@ -425,7 +460,7 @@ def _weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
     reached = {graph.inputs[0], *(value for node in data for value in node.outputs)}
     featured: set[ir.Node] = set()
     for node in data:
-        inputs = [value for value in _inputs_of(node) if value in reached]
+        inputs = [value for value in inputs_of(node) if value in reached]
         if any(value.producer() in featured for value in inputs) or (
             (node.op_type in _FACTORS or node.op_type in _RECURRENT)
             and any(value is not None and value not in reached for value in node.inputs)
@@ -506,46 +541,10 @@ def _inside_control_flow(graph: ir.Graph, name: str) -> bool:
     )
 
 
-def _inputs_of(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, what its subgraphs read from outside included."""
-    values = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else list(attribute.as_graphs())
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            inner = list(ir.traversal.RecursiveGraphIterator(graph))
-            made = {value for item in inner for value in item.outputs} | set(graph.inputs)
-            read = [*graph.outputs, *(value for item in inner for value in item.inputs if value is not None)]
-            values += [value for value in read if value not in made]
-    return values
-
-
-def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """Nodes on a path of data from image to logits; shape arithmetic is not data."""
-    reached: set[ir.Value] = {graph.inputs[0]}
-    forward = []
-    for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in reached for value in _inputs_of(node)):
-            forward.append(node)
-            reached.update(node.outputs)
-    needed: set[ir.Value] = {graph.outputs[0]}
-    backward = []
-    for node in reversed(forward):
-        if any(value in needed for value in node.outputs):
-            backward.append(node)
-            needed.update(value for value in _inputs_of(node) if value in reached)
-    return backward[::-1]
-
-
 def _dominators(graph: ir.Graph, data: list[ir.Node]) -> list[ir.Value]:
     last_use: dict[ir.Value, int] = {}
     for index, node in enumerate(data):
-        for value in _inputs_of(node):
+        for value in inputs_of(node):
             last_use[value] = index
     open_values: set[ir.Value] = {graph.inputs[0]}
     dominators = []
@@ -575,7 +574,7 @@ def _behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int
 
 def count_macs(graph: ir.Graph) -> int | None:
     """Multiply-adds of a classifier for one image; None where not all shapes are known."""
-    counts = [_macs(node) for node in _data_nodes(graph) if node.op_type in _FACTORS]
+    counts = [_macs(node) for node in data_nodes(graph) if node.op_type in _FACTORS]
     return None if None in counts else sum(count for count in counts if count is not None)
 
 

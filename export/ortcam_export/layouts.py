@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from ortcam_export.painting import Answers
 
-__all__ = ["Arrangement", "arrange", "channel_axes"]
+__all__ = ["NO_LAYOUT", "Arrangement", "arrange", "channel_axes"]
+
+# Why a tensor is none of maps, where its shape alone says so.
+NO_LAYOUT: Final = "which has no spatial or token layout"
 
 _MAX_EXTRA_TOKENS: Final = 15
 # How far the positions of maps follow the image along an axis, as a correlation. The last maps of real and of random
@@ -18,6 +21,9 @@ _MAX_EXTRA_TOKENS: Final = 15
 # ways, one of which may fit a little by chance: all but the plain ones have to fit better.
 _LEAST_OF_GRIDS: Final = 0.5
 _LEAST_OF_TOKENS: Final = 0.7
+# A few tokens that lie nowhere fit some grid by chance.
+_FEW: Final = 9
+_LEAST_OF_FEW: Final = 0.95
 # How far they move, relative to the image: behind a network that mixes everything, what is no map moves by nothing.
 _LEAST_SLOPE: Final = 0.01
 # How much of their spread the positions of one row may have along columns, or those of one column along rows.
@@ -88,7 +94,7 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
         answers: channel axis -> what answers, for all of `channel_axes`.
     """
     if not answers:
-        return "which has no spatial or token layout"
+        return NO_LAYOUT
     if all(np.isnan(answer.rows).all() and np.isnan(answer.columns).all() for answer in answers.values()):
         plain = _by_shape(shape, image)
         return "in which nothing moves with the image" if plain is None else plain
@@ -98,7 +104,7 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
         for reading in (_as_grid if len(shape) == 4 else _as_tokens)(shape, axis, image, answer)
     ]
     if not readings:
-        return "which has no spatial or token layout"
+        return NO_LAYOUT
     best = max(reading.score for reading in readings)
     chosen = next(reading for reading in readings if reading.score >= best - _AS_GOOD)
     if not chosen.passes:
@@ -212,6 +218,7 @@ def _as_tokens(shape: tuple[int, ...], axis: int, image: tuple[int, ...], answer
                 made = functools.partial(_ordered, shape[axis], number, others, followed < 0, transposed=axis == 1)
                 plain = _tiles(height, width, image) and not by_columns and others == tuple(range(extra))
                 least = _LEAST_OF_GRIDS if plain and (followed > 0).all() else _LEAST_OF_TOKENS
+                least = _LEAST_OF_FEW if height * width <= _FEW else least
                 yield _Reading(axis, float(np.abs(followed).min()), least, moves, made)
 
 

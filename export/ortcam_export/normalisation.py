@@ -10,6 +10,8 @@ matter here: its front is run on colours and on noise, and what it does to them 
    graph as a small ``Add``, and so does a negative sign.
 3. Behind what is not done pixel for pixel (a resize, a crop, a clip, 8-bit integers) a candidate may still be
    ``y = a c + b`` for pictures of one colour c. Then the graph stays whole behind the inverse, ``x = x' std + mean``.
+4. Where the channels are mixed, or are not three, as of a grey image, the colour that becomes 0 is still the mean: the
+   last tensor that has one tells, and the graph stays whole behind ``x = x' + mean``.
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.preprocessing import PLANES, Preprocessing
-from ortcam_export.graphs import extract
+from ortcam_export.graphs import data_nodes, extract, inputs_of
 from ortcam_export.onnx_files import TO_NHWC
 
 __all__ = ["Taken", "take_normalisation"]
@@ -38,15 +40,15 @@ _BENT: Final = 2.0**-6
 # A mean that is closer to a short number than float32 can tell pixels apart, relative to white, is taken for it.
 _SHORT: Final = 2.0**-22
 _GREYS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Of one whole number: far above float32's error, and far below what a mask is worth.
-_STEPS: Final = 1024
+# Of one whole number: far above float32's error, and far below what a mask is worth. White in steps is a float16, too.
+_STEPS: Final = 128
 _SEED: Final = 0
 _CANDIDATES: Final = 64
 
 _LAYERS: Final = ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "QLinearConv")
 _MOVES: Final = (
     *("Cast", "CastLike", "Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"),
-    *("Split", "SplitToSequence", "SequenceAt", "Squeeze", "Transpose", "Unsqueeze"),
+    *("Split", "SplitToSequence", "SequenceAt", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"),
 )
 # What keeps a picture of one colour one of one colour, edges aside.
 _COLOUR_OPERATORS: Final = frozenset(
@@ -56,6 +58,8 @@ _COLOUR_OPERATORS: Final = frozenset(
         *("Max", "Min", "Mul", "Neg", "Pad", "QuantizeLinear", "Resize", "Round", "Sub", "Upsample"),
     )
 )
+# What makes fewer channels of three, or others.
+_MIXERS: Final = frozenset(("Einsum", "MatMul", "Mean", "ReduceMean", "ReduceSum", "Sum"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +113,13 @@ class _Form:
         return bool(np.abs(self.gain - 1).max() <= _EXACT and np.abs(self.offset).max() <= _EXACT)
 
 
-def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing, *, whole_numbers: bool = False) -> Taken:
+def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing) -> Taken:
     """Make a graph begin behind its own normalisation; its input becomes the image float32 [N,3,H,W].
 
     Args:
         model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.
         layout: of the model's image.
         given: from a photograph to the model's image, NCHW whatever the layout.
-        whole_numbers: whether a photograph's image holds whole numbers, which what the graph rounds may depend on.
 
     Returns:
         The preprocessing from a photograph to the new input, and what became part of it.
@@ -136,7 +139,9 @@ def take_normalisation(model: ir.Model, layout: _Layout, given: Preprocessing, *
     deepest = (within or plain)[-1]  # the image is one
     coloured = front.colour_form(behind=deepest)
     if coloured is not None:
-        return front.put_inverse(coloured, whole_numbers=whole_numbers)
+        return front.put_inverse(coloured)
+    if not within and not beyond and (mixed := front.mixed_form()) is not None:
+        return front.put_inverse(mixed)
     frontier = [deepest] if np.abs(deepest.zero).max() > _EXACT else front.branches(deepest)
     return dataclasses.replace(front.begin_at(frontier), notes=(*notes, *front.disagreement(frontier)))
 
@@ -158,7 +163,9 @@ class _Front:
         self._given = given
         values = given.values().astype(np.float64)
         self._black, self._white = values[:, 0], values[:, -1]
-        self._data = _data_nodes(self._graph)
+        # What the graph rounds may depend on them.
+        self._whole_numbers = bool((values == np.rint(values)).all())
+        self._data = data_nodes(self._graph)
         self._candidates = list(itertools.islice(_until_first_layer(self._image, self._data), _CANDIDATES))
 
     # What the tensors are.
@@ -198,13 +205,8 @@ class _Front:
         """
         deeper = self._candidates[self._candidates.index(behind.value) + 1 :]
         deeper = [value for value in deeper if self._keeps_colours(value)]
-        black, white = self._black[:, None, None], self._white[:, None, None]
-        colours = [black + grey * (white - black) for grey in _GREYS]
-        colours += [np.where(np.arange(3)[:, None, None] == channel, white, black) for channel in range(3)]
-        shape = 3, self._given.height, self._given.width
-        probes = [np.broadcast_to(colour, shape).astype(np.float32) for colour in colours]
         found = None
-        for value, responses in self._run(deeper, probes):
+        for value, responses in self._run(deeper, self._one_colour(self._colours())):
             laid_out = _as_channels(responses, None)
             if laid_out is None:
                 continue
@@ -221,6 +223,55 @@ class _Front:
             np.abs(found.mean_gain - gain) <= tolerance * np.abs(gain)
         ).all()
         return None if same else found
+
+    def mixed_form(self) -> _Form | None:
+        """The image as one whose mean is the colour that the last candidate which has such a colour makes 0.
+
+        Candidates of any shape count, whose elements are affine in the colour of a picture of one colour. Of several
+        colours a grey one is taken. None where there is none, or where it is black.
+        """
+        colours = self._colours()
+        values = [value for value in self._candidates[1:] if self._keeps_colours(value, _MIXERS)]
+        found = None
+        for value, responses in self._run(values, self._one_colour(colours)):
+            zero = self._zero_of(colours, np.stack([response.ravel() for response in responses]))
+            if zero is not None:
+                found = value, zero
+        if found is None or np.abs(found[1] - self._black).max() <= _BENT * np.abs(self._white - self._black).max():
+            return None
+        value, zero = found
+        return _Form(value, self._layout, (0, 1, 2), np.ones((3, 1, 1)), -zero[:, None, None])
+
+    def _zero_of(self, colours: NDArray[np.float64], responses: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """The colour at which all elements of a tensor, [K,elements] for colours [K,3], are 0; None where none is."""
+        terms = np.concatenate([colours, np.ones((len(colours), 1))], axis=1)
+        found: NDArray[np.float64] = np.linalg.lstsq(terms, responses, rcond=None)[0]
+        largest = np.abs(responses).max()
+        if not np.isfinite(largest) or np.abs(terms @ found - responses).max() > _EXACT * largest:
+            return None
+        slopes, offsets = found[:3].T, found[3]
+        moves = np.abs(slopes).max(axis=1) > _EXACT * np.abs(slopes).max()
+        if not moves.any():
+            return None
+        slopes, offsets = slopes[moves], offsets[moves]
+        grey = slopes @ (self._white - self._black)
+        level = -(slopes @ self._black + offsets) @ grey / max(float(grey @ grey), 1e-30)
+        nearest: NDArray[np.float64] = np.linalg.lstsq(slopes, -offsets, rcond=None)[0]
+        for colour in (self._black + level * (self._white - self._black), nearest):
+            if np.abs(slopes @ colour + offsets).max() <= _EXACT * largest and self.has_colour(colour):
+                return colour
+        return None
+
+    def _colours(self) -> NDArray[np.float64]:
+        """Greys from black to white, then red, green and blue, as the image has them: float64 [K,3]."""
+        greys = [self._black + grey * (self._white - self._black) for grey in _GREYS]
+        single = [np.where(np.arange(3) == channel, self._white, self._black) for channel in range(3)]
+        return np.stack([*greys, *single])
+
+    def _one_colour(self, colours: NDArray[np.float64]) -> list[NDArray[np.float32]]:
+        """A picture [3,H,W] of each colour."""
+        shape = 3, self._given.height, self._given.width
+        return [np.broadcast_to(colour[:, None, None], shape).astype(np.float32) for colour in colours]
 
     def branches(self, form: _Form) -> list[_Form]:
         """A form, or where several branches begin at it, each with a normalisation of its own, theirs."""
@@ -322,9 +373,10 @@ class _Front:
         offset = greys[0] - gain * black
         return _Form(value, layout, order, gain[:, None, None], offset[:, None, None])
 
-    def _keeps_colours(self, value: ir.Value) -> bool:
+    def _keeps_colours(self, value: ir.Value, others: frozenset[str] = frozenset()) -> bool:
         return all(
-            node.op_type in _COLOUR_OPERATORS or _is_pointwise_conv(node) for node in _nodes_in_front(value, self._data)
+            node.op_type in _COLOUR_OPERATORS or node.op_type in others or _is_pointwise_conv(node)
+            for node in _nodes_in_front(value, self._data)
         )
 
     def _is_quantized(self, value: ir.Value) -> bool:
@@ -369,7 +421,7 @@ class _Front:
         words = ", ".join(dict.fromkeys(operator for operator in operators if operator not in _MOVES))
         return Taken(preprocessing, "" if first.trivial else words)
 
-    def put_inverse(self, form: _Form, *, whole_numbers: bool) -> Taken:
+    def put_inverse(self, form: _Form) -> Taken:
         """Put the inverse of a normalisation in front of the graph, which stays as it is."""
         preprocessing = self._preprocessing(form)
         mean, std = (np.asarray(getattr(preprocessing, name)) for name in ("mean", "std"))
@@ -379,7 +431,7 @@ class _Front:
         image = self._new_image()
         build = _Builder(self._graph)
         values = build.op("Add", [build.op("Mul", [image, build.channels(gain)]), build.channels(offset)])
-        if whole_numbers:  # float32's error would decide ties of what the graph rounds
+        if self._whole_numbers:  # float32's error would decide ties of what the graph rounds
             steps = build.op("Round", [build.op("Mul", [values, build.constant(np.float32(_STEPS))])])
             values = build.op("Mul", [steps, build.constant(np.float32(1 / _STEPS))])
         if self._layout == "nhwc":
@@ -527,47 +579,12 @@ def _as_channels(
     return None
 
 
-def _data_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """Nodes on a path of data from the image to the output, in order; shape arithmetic is not data."""
-    reached: set[ir.Value] = {graph.inputs[0]}
-    forward = []
-    for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in reached for value in _read(node)):
-            forward.append(node)
-            reached.update(node.outputs)
-    needed = set(graph.outputs)
-    backward = []
-    for node in reversed(forward):
-        if any(value in needed for value in node.outputs):
-            backward.append(node)
-            needed.update(value for value in _read(node) if value in reached)
-    return backward[::-1]
-
-
-def _read(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, what its subgraphs read from outside included."""
-    values = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else list(attribute.as_graphs())
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            inner = list(ir.traversal.RecursiveGraphIterator(graph))
-            values += [value for item in inner for value in item.inputs if value is not None]
-            values += [*graph.outputs]
-    return values
-
-
 def _until_first_layer(image: ir.Value, data: list[ir.Node]) -> Iterator[ir.Value]:
     """The image, and the tensors behind it that all data pass, up to the first layer that makes features of it."""
     yield image
     last_use: dict[ir.Value, int] = {}
     for index, node in enumerate(data):
-        for value in _read(node):
+        for value in inputs_of(node):
             last_use[value] = index
     alive = {image}
     for index, node in enumerate(data):
@@ -580,11 +597,15 @@ def _until_first_layer(image: ir.Value, data: list[ir.Node]) -> Iterator[ir.Valu
 
 
 def _makes_features(node: ir.Node) -> bool:
-    """Whether a node is a layer that does not map three channels to three."""
+    """Whether a node is a layer that makes more than three channels of its image."""
     if node.op_type not in _LAYERS:
         return False
     weights = node.inputs[3 if node.op_type == "QLinearConv" else 1]
-    return weights is None or weights.shape is None or not {weights.shape[0], weights.shape[-1]} & {3}
+    if weights is None or weights.shape is None:
+        return True
+    # Of a convolution the outputs come first; a matrix may stand on either side, and be transposed.
+    channels = weights.shape[:1] if "Conv" in node.op_type else (weights.shape[0], weights.shape[-1])
+    return not any(isinstance(count, int) and count <= 3 for count in channels)
 
 
 def _is_pointwise_conv(node: ir.Node) -> bool:
@@ -610,7 +631,7 @@ def _nodes_in_front(value: ir.Value, data: list[ir.Node]) -> list[ir.Node]:
     for node in reversed(data):
         if any(output in needed for output in node.outputs):
             found.append(node)
-            needed.update(_read(node))
+            needed.update(inputs_of(node))
     return found[::-1]
 
 

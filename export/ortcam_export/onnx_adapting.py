@@ -1,5 +1,6 @@
 """From an `.onnx` file as read to the one form of a classifier that the export works on."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from ortcam_export.graphs import tidy
 from ortcam_export.integer_pixels import make_pixels_floating
 from ortcam_export.legacy_operators import spell_out
 from ortcam_export.normalisation import Taken, take_normalisation
-from ortcam_export.onnx_files import HALVES, PIXELS, REDUCED, OnnxFile, describe, guarded
+from ortcam_export.onnx_files import HALVES, REDUCED, OnnxFile, describe, guarded
 from ortcam_export.shapes import sides_for_one, trace_batch
 from ortcam_export.single_images import add_batch_dimension
 from ortcam_export.splitting import split_fused
@@ -64,7 +65,7 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
 
 
 def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
-    model = file.model.clone()
+    model = _copied(file.model)
     common_passes.InlinePass()(model)
     spell_out(model)
     model = _to_opset(model, file.path)
@@ -85,7 +86,7 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
         sides = given.height, given.width
         model.graph.inputs[0].shape = ir.Shape((3, *sides) if file.layout == "nchw" else (*sides, 3))
         add_batch_dimension(model)
-    taken = take_normalisation(model, file.layout, given, whole_numbers=file.dtype in PIXELS)
+    taken = take_normalisation(model, file.layout, given)
     common_passes.RemoveUnusedNodesPass()(model)
     opened = _open_batch(model, file)
     _rows_of_classes(model.graph, file)
@@ -94,6 +95,16 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
     tidy(model)
     return OnnxClassifier(model, taken, opened)
+
+
+def _copied(model: ir.Model) -> ir.Model:
+    """A copy whose tensors can be given other types: those of a clone share theirs with the original's."""
+    model = model.clone()
+    for graph in model.graphs():
+        made = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
+            value.type = copy.deepcopy(value.type)
+    return model
 
 
 def _to_opset(model: ir.Model, path: Path) -> ir.Model:

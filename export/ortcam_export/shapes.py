@@ -419,17 +419,31 @@ class _Tracer:
         self._known[node.outputs[0]] = Extent(extent.dtype, (shape, grown), inner=inner)
 
     def _open_resize(self, node: ir.Node) -> None:
-        """Sizes of all dimensions, the batch among them, become sizes of the others."""
+        """Sizes of all dimensions take the batch from the image.
+
+        Sizes of the others alone, with `axes`, would say the same, but ONNX Runtime's optimiser moves transpositions
+        through a Resize as if its sizes were of all dimensions.
+        """
         if len(node.inputs) < 4 or node.inputs[3] is None or "axes" in node.attributes:
             return
-        assert node.inputs[0] is not None
+        data = node.inputs[0]
+        assert data is not None
         sizes = self._known[node.inputs[3]].values
-        axis = self._known[node.inputs[0]].batch_axis
+        axis = self._known[data].batch_axis
         if sizes is None or axis is None or not np.array_equal(*sizes):
             return
-        others = [index for index in range(len(sizes[0])) if index != axis]
-        node.attributes["axes"] = ir.AttrInt64s("axes", others)
-        node.replace_input_with(3, self.constant(sizes[0][others], f"{node.outputs[0].name}_sizes"))
+        name = f"{node.outputs[0].name}_sizes"
+        tape = ir.tape.Tape()
+        batch = tape.op("Shape", [data], {"start": axis, "end": axis + 1})
+        parts = [self.constant(sizes[0][:axis], name)] if axis else []
+        parts += [batch, self.constant(sizes[0][axis + 1 :], name)]
+        whole = tape.op("Concat", parts, {"axis": 0})
+        for new, suffix in zip(tape.nodes, ("batch", "whole"), strict=True):
+            new.outputs[0].name = new.name = f"{name}_{suffix}"
+        self._graph.insert_before(node, tape.nodes)
+        node.replace_input_with(3, whole)
+        for new in tape.nodes:
+            self.visit(new)
 
     def _open_concat(self, node: ir.Node) -> None:
         """What is joined to the images' tensors along another dimension, say a class token, is repeated for each."""

@@ -114,6 +114,8 @@ class _Lift:
 
     def _elementwise(self, node: ir.Node) -> None:
         ranks = [self._bare.get(value) for value in node.inputs if value in self._bare]
+        if len({item for item in ranks if item is not None}) > 1:
+            raise self._refusal(node)  # the batch of one would meet another dimension of the other
         rank = max((item for item in ranks if item is not None), default=None)
         for value in node.inputs:
             if value is None or value in self._bare:

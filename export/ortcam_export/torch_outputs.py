@@ -78,13 +78,17 @@ def as_classifier(
 
 
 def count_classes(classifier: torch.nn.Module, *, height: int, width: int) -> int | None:
-    """How many logits a module of `as_classifier` gives for an image; it is run once, on images of zeros.
+    """How many classes a module of `as_classifier` tells apart; it is run once, on noise.
 
-    None where the logits descend: they may be the best few of more classes.
+    None where its scores are in order for each image: they may be the best of more classes, by rank.
     """
+    noise = torch.randn(_PROBES, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        logits = classifier(torch.zeros(_PROBES, 3, height, width))
-    return None if bool((logits[:, 1:] <= logits[:, :-1]).all()) else int(logits.shape[1])
+        logits = classifier(noise)
+    steps = logits.diff(dim=1)
+    if logits.shape[1] > 1 and bool((steps <= 0).all() or (steps >= 0).all()):
+        return None
+    return int(logits.shape[1])
 
 
 def forget_adapter(model: ir.Model) -> None:

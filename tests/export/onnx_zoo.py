@@ -1080,6 +1080,19 @@ def uint8_resized_as_bytes(folder: Path) -> ZooFile:
 
 
 @zoo
+def uint8_channels_last_resized_to_sizes(folder: Path) -> ZooFile:
+    """As TensorFlow's preprocessing is converted: the sizes name the batch of 1, and a Transpose comes behind."""
+
+    def front(g: GraphBuilder, x: str) -> str:
+        sizes = g.constant(np.array([1, HEIGHT + 8, WIDTH + 8, 3], np.int64))
+        x = g.op("Resize", g.op("Cast", x, to=FLOAT), "", "", sizes, mode="linear")
+        x = g.op("Sub", g.op("Div", x, g.constant(127.5)), g.constant(1.0))
+        return g.op("Transpose", x, perm=[0, 3, 1, 2])
+
+    return inside(folder, front, dataclasses.replace(UINT8_PIXELS, layout="nhwc"))
+
+
+@zoo
 def uint8_quantized_at_once(folder: Path) -> ZooFile:
     """The bytes are the integers of the first quantized operator, as in models with quantized inputs."""
 

@@ -117,6 +117,17 @@ def test_what_lies_nowhere_is_no_grid(tokens: int, seed: int) -> None:
     assert isinstance(arrange((2, tokens, 7), IMAGE, {2: answers(places)}), str)
 
 
+@pytest.mark.parametrize("tokens", [4, 5, 6])
+def test_a_few_tokens_that_lie_nowhere_are_hardly_ever_a_grid(tokens: int) -> None:
+    generator = np.random.default_rng(0)
+    found = [arrange((2, tokens, 7), IMAGE, {2: answers(generator.uniform(-1, 1, (2, tokens)))}) for _ in range(50)]
+    assert sum(isinstance(item, str) for item in found) >= 48
+
+
+def test_four_tokens_in_order_are_a_grid() -> None:
+    assert arrange((2, 4, 7), (2, 3, 64, 64), {2: answers(grid(2, 2).reshape(2, -1))}) == Arrangement("tokens", 7, 2, 2)
+
+
 def test_windows_one_after_another_are_no_grid() -> None:
     cells = grid(8, 12).reshape(2, 2, 4, 3, 4).transpose(0, 1, 3, 2, 4).reshape(2, -1)
     assert "do not move as in a map" in str(arrange((2, 96, 7), IMAGE, {2: answers(cells)}))
@@ -347,6 +358,25 @@ def test_a_network_that_is_mostly_behind_its_default_layer_says_so(tmp_path: Pat
     bundle = export(path, tmp_path / "b.ortcam", **SAID, labels=LABELS, report=said.append)
     assert bundle.manifest.cut.module == "stem"
     assert any("of the model's multiply-adds lie behind this layer" in sentence for sentence in said)
+
+
+class Stripes(nn.Module):
+    """A head for each horizontal stripe of the maps, as networks that find persons again have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.heads = trunk(2, 2, 2), nn.ModuleList(nn.Linear(32, 5) for _ in range(4))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        stripes = self.f(image).chunk(4, dim=2)
+        return sum(head(stripe.mean((2, 3))) for head, stripe in zip(self.heads, stripes, strict=True))
+
+
+def test_maps_that_are_cut_into_parts_of_the_image_are_the_default_layer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inspection = inspect_model(onnx_file(Stripes(), tmp_path, (64, 64)))
+    assert inspection.default is not None
+    assert (inspection.default.cut.module, inspection.default.operator) == ("f", "Relu")
 
 
 # --- what is no map of the image -------------------------------------------------------------------------------------

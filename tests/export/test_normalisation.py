@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ import ortcam
 from ortcam.bundle import Bundle
 from ortcam.preprocessing import Preprocessing
 from ortcam_export import export, inspect_model
+from ortcam_export.graphs import data_nodes
+from ortcam_export.normalisation import _until_first_layer
 
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 PIXELS: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 255.0, "channel_order": "rgb"}
@@ -262,7 +265,7 @@ def resized(g: GraphBuilder, x: str) -> str:
 
 
 def cropped(g: GraphBuilder, x: str) -> str:
-    bounds = (g.constant(np.array(values, np.int64)) for values in ((8, 8), (HEIGHT - 8, WIDTH - 8), (2, 3)))
+    bounds = (g.constant(np.array(values, np.int64)) for values in ((4, 4), (HEIGHT - 4, WIDTH - 4), (2, 3)))
     return g.op("Slice", x, *bounds)
 
 
@@ -449,6 +452,95 @@ def test_a_second_way_of_the_image_that_only_scales_it_changes_nothing(tmp_path:
     assert (bundle.manifest.preprocessing.mean, bundle.manifest.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
     predicted = ortcam.load(bundle.path).predict(file.pictures(1)[0])
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
+
+
+# Fronts that mix the channels ----------------------------------------------------------------------------------------
+
+LUMA = np.array([0.299, 0.587, 0.114])
+TO_YUV = np.array([LUMA, [-0.147, -0.289, 0.436], [0.615, -0.515, -0.1]])
+GREY = 114.0
+
+
+def three_times(g: GraphBuilder, x: str) -> str:
+    return g.op("Concat", x, x, x, axis=1)
+
+
+def grey_by_a_mean(g: GraphBuilder, x: str) -> str:
+    x = g.op("Sub", g.op("ReduceMean", x, axes=[1]), g.constant(GREY))
+    return three_times(g, g.op("Div", x, g.constant(57.0)))
+
+
+def grey_by_a_convolution(g: GraphBuilder, x: str) -> str:
+    x = g.op("Sub", g.op("Conv", x, g.constant(LUMA.reshape(1, 3, 1, 1))), g.constant(GREY))
+    return three_times(g, g.op("Div", x, g.constant(57.0)))
+
+
+def grey_by_a_product(g: GraphBuilder, x: str) -> str:
+    x = g.op("MatMul", g.op("Transpose", x, perm=[0, 2, 3, 1]), g.constant(LUMA.reshape(3, 1)))
+    x = g.op("Div", g.op("Sub", x, g.constant(GREY)), g.constant(57.0))
+    return three_times(g, g.op("Transpose", x, perm=[0, 3, 1, 2]))
+
+
+def luminance_and_colour(g: GraphBuilder, x: str) -> str:
+    x = g.op("Conv", x, g.constant(TO_YUV.reshape(3, 3, 1, 1)))
+    return g.op("Div", g.op("Sub", x, g.constant(column(TO_YUV @ MEAN))), g.constant(50.0))
+
+
+@pytest.mark.parametrize(
+    ("writing", "mean"),
+    [
+        (grey_by_a_mean, (GREY,) * 3),
+        (grey_by_a_convolution, (GREY,) * 3),
+        (grey_by_a_product, (GREY,) * 3),
+        (luminance_and_colour, tuple(MEAN)),
+    ],
+)
+def test_an_image_whose_channels_are_mixed_hides_to_what_becomes_zero(
+    writing: Front, mean: tuple[float, ...], tmp_path: Path
+) -> None:
+    file = written(tmp_path / "mixed", writing, "rgb")
+    bundle = export(file.path, tmp_path / "b.ortcam", **file.arguments)
+    # A colour is solved for in float32's numbers.
+    np.testing.assert_allclose(bundle.manifest.preprocessing.mean, mean, rtol=1e-4)
+    predicted = ortcam.load(bundle.path).predict(file.pictures(1)[0])
+    np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
+
+
+def test_a_grey_image_without_a_mean_hides_to_black_and_says_so(tmp_path: Path) -> None:
+    def scaled(g: GraphBuilder, x: str) -> str:
+        return three_times(g, g.op("Conv", x, g.constant(LUMA.reshape(1, 3, 1, 1) / 255)))
+
+    file = written(tmp_path / "grey", scaled, "rgb")
+    said: list[str] = []
+    bundle = export(file.path, tmp_path / "b.ortcam", **file.arguments, report=said.append)
+    assert bundle.manifest.preprocessing.mean == (0, 0, 0)
+    assert any("masks hide to black" in line for line in said)
+
+
+def test_whole_numbers_that_a_graph_cuts_off_stay_whole(tmp_path: Path) -> None:
+    """The image is floating, and a Cast to uint8 makes 122 of 122.99999."""
+
+    def cut_off(g: GraphBuilder, x: str) -> str:
+        scales = g.constant(np.array([1.0, 1.0, 0.5, 0.5]), np.float32)
+        x = g.op("Resize", g.op("Cast", x, to=TensorProto.UINT8), "", scales, mode="nearest")
+        return sub_div(g, g.op("Cast", x, to=FLOAT))
+
+    file = written(tmp_path / "cut", cut_off, "rgb")
+    bundle = export(file.path, tmp_path / "b.ortcam", **file.arguments, precision="fp16")
+    np.testing.assert_allclose(bundle.manifest.preprocessing.mean, MEAN, rtol=SAME_NUMBER)
+    assert list(bundle.manifest.variants) == ["float16"]
+
+
+def test_the_front_ends_at_the_first_layer(tmp_path: Path) -> None:
+    """Its tensors are all held at once: those of a whole VGG would take gigabytes."""
+    g = GraphBuilder()
+    x = sub_div(g, "image")
+    for inputs in (3, 16, 16, 16):
+        x = g.op("Relu", g.conv(x, inputs, 16))
+    g.head(g.op("Relu", g.conv(x, 16, 64)), out="logits")
+    model = ir.load(g.save(tmp_path / "net.onnx", [image_info()], [classes_info("logits")]))
+    values = list(_until_first_layer(model.graph.inputs[0], data_nodes(model.graph)))
+    assert [value.producer().op_type if value.producer() else None for value in values] == [None, "Sub", "Div"]
 
 
 # What is no normalisation --------------------------------------------------------------------------------------------

@@ -11,8 +11,20 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from tests.export.onnx_graphs import HEIGHT, IMAGENET_MEAN, IMAGENET_STD, LABELS, WIDTH, InputForm, ZooFile
-from tests.export.onnx_zoo import PRIVATE_PATH, ZOO, plain
+from tests.export.onnx_graphs import (
+    FLOAT,
+    HEIGHT,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LABELS,
+    WIDTH,
+    GraphBuilder,
+    InputForm,
+    ZooFile,
+    classes_info,
+    image_info,
+)
+from tests.export.onnx_zoo import PRIVATE_PATH, UINT8_PIXELS, ZOO, plain
 from tests.export.rounding import rounding_error
 
 import ortcam
@@ -314,6 +326,23 @@ def test_a_normalisation_inside_the_graph_hides_to_the_mean_colour_all_the_same(
         explanations.append(ortcam.load(bundle.path).explain(picture, method="scorecam", top_k=len(LABELS)))
     assert explanations[0].targets == explanations[1].targets
     np.testing.assert_allclose(explanations[0].maps, explanations[1].maps, atol=1e-4)
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16])
+def test_a_file_whose_operators_stay_as_they_are_is_compared_with_itself(
+    dtype: type[np.generic], opset: int, tmp_path: Path
+) -> None:
+    """Below opset 18 a converter makes a new graph; from there on the copy must not change the file's own types."""
+    floating = dtype is np.float16
+    g = GraphBuilder(opset=opset, dtype=np.float16 if floating else np.float32)
+    g.head(g.features("image" if floating else g.op("Cast", "image", to=FLOAT)), out="logits")
+    info = classes_info("logits", dtype=np.float16) if floating else classes_info("logits")
+    path = g.save(tmp_path / "net.onnx", [image_info(dtype=dtype)], [info])
+    form = InputForm(dtype=dtype) if floating else UINT8_PIXELS
+    file = ZooFile(path, form)
+    bundle = export(path, tmp_path / "b.ortcam", **file.arguments)
+    assert ("the logits are within" in bundle.manifest.preprocessing_source) == floating
 
 
 @pytest.mark.parametrize("name", ["label_and_probabilities", "zip_map"])
