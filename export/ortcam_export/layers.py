@@ -24,6 +24,7 @@ from ortcam_export.graphs import (
     module_path,
 )
 from ortcam_export.layouts import NO_LAYOUT, Arrangement, arrange, channel_axes
+from ortcam_export.locality import plain_maps
 from ortcam_export.onnx_files import constant_of
 from ortcam_export.painting import paint
 from ortcam_export.running import run_part
@@ -388,7 +389,9 @@ def _as_layers(
         shapes[value] = shape = tuple(shape[axis] for axis in _IMAGES_FIRST) if images_second else shape
         if producer in featured:
             wanted[value.name or ""] = (firsts[value], channel_axes(shape, probe.shape))
-    answers = paint(model, wanted, folder, probe)
+    plain = {value for value in plain_maps(model.graph, data) if 1 in wanted.get(value.name or "", (None, ()))[1]}
+    known = {value.name for value in plain}
+    answers = paint(model, {name: asked for name, asked in wanted.items() if name not in known}, folder, probe)
     layers, reasons = [], []
     for value in values:
         name, producer = value.name or "", value.producer()
@@ -399,7 +402,11 @@ def _as_layers(
         if name not in wanted:
             reasons.append(_IS_IMAGE)
             continue
-        found = arrange(shapes[value], probe.shape, {axis: answers[name, axis] for axis in wanted[name][1]})
+        if value in plain:
+            _, channels, height, width = shapes[value]
+            found: Arrangement | str = Arrangement("nchw", channels, height, width)
+        else:
+            found = arrange(shapes[value], probe.shape, {axis: answers[name, axis] for axis in wanted[name][1]})
         if isinstance(found, str):
             reasons.append(found)
             continue
