@@ -19,7 +19,7 @@ import ortcam
 from ortcam.cli import main
 from ortcam_export import ExportError, Inspection, export, fuse, inspect_model
 from ortcam_export.layouts import Arrangement, arrange, channel_axes
-from ortcam_export.painting import Answers
+from ortcam_export.painting import Answers, paint
 
 SAID: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "channel_order": "rgb"}
 IMAGE = (2, 3, 64, 96)
@@ -477,6 +477,45 @@ def test_what_does_not_move_with_the_image_is_no_layer(name: str, tmp_path: Path
     assert (cut.module, cut.layout, cut.channels, cut.height, cut.width) == ("f", "nchw", 32, 8, 8)
     for layer in inspection.layers:
         assert (layer.cut.height, layer.cut.width) in ((32, 32), (16, 16), (8, 8))
+
+
+class Local(nn.Module):
+    """What looks around a position, with what was pooled over the image multiplied in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.norm, self.squeeze = trunk(2, 2, 2), nn.BatchNorm2d(32), nn.Conv2d(32, 32, 1)
+        self.wide, self.last, self.l = nn.Conv2d(32, 8, 5, padding=2), nn.Conv2d(40, 48, 3, 2, 1), nn.Linear(48, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        maps = nn.functional.hardswish(self.norm(self.f(image)))
+        maps = maps * self.squeeze(maps.mean((2, 3), keepdim=True)).sigmoid()
+        maps = torch.cat([maps, self.wide(maps)], 1)
+        return self.l(torch.relu(self.last(maps)).mean((2, 3)))
+
+
+def test_what_convolutions_make_is_a_map_whatever_its_weights_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[str] = []
+
+    def remember(model: object, wanted: dict[str, tuple[object, frozenset[int]]], *others: object) -> object:
+        painted.extend(name for name, (_, axes) in wanted.items() if axes)
+        return paint(model, wanted, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ortcam_export.layers.paint", remember)
+    inspection = inspect_model(onnx_file(head(Local()), tmp_path, (64, 48)))
+    assert painted == []
+    assert inspection.default is not None
+    cut = inspection.default.cut
+    assert (cut.layout, cut.channels, cut.height, cut.width) == ("nchw", 48, 4, 3)
+
+
+def test_maps_of_a_few_cells_are_not_measured(tmp_path: Path) -> None:
+    """Where the image is small, every cell sees all of it, and random weights let none answer to its own part more."""
+    module = head(trunk(2, 2, 2, 2, 2)).append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()).append(nn.Linear(32, 5))
+    cut = inspect_model(onnx_file(module, tmp_path, (64, 33))).default.cut  # type: ignore[union-attr]
+    assert (cut.channels, cut.height, cut.width) == (32, 2, 2)
 
 
 def test_a_name_of_what_is_no_map_is_refused_and_says_why(tmp_path: Path) -> None:
