@@ -505,7 +505,7 @@ def test_what_convolutions_make_is_a_map_whatever_its_weights_are(
 
     monkeypatch.setattr("ortcam_export.layers.paint", remember)
     inspection = inspect_model(onnx_file(head(Local()), tmp_path, (64, 48)))
-    assert painted == []
+    assert all("squeeze" in name for name in painted)  # of one cell, whose channels could be rows
     assert inspection.default is not None
     cut = inspection.default.cut
     assert (cut.layout, cut.channels, cut.height, cut.width) == ("nchw", 48, 4, 3)
