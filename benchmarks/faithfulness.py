@@ -9,6 +9,7 @@ and studies found stays in them. Run as `python -m benchmarks.faithfulness`; all
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -252,6 +253,7 @@ def _bundle(model: str, precisions: Sequence[str], work: Path) -> Path:
     """Exported once; the evaluations that are gone on with want the same one."""
     folder = work / "-".join(["bundles", *precisions])
     from ortcam.evaluation.dataset import read_dataset
+    from ortcam.targets import class_index
 
     path = bundle_path(folder, model)
     if not path.exists():
@@ -261,7 +263,9 @@ def _bundle(model: str, precisions: Sequence[str], work: Path) -> Path:
         if precisions:
             calibration = folder / "calibration"
             if not calibration.exists():
-                drawn = {item.name for item in read_dataset(DATA / "images.csv", int, limit=KEPT_OUT, seed=SEED)}
+                by_index = functools.partial(class_index, labels=("",) * 1000)
+                kept = read_dataset(DATA / "images.csv", by_index, limit=KEPT_OUT, seed=SEED)
+                drawn = {item.name for item in kept}
                 calibration_folder(folder, [item for item in photographs() if item.path.name in drawn])
             more = {"precision": list(precisions), "calibration": str(calibration)}
         SUBJECTS[model].export(folder, **more)
