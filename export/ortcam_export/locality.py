@@ -12,15 +12,14 @@ from ortcam_export.shapes import sides_for_one
 __all__ = ["plain_maps"]
 
 # Operators whose output at a position comes from what lies around it in their inputs, whatever the weights.
-_LOCAL: Final = frozenset(
-    """
-    Abs Add AveragePool BatchNormalization Cast Celu Clip Conv ConvInteger ConvTranspose DequantizeLinear
-    Div Dropout Elu Erf Exp Expand FusedConv Gelu GroupNormalization HardSigmoid HardSwish Identity
-    InstanceNormalization LRN LeakyRelu Log LpPool Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow
-    QLinearAdd QLinearAveragePool QLinearConv QLinearLeakyRelu QLinearMul QLinearSigmoid QuantizeLinear
-    QuickGelu Reciprocal Relu Resize Selu Sigmoid Sign Softplus Softsign Sqrt Sub Sum Tanh ThresholdedRelu
-    Upsample
-    """.split()
+_LOCAL: Final = (
+    *("Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Celu", "Clip", "Conv", "ConvInteger"),
+    *("ConvTranspose", "DequantizeLinear", "Div", "Dropout", "Elu", "Erf", "Exp", "Expand", "FusedConv"),
+    *("Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN"),
+    *("LeakyRelu", "Log", "LpPool", "Max", "MaxPool", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pad"),
+    *("Pow", "QLinearAdd", "QLinearAveragePool", "QLinearConv", "QLinearLeakyRelu", "QLinearMul"),
+    *("QLinearSigmoid", "QuantizeLinear", "QuickGelu", "Reciprocal", "Relu", "Resize", "Selu", "Sigmoid"),
+    *("Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Upsample"),
 )
 _REDUCING: Final = ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum")
 
