@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
 
-__all__ = ["Builder", "fresh_name", "weight_key"]
+__all__ = ["Builder", "add_constant", "fresh_name", "weight_key"]
 
 _OPERATORS: Final = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}
 
@@ -22,6 +22,16 @@ def fresh_name(name: str, taken: set[str | None]) -> str:
         name = f"{stem}_{number}"
     taken.add(name)
     return name
+
+
+def add_constant(graph: ir.Graph, array: NDArray[Any] | np.generic, name: str) -> ir.Value:
+    """A new initializer of a graph, of the array's shape and type; its name is made unique."""
+    values = np.asarray(array)
+    name = fresh_name(name, set(graph.initializers))
+    tensor = ir.tensor(np.ascontiguousarray(values).reshape(values.shape), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def weight_key(tensor: ir.TensorProtocol) -> tuple[Any, ...]:

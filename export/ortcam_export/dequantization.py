@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ortcam_export.building import add_constant
 from ortcam_export.errors import ExportError
 from ortcam_export.onnx_files import constant_of
 
@@ -179,14 +180,7 @@ class _Floats:
 
     def constant(self, array: NDArray[Any], stem: str) -> ir.Value:
         """A new initializer; its name is made unique."""
-        name, number = f"ortcam/{stem}", 0
-        while name in self._graph.initializers:
-            number += 1
-            name = f"ortcam/{stem}_{number}"
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
+        return add_constant(self._graph, array, f"ortcam/{stem}")
 
     def replace(
         self,

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ortcam_export.building import add_constant
 from ortcam_export.onnx_files import FLOATS, PIXELS, constant_of
 
 __all__ = ["make_pixels_floating"]
@@ -78,7 +79,7 @@ def _moved(node: ir.Node) -> list[ir.Value | None]:
 
 
 def _integers(graph: ir.Graph, node: ir.Node, value: ir.Value, kind: ir.DataType) -> ir.Value:
-    low, high = (_constant(graph, np.float32(bound), f"ortcam_pixel_{kind.name.lower()}") for bound in _range(kind))
+    low, high = (add_constant(graph, np.float32(bound), f"ortcam_pixel_{kind.name.lower()}") for bound in _range(kind))
     rounded = _insert(graph, node, ir.node("Round", [value]), f"{value.name}_rounded")
     bounded = _insert(graph, node, ir.node("Clip", [rounded, low, high]), f"{value.name}_bounded")
     return _insert(graph, node, ir.node("Cast", [bounded], {"to": int(kind)}), f"{value.name}_integers", kind)
@@ -102,9 +103,9 @@ def _dequantized(
         if zeros is None:
             offset = _insert(graph, node, ir.node("Cast", [zero], {"to": int(ir.DataType.FLOAT)}), f"{name}_zero")
         else:
-            offset = _constant(graph, _along(zeros, axis, value), f"{name}_zero")
+            offset = add_constant(graph, _along(zeros, axis, value), f"{name}_zero")
         value = _insert(graph, node, ir.node("Sub", [value, offset]), f"{name}_from_zero")
-    factor = scale if factors is None else _constant(graph, _along(factors, axis, value), f"{name}_scale")
+    factor = scale if factors is None else add_constant(graph, _along(factors, axis, value), f"{name}_scale")
     return _insert(graph, node, ir.node("Mul", [value, factor]), f"{name}_floating")
 
 
@@ -128,15 +129,3 @@ def _insert(
     node.outputs[0].dtype = dtype
     graph.insert_before(before, node)
     return node.outputs[0]
-
-
-def _constant(graph: ir.Graph, array: Any, stem: str) -> ir.Value:
-    name, number = stem, 0
-    while name in graph.initializers:
-        number += 1
-        name = f"{stem}_{number}"
-    array = np.asarray(array)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

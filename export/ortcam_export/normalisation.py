@@ -25,6 +25,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.preprocessing import PLANES, Preprocessing
+from ortcam_export.building import add_constant
 from ortcam_export.graphs import data_nodes, extract, inputs_of
 from ortcam_export.onnx_files import TO_NHWC
 
@@ -502,14 +503,7 @@ class _Builder:
 
     def constant(self, numbers: NDArray[Any] | np.generic) -> ir.Value:
         """Add an initializer."""
-        array = np.asarray(numbers)
-        number = 0
-        while (name := f"ortcam/front_constant_{number}") in self._graph.initializers:
-            number += 1
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
+        return add_constant(self._graph, numbers, "ortcam/front_constant")
 
     def channels(self, values: NDArray[np.float64]) -> ir.Value:
         """Add a constant [1,3,1,1] of one value per channel [3], or of [3,H,W], smaller where all pixels agree."""

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from numpy.typing import NDArray
 from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
 
 from ortcam.preprocessing import Preprocessing
+from ortcam_export.building import add_constant
 from ortcam_export.dequantization import undo_dynamic_quantization, undo_quantization
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs import tidy
@@ -146,17 +146,6 @@ def _compute_in_float32(model: ir.Model, kinds: Iterable[ir.DataType]) -> None:
                 value.dtype = ir.DataType.FLOAT
 
 
-def _initializer(graph: ir.Graph, array: NDArray[Any], stem: str) -> ir.Value:
-    name, number = stem, 0
-    while name in graph.initializers:
-        number += 1
-        name = f"{stem}_{number}"
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
 def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.LazyTensor(
         lambda: ir.tensor(tensor.numpy().astype(np.float32)),
@@ -217,7 +206,7 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
     if output.dtype != ir.DataType.FLOAT:
         output = _append(graph, "Cast", [output], {"to": int(ir.DataType.FLOAT)})
     if len(single) != 2 or isinstance(sides[0], int) or single[0] != 1:
-        target = _initializer(graph, np.array([-1, math.prod(single)], np.int64), "rows_of_classes")
+        target = add_constant(graph, np.array([-1, math.prod(single)], np.int64), "rows_of_classes")
         output = _append(graph, "Reshape", [output, target])
     output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(("N", math.prod(single)))
     graph.outputs[:] = [output]

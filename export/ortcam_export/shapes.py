@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from ortcam_export.building import add_constant
 from ortcam_export.errors import ExportError
 
 __all__ = ["Extent", "batch_axis_after_reshape", "sides_for_one", "trace_batch"]
@@ -213,14 +214,7 @@ class _Tracer:
 
     def constant(self, array: NDArray[Any], name: str) -> ir.Value:
         """A new initializer; its name is made unique, and unlike those that ONNX Runtime makes of tensors' names."""
-        stem = name = f"ortcam/{name}"
-        number = 0
-        while name in self._graph.initializers:
-            number += 1
-            name = f"{stem}_{number}"
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
+        value = add_constant(self._graph, array, f"ortcam/{name}")
         self._known[value] = _constant(value)
         return value
 

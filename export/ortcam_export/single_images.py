@@ -8,6 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript.optimizer import fold_constants
 
+from ortcam_export.building import add_constant
 from ortcam_export.errors import ExportError
 from ortcam_export.onnx_files import constant_of
 
@@ -240,15 +241,7 @@ class _Lift:
     def _set(self, node: ir.Node, index: int, values: NDArray[Any] | Sequence[int]) -> None:
         array = np.asarray(values)
         array = array.astype(np.int64) if array.dtype.kind != "f" else array
-        stem = name = f"ortcam/{node.outputs[0].name}_{index}"
-        number = 0
-        while name in self._graph.initializers:
-            number += 1
-            name = f"{stem}_{number}"
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        node.replace_input_with(index, value)
+        node.replace_input_with(index, add_constant(self._graph, array, f"ortcam/{node.outputs[0].name}_{index}"))
 
     def _refusal(self, node: ir.Node) -> ExportError:
         return ExportError(

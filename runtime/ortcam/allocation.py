@@ -92,11 +92,6 @@ class Limits:
         if self.tolerance is not None and self.completion == "none":
             raise OptionError("tolerance with completion='none': without completion no error can be estimated")
 
-    @property
-    def early(self) -> bool:
-        """Whether the loop may stop early at all."""
-        return self.budget is not None or self.deadline is not None or self.tolerance is not None
-
     def channels(self, live: int) -> int:
         """How many of the live channels the budget pays for."""
         if self.budget is None:
