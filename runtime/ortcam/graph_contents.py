@@ -8,6 +8,7 @@ given twice, every number in its shortest form.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from ortcam.errors import BundleError
@@ -123,12 +124,12 @@ class GraphReader:
         self._sizes = sizes
         self._seen: dict[bytes, list[_Part]] = {}
 
-    def read(self, data: bytes, name: str) -> GraphContents:
+    def read(self, data: bytes, path: Path) -> GraphContents:
         """Look at every node and every tensor of a graph; its embedded weights are not copied.
 
         Args:
             data: of the file.
-            name: of the file, for messages.
+            path: of the file, for messages.
 
         Raises:
             BundleError: no ONNX file; nodes that hold graphs, functions, or operators that other tools bring; weights
@@ -137,9 +138,9 @@ class GraphReader:
         try:
             return self._model(_Message(data))
         except _Refused as refused:
-            raise BundleError(f"{name}: {refused}") from None
+            raise BundleError(f"{path}: {refused}") from None
         except IndexError:  # behind the end of the file there is nothing to read
-            raise BundleError(f"{name}: not an ONNX file, or a truncated one") from None
+            raise BundleError(f"{path}: not an ONNX file, or a truncated one") from None
 
     def _model(self, file: "_Message") -> GraphContents:
         size = len(file.data)

@@ -80,7 +80,7 @@ def test_a_graph_outside_the_checked_files_is_refused(bundle_copy: Path) -> None
 
 @pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
 def test_a_graph_whose_weights_lie_outside_the_folder_is_refused(
-    bundle_copy: Path, tmp_path: Path, photograph: Path, absolute: bool
+    bundle_copy: Path, tmp_path: Path, absolute: bool
 ) -> None:
     outside = shutil.copy(bundle_copy / "weights.bin", tmp_path / "outside.bin")
     graph = onnx.load(bundle_copy / "features.onnx", load_external_data=False)
@@ -92,8 +92,8 @@ def test_a_graph_whose_weights_lie_outside_the_folder_is_refused(
     content = (bundle_copy / "features.onnx").read_bytes()
     record = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     edit(bundle_copy, files=files_of(bundle_copy) | {"features.onnx": record})
-    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: ONNX Runtime cannot open this graph"):
-        ortcam.load(bundle_copy).predict(photograph)
+    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: tensor .* is not one of the bundle's files"):
+        ortcam.load(bundle_copy)
 
 
 def test_files_may_be_links_and_what_they_lead_to_is_checked(

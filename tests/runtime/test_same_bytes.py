@@ -292,9 +292,7 @@ def test_a_closed_explainer_says_so(tiny_bundle: Path, photograph: Path) -> None
 
 
 @pytest.mark.parametrize("location", ["../outside.bin", "{absolute}", "unlisted.bin", "sub/../../outside.bin"])
-def test_weights_come_from_listed_files_alone(
-    versions: Path, photograph: Path, location: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_come_from_listed_files_alone(versions: Path, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a graph says they lie: not in the bundle's folder, not in the working directory, not elsewhere."""
     import onnx
 
@@ -312,8 +310,8 @@ def test_weights_come_from_listed_files_alone(
     manifest["files"]["features.onnx"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
     monkeypatch.chdir(versions)
-    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: ONNX Runtime cannot open this graph"):
-        ortcam.load(bundle).predict(photograph)
+    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: tensor .* is not one of the bundle's files"):
+        ortcam.load(bundle)
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "[" * 100_000])
