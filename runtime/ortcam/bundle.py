@@ -535,7 +535,7 @@ def _read_graphs(bundle: Bundle, keep: Collection[str]) -> tuple[Bundle, dict[st
         check_graphs(manifest, contents)
         check_weights(manifest, contents)
     except BundleError as error:
-        raise BundleError(f"{bundle.path}: {error}") from None
+        raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {error}") from None
     return dataclasses.replace(bundle, weights={name: found.files for name, found in contents.items()}), kept
 
 

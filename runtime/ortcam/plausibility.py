@@ -79,6 +79,12 @@ def check_graphs(manifest: "Manifest", contents: Mapping[str, GraphContents]) ->
             for key, shape in promised.items():
                 if key not in declared:
                     raise BundleError(f"{name}: it has no {what} {key!r}")
+                sides = declared[key].shape or ()
+                if key == "logits" and len(sides) == 2 and None not in (sides[1], shape[1]) and sides[1] != shape[1]:
+                    raise BundleError(
+                        f"{name}: its model has {sides[1]} classes, and bundle.json has {shape[1]} labels; accepted is "
+                        "one a class"
+                    )
                 if not _agrees(declared[key], shape):
                     raise BundleError(
                         f"{name}: its {what} {key!r} is {_in_words(declared[key])}; by bundle.json it is float32 "

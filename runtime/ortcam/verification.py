@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,9 +42,10 @@ PARITY_TOLERANCE: Final = 1e-4
 _CHANNELS: Final = 3  # how many each scorer is measured with
 # Numpy's format, versions 1 to 3: the length of what follows it in 2 or 4 bytes, and a dictionary as Python writes it.
 _NPY_START: Final = {1: 10, 2: 12, 3: 12}
+_NPY_TYPES: Final = {"u1": "uint8", "f2": "float16", "f4": "float32", "f8": "float64", "O": "object"}
 _NPY_HEADER: Final = re.compile(
     rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)"
-    rb"\{'descr': '(?P<dtype>[<>|]?[a-z]\d{1,3})', 'fortran_order': (?P<columns>True|False), "
+    rb"\{'descr': '(?P<dtype>[<>|=]?[A-Za-z]\d{0,3})', 'fortran_order': (?P<columns>True|False), "
     rb"'shape': \((?P<shape>(?:\d{1,18}, ?){0,8}\d{0,18})\), \} {0,9999}\n",
     re.DOTALL,
 )
@@ -266,13 +268,17 @@ def _read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple
     header = _NPY_HEADER.match(data)
     if header is None:
         raise BundleError(f"{path}: cannot be read as a .npy file of numbers; accepted is {accepted}")
-    found = tuple(int(side) for side in header["shape"].replace(b" ", b"").split(b",") if side)
+    kind, shape_text = header["dtype"].decode(), header["shape"].decode()
+    found = tuple(int(side) for side in shape_text.split(",") if side.strip())
+    if kind != np.dtype(dtype).newbyteorder("<").str or found != shape or 0 in shape:
+        raise BundleError(f"{path}: {_NPY_TYPES.get(kind[1:], kind)} {list(found)}; accepted is {accepted}")
     start = _NPY_START[data[6]] + int.from_bytes(data[8 : _NPY_START[data[6]]], "little")
-    if header["dtype"].decode() != np.dtype(dtype).newbyteorder("<").str or found != shape or 0 in shape:
-        raise BundleError(f"{path}: {header['dtype'].decode()} {list(found)[:8]}; accepted is {accepted}")
-    size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if start < header.end() or len(data) - start != size:
-        raise BundleError(f"{path}: {len(data) - start} bytes of numbers; accepted is {accepted}, {size} bytes")
+        raise BundleError(
+            f"{path}: cannot be read as a .npy file: {len(data) - start} bytes of numbers; accepted is {accepted}, "
+            f"{size} bytes"
+        )
     values = np.frombuffer(data, dtype, offset=start)
     return values.reshape(shape, order="F" if header["columns"] == b"True" else "C").copy()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from tests.conftest import reseal
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, SCHEMA_VERSION, read_bundle
@@ -263,9 +264,16 @@ def test_what_is_no_path_is_refused(path: object) -> None:
 def test_labels_that_are_not_one_a_class_are_refused(bundle_copy: Path, photograph: Path, change: int) -> None:
     labels = json.loads((bundle_copy / MANIFEST_NAME).read_text())["labels"]
     edit(bundle_copy, labels=labels[:change] if change < 0 else [*labels, "one more"])
+    message = f"has {len(labels)} classes.*{len(labels) + change} labels"
+    with pytest.raises(ortcam.BundleError, match=message):
+        ortcam.load(bundle_copy)
+    head = onnx.load(bundle_copy / "head.onnx", load_external_data=False)
+    head.graph.output[0].type.tensor_type.shape.dim[1].Clear()  # says nothing of it
+    (bundle_copy / "head.onnx").write_bytes(head.SerializeToString())
+    reseal(bundle_copy)
     explainer = ortcam.load(bundle_copy)
     for use in (explainer.predict, explainer.explain):
-        with pytest.raises(ortcam.BundleError, match=f"has {len(labels)} classes.*{len(labels) + change} labels"):
+        with pytest.raises(ortcam.BundleError, match=message):
             use(photograph)
 
 
