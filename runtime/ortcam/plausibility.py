@@ -25,8 +25,9 @@ RANGES: Final = {
     "parity.tolerance": (0, 1e6),
     "parity.scorer_tolerance": (0, 1e6),
 }
-# Of lists and objects: the most entries.
-COUNTS: Final = {"labels": 100_000, "files": 1000, "graphs.scorers": 100, "versions": 1000}
+# Of lists and objects: the fewest entries, and the most.
+COUNTS: Final = {"labels": (1, 100_000), "files": (1, 1000), "graphs.scorers": (1, 100), "versions": (0, 1000)}
+_MOST_METHODS: Final = 100
 
 _LARGEST_FILE: Final = 2**40
 _SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -45,13 +46,17 @@ def check_manifest(manifest: "Manifest") -> None:
         value = operator.attrgetter(name)(manifest)
         if not least <= value <= most:
             raise BundleError(f"bundle.json.{name} is {value}; accepted is {least} to {most}")
-    for name, most in COUNTS.items():
+    for name, (fewest, most) in COUNTS.items():
         count = len(operator.attrgetter(name)(manifest))
-        if not 1 <= count <= most:
-            raise BundleError(f"bundle.json.{name} has {count} entries; accepted are 1 to {most}")
-    for variant in manifest.variants.values():
-        if len(variant.fidelity.maps) > COUNTS["graphs.scorers"]:
-            raise BundleError(f"bundle.json.variants has {len(variant.fidelity.maps)} maps")
+        if not fewest <= count <= most:
+            raise BundleError(f"bundle.json.{name} has {count} entries; accepted are {fewest} to {most}")
+    for name, variant in manifest.variants.items():
+        fidelity = variant.fidelity
+        if min(fidelity.images, fidelity.channels) < 1 or len(fidelity.maps) > _MOST_METHODS:
+            raise BundleError(
+                f"bundle.json.variants.{name}.fidelity is of {fidelity.images} images, {fidelity.channels} channels "
+                f"and {len(fidelity.maps)} methods; accepted are at least 1, 1, and at most {_MOST_METHODS}"
+            )
     for name, record in manifest.files.items():
         if not 0 <= record.size <= _LARGEST_FILE:
             raise BundleError(f"bundle.json.files.{name} has {record.size} bytes; accepted is 0 to {_LARGEST_FILE}")
