@@ -571,12 +571,15 @@ def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
     graphs = manifest.graphs
     if (graphs.head is None) == (graphs.classifier is None):
         raise BundleError(
-            f"{path}: head is {graphs.head!r} and classifier {graphs.classifier!r}; accepted is exactly one of the two"
+            f"{path}: head is {reprlib.repr(graphs.head)} and classifier {reprlib.repr(graphs.classifier)}; accepted is "
+            "exactly one of the two"
         )
     accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
     for name, variant in manifest.variants.items():
         if name not in accepted:
-            raise BundleError(f"{path}: a variant in {name!r}; accepted beside {manifest.precision}: {accepted}")
+            raise BundleError(
+                f"{path}: a variant in {reprlib.repr(name)}; accepted beside {manifest.precision}: {accepted}"
+            )
         if set(variant.scorers) != set(graphs.scorers):
             found = reprlib.repr([*variant.scorers])
             raise BundleError(f"{path}: the scorers in {name} are not those of the other graphs: {found}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
-from ortcam.classifier import as_maps, check_finite, classify, to_probabilities
+from ortcam.classifier import as_maps, check_finite, check_rows, classify, to_probabilities
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.preprocessing import Preprocessing
@@ -198,6 +198,7 @@ def measure_parity(
 
     check_finite("logits of the original model for the probe", logits)
     features, computed = run(images)
+    check_rows("logits", computed, len(images), logits.shape[1])
     check_finite("features and logits of the probe", features, computed)
     _, single = run(images[:1])
     maps = as_maps(features[:1], cut)
@@ -308,6 +309,9 @@ def run_scorer(
 
     Returns:
         Two arrays float32 [B,classes].
+
+    Raises:
+        BundleError: the scorer gives something else.
     """
     feeds: dict[str, NDArray[Any]] = {
         "image": image,
@@ -325,6 +329,8 @@ def run_scorer(
     logits, probabilities = scorer.run(
         ["logits", "probabilities"], {name: value for name, value in feeds.items() if name in wanted}
     )
+    for name, value in (("logits", logits), ("probabilities", probabilities)):
+        check_rows(f"{name} of masked images", value, len(channels), classes)
     return logits, probabilities
 
 
