@@ -23,6 +23,7 @@ from ortcam.schema import SchemaError, decode, encode_json, parse_json
 
 __all__ = [
     "GATES",
+    "LARGEST_MANIFEST",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
     "Activation",
@@ -49,7 +50,7 @@ __all__ = [
 SCHEMA_VERSION: Final = 3
 MANIFEST_NAME: Final = "bundle.json"
 
-_LARGEST_MANIFEST: Final = 2**23  # bytes; a hundred thousand labels of 80 letters
+LARGEST_MANIFEST: Final = 2**23  # bytes; a hundred thousand labels of 80 letters
 _LONGEST_NAME: Final = 255  # bytes, as file systems have it
 # What folders, drives and streams are told apart by, what no file system takes, and what ONNX Runtime's names for
 # tensors in memory have.
@@ -489,7 +490,7 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would wait for a writer
             raise BundleError(f"{folder / MANIFEST_NAME}: is no regular file")
         with (resolved / MANIFEST_NAME).open("rb") as file:
-            text = file.read(_LARGEST_MANIFEST + 1)
+            text = file.read(LARGEST_MANIFEST + 1)
     except FileNotFoundError:
         what = "it has no bundle.json" if folder.is_dir() else "there is no such folder"
         raise BundleError(f"{folder}: not an ortcam bundle, {what}; `ortcam export` makes one") from None
@@ -500,8 +501,8 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{folder / MANIFEST_NAME}: cannot be read: {reason}") from None
     except ValueError as error:  # a null character
         raise BundleError(f"bundle {str(folder)!r}: cannot be read: {error}") from None
-    if len(text) > _LARGEST_MANIFEST:
-        raise BundleError(f"{folder / MANIFEST_NAME}: more than {_LARGEST_MANIFEST} bytes; accepted are as many")
+    if len(text) > LARGEST_MANIFEST:
+        raise BundleError(f"{folder / MANIFEST_NAME}: more than {LARGEST_MANIFEST} bytes; accepted are as many")
     schema, manifest = _parse(text, folder / MANIFEST_NAME)
     _check_names(manifest, folder)
     try:
@@ -570,10 +571,8 @@ def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
         raise BundleError(f"{path}: impossible cut or labels: {reprlib.repr(cut)}, {len(manifest.labels)} labels")
     graphs = manifest.graphs
     if (graphs.head is None) == (graphs.classifier is None):
-        raise BundleError(
-            f"{path}: head is {reprlib.repr(graphs.head)} and classifier {reprlib.repr(graphs.classifier)}; accepted is "
-            "exactly one of the two"
-        )
+        head, classifier = reprlib.repr(graphs.head), reprlib.repr(graphs.classifier)
+        raise BundleError(f"{path}: head is {head} and classifier {classifier}; accepted is exactly one of the two")
     accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
     for name, variant in manifest.variants.items():
         if name not in accepted:

@@ -407,7 +407,7 @@ def test_of_a_graph_with_a_bit_flipped_protobuf_sees_the_same_files() -> None:
 
 
 def test_a_file_in_the_runtimes_own_format_is_refused_though_it_is_onnx_as_well() -> None:
-    data = field(2, b"xxORTM") + head().SerializeToString().replace(b"", b"", 0)
+    data = field(2, b"xxORTM") + head().SerializeToString()
     assert data[4:8] == b"ORTM"
     assert onnx.ModelProto.FromString(data).HasField("graph")
     assert "own format" in refusal(lambda: look(data))
@@ -461,7 +461,7 @@ def nested(depth: int) -> onnx.NodeProto:
         (head([IDENTITY, *(helper.make_node("Tanh", ["x"], [f"y{i}"]) for i in range(20_001))]), "nodes"),
         (head([IDENTITY, helper.make_node("Constant", [], ["y"], value_ints=[1] * 1_000_001)]), "fields"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "graph",
 )
 def test_a_graph_that_may_run_for_ever_is_refused_when_it_is_loaded(
     bundle: Path, model: onnx.ModelProto, word: str
@@ -537,7 +537,8 @@ def test_scores_of_another_form_are_refused(bundle: Path, output: str, dtype: in
     put(bundle, model, "scorer-tanh.onnx")
     for method in ({}, {"weighting": "logit-softmax"}):
         refusal(lambda method=method: ortcam.load(bundle).explain(PICTURE, budget=2, batch_size=2, **method))
-    refusal(lambda: verify(read_bundle(bundle)))
+    if output != "partial_maps":
+        refusal(lambda: verify(read_bundle(bundle)))
 
 
 @pytest.mark.parametrize("shape", [None, ["N", 1024, 7, 7], ["N", 1024, 8, 7], ["N", 1024, 49], ["N", 7, 7, 1024]])
@@ -616,6 +617,10 @@ def good(base: Path) -> Iterator[ortcam.Explainer]:
         yield explainer
 
 
+# What explanations are made with; the rest of a manifest is told.
+MATTERS = ("labels", "activation", "preprocessing", "cut", "graphs")
+
+
 def outcome(bundle: Path, text: str | bytes, good: ortcam.Explainer) -> str | None:
     """The refusal of a manifest, or None where all of it works: with numbers, and no answer but the right one."""
     (bundle / MANIFEST_NAME).write_bytes(text.encode() if isinstance(text, str) else text)
@@ -623,7 +628,9 @@ def outcome(bundle: Path, text: str | bytes, good: ortcam.Explainer) -> str | No
         with np.errstate(all="ignore"):
             mutant = ortcam.load(bundle, threads=1)
             probabilities = mutant.predict(PICTURE)
-            explanation = mutant.explain(PICTURE, budget=1, batch_size=1)
+            manifest, told = mutant.bundle.manifest, good.bundle.manifest
+            if any(getattr(manifest, name) != getattr(told, name) for name in MATTERS):
+                assert np.isfinite(mutant.explain(PICTURE, budget=1, batch_size=1).maps).all()
     except OrtcamError as error:
         line = str(error)
         line.encode()
@@ -632,8 +639,6 @@ def outcome(bundle: Path, text: str | bytes, good: ortcam.Explainer) -> str | No
         return line
     assert probabilities.shape == (len(mutant.labels),)
     assert np.isfinite(probabilities).all()
-    assert np.isfinite(explanation.maps).all()
-    manifest, told = mutant.bundle.manifest, good.bundle.manifest
     if (manifest.preprocessing, manifest.activation) == (told.preprocessing, told.activation):
         np.testing.assert_allclose(probabilities, good.predict(PICTURE), rtol=1e-5, atol=1e-7)
     return None
@@ -717,7 +722,7 @@ def test_a_schema_error_says_what_is_accepted_in_words(base: Path, good: ortcam.
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
 @pytest.mark.parametrize("name", [MANIFEST_NAME, "weights.bin", "head.onnx", "probe.npy"])
 def test_what_is_no_regular_file_is_refused(bundle: Path, name: str) -> None:
-    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink(path, path)):
+    for make in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
         if (bundle / name).is_dir() and not (bundle / name).is_symlink():
             (bundle / name).rmdir()
         else:
