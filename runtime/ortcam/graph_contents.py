@@ -29,9 +29,13 @@ _WIRES: Final = {
 }
 
 
-def _table(text: str) -> dict[int, str]:
-    """Field number -> type, of texts such as "1V* 2B"."""
-    return {int(field.rstrip("VFDB*")): field.lstrip("0123456789") for field in text.split()}
+_Table = dict[int, tuple[int, bool]]
+
+
+def _table(text: str) -> _Table:
+    """Number and wire type, as they stand before a field -> its number and whether it may come again."""
+    fields = [(int(field.rstrip("VFDB*")), field.lstrip("0123456789")) for field in text.split()]
+    return {number << 3 | wire: (number, len(kind) > 1) for number, kind in fields for wire in _WIRES[kind]}
 
 
 # Field numbers of onnx.proto: V a number, F and D 4 and 8 bytes, B a text or a message; * any number of them. Fields
@@ -272,42 +276,51 @@ class _Message:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._fields = 0
+        self._left = _MOST_FIELDS + 1
 
-    def fields(self, span: _Span, known: Mapping[int, str], name: str) -> dict[int, list[_Span]]:
+    def fields(self, span: _Span, known: _Table, name: str) -> dict[int, list[_Span]]:  # noqa: PLR0912 - no calls: fast
         """Field number -> where its values are, of one message.
 
         Raises:
             _Refused: a field that is not known or of another type, or one that is there once given twice.
             IndexError: the file ends within it.
         """
-        at, stop = span
+        data, (at, stop) = self.data, span
         found: dict[int, list[_Span]] = {}
+        left = self._left
         while at < stop:
-            tag, at = self._varint(at)
-            number, wire = tag >> 3, tag & 7
-            kind = known.get(number)
-            if kind is None or wire not in _WIRES[kind]:
-                raise _Refused(f"not the ONNX that bundles have: field {number} of {name}, wire type {wire}")
+            tag = data[at]
+            if tag < 128:  # as nearly all are
+                at += 1
+            else:
+                tag, at = self._varint(at)
+            if tag not in known:
+                raise _Refused(f"not the ONNX that bundles have: field {tag >> 3} of {name}, wire type {tag & 7}")
+            number, repeated = known[tag]
             start = at
-            if wire == _BYTES:
-                size, start = self._varint(at)
+            if tag & 7 == _BYTES:
+                size = data[at]
+                if size < 128:
+                    start += 1
+                else:
+                    size, start = self._varint(at)
                 at = start + size
-            elif wire == _VARINT:
+            elif tag & 7 == _VARINT:
                 _, at = self._varint(at)
             else:
-                at += 4 if wire == _FOUR else 8
+                at += 4 if tag & 7 == _FOUR else 8
             if at > stop:
                 raise _Refused(f"not an ONNX file, or a truncated one: field {number} of {name}")
             if number not in found:
                 found[number] = [(start, at)]
-            elif len(kind) > 1:
+            elif repeated:
                 found[number].append((start, at))
             else:
                 raise _Refused(f"field {number} of {name} comes twice; accepted is once")
-            self._fields += 1
-            if self._fields > _MOST_FIELDS:
+            left -= 1
+            if not left:
                 raise _Refused(f"it has more than {_MOST_FIELDS} fields; accepted is a graph of fewer")
+        self._left = left
         return found
 
     def text(self, message: Mapping[int, Sequence[_Span]], number: int) -> str:
