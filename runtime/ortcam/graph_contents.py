@@ -54,7 +54,8 @@ _SHAPE: Final = _table("1B*")
 _SIDE: Final = _table("1V 2B 3B")
 
 _PLAIN: Final = "a graph of plain operators"
-_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+# Not `ai.onnx.ml`: a tree of some megabytes, deeper than the stack, ends the process. The exporter writes none of it.
+_DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 _LOOPS: Final = ("If", "Loop", "Scan", "SequenceMap")
 _READ_FILES: Final = ("EPContext", "Snpe")  # what other tools have compiled, by the name of its file
 _ATTRIBUTE_TYPES: Final = (0, 1, 2, 3, 4, 6, 7, 8, 9)  # neither graphs, sparse tensors nor types
@@ -209,7 +210,9 @@ class GraphReader:
         if file.number(tensor, 14) != _EXTERNAL:
             if 13 in tensor:
                 raise _Refused(f"{said} names a file and is not in it (data_location {file.number(tensor, 14)})")
-            if 9 in tensor and size != (length := tensor[9][0][1] - tensor[9][0][0]):
+            length = sum(max(stop - start, 1) for number in _DATA for start, stop in tensor.get(number, ()))
+            # What is not raw has a byte and more for each element, or for four of the smallest.
+            if (size != length) if 9 in tensor else math.prod(sides) > 4 * length:
                 raise _Refused(f"{said} of type {dtype} and shape {sides} has {length} bytes")
             return []
         if any(number in tensor for number in _DATA):
