@@ -190,7 +190,6 @@ class GraphReader:
             raise _Refused(f"{said} in {_quoted(domain)}; accepted are the operators of ONNX and of com.microsoft")
         if operator in _READ_FILES:
             raise _Refused(f"{said}, which reads files of its own; accepted is {_PLAIN}")
-        parts = []
         attributes = [file.fields(inner, _ATTRIBUTE, "AttributeProto") for inner in node.get(5, ())]
         if operator in _LOOPS or any(number in attribute for attribute in attributes for number in (6, 11)):
             raise _Refused(f"{said} and holds a graph, which may run for ever; accepted is {_PLAIN}")
@@ -198,8 +197,10 @@ class GraphReader:
             if file.number(attribute, 20) not in _ATTRIBUTE_TYPES:
                 raise _Refused(f"{said}, with an attribute of type {file.number(attribute, 20)}; accepted is {_PLAIN}")
             for tensor in (*attribute.get(5, ()), *attribute.get(10, ())):
-                parts += self._tensor(file, tensor)
-        return parts
+                # ONNX Runtime takes those of initializers from memory, and looks for these on a disk.
+                if self._tensor(file, tensor):
+                    raise _Refused(f"{said}, with a tensor in another file; accepted are initializers there")
+        return []
 
     def _tensor(self, file: "_Message", span: _Span) -> list[_Part]:
         """Where a tensor lies, if it lies in another file."""

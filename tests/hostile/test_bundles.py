@@ -272,6 +272,12 @@ def test_a_part_of_a_file_is_as_large_as_the_tensor_and_within_the_file(entries:
     refusal(lambda: look(head(tensors=[tensor]).SerializeToString()))
 
 
+def test_no_attribute_names_a_file_not_even_a_listed_one() -> None:
+    """ONNX Runtime would look for it in the working directory, where another may lie."""
+    for place in ("attribute", "attributes"):
+        assert "in another file" in refusal(lambda place=place: look(PLACES[place]("weights.bin").SerializeToString()))
+
+
 def test_what_a_good_graph_names_is_found() -> None:
     tensors = [elsewhere("weights.bin", offset=992), elsewhere("other.bin", size=1000)]
     tensors[1].name = "another"
