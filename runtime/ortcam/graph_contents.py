@@ -211,9 +211,10 @@ class GraphReader:
         if file.number(tensor, 14) != _EXTERNAL:
             if 13 in tensor:
                 raise _Refused(f"{said} names a file and is not in it (data_location {file.number(tensor, 14)})")
-            length = sum(max(stop - start, 1) for number in _DATA for start, stop in tensor.get(number, ()))
-            # What is not raw has a byte and more for each element, or for four of the smallest.
-            if (size != length) if 9 in tensor else math.prod(sides) > 4 * length:
+            spans = [span for number in _DATA for span in tensor.get(number, ())]
+            length = sum(stop - start for start, stop in spans)
+            # What is not raw has a text, or a byte or more, for each element, or for four of the smallest.
+            if (size != length) if 9 in tensor else math.prod(sides) > 4 * max(length, len(spans)):
                 raise _Refused(f"{said} of type {dtype} and shape {sides} has {length} bytes")
             return []
         if any(number in tensor for number in _DATA):

@@ -98,7 +98,7 @@ def decode(kind: type[T], value: object, where: str) -> T:
     """Build a dataclass from parsed JSON.
 
     Fields may be dataclasses, `tuple[X, ...]`, tuples of fixed length, `dict[str, X]`, `Literal`, `X | None`, and str,
-    int, float and bool.
+    int, float and bool. Half a character in a text becomes its escape, since nothing can print or write it.
 
     Raises:
         SchemaError: a field missing, unknown, or of another type.
@@ -131,20 +131,12 @@ def _field(kind: Any, value: Any, where: str) -> Any:
         }
     if kind is float and type(value) in (int, float) and abs(value) < _LARGEST:
         return float(value)
-    if kind in (str, int, bool) and type(value) is kind and (kind is not int or abs(value) < _LARGEST):
-        if kind is str and not _is_unicode(value):
-            raise SchemaError(f"{where} is {reprlib.repr(value)}, which has half a character")
+    if kind is str and type(value) is str:
+        # JSON may have halves of a pair of surrogates, which no encoding has.
+        return value.encode("utf-8", "backslashreplace").decode()
+    if (kind is bool and type(value) is bool) or (kind is int and type(value) is int and abs(value) < _LARGEST):
         return value
     raise SchemaError(f"{where} is {reprlib.repr(value)}; accepted: {_in_words(kind)}")
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written: JSON may have halves of a pair of surrogates, which no encoding has."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _name(key: str) -> str:

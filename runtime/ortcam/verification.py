@@ -52,6 +52,10 @@ _NPY_HEADER: Final = re.compile(
 _NOISE: Final = 0.5  # sigma, with the image itself in place of noise
 
 
+class _NotFiniteProbeError(BundleError, NotFiniteError):
+    """A probe whose logits are infinite or not numbers: the bundle is damaged, and a value is not finite."""
+
+
 def verify(bundle: Bundle) -> Parity:
     """Measure the parity of a bundle again, on its own probe, on the CPU.
 
@@ -255,8 +259,10 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     size = manifest.preprocessing.height, manifest.preprocessing.width
     pictures = _read_array(bundle, probe.images, np.uint8, (manifest.parity.inputs, *size, 3))
     logits = _read_array(bundle, probe.logits, np.float32, (manifest.parity.inputs, len(manifest.labels)))
-    if not np.isfinite(logits).all():
-        raise BundleError(f"{bundle.file(probe.logits)}: its logits are infinite or not numbers; export it again")
+    try:
+        check_finite("logits of the original model for the probe", logits)
+    except NotFiniteError as error:
+        raise _NotFiniteProbeError(f"{bundle.file(probe.logits)}: {error}") from None
     return pictures, logits
 
 

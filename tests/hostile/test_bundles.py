@@ -21,7 +21,7 @@ import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
 from ortcam.cli import main
 from ortcam.errors import BundleError, OrtcamError
-from ortcam.graph_contents import GraphReader
+from ortcam.graph_contents import GraphContents, GraphReader
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.verification import verify, verify_variants
 
@@ -192,7 +192,7 @@ PLACES: dict[str, Callable[[str], onnx.ModelProto]] = {
 }
 
 
-def look(data: bytes) -> object:
+def look(data: bytes) -> GraphContents:
     return GraphReader(SIZES).read(data, PLACE)
 
 
@@ -304,6 +304,16 @@ def test_a_tensor_has_a_possible_shape(dims: list[int]) -> None:
     for data in ({"raw_data": b"12345678"}, {"int32_data": [1] * 8}, {}):
         embedded = TensorProto(name="w", data_type=TensorProto.UINT8, dims=dims, **data)
         refusal(lambda embedded=embedded: look(head(tensors=[embedded]).SerializeToString()))
+
+
+def test_an_empty_tensor_is_one() -> None:
+    tensors = [
+        TensorProto(name="a", data_type=TensorProto.FLOAT, dims=[0], raw_data=b""),
+        TensorProto(name="b", data_type=TensorProto.FLOAT, dims=[0]),
+        TensorProto(name="c", data_type=TensorProto.STRING, dims=[2], string_data=[b"", b""]),
+        constant("d", [], np.float32),
+    ]
+    assert not look(head(tensors=tensors).SerializeToString()).weights
 
 
 def test_a_tensor_is_here_or_there() -> None:
