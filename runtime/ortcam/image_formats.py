@@ -71,6 +71,7 @@ _PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PALETTE = 3 << 8  # bytes
 _MOST_CHUNKS = 100_000  # of a few kilobytes each in the largest files that programs write
 
 
@@ -95,6 +96,8 @@ def _walk_png(data: bytes) -> Header:
                 raise DamagedError(f"its header says {width} x {height} pixels, {bits} bits, colour type {colour}")
         elif kind == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[start + 8 : end - 4])
+        elif kind == b"PLTE" and length > _PALETTE:
+            raise DamagedError(f"its palette is of {length} bytes")
         if kind == b"IDAT":
             samples.append((start + 8, end - 4))
         if kind in _PNG_KEPT:
@@ -216,7 +219,9 @@ def _webp_working(
     """
     kind, start, stop = picture
     pixels = size[0] * size[1]
-    working = 10 * pixels + tables_size(data, start, stop, *size) if kind == b"VP8L" else 0
+    if kind == b"VP8L":
+        return 9 * pixels + tables_size(data, start, stop, *size)
+    working = 0
     if alpha is not None:
         working += 6 * pixels
         if alpha[0] < alpha[1] and data[alpha[0]] & 3 == 1:  # it is compressed as a lossless picture is
