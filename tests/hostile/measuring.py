@@ -137,6 +137,7 @@ def _call_and_exit(function: str, arguments: list[Any], writing: int, printed: i
     try:
         os.dup2(printed, 1)
         os.dup2(printed, 2)
+        _warm_up()  # maps what a fork does not map
         _stretch_nets()
         answer = _call(_function(function), arguments)
         os.write(writing, json.dumps(answer).encode())

@@ -2,13 +2,18 @@
 
 import os
 import re
+import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.hostile.arrays import ARRAYS
 from tests.hostile.measuring import Measured, Measuring
-from tests.hostile.pictures import BOMBS, MB, Bomb, write
+from tests.hostile.pictures import BOMBS, LIMIT, MB, Bomb, write
+
+from ortcam.image import DEFAULT_MAX_PIXELS
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="measures forked processes")
 
@@ -68,3 +73,111 @@ def measure(bomb: Bomb, measuring: Measuring, folder: Path) -> tuple[int, Measur
 )
 def test_a_bomb_costs_no_more_than_its_budget(bomb: Bomb, measuring: Measuring, tmp_path: Path) -> None:
     check(bomb, *measure(bomb, measuring, tmp_path))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_costs_no_more_than_a_picture(name: str, measuring: Measuring) -> None:
+    measured = measuring("tests.hostile.arrays:read_array", name)
+    if ARRAYS[name].pixels is None:
+        assert measured.error == "ImageError", measured
+        check_sentence(measured.message)
+    else:
+        assert not measured.error, measured
+    assert not measured.printed
+    large = name.startswith("at the limit")
+    assert measured.memory <= (60 * MB + 12 * LIMIT if large else 6 * MB)
+    assert measured.cpu <= 2
+
+
+def _pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _socket(path: Path) -> Path:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    return path
+
+
+def _link(path: Path, to: str) -> Path:
+    path.symlink_to(to)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        pytest.param(_pipe, "is a pipe", id="pipe"),
+        pytest.param(_socket, "is a socket", id="socket"),
+        pytest.param(lambda path: Path("/dev/zero"), "is a device", id="device"),
+        pytest.param(lambda path: _link(path, "/dev/zero"), "is a device", id="link-to-a-device"),
+        pytest.param(lambda path: Path("/dev/stdin"), "is a ", id="standard-input"),
+        pytest.param(lambda path: path.parent, "is a directory", id="directory"),
+        pytest.param(lambda path: _link(path, path.name), "cannot be read", id="link-to-itself"),
+        pytest.param(lambda path: Path("/proc/self/mem"), "cannot be read", id="memory"),
+        pytest.param(lambda path: Path("/proc/self/pagemap"), "is not a picture", id="endless-file"),
+        pytest.param(lambda path: path, "does not exist", id="missing"),
+    ],
+)
+def test_no_file_that_could_wait_or_never_ends_is_read(
+    make: Callable[[Path], Path], said: str, measuring: Measuring, tmp_path: Path
+) -> None:
+    measured = measuring("tests.hostile.measuring:read", str(make(tmp_path / "picture.png")), {})
+    assert measured.error == "ImageError", measured
+    check_sentence(measured.message)
+    assert said in measured.message
+    assert measured.memory <= 3 * MB
+    assert measured.cpu <= 2
+
+
+def test_a_picture_above_the_default_limit_is_refused_and_a_photograph_of_24_megapixels_is_not() -> None:
+    assert 5712 * 4284 <= DEFAULT_MAX_PIXELS <= 26_000_000
+
+
+# One of each way out: size, variety, damage, another format, scans, too long a file.
+_TOLD_ON_THE_COMMAND_LINE = (
+    "png-13376sq-rgba16.png",
+    "jpg-4000sq-5000-scans.jpg",
+    "jpg-no-scan.jpg",
+    "tiff-duplicate-larger-behind.tiff",
+    "webp-16383x10900.webp",
+    "avif-16384sq.avif",
+    "gif-65535sq.gif",
+    "bmp-rle-13376sq.bmp",
+    "refused-phone.heic",
+    "refused-line-breaks.png",
+    "png-sparse-100gb.png",
+)
+
+
+def test_the_command_line_refuses_bombs_in_a_line_each_and_writes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    bombs = [bomb for bomb in BOMBS if bomb.name in _TOLD_ON_THE_COMMAND_LINE]
+    assert len(bombs) == len(_TOLD_ON_THE_COMMAND_LINE)
+    pictures = [write(bomb, tmp_path) for bomb in bombs]
+    output = tmp_path / "explanations"
+    command = [sys.executable, "-m", "ortcam", "explain", str(tiny_bundle), *map(str, pictures), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    for picture in pictures:
+        picture.unlink()
+    assert done.returncode == 2
+    assert not done.stdout
+    lines = done.stderr.splitlines()
+    for picture in pictures:
+        assert sum(picture.name in line for line in lines) == 1, f"{picture.name}: {done.stderr}"
+    assert len(lines) <= len(pictures) + 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists() or not list(output.iterdir())
+
+
+@pytest.mark.parametrize("name", ["png-50000sq-1bit.png", "jpg-cut-at-4.jpg", "refused-zeros.bin"])
+def test_the_command_line_ends_with_2_and_one_line(name: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    picture = write(next(bomb for bomb in BOMBS if bomb.name == name), tmp_path)
+    output = tmp_path / "explanations"
+    command = [sys.executable, "-m", "ortcam", "explain", str(tiny_bundle), str(picture), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert not done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert name in done.stderr
+    assert not output.exists()

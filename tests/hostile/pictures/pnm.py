@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.hostile.pictures.bomb import BROKEN, LIMIT, MB, SIDE, TOO_LARGE, Bomb, many, square
+from tests.hostile.pictures.bomb import BROKEN, LIMIT, MB, NOT_ACCEPTED, SIDE, TOO_LARGE, Bomb, many, square
 
 
 def pnm_bombs() -> Iterator[Bomb]:
@@ -56,7 +56,7 @@ def pnm_bombs() -> Iterator[Bomb]:
             )
             yield Bomb(
                 name=f"pnm-p{kind}-{name}.pnm", kind="endless text", make=lambda head=head, body=body: head + body(), limit=2_000_000,
-                refused=None if fits else BROKEN, shape=(1000, 1000, 3) if fits else None, cpu=2, memory=60 * MB,
+                refused="" if fits else f"{BROKEN}|{NOT_ACCEPTED}", shape=(1000, 1000, 3) if fits else None, cpu=2, memory=60 * MB,
             )  # fmt: skip
     for name, head, body in (
         ("p1", b"P1 5000 5000\n", many(b"1", LIMIT)),
