@@ -11,6 +11,7 @@ from ortcam.image import read_image
 
 __all__ = ["ARRAYS", "HostileArray", "read_array"]
 
+_MASKED: Final = np.ma.MaskedArray  # which loads a module
 _DOT: Final = np.array([[[10, 20, 30]]], np.uint8)
 _RAMP: Final = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 
@@ -49,6 +50,7 @@ ARRAYS: Final[dict[str, HostileArray]] = {
     "at the limit, grey, of no stride": HostileArray(
         lambda: np.broadcast_to(np.uint8(9), (5000, 5000)), lambda: np.full((5000, 5000, 3), 9, np.uint8)
     ),
+    "10**12 bytes of no stride": HostileArray(lambda: memoryview(np.broadcast_to(np.uint8(9), 10**12))),
     "10**12 objects of no stride": HostileArray(lambda: np.broadcast_to(np.array(None, object), (10**6, 10**6, 3))),
     "10**12 numbers of 64 bits, of no stride": HostileArray(lambda: np.broadcast_to(np.float64(1), (10**6, 10**6, 3))),
     "objects": HostileArray(lambda: _RAMP.astype(object)),
@@ -77,8 +79,8 @@ ARRAYS: Final[dict[str, HostileArray]] = {
     "alpha": HostileArray(lambda: np.dstack([_RAMP, _RAMP[..., :1]]), _ramp),
     "grey of one channel": HostileArray(lambda: _RAMP[..., :1], _grey),
     "grey backwards": HostileArray(lambda: _RAMP[::-1, :, 0], lambda: np.ascontiguousarray(_grey()[::-1])),
-    "a masked array": HostileArray(lambda: np.ma.MaskedArray(_RAMP, _RAMP > 9), _ramp),
-    "a grey masked array": HostileArray(lambda: np.ma.MaskedArray(_RAMP[..., 0], _RAMP[..., 0] > 9), _grey),
+    "a masked array": HostileArray(lambda: _MASKED(_RAMP, _RAMP > 9), _ramp),
+    "a grey masked array": HostileArray(lambda: _MASKED(_RAMP[..., 0], _RAMP[..., 0] > 9), _grey),
     "a matrix": HostileArray(lambda: np.asmatrix(_RAMP[..., 0]), _grey),
     "a subclass that lies": HostileArray(lambda: _RAMP.view(_Lying), _ramp),
 }

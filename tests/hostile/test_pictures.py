@@ -13,7 +13,9 @@ from tests.hostile.arrays import ARRAYS
 from tests.hostile.measuring import Measured, Measuring
 from tests.hostile.pictures import BOMBS, LIMIT, MB, Bomb, write
 
-from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.errors import ImageError
+from ortcam.image import DEFAULT_MAX_PIXELS, read_image
+from ortcam.shipped import bundle_path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="measures forked processes")
 
@@ -59,9 +61,12 @@ def check_sentence(message: str) -> None:
 
 def measure(bomb: Bomb, measuring: Measuring, folder: Path) -> tuple[int, Measured]:
     """Write, read and remove a bomb: the bytes that it takes on the disk, and what came of it."""
+    options = {"max_pixels": bomb.limit} | ({"strict": True} if bomb.strict else {})
+    if bomb.given:
+        first = ("tests.hostile.pictures:made", bomb.name)
+        return 0, measuring("tests.hostile.measuring:read", options, first=first)
     path = write(bomb, folder)
     size = path.stat().st_size - bomb.tail
-    options = {"max_pixels": bomb.limit} | ({"strict": True} if bomb.strict else {})
     try:
         return size, measuring("tests.hostile.measuring:read", str(path), options)
     finally:
@@ -131,6 +136,28 @@ def test_no_file_that_could_wait_or_never_ends_is_read(
     assert measured.cpu <= 2
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(b"a\nb", id="line-break"),
+        pytest.param(b"\x1b[31m\x07", id="escape-sequence"),
+        pytest.param(b"\xff\xfe", id="not-utf-8"),
+        pytest.param("\u202egpj.exe".encode(), id="right-to-left"),
+        pytest.param(b'it\'s "so"', id="quotes"),
+        pytest.param("\u2028\u0085".encode(), id="line-separators"),
+        pytest.param(b"x" * 251, id="long"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a\x1b[31m\n", b"\xff\xd8\xff\xd9"])
+def test_a_name_cannot_write_to_the_terminal_through_a_message(name: bytes, content: bytes, tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), name + b".png")  # noqa: PTH118 - no Path is made of bytes
+    Path(os.fsdecode(path)).write_bytes(content)
+    with pytest.raises(ImageError) as raised:
+        read_image(os.fsdecode(path))
+    check_sentence(str(raised.value))
+    str(raised.value).encode()
+
+
 def test_a_picture_above_the_default_limit_is_refused_and_a_photograph_of_24_megapixels_is_not() -> None:
     assert 5712 * 4284 <= DEFAULT_MAX_PIXELS <= 26_000_000
 
@@ -151,12 +178,12 @@ _TOLD_ON_THE_COMMAND_LINE = (
 )
 
 
-def test_the_command_line_refuses_bombs_in_a_line_each_and_writes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_command_line_refuses_bombs_in_a_line_each_and_writes_nothing(tmp_path: Path) -> None:
     bombs = [bomb for bomb in BOMBS if bomb.name in _TOLD_ON_THE_COMMAND_LINE]
     assert len(bombs) == len(_TOLD_ON_THE_COMMAND_LINE)
     pictures = [write(bomb, tmp_path) for bomb in bombs]
     output = tmp_path / "explanations"
-    command = [sys.executable, "-m", "ortcam", "explain", str(tiny_bundle), *map(str, pictures), "-o", str(output)]
+    command = [sys.executable, "-m", "ortcam", "explain", str(bundle_path()), *map(str, pictures), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     for picture in pictures:
         picture.unlink()
@@ -171,10 +198,10 @@ def test_the_command_line_refuses_bombs_in_a_line_each_and_writes_nothing(tiny_b
 
 
 @pytest.mark.parametrize("name", ["png-50000sq-1bit.png", "jpg-cut-at-4.jpg", "refused-zeros.bin"])
-def test_the_command_line_ends_with_2_and_one_line(name: str, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_command_line_ends_with_2_and_one_line(name: str, tmp_path: Path) -> None:
     picture = write(next(bomb for bomb in BOMBS if bomb.name == name), tmp_path)
     output = tmp_path / "explanations"
-    command = [sys.executable, "-m", "ortcam", "explain", str(tiny_bundle), str(picture), "-o", str(output)]
+    command = [sys.executable, "-m", "ortcam", "explain", str(bundle_path()), str(picture), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert not done.stdout
