@@ -86,9 +86,12 @@ def deflated(unit: bytes, times: int) -> bytes:
     per_block = max(1, (1 << 20) // len(unit))
     blocks, rest = divmod(times, per_block)
     block, checksum = unit * per_block, 1
-    for _ in range(blocks):
-        checksum = zlib.adler32(block, checksum)
-    checksum = zlib.adler32(unit * rest, checksum)
+    if any(unit):
+        for _ in range(blocks):
+            checksum = zlib.adler32(block, checksum)
+        checksum = zlib.adler32(unit * rest, checksum)
+    else:
+        checksum = len(unit) * times % 65_521 << 16 | 1
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = squeeze.compress(block) + squeeze.flush(zlib.Z_FULL_FLUSH)  # looks back on nothing
     last = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -248,6 +248,24 @@ def png_chunk_bombs() -> Iterator[Bomb]:
             make=lambda kind=kind: png(8, 8, before=png_chunk(kind, bytes(150 * MB))),
             slow=name != "text",
         )
+    for side in (8, SIDE):
+        yield Bomb(
+            name=f"png-{side}sq-and-150mb-behind.png",
+            kind="long chunks",
+            shape=square(side),
+            refused="",
+            given=True,
+            cpu=2 if side == 8 else 4,
+            memory=170 * MB if side == 8 else None,
+            make=lambda side=side: png(
+                side,
+                side,
+                8,
+                2,
+                pixels=png_chunk(b"IDAT", deflated(bytes(3 * side + 1), side) + bytes(150 * MB)),
+            ),
+            slow=side == 8,
+        )
     for length in (2**31 - 1, 2**32 - 1, 2**32 - 12):
         yield Bomb(
             name=f"png-idat-length-{length}.png",

@@ -434,6 +434,23 @@ def tiff_strip_bombs() -> Iterator[Bomb]:
         slow=True,
     )
 
+    def long_strip(side: int) -> bytes:
+        strip = deflated(bytes(3 * side), side) + bytes(150 * MB)
+        return tiff(strip, tiff_tags(side, side, [(8, len(strip))]))
+
+    for side in (8, 3800):
+        yield Bomb(
+            name=f"tiff-{side}sq-and-150mb-behind.tiff",
+            kind="more bytes than the pixels take",
+            refused="",
+            shape=square(side),
+            given=True,
+            cpu=4,
+            memory=330 * MB,
+            make=functools.partial(long_strip, side),
+            slow=side == 8,
+        )
+
     def gigabyte() -> bytes:
         strip = deflated(bytes(1 << 20), 1 << 10)
         return tiff(strip, tiff_tags(8, 8, [(8, len(strip))]))

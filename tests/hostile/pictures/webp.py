@@ -154,6 +154,7 @@ def webp_bombs() -> Iterator[Bomb]:
         memory=10 * MB,
     )
     yield from webp_large_bombs(one)
+    yield from webp_table_bombs()
     yield from webp_chunk_bombs(one)
 
 
@@ -258,6 +259,46 @@ def webp_large_bombs(one: bytes) -> Iterator[Bomb]:
             (b"ANIM", bytes(6)),
             webp_frame(0, 0, 1024, 1024, chunk(b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2))),
         ),
+    )
+
+
+def webp_table_bombs() -> Iterator[Bomb]:
+    """Lossless pictures of many groups of Huffman codes, for each of which libwebp keeps tables."""
+    groups = functools.cache(lambda side, bits: vp8l(side, side, groups=65_536, block_bits=bits))
+    small = functools.partial(vp8l, 1024, 1024)
+    flat = lossy_webp(1024)
+    for name, make in (
+        (
+            "second-alpha",
+            lambda: (vp8x(1024, 1024, 16), (b"ALPH", b"\1" + small()[5:]), (b"ALPH", b"\1" + groups(1024, 2)[5:])),
+        ),
+        ("filtered-alpha", lambda: (vp8x(1024, 1024, 16), (b"ALPH", b"\x1d" + groups(1024, 2)[5:]))),
+        ("unsaid-alpha", lambda: (vp8x(1024, 1024), (b"ALPH", b"\1" + groups(1024, 2)[5:]))),
+    ):
+        yield Bomb(
+            name=f"webp-1024sq-{name}-of-huffman-groups.webp",
+            kind="many tables in alpha",
+            shape=square(1024),
+            refused="",
+            limit=1 << 20,
+            cpu=5,
+            make=lambda make=make: riff(*make(), (b"VP8 ", flat)),
+        )
+    yield Bomb(
+        name="webp-2528sq-400000-blocks.webp",
+        kind="many blocks",
+        shape=square(2528),
+        refused="",
+        cpu=4,
+        make=lambda: riff((b"VP8L", vp8l(2528, 2528, groups=65_536, block_bits=2))),
+    )
+    yield Bomb(
+        name="webp-2528sq-400000-blocks-of-2-groups.webp",
+        kind="many blocks",
+        shape=square(2528),
+        refused="",
+        cpu=4,
+        make=lambda: riff((b"VP8L", vp8l(2528, 2528, groups=2, block_bits=2))),
     )
 
 
