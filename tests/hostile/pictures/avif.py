@@ -185,6 +185,7 @@ def avif_bombs() -> Iterator[Bomb]:
     )
     yield from avif_large_bombs()
     yield from avif_admitted_bombs()
+    yield from avif_padded_bombs()
     yield from avif_grid_bombs(small)
     yield from avif_box_bombs(small, sixty_four)
     whole = avif_file([AvifItem(small)])
@@ -247,6 +248,24 @@ def avif_admitted_bombs() -> Iterator[Bomb]:
         )
 
 
+def avif_padded_bombs() -> Iterator[Bomb]:
+    """Long files, whose copy counts, too."""
+    for brand in (b"avif", b"mif1"):
+        for side in (64, 3000):
+            yield Bomb(
+                name=f"avif-{side}sq-{brand.decode()}-and-150mb-behind.avif",
+                kind="long file",
+                make=lambda brand=brand, side=side: (
+                    avif_file([AvifItem(flat_av1(side, side, full_colour=False), (side, side))], brand=brand)
+                    + struct.pack(">I4s", 150 * MB + 8, b"free")
+                ),
+                tail=150 * MB,
+                shape=square(side),
+                refused="max_pixels",
+                slow=side == 3000,
+            )
+
+
 def avif_grid_bombs(small: bytes) -> Iterator[Bomb]:
     """Pictures made of items, which may be the same ones again and again."""
     tile = AvifItem(small)
@@ -302,6 +321,24 @@ def avif_grid_bombs(small: bytes) -> Iterator[Bomb]:
         memory=20 * MB,
         make=lambda: avif_file([tile, *[AvifItem(small, alpha_of=1)] * 60]),
     )
+    for depth in (8, 12):
+        color = functools.partial(flat_av1, 3840, 3840, depth, full_colour=False)
+        content = struct.pack(">BBBBII", 0, 1, 59, 59, 3840, 3840)
+        yield Bomb(
+            name=f"avif-3840sq-{depth}bit-alpha-is-a-grid-of-one-tile.avif",
+            kind="grid as alpha",
+            refused="",
+            shape=square(3840),
+            make=lambda depth=depth, color=color, content=content: avif_file(
+                [
+                    AvifItem(color(), (3840, 3840)),
+                    AvifItem(content, (3840, 3840), b"grid", alpha_of=1, tiles=(3,) * 3600),
+                    AvifItem(flat_av1(64, 64, depth, grey=True)),
+                ],
+                depth=depth,
+            ),
+            slow=depth == 12,
+        )
     for kind in (b"iden", b"iovl", b"tmap", b"sato", b"hvc1", b"\0\0\0\0"):
         yield Bomb(
             name=f"avif-primary-is-{kind.decode().strip(chr(0)) or 'nameless'}.avif",

@@ -90,6 +90,21 @@ def bmp_bombs() -> Iterator[Bomb]:
             name=f"bmp-{name}.bmp", kind="lying header", make=make, refused="", shape=(8, 8, 3), cpu=2, memory=10 * MB
         )
     whole = bmp(8, 8, data=bytes(192))
+    yield Bomb(
+        name="bmp-8sq-and-150mb-behind.bmp",
+        kind="long file",
+        make=lambda: whole,
+        tail=150 * MB,
+        shape=(8, 8, 3),
+        refused="max_pixels",
+    )
+    yield Bomb(
+        name="bmp-5000sq-of-zeros.bmp",
+        kind="just below the limit, sparse",
+        make=lambda: bmp(SIDE, SIDE),
+        tail=3 * LIMIT,
+        shape=square(),
+    )
     for at in (1, 2, 13, 14, 18, 25, 29, 53, 54, 100, len(whole) - 1):
         yield Bomb(
             name=f"bmp-cut-at-{at}.bmp",

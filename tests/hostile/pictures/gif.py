@@ -160,6 +160,14 @@ def gif_bombs() -> Iterator[Bomb]:
             refused=f"{BROKEN}|not a picture",
         )
     yield Bomb(
+        name="gif-8sq-and-150mb-behind.gif",
+        kind="long file",
+        make=lambda: whole,
+        tail=150 * MB,
+        shape=(8, 8, 3),
+        refused="max_pixels",
+    )
+    yield Bomb(
         name="gif-sparse-100gb.gif",
         kind="sparse file",
         make=lambda: whole[:-1] + b"\x21\xfe",

@@ -393,6 +393,15 @@ def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
         make=lambda: b"\xff\xd8" + jpeg_frame(SIDE, SIDE, 3) + b"\xff\xd9",
         refused=BROKEN,
     )
+    for side in (8, SIDE):
+        yield Bomb(
+            name=f"jpg-{side}sq-and-150mb-behind.jpg",
+            kind="long file",
+            make=functools.partial(jpeg, side, side),
+            tail=150 * MB,
+            shape=square(side),
+            refused="max_pixels",
+        )
     yield Bomb(
         name="jpg-sparse-100gb.jpg", kind="sparse file", make=lambda: small[:-2], tail=10**11, refused="", memory=6 * MB
     )

@@ -250,6 +250,15 @@ def png_chunk_bombs() -> Iterator[Bomb]:
         )
     for side in (8, SIDE):
         yield Bomb(
+            name=f"png-{side}sq-and-150mb-behind-the-end.png",
+            kind="long file",
+            make=functools.partial(png, side, side),
+            tail=150 * MB,
+            shape=square(side),
+            refused="max_pixels",
+        )
+    for side in (8, SIDE):
+        yield Bomb(
             name=f"png-{side}sq-and-150mb-behind.png",
             kind="long chunks",
             shape=square(side),

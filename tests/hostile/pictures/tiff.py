@@ -434,6 +434,17 @@ def tiff_strip_bombs() -> Iterator[Bomb]:
         slow=True,
     )
 
+    for side, bits in ((8, 8), (3500, 8), (3000, 16)):
+        yield Bomb(
+            name=f"tiff-{side}sq-{bits}bit-and-150mb-behind.tiff",
+            kind="long file",
+            refused="max_pixels",
+            shape=square(side),
+            make=functools.partial(tiff_strips, side, side, 100, bits=bits, shared=False),
+            tail=150 * MB,
+            slow=bits == 16,
+        )
+
     def long_strip(side: int) -> bytes:
         strip = deflated(bytes(3 * side), side) + bytes(150 * MB)
         return tiff(strip, tiff_tags(side, side, [(8, len(strip))]))

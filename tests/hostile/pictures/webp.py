@@ -155,6 +155,7 @@ def webp_bombs() -> Iterator[Bomb]:
     )
     yield from webp_large_bombs(one)
     yield from webp_table_bombs()
+    yield from webp_padded_bombs()
     yield from webp_chunk_bombs(one)
 
 
@@ -260,6 +261,31 @@ def webp_large_bombs(one: bytes) -> Iterator[Bomb]:
             webp_frame(0, 0, 1024, 1024, chunk(b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2))),
         ),
     )
+
+
+def webp_padded_bombs() -> Iterator[Bomb]:
+    """Long files, whose copy counts, too."""
+
+    def still(side: int) -> bytes:
+        file = riff((b"VP8L", vp8l(side, side)), (b"abcd", b""))[:-4] + struct.pack("<I", 150 * MB)
+        return b"RIFF" + struct.pack("<I", len(file) + 150 * MB - 8) + file[8:]
+
+    def animated(side: int) -> bytes:
+        content = chunk(b"VP8L", vp8l(side, side)) + b"abcd" + struct.pack("<I", 150 * MB)
+        kind, frame = webp_frame(0, 0, side, side, content)
+        file = riff(vp8x(side, side, 2), (b"ANIM", bytes(6))) + kind + struct.pack("<I", len(frame) + 150 * MB) + frame
+        return b"RIFF" + struct.pack("<I", len(file) + 150 * MB - 8) + file[8:]
+
+    for name, make in (("still", still), ("animated", animated)):
+        for side in (8, 3500):
+            yield Bomb(
+                name=f"webp-{side}sq-{name}-and-150mb-behind.webp",
+                kind="long file",
+                make=functools.partial(make, side),
+                tail=150 * MB,
+                shape=square(side),
+                refused="max_pixels",
+            )
 
 
 def webp_table_bombs() -> Iterator[Bomb]:
