@@ -154,12 +154,16 @@ def _call_and_exit(function: str, arguments: list[Any], first: list[Any], writin
 
 
 def _stretch_nets() -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (_NET_CPU, _NET_CPU + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_CPU, _NET_CPU)
+    _limit(resource.RLIMIT_CORE, 0)
     if sys.platform == "linux":  # anonymous memory of the process so far, and the net
         pages = int(Path("/proc/self/statm").read_text().split()[5])
-        data = pages * os.sysconf("SC_PAGE_SIZE") + _NET_MEMORY
-        resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+        _limit(resource.RLIMIT_DATA, pages * os.sysconf("SC_PAGE_SIZE") + _NET_MEMORY)
+
+
+def _limit(kind: int, most: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _call(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
@@ -196,15 +200,11 @@ def _warm_up() -> None:
 
     from ortcam.errors import ImageError
 
-    for data in plain_pictures():
-        with contextlib.suppress(ImageError):
-            _read_bytes(data)
-
-
-def _read_bytes(data: bytes) -> None:
-    from ortcam.image import read_image
-
-    read_image(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for data in plain_pictures():
+            with contextlib.suppress(ImageError):
+                read(data, {})
 
 
 def main() -> None:

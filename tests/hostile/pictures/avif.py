@@ -94,10 +94,8 @@ def avif_file(
             own.append(box(b"irot", b"\1"))
         if item.alpha_of:
             own.append(full_box(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"))
-        first = len(properties) + 1
-        properties += own
-        essential = {index for index, one in enumerate(own) if one[4:8] in {b"av1C", b"irot"}}
-        numbers = bytes(first + index | 128 * (index in essential) for index in range(len(own)))
+        properties += [one for one in own if one not in properties]
+        numbers = bytes(properties.index(one) + 1 | 128 * (one[4:8] in {b"av1C", b"irot"}) for one in own)
         belongs += (struct.pack(">HB", number, len(numbers)) + numbers) * (associations if number == 1 else 1)
     property_boxes = box(b"ipco", b"".join(properties)) + full_box(
         b"ipma", struct.pack(">I", len(items) + associations - 1) + belongs
@@ -322,18 +320,18 @@ def avif_grid_bombs(small: bytes) -> Iterator[Bomb]:
         make=lambda: avif_file([tile, *[AvifItem(small, alpha_of=1)] * 60]),
     )
     for depth in (8, 12):
-        color = functools.partial(flat_av1, 3840, 3840, depth, full_colour=False)
-        content = struct.pack(">BBBBII", 0, 1, 59, 59, 3840, 3840)
+        color = functools.partial(flat_av1, 2560, 2560, depth, full_colour=False)
+        content = struct.pack(">BBBBII", 0, 1, 39, 39, 2560, 2560)
         yield Bomb(
-            name=f"avif-3840sq-{depth}bit-alpha-is-a-grid-of-one-tile.avif",
+            name=f"avif-2560sq-{depth}bit-alpha-is-a-grid.avif",
             kind="grid as alpha",
             refused="",
-            shape=square(3840),
+            shape=square(2560),
             make=lambda depth=depth, color=color, content=content: avif_file(
                 [
-                    AvifItem(color(), (3840, 3840)),
-                    AvifItem(content, (3840, 3840), b"grid", alpha_of=1, tiles=(3,) * 3600),
-                    AvifItem(flat_av1(64, 64, depth, grey=True)),
+                    AvifItem(color(), (2560, 2560)),
+                    AvifItem(content, (2560, 2560), b"grid", alpha_of=1, tiles=tuple(range(3, 1603))),
+                    *[AvifItem(flat_av1(64, 64, depth, grey=True))] * 1600,
                 ],
                 depth=depth,
             ),
