@@ -2,6 +2,7 @@
 
 import functools
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,14 @@ def tiff_tiles(width: int, height: int, tile: tuple[int, int], *, bits: int = 8,
     replaced += [(322, 4, [tile[0]]), (323, 4, [tile[1]])]
     replaced += [(324, 4, [8 + index * len(data) for index in range(count)]), (325, 4, [len(data)] * count)]
     return tiff(data * count, tiff_tags(width, height, [], bits=bits, samples=samples, replaced=replaced))
+
+
+def tiff_stored(side: int, bits: int, rows: int, compression: int) -> bytes:
+    """A black TIFF whose strips are as long as their pixels."""
+    pixels = bytes(rows * side * 3 * bits // 8)
+    strip = pixels if compression == _NONE else zlib.compress(pixels, 0)
+    places = [(8 + index * len(strip), len(strip)) for index in range(-(-side // rows))]
+    return tiff(strip * len(places), tiff_tags(side, side, places, bits=bits, compression=compression, rows=rows))
 
 
 def tiff_of_jpeg(width: int, height: int, stream: bytes, samples: int) -> bytes:
@@ -443,6 +452,25 @@ def tiff_strip_bombs() -> Iterator[Bomb]:
             make=functools.partial(tiff_strips, side, side, 100, bits=bits, shared=False),
             tail=150 * MB,
             slow=bits == 16,
+        )
+
+    for name, compression, bits, rows, side in (
+        ("stored", _DEFLATE, 8, SIDE, SIDE),
+        ("stored-in-strips", _DEFLATE, 8, 100, SIDE),
+        ("uncompressed", _NONE, 8, SIDE, SIDE),
+        ("uncompressed-in-strips", _NONE, 8, 100, SIDE),
+        ("stored-16bit", _DEFLATE, 16, 3500, 3500),
+        ("uncompressed-16bit", _NONE, 16, 3500, 3500),
+        ("uncompressed-16bit-in-strips", _NONE, 16, 100, 4200),
+    ):
+        yield Bomb(
+            name=f"tiff-{side}sq-{name}.tiff",
+            kind="just below the limit, not compressed",
+            make=functools.partial(tiff_stored, side, bits, rows, compression),
+            refused="max_pixels",
+            shape=square(side),
+            warns="",
+            slow="16bit" in name,
         )
 
     def long_strip(side: int) -> bytes:
