@@ -164,6 +164,28 @@ def exif_of_many_values(entries, values):
     return block + struct.pack("<HHII", 274, 3, values, 8) * entries + bytes(2 * values)
 
 
+def followed_png():
+    """A picture whose samples are followed by many bytes in the same chunk."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1000, 1000, 8, 2, 0, 0, 0))
+    samples = zlib.compress(bytes(3001 * 1000)) + bytes(60 * 10**6)
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", samples) + png_chunk(b"IEND", b"")
+
+
+def followed_tiff():
+    strip = zlib.compress(bytes(3000 * 1000)) + bytes(60 * 10**6)
+    return tiff(np.zeros((1000, 1000, 3), np.uint8), 8, 2, parts=[strip], tags=[(259, 3, [8])])
+
+
+@linux
+@pytest.mark.parametrize("make", [followed_png, followed_tiff])
+def test_what_follows_samples_costs_nothing(make, tmp_path):
+    (tmp_path / "x").write_bytes(make())
+    said, memory, seconds = measured(tmp_path / "x", 10**7)
+    assert said == [1000, 1000, 3]
+    assert memory <= 60e6 + 12 * 10**7
+    assert seconds <= 2
+
+
 def swollen_png():
     """Samples of a gigabyte for 8 x 8 pixels."""
     deflate = zlib.compressobj(9)
@@ -220,6 +242,17 @@ def test_what_would_take_long_is_refused_soon(name, tmp_path):
     assert what in said
     assert memory <= 60e6 + 12 * DEFAULT_MAX_PIXELS
     assert seconds <= 2  # what is asked of any machine; here a few tenths
+
+
+def test_a_webp_has_one_chunk_of_alpha():
+    picture = Image.fromarray(photograph()).convert("RGBA")
+    picture.putalpha(Image.fromarray(photograph()[..., 1]))
+    data = encoded(picture, "WEBP", quality=80)
+    start = data.index(b"ALPH")
+    chunk = data[start : start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")]
+    chunk += bytes(len(chunk) % 2)
+    twice = data[:4] + struct.pack("<I", len(data) + len(chunk) - 8) + data[8:start] + chunk + data[start:]
+    assert "it has two chunks of alpha" in message(twice)
 
 
 READ_ALL_THE_SAME = {
@@ -454,6 +487,28 @@ def test_a_strip_of_lzw_that_breaks_off_is_told_or_refused():
     assert "strict refuses it" in message(bytes(data), strict=True)
 
 
+def runs(rows, end):
+    """A BMP of 11 x 9 pixels that has the runs of so many rows."""
+    lines = photograph(9, 11)[:rows, :, 0]
+    data = b"".join(bytes(v for sample in line for v in (1, sample)) + b"\0\0" for line in lines)
+    return bmp(8, data + end, compression=1, palette=bytes(range(256)) * 4, width=11, height=9)
+
+
+@pytest.mark.parametrize("end", [b"\0\1", b""])
+def test_runs_of_a_bmp_that_break_off_are_told_or_refused(end):
+    whole = runs(9, end)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_image(whole, strict=True), pillow(runs(9, b"\0\1")))
+    assert "its runs end in row 5 of 9" in message(runs(4, end), strict=True)
+
+
+def test_moves_and_literal_runs_of_a_bmp_are_followed():
+    literal = b"\0\x0b" + bytes(range(11)) + b"\0" + b"\0\0"  # 11 samples, and a byte for an even number of them
+    data = literal * 4 + b"\0\2\0\4" + literal + b"\0\1"
+    assert read_image(bmp(8, data, compression=1, palette=bytes(1024), width=11, height=9), strict=True).any() == 0
+
+
 def test_a_jpeg_in_a_tiff_is_not_larger_than_its_strip():
     data = encoded(photograph(), "TIFF", compression="jpeg")
     at = data.index(b"\xff\xc0")
@@ -525,8 +580,3 @@ def test_two_pictures_at_most_are_read_ahead():
         kept.append(item)
         assert len(taken) - len(kept) <= 2
     assert kept == list(range(20))
-
-
-def test_a_bmp_is_still_a_bmp():
-    data = bmp(24, [row.tobytes() for row in photograph(9, 11)[:, :, ::-1]], width=11, height=9)
-    np.testing.assert_array_equal(read_image(data), pillow(data))
