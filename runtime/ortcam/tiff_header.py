@@ -189,9 +189,12 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
 def _working(layout: _Layout, bits: int) -> int:
     """Bytes that libtiff and OpenCV need for one strip or tile."""
     pixels, samples = layout.across * layout.down, layout.samples * layout.planes
+    # libtiff reads all bytes of one first; as many as its pixels have are in the numbers below.
+    surplus = max(0, max(count for _, count in layout.places) - pixels * layout.samples * bits // 8)
     if bits > 8:  # as it is stored, and unpacked to 16 bits
-        return pixels * samples * (2 if bits == 16 else 4)
-    return pixels * (samples + 4 + (samples > 3))  # as it is stored, and as RGBA; one more was measured with alpha
+        return surplus + pixels * samples * (2 if bits == 16 else 4)
+    # As it is stored, and as RGBA; one more was measured with alpha.
+    return surplus + pixels * (samples + 4 + (samples > 3))
 
 
 def _walk_jpegs(data: bytes, layout: _Layout) -> tuple[str, int]:

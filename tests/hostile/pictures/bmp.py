@@ -57,6 +57,7 @@ def bmp_bombs() -> Iterator[Bomb]:
             make=make,
             shape=square(),
             refused="",
+            warns="damaged" if name in {"rle8-ends-at-once", "rle8-stands-still"} else None,
             cpu=5,
             slow="runs" in name,
         )

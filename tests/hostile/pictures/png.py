@@ -109,6 +109,7 @@ def png_bombs() -> Iterator[Bomb]:
         make=lambda: png(1_000_000, 25, 16, 6),
         shape=(25, 1_000_000, 3),
         refused=BROKEN,
+        slow=True,
     )
     yield Bomb(
         name="png-1000000-high.png",
@@ -246,7 +247,7 @@ def png_chunk_bombs() -> Iterator[Bomb]:
             memory=170 * MB,
             cpu=2,
             make=lambda kind=kind: png(8, 8, before=png_chunk(kind, bytes(150 * MB))),
-            slow=name != "text",
+            slow=True,
         )
     for side in (8, SIDE):
         yield Bomb(
