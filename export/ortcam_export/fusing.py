@@ -254,8 +254,8 @@ def _put(made: Path, place: _Place) -> Path | None:
     """Move a model out of its workspace, over what is there; returns where its weights are.
 
     Whoever opens the model finds its weights and never those of another. Where the weights of the model that is there
-    have the name and not the content, the new ones get a name of their own. The weights go first, and the model replaces
-    the old one in one step. Whoever opened the old model and not yet its weights finds none, and opens the new one.
+    have the name and not the content, the new ones get a name of their own. The weights go first, and the model
+    replaces the old one in one step. Whoever opened the old model and not yet its weights finds none, and tries again.
 
     Raises:
         OSError: it cannot be moved; what was there is left as it is.

@@ -11,6 +11,7 @@ from ortcam.errors import OutputError
 from ortcam.files import alone_in, make_folder, write_together
 from ortcam.image import WHITE
 from ortcam.schema import encode_json
+from ortcam.unfinished import clear
 
 __all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
 
@@ -53,6 +54,7 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
     _encoded(summary)  # what is no JSON is found before a folder is made
     try:
         make_folder(folder)
+        clear(folder.parent)  # where a folder lies that was to be exchanged
         with alone_in(folder):
             old = None if force and not _is_ours(folder) else read_manifest(folder)
             gone: list[str] = []
