@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ from ortcam.files import alone_in, move_folder, sync
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
 from ortcam.schema import encode_json
 from ortcam.session import SessionOptions, resolve_providers
-from ortcam.unfinished import clear, settle, settle_later, workspace
+from ortcam.unfinished import clear, settle_later, workspace
 from ortcam.verification import read_probe
 from ortcam_export.building import weight_key
 from ortcam_export.errors import ExportError, first_line
@@ -40,6 +41,7 @@ TOLERANCE: Final = 1e-4
 
 _LARGEST: Final = (1 << 31) - (1 << 20)  # bytes of one protobuf message, less some for the nodes
 _EXTERNAL_SUFFIX: Final = ".data"
+_GRACE: Final = 1.0  # seconds for whoever has just opened a model to open its weights, before these are removed
 _HEX: Final = 8  # digits of a hash, in the name of weights beside others
 
 
@@ -164,13 +166,16 @@ def fuse(
         if place.repository:
             text = configuration(place.whole.name, model, _parameters(model))
             (folder / CONFIGURATION).write_text(text, "ascii")
+        grace = 0.0
         with alone_in(place.whole.parent):
             _check_free(place, force=force)
             if place.repository:
                 move_folder(folder, place.whole, own)
                 weights = place.weights
             else:
-                weights = _put(made, place)
+                weights, has_readers = _put(made, place)
+                grace = _GRACE if has_readers else 0.0
+        time.sleep(grace)
         return _describe(model, place, weights, difference)
 
 
@@ -250,12 +255,15 @@ def _check_free(place: _Place, *, force: bool) -> None:
             raise ExportError(f"{path}: is there already; --force replaces it")
 
 
-def _put(made: Path, place: _Place) -> Path | None:
-    """Move a model out of its workspace, over what is there; returns where its weights are.
+def _put(made: Path, place: _Place) -> tuple[Path | None, bool]:
+    """Move a model out of its workspace, over what is there.
 
     Whoever opens the model finds its weights and never those of another. Where the weights of the model that is there
     have the name and not the content, the new ones get a name of their own. The weights go first, and the model
-    replaces the old one in one step. Whoever opened the old model and not yet its weights finds none, and tries again.
+    replaces the old one in one step. Old weights go at the end of the workspace.
+
+    Returns:
+        Where the weights are, and whether somebody may have opened the old model and be about to open its weights.
 
     Raises:
         OSError: it cannot be moved; what was there is left as it is.
@@ -286,8 +294,7 @@ def _put(made: Path, place: _Place) -> Path | None:
     sync(folder)
     made.replace(place.whole)
     sync(folder)
-    settle(own)
-    return weights
+    return weights, any(path.name in used for path in stale)
 
 
 def _weights_beside(model: Path) -> list[Path]:

@@ -2,13 +2,19 @@
 
     python -m tests.hostile.killing FOLDER SIGNAL EVENTS SCENARIO...
 
-EVENTS is "all", or how many of each scenario's events. It prints a JSON object a line for each run: scenario, event,
-name of the event, exit status, the state of the result, what is left of the run, and what is left after the next one.
+EVENTS is "all", or how many of the last moves, with what comes behind them, the beginning, the middle and the end. It
+prints a JSON object a line for each run: scenario, event, exit code, the state of the result, what is left of the run,
+and what is left after the next one.
+
+    python -m tests.hostile.killing FOLDER SIGNAL rivals SCENARIO...
+
+Two runs at once write the old and the new result, some times over, while a third process looks at it.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -21,48 +27,54 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot  # noqa: F401 - warm
 import numpy as np
 import onnx
 import onnx.helper as oh
 import onnx_ir  # noqa: F401
 import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
-import pyarrow.parquet  # noqa: F401
 
 import ortcam_export.exporting
-import ortcam_export.fusing  # noqa: F401
+import ortcam_export.fusing
 from ortcam import benchmark, bundle, cli, tuning
-from ortcam.evaluation import journal, running  # noqa: F401
 from ortcam.image import write_png
 from ortcam.unfinished import clear
 
 HEARD = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
+_ROUNDS = 4  # of two runs at once
 LABELS = ("cat", "dog", "sea snake")
 
-_heard: Callable[[str], None] | None = None
+_listeners: list[Callable[[str], None]] = []
 
 
-def hear(told: Callable[[str], None] | None) -> None:
+@contextlib.contextmanager
+def heard_by(listener: Callable[[str], None]) -> Iterator[None]:
     """Have file events told: those of Python, and syncs, of which Python tells nothing."""
-    global _heard
-    _heard = told
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.clear()
+
+
+def _tell(event: str) -> None:
+    for listener in _listeners:
+        listener(event)
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _heard is None:
+    if not _listeners:
         return
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if not (writes or event in HEARD):
         return
     path = str(arguments[0])
     if not path.startswith("/dev/") and ".cache" not in path:
-        _heard(f"{event} {Path(path).name}")
+        _tell(f"{event} {Path(path).name}")
 
 
 def _sync(descriptor: int) -> None:
-    if _heard is not None:
-        _heard("os.fsync")
+    _tell("os.fsync")
     _real_sync(descriptor)
 
 
@@ -99,14 +111,17 @@ def model(path: Path, seed: int) -> None:
 
 def export(folder: Path, which: str, name: str = "x.ortcam") -> list[str]:
     """The arguments of an export of the old or the new model; the labels tell which."""
-    (folder / f"{which}.txt").write_text("\n".join(f"{which} {label}" for label in LABELS))
     options = f"--labels {folder}/{which}.txt --channel-order rgb --scale 1 --mean .5 .5 .5 --std .2 .2 .2 --force"
     return ["export", f"{folder}/{which}.onnx", "-o", f"{folder}/out/{name}", *options.split()]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command with nothing printed."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         return cli.main(arguments)
 
 
@@ -118,14 +133,13 @@ class Scenario:
         before: what makes the old result.
         act: what is interrupted; returns an exit code.
         state: what is there: "old", "new", "none", or else what is wrong.
-        may_be_missing: whether there was none before.
-        own: other names than the result's that may lie beside it.
+        rival: the same with the old result, for two runs at once.
     """
 
     before: Callable[[Path], None]
     act: Callable[[Path], int]
     state: Callable[[Path], str]
-    own: tuple[str, ...] = ()
+    rival: Callable[[Path], int] | None = None
 
 
 def done(arguments: Sequence[str]) -> None:
@@ -191,7 +205,8 @@ def fused(*more: str, file: str, target: Sequence[str], over_old: bool = True) -
         known = {(folder / f"{name}.digest").read_text(): name for name in ("old", "new") if over_old or name == "new"}
         return known.get(found, "mixture")
 
-    return Scenario(before, lambda folder: run(arguments(folder, "new")), state)
+    act, rival = (lambda folder, which=which: run(arguments(folder, which)) for which in ("new", "old"))
+    return Scenario(before, act, state, rival)
 
 
 def explain(folder: Path, colours: str) -> list[str]:
@@ -218,8 +233,8 @@ def explained(folder: Path) -> None:
 
 
 def evaluate(folder: Path) -> int:
-    options = "-m scorecam --metrics confidence --batch-size 4 --threads 1 --quiet --resume".split()
-    return run(["evaluate", f"{folder}/old.ortcam", f"{folder}/pictures", "-o", f"{folder}/out", *options])
+    options = f"-o {folder}/out -m scorecam --metrics confidence --batch-size 4 --threads 1 --quiet --resume"
+    return run(["evaluate", f"{folder}/old.ortcam", f"{folder}/pictures", *options.split()])
 
 
 def state_of_evaluation(folder: Path) -> str:
@@ -234,6 +249,8 @@ def state_of_evaluation(folder: Path) -> str:
     if (out / "report.html").exists():
         assert (out / "report.html").read_text().rstrip().endswith("</html>")
     if (out / "results.parquet").exists():
+        import pyarrow.parquet
+
         pyarrow.parquet.read_table(out / "results.parquet")
     return "new" if (out / "report.html").exists() else "old"
 
@@ -316,7 +333,10 @@ def nothing(_: Path) -> None:
 SCENARIOS = {
     "export": Scenario(nothing, lambda folder: run(export(folder, "new")), state_of_bundle),
     "export --force": Scenario(
-        lambda folder: done(export(folder, "old")), lambda folder: run(export(folder, "new")), state_of_bundle
+        lambda folder: done(export(folder, "old")),
+        lambda folder: run(export(folder, "new")),
+        state_of_bundle,
+        lambda folder: run(export(folder, "old")),
     ),
     "fuse": fused(file="x.onnx", target=("-o", "{}/out/x.onnx")),
     "fuse, first": fused(file="x.onnx", target=("-o", "{}/out/x.onnx"), over_old=False),
@@ -334,6 +354,13 @@ SCENARIOS = {
 }
 
 
+# What only they need, so that not every child imports it.
+WARM = {
+    "benchmark --plot": ("matplotlib.pyplot",),
+    "evaluate": ("ortcam.evaluation.running", "ortcam.evaluation.report"),
+}
+
+
 def in_child(work: Callable[[], object]) -> int:
     """The wait status of a child that works and exits with the code that the work returns."""
     child = os.fork()
@@ -341,7 +368,7 @@ def in_child(work: Callable[[], object]) -> int:
         code = 99
         try:
             code = int(work() or 0)  # type: ignore[call-overload]
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a child never returns
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(code)
@@ -352,6 +379,7 @@ def prepare(folder: Path) -> None:
     """Models, bundles and pictures, made once."""
     for which, seed in (("old", 1), ("new", 2)):
         model(folder / f"{which}.onnx", seed)
+        (folder / f"{which}.txt").write_text("\n".join(f"{which} {label}" for label in LABELS))
         (folder / "out").mkdir(exist_ok=True)
         done(export(folder, which))
         (folder / "out/x.ortcam").rename(folder / f"{which}.ortcam")
@@ -396,9 +424,8 @@ def sweep(name: str, base: Path, wanted: str, number: signal.Signals) -> Iterato
 
     def counted() -> int:
         names: list[str] = []
-        hear(names.append)
-        code = scenario.act(base)
-        hear(None)
+        with heard_by(names.append):
+            code = scenario.act(base)
         log.write_text("\n".join(names))
         return code
 
@@ -416,10 +443,9 @@ def sweep(name: str, base: Path, wanted: str, number: signal.Signals) -> Iterato
                 if left == 0:
                     os.kill(os.getpid(), number)
 
-            hear(told)
-            code = scenario.act(base)
+            with heard_by(told):
+                code = scenario.act(base)
             if left > 0:
-                hear(None)
                 os.kill(os.getpid(), signal.SIGKILL)
             return code
 
@@ -449,8 +475,32 @@ def sweep(name: str, base: Path, wanted: str, number: signal.Signals) -> Iterato
 def _checked(scenario: Scenario, folder: Path) -> str:
     try:
         return scenario.state(folder)
-    except Exception as error:  # what is wrong is the result
+    except Exception as error:  # noqa: BLE001 - what is wrong is the result
         return f"{type(error).__name__}: {error}"
+
+
+def rivals(name: str, base: Path) -> dict[str, Any]:
+    """What a reader sees while two runs replace each other's result, their exit codes, and what is there at the end."""
+    scenario = SCENARIOS[name]
+    shutil.rmtree(base, ignore_errors=True)
+    shutil.copytree(base.with_name("fresh"), base, symlinks=True)
+    assert in_child(lambda: scenario.before(base)) == 0, f"{name}: the old result"
+    begun = []
+    for act in (scenario.act, scenario.rival or scenario.act):
+        if not (child := os.fork()):
+            os._exit(max(act(base) for _ in range(_ROUNDS)))
+        begun.append(child)
+    seen: dict[str, int] = {}
+    codes = []
+    while begun:
+        state = _checked(scenario, base)
+        seen[state] = seen.get(state, 0) + 1
+        for child in [*begun]:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                begun.remove(child)
+                codes.append(os.waitstatus_to_exitcode(status))
+    return {"scenario": name, "codes": codes, "seen": seen, "state": _checked(scenario, base), "left": leftovers(base)}
 
 
 def main() -> None:
@@ -462,10 +512,19 @@ def main() -> None:
     assert in_child(lambda: prepare(base)) == 0, "preparing"
     tempfile.tempdir = str(folder / "work" / "tmp")
     os.environ["ORTCAM_CACHE"] = "off"
+    for name, modules in WARM.items():
+        if name in names:
+            for module in modules:
+                importlib.import_module(module)
     sys.addaudithook(_hook)
     os.fsync = _sync
+    if wanted != "rivals":
+        ortcam_export.fusing._GRACE = 0.0
     for name in names:
-        for result in sweep(name, folder / "work", wanted, number):
+        results = (
+            [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)
+        )
+        for result in results:
             print(json.dumps(result), flush=True)
 
 
