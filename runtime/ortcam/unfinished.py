@@ -126,11 +126,7 @@ def settle_later(folder: Path, last: str, *, new: Sequence[Path], old: Sequence[
         new: files in the workspace that are of no use beside it as long as `last` has not been moved there.
         old: files beside the workspace that are of no use once it has.
     """
-    plan = {
-        "last": last,
-        "new": {path.name: _mark(path) for path in new},
-        "old": {path.name: _mark(path) for path in old},
-    }
+    plan = {"last": last, "new": _marks(new), "old": _marks(old)}
     (folder / _PLAN).write_text(json.dumps(plan), "utf-8")
 
 
@@ -245,6 +241,15 @@ def _end(folder: Path) -> None:
     if _is_folder(aside) and any(not os.path.lexists(folder.parent / item.name) for item in aside.iterdir()):
         return
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _marks(paths: Sequence[Path]) -> dict[str, list[int]]:
+    """The marks of files by name; another run may just have removed one."""
+    marks = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            marks[path.name] = _mark(path)
+    return marks
 
 
 def _mark(path: Path) -> list[int]:
