@@ -14,7 +14,7 @@ from ortcam.extras import missing
 from ortcam.files import replacing
 from ortcam.methods import METHODS
 from ortcam.shipped import demo_picture
-from ortcam.terminal import json_text
+from ortcam.terminal import json_text, others_aside, printable
 
 __all__ = ["add_benchmark"]
 
@@ -55,18 +55,19 @@ def add_benchmark(commands: Any) -> None:
 
 def _benchmark(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else _check_plot(Path(options.plot), force=options.force)
-    report = benchmark(
-        options.bundle,
-        options.image or demo_picture(),
-        methods=_names(options.methods) or [method.name for method in METHODS],
-        precisions=_names(options.precision),
-        batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
-        providers=_names(options.provider),
-        threads=options.threads,
-        runs=options.runs,
-        seconds=options.seconds,
-        say=_say if sys.stderr.isatty() else None,
-    )
+    with others_aside():
+        report = benchmark(
+            options.bundle,
+            options.image or demo_picture(),
+            methods=_names(options.methods) or [method.name for method in METHODS],
+            precisions=_names(options.precision),
+            batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
+            providers=_names(options.provider),
+            threads=options.threads,
+            runs=options.runs,
+            seconds=options.seconds,
+            say=_say if sys.stderr.isatty() else None,
+        )
     if options.json:
         print(json_text(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}))
     else:
@@ -90,7 +91,7 @@ def _batch_size(text: str) -> int | str:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"measuring {line}", file=sys.stderr, flush=True)
+        print(f"measuring {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _in_words(report: Report) -> str:
@@ -113,7 +114,7 @@ def _in_words(report: Report) -> str:
         lines.append("~ scaled from the passes that were made to all of them; --seconds allows for more")
     if report.peak_memory_bytes is not None:
         lines.append(f"peak memory {report.peak_memory_bytes / 1e6:.0f} MB: {PEAK_MEMORY}")
-    return "\n".join([*lines, *report.notes])
+    return "\n".join(map(printable, [*lines, *report.notes]))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.suggestions import did_you_mean
 from ortcam.targets import class_indices
-from ortcam.terminal import complain, guarded_output, json_text, printable
+from ortcam.terminal import complain, guarded_output, json_text, others_aside, printable, say
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
 __all__ = ["main"]
@@ -97,6 +97,11 @@ def _run(arguments: Sequence[str] | None) -> int:
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
+        return _EXIT_BAD_INPUT
+    except MemoryError:
+        complain(
+            "there is not enough memory for this; accepted are smaller images, fewer pixels or a smaller --batch-size"
+        )
         return _EXIT_BAD_INPUT
     except OSError as error:  # a path that the system refuses: too long, or below a folder that is closed to the user
         complain(f"{error.filename or 'a file'}: cannot be looked at: {error.strerror or error}")
@@ -321,7 +326,9 @@ def _add_demo(commands: Any) -> None:
 def _export(options: argparse.Namespace) -> int:
     exporter = import_exporter(f"`ortcam export {options.model}`", _extra_for(options.model))
     given = _given(options, _OF_THE_MODEL)
-    _print_bundle(exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given))
+    with others_aside():
+        bundle = exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given)
+    _print_bundle(bundle)
     return 0
 
 
@@ -351,14 +358,16 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.verify:
         raise OptionError(f"--verify: goes with a bundle; {options.model} is none")
     exporter = import_exporter(f"`ortcam inspect {options.model}`", _extra_for(options.model))
-    _print_inspection(exporter.inspect_model(options.model, **given))
+    with others_aside():
+        inspection = exporter.inspect_model(options.model, **given)
+    _print_inspection(inspection)
     return 0
 
 
 def _print_inspection(inspection: Any) -> None:
     _print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
     for note in inspection.notes:
-        print(f"note           {note}")
+        say(f"note           {note}")
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
     passed = "every path from image to logits passes these"
     if not inspection.layers:
@@ -399,40 +408,40 @@ def _print_bundle(bundle: Bundle) -> None:
     cut, parity = manifest.cut, manifest.parity
     size = sum(record.size for record in manifest.files.values())
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
-    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
+    say(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     weights = manifest.model.weights or (
         "random" if manifest.model.source == "torchvision" else "as the module had them"
     )
-    print(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
+    say(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
     more = " ..." if len(manifest.labels) > 6 else ""
     labels = printable(", ".join(manifest.labels[:6]))
-    print(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
+    say(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
     _print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
-    print(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    say(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
     if manifest.graphs.head is None:
         works = ", ".join(method.name for method in METHODS if not method.needs_head)
         words = f"no head of its own, only the whole model; methods that work: {works}"
         print(f"{'':15}inside a branch: {words}")
-    print(f"parity         {_parity_figures(parity, manifest.graphs)} against {parity.reference}")
+    say(f"parity         {_parity_figures(parity, manifest.graphs)} against {parity.reference}")
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
-    print(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    say(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
-    print(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+    say(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
 
 
 def _print_variant(name: str, variant: Variant) -> None:
     fidelity = variant.fidelity
     pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
     calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
-    print(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    say(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
     print(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
     for method, like in fidelity.maps.items():
         print(
-            f"{'':15}{method}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
+            f"{'':15}{printable(method)}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
             f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
         )
     print(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
@@ -476,16 +485,32 @@ def _print_preprocessing(preprocessing: Any, source: str) -> None:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
     scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
-    print(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+    say(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        say("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _explain(options: argparse.Namespace) -> int:
+    with others_aside(when=options.json):
+        results, errors = _explained(options)
+    if options.json:
+        print(json_text({"explanations": results, "errors": errors}))
+    return _EXIT_BAD_INPUT if errors else 0
+
+
+def _explained(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
+    """Explain and save.
+
+    Returns:
+        What `--json` prints of each explanation, and the images with what was wrong with each.
+
+    Raises:
+        OrtcamError: what is wrong with the whole command.
+    """
     # What is wrong with the whole command is found before any image is read, and said once.
     methods = _methods(options.method, options.option)
     if not 0 <= options.alpha <= 1:
@@ -548,9 +573,7 @@ def _explain(options: argparse.Namespace) -> int:
                 _print_explanation(image, explanation, saved)
         if not work:
             break
-    if options.json:
-        print(json_text({"explanations": results, "errors": errors}))
-    return _EXIT_BAD_INPUT if errors else 0
+    return results, errors
 
 
 _Work = list[tuple[dict[str, Any], dict[str, Any]]]

@@ -12,7 +12,7 @@ from ortcam.extras import missing
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.result_folders import check_output
 from ortcam.session import resolve_providers
-from ortcam.terminal import complain
+from ortcam.terminal import complain, others_aside
 
 __all__ = ["add_evaluate"]
 
@@ -88,26 +88,27 @@ def _evaluate(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 
-    evaluation = Evaluation(
-        options.bundle,
-        options.images,
-        options.output,
-        methods=methods,
-        metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
-        protocol=options.protocol,
-        labels=options.labels,
-        limit=options.limit,
-        seed=options.seed,
-        step=options.step,
-        batch_size=options.batch_size,
-        providers=wanted,
-        threads=options.threads,
-        precision=options.precision,
-        max_pixels=options.max_pixels,
-        white=options.white,
-        randomize=options.randomize,
-        resume=options.resume,
-    )
+    with others_aside():
+        evaluation = Evaluation(
+            options.bundle,
+            options.images,
+            options.output,
+            methods=methods,
+            metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
+            protocol=options.protocol,
+            labels=options.labels,
+            limit=options.limit,
+            seed=options.seed,
+            step=options.step,
+            batch_size=options.batch_size,
+            providers=wanted,
+            threads=options.threads,
+            precision=options.precision,
+            max_pixels=options.max_pixels,
+            white=options.white,
+            randomize=options.randomize,
+            resume=options.resume,
+        )
     with tqdm(total=evaluation.count, desc="evaluating", unit="map", disable=True if options.quiet else None) as bar:
         earlier: int | None = None
 
@@ -121,10 +122,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             with bar.external_write_mode(file=sys.stderr):
                 complain(failure)
 
-        report = evaluation.run(
-            progress=advance,
-            on_failure=lambda failure: say(f"{failure.image}: {failure.error}"),
-        )
+        with others_aside():
+            report = evaluation.run(
+                progress=advance,
+                on_failure=lambda failure: say(f"{failure.image}: {failure.error}"),
+            )
     if not options.quiet:
         print(report.in_words())
     return _EXIT_BAD_INPUT if report.failures else 0

@@ -11,6 +11,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.terminal import others_aside, say
 
 __all__ = ["add_fuse"]
 
@@ -62,24 +63,25 @@ def _fuse(options: argparse.Namespace) -> int:
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
-    fused = exporter.fuse(
-        bundle,
-        options.output,
-        triton=options.triton,
-        name=options.name,
-        method=options.method,
-        budget=options.budget,
-        precision=options.precision,
-        top_k=options.top_k,
-        runtime_targets=options.runtime_targets,
-        uint8_input=options.uint8_input,
-        external=options.external,
-        verify=not options.no_verify,
-        force=options.force,
-        report=None if options.quiet else timed_report(),
-        **size,
-        **settings.options,
-    )
+    with others_aside():
+        fused = exporter.fuse(
+            bundle,
+            options.output,
+            triton=options.triton,
+            name=options.name,
+            method=options.method,
+            budget=options.budget,
+            precision=options.precision,
+            top_k=options.top_k,
+            runtime_targets=options.runtime_targets,
+            uint8_input=options.uint8_input,
+            external=options.external,
+            verify=not options.no_verify,
+            force=options.force,
+            report=None if options.quiet else timed_report(),
+            **size,
+            **settings.options,
+        )
     if not options.quiet:
         _print(fused)
     return 0
@@ -120,11 +122,11 @@ def _pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _print(fused: Any) -> None:
     beside = "" if fused.external is None else f", weights in {fused.external.name}"
-    print(f"file           {fused.path} ({fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside})")
+    say(f"file           {fused.path} ({fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside})")
     for title, values in (("input", fused.inputs), ("output", fused.outputs)):
         for name, kind in values.items():
-            print(f"{title:<15}{name}: {kind}")
+            say(f"{title:<15}{name}: {kind}")
     if fused.difference is None:
-        print("verified       no")
+        say("verified       no")
     else:
-        print(f"verified       maps within {fused.difference:.1e} of the runtime's, on a picture of the bundle")
+        say(f"verified       maps within {fused.difference:.1e} of the runtime's, on a picture of the bundle")

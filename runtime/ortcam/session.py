@@ -274,7 +274,7 @@ def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions)
             if values and provider.removesuffix(_SUFFIX) in failure and "option" in failure:
                 raise ProviderError(f"{provider} does not accept its options: {failure}") from error
         try:
-            session = _create(model, settings, providers=[_CPU])
+            session = _create(model, settings, providers=[_CPU], enable_fallback=0)
         except Exception:  # noqa: BLE001 - then it is not the provider's fault
             raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
     give_back()  # opening takes a multiple of what stays
