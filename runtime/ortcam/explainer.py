@@ -1,12 +1,13 @@
 """The way of the data: photograph, features and logits, targets, masks, scores, weights, map, `Explanation`."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import reprlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -357,8 +358,11 @@ class Explainer:
         *,
         on_error: Callable[[Image, OrtcamError], None] | None = None,
         **arguments: Any,
-    ) -> Iterator[Explanation]:
+    ) -> Generator[Explanation, None, None]:
         """Explain images one after the other, decoding and preprocessing the next ones meanwhile: a generator.
+
+        Whatever `images`, `on_error` or `progress` raises is raised here. The thread ends with the generator: when it
+        is exhausted, closed or dropped.
 
         Args:
             images: any iterable; a thread takes images from it and decodes them, at most two ahead.
@@ -370,12 +374,22 @@ class Explainer:
         """
         task = resolve_task(**arguments)
         self._check(task)
-        return (self._explain(photograph, task) for photograph in self.read_many(images, on_error=on_error))
+        return self._explain_each(self.read_many(images, on_error=on_error), task)
+
+    def _explain_each(
+        self, photographs: Generator[Photograph, None, None], task: "Task"
+    ) -> Generator[Explanation, None, None]:
+        with contextlib.closing(photographs):
+            for photograph in photographs:
+                yield self._explain(photograph, task)
 
     def read_many(
         self, images: Iterable[Image], *, on_error: Callable[[Image, OrtcamError], None] | None = None
-    ) -> Iterator[Photograph]:
+    ) -> Generator[Photograph, None, None]:
         """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
+
+        Whatever `images` or `on_error` raises is raised here. The thread ends with the generator: when it is exhausted,
+        closed or dropped.
 
         Args:
             images: any iterable; a thread takes images from it and decodes them, at most two ahead.
@@ -384,15 +398,16 @@ class Explainer:
         Raises:
             ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None.
         """
-        for image, photograph in read_ahead(images, self.read):
-            try:
-                ready = photograph()
-            except OrtcamError as error:
-                if on_error is None:
-                    raise
-                on_error(image, error)
-                continue
-            yield ready
+        with contextlib.closing(read_ahead(images, self.read)) as ahead:
+            for image, photograph in ahead:
+                try:
+                    ready = photograph()
+                except OrtcamError as error:
+                    if on_error is None:
+                        raise
+                    on_error(image, error)
+                    continue
+                yield ready
 
     def _explain(self, image: Image, task: "Task") -> Explanation:
         *_, last = self._explanations(image, task, previews=False)

@@ -208,6 +208,16 @@ _shared: "weakref.WeakValueDictionary[str, SharedSession]" = weakref.WeakValueDi
 _opening = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Give a child a lock of its own: the thread that held the parent's may not exist there."""
+    global _opening  # noqa: PLW0603
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def share_session(graph: Graph, options: SessionOptions) -> SharedSession:
     """Open a graph, or take the session in which somebody in this process has opened the same bytes in the same way.
 
