@@ -4,9 +4,10 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ortcam.bundle import Bundle, Precision
+from ortcam.ranges import OPSET, shown
 from ortcam_export.calibration import check_folder
 from ortcam_export.errors import ExportError
 from ortcam_export.library_preprocessing import read_declared
@@ -212,14 +213,10 @@ def _check_spec(spec: InputSpec) -> None:
     dataclasses.replace(spec, partial=True).preprocessing(*(spec.input_size or (1, 1)))
 
 
-def _is_whole(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(value, "__index__")
-
-
 def _check_opset(opset: int) -> int:
-    if not _is_whole(opset) or opset < 1:
-        raise ExportError(f"opset={opset!r}: accepted is a whole number, say {DEFAULT_OPSET}")
-    return opset
+    if not OPSET.holds(opset):
+        raise ExportError(f"opset={shown(opset)}: accepted is {OPSET.words}, say {DEFAULT_OPSET}")
+    return int(opset)
 
 
 def _check_checkpoint(checkpoint: str | Path | None) -> Path | None:

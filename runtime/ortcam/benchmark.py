@@ -25,6 +25,7 @@ from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation
 from ortcam.methods import Plan, resolve_method
 from ortcam.processors import processor_name
+from ortcam.ranges import RUNS, SECONDS
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 
 __all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
@@ -159,8 +160,8 @@ def benchmark(
         OptionError: an unknown method, precision or value.
         ProviderError: a provider that this ONNX Runtime does not have.
     """
-    if runs < 1 or not seconds > 0:
-        raise OptionError(f"runs={runs}, seconds={seconds}: accepted is a whole number from 1, and a time above 0")
+    RUNS.check(runs)
+    SECONDS.check(seconds)
     say = say or (lambda _: None)
     names = [resolve_method(method, {}).method.name for method in methods]
     read = read_bundle(bundle)

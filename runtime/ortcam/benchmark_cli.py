@@ -13,6 +13,7 @@ from ortcam.errors import OptionError, OutputError
 from ortcam.extras import missing
 from ortcam.files import replacing
 from ortcam.methods import METHODS
+from ortcam.ranges import BATCH_SIZE, RUNS, SECONDS, THREADS, shown
 from ortcam.shipped import demo_picture
 from ortcam.terminal import json_text, others_aside, printable
 
@@ -38,12 +39,12 @@ def add_benchmark(commands: Any) -> None:
     parser.add_argument("--batch-sizes", default="auto", metavar="N[,N...]", help="numbers, or auto (default: auto)")
     parser.add_argument("--precision", metavar="P[,P...]", help="fp32, fp16, int8 (default: the bundle's own)")
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument("--runs", type=int, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
     parser.add_argument("--image", metavar="FILE", help="photograph to explain (default: the shipped one)")
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=SECONDS,
         default=DEFAULT_SECONDS,
         metavar="S",
         help="about how long all may take (default %(default)g); longer explanations are measured in part and scaled",
@@ -84,9 +85,12 @@ def _names(text: str | None) -> list[str] | None:
 def _batch_size(text: str) -> int | str:
     if text == "auto":
         return text
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--batch-sizes {text!r}: accepted is auto, or whole numbers from 1")
-    return int(text)
+    try:
+        return int(BATCH_SIZE.parse(text))
+    except ValueError:
+        raise OptionError(
+            f"--batch-sizes {shown(text)}: accepted is auto, or whole numbers {BATCH_SIZE.bounds}"
+        ) from None
 
 
 def _say(line: str) -> None:

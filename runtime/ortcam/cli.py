@@ -35,6 +35,23 @@ from ortcam.files import write_whole
 from ortcam.fuse_cli import add_fuse
 from ortcam.image import DEFAULT_MAX_PIXELS, encode_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
+from ortcam.ranges import (
+    ALPHA,
+    DEADLINE,
+    MAX_PIXELS,
+    MEAN,
+    OPSET,
+    RESIZE,
+    SAMPLING_ERROR,
+    SCALE,
+    SIDE,
+    STD,
+    THREADS,
+    TOLERANCE,
+    TOP_K,
+    WHITE,
+    Range,
+)
 from ortcam.rendering import COLORMAPS
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256, lost
@@ -91,8 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         with _orderly_termination():
             code: int = options.run(options)
     except OrtcamError as error:
@@ -146,8 +163,23 @@ def _orderly_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Help(argparse.HelpFormatter):
+    """Says of an option of numbers which ones it accepts."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        kind = action.type
+        return f"{action.help}; accepted: {kind.bounds}" if isinstance(kind, Range) else action.help
+
+
+class _HelpWithEpilog(_Help, argparse.RawDescriptionHelpFormatter):
+    """The same with an epilog whose lines stay as they are."""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose messages are safe for a terminal, and that knows what an unknown flag may have meant."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": _Help} | named)
 
     commands: Mapping[str, argparse.ArgumentParser] = types.MappingProxyType({})
 
@@ -191,7 +223,7 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
     parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")
     parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
-    parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
+    parser.add_argument("--opset", type=OPSET, metavar="N", help="ONNX operator set for models from PyTorch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     parser.add_argument(
         "--precision", metavar="P[,P...]", help="what masked passes can compute in: fp32 (always), fp16, int8"
@@ -204,11 +236,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("input, output and labels, where the model does not say (callable, .onnx)")
     _add_graph_input(group)
     group.add_argument(
-        "--resize", type=int, metavar="N", help="short side before the centre crop; else straight to size"
+        "--resize", type=RESIZE, metavar="N", help="short side before the centre crop; else straight to size"
     )
-    group.add_argument("--scale", type=float, metavar="S", help="what white becomes before mean and std: 1 or 255")
-    group.add_argument("--mean", type=float, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
-    group.add_argument("--std", type=float, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
+    group.add_argument("--scale", type=SCALE, metavar="S", help="what white becomes before mean and std: 1 or 255")
+    group.add_argument("--mean", type=MEAN, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
+    group.add_argument("--std", type=STD, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
     group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
     group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
@@ -216,7 +248,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 
 def _add_graph_input(group: Any) -> None:
     """What decides which graph a model becomes, so that `inspect` needs it, too."""
-    group.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of the model's input")
+    group.add_argument("--input-size", type=SIDE, nargs=2, metavar=("H", "W"), help="of the model's input")
     group.add_argument("--input-layout", choices=("nchw", "nhwc"), help="of an .onnx file whose input does not tell")
     group.add_argument("--output", metavar="NAME", help="of the model's outputs, the one to explain")
     group.add_argument(
@@ -242,7 +274,7 @@ def _add_explain(commands: Any) -> None:
         "explain",
         help="explain images with a bundle",
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpWithEpilog,
         epilog=_option_help(),
     )
     parser.set_defaults(run=_explain)
@@ -258,7 +290,7 @@ def _add_explain(commands: Any) -> None:
         metavar="TARGET[,TARGET...]",
         help="classes by index or label, say -t 3,dog; repeatable; index:3 and label:3 say which is meant",
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
+    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default 1)")
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
     parser.add_argument("--force", action="store_true", help="replace results of the same image with other settings")
     parser.add_argument(
@@ -273,14 +305,16 @@ def _add_explain(commands: Any) -> None:
         help="of the first provider, say precision=bf16 for openvino",
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
     _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
-    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
+    parser.add_argument(
+        "--max-pixels", type=MAX_PIXELS, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images"
+    )
+    parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
     parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
-    parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
+    parser.add_argument("--alpha", type=ALPHA, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
@@ -289,11 +323,11 @@ def _add_limits(group: Any) -> None:
     group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
     group.add_argument(
         "--deadline",
-        type=float,
+        type=DEADLINE,
         metavar="MS",
         help="milliseconds for an explanation; maps then depend on the machine's load",
     )
-    group.add_argument("--tolerance", type=float, metavar="E", help="stop when the map is likely to be this exact")
+    group.add_argument("--tolerance", type=TOLERANCE, metavar="E", help="stop when the map is likely to be this exact")
     group.add_argument(
         "--completion",
         choices=get_args(Completion),
@@ -302,7 +336,7 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--sampling-error",
-        type=float,
+        type=SAMPLING_ERROR,
         metavar="E",
         help="of SS-CAM and IS-CAM: stop sampling a channel when its standard error is below this share",
     )
@@ -513,8 +547,6 @@ def _explained(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[
     """
     # What is wrong with the whole command is found before any image is read, and said once.
     methods = _methods(options.method, options.option)
-    if not 0 <= options.alpha <= 1:
-        raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
     if options.target is not None and options.top_k is not None:
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)

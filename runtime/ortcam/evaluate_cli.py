@@ -10,6 +10,7 @@ from ortcam.evaluation.folder import check_folder
 from ortcam.evaluation.variants import parse_variants
 from ortcam.extras import missing
 from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.ranges import LIMIT, MAX_PIXELS, RANDOMIZE, SEED, STEP, THREADS, WHITE
 from ortcam.result_folders import check_output
 from ortcam.session import resolve_providers
 from ortcam.terminal import complain, others_aside
@@ -47,14 +48,14 @@ def add_evaluate(commands: Any) -> None:
         "--protocol", default="soft-map", metavar="P", help="soft-map, adcc, scorecam-paper, scorecampp-notebook"
     )
     parser.add_argument("--labels", metavar="FILE", help="of a folder: CSV (file, class, boxes), or JSON object")
-    parser.add_argument("--limit", type=int, metavar="N", help="this many of the images, drawn by --seed")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all chance (default %(default)s)")
+    parser.add_argument("--limit", type=LIMIT, metavar="N", help="this many of the images, drawn by --seed")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="S", help="of all chance (default %(default)s)")
     parser.add_argument(
-        "--step", type=int, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
+        "--step", type=STEP, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
     )
     parser.add_argument(
         "--randomize",
-        type=int,
+        type=RANDOMIZE,
         metavar="N",
         help="also the randomised-weights check (Adebayo et al. 2018), on N of the images",
     )
@@ -68,9 +69,11 @@ def add_evaluate(commands: Any) -> None:
         "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="of the first provider"
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="skip larger images")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument(
+        "--max-pixels", type=MAX_PIXELS, default=DEFAULT_MAX_PIXELS, metavar="N", help="skip larger images"
+    )
+    parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 

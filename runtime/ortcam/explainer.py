@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.allocation import Completion, Limits, check_positive, score
+from ortcam.allocation import Completion, Limits, score
 from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.classifier import as_maps, check_finite, classify, classify_only, prefix_tokens, to_probabilities
@@ -27,6 +27,7 @@ from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_me
 from ortcam.pace import Pace
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.processors import processor_name, usable_cores
+from ortcam.ranges import BATCH_SIZE, SAMPLING_ERROR
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
 from ortcam.session import (
     Bound,
@@ -837,7 +838,8 @@ def resolve_task(
     settings = resolve_method(method, options)
     limits = Limits(budget, deadline, tolerance, completion)
     _check_batch_size(batch_size)
-    check_positive("sampling_error", sampling_error, "a number above 0")
+    if sampling_error is not None:
+        SAMPLING_ERROR.check(sampling_error)
     plan = settings.plan
     if isinstance(plan, HeadPlan):
         given = [name for name in ("budget", "deadline", "tolerance") if getattr(limits, name) is not None]
@@ -873,10 +875,8 @@ def _taken(values: tuple[float, ...] | None, places: NDArray[np.intp]) -> tuple[
 
 
 def _check_batch_size(batch_size: BatchSize) -> None:
-    if batch_size != "auto" and (
-        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1
-    ):
-        raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1, or 'auto'")
+    if batch_size != "auto":
+        BATCH_SIZE.check(batch_size)
 
 
 def _stats(

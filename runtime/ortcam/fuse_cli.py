@@ -11,6 +11,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.ranges import CHUNK, TOP_K
 from ortcam.terminal import others_aside, say
 
 __all__ = ["add_fuse"]
@@ -39,13 +40,13 @@ def add_fuse(commands: Any) -> None:
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
     classes = parser.add_mutually_exclusive_group()
-    classes.add_argument("--top-k", type=int, metavar="K", help="explain the K most probable classes (default 1)")
+    classes.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default 1)")
     classes.add_argument("--runtime-targets", action="store_true", help="the classes are an input, int64 [K]")
     parser.add_argument(
         "--uint8-input", action="store_true", help="the input is an RGB picture, uint8 [h,w,3], of any size"
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="masked images at a time: time and memory (default 8)"
+        "--batch-size", type=CHUNK, metavar="N", help="masked images at a time: time and memory (default 8)"
     )
     parser.add_argument("--external", action="store_true", help="weights beside the file, in FILE.data")
     parser.add_argument("--no-verify", action="store_true", help="do not run the file and compare it with the runtime")
@@ -94,9 +95,6 @@ def _check(options: argparse.Namespace) -> Bundle:
         OrtcamError: as `ortcam_export.fuse`, for whatever can be told without ONNX's packages.
     """
     Limits(budget=options.budget)
-    for name, value in (("top_k", options.top_k), ("batch_size", options.batch_size)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name}={value}: accepted is a whole number from 1")
     if options.output is not None:
         path = Path(options.output)
         if path.suffix != ".onnx":

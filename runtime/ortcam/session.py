@@ -22,6 +22,7 @@ from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderEr
 from ortcam.extras import RUNTIMES, end_the_command, install
 from ortcam.memory import give_back
 from ortcam.processors import usable_cores
+from ortcam.ranges import THREADS
 from ortcam.telemetry import decline_telemetry
 
 decline_telemetry()
@@ -73,9 +74,6 @@ _CPU: Final = "CPUExecutionProvider"
 _EXTRA_OF: Final = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 _BUILDS: Final = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
-# ONNX Runtime starts as many as it is told, and a run waits for all of them: a hundred thousand look like a hang.
-_MOST_THREADS: Final = 1024
-
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
 
@@ -106,12 +104,8 @@ class SessionOptions:
     low_memory: bool = False
 
     def __post_init__(self) -> None:
-        given = self.threads
-        is_whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
-        if given is not None and not (is_whole and 1 <= given <= _MOST_THREADS):
-            raise OptionError(
-                f"threads={given!r}: accepted is a whole number from 1 to {_MOST_THREADS}, or None for physical cores"
-            )
+        if self.threads is not None:
+            THREADS.check(self.threads)
 
 
 def runtime_version() -> str:
