@@ -227,6 +227,8 @@ def _check_checkpoint(checkpoint: str | Path | None) -> Path | None:
         raise ExportError(f"{path}: no such checkpoint")
     if path.is_dir():
         raise ExportError(f"{path}: a folder; accepted is a file with a state dict")
+    if not path.is_file():
+        raise ExportError(f"{path}: no regular file; accepted is a file with a state dict")
     return path
 
 

@@ -45,6 +45,7 @@ __all__ = [
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _REAL: Final = re.compile(r"[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_NOT_FINITE: Final = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _LONGEST: Final = 60  # characters of a value that a message repeats
 
 
@@ -115,7 +116,7 @@ class Range:
             if not _WHOLE.fullmatch(text):
                 raise ValueError(text)
             return int(text)
-        if not _REAL.fullmatch(text):
+        if not (_REAL.fullmatch(text) or _NOT_FINITE.fullmatch(text)):  # what is not finite is in no range
             raise ValueError(text)
         return float(text)
 
