@@ -104,6 +104,25 @@ def nested(depth: int) -> onnx.ModelProto:
     return b"\x08\x0a" + text(0x3A, graph)  # type: ignore[return-value]
 
 
+def linked(folder: Path) -> onnx.ModelProto:
+    secret = folder.parent / "secret"
+    secret.write_bytes(bytes(64))
+    (folder / "link").symlink_to(secret)
+    return external("link")
+
+
+def in_memory(folder: Path) -> onnx.ModelProto:
+    (folder / "*").mkdir()
+    (folder / "*" / "_ORT_MEM_ADDR_").mkdir()
+    (folder / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(1 << 17))
+    return external("*/_ORT_MEM_ADDR_/*", offset=0x10000, length=12)
+
+
+def beside(folder: Path, **entries: int) -> onnx.ModelProto:
+    (folder / "data").write_bytes(bytes(64))
+    return external("data", **entries)
+
+
 BIG = 1 << 40
 LAUGHS = [function(f"F{i}", f"F{i + 1}", f"F{i + 1}") for i in range(28)] + [function("F28", "Tanh")]
 CALL = helper.make_node("F0", ["mean"], ["logits"], domain="d")
@@ -142,25 +161,6 @@ GRAPHS: dict[str, tuple[Callable[[Path], onnx.ModelProto | bytes], str]] = {
         "custom operator",
     ),
 }
-
-
-def linked(folder: Path) -> onnx.ModelProto:
-    secret = folder.parent / "secret"
-    secret.write_bytes(bytes(64))
-    (folder / "link").symlink_to(secret)
-    return external("link")
-
-
-def in_memory(folder: Path) -> onnx.ModelProto:
-    (folder / "*").mkdir()
-    (folder / "*" / "_ORT_MEM_ADDR_").mkdir()
-    (folder / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(1 << 17))
-    return external("*/_ORT_MEM_ADDR_/*", offset=0x10000, length=12)
-
-
-def beside(folder: Path, **entries: int) -> onnx.ModelProto:
-    (folder / "data").write_bytes(bytes(64))
-    return external("data", **entries)
 
 
 @pytest.mark.parametrize("case", GRAPHS)
