@@ -17,7 +17,7 @@ from ortcam.decoder_output import listening
 from ortcam.errors import ImageError, ImageWarning, OptionError, OutputError
 from ortcam.image_formats import ACCEPTED, HEAD, check_signature, read_header
 from ortcam.image_header import DamagedError, Header, levels
-from ortcam.ranges import MAX_PIXELS
+from ortcam.ranges import MAX_PIXELS, shown
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -117,7 +117,9 @@ def check_white(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= WHITE:
-        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {WHITE}, such as 4095 for 12 bits")
+        raise OptionError(
+            f"white={shown(value)}: accepted is a whole number from 1 to {WHITE}, such as 4095 for 12 bits"
+        )
     return int(value)
 
 
