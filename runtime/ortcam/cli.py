@@ -11,7 +11,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, TextIO, get_args
 
 from ortcam._version import __version__
 from ortcam.allocation import Completion
@@ -529,15 +529,19 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    with others_aside(when=options.json):
-        results, errors = _explained(options)
+    with others_aside() as ours:
+        results, errors = _explained(options, ours)
     if options.json:
         print(json_text({"explanations": results, "errors": errors}))
     return _EXIT_BAD_INPUT if errors else 0
 
 
-def _explained(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
+def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
     """Explain and save.
+
+    Args:
+        options: of the command.
+        ours: where results are printed.
 
     Returns:
         What `--json` prints of each explanation, and the images with what was wrong with each.
@@ -602,7 +606,7 @@ def _explained(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[
             if options.json:
                 results.append({"folder": str(saved), **explanation.summary()})
             elif not options.quiet:
-                _print_explanation(image, explanation, saved)
+                _print_explanation(image, explanation, saved, ours)
         if not work:
             break
     return results, errors
@@ -761,30 +765,30 @@ def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
         yield update
 
 
-def _print_explanation(image: str, explanation: Explanation, folder: Path) -> None:
+def _print_explanation(image: str, explanation: Explanation, folder: Path, ours: TextIO | None = None) -> None:
     stats = explanation.stats
-    print(
-        f"{printable(image)}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
-        f"{stats.seconds:.2f} s, {stats.providers[0]}"
+    say(
+        f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
+        f"{stats.seconds:.2f} s, {stats.providers[0]}",
+        ours,
     )
     if stats.scored_channels < stats.live_channels:
         scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
         error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
-        print(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}")
+        say(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}", ours)
     for what in stats.simplified:
-        print(f"  simplified to meet the deadline: {what}")
+        say(f"  simplified to meet the deadline: {what}", ours)
     if stats.seconds_late > 0:
-        print(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms")
+        say(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms", ours)
     if stats.standard_error is not None:
-        print(
-            f"  fewer samples than the method has: standard error of a weight at most {max(stats.standard_error):.1%}"
-        )
+        most = max(stats.standard_error)
+        say(f"  fewer samples than the method has: standard error of a weight at most {most:.1%}", ours)
     for target, label, probability, flat in zip(
         explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
     ):
         note = "  (flat map: nothing speaks for this class)" if flat else ""
         overlay = printable(str(folder / f"class-{target}-overlay.png"))
-        print(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}")
+        say(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}", ours)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -245,7 +245,7 @@ def _only(found: Sequence[int], item: str, names: _Names) -> int:
         )
     text = item[len(_LABEL) :] if item[: len(_LABEL)].lower() == _LABEL else item
     raise TargetError(
-        f"target {item!r}: no class of the model has this label (0 to {len(names.labels) - 1})"
+        f"target {shown(item)}: no class of the model has this label (0 to {len(names.labels) - 1})"
         f"{did_you_mean(text, names.labels)}"
     )
 

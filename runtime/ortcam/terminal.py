@@ -69,9 +69,14 @@ def complain(message: str) -> None:
             print(f"ortcam: {printable(message)}", file=sys.stderr, flush=True)
 
 
-def say(line: str) -> None:
-    """Print one line of ours: a text in it that comes from a file begins no other."""
-    print(printable(line))
+def say(line: str, ours: TextIO | None = None) -> None:
+    """Print one line of ours: a text in it that comes from a file begins no other.
+
+    Args:
+        line: to print.
+        ours: where results go; None: standard output.
+    """
+    print(printable(line), file=ours)
 
 
 @contextlib.contextmanager
@@ -111,17 +116,15 @@ def guarded_output() -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def others_aside(*, when: bool = True) -> Iterator[None]:
+def others_aside() -> Iterator[TextIO]:
     """Lead what is printed in Python to standard error, escaped: libraries print, and only a result belongs on stdout.
 
-    Args:
-        when: whether to do so.
+    Yields:
+        Standard output, for results.
     """
-    if not when:
-        yield
-        return
+    ours = sys.stdout
     with contextlib.redirect_stdout(_Output(sys.stderr)):
-        yield
+        yield ours
 
 
 def _occupy_standard_streams() -> None:
