@@ -247,7 +247,8 @@ class _Bench:
         for _ in range(runs):
             explanations.append(self._timed(options))
             if samples and comparable:
-                bare.append(self._bare.seconds_an_image(size))
+                # A batch size beyond all passes is never made; so many images might not fit into memory.
+                bare.append(self._bare.seconds_an_image(min(size, max(first.stats.passes, 1))))
         times = [elapsed for elapsed, _ in explanations]
         all_passes = first.stats.live_channels * samples
         whole = [_whole(elapsed, explanation, all_passes) for elapsed, explanation in explanations]

@@ -51,6 +51,7 @@ BatchSize = int | Literal["auto"]
 LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 
 _HEAD_BATCH_SIZE: Final = 32
+_MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
@@ -240,7 +241,7 @@ class Explainer:
         Args:
             count: of the inputs.
             inputs: makes some of them, float32 [n,3,H,W], preprocessed.
-            batch_size: inputs a run, or "auto".
+            batch_size: inputs a run, or "auto"; no more than 2 GB of them are made at a time.
 
         Raises:
             OptionError: a batch size that is not accepted.
@@ -251,6 +252,11 @@ class Explainer:
         _check_batch_size(batch_size)
         graphs = self.bundle.manifest.graphs
         first = Bound(self._session(graphs.features if graphs.head else graphs.classifier or ""), outputs=())
+        if batch_size != "auto":
+            preprocessing = self.bundle.manifest.preprocessing
+            batch_size = min(
+                int(batch_size), max(1, _MOST_PIXELS_A_RUN // (preprocessing.height * preprocessing.width))
+            )
         sizes = self._chunk_sizes("classifier", first, batch_size)
         parts: list[NDArray[np.float32]] = []
         start = 0

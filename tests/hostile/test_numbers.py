@@ -14,7 +14,7 @@ import pytest
 
 import ortcam
 import ortcam_export
-from ortcam import cli, ranges
+from ortcam import cli, explainer, ranges
 from ortcam.arguments import batch_size, budget
 from ortcam.benchmark import benchmark
 from ortcam.errors import OptionError, OrtcamError
@@ -247,3 +247,18 @@ def test_every_public_number_is_known_here() -> None:
         if name not in known
     }
     assert unknown == set()
+
+
+def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explainer, "_MOST_PIXELS_A_RUN", 3 * 32 * 48 + 1)
+    made = []
+
+    def inputs(rows: slice) -> np.ndarray[Any, Any]:
+        made.append(rows.stop - rows.start)
+        return np.zeros((made[-1], 3, 32, 48), np.float32)
+
+    opened = ortcam.load(tiny_bundle)
+    assert opened.logits(8, inputs, batch_size=65536).shape == (8, 6)
+    assert made == [3, 3, 2]
