@@ -294,7 +294,11 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
     parser.add_argument("--force", action="store_true", help="replace results of the same image with other settings")
     parser.add_argument(
-        "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        metavar="N",
+        help="masked images a run, 65536 at most (default: auto)",
     )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument(
@@ -320,7 +324,9 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
+    group.add_argument(
+        "--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number up to 1000000"
+    )
     group.add_argument(
         "--deadline",
         type=DEADLINE,

@@ -62,7 +62,11 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
     parser.add_argument(
-        "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        metavar="N",
+        help="masked images a run, 65536 at most (default: auto)",
     )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument(

@@ -84,7 +84,8 @@ def load(
     Raises:
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` or `max_pixels` below 1, `white` beyond 16 bits, or no precision of this name.
+        OptionError: `threads`, `max_pixels` or `white` out of its range (`ortcam.ranges`), or no precision of this
+            name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
     max_pixels, white = check_max_pixels(max_pixels), check_white(white)
@@ -253,10 +254,8 @@ class Explainer:
         graphs = self.bundle.manifest.graphs
         first = Bound(self._session(graphs.features if graphs.head else graphs.classifier or ""), outputs=())
         if batch_size != "auto":
-            preprocessing = self.bundle.manifest.preprocessing
-            batch_size = min(
-                int(batch_size), max(1, _MOST_PIXELS_A_RUN // (preprocessing.height * preprocessing.width))
-            )
+            image = self.bundle.manifest.preprocessing
+            batch_size = min(int(batch_size), max(1, _MOST_PIXELS_A_RUN // (image.height * image.width)))
         sizes = self._chunk_sizes("classifier", first, batch_size)
         parts: list[NDArray[np.float32]] = []
         start = 0
@@ -322,8 +321,8 @@ class Explainer:
 
         Raises:
             ImageError: missing, not an image, truncated or too large.
-            OptionError: an unknown method or option, a value that is not accepted, or a method that this bundle's head
-                does not allow.
+            OptionError: an unknown method or option, a value that is not accepted (numbers: out of the range that
+                `ortcam.ranges` has), or a method that this bundle's head does not allow.
             NotFiniteError: a feature, a logit, a score or the map is infinite or not a number.
             OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
                 features do not.
