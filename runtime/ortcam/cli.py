@@ -324,9 +324,7 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument(
-        "--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number up to 1000000"
-    )
+    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
     group.add_argument(
         "--deadline",
         type=DEADLINE,
