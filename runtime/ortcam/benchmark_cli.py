@@ -12,8 +12,9 @@ from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report,
 from ortcam.errors import OptionError, OutputError
 from ortcam.extras import missing
 from ortcam.files import replacing
+from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import METHODS
-from ortcam.ranges import BATCH_SIZE, RUNS, SECONDS, THREADS, shown
+from ortcam.ranges import BATCH_SIZE, MAX_PIXELS, RUNS, SECONDS, THREADS, shown
 from ortcam.shipped import demo_picture
 from ortcam.terminal import json_text, others_aside, printable
 
@@ -43,6 +44,13 @@ def add_benchmark(commands: Any) -> None:
     parser.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
     parser.add_argument("--image", metavar="FILE", help="photograph to explain (default: the shipped one)")
     parser.add_argument(
+        "--max-pixels",
+        type=MAX_PIXELS,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse a larger image, or a file that takes more than 12 bytes for each of N (default %(default)s)",
+    )
+    parser.add_argument(
         "--seconds",
         type=SECONDS,
         default=DEFAULT_SECONDS,
@@ -65,6 +73,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
             providers=_names(options.provider),
             threads=options.threads,
+            max_pixels=options.max_pixels,
             runs=options.runs,
             seconds=options.seconds,
             say=_say if sys.stderr.isatty() else None,
