@@ -9,14 +9,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import ImageError, OptionError
+from ortcam.errors import ImageError, OptionError, OutOfMemoryError
 
-__all__ = ["PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
+__all__ = ["LARGEST_SIDE", "PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
 
 SUPPORT = {"bilinear": 1, "bicubic": 2}
 _CROP_ROUNDINGS = ("half-even", "down")
 PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
 PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
+LARGEST_SIDE = 16_384  # pixels of a side of the model's input, and of what it is cropped from
+_LARGEST_INPUT = 2**26  # pixels: 0.8 GB of float32
 _BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
 _WEIGHTS = 1 << 18  # of a matrix
 _BAND = 3 << 20  # samples that are resampled along their lines at a time
@@ -119,8 +121,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("height", "width", "resize"):
             value = getattr(self, name)
-            if (type(value) is not int or value < 1) and not (name == "resize" and value is None):
-                accepted = "an integer >= 1" + (" or None" if name == "resize" else "")
+            if (type(value) is not int or not 1 <= value <= LARGEST_SIDE) and not (name == "resize" and value is None):
+                accepted = f"an integer from 1 to {LARGEST_SIDE}" + (" or None" if name == "resize" else "")
                 raise OptionError(f"preprocessing {name}={value!r}: expected {accepted}")
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -139,6 +141,17 @@ class Preprocessing:
         if not _is_number(self.scale) or self.scale <= 0:
             raise OptionError(f"preprocessing scale={self.scale!r}: expected a positive number, what 255 becomes")
         object.__setattr__(self, "scale", float(self.scale))
+        if self.height * self.width > _LARGEST_INPUT:
+            raise OptionError(
+                f"preprocessing height={self.height}, width={self.width}: expected at most {_LARGEST_INPUT} pixels"
+            )
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(self.values()).all()
+        if not finite:
+            raise OptionError(
+                f"preprocessing scale={self.scale}, mean={self.mean}, std={self.std}: the model's input would be "
+                "infinite or no number in float32"
+            )
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn a photograph into the model's input.
@@ -151,9 +164,22 @@ class Preprocessing:
 
         Raises:
             ImageError: The image is not uint8 [H, W, 3].
+            OutOfMemoryError: The input or what it is made of does not fit into memory.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ImageError(f"an image to preprocess is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        try:
+            return self._apply(image)
+        except (MemoryError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+                raise
+            raise OutOfMemoryError(
+                f"out of memory: the model's input is {self.height} x {self.width} pixels, made of "
+                f"{image.shape[0]} x {image.shape[1]}"
+            ) from None
+
+    def _apply(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same, of an image that is one."""
         at = self.geometry(*image.shape[:2])
         top, bottom = max(at.top, 0), min(at.top + self.height, at.resized_height)
         left, right = max(at.left, 0), min(at.left + self.width, at.resized_width)
