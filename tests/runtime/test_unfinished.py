@@ -1,0 +1,404 @@
+"""What runs begin, lock and leave: others keep their hands off it, and the next run removes it or brings it back."""
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ortcam import files, locks, unfinished
+from ortcam.files import exchange, move_folder, replacing, write_together, write_whole
+from ortcam.locks import lock
+from ortcam.unfinished import ASIDE, clear, new_name, settle_later, workspace
+
+posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+exchanges = pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="exchanges names")
+
+DAY = 24 * 60 * 60
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def make(folder: Path, content: str = "") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "file").write_text(content)
+    return folder
+
+
+def age(path: Path, seconds: float) -> None:
+    for item in [*path.rglob("*"), path]:
+        os.utime(item, (time.time() - seconds,) * 2)
+
+
+@posix
+def test_what_nobody_works_on_is_removed_and_everything_else_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path / new_name())
+    (tmp_path / new_name()).write_text("half")
+    (tmp_path / ".ortcam-save-0123abcd").write_text("of an earlier version")
+    (tmp_path / ".ortcam-0123abcd").write_text("of an earlier version")
+    link, pipe = new_name(), new_name()
+    make(tmp_path / "outside")
+    (tmp_path / link).symlink_to(tmp_path / "outside")
+    os.mkfifo(tmp_path / pipe)
+    others = (".ortcam-", ".ortcam-0123abcd.bak", new_name() + "0", new_name().upper(), ".x.ortcam.0123abcd")
+    for other in others:
+        make(tmp_path / other)
+    clear(tmp_path)
+    assert names(tmp_path) == sorted([link, pipe, "outside", *others])
+    assert names(tmp_path / "outside") == ["file"]
+
+
+def test_what_another_user_began_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.name != "posix":
+        pytest.skip("of POSIX")
+    begun = make(tmp_path / new_name())
+    monkeypatch.setattr(os, "geteuid", lambda: begun.stat().st_uid + 1)
+    clear(tmp_path)
+    assert begun.exists()
+
+
+def _work(folder: Path, begun: "multiprocessing.Queue[str]") -> None:
+    with workspace(folder) as own, replacing(folder / "result") as partial:
+        (own / "weights").write_text("half")
+        partial.write_text("half")
+        begun.put(own.name)
+        time.sleep(600)
+
+
+@posix
+def test_what_a_living_process_works_on_is_left_alone_and_removed_once_it_is_killed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[str] = context.Queue()
+    worker = context.Process(target=_work, args=(tmp_path, queue))
+    worker.start()
+    assert queue.get() in names(tmp_path)
+    age(tmp_path, 10 * DAY)
+    clear(tmp_path)
+    assert len(names(tmp_path)) == 2
+    worker.kill()
+    worker.join()
+    assert len(names(tmp_path)) == 2
+    clear(tmp_path)
+    assert names(tmp_path) == []
+
+
+@posix
+def test_what_another_machine_began_is_left_alone_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = make(tmp_path / ".ortcam-0000000012345678")
+    clear(tmp_path)
+    age(begun, 2 * DAY)
+    (begun / "file").write_text("it works")
+    clear(tmp_path)
+    assert begun.exists(), "something in it is of today"
+    age(begun, 2 * DAY)
+    clear(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_without_locks_what_was_begun_is_left_alone_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    begun = make(tmp_path / new_name())
+    clear(tmp_path)
+    assert begun.exists()
+    age(begun, 2 * DAY)
+    clear(tmp_path)
+    assert names(tmp_path) == []
+    write_whole(tmp_path / "result", b"x")
+    with workspace(tmp_path) as own:
+        (own / "file").write_text("x")
+    assert names(tmp_path) == ["result"]
+
+
+@posix
+def test_a_result_of_an_earlier_version_that_was_moved_aside_is_brought_back(tmp_path: Path) -> None:
+    make(tmp_path / ".x.ortcam.0123abcd", "new")
+    make(tmp_path / ".x.ortcam.89abcdef.old", "old")
+    make(tmp_path / ".y.ortcam.89abcdef.old", "of another one")
+    clear(tmp_path, former="x.ortcam")
+    assert names(tmp_path) == [".y.ortcam.89abcdef.old", "x.ortcam"]
+    assert (tmp_path / "x.ortcam" / "file").read_text() == "old"
+    make(tmp_path / ".x.ortcam.89abcdef.old", "older")
+    clear(tmp_path, former="x.ortcam")
+    assert names(tmp_path) == [".y.ortcam.89abcdef.old", "x.ortcam"]
+    assert (tmp_path / "x.ortcam" / "file").read_text() == "old"
+
+
+def _move(folder: Path) -> None:
+    with workspace(folder) as own:
+        move_folder(make(own / "made", "new"), folder / "x", own)
+
+
+MOVED_ASIDE = """
+import os, signal, sys
+from pathlib import Path
+from ortcam import files
+from tests.runtime.test_unfinished import _move
+
+files._swap = lambda: None
+left = int(sys.argv[2])
+
+def hook(event, arguments):
+    global left
+    if event == "os.rename":
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+_move(Path(sys.argv[1]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("rename", [1, 2])
+def test_without_exchange_the_next_run_brings_the_old_result_back(tmp_path: Path, rename: int) -> None:
+    make(tmp_path / "x", "old")
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", MOVED_ASIDE, str(tmp_path), str(rename)]
+    assert subprocess.run(command, check=False, cwd=root).returncode == -9
+    assert (tmp_path / "x").exists() == (rename == 1)
+    clear(tmp_path)
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x" / "file").read_text() == "old"
+    _move(tmp_path)
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", [OSError(errno.EACCES, "no"), KeyboardInterrupt()])
+def test_a_move_that_fails_half_way_leaves_the_old_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: BaseException
+) -> None:
+    make(tmp_path / "x", "old")
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == "made":
+            raise kind
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(files, "_swap", lambda: None)
+    with pytest.raises(type(kind)):
+        _move(tmp_path)
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x" / "file").read_text() == "old"
+
+
+@exchanges
+def test_two_folders_exchange_their_names(tmp_path: Path) -> None:
+    first, second = make(tmp_path / "a", "1"), make(tmp_path / "b", "2")
+    assert exchange(first, second)
+    assert [(path / "file").read_text() for path in (first, second)] == ["2", "1"]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        exchange(first, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_that_cannot_exchange_gets_the_new_folder_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    make(tmp_path / "x", "old")
+    monkeypatch.setattr(files, "_swap", lambda: lambda first, second: code)
+    _move(tmp_path)
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x" / "file").read_text() == "new"
+
+
+@posix
+def test_files_put_in_place_before_the_one_that_speaks_for_them_are_removed_unless_it_came(tmp_path: Path) -> None:
+    for moved in (False, True):
+        own = tmp_path / new_name()
+        own.mkdir()
+        (own / "graph").write_text("new")
+        (own / "weights-2").write_text("new")
+        (tmp_path / "weights-1").write_text("old")
+        settle_later(own, "graph", new=[own / "weights-2"], old=[tmp_path / "weights-1"])
+        (own / "weights-2").replace(tmp_path / "weights-2")
+        if moved:
+            (own / "graph").replace(tmp_path / "graph")
+        clear(tmp_path)
+        assert names(tmp_path) == (["graph", "weights-2"] if moved else ["weights-1"])
+
+
+@posix
+@pytest.mark.parametrize("name", ["../mine", "/etc/mine", "", "..", "sub/mine"])
+def test_a_plan_names_nothing_outside_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "mine").write_text("mine")
+    own = make(folder / new_name())
+    state = (tmp_path / "mine").lstat()
+    mark = [state.st_ino, state.st_size, state.st_mtime_ns]
+    (own / "plan.json").write_text(json.dumps({"last": "x", "new": {name: mark}, "old": {name: mark}}))
+    clear(folder)
+    assert (tmp_path / "mine").exists()
+    assert names(folder) == []
+
+
+@posix
+@pytest.mark.parametrize("plan", ["", "{", "[]", '{"last": 1, "new": [], "old": 3}', "[" * 100_000])
+def test_a_broken_plan_is_none(tmp_path: Path, plan: str) -> None:
+    own = make(tmp_path / new_name())
+    (own / "plan.json").write_text(plan)
+    clear(tmp_path)
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_file_that_another_run_has_put_there_since_is_not_removed(tmp_path: Path) -> None:
+    own = tmp_path / new_name()
+    own.mkdir()
+    (own / "weights").write_text("new")
+    (own / "graph").write_text("new")
+    settle_later(own, "graph", new=[own / "weights"], old=[])
+    (tmp_path / "weights").write_text("of another run")
+    clear(tmp_path)
+    assert names(tmp_path) == ["weights"]
+
+
+def test_an_interrupt_while_a_workspace_is_removed_does_not_leave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = unfinished.shutil.rmtree, []
+
+    def rmtree(path: Path, **options: bool) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real(path, **options)
+
+    monkeypatch.setattr(unfinished.shutil, "rmtree", rmtree)
+    with pytest.raises(KeyboardInterrupt), workspace(tmp_path) as own:
+        make(own / "made")
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_lock_is_of_the_folder_that_has_the_name_when_it_is_free(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x", "old")
+    held = lock(folder)
+    assert held is not None
+    with pytest.raises(BlockingIOError):
+        lock(folder)
+    got: list[locks.Lock | None] = []
+    waiting = threading.Thread(target=lambda: got.append(lock(folder, patience=60)))
+    waiting.start()
+    folder.rename(tmp_path / "y")
+    make(folder, "new")
+    held.release()
+    waiting.join()
+    with pytest.raises(BlockingIOError):
+        lock(folder)
+    assert got[0] is not None
+    got[0].release()
+    other = lock(tmp_path / "y")
+    assert other is not None
+    other.release()
+
+
+class FakeMsvcrt(SimpleNamespace):
+    """As Windows locks: a byte of a file, for everybody else, within one process, too."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self) -> None:
+        super().__init__(locked=set())
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        key = os.fstat(descriptor).st_ino
+        if mode == self.LK_UNLCK:
+            self.locked.remove(key)
+        elif key in self.locked:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        else:
+            self.locked.add(key)
+
+
+def test_where_bytes_of_files_are_locked_a_file_stands_for_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", FakeMsvcrt())
+    with files.alone_in(tmp_path), pytest.raises(BlockingIOError):
+        lock(tmp_path, patience=0.02)
+    assert names(tmp_path) == []
+    with workspace(tmp_path) as own:
+        clear(tmp_path)
+        assert own.exists()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_file_that_does_not_get_to_the_disk_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    write_whole(tmp_path / "result", b"old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_whole(tmp_path / "result", b"new", durable=True)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_together(tmp_path, {"result": b"new"})
+    assert names(tmp_path) == ["result"]
+    assert (tmp_path / "result").read_bytes() == b"old"
+
+
+@posix
+@pytest.mark.parametrize("write", [lambda f: write_whole(f / "a", b"x", durable=True), _move])
+def test_what_is_told_to_be_there_is_synced_before_it_gets_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    events: list[str] = []
+    real_sync, real_replace, real_rename = os.fsync, Path.replace, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        same = os.path.samestat(os.fstat(descriptor), tmp_path.stat())
+        events.append("sync the folder" if same else "sync")
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", lambda path, target: (events.append("move"), real_replace(path, target))[1])
+    monkeypatch.setattr(Path, "rename", lambda path, target: (events.append("move"), real_rename(path, target))[1])
+    write(tmp_path)
+    assert events[0] == "sync"
+    assert events[-2:] == ["move", "sync the folder"]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.sync(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="Invalid"):
+        files.sync(tmp_path / "file")
+
+
+def test_an_aside_that_cannot_be_brought_back_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / new_name()
+    make(own / ASIDE / "x", "old")
+
+    def rename(path: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        clear(tmp_path)
+        assert (own / ASIDE / "x" / "file").exists()
+    if os.name == "posix":
+        clear(tmp_path)
+        assert names(tmp_path) == ["x"]
