@@ -32,6 +32,7 @@ __all__ = [
     "SECONDS",
     "SEED",
     "SHARE",
+    "SHRUNK_SIDE",
     "SIDE",
     "STD",
     "STEP",
@@ -185,6 +186,7 @@ SCALE: Final = Range("scale", 0, 1e6, whole=False, open_below=True)
 SECONDS: Final = Range("seconds", 0, 604_800, whole=False, open_below=True)
 SEED: Final = Range("seed", 0, 2**53 - 1)  # the whole numbers that every reader of JSON has
 SHARE: Final = Range("budget", 0, 1, whole=False, open_below=True)
+SHRUNK_SIDE: Final = Range("longest_side", 1, 65535, otherwise=", or None for no limit")
 SIDE: Final = Range("input_size", 1, 16384)
 STD: Final = Range("std", 1e-9, 1e6, whole=False)
 STEP: Final = Range("step", 1, 16384**2)

@@ -23,6 +23,7 @@ from ortcam.evaluation.variants import parse_variants
 from ortcam.explainer import resolve_task
 from ortcam.methods import METHODS, resolve_method
 from ortcam.ranges import Range, shown
+from ortcam.rendering import shrunk
 
 # Options whose value is a text; any other that takes a value has a `Range`, or is one of NUMBERS below. A new option of
 # numbers that has neither fails the test.
@@ -38,7 +39,17 @@ TEXTS = {
         "-m/--method",
     ),
     *("-t/--target", "--provider", "--provider-option", "--option", "--colormap", "--completion", "--name"),
-    *("--triton", "--metrics", "--protocol", "--batch-sizes", "--image", "--plot", "--output", "--methods"),
+    *(
+        "--triton",
+        "--metrics",
+        "--protocol",
+        "--batch-sizes",
+        "--image",
+        "--plot",
+        "--public-key",
+        "--output",
+        "--methods",
+    ),
 }
 NUMBERS = (batch_size, budget)
 # No number at all, in a range of whole numbers or of real ones.
@@ -233,7 +244,7 @@ def test_every_public_number_is_known_here() -> None:
         "max_pixels",
         "white",
     }
-    known |= {"limit", "seed", "step", "randomize", "runs", "seconds", "opset", "input_size", "target"}
+    known |= {"limit", "seed", "step", "longest_side", "randomize", "runs", "seconds", "opset", "input_size", "target"}
     public = [ortcam.load, ortcam_export.export, ortcam_export.inspect_model, ortcam_export.fuse, benchmark, Evaluation]
     public += [member for _, member in inspect.getmembers(ortcam.Explainer, inspect.isfunction)]
     public += [member for _, member in inspect.getmembers(ortcam.Explanation, inspect.isfunction)]
@@ -262,3 +273,9 @@ def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(
     opened = ortcam.load(tiny_bundle)
     assert opened.logits(8, inputs, batch_size=65536).shape == (8, 6)
     assert made == [3, 3, 2]
+
+
+@pytest.mark.parametrize("value", HUGE, ids=shown)
+def test_the_side_of_an_overlay_is_checked(value: Any) -> None:
+    with pytest.raises(OptionError, match="longest_side=.*accepted is"):
+        shrunk(np.zeros((4, 4, 3), np.uint8), value)
