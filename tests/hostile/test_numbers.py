@@ -277,5 +277,5 @@ def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(
 
 @pytest.mark.parametrize("value", HUGE, ids=shown)
 def test_the_side_of_an_overlay_is_checked(value: Any) -> None:
-    with pytest.raises(OptionError, match="longest_side=.*accepted is"):
+    with pytest.raises(OptionError, match=r"longest_side=.*accepted is"):
         shrunk(np.zeros((4, 4, 3), np.uint8), value)
