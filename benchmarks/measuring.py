@@ -164,10 +164,13 @@ def add_keep(parser: argparse.ArgumentParser) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there, so that a run that is stopped leaves no half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    # Here, so that no peer is measured with what ortcam imports.
+    from ortcam.files import make_folder, write_whole
+    from ortcam.unfinished import clear
+
+    make_folder(path.parent)
+    clear(path.parent)
+    write_whole(path, text.encode(), durable=True)
 
 
 def _plain(value: object) -> object:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from benchmarks.measuring import write_text
 from numpy.typing import NDArray
 from tests.parity.cases import BOUND, CLOSE, Case, map_differences, real_case
 from tests.reference import DEFAULTS
@@ -95,8 +96,7 @@ def main(arguments: Sequence[str]) -> int:
                     of_model[method].differences.append(differences)
                 written = [*rows, *of_model.values()]
                 text = _report(written, photographs, options, arguments, (time.monotonic() - started) / 60)
-                options.output.parent.mkdir(parents=True, exist_ok=True)
-                options.output.write_text(text, "utf-8")
+                write_text(options.output, text)
                 _say(f"{name}, {photograph.name}\n" + "\n".join(str(row) for row in of_model.values()))
             rows += of_model.values()
     pairs = [np.concatenate(row.differences) for row in rows]

@@ -72,6 +72,9 @@ def save(figure: "Figure", path: Path) -> None:
     """Write a PNG and forget the figure."""
     import matplotlib.pyplot as plt
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, facecolor="white")
+    from ortcam.files import make_folder, replacing
+
+    make_folder(path.parent)
+    with replacing(path, durable=True) as partial:
+        figure.savefig(partial, dpi=130, facecolor="white", format=path.suffix[1:])
     plt.close(figure)

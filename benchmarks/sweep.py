@@ -22,6 +22,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torchvision
+from benchmarks.measuring import write_text
 from tqdm import tqdm
 
 from ortcam.bundle import Bundle
@@ -108,8 +109,8 @@ def _earlier(path: Path) -> dict[str, dict[str, Any]]:
 
 def _write(stem: Path, entries: Sequence[dict[str, Any]]) -> None:
     table = {"versions": _versions(), "machine": _machine(), "models": list(entries)}
-    stem.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(_markdown(table), "utf-8")
+    write_text(stem.with_suffix(".json"), json.dumps(table, indent=1) + "\n")
+    write_text(stem.with_suffix(".md"), _markdown(table))
 
 
 def _machine() -> str:

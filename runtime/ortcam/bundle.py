@@ -13,7 +13,7 @@ import stat
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args
 
 from ortcam.errors import BundleError, OptionError
 from ortcam.graph_contents import GraphReader
@@ -420,32 +420,30 @@ class Bundle:
         return self.file(scorers[kind])
 
 
-_Place = str | os.PathLike[str]
 _P = ParamSpec("_P")
 _Read = TypeVar("_Read")
 _TRIES: Final = 10  # more often nobody replaces a bundle while it is read
 
 
-def _again_if_replaced(
-    read: Callable[Concatenate[_Place, _P], _Read],
-) -> Callable[Concatenate[_Place, _P], _Read]:
+def _again_if_replaced(read: Callable[_P, _Read]) -> Callable[_P, _Read]:
     """Read a bundle again where another one has taken its place meanwhile, so that it is the old or the new one."""
 
     @functools.wraps(read)
-    def again(path: _Place, *args: _P.args, **kwargs: _P.kwargs) -> _Read:
+    def again(*args: _P.args, **kwargs: _P.kwargs) -> _Read:
+        path = args[0] if args else kwargs.get("path")
         for _ in range(_TRIES):
             before = _stamp(path)
             try:
-                return read(path, *args, **kwargs)
+                return read(*args, **kwargs)
             except BundleError:
                 if _stamp(path) == before:
                     raise
-        return read(path, *args, **kwargs)
+        return read(*args, **kwargs)
 
     return again
 
 
-def _stamp(path: _Place) -> tuple[int, ...] | None:
+def _stamp(path: Any) -> tuple[int, ...] | None:
     """What tells the bundle.json that lies in a folder from one that lies there later."""
     try:
         found = (Path(os.fsdecode(path)) / MANIFEST_NAME).stat()

@@ -125,7 +125,7 @@ def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -
     """Put written files in the place of a folder that holds nothing but `gone`; false where that is impossible."""
     known = {*gone, *(path.name for path in (*places, *places.values()))}
     found = folder.stat()
-    if folder.is_symlink() or os.path.samestat(found, Path().stat()) or _names(folder) - known:
+    if _swap() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
         return False
     done = False
     try:
@@ -152,6 +152,13 @@ def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -
         if done:
             raise
     return done
+
+
+def _is_current(found: os.stat_result) -> bool:
+    """Whether a folder is the one that this process is in, which would find itself in a folder that is gone."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(found, Path().stat())
+    return False
 
 
 def _names(folder: Path) -> set[str]:

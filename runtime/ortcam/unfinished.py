@@ -198,12 +198,15 @@ def _is_ours(entry: os.DirEntry[str], formerly: re.Pattern[str] | None) -> bool 
 
 
 def _clear_one(path: Path, *, is_here: bool, former: str | None) -> None:
+    is_old = time.time() - _last_change(path) >= _DAY
+    if not (is_here or is_old):
+        return
     try:
         held = lock(path)
     except BlockingIOError:
         return  # somebody works on it
     try:
-        if (held is None or not is_here) and time.time() - _last_change(path) < _DAY:
+        if held is None and not is_old:
             return
         if not stat.S_ISDIR(path.lstat().st_mode):
             path.unlink()

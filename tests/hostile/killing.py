@@ -323,6 +323,9 @@ def state_of_memory(folder: Path) -> str:
 
 
 def demo(folder: Path) -> int:
+    """With few passes: what is written is the same."""
+    few = {"budget": 2}
+    cli._DEMO_OPTIONS = {method.name: few for method in cli.MASKED_METHODS} | {"sscam": few | {"num_samples": 1}}
     return run(["demo", "-o", f"{folder}/out", "--force"])
 
 
@@ -516,6 +519,7 @@ def main() -> None:
         if name in names:
             for module in modules:
                 importlib.import_module(module)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may have it ignored
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ortcam import bundle
+from ortcam.errors import BundleError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of systems with fork")
 
@@ -111,3 +115,27 @@ def test_a_signal_at_any_of_many_events_ends_in_order(signal: str, code: int, tm
 @pytest.mark.slow
 def test_two_other_runs_at_once_and_a_reader_meet_nothing_but_old_and_new(tmp_path: Path) -> None:
     check_rivals(sweep(tmp_path, "SIGKILL", "rivals", "fuse --triton", "fuse", "explain --force"))
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_the_new_one(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = shutil.copytree(tiny_bundle, tmp_path / "x.ortcam")
+    new = shutil.copytree(tiny_bundle, tmp_path / "new.ortcam")
+    manifest = json.loads((new / "bundle.json").read_text())
+    (new / "probe.npy").unlink()
+    del manifest["files"]["probe.npy"], manifest["files"]["probe-logits.npy"]
+    (new / "bundle.json").write_text(json.dumps(manifest | {"probe": None}))
+    real = bundle._parse
+
+    def parse(text: bytes, path: Path) -> Any:
+        monkeypatch.undo()
+        place.rename(tmp_path / "old.ortcam")
+        new.rename(place)
+        return real(text, path)
+
+    monkeypatch.setattr(bundle, "_parse", parse)
+    assert bundle.read_bundle(place).manifest.probe is None
+    (place / "features.onnx").write_bytes(b"altered")
+    with pytest.raises(BundleError, match=r"features\.onnx"):
+        bundle.read_bundle(path=place)
