@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.avif_header import walk_avif
+from ortcam.deflate import inflated_size
 from ortcam.errors import ImageError
 from ortcam.image_header import DamagedError, Header, Parts, RefusedError, exif_orientation
 from ortcam.jpeg_header import walk_jpeg
@@ -155,17 +156,12 @@ def _check_surplus(data: bytes, parts: Sequence[tuple[int, int]], needed: int) -
     """
     if sum(end - begin for begin, end in parts) * _MOST_INFLATED <= needed + _SURPLUS:
         return ""
-    inflate = zlib.decompressobj()
-    for begin, end in parts:
-        rest: bytes | memoryview = memoryview(data)[begin:end]
-        while rest and needed >= 0:
-            try:
-                needed -= len(inflate.decompress(rest, 1 << 20))
-            except zlib.error:
-                return ""  # libpng finds that, too
-            rest = inflate.unconsumed_tail
-        if needed < 0:
-            raise DamagedError("its samples go on behind its pixels")
+    try:
+        size = inflated_size((memoryview(data)[begin:end] for begin, end in parts), needed)
+    except zlib.error:
+        return ""  # libpng finds that, too
+    if size > needed:
+        raise DamagedError("its samples go on behind its pixels")
     return ""
 
 
@@ -191,8 +187,8 @@ def _walk_webp(data: bytes) -> Header:
             orientation = exif_orientation(data[start:stop])
         elif kind in {b"VP8 ", b"VP8L"} and picture is None:
             picture = kind, start, stop
-        elif kind == b"ALPH" and alpha is None:
-            alpha = start, stop
+        elif kind == b"ALPH":
+            alpha = _only(alpha, start, stop)
         elif kind == b"ANMF" and frame is None:
             frame = start, stop
     if animated:
@@ -213,6 +209,12 @@ def _walk_webp(data: bytes) -> Header:
         working=working,
         measure=measure,
     )
+
+
+def _only(before: tuple[int, int] | None, start: int, stop: int) -> tuple[int, int]:
+    if before is not None:
+        raise DamagedError("it has two chunks of alpha")
+    return start, stop
 
 
 def _webp_working(
@@ -248,8 +250,8 @@ def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, st
     for kind, begin, end in _riff_chunks(data, start + _WEBP_FRAME, stop, Parts(_MOST_CHUNKS, "chunks")):
         if kind in {b"VP8 ", b"VP8L"} and picture is None:
             picture = kind, begin, end
-        elif kind == b"ALPH" and alpha is None:
-            alpha = begin, end
+        elif kind == b"ALPH":
+            alpha = _only(alpha, begin, end)
     size = (0, 0) if picture is None else _webp_size(data, *picture[:2])
     if picture is None or left + size[0] > width or top + size[1] > height:
         raise DamagedError("its first frame does not fit into it")
@@ -300,6 +302,8 @@ _BMP_BITS = {1, 4, 8, 16, 24, 32}
 _BMP_BITFIELDS = {3, 6}
 _BMP_BGR = (0xFF0000, 0xFF00, 0xFF)
 _BMP_BYTES = {0xFF, 0xFF00, 0xFF0000, 0xFF000000}  # OpenCV heeds them where the header has room for a mask of alpha
+_BMP_RUNS = {1: 8, 2: 4}  # bits of a pixel
+_MOST_RUNS = 1 << 22
 _BMP_PACKED = {4: "JPEG", 5: "PNG"}
 
 
@@ -325,7 +329,40 @@ def _walk_bmp(data: bytes) -> Header:
     levels = None
     if bits == 16:
         levels = tuple(_spread(used) for used in ((5, 6, 5) if masks[1:2] == (0x7E0,) else (5, 5, 5)))
-    return Header(kind="BMP", width=width, height=height, levels=levels)
+    check = None
+    if compression in _BMP_RUNS:
+        (start,) = struct.unpack_from("<I", data, 10)
+        check = functools.partial(_check_runs, data, start, _BMP_RUNS[compression], width, height)
+    return Header(kind="BMP", width=width, height=height, levels=levels, check=check)
+
+
+def _check_runs(data: bytes, start: int, bits: int, width: int, height: int) -> str:
+    """What is wrong with the runs of a BMP, which OpenCV leaves black where they are missing: "" for nothing.
+
+    Millions of runs are believed, since looking at all would take seconds.
+    """
+    position, column, row = start, 0, 0
+    for _ in range(_MOST_RUNS):
+        if row >= height or (row == height - 1 and column >= width):
+            return ""
+        pair = data[position : position + 2]
+        position += 2
+        if len(pair) < 2 or pair == b"\0\1":
+            break
+        count, value = pair
+        if count:
+            column += count
+        elif value == 0:
+            column, row = 0, row + 1
+        elif value == 2:
+            across, down = data[position], data[position + 1]
+            column, row, position = column + across, row + down, position + 2
+        else:
+            column += value
+            position += (-(-value * bits // 8) + 1) // 2 * 2
+    else:
+        return ""
+    return f"its runs end in row {row + 1} of {height}"
 
 
 def _spread(used: int) -> NDArray[np.uint8]:

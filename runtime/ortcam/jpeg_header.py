@@ -143,6 +143,7 @@ def _read_scan(segment: bytes, frame: _Frame) -> None:
     first, last, bits = struct.unpack_from("BBB", segment, 1 + 2 * count)
     if not frame.progressive:  # which brings all of them, and the first stands for them
         first, last, bits = 0, 0, 0
+    refined, left = bits >> 4, bits & 15
     if first > last or last >= _COEFFICIENTS:
         raise DamagedError(f"a scan of it is of the coefficients {first} to {last}")
     frame.several_scans |= count < len(frame.components)
@@ -153,7 +154,9 @@ def _read_scan(segment: bytes, frame: _Frame) -> None:
         if component is None:
             raise DamagedError(f"a scan of it is of component {name}, which its frame does not have")
         free.remove(component)
-        component.left[first : last + 1] = [bits & 15] * (last + 1 - first)
+        if refined and component.left[first : last + 1] != [refined] * (last + 1 - first):
+            frame.flaw = frame.flaw or f"no scan holds the first bits of its component {name}"
+        component.left[first : last + 1] = [left] * (last + 1 - first)
 
 
 def _missing(frame: _Frame) -> str:

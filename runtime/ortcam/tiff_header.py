@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
+from ortcam.deflate import inflated_size
 from ortcam.image_header import DamagedError, Header, RefusedError, directory
 from ortcam.jpeg_header import walk_jpeg
 
@@ -60,7 +61,6 @@ _OTHER_COMPRESSIONS: Final = {
     52546: "JPEG XL",
 }
 _MOST_RUNS: Final = 1 << 22  # of PackBits, which are counted in Python
-_BLOCK: Final = 1 << 20
 _END_OF_LZW: Final = 257
 _FORMATS: Final = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
 
@@ -234,7 +234,7 @@ def _check_parts(data: bytes, tags: dict[int, tuple[int, ...]], layout: _Layout)
         elif compression in _DEFLATE:
             whole = _inflates(part, needed)
         elif compression == _PACKBITS:
-            whole, budget = _unpacks(bytes(part), needed, budget)
+            whole, budget = _unpacks(part, needed, budget)
         elif compression == _LZW and not flaw and not _is_ended(bytes(part[-5:])):
             flaw = f"its strip or tile {index} breaks off without the code that ends it"
         if not whole:
@@ -252,22 +252,14 @@ def _walk_part(part: bytes, index: int) -> Header:
 
 
 def _inflates(part: memoryview, needed: int) -> bool:
-    """Whether so many bytes come of a deflated part; never more than a few are made at a time."""
-    inflate = zlib.decompressobj()
-    rest: bytes | memoryview = part
+    """Whether so many bytes come of a deflated part."""
     try:
-        while needed > 0:
-            made = inflate.decompress(rest, _BLOCK)
-            rest = inflate.unconsumed_tail
-            needed -= len(made)
-            if not made and (inflate.eof or not rest):
-                break
+        return inflated_size([part], needed - 1) >= needed
     except zlib.error:
         return False
-    return needed <= 0
 
 
-def _unpacks(part: bytes, needed: int, budget: int) -> tuple[bool, int]:
+def _unpacks(part: memoryview, needed: int, budget: int) -> tuple[bool, int]:
     """Whether so many bytes come of runs of PackBits, and how many more runs may be looked at; then all is believed."""
     position, end = 0, len(part)
     while needed > 0 and budget > 0:

@@ -114,6 +114,20 @@ def test_images_of_twelve_bits_are_measured_as_those_of_eight(tiny_bundle: Path,
     assert summary["settings"]["white"] == 4095
 
 
+def test_a_strict_evaluation_skips_what_is_damaged(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    file = min((tmp_path / "images").glob("*.png"))
+    whole = cv2.imencode(".jpg", cv2.imread(str(file)))[1].tobytes()
+    start = whole.index(b"\xff\xda")
+    file.write_bytes(whole[: start + 2 + int.from_bytes(whole[start + 2 : start + 4])] + b"\xff\xd9")
+    arguments = {"methods": ["scorecam"], "metrics": ["complexity"], "batch_size": 4}
+    with pytest.warns(ortcam.ImageWarning, match="its scan 1 holds no data"):
+        assert not evaluate(tiny_bundle, images, tmp_path / "lenient", **arguments).failures
+    report = evaluate(tiny_bundle, images, tmp_path / "strict", strict=True, **arguments)
+    (failure,) = report.failures
+    assert "its scan 1 holds no data), and strict refuses it" in failure.error
+    assert json.loads((tmp_path / "strict" / "summary.json").read_text())["settings"]["strict"] is True
+
+
 def test_a_run_goes_on_where_it_was(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = {"methods": ["scorecam"], "metrics": ["confidence", "complexity"]}
     whole = evaluate(tiny_bundle, images, tmp_path / "whole", **arguments)

@@ -57,6 +57,35 @@ def test_explain_writes_a_folder_an_image_and_method(tiny_bundle: Path, photogra
     assert "%|" not in result.stderr, "no progress bar where nobody watches a terminal"
 
 
+def test_strict_refuses_what_is_damaged(tiny_bundle: Path, tmp_path: Path) -> None:
+    whole = cv2.imencode(".jpg", np.full((40, 50, 3), 99, np.uint8))[1].tobytes()
+    start = whole.index(b"\xff\xda")
+    empty = tmp_path / "empty.jpg"
+    empty.write_bytes(whole[: start + 2 + int.from_bytes(whole[start + 2 : start + 4])] + b"\xff\xd9")
+    told = run("explain", tiny_bundle, empty, "-o", tmp_path / "out")
+    assert told.returncode == 0
+    (line,) = complaints(told)
+    assert "warning: image" in line
+    assert "its scan 1 holds no data" in line
+    refused = run("explain", tiny_bundle, empty, "--strict", "-o", tmp_path / "strict")
+    assert refused.returncode == 2
+    (line,) = complaints(refused)
+    assert "its scan 1 holds no data), and strict refuses it" in line
+    assert not (tmp_path / "strict").exists()
+
+
+def test_a_picture_above_the_limit_is_read_with_the_flag_that_its_error_names(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    refused = run("explain", tiny_bundle, photograph, "--max-pixels", 10_799, "-o", tmp_path / "out")
+    assert refused.returncode == 2
+    (line,) = complaints(refused)
+    assert "120 x 90 = 10800 pixels, more than the limit of 10799" in line
+    flag = re.search(r"--max-pixels \d+", line)
+    assert flag is not None
+    assert run("explain", tiny_bundle, photograph, *flag[0].split(), "-o", tmp_path / "out").returncode == 0
+
+
 def test_quiet_says_nothing_and_json_is_json(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,8 @@
 """Explaining: shapes and types of the result, targets, providers, batch sizes, what is saved."""
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import cv2
@@ -204,6 +206,48 @@ def test_limits_of_pictures_are_checked_when_a_bundle_is_loaded(tiny_bundle: Pat
     (name, value) = next(iter(given.items()))
     with pytest.raises(ortcam.OptionError, match=f"{name}={value!r}: accepted is a whole number"):
         ortcam.load(tiny_bundle, **given)  # type: ignore[arg-type]
+
+
+def test_strict_is_kept_by_copies_and_pickles_and_refuses_what_is_damaged(tiny_bundle: Path) -> None:
+    whole = cv2.imencode(".jpg", np.full((40, 50, 3), 99, np.uint8))[1].tobytes()
+    start = whole.index(b"\xff\xda")
+    length = int.from_bytes(whole[start + 2 : start + 4])
+    empty = whole[: start + 2 + length] + b"\xff\xd9"
+    with pytest.warns(ortcam.ImageWarning, match="its scan 1 holds no data"):
+        ortcam.load(tiny_bundle).read(empty)
+    explainer = ortcam.load(tiny_bundle, strict=True)
+    assert explainer.read(whole).pixels.shape == (40, 50, 3)
+    for strict in (explainer, copy.copy(explainer), pickle.loads(pickle.dumps(explainer))):
+        with pytest.raises(ortcam.ImageError, match=r"its scan 1 holds no data\), and strict refuses it"):
+            strict.explain(empty)
+    with pytest.raises(ortcam.OptionError, match="strict=1: accepted is True or False"):
+        ortcam.load(tiny_bundle, strict=1)  # type: ignore[arg-type]
+
+
+def test_an_overlay_of_a_longest_side_shows_the_same_map_at_that_size(explainer: ortcam.Explainer) -> None:
+    picture = np.repeat(np.repeat(np.arange(60, dtype=np.uint8).reshape(6, 10, 1), 3, axis=2), 20, axis=0)
+    e = explainer.explain(np.repeat(picture, 20, axis=1))  # 120 x 200
+    small = e.overlay(longest_side=50)
+    assert small.shape == (30, 50, 3)
+    scaled = cv2.resize(e.overlay(), (50, 30), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - scaled).mean() < 8  # of 255: the map is sampled, not averaged
+    np.testing.assert_array_equal(e.overlay(longest_side=200), e.overlay())
+
+
+def test_an_overlay_is_the_same_made_at_once_or_in_blocks(
+    explainer: ortcam.Explainer, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = explainer.explain(picture)
+    at_once = e.overlay()
+    monkeypatch.setattr("ortcam.explanation._BLOCK", 1)
+    np.testing.assert_array_equal(e.overlay(), at_once)
+
+
+def test_saved_overlays_are_bounded(explainer: ortcam.Explainer, tmp_path: Path) -> None:
+    e = explainer.explain(np.full((2, 8200, 3), 99, np.uint8))
+    folder = e.save(tmp_path / "x")
+    assert read_image(folder / f"class-{e.targets[0]}-overlay.png").shape == (2, 8192, 3)
+    assert read_image(e._repr_png_()).shape == (2, 8192, 3)
 
 
 def test_pictures_of_twelve_bits_are_explained_as_those_of_eight(tiny_bundle: Path) -> None:

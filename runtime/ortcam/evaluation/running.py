@@ -206,6 +206,8 @@ class Evaluation:
         }
         if white is not None:
             self.settings["white"] = int(white)
+        if strict:
+            self.settings["strict"] = True
 
     @property
     def count(self) -> int:
