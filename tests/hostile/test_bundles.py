@@ -19,9 +19,10 @@ from tests.conftest import reseal
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
+from ortcam.cli import main
 from ortcam.errors import BundleError, OrtcamError
 from ortcam.graph_contents import GraphReader
-from ortcam.shipped import bundle_path
+from ortcam.shipped import bundle_path, demo_picture
 from ortcam.verification import verify, verify_variants
 
 CLASSES = 7
@@ -486,6 +487,30 @@ def test_all_graphs_are_looked_at_when_a_bundle_is_loaded(bundle: Path) -> None:
     put(bundle, model, "scorer-mish.onnx")
     for read in (ortcam.load, read_bundle):
         assert "scorer-mish.onnx" in refusal(lambda read=read: read(bundle))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "{bundle}"],
+        ["inspect", "{bundle}", "--verify"],
+        ["explain", "{bundle}", "{picture}", "-o", "{output}"],
+        ["benchmark", "{bundle}"],
+        ["fuse", "{bundle}", "-o", "{output}.onnx"],
+    ],
+    ids=lambda command: "-".join(command[::2]),
+)
+def test_every_command_refuses_it_in_a_line(
+    bundle: Path, tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(bundle, head([loop()], [TRUE]))
+    places = {"bundle": bundle, "picture": demo_picture(), "output": tmp_path / "output"}
+    assert main([word.format_map(places) for word in command]) == 2
+    output = capfd.readouterr()
+    assert "holds a graph, which may run for ever" in output.err
+    assert output.err.count("\n") == 1
+    assert not output.out
+    assert {path.name for path in tmp_path.iterdir()} == {bundle.name}
 
 
 # Graphs that are not what the manifest says --------------------------------------------------------------------------
