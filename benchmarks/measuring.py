@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -187,9 +188,9 @@ def say(line: str) -> None:
 
 
 def whole_number(text: str) -> int:
-    """A type for argparse: a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number from 1")
+    """A type for argparse: a whole number from 1 to a million."""
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: accepted is a whole number from 1 to 1000000")
     return int(text)
 
 

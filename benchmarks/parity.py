@@ -12,6 +12,7 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -169,10 +170,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: accepted is a whole number from 1")
-    return number
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: accepted is a whole number from 1 to 1000000")
+    return int(text)
 
 
 def _say(text: str) -> None:

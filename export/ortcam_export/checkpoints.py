@@ -1,14 +1,17 @@
 """Checkpoints: a file with a state dict, read without running code from it, and laid into a module."""
 
+import contextlib
 import lzma
 import pickle
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import torch
 
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, first_line
 
 __all__ = ["class_count", "differing_classes", "head_note", "load_state", "read_checkpoint", "with_classes"]
 
@@ -21,6 +24,13 @@ _NESTED: Final = (
 )
 # What DistributedDataParallel, wrappers of the classifier, and torch.compile put before each key.
 _PREFIXES: Final = ("module.", "model.", "_orig_mod.", "backbone.", "net.", "network.")
+# How deep a state dict may lie in others; one that contains itself has no end.
+_DEEPEST: Final = 16
+# Bytes that a checkpoint of any size may take, and how many times its own size a larger one may: a kilobyte can say
+# that it is a tensor of a terabyte.
+_ALWAYS: Final = 2**30
+_TIMES: Final = 64
+_IN_MEMORY: Final = 2**26  # of an unpacked one; what is beyond goes to the disk
 # Counters beside the weights that evaluation does not use: BatchNorm's (which old checkpoints lack), AveragedModel's.
 _BATCH_COUNTER: Final = "num_batches_tracked"
 _AVERAGE_COUNTER: Final = "n_averaged"
@@ -36,10 +46,14 @@ def read_checkpoint(path: Path) -> State:
         ExportError: no such file, pickled objects, or anything but a dict of tensors.
     """
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    while isinstance(state, Mapping):
+    for depth in range(_DEEPEST + 1):
+        if not isinstance(state, Mapping):
+            break
         nested = next((state[key] for key in _NESTED if isinstance(state.get(key), Mapping)), None)
         if nested is None:
             break
+        if depth == _DEEPEST:
+            raise ExportError(f"{path}: its state dict is nested more than {_DEEPEST} deep, or contains itself")
         state = nested
     if (
         not isinstance(state, Mapping)
@@ -47,6 +61,7 @@ def read_checkpoint(path: Path) -> State:
         or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
     ):
         raise ExportError(f"{path}: not a state dict of tensors")
+    _check_size(state, path)
     return {
         key: value.float() if value.is_floating_point() else value
         for key, value in state.items()
@@ -146,10 +161,64 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
         )
 
 
+def _check_size(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse tensors that repeat their elements more often than memory allows, before they are copied."""
+    needed = sum(4 * value.numel() for value in state.values())
+    allowed = _allowed(path)
+    if needed > allowed:
+        raise ExportError(f"{path}: its tensors would take {needed:.1e} bytes; accepted are {allowed:.1e} for its size")
+
+
+def _allowed(path: Path) -> int:
+    return max(_ALWAYS, _TIMES * path.stat().st_size)
+
+
+def _check_regular(path: Path) -> None:
+    if not path.exists():
+        raise ExportError(f"{path}: no such checkpoint")
+    if not path.is_file():
+        raise ExportError(f"{path}: no regular file; accepted is a file with a state dict")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, unpacked where it is packed.
+
+    Raises:
+        ExportError: what it unpacks to is out of all proportion.
+    """
+    if path.suffix != ".xz":
+        _check_archive(path)
+        with path.open("rb") as file:
+            yield file
+        return
+    allowed = _allowed(path)
+    with lzma.open(path) as packed, tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+        while part := packed.read(2**20):
+            file.write(part)
+            if file.tell() > allowed:
+                raise ExportError(f"{path}: unpacks to more than {allowed:.1e} bytes, the most accepted for its size")
+        file.seek(0)
+        yield file
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a ZIP archive, as torch.save writes them, whose files unpack to far more than it takes."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _allowed(path):
+        raise ExportError(f"{path}: unpacks to {unpacked:.1e} bytes; accepted are {_allowed(path):.1e} for its size")
+
+
 def _read_torch(path: Path) -> Any:
+    _check_regular(path)
     try:
-        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
+        with _opened(path) as file:
             return torch.load(file, map_location="cpu", weights_only=True)
+    except ExportError:
+        raise
     except FileNotFoundError:
         raise ExportError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
@@ -157,23 +226,21 @@ def _read_torch(path: Path) -> Any:
             f"{path}: not a plain state dict: it holds pickled Python objects (or is not a checkpoint), which could "
             "run code when loaded; save `model.state_dict()` instead"
         ) from None
-    except (OSError, EOFError, RuntimeError, lzma.LZMAError, ValueError) as error:
-        raise ExportError(f"{path}: cannot be read as a PyTorch checkpoint: {error}") from None
+    except Exception as error:  # noqa: BLE001 - a damaged file makes torch raise whatever it comes to
+        raise ExportError(f"{path}: cannot be read as a PyTorch checkpoint: {first_line(error)}") from None
 
 
 def _read_safetensors(path: Path) -> State:
     try:
         # Of the export extra's libraries none brings it; timm and transformers do.
-        from safetensors import SafetensorError  # noqa: PLC0415
         from safetensors.torch import load_file  # noqa: PLC0415
     except ImportError:
         raise ExportError(f"{path}: reading it needs the library safetensors (`pip install safetensors`)") from None
+    _check_regular(path)
     try:
         state: State = load_file(path)
-    except FileNotFoundError:
-        raise ExportError(f"{path}: no such checkpoint") from None
-    except (OSError, SafetensorError) as error:
-        raise ExportError(f"{path}: cannot be read as safetensors: {error}") from None
+    except Exception as error:  # noqa: BLE001 - SafetensorError, and what a damaged file comes to
+        raise ExportError(f"{path}: cannot be read as safetensors: {first_line(error)}") from None
     return state
 
 

@@ -21,6 +21,7 @@ from ortcam.classifier import to_probabilities
 from ortcam.explainer import Explainer
 from ortcam.files import alone_in, move_folder, sync
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
+from ortcam.ranges import CHUNK, TOP_K
 from ortcam.schema import encode_json
 from ortcam.session import SessionOptions, resolve_providers
 from ortcam.unfinished import clear, settle_later, workspace
@@ -349,10 +350,9 @@ def _settings(method: str, options: Mapping[str, object]) -> Settings:
 
 
 def _check_counts(top_k: int | None, batch_size: int, *, runtime_targets: bool) -> None:
-    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and (not whole or value < 1):
-            raise ExportError(f"{name}={value!r}: accepted is a whole number from 1")
+    for range_, value in ((TOP_K, top_k), (CHUNK, batch_size)):
+        if value is not None:
+            range_.check(value)
     if top_k is not None and runtime_targets:
         raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")
 

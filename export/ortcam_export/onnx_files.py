@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.endings import Ending, take_ending, take_unranked
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.graph_limits import MOST_ELEMENTS, check_limits
 from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources import InputLayout, InputSpec, SaidActivation, Source, read_labels, said_preprocessing
 
@@ -62,6 +64,8 @@ PIXELS: Final = (
     *(ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16),
     *(ir.DataType.UINT32, ir.DataType.INT32, ir.DataType.UINT64, ir.DataType.INT64),
 )
+# What ONNX Runtime takes for an address in its own process, whatever files there are.
+_IN_MEMORY: Final = "_ORT_MEM_ADDR_"
 TO_NHWC: Final = [0, 2, 3, 1]
 
 
@@ -376,10 +380,13 @@ def _load(path: Path) -> ir.Model:
         raise ExportError(f"{path}: no such file")
     try:
         proto = onnx.load(path, load_external_data=False)
+        check_limits(proto)
         _unzip(proto.graph)
         for graph in _graphs(proto):
             _fill_in_sparse(graph)
         model = ir.from_proto(proto)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from None
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
         raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
     if not model.graph.outputs:
@@ -411,6 +418,10 @@ def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 
 def _find_weights(tensor: ir.ExternalTensor, path: Path) -> None:
     """Tell a tensor where its file of weights is, which has to be in the folder of the model and whole."""
+    if _IN_MEMORY in str(tensor.location):
+        raise ExportError(
+            f"{path}: its weights {tensor.location!s} are an address in memory; accepted is a file beside it"
+        )
     place = (path.parent / tensor.location).resolve()
     if not place.is_relative_to(path.parent.resolve()):
         raise ExportError(
@@ -419,7 +430,7 @@ def _find_weights(tensor: ir.ExternalTensor, path: Path) -> None:
     if not place.is_file():
         raise ExportError(f"{path}: its file of weights {tensor.location!s} is missing; put it beside the model")
     offset, length = tensor.offset or 0, tensor.length if tensor.length is not None else tensor.nbytes
-    if offset < 0 or length < tensor.nbytes:
+    if offset < 0 or not 0 <= tensor.nbytes <= length:
         raise ExportError(
             f"{path}: cannot be read as ONNX: {tensor.name!r} takes {tensor.nbytes} bytes, and it says that "
             f"{length} at {offset} of {tensor.location!s} are its"
@@ -473,6 +484,10 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
         raise ValueError(f"the sparse tensor {name!r} has its values in another file, which is not supported")
     values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
     shape = tuple(sparse.dims)
+    if any(side < 0 for side in shape) or math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(
+            f"the sparse tensor {name!r} has {math.prod(shape):.1e} elements; {MOST_ELEMENTS} are accepted"
+        )
     if indices.ndim == 2:
         indices = np.ravel_multi_index(tuple(indices.T), shape)
     dense = np.zeros(shape, values.dtype)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import operator
 import warnings
 import zipfile
@@ -73,11 +74,14 @@ def read_program_file(path: Path) -> torch.export.ExportedProgram | torch.jit.Sc
 def _refuse_pickles(path: Path) -> None:
     """torch.export.load unpickles whatever it cannot read as tensors."""
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
+        names = archive.namelist()
+        if len(set(names)) < len(names):  # another reader may take the other one
+            raise ExportError(f"{path}: has two files of one name in it; accepted is what torch.export.save writes")
+        for name in names:
             held = Path(name).name
             pickled = held.startswith(("custom_obj_", "opaque_obj_"))
             if held.endswith("_config.json"):
-                pickled = b'"use_pickle": true' in archive.read(name).replace(b'":true', b'": true')
+                pickled = _says_pickle(archive.read(name))
             elif held.endswith((".pt", ".pkl")) or "sample_inputs" in name or held.startswith(_OLD_FORMAT):
                 pickled = not _is_of_tensors(archive.read(name))
             if pickled:
@@ -85,6 +89,18 @@ def _refuse_pickles(path: Path) -> None:
                     f"{path}: {name} in it holds pickled Python objects, which could run code when loaded; accepted is "
                     "a program of plain tensors"
                 )
+
+
+def _says_pickle(config: bytes) -> bool:
+    """Whether a description of weights says of any that they are pickled."""
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found.extend(value for key, value in pairs if key == "use_pickle")
+        return dict(pairs)
+
+    found: list[Any] = []
+    json.loads(config, object_pairs_hook=noted)
+    return any(found)
 
 
 def _is_of_tensors(saved: bytes) -> bool:

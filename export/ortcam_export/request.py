@@ -4,9 +4,10 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ortcam.bundle import Bundle, Precision
+from ortcam.ranges import OPSET, shown
 from ortcam.unfinished import clear
 from ortcam_export.calibration import check_folder
 from ortcam_export.errors import ExportError
@@ -217,14 +218,10 @@ def _check_spec(spec: InputSpec) -> None:
     dataclasses.replace(spec, partial=True).preprocessing(*(spec.input_size or (1, 1)))
 
 
-def _is_whole(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(value, "__index__")
-
-
 def _check_opset(opset: int) -> int:
-    if not _is_whole(opset) or opset < 1:
-        raise ExportError(f"opset={opset!r}: accepted is a whole number, say {DEFAULT_OPSET}")
-    return opset
+    if not OPSET.holds(opset):
+        raise ExportError(f"opset={shown(opset)}: accepted is {OPSET.words}, say {DEFAULT_OPSET}")
+    return int(opset)
 
 
 def _check_checkpoint(checkpoint: str | Path | None) -> Path | None:
@@ -235,6 +232,8 @@ def _check_checkpoint(checkpoint: str | Path | None) -> Path | None:
         raise ExportError(f"{path}: no such checkpoint")
     if path.is_dir():
         raise ExportError(f"{path}: a folder; accepted is a file with a state dict")
+    if not path.is_file():
+        raise ExportError(f"{path}: no regular file; accepted is a file with a state dict")
     return path
 
 

@@ -44,6 +44,7 @@ SaidActivation = Literal["softmax", "sigmoid", "probabilities"]
 
 DEFAULT_WEIGHTS: Final = "DEFAULT"
 DEFAULT_OPSET: Final = 20
+_MOST_OF_LABELS: Final = 2**24  # bytes; the 21,000 of ImageNet take half a million
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,13 +227,19 @@ def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | 
         return tuple(labels)
     path = Path(labels)
     try:
-        text = path.read_text("utf-8")
+        if path.exists() and not path.is_file():
+            raise ExportError(f"{path}: no regular file; accepted is a file of labels")
+        with path.open("rb") as file:
+            content = file.read(_MOST_OF_LABELS + 1)
+        if len(content) > _MOST_OF_LABELS:
+            raise ExportError(f"{path}: has more than {_MOST_OF_LABELS} bytes, the most that a file of labels may have")
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{path}: cannot be read as a file of labels: {error}") from None
     if text.lstrip().startswith(("[", "{")):
         try:
             parsed = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ExportError(f"{path}: not JSON: {error}") from None
         if isinstance(parsed, dict):
             try:
@@ -245,6 +252,8 @@ def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | 
         parsed = [line.strip() for line in text.splitlines() if line.strip()]
     if not parsed or not all(isinstance(item, str) for item in parsed):
         raise ExportError(f"{path}: accepted is a JSON list of strings, or one label a line")
+    if any("\ud800" <= letter <= "\udfff" for letter in "".join(parsed)):
+        raise ExportError(f"{path}: has a label that is no Unicode text; accepted is a JSON list of strings")
     return tuple(parsed)
 
 

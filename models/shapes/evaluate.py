@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import ortcam
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.ranges import COUNT
 from ortcam.shipped import bundle_path
 from shapes.scenes import CLASSES, EMPTY, Scene, draw_scene
 
@@ -84,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the model card's table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default=bundle_path())
-    parser.add_argument("--singles", type=int, default=60)
-    parser.add_argument("--pairs", type=int, default=60)
-    parser.add_argument("--accuracy", type=int, default=1400, help="scenes for the accuracy")
-    parser.add_argument("--samples", type=int, help="N of SS-CAM and IS-CAM (default: theirs)")
+    parser.add_argument("--singles", type=COUNT, default=60)
+    parser.add_argument("--pairs", type=COUNT, default=60)
+    parser.add_argument("--accuracy", type=COUNT, default=1400, help="scenes for the accuracy")
+    parser.add_argument("--samples", type=COUNT, help="N of SS-CAM and IS-CAM (default: theirs)")
     options = parser.parse_args(arguments)
     explainer = ortcam.load(options.bundle)
     print(f"top-1 accuracy {accuracy(explainer, options.accuracy):.4f} (n = {options.accuracy})\n")

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from ortcam.ranges import COUNT
 from shapes.scenes import CLASSES, EMPTY, draw_scene
 
 MEAN = (0.485, 0.456, 0.406)
@@ -180,9 +181,9 @@ def main() -> None:
     """Draw, train, save the state dict, and print the accuracy on held-out pictures."""
     parser = argparse.ArgumentParser(description="Train the shapes model.")
     parser.add_argument("-o", "--output", type=Path, default=Path("shapes.pth"), help="checkpoint to write")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the variations")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; their number changes the rounding")
+    parser.add_argument("--epochs", type=COUNT, default=12)
+    parser.add_argument("--seed", type=COUNT, default=0, help="of the initial weights and the variations")
+    parser.add_argument("--threads", type=COUNT, default=1, help="CPU threads; their number changes the rounding")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)

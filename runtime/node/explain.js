@@ -29,6 +29,6 @@ async function main([model, picture, image, raw]) {
 }
 
 main(process.argv.slice(2)).catch((error) => {
-  console.error(`explain: ${error.message.split("\n")[0]}`);
+  console.error(`explain: ${error.message.split("\n")[0].replace(/[\u0000-\u001f\u007f-\u009f]/g, "?")}`);
   process.exitCode = 2;
 });

@@ -27,9 +27,10 @@ from ortcam.blas import single_threaded
 from ortcam.completion import MaskModel, Prediction, estimation_work, prediction_work
 from ortcam.errors import OptionError
 from ortcam.pace import Work
+from ortcam.ranges import CHANNELS, DEADLINE, SHARE, TOLERANCE, shown
 from ortcam.scoring import COARSEST, Progress, Scores, Scoring
 
-__all__ = ["Completion", "Limits", "check_positive", "score"]
+__all__ = ["Completion", "Limits", "score"]
 
 Completion = Literal["gaussian-process", "none"]
 
@@ -74,15 +75,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raises OptionError for a value that is not accepted."""
-        check_positive("deadline", self.deadline, "milliseconds above 0")
-        check_positive("tolerance", self.tolerance, "a number between 0 and 1", below=1)
-        if isinstance(self.budget, bool) or not isinstance(self.budget, (int, float, np.number, type(None))):
-            raise OptionError(_budget_message(self.budget))
-        if isinstance(self.budget, (int, np.integer)):
-            accepted = self.budget >= 1
-        else:
-            accepted = self.budget is None or 0 < self.budget <= 1
-        if not accepted:
+        if self.deadline is not None:
+            DEADLINE.check(self.deadline)
+        if self.tolerance is not None:
+            TOLERANCE.check(self.tolerance)
+        range_ = CHANNELS if isinstance(self.budget, (int, np.integer)) else SHARE
+        if self.budget is not None and not range_.holds(self.budget):
             raise OptionError(_budget_message(self.budget))
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), np.generic):  # a manifest holds Python's own types
@@ -102,19 +100,8 @@ class Limits:
 
 
 def _budget_message(value: object) -> str:
-    return f"budget={value!r}: accepted is a share of the channels in (0,1], or a whole number of them from 1"
-
-
-def check_positive(name: str, value: object, accepted: str, *, below: float = sys.float_info.max) -> None:
-    """Refuse a value that is neither None nor a number between 0 and a limit, both excluded.
-
-    Raises:
-        OptionError: with the value and what is accepted.
-    """
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < below:
-        raise OptionError(f"{name}={value!r}: accepted is {accepted}")
+    accepted = f"a share of the channels in (0,1], or a whole number of them {CHANNELS.bounds}"
+    return f"budget={shown(value)}: accepted is {accepted}"
 
 
 def score(

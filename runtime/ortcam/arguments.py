@@ -3,31 +3,45 @@
 import argparse
 from collections.abc import Sequence
 
+from ortcam.allocation import Limits
 from ortcam.errors import OptionError
 from ortcam.explainer import BatchSize
+from ortcam.ranges import BATCH_SIZE, CHANNELS, SHARE, shown
 from ortcam.session import Provider
 
 __all__ = ["batch_size", "budget", "pairs_of", "providers"]
 
 
 def batch_size(text: str) -> BatchSize:
-    """Masked images a run, or "auto"; a type of argparse."""
+    """Masked images a run, or "auto"; a type of argparse.
+
+    Raises:
+        ArgumentTypeError: neither.
+        OptionError: a number that is not accepted.
+    """
     if text == "auto":
         return "auto"
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number from 1, or auto")
-    return int(text)
+    return int(BATCH_SIZE(text))
 
 
 def budget(text: str) -> float | int:
-    """A share where there is a point or a percent sign, else a number of channels."""
+    """A share where there is a point or a percent sign, else a number of channels; a type of argparse.
+
+    Raises:
+        ArgumentTypeError: neither.
+        OptionError: a number that is not accepted.
+    """
     try:
+        value: float | int
         if text.endswith("%"):
-            return float(text[:-1]) / 100
-        return int(text) if text.lstrip("-").isdecimal() else float(text)
+            value = SHARE.read(text[:-1]) / 100
+        else:
+            value = (SHARE if set(text) & set(".eE") else CHANNELS).read(text)
     except ValueError:
-        message = f"{text!r}: accepted is a share of the channels (0.12, 12%) or a number of them"
+        message = f"{shown(text)}: accepted is a share of the channels (0.12, 12%) or a number of them"
         raise argparse.ArgumentTypeError(message) from None
+    Limits(budget=value)
+    return value
 
 
 def providers(names: str | None, pairs: Sequence[str]) -> list[Provider] | None:
@@ -55,6 +69,6 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise OptionError(f"{flag} {pair!r}: accepted is KEY=VALUE")
+            raise OptionError(f"{flag} {shown(pair)}: accepted is KEY=VALUE")
         given[key.strip()] = value.strip()
     return given

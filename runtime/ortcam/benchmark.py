@@ -25,6 +25,7 @@ from ortcam.explanation import Explanation
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
 from ortcam.methods import Plan, resolve_method
 from ortcam.processors import processor_name
+from ortcam.ranges import RUNS, SECONDS
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 
 __all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
@@ -161,8 +162,8 @@ def benchmark(
         OptionError: an unknown method, precision or value.
         ProviderError: a provider that this ONNX Runtime does not have.
     """
-    if runs < 1 or not seconds > 0:
-        raise OptionError(f"runs={runs}, seconds={seconds}: accepted is a whole number from 1, and a time above 0")
+    RUNS.check(runs)
+    SECONDS.check(seconds)
     say = say or (lambda _: None)
     names = [resolve_method(method, {}).method.name for method in methods]
     read = read_bundle(bundle)
@@ -251,7 +252,8 @@ class _Bench:
         for _ in range(runs):
             explanations.append(self._timed(options))
             if samples and comparable:
-                bare.append(self._bare.seconds_an_image(size))
+                # A batch size beyond all passes is never made; so many images might not fit into memory.
+                bare.append(self._bare.seconds_an_image(min(size, max(first.stats.passes, 1))))
         times = [elapsed for elapsed, _ in explanations]
         all_passes = first.stats.live_channels * samples
         whole = [_whole(elapsed, explanation, all_passes) for elapsed, explanation in explanations]

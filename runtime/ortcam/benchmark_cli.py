@@ -14,8 +14,9 @@ from ortcam.extras import missing
 from ortcam.files import replacing
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import METHODS
+from ortcam.ranges import BATCH_SIZE, MAX_PIXELS, RUNS, SECONDS, THREADS, shown
 from ortcam.shipped import demo_picture
-from ortcam.terminal import json_text
+from ortcam.terminal import json_text, others_aside, printable
 
 __all__ = ["add_benchmark"]
 
@@ -39,19 +40,19 @@ def add_benchmark(commands: Any) -> None:
     parser.add_argument("--batch-sizes", default="auto", metavar="N[,N...]", help="numbers, or auto (default: auto)")
     parser.add_argument("--precision", metavar="P[,P...]", help="fp32, fp16, int8 (default: the bundle's own)")
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument("--runs", type=int, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
     parser.add_argument("--image", metavar="FILE", help="photograph to explain (default: the shipped one)")
     parser.add_argument(
         "--max-pixels",
-        type=int,
+        type=MAX_PIXELS,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="refuse a larger image, or a file that takes more than 12 bytes for each of N (default %(default)s)",
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=SECONDS,
         default=DEFAULT_SECONDS,
         metavar="S",
         help="about how long all may take (default %(default)g); longer explanations are measured in part and scaled",
@@ -63,19 +64,20 @@ def add_benchmark(commands: Any) -> None:
 
 def _benchmark(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else _check_plot(Path(options.plot), force=options.force)
-    report = benchmark(
-        options.bundle,
-        options.image or demo_picture(),
-        methods=_names(options.methods) or [method.name for method in METHODS],
-        precisions=_names(options.precision),
-        batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
-        providers=_names(options.provider),
-        threads=options.threads,
-        max_pixels=options.max_pixels,
-        runs=options.runs,
-        seconds=options.seconds,
-        say=_say if sys.stderr.isatty() else None,
-    )
+    with others_aside():
+        report = benchmark(
+            options.bundle,
+            options.image or demo_picture(),
+            methods=_names(options.methods) or [method.name for method in METHODS],
+            precisions=_names(options.precision),
+            batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
+            providers=_names(options.provider),
+            threads=options.threads,
+            max_pixels=options.max_pixels,
+            runs=options.runs,
+            seconds=options.seconds,
+            say=_say if sys.stderr.isatty() else None,
+        )
     if options.json:
         print(json_text(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}))
     else:
@@ -92,14 +94,17 @@ def _names(text: str | None) -> list[str] | None:
 def _batch_size(text: str) -> int | str:
     if text == "auto":
         return text
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--batch-sizes {text!r}: accepted is auto, or whole numbers from 1")
-    return int(text)
+    try:
+        return int(BATCH_SIZE.parse(text))
+    except ValueError:
+        raise OptionError(
+            f"--batch-sizes {shown(text)}: accepted is auto, or whole numbers {BATCH_SIZE.bounds}"
+        ) from None
 
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"measuring {line}", file=sys.stderr, flush=True)
+        print(f"measuring {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _in_words(report: Report) -> str:
@@ -122,7 +127,7 @@ def _in_words(report: Report) -> str:
         lines.append("~ scaled from the passes that were made to all of them; --seconds allows for more")
     if report.peak_memory_bytes is not None:
         lines.append(f"peak memory {report.peak_memory_bytes / 1e6:.0f} MB: {PEAK_MEMORY}")
-    return "\n".join([*lines, *report.notes])
+    return "\n".join(map(printable, [*lines, *report.notes]))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, TextIO, get_args
 
 from ortcam._version import __version__
 from ortcam.allocation import Completion
@@ -34,6 +34,23 @@ from ortcam.files import FULL, write_whole
 from ortcam.fuse_cli import add_fuse
 from ortcam.image import DEFAULT_MAX_PIXELS, encode_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
+from ortcam.ranges import (
+    ALPHA,
+    DEADLINE,
+    MAX_PIXELS,
+    MEAN,
+    OPSET,
+    RESIZE,
+    SAMPLING_ERROR,
+    SCALE,
+    SIDE,
+    STD,
+    THREADS,
+    TOLERANCE,
+    TOP_K,
+    WHITE,
+    Range,
+)
 from ortcam.rendering import COLORMAPS
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256, lost
@@ -42,7 +59,7 @@ from ortcam.shipped import bundle_path, demo_picture
 from ortcam.signature import verify_signature
 from ortcam.suggestions import did_you_mean
 from ortcam.targets import class_indices
-from ortcam.terminal import complain, guarded_output, json_text, printable
+from ortcam.terminal import complain, guarded_output, json_text, others_aside, printable, say
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
 __all__ = ["main"]
@@ -89,12 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         with _orderly_termination():
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
+        return _EXIT_BAD_INPUT
+    except MemoryError:
+        complain(
+            "there is not enough memory for this; accepted are smaller images, fewer pixels or a smaller --batch-size"
+        )
         return _EXIT_BAD_INPUT
     except OSError as error:  # a path that the system refuses: too long, or below a folder that is closed to the user
         complain(f"{error.filename or 'a file'}: cannot be looked at: {error.strerror or error}")
@@ -139,8 +161,23 @@ def _orderly_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Help(argparse.HelpFormatter):
+    """Says of an option of numbers which ones it accepts."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        kind = action.type
+        return f"{action.help}; accepted: {kind.bounds}" if isinstance(kind, Range) else action.help
+
+
+class _HelpWithEpilog(_Help, argparse.RawDescriptionHelpFormatter):
+    """The same with an epilog whose lines stay as they are."""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose messages are safe for a terminal, and that knows what an unknown flag may have meant."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": _Help} | named)
 
     commands: Mapping[str, argparse.ArgumentParser] = types.MappingProxyType({})
 
@@ -184,7 +221,7 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
     parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")
     parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
-    parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set for models from PyTorch")
+    parser.add_argument("--opset", type=OPSET, metavar="N", help="ONNX operator set for models from PyTorch")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     parser.add_argument(
         "--precision", metavar="P[,P...]", help="what masked passes can compute in: fp32 (always), fp16, int8"
@@ -197,11 +234,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("input, output and labels, where the model does not say (callable, .onnx)")
     _add_graph_input(group)
     group.add_argument(
-        "--resize", type=int, metavar="N", help="short side before the centre crop; else straight to size"
+        "--resize", type=RESIZE, metavar="N", help="short side before the centre crop; else straight to size"
     )
-    group.add_argument("--scale", type=float, metavar="S", help="what white becomes before mean and std: 1 or 255")
-    group.add_argument("--mean", type=float, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
-    group.add_argument("--std", type=float, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
+    group.add_argument("--scale", type=SCALE, metavar="S", help="what white becomes before mean and std: 1 or 255")
+    group.add_argument("--mean", type=MEAN, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
+    group.add_argument("--std", type=STD, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
     group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
     group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
@@ -209,7 +246,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 
 def _add_graph_input(group: Any) -> None:
     """What decides which graph a model becomes, so that `inspect` needs it, too."""
-    group.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="of the model's input")
+    group.add_argument("--input-size", type=SIDE, nargs=2, metavar=("H", "W"), help="of the model's input")
     group.add_argument("--input-layout", choices=("nchw", "nhwc"), help="of an .onnx file whose input does not tell")
     group.add_argument("--output", metavar="NAME", help="of the model's outputs, the one to explain")
     group.add_argument(
@@ -241,7 +278,7 @@ def _add_explain(commands: Any) -> None:
         "explain",
         help="explain images with a bundle",
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpWithEpilog,
         epilog=_option_help(),
     )
     parser.set_defaults(run=_explain)
@@ -257,11 +294,15 @@ def _add_explain(commands: Any) -> None:
         metavar="TARGET[,TARGET...]",
         help="classes by index or label, say -t 3,dog; repeatable; index:3 and label:3 say which is meant",
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="the K most probable classes (default 1)")
+    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default 1)")
     parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
     parser.add_argument("--force", action="store_true", help="replace results of the same image with other settings")
     parser.add_argument(
-        "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        metavar="N",
+        help="masked images a run, 65536 at most (default: auto)",
     )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument(
@@ -272,21 +313,21 @@ def _add_explain(commands: Any) -> None:
         help="of the first provider, say precision=bf16 for openvino",
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
     _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
     parser.add_argument(
         "--max-pixels",
-        type=int,
+        type=MAX_PIXELS,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="refuse larger images, and files that take more than 12 bytes for each of N (default %(default)s)",
     )
     parser.add_argument("--strict", action="store_true", help="refuse damaged images, even if a part can be read")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
+    parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
     parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
-    parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
+    parser.add_argument("--alpha", type=ALPHA, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
@@ -295,11 +336,11 @@ def _add_limits(group: Any) -> None:
     group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
     group.add_argument(
         "--deadline",
-        type=float,
+        type=DEADLINE,
         metavar="MS",
         help="milliseconds for an explanation; maps then depend on the machine's load",
     )
-    group.add_argument("--tolerance", type=float, metavar="E", help="stop when the map is likely to be this exact")
+    group.add_argument("--tolerance", type=TOLERANCE, metavar="E", help="stop when the map is likely to be this exact")
     group.add_argument(
         "--completion",
         choices=get_args(Completion),
@@ -308,7 +349,7 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--sampling-error",
-        type=float,
+        type=SAMPLING_ERROR,
         metavar="E",
         help="of SS-CAM and IS-CAM: stop sampling a channel when its standard error is below this share",
     )
@@ -332,7 +373,9 @@ def _add_demo(commands: Any) -> None:
 def _export(options: argparse.Namespace) -> int:
     exporter = import_exporter(f"`ortcam export {options.model}`", _extra_for(options.model))
     given = _given(options, _OF_THE_MODEL)
-    _print_bundle(exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given))
+    with others_aside():
+        bundle = exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given)
+    _print_bundle(bundle)
     return 0
 
 
@@ -370,7 +413,9 @@ def _inspect(options: argparse.Namespace) -> int:
         if said:
             raise OptionError(f"{flag}: goes with a bundle; {options.model} is none")
     exporter = import_exporter(f"`ortcam inspect {options.model}`", _extra_for(options.model))
-    _print_inspection(exporter.inspect_model(options.model, **given))
+    with others_aside():
+        inspection = exporter.inspect_model(options.model, **given)
+    _print_inspection(inspection)
     return 0
 
 
@@ -388,7 +433,7 @@ def _signed(bundle: Bundle, options: argparse.Namespace) -> str | None:
 def _print_inspection(inspection: Any) -> None:
     _print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
     for note in inspection.notes:
-        print(f"note           {note}")
+        say(f"note           {note}")
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
     passed = "every path from image to logits passes these"
     if not inspection.layers:
@@ -429,40 +474,40 @@ def _print_bundle(bundle: Bundle) -> None:
     cut, parity = manifest.cut, manifest.parity
     size = sum(record.size for record in manifest.files.values())
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
-    print(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
+    say(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     weights = manifest.model.weights or (
         "random" if manifest.model.source == "torchvision" else "as the module had them"
     )
-    print(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
+    say(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
     more = " ..." if len(manifest.labels) > 6 else ""
     labels = printable(", ".join(manifest.labels[:6]))
-    print(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
+    say(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
     _print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
-    print(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    say(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
     if manifest.graphs.head is None:
         works = ", ".join(method.name for method in METHODS if not method.needs_head)
         words = f"no head of its own, only the whole model; methods that work: {works}"
         print(f"{'':15}inside a branch: {words}")
-    print(f"parity         {_parity_figures(parity, manifest.graphs)} against {parity.reference}")
+    say(f"parity         {_parity_figures(parity, manifest.graphs)} against {parity.reference}")
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
-    print(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    say(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
-    print(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+    say(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
 
 
 def _print_variant(name: str, variant: Variant) -> None:
     fidelity = variant.fidelity
     pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
     calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
-    print(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    say(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
     print(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
     for method, like in fidelity.maps.items():
         print(
-            f"{'':15}{method}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
+            f"{'':15}{printable(method)}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
             f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
         )
     print(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
@@ -506,20 +551,38 @@ def _print_preprocessing(preprocessing: Any, source: str) -> None:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
     scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
-    print(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+    say(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        say("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _explain(options: argparse.Namespace) -> int:
+    with others_aside() as ours:
+        results, errors = _explained(options, ours)
+    if options.json:
+        print(json_text({"explanations": results, "errors": errors}))
+    return _EXIT_BAD_INPUT if errors else 0
+
+
+def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
+    """Explain and save.
+
+    Args:
+        options: of the command.
+        ours: where results are printed.
+
+    Returns:
+        What `--json` prints of each explanation, and the images with what was wrong with each.
+
+    Raises:
+        OrtcamError: what is wrong with the whole command.
+    """
     # What is wrong with the whole command is found before any image is read, and said once.
     methods = _methods(options.method, options.option)
-    if not 0 <= options.alpha <= 1:
-        raise OptionError(f"--alpha {options.alpha}: accepted is a number from 0 to 1")
     if options.target is not None and options.top_k is not None:
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
@@ -576,12 +639,10 @@ def _explain(options: argparse.Namespace) -> int:
             if options.json:
                 results.append({"folder": str(saved), **explanation.summary()})
             elif not options.quiet:
-                _print_explanation(image, explanation, saved)
+                _print_explanation(image, explanation, saved, ours)
         if not work:
             break
-    if options.json:
-        print(json_text({"explanations": results, "errors": errors}))
-    return _EXIT_BAD_INPUT if errors else 0
+    return results, errors
 
 
 _Work = list[tuple[dict[str, Any], dict[str, Any]]]
@@ -737,30 +798,30 @@ def _progress(label: str, *, quiet: bool) -> Iterator[Progress | None]:
         yield update
 
 
-def _print_explanation(image: str, explanation: Explanation, folder: Path) -> None:
+def _print_explanation(image: str, explanation: Explanation, folder: Path, ours: TextIO | None = None) -> None:
     stats = explanation.stats
-    print(
-        f"{printable(image)}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
-        f"{stats.seconds:.2f} s, {stats.providers[0]}"
+    say(
+        f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
+        f"{stats.seconds:.2f} s, {stats.providers[0]}",
+        ours,
     )
     if stats.scored_channels < stats.live_channels:
         scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
         error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
-        print(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}")
+        say(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}", ours)
     for what in stats.simplified:
-        print(f"  simplified to meet the deadline: {what}")
+        say(f"  simplified to meet the deadline: {what}", ours)
     if stats.seconds_late > 0:
-        print(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms")
+        say(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms", ours)
     if stats.standard_error is not None:
-        print(
-            f"  fewer samples than the method has: standard error of a weight at most {max(stats.standard_error):.1%}"
-        )
+        most = max(stats.standard_error)
+        say(f"  fewer samples than the method has: standard error of a weight at most {most:.1%}", ours)
     for target, label, probability, flat in zip(
         explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
     ):
         note = "  (flat map: nothing speaks for this class)" if flat else ""
         overlay = printable(str(folder / f"class-{target}-overlay.png"))
-        print(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}")
+        say(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}", ours)
 
 
 def _demo(options: argparse.Namespace) -> int:

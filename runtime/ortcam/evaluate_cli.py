@@ -10,9 +10,10 @@ from ortcam.evaluation.folder import check_folder
 from ortcam.evaluation.variants import parse_variants
 from ortcam.extras import missing
 from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.ranges import LIMIT, MAX_PIXELS, RANDOMIZE, SEED, STEP, THREADS, WHITE
 from ortcam.result_folders import check_output
 from ortcam.session import resolve_providers
-from ortcam.terminal import complain
+from ortcam.terminal import complain, others_aside
 
 __all__ = ["add_evaluate"]
 
@@ -47,37 +48,41 @@ def add_evaluate(commands: Any) -> None:
         "--protocol", default="soft-map", metavar="P", help="soft-map, adcc, scorecam-paper, scorecampp-notebook"
     )
     parser.add_argument("--labels", metavar="FILE", help="of a folder: CSV (file, class, boxes), or JSON object")
-    parser.add_argument("--limit", type=int, metavar="N", help="this many of the images, drawn by --seed")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all chance (default %(default)s)")
+    parser.add_argument("--limit", type=LIMIT, metavar="N", help="this many of the images, drawn by --seed")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="S", help="of all chance (default %(default)s)")
     parser.add_argument(
-        "--step", type=int, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
+        "--step", type=STEP, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
     )
     parser.add_argument(
         "--randomize",
-        type=int,
+        type=RANDOMIZE,
         metavar="N",
         help="also the randomised-weights check (Adebayo et al. 2018), on N of the images",
     )
     parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
     parser.add_argument(
-        "--batch-size", type=batch_size, default="auto", metavar="N", help="masked images a run (default: auto)"
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        metavar="N",
+        help="masked images a run, 65536 at most (default: auto)",
     )
     parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
     parser.add_argument(
         "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="of the first provider"
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument(
         "--max-pixels",
-        type=int,
+        type=MAX_PIXELS,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="skip larger images, and files that take more than 12 bytes for each of N (default %(default)s)",
     )
     parser.add_argument("--strict", action="store_true", help="skip damaged images, even if a part can be read")
-    parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
+    parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 
@@ -95,27 +100,28 @@ def _evaluate(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 
-    evaluation = Evaluation(
-        options.bundle,
-        options.images,
-        options.output,
-        methods=methods,
-        metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
-        protocol=options.protocol,
-        labels=options.labels,
-        limit=options.limit,
-        seed=options.seed,
-        step=options.step,
-        batch_size=options.batch_size,
-        providers=wanted,
-        threads=options.threads,
-        precision=options.precision,
-        max_pixels=options.max_pixels,
-        white=options.white,
-        strict=options.strict,
-        randomize=options.randomize,
-        resume=options.resume,
-    )
+    with others_aside():
+        evaluation = Evaluation(
+            options.bundle,
+            options.images,
+            options.output,
+            methods=methods,
+            metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
+            protocol=options.protocol,
+            labels=options.labels,
+            limit=options.limit,
+            seed=options.seed,
+            step=options.step,
+            batch_size=options.batch_size,
+            providers=wanted,
+            threads=options.threads,
+            precision=options.precision,
+            max_pixels=options.max_pixels,
+            white=options.white,
+            strict=options.strict,
+            randomize=options.randomize,
+            resume=options.resume,
+        )
     with tqdm(total=evaluation.count, desc="evaluating", unit="map", disable=True if options.quiet else None) as bar:
         earlier: int | None = None
 
@@ -129,10 +135,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             with bar.external_write_mode(file=sys.stderr):
                 complain(failure)
 
-        report = evaluation.run(
-            progress=advance,
-            on_failure=lambda failure: say(f"{failure.image}: {failure.error}"),
-        )
+        with others_aside():
+            report = evaluation.run(
+                progress=advance,
+                on_failure=lambda failure: say(f"{failure.image}: {failure.error}"),
+            )
     if not options.quiet:
         print(report.in_words())
     return _EXIT_BAD_INPUT if report.failures else 0

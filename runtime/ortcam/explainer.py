@@ -1,19 +1,20 @@
 """The way of the data: photograph, features and logits, targets, masks, scores, weights, map, `Explanation`."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import reprlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.allocation import Completion, Limits, check_positive, score
+from ortcam.allocation import Completion, Limits, score
 from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.classifier import (
@@ -34,6 +35,7 @@ from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_me
 from ortcam.pace import Pace
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.processors import processor_name, usable_cores
+from ortcam.ranges import BATCH_SIZE, SAMPLING_ERROR
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
 from ortcam.session import (
     Bound,
@@ -57,6 +59,7 @@ BatchSize = int | Literal["auto"]
 LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 
 _HEAD_BATCH_SIZE: Final = 32
+_MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
@@ -92,8 +95,8 @@ def load(
     Raises:
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` or `max_pixels` below 1, `white` beyond 16 bits, `strict` neither True nor False, or no
-            precision of this name.
+        OptionError: `threads`, `max_pixels` or `white` out of its range (`ortcam.ranges`), `strict` neither True nor
+            False, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
     max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
@@ -259,7 +262,7 @@ class Explainer:
         Args:
             count: of the inputs.
             inputs: makes some of them, float32 [n,3,H,W], preprocessed.
-            batch_size: inputs a run, or "auto".
+            batch_size: inputs a run, or "auto"; no more than 2 GB of them are made at a time.
 
         Raises:
             OptionError: a batch size that is not accepted.
@@ -270,6 +273,9 @@ class Explainer:
         _check_batch_size(batch_size)
         graphs = self.bundle.manifest.graphs
         first = Bound(self._session(graphs.features if graphs.head else graphs.classifier or ""), outputs=())
+        if batch_size != "auto":
+            image = self.bundle.manifest.preprocessing
+            batch_size = min(int(batch_size), max(1, _MOST_PIXELS_A_RUN // (image.height * image.width)))
         sizes = self._chunk_sizes("classifier", first, batch_size)
         parts: list[NDArray[np.float32]] = []
         start = 0
@@ -336,8 +342,8 @@ class Explainer:
 
         Raises:
             ImageError: missing, not an image, truncated or too large.
-            OptionError: an unknown method or option, a value that is not accepted, or a method that this bundle's head
-                does not allow.
+            OptionError: an unknown method or option, a value that is not accepted (numbers: out of the range that
+                `ortcam.ranges` has), or a method that this bundle's head does not allow.
             NotFiniteError: a feature, a logit, a score or the map is infinite or not a number.
             OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
                 features do not.
@@ -379,8 +385,11 @@ class Explainer:
         *,
         on_error: Callable[[Image, OrtcamError], None] | None = None,
         **arguments: Any,
-    ) -> Iterator[Explanation]:
+    ) -> Generator[Explanation, None, None]:
         """Explain images one after the other, decoding and preprocessing the next ones meanwhile: a generator.
+
+        Whatever `images`, `on_error` or `progress` raises is raised here. The thread ends with the generator: when it
+        is exhausted, closed or dropped.
 
         Memory: beside the image that is explained (3 bytes per pixel), one that was read and one that is being read
         are in memory: at most 60 MB and 18 bytes per pixel of `max_pixels`, 510 MB by default.
@@ -395,12 +404,22 @@ class Explainer:
         """
         task = resolve_task(**arguments)
         self._check(task)
-        return (self._explain(photograph, task) for photograph in self.read_many(images, on_error=on_error))
+        return self._explain_each(self.read_many(images, on_error=on_error), task)
+
+    def _explain_each(
+        self, photographs: Generator[Photograph, None, None], task: "Task"
+    ) -> Generator[Explanation, None, None]:
+        with contextlib.closing(photographs):
+            for photograph in photographs:
+                yield self._explain(photograph, task)
 
     def read_many(
         self, images: Iterable[Image], *, on_error: Callable[[Image, OrtcamError], None] | None = None
-    ) -> Iterator[Photograph]:
+    ) -> Generator[Photograph, None, None]:
         """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
+
+        Whatever `images` or `on_error` raises is raised here. The thread ends with the generator: when it is exhausted,
+        closed or dropped.
 
         Memory: as `explain_many`.
 
@@ -411,15 +430,16 @@ class Explainer:
         Raises:
             ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None.
         """
-        for image, photograph in read_ahead(images, self.read):
-            try:
-                ready = photograph()
-            except OrtcamError as error:
-                if on_error is None:
-                    raise
-                on_error(image, error)
-                continue
-            yield ready
+        with contextlib.closing(read_ahead(images, self.read)) as ahead:
+            for image, photograph in ahead:
+                try:
+                    ready = photograph()
+                except OrtcamError as error:
+                    if on_error is None:
+                        raise
+                    on_error(image, error)
+                    continue
+                yield ready
 
     def _explain(self, image: Image, task: "Task") -> Explanation:
         *_, last = self._explanations(image, task, previews=False)
@@ -852,7 +872,8 @@ def resolve_task(
     settings = resolve_method(method, options)
     limits = Limits(budget, deadline, tolerance, completion)
     _check_batch_size(batch_size)
-    check_positive("sampling_error", sampling_error, "a number above 0")
+    if sampling_error is not None:
+        SAMPLING_ERROR.check(sampling_error)
     plan = settings.plan
     if isinstance(plan, HeadPlan):
         given = [name for name in ("budget", "deadline", "tolerance") if getattr(limits, name) is not None]
@@ -888,10 +909,8 @@ def _taken(values: tuple[float, ...] | None, places: NDArray[np.intp]) -> tuple[
 
 
 def _check_batch_size(batch_size: BatchSize) -> None:
-    if batch_size != "auto" and (
-        isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1
-    ):
-        raise OptionError(f"batch_size={batch_size!r}: accepted is a whole number from 1, or 'auto'")
+    if batch_size != "auto":
+        BATCH_SIZE.check(batch_size)
 
 
 def _stats(

@@ -11,6 +11,8 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.ranges import CHUNK, TOP_K
+from ortcam.terminal import others_aside, say
 from ortcam.unfinished import clear
 
 __all__ = ["add_fuse"]
@@ -39,13 +41,13 @@ def add_fuse(commands: Any) -> None:
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
     classes = parser.add_mutually_exclusive_group()
-    classes.add_argument("--top-k", type=int, metavar="K", help="explain the K most probable classes (default 1)")
+    classes.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default 1)")
     classes.add_argument("--runtime-targets", action="store_true", help="the classes are an input, int64 [K]")
     parser.add_argument(
         "--uint8-input", action="store_true", help="the input is an RGB picture, uint8 [h,w,3], of any size"
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="masked images at a time: time and memory (default 8)"
+        "--batch-size", type=CHUNK, metavar="N", help="masked images at a time: time and memory (default 8)"
     )
     parser.add_argument("--external", action="store_true", help="weights beside the file, in FILE.data")
     parser.add_argument("--no-verify", action="store_true", help="do not run the file and compare it with the runtime")
@@ -63,24 +65,25 @@ def _fuse(options: argparse.Namespace) -> int:
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
-    fused = exporter.fuse(
-        bundle,
-        options.output,
-        triton=options.triton,
-        name=options.name,
-        method=options.method,
-        budget=options.budget,
-        precision=options.precision,
-        top_k=options.top_k,
-        runtime_targets=options.runtime_targets,
-        uint8_input=options.uint8_input,
-        external=options.external,
-        verify=not options.no_verify,
-        force=options.force,
-        report=None if options.quiet else timed_report(),
-        **size,
-        **settings.options,
-    )
+    with others_aside():
+        fused = exporter.fuse(
+            bundle,
+            options.output,
+            triton=options.triton,
+            name=options.name,
+            method=options.method,
+            budget=options.budget,
+            precision=options.precision,
+            top_k=options.top_k,
+            runtime_targets=options.runtime_targets,
+            uint8_input=options.uint8_input,
+            external=options.external,
+            verify=not options.no_verify,
+            force=options.force,
+            report=None if options.quiet else timed_report(),
+            **size,
+            **settings.options,
+        )
     if not options.quiet:
         _print(fused)
     return 0
@@ -93,9 +96,6 @@ def _check(options: argparse.Namespace) -> Bundle:
         OrtcamError: as `ortcam_export.fuse`, for whatever can be told without ONNX's packages.
     """
     Limits(budget=options.budget)
-    for name, value in (("top_k", options.top_k), ("batch_size", options.batch_size)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name}={value}: accepted is a whole number from 1")
     if options.output is not None:
         path = Path(options.output)
         if path.suffix != ".onnx":
@@ -122,11 +122,11 @@ def _pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _print(fused: Any) -> None:
     beside = "" if fused.external is None else f", weights in {fused.external.name}"
-    print(f"file           {fused.path} ({fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside})")
+    say(f"file           {fused.path} ({fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside})")
     for title, values in (("input", fused.inputs), ("output", fused.outputs)):
         for name, kind in values.items():
-            print(f"{title:<15}{name}: {kind}")
+            say(f"{title:<15}{name}: {kind}")
     if fused.difference is None:
-        print("verified       no")
+        say("verified       no")
     else:
-        print(f"verified       maps within {fused.difference:.1e} of the runtime's, on a picture of the bundle")
+        say(f"verified       maps within {fused.difference:.1e} of the runtime's, on a picture of the bundle")

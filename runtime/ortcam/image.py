@@ -20,6 +20,7 @@ from ortcam.decoder_output import listening
 from ortcam.errors import ImageError, ImageWarning, OptionError, OutputError
 from ortcam.image_formats import ACCEPTED, HEAD, check_signature, read_header
 from ortcam.image_header import DamagedError, Header, levels
+from ortcam.ranges import MAX_PIXELS, shown
 from ortcam.terminal import printable
 
 __all__ = [
@@ -137,11 +138,9 @@ def check_max_pixels(value: object) -> int:
     """A limit of pixels as an int.
 
     Raises:
-        OptionError: it is no whole number from 1.
+        OptionError: it is no whole number from 1, or beyond any picture.
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"max_pixels={value!r}: accepted is a whole number from 1")
-    return int(value)
+    return int(MAX_PIXELS.check(value))
 
 
 def check_strict(value: object) -> bool:
@@ -164,7 +163,9 @@ def check_white(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= WHITE:
-        raise OptionError(f"white={value!r}: accepted is a whole number from 1 to {WHITE}, such as 4095 for 12 bits")
+        raise OptionError(
+            f"white={shown(value)}: accepted is a whole number from 1 to {WHITE}, such as 4095 for 12 bits"
+        )
     return int(value)
 
 

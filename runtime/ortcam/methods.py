@@ -37,12 +37,12 @@ method            altered features                                map before ReL
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from ortcam.bundle import GATES
 from ortcam.errors import OptionError
+from ortcam.ranges import SEED, Range, shown
 from ortcam.suggestions import did_you_mean
 
 __all__ = [
@@ -199,14 +199,14 @@ def _choice(name: str, *values: str, help: str) -> Option:  # noqa: A002
     return Option(name, values[0], ", ".join(values), parse, help)
 
 
-def _count(name: str, default: int, help: str, *, minimum: int = 1) -> Option:  # noqa: A002
-    def parse(value: object) -> object:
-        number = int(value) if isinstance(value, str) else value
-        if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
-            raise ValueError
-        return number
+def _number(range_: Range, default: int, help: str) -> Option:  # noqa: A002
+    return Option(range_.name, default, range_.words, range_.parse, help)
 
-    return Option(name, default, f"a whole number from {minimum}", parse, help)
+
+# More samples than anybody's patience: papers take 35 and 10.
+_SAMPLES: Final = Range("num_samples", 1, 10_000)
+# In units of the model's input, whose values are a few at most.
+_SPREAD: Final = Range("std", 0, 1_000_000, whole=False)
 
 
 def _parse_flag(value: object) -> object:
@@ -218,14 +218,7 @@ def _parse_flag(value: object) -> object:
 
 
 def _parse_std(value: object) -> object:
-    if value is None or value == "authors":
-        return value
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise TypeError
-    number = float(value)
-    if not math.isfinite(number) or number < 0:
-        raise ValueError
-    return number
+    return value if value is None or value == "authors" else float(_SPREAD.parse(value))
 
 
 _WEIGHTING: Final = _choice(
@@ -336,18 +329,18 @@ MASKED_METHODS: Final = (
         ("ss-cam",),
         "SS-CAM",
         (
-            _count("num_samples", 35, "N, noise samples a channel"),
+            _number(_SAMPLES, 35, "N, noise samples a channel"),
             Option(
                 "std",
                 None,
-                "'authors' or a number from 0",
+                f"'authors' or {_SPREAD.words}",
                 _parse_std,
                 "standard deviation; by default 'authors' for noise on the input, 2.0 for noise on the activation",
             ),
             _choice(
                 "noise", "input", "activation", help="on the masked image (the poster), or on the mask (torch-cam)"
             ),
-            _count("seed", 0, "of the noise", minimum=0),
+            _number(SEED, 0, "of the noise"),
             *_SHARED,
         ),
         _sscam,
@@ -357,7 +350,7 @@ MASKED_METHODS: Final = (
         ("is-cam",),
         "IS-CAM",
         (
-            _count("num_samples", 10, "N, steps of the path"),
+            _number(_SAMPLES, 10, "N, steps of the path"),
             _choice("path", "cumulative", "linear", help="c_i = i(i+1)/(2N) (the poster's recurrence), or i/N"),
             *_SHARED,
         ),
@@ -430,7 +423,7 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
     if method is None:
         names = [item.name for item in METHODS]
         hint = did_you_mean(str(name), names)
-        raise OptionError(f"unknown method {name!r}; accepted: {', '.join(names)}{hint}")
+        raise OptionError(f"unknown method {shown(name)}; accepted: {', '.join(names)}{hint}")
     known = {option.name: option for option in method.options}
     complete: dict[str, object] = {option.name: option.default for option in method.options}
     for key, value in options.items():
@@ -441,6 +434,6 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
             complete[key] = known[key].parse(value)
         except (ValueError, TypeError, KeyError):
             raise OptionError(
-                f"{method.name}: {key}={value!r} is not accepted; accepted: {known[key].accepted}"
+                f"{method.name}: {key}={shown(value)} is not accepted; accepted: {known[key].accepted}"
             ) from None
     return Settings(method, complete, method.plan(complete))

@@ -1,17 +1,20 @@
 """A photograph as the explainer works on it: decoded, preprocessed, its source recorded; read ahead for many."""
 
+import atexit
 import dataclasses
+import functools
 import hashlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+import weakref
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.errors import OrtcamError
 from ortcam.image import decode, read_file, read_image
 from ortcam.preprocessing import Preprocessing
 from ortcam.terminal import as_text
@@ -19,6 +22,10 @@ from ortcam.terminal import as_text
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph"]
 
 _AHEAD: Final = 2
+_PAUSE: Final = 0.5  # seconds until it is looked whether the thread that reads is still there
+# Seconds at the end of the process: for an image to be read, and for the iterable to notice.
+_LONGEST_READ: Final = 30.0
+_LONGEST_WAIT: Final = 1.0
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -88,47 +95,130 @@ def read_photograph(
 
 def read_ahead(
     items: Iterable[_Item], read: Callable[[_Item], _Result]
-) -> Iterator[tuple[_Item, Callable[[], _Result]]]:
+) -> Generator[tuple[_Item, Callable[[], _Result]], None, None]:
     """Take and read items in a thread of their own while earlier ones are worked on, at most two ahead.
 
     In memory are then the one that is worked on, one that was read, and one that is being read or waits.
+
+    The thread ends when the generator is closed or dropped, as soon as what it is at has ended. Where no thread can be
+    started items are read one after the other.
 
     Yields:
         An item, and a function that returns what was read of it or raises what went wrong.
 
     Raises:
-        Exception: what the iterable raises, after the items that it gave before.
+        BaseException: what the iterable raises, after the items that it gave before.
+        OrtcamError: the thread is gone, as it is in a process that was forked.
     """
-    ready: queue.SimpleQueue[tuple[_Item, Future[_Result]] | Exception | None] = queue.SimpleQueue()
-    places = threading.Semaphore(_AHEAD - 1)
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            for item in items:
-                if stop.is_set():
-                    return
-                future: Future[_Result] = Future()
-                try:
-                    future.set_result(read(item))
-                except Exception as error:  # noqa: BLE001 - raised where the item is worked on
-                    future.set_exception(error)
-                ready.put((item, future))
-                places.acquire()
-                if stop.is_set():
-                    return
-            ready.put(None)
-        except Exception as error:  # noqa: BLE001
-            ready.put(error)
-
-    threading.Thread(target=work, name="ortcam-read", daemon=True).start()
+    reading = _Reading(items, read)
     try:
-        while (found := ready.get()) is not None:
-            if isinstance(found, Exception):
-                raise found
-            places.release()
-            item, future = found
-            yield item, future.result
+        reading.start()
+    except RuntimeError:  # no thread is to be had: a limit, or the interpreter is about to end
+        for item in items:
+            yield item, _attempt(functools.partial(read, item))
+        return
+    try:
+        while (found := reading.next()) is not None:
+            yield found
+            del found  # not to be kept while the next one is waited for
     finally:
-        stop.set()
-        places.release()
+        reading.stop()
+
+
+# Those whose thread runs; the thread itself keeps them.
+_under_way: "weakref.WeakSet[_Reading[Any, Any]]" = weakref.WeakSet()
+
+
+class _Reading(Generic[_Item, _Result]):
+    """The thread that reads ahead, and what it has ready."""
+
+    def __init__(self, items: Iterable[_Item], read: Callable[[_Item], _Result]) -> None:
+        self._items = items
+        self._read = read
+        self._ready: queue.SimpleQueue[tuple[_Item, Callable[[], _Result]] | BaseException | None] = queue.SimpleQueue()
+        self._places = threading.Semaphore(_AHEAD - 1)
+        self._stopped = threading.Event()
+        self._turn = threading.Lock()  # held while an item is read
+        self._thread = threading.Thread(target=self._work, name="ortcam-read", daemon=True)
+
+    def start(self) -> None:
+        """Begin.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        self._thread.start()
+        _under_way.add(self)
+
+    def next(self) -> tuple[_Item, Callable[[], _Result]] | None:
+        """What is ready, as soon as it is; None after the last."""
+        while True:
+            alive = self._thread.is_alive()
+            try:
+                found = self._ready.get(timeout=_PAUSE if alive else 0)
+            except queue.Empty:
+                if not alive:
+                    raise OrtcamError(
+                        "the thread that reads images ahead is gone, as in a process that was forked; call again there"
+                    ) from None
+                continue
+            self._places.release()
+            if isinstance(found, BaseException):
+                try:
+                    raise found
+                finally:
+                    del found  # or it would keep this frame, which keeps it
+            return found
+
+    def stop(self) -> None:
+        """Have the thread end."""
+        self._stopped.set()
+        self._places.release()
+
+    def stop_before_exit(self) -> None:
+        """Have the thread end, and wait for it: one that comes out of a decoder after the interpreter aborts.
+
+        What the iterable waits for may never come, so that is not waited for long.
+        """
+        self.stop()
+        if self._thread.is_alive() and self._turn.acquire(timeout=_LONGEST_READ):
+            self._turn.release()
+            self._thread.join(_LONGEST_WAIT)
+
+    def _work(self) -> None:
+        try:
+            for item in self._items:
+                with self._turn:
+                    if self._stopped.is_set():
+                        return
+                    outcome = _attempt(functools.partial(self._read, item))
+                self._ready.put((item, outcome))
+                del item, outcome
+                self._places.acquire()
+                if self._stopped.is_set():
+                    return
+            self._ready.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the items are worked on
+            self._ready.put(error)
+
+
+@atexit.register
+def _stop_all() -> None:
+    for reading in list(_under_way):
+        reading.stop_before_exit()
+
+
+def _attempt(what: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Call a function; what returns its result, or raises what it raised."""
+    try:
+        result = what()
+    except BaseException as error:  # noqa: BLE001 - raised where the result is wanted
+        return functools.partial(_raise, error)
+    return lambda: result
+
+
+def _raise(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
+from ortcam.ranges import SHRUNK_SIDE
 
 __all__ = ["COLORMAPS", "LONGEST_SIDE", "figure", "heatmap", "overlay", "shrunk"]
 
@@ -85,10 +86,9 @@ def shrunk(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
         longest_side: in pixels.
 
     Raises:
-        OptionError: `longest_side` below 1.
+        OptionError: `longest_side` below 1, or beyond any picture.
     """
-    if isinstance(longest_side, bool) or not isinstance(longest_side, int | np.integer) or longest_side < 1:
-        raise OptionError(f"longest_side={longest_side!r}: accepted is a whole number from 1, or None for no limit")
+    SHRUNK_SIDE.check(longest_side)
     height, width = image.shape[:2]
     scale = longest_side / max(height, width)
     if scale >= 1:

@@ -15,7 +15,7 @@ __all__ = ["ResultFolders", "check_output", "file_digest", "folder_name"]
 
 _LONGEST: Final = 240  # bytes; a number comes behind, and file systems take 255
 _NAMELESS: Final = "image"
-_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\]")
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\:*?\"<>|]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 

@@ -22,6 +22,7 @@ from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderEr
 from ortcam.extras import RUNTIMES, end_the_command, install
 from ortcam.memory import give_back
 from ortcam.processors import usable_cores
+from ortcam.ranges import THREADS
 from ortcam.telemetry import decline_telemetry
 
 decline_telemetry()
@@ -73,9 +74,6 @@ _CPU: Final = "CPUExecutionProvider"
 _EXTRA_OF: Final = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 _BUILDS: Final = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
-# ONNX Runtime starts as many as it is told, and a run waits for all of them: a hundred thousand look like a hang.
-_MOST_THREADS: Final = 1024
-
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
 
@@ -106,12 +104,8 @@ class SessionOptions:
     low_memory: bool = False
 
     def __post_init__(self) -> None:
-        given = self.threads
-        is_whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
-        if given is not None and not (is_whole and 1 <= given <= _MOST_THREADS):
-            raise OptionError(
-                f"threads={given!r}: accepted is a whole number from 1 to {_MOST_THREADS}, or None for physical cores"
-            )
+        if self.threads is not None:
+            THREADS.check(self.threads)
 
 
 def runtime_version() -> str:
@@ -208,6 +202,16 @@ _shared: "weakref.WeakValueDictionary[str, SharedSession]" = weakref.WeakValueDi
 _opening = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Give a child a lock of its own: the thread that held the parent's may not exist there."""
+    global _opening  # noqa: PLW0603
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def share_session(graph: Graph, options: SessionOptions) -> SharedSession:
     """Open a graph, or take the session in which somebody in this process has opened the same bytes in the same way.
 
@@ -274,7 +278,7 @@ def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions)
             if values and provider.removesuffix(_SUFFIX) in failure and "option" in failure:
                 raise ProviderError(f"{provider} does not accept its options: {failure}") from error
         try:
-            session = _create(model, settings, providers=[_CPU])
+            session = _create(model, settings, providers=[_CPU], enable_fallback=0)
         except Exception:  # noqa: BLE001 - then it is not the provider's fault
             raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
     give_back()  # opening takes a multiple of what stays

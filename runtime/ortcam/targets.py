@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ortcam.errors import TargetError
+from ortcam.ranges import shown
 from ortcam.suggestions import did_you_mean, plain
 
 __all__ = ["Target", "as_targets", "as_top_k", "class_index", "class_indices"]
@@ -108,7 +109,7 @@ def as_top_k(top_k: object, classes: int | None = None) -> int:
     value = _as_python(top_k)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (classes is not None and value > classes):
         upper = "" if classes is None else f" to {classes}, the model's classes"
-        raise TargetError(f"top_k={reprlib.repr(value)}: accepted is a whole number from 1{upper}")
+        raise TargetError(f"top_k={shown(value)}: accepted is a whole number from 1{upper}")
     return value
 
 
@@ -244,7 +245,7 @@ def _only(found: Sequence[int], item: str, names: _Names) -> int:
         )
     text = item[len(_LABEL) :] if item[: len(_LABEL)].lower() == _LABEL else item
     raise TargetError(
-        f"target {item!r}: no class of the model has this label (0 to {len(names.labels) - 1})"
+        f"target {shown(item)}: no class of the model has this label (0 to {len(names.labels) - 1})"
         f"{did_you_mean(text, names.labels)}"
     )
 

@@ -1,9 +1,11 @@
 """What is printed: text that any terminal and any encoding takes, on a standard output that may be gone or full."""
 
 import contextlib
+import ctypes
 import errno
 import functools
 import io
+import logging
 import math
 import os
 import re
@@ -14,7 +16,7 @@ from typing import Any, Final, TextIO, TypeVar
 from ortcam.errors import OutputError
 from ortcam.schema import encode_json
 
-__all__ = ["as_text", "complain", "guarded_output", "json_text", "printable"]
+__all__ = ["as_text", "complain", "guarded_output", "json_text", "others_aside", "printable", "say"]
 
 _Json = TypeVar("_Json")
 
@@ -67,32 +69,115 @@ def complain(message: str) -> None:
             print(f"ortcam: {printable(message)}", file=sys.stderr, flush=True)
 
 
+def say(line: str, ours: TextIO | None = None) -> None:
+    """Print one line of ours: a text in it that comes from a file begins no other.
+
+    Args:
+        line: to print.
+        ours: where results go; None: standard output.
+    """
+    print(printable(line), file=ours)
+
+
 @contextlib.contextmanager
 def guarded_output() -> Iterator[Callable[[], None]]:
     """Let everything be printed, whatever standard output is: closed, full, a pipe without a reader, ASCII alone.
 
     What cannot be printed does not stop the work. Texts are escaped where a terminal would take them for commands, and
-    where the encoding lacks them.
+    where the encoding lacks them. Only what Python prints reaches standard output: file descriptor 1 itself leads to
+    standard error meanwhile, where libraries in C and C++ may print. A standard stream that was closed is one that
+    leads nowhere, so that no file that is opened later is taken for it.
 
     Yields:
         A function to call at the end, once what is printed matters no more: OutputError if it could not be printed,
         nothing if its reader had left.
     """
-    before, errors = sys.stdout, sys.stderr
-    output = _Output(before)
-    sys.stdout = output
+    before, errors, last_resort = sys.stdout, sys.stderr, logging.lastResort
+    _occupy_standard_streams()
     if errors is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for bars and warnings
+    logging.lastResort = _Complaints(logging.WARNING)
     try:
-        yield output.close_up
+        with _descriptor_aside(before) as target:
+            output = _Output(target)
+            sys.stdout = output
+            try:
+                yield output.close_up
+            finally:
+                sys.stdout = before
+                if output.failure is not None and target is not None:
+                    # Nothing is left in its buffer that could fail again at exit.
+                    with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                        os.dup2(nowhere.fileno(), target.fileno())
     finally:
-        sys.stdout = before
-        if output.failure is not None and before is not None:
-            # Nothing is left in its buffer that could fail again at exit.
-            with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-                os.dup2(nowhere.fileno(), before.fileno())
+        logging.lastResort = last_resort
         if errors is None:
             sys.stderr = errors
+
+
+@contextlib.contextmanager
+def others_aside() -> Iterator[TextIO]:
+    """Lead what is printed in Python to standard error, escaped: libraries print, and only a result belongs on stdout.
+
+    Yields:
+        Standard output, for results.
+    """
+    ours = sys.stdout
+    with contextlib.redirect_stdout(_Output(sys.stderr)):
+        yield ours
+
+
+def _occupy_standard_streams() -> None:
+    """Open each standard descriptor that is closed to the null device; the next file would get its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+@contextlib.contextmanager
+def _descriptor_aside(before: TextIO | None) -> Iterator[TextIO | None]:
+    """Standard output under a descriptor of its own, while descriptor 1 leads to standard error.
+
+    Yields:
+        What to print to; `before` itself where it is not descriptor 1, or no descriptor is free.
+    """
+    try:
+        own = before is not None and before.fileno() == 1
+        kept = os.dup(1) if own else -1
+    except (OSError, ValueError, AttributeError):
+        own = False
+    if before is None or not own:
+        yield before
+        return
+    with contextlib.suppress(OSError, ValueError):
+        before.flush()
+    encoding, buffering = before.encoding, 1 if getattr(before, "line_buffering", False) else -1
+    target = open(kept, "w", buffering, encoding=encoding, errors=before.errors, closefd=False)  # noqa: SIM115
+    os.dup2(2, 1)
+    try:
+        yield target
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            target.close()
+        _flush_c_streams()  # what waits there is not ours
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush_c_streams() -> None:
+    if os.name == "posix":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)
+
+
+class _Complaints(logging.Handler):
+    """Prints what libraries log and nobody handles, as a line of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 class _Output(io.TextIOBase):

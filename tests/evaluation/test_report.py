@@ -2,6 +2,8 @@
 
 import base64
 import dataclasses
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -22,7 +24,7 @@ from ortcam.evaluation.variants import Variant, baselines
 from ortcam.image import write_png
 from ortcam.preprocessing import Preprocessing
 
-HOSTILE = "<script>alert(1)</script>.png"
+HOSTILE = "</script><!--<script>alert(1)</script>\u2028.png"
 QUOTED = "a\" onerror='alert(2)' {{ 7 * 7 }}.png"
 METHODS = [Variant("scorecam", "Score-CAM"), Variant("iscam:samples=4", "IS-CAM (samples 4)")]
 PREPROCESSING = Preprocessing(
@@ -153,6 +155,19 @@ def test_the_page_needs_nothing_from_elsewhere(report):
     assert not re.search(r"https?:|@import|url\(", page.source)
     (policy,) = page.of("meta", **{"http-equiv": "Content-Security-Policy"})
     assert "default-src 'none'; img-src data:;" in policy["content"]
+
+
+def test_the_policy_lets_this_script_run_and_no_other(report):
+    page = report([HOSTILE, QUOTED])
+    (policy,) = page.of("meta", **{"http-equiv": "Content-Security-Policy"})
+    (allowed,) = re.findall(r"script-src ([^;]*);", policy["content"])
+    scripts = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    assert [f"'{policy_name(script)}'" for script in scripts] == [allowed]
+    assert "=>" in scripts[0], "it is not escaped"
+    # The numbers and names are data, from which no text breaks out.
+    (data,) = re.findall(r'<script type="application/json" id="values">(.*?)</script>', page.source, re.DOTALL)
+    assert not set(data) & set("<>&\u2028\u2029")
+    assert {item["name"] for item in json.loads(data)} == {HOSTILE, QUOTED}
 
 
 def test_text_from_outside_stays_text(report):
@@ -334,10 +349,15 @@ def changed(tmp_path):
 
     def write(page, script):
         path = tmp_path / "changed.html"
-        path.write_text(page.source.replace("</body>", f"<script>{script}</script></body>"), "utf-8")
+        source = page.source.replace("</body>", f"<script>{script}</script></body>")
+        path.write_text(source.replace("script-src ", f"script-src '{policy_name(script)}' "), "utf-8")
         return path
 
     return write
+
+
+def policy_name(script):
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def cards_in(document):
@@ -361,6 +381,18 @@ def test_the_browsers_complaints_are_seen(report, browse, changed):
     assert any("lost" in line for line in browse(changed(page, "null.lost"))[1])
     outside = changed(page, "document.body.append(Object.assign(new Image(), {src: 'http://localhost:9/x.png'}))")
     assert any("Content Security Policy" in line for line in browse(outside)[1])
+
+
+def test_a_browser_runs_no_script_but_the_pages_own(report, browse, tmp_path):
+    page = report(names(2))
+    evils = ["<script>document.title = 'PWNED'</script>", "<img src=x onerror=\"document.title = 'PWNED'\">"]
+    for number, evil in enumerate(evils):
+        path = tmp_path / f"evil-{number}.html"
+        path.write_text(page.source.replace("</body>", f"{evil}</body>"), "utf-8")
+        document, complaints = browse(path)
+        assert "<title>PWNED" not in document
+        assert any("Content Security Policy" in line for line in complaints)
+        assert 'data-ready="true"' in document
 
 
 def test_the_address_sorts_gallery_and_table(report, browse):

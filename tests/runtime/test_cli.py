@@ -191,7 +191,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(
         (["--top-k", "2", "-t", "1"], "give one or the other"),
         (["--batch-size", "0"], "batch_size=0"),
         (["--provider", "tpu"], "execution provider 'tpu' is not available"),
-        (["--alpha", "1.5"], "--alpha 1.5"),
+        (["--alpha", "1.5"], "alpha=1.5: accepted is a number from 0 to 1"),
         (["--threads", "0"], "threads=0"),
     ],
 )
@@ -463,7 +463,7 @@ def test_limits_stop_early_and_the_summary_says_so(
         (["--deadline", "-1"], "deadline=-1.0: accepted is milliseconds above 0"),
         (["--tolerance", "7"], "tolerance=7.0: accepted is a number between 0 and 1"),
         (["--tolerance", "0.1", "--completion", "none"], "tolerance with completion='none'"),
-        (["--batch-size", "0"], "batch_size=0: accepted is a whole number from 1, or 'auto'"),
+        (["--batch-size", "0"], "batch_size=0: accepted is a whole number from 1 to 65536, or 'auto'"),
         (["--sampling-error", "0.1"], "sampling_error with scorecam++"),
         (["-m", "eigen-cam", "--budget", "3"], "budget with eigen-cam"),
     ],

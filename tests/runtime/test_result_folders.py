@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -13,7 +13,7 @@ from ortcam.result_folders import ResultFolders, check_output, file_digest, fold
 HOSTILE = [
     "...jpg", "..jpg", ".jpg", ".", "..", "", "/", "a/..", "a/.", "....", "cat..jpg", "cat .jpg", "con.png", "NUL",
     "lpt1.x.png", "caf\udce9.jpg", "x" * 251 + ".jpg", "é" * 125 + ".jpg", "a\nb.jpg", "a\x1b[31m.jpg", " .jpg",
-    "a\u202egpj.exe.png", "a\\..\\b.jpg", "\0.jpg",
+    "a\u202egpj.exe.png", "a\\..\\b.jpg", "\0.jpg", "C:evil.jpg", "a:stream.jpg", "what?.jpg", '<b>*|"x.jpg',
 ]  # fmt: skip
 
 
@@ -21,6 +21,7 @@ HOSTILE = [
 def test_a_folder_lies_directly_in_the_output_and_has_a_name_that_every_system_takes(image: str) -> None:
     name = folder_name(image)
     assert Path("out", name).parent == Path("out")
+    assert PureWindowsPath("out", name).parent == PureWindowsPath("out")
     assert name not in ("", ".", "..")
     assert not set(name) & set("/\\\0\n\x1b\u202e")
     assert name == name.rstrip(". ")

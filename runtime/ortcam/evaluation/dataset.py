@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import json
 import os
+import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import DatasetError, TargetError
 from ortcam.preprocessing import Preprocessing
+from ortcam.ranges import Range, shown
 from ortcam.terminal import as_text
 
 __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
@@ -24,6 +27,10 @@ SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".pbm", ".pgm", ".pnm", ".ppm"),
 )
 _CLASS_COLUMNS: Final = ("class", "class_index", "label")
+_MOST_OF_A_LIST: Final = 2**28  # bytes; a million images with boxes take a quarter of it
+_INDEX: Final = re.compile("[0-9]{1,9}")
+_SIZE: Final = Range("size", 1, 1_000_000)
+_PLACE: Final = Range("box", -1e9, 1e9, whole=False)
 _SHAPE_TOLERANCE: Final = 0.02  # of width by height, for sizes that were rounded
 _BOX_COLUMNS: Final = ("boxes", "boxes_x0_y0_x1_y1")
 
@@ -202,14 +209,31 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _read_json(path: Path, class_index: Callable[[int | str], int]) -> dict[str, int]:
+    _check_list(path)
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, Mapping) or not all(isinstance(value, (int, str)) for value in content.values()):
         raise DatasetError(f"{path}: accepted is an object from file names or class folders to classes")
     read = _class_reader((value for value in content.values() if isinstance(value, str)), class_index)
     return {name: read(value) if isinstance(value, str) else class_index(value) for name, value in content.items()}
+
+
+def _check_list(path: Path) -> None:
+    """Refuse a pipe, a device, and what is too large for a list of images, before it is opened.
+
+    Raises:
+        DatasetError: it is one of them, or cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DatasetError(f"{path}: no regular file; accepted is a CSV, or a JSON object")
+    if status.st_size > _MOST_OF_A_LIST:
+        raise DatasetError(f"{path}: has {status.st_size} bytes; accepted are {_MOST_OF_A_LIST} for a list of images")
 
 
 def _csv_folder(path: Path) -> Path:
@@ -219,6 +243,7 @@ def _csv_folder(path: Path) -> Path:
 
 
 def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int]) -> Iterator[Example]:
+    _check_list(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -243,7 +268,7 @@ def _from_row(
     if not name:
         raise DatasetError("no file")
     given, index = _first_filled(row, _CLASS_COLUMNS), _first_filled(row, ("class_index",))
-    if index is not None and index.isdecimal():
+    if index is not None and _INDEX.fullmatch(index):
         label: int | None = class_index(int(index))
     else:
         label = None if given is None else read(given)
@@ -261,17 +286,20 @@ def _first_filled(row: Mapping[str, str | None], columns: Sequence[str]) -> str 
 
 def _box(text: str) -> Box:
     try:
-        x0, y0, x1, y1 = (float(number) for number in text.split())
+        x0, y0, x1, y1 = (_PLACE.parse(number) for number in text.split())
     except ValueError:
-        raise DatasetError(f"box {text.strip()!r}: accepted are four numbers, x0 y0 x1 y1") from None
+        accepted = f"four numbers {_PLACE.bounds}, x0 y0 x1 y1"
+        raise DatasetError(f"box {shown(text.strip())}: accepted are {accepted}") from None
     if not (x0 < x1 and y0 < y1):
-        raise DatasetError(f"box {text.strip()!r}: x0 is below x1 and y0 below y1 in x0 y0 x1 y1")
+        raise DatasetError(f"box {shown(text.strip())}: x0 is below x1 and y0 below y1 in x0 y0 x1 y1")
     return x0, y0, x1, y1
 
 
 def _size(width: str | None, height: str | None) -> tuple[int, int] | None:
     if not width or not height:
         return None
-    if not (width.strip().isdecimal() and height.strip().isdecimal() and int(width) and int(height)):
-        raise DatasetError(f"width {width!r}, height {height!r}: accepted are whole numbers of pixels")
-    return int(width), int(height)
+    try:
+        return int(_SIZE.parse(width)), int(_SIZE.parse(height))
+    except ValueError:
+        accepted = f"whole numbers of pixels {_SIZE.bounds}"
+        raise DatasetError(f"width {shown(width)}, height {shown(height)}: accepted are {accepted}") from None

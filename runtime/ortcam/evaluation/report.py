@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import datetime as dt
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -283,8 +284,19 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "signed": _signed, "seconds": _seconds, "p_value": _p_value}
+    environment.filters |= {
+        "sha256": _sha256,
+        "number": _number,
+        "signed": _signed,
+        "seconds": _seconds,
+        "p_value": _p_value,
+    }
     return environment.get_template(_TEMPLATE)
+
+
+def _sha256(script: str) -> str:
+    """A script as a Content-Security-Policy names it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _looks(results: Results) -> Iterator[_Look]:

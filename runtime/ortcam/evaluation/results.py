@@ -21,7 +21,17 @@ from ortcam.evaluation.variants import Variant
 from ortcam.files import replacing
 from ortcam.schema import encode_json
 
-__all__ = ["Band", "Results", "Summary", "as_json", "collect", "median_of_known", "summarise", "write_tables"]
+__all__ = [
+    "Band",
+    "Results",
+    "Summary",
+    "as_cell",
+    "as_json",
+    "collect",
+    "median_of_known",
+    "summarise",
+    "write_tables",
+]
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +50,10 @@ _SCHEMA: Final = pa.schema(
         "seconds": pa.float64(),
     }
 )
+_TEXTS: Final = [field.name for field in _SCHEMA if field.type == pa.string()]
+# What a spreadsheet takes for a formula at the beginning of a cell, also in full width; and the mark that prevents it.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_TEXT_MARK: Final = "'"
 _NORMAL: Final = 1.96  # half a 95 % interval, in standard errors
 
 
@@ -235,6 +249,8 @@ class _Moments:
 def write_tables(results: Results, folder: Path) -> None:
     """One row an image, method and metric: results.csv and results.parquet.
 
+    Texts in results.csv are as `as_cell` makes them; those in results.parquet are as they are.
+
     Raises:
         OSError: they cannot be written.
     """
@@ -247,8 +263,21 @@ def write_tables(results: Results, folder: Path) -> None:
         rows = _rows(results)
         while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             part = pa.Table.from_pylist(some, _SCHEMA)
-            text.write_table(part)
+            cells = [row | {name: as_cell(row[name]) for name in _TEXTS} for row in some]
+            text.write_table(pa.Table.from_pylist(cells, _SCHEMA))
             parquet.write_table(part)
+
+
+def as_cell(text: str) -> str:
+    """A text as a cell of a CSV that no spreadsheet takes for a formula: with an apostrophe before what looks like one.
+
+    One that begins with an apostrophe gets another, so that a reader has the text by taking one away.
+
+    Example:
+        >>> as_cell("=1+1.png"), as_cell("'quoted'.png"), as_cell("cat.jpg")
+        ("'=1+1.png", "''quoted'.png", 'cat.jpg')
+    """
+    return _TEXT_MARK + text if text.startswith((*_FORMULA, _TEXT_MARK)) else text
 
 
 def _rows(results: Results) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,7 @@ from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
+from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.session import Provider, runtime_version
 from ortcam.unfinished import temporary_folder
 
@@ -150,11 +151,9 @@ class Evaluation:
         self.protocol = resolve_protocol(protocol)
         self.variants = [*parse_variants(methods), *baselines(seed)]
         self.metrics = _resolve_metrics(metrics, self.protocol)
-        for name, value in (("limit", limit), ("step", step), ("randomize", randomize)):
-            if value is not None and not (_is_whole(value) and value >= 1):
-                raise OptionError(f"{name}={value!r}: accepted is a whole number from 1")
-        if not (_is_whole(seed) and seed >= 0):
-            raise OptionError(f"seed={seed!r}: accepted is a whole number from 0")
+        for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize), (SEED, seed)):
+            if value is not None or range_ is SEED:
+                range_.check(value)
         limit, step, randomize = (None if value is None else int(value) for value in (limit, step, randomize))
         seed = int(seed)
         resolve_task(batch_size=batch_size)
@@ -413,10 +412,6 @@ def evaluate(
     """
     evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
     return evaluation.run(progress=progress, on_failure=on_failure)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _cell(interval: Interval | None) -> str:

@@ -14,6 +14,7 @@ from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, finish, resolve_task
 from ortcam.methods import HeadPlan, Plan, resolve_method
 from ortcam.photograph import Photograph
+from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE, shown
 
 __all__ = ["BASELINES", "Baseline", "Variant", "parse_variants"]
 
@@ -24,10 +25,10 @@ _GAUSSIAN_SIGMA: Final = 0.25  # of a side
 # What `explain` takes beside the options of a method, and how its text is read.
 _LIMITS: Final[dict[str, Callable[[str], object]]] = {
     "budget": budget,
-    "deadline": float,
-    "tolerance": float,
+    "deadline": DEADLINE.read,
+    "tolerance": TOLERANCE.read,
     "completion": str,
-    "sampling_error": float,
+    "sampling_error": SAMPLING_ERROR.read,
 }
 
 
@@ -89,7 +90,7 @@ def _parse(text: str) -> Variant:
             try:
                 arguments[key] = _LIMITS[key](value)
             except (ValueError, argparse.ArgumentTypeError):
-                raise OptionError(f"{text!r}: {key}={value} is not a number") from None
+                raise OptionError(f"{text!r}: {key}={shown(value)} is not a number") from None
         else:
             resolve_method(method.name, {key: value})
             arguments[key] = value
