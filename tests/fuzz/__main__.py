@@ -8,13 +8,16 @@ The input that did it lies in FOLDER/crashes/TARGET.
 
 import argparse
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Final
 
+from tests.fuzz import bundles
 from tests.fuzz.targets import NAMES
 from tests.fuzz.worker import CORPUS, CRASHES
 
@@ -32,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=120, help="of all targets together, default 120")
     parser.add_argument("--folder", type=Path, default=_REPOSITORY / ".fuzz", help="for inputs, default .fuzz")
     options = parser.parse_args(arguments)
+    options.folder = options.folder.resolve()
     targets = options.targets or list(NAMES)
     if unknown := [name for name in targets if name not in NAMES]:
         parser.error(f"no target {', '.join(unknown)}; there are {', '.join(NAMES)}")
@@ -42,11 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    _make_bundle(options.folder / "bundle")
     failing = sum(replay(name, options.folder) for name in targets)
     share = max(options.seconds // len(targets), 1)
     found = sum(_fuzz(name, options.folder, share) for name in targets)
     print(f"{failing} earlier inputs still fail, {found} new findings")
     return 1 if failing or found else 0
+
+
+def _make_bundle(folder: Path) -> None:
+    """Make the bundle that is fuzzed once for all processes."""
+    made = bundles.files()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    os.environ[bundles.FOLDER] = str(folder)
 
 
 def replay(name: str, folder: Path) -> int:

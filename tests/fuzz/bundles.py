@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -20,8 +21,9 @@ from ortcam.verification import verify, verify_variants
 from ortcam_export import export
 from tests.fuzz.limits import BreachError, budget
 
-__all__ = ["files", "read_input", "try_with", "write_input"]
+__all__ = ["FOLDER", "check_accepted", "files", "put", "read_input", "remove_folder", "try_with", "write_input"]
 
+FOLDER: Final = "ORTCAM_FUZZ_BUNDLE"
 _LABELS: Final = ("ant", "bee", "cat", "dog")
 _SIDE: Final = 16
 _CHANNELS: Final = 6
@@ -44,7 +46,9 @@ def read_input(data: bytes) -> tuple[str, bytes]:
 
 @functools.cache
 def files() -> dict[str, bytes]:
-    """The files of the bundle, by name."""
+    """The files of the bundle, by name; those in the folder that the environment names were made before."""
+    if made := os.environ.get(FOLDER):
+        return {path.name: path.read_bytes() for path in sorted(Path(made).iterdir())}
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model.onnx")
         model.write_bytes(_model().SerializeToString())
@@ -115,6 +119,20 @@ def try_with(data: bytes, *, verified: bool = False) -> None:
         BreachError: it took too much, or an untrue thing came of it.
     """
     name, content = read_input(data)
+    folder = put(data)
+    with budget(seconds=_SECONDS, memory=_MEMORY), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _use(folder, verified=verified)
+        except OrtcamError:
+            return
+    if name.endswith(".onnx"):
+        check_accepted(content)
+
+
+def put(data: bytes) -> Path:
+    """A folder with the bundle in which a file is replaced, as `try_with` uses it; the next call puts it back."""
+    name, content = read_input(data)
     folder = _folder()
     for earlier in (*_replaced, MANIFEST_NAME):
         (folder / earlier).write_bytes(files()[earlier])
@@ -124,14 +142,7 @@ def try_with(data: bytes, *, verified: bool = False) -> None:
         manifest = json.loads(files()[MANIFEST_NAME])
         manifest["files"][name] = dataclasses.asdict(FileRecord(len(content), hashlib.sha256(content).hexdigest()))
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with budget(seconds=_SECONDS, memory=_MEMORY), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            _use(folder, verified=verified)
-        except OrtcamError:
-            return
-    if name.endswith(".onnx"):
-        _check_accepted(content)
+    return folder
 
 
 def _use(folder: Path, *, verified: bool) -> None:
@@ -149,7 +160,7 @@ def _use(folder: Path, *, verified: bool) -> None:
             raise BreachError("a map is not finite")
 
 
-def _check_accepted(content: bytes) -> None:
+def check_accepted(content: bytes) -> None:
     """Of a graph that was accepted: its weights lie in listed files, and it has nothing that may run for ever."""
     model = onnx.load_model_from_string(content)
     if model.functions:

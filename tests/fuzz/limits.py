@@ -1,8 +1,7 @@
 """What one input may cost, and what is said of one that costs more."""
 
 import contextlib
-import os
-import resource
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Final
 
 __all__ = ["BreachError", "budget"]
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_STATM: Final = Path("/proc/self/statm")
+_STATUS: Final = Path("/proc/self/status")
+_LINE: Final = re.compile(r"^Vm(RSS|HWM):\s*(\d+) kB$", re.MULTILINE)
 
 
 class BreachError(Exception):
@@ -28,22 +27,22 @@ def budget(*, seconds: float, memory: int) -> Iterator[None]:
     Raises:
         BreachError: it took more.
     """
-    before, peak_before, start = _resident(), _peak(), time.process_time()
+    (before, peak_before), start = _memory(), time.process_time()
     yield
-    spent, peak = time.process_time() - start, _peak()
+    spent, (_, peak) = time.process_time() - start, _memory()
     if spent > seconds:
         raise BreachError(f"{spent:.1f} s of CPU instead of at most {seconds:.1f}")
     if peak > peak_before and peak - before > memory:
         raise BreachError(f"{(peak - before) / 1e6:.0f} MB of memory instead of at most {memory / 1e6:.0f}")
 
 
-def _resident() -> int:
-    """Bytes of memory in use; 0 where the system does not say, so that the peak is held to the budget alone."""
+def _memory() -> tuple[int, int]:
+    """Bytes of memory in use and the most there have been; 0 where the system does not say so.
+
+    Not `getrusage`, whose peak a process takes over from the one that started it.
+    """
     try:
-        return int(_STATM.read_text().split()[1]) * _PAGE
+        found = dict(_LINE.findall(_STATUS.read_text()))
     except OSError:
-        return 0
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return 0, 0
+    return int(found["RSS"]) * 1024, int(found["HWM"]) * 1024
