@@ -51,7 +51,7 @@ TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot]'
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints.txt $(TESTING)
 	@touch $@
 
@@ -60,7 +60,7 @@ NEWEST := .venv-newest
 NEWEST_TESTS ?= $(OLDEST_TESTS)
 $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(NEWEST)
-	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot]' $(TESTING)
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,sign]' $(TESTING)
 	@touch $@
 
 test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)

@@ -26,7 +26,7 @@ from ortcam.bundle import (
     file_sha256,
     read_bundle,
 )
-from ortcam.errors import OrtcamError
+from ortcam.errors import BundleError, OrtcamError
 from ortcam.preprocessing import Preprocessing
 from ortcam.verification import measure_parity, parity_failure, probe_input
 from ortcam_export.calibration import read_calibration
@@ -147,6 +147,11 @@ def write_bundle(request: ExportRequest) -> Bundle:
             versions=_versions(source),
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
+        try:
+            read_bundle(folder)
+        except BundleError as error:
+            reason = str(error).replace(f"{folder}/", "").removeprefix(f"{folder}: ")
+            raise ExportError(f"no bundle can be made of this model: {reason}. Nothing was written") from None
         say("writing the bundle")
         move_into_place(folder, destination)
     return read_bundle(destination)

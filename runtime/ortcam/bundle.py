@@ -6,19 +6,24 @@
 import dataclasses
 import hashlib
 import os
+import re
+import reprlib
 import stat
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from ortcam.errors import BundleError, OptionError
+from ortcam.graph_contents import GraphReader
 from ortcam.migration import migrate
+from ortcam.plausibility import check_graphs, check_manifest, check_weights
 from ortcam.preprocessing import Preprocessing
 from ortcam.schema import SchemaError, decode, encode_json, parse_json
 
 __all__ = [
     "GATES",
+    "LARGEST_MANIFEST",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
     "Activation",
@@ -44,6 +49,12 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 3
 MANIFEST_NAME: Final = "bundle.json"
+
+LARGEST_MANIFEST: Final = 2**23  # bytes; a hundred thousand labels of 80 letters
+_LONGEST_NAME: Final = 255  # bytes, as file systems have it
+# What folders, drives and streams are told apart by, what no file system takes, and what ONNX Runtime's names for
+# tensors in memory have.
+_NOT_IN_NAMES: Final = re.compile(r"[/\\:*\x00-\x1f\x7f]|_ORT_MEM_ADDR_")
 
 # The gates of ScoreCAM++ that have a scorer graph of their own; "minmax" is the plain scorer on normalised maps.
 GATES: Final = ("tanh", "sigmoid", "sigmoid-relu", "relu", "mish", "swish", "softsign")
@@ -93,6 +104,15 @@ class Cut:
     height: int
     width: int
     prefix_tokens: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the features of one image, without the batch."""
+        if self.layout == "nchw":
+            return self.channels, self.height, self.width
+        if self.layout == "nhwc":
+            return self.height, self.width, self.channels
+        return self.prefix_tokens + self.height * self.width, self.channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,12 +314,14 @@ class Bundle:
         manifest: what its bundle.json says, brought up to today's schema.
         schema: that of bundle.json as it was written.
         sha256: SHA-256 of bundle.json, and through the hashes in it of the whole bundle.
+        weights: name of a graph -> names of the files that hold its weights.
     """
 
     path: Path
     manifest: Manifest
     schema: int
     sha256: str
+    weights: Mapping[str, tuple[str, ...]]
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists; what lies there may have changed since it was checked."""
@@ -326,8 +348,7 @@ class Bundle:
         Raises:
             BundleError: a file is missing, or it has changed since the bundle was read.
         """
-        model = self.content(name)
-        return Graph(name, model, {file: self.content(file) for file in _weights_of([model], self.manifest)})
+        return Graph(name, self.content(name), {file: self.content(file) for file in self.weights[name]})
 
     def hold(self, precision: str | None = None) -> dict[str, Content]:
         """What the graphs of a precision need: as long as it is kept, `graph` and `content` read no file again.
@@ -342,11 +363,9 @@ class Bundle:
         return self._hold(self.check_precision(precision), self.content)
 
     def _hold(self, precision: str, read: Callable[[str], Content]) -> dict[str, Content]:
-        graphs = self.manifest.graphs
-        scorers = self.manifest.variants[precision].scorers if precision in self.manifest.variants else graphs.scorers
-        names = (graphs.features, graphs.head, graphs.classifier, *scorers.values())
-        held = {name: read(name) for name in names if name is not None}
-        return held | {name: read(name) for name in _weights_of(held.values(), self.manifest)}
+        graphs = _graphs_of(self.manifest, precision)
+        weights = [file for graph in graphs for file in self.weights[graph]]
+        return {name: read(name) for name in dict.fromkeys([*graphs, *weights])}
 
     def copy_to(self, folder: Path) -> "Bundle":
         """Write the files once more, verified, into a folder that is there; returns the bundle that lies there.
@@ -408,9 +427,10 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: not a bundle, a newer schema, a missing, truncated or altered file, a name that leaves the folder.
     """
-    bundle = _read_manifest(path)
+    bundle, _ = _read_graphs(_read_manifest(path), ())
     for name, record in bundle.manifest.files.items():
-        _check_file(bundle.path, name, record)
+        if name not in bundle.weights:  # the graphs have been checked
+            _check_file(bundle.path, name, record)
     return bundle
 
 
@@ -429,11 +449,12 @@ def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> t
         BundleError: as `read_bundle`, or the bundle has no scorers in this precision.
     """
     bundle = _read_manifest(path)
-    files = bundle.manifest.files
+    files, precision = bundle.manifest.files, bundle.check_precision(precision)
+    bundle, graphs = _read_graphs(bundle, _graphs_of(bundle.manifest, precision))
     # Not `content`, which looks at no file whose hash is known: what lies on the disk is to be checked.
-    held = bundle._hold(bundle.check_precision(precision), lambda name: _read_file(bundle.path, name, files[name]))
+    held = bundle._hold(precision, lambda name: graphs.get(name) or _read_file(bundle.path, name, files[name]))
     for name, record in files.items():
-        if name not in held:
+        if name not in held and name not in bundle.weights:
             _check_file(bundle.path, name, record)
     return bundle, held
 
@@ -468,7 +489,8 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
         mode = (resolved / MANIFEST_NAME).stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would wait for a writer
             raise BundleError(f"{folder / MANIFEST_NAME}: is no regular file")
-        text = (resolved / MANIFEST_NAME).read_bytes()
+        with (resolved / MANIFEST_NAME).open("rb") as file:
+            text = file.read(LARGEST_MANIFEST + 1)
     except FileNotFoundError:
         what = "it has no bundle.json" if folder.is_dir() else "there is no such folder"
         raise BundleError(f"{folder}: not an ortcam bundle, {what}; `ortcam export` makes one") from None
@@ -479,9 +501,51 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{folder / MANIFEST_NAME}: cannot be read: {reason}") from None
     except ValueError as error:  # a null character
         raise BundleError(f"bundle {str(folder)!r}: cannot be read: {error}") from None
+    if len(text) > LARGEST_MANIFEST:
+        raise BundleError(f"{folder / MANIFEST_NAME}: more than {LARGEST_MANIFEST} bytes; accepted are as many")
     schema, manifest = _parse(text, folder / MANIFEST_NAME)
     _check_names(manifest, folder)
-    return Bundle(resolved, manifest, schema, hashlib.sha256(text).hexdigest())
+    try:
+        check_manifest(manifest)
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from None
+    return Bundle(resolved, manifest, schema, hashlib.sha256(text).hexdigest(), {})
+
+
+def _read_graphs(bundle: Bundle, keep: Collection[str]) -> tuple[Bundle, dict[str, Content]]:
+    """Look at all graphs of a bundle before anything else reads them.
+
+    Args:
+        bundle: its manifest is read.
+        keep: graphs whose bytes are wanted.
+
+    Returns:
+        The bundle with what the graphs say of their weights, and the bytes of those wanted.
+
+    Raises:
+        BundleError: a graph is missing, altered, not what the manifest says, or could do harm; see `GraphReader`.
+    """
+    manifest, kept, contents = bundle.manifest, {}, {}
+    reader = GraphReader({name: record.size for name, record in manifest.files.items()})
+    for name in _graphs_of(manifest, *manifest.variants, manifest.precision):
+        content = _read_file(bundle.path, name, manifest.files[name])
+        contents[name] = reader.read(content.data, bundle.path / name)
+        if name in keep:
+            kept[name] = content
+    try:
+        check_graphs(manifest, contents)
+        check_weights(manifest, contents)
+    except BundleError as error:
+        raise BundleError(f"{bundle.path}: its graphs do not fit its bundle.json: {error}") from None
+    return dataclasses.replace(bundle, weights={name: found.files for name, found in contents.items()}), kept
+
+
+def _graphs_of(manifest: Manifest, *precisions: str) -> list[str]:
+    """File names of the features, the head or classifier, and the scorers of precisions, each once."""
+    graphs, variants = manifest.graphs, manifest.variants
+    scorers = [variants[name].scorers if name in variants else graphs.scorers for name in precisions]
+    names = [graphs.features, graphs.head, graphs.classifier, *(file for kinds in scorers for file in kinds.values())]
+    return [*dict.fromkeys(name for name in names if name is not None)]
 
 
 def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
@@ -492,10 +556,11 @@ def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
         raise BundleError(f"{path}: not JSON: {error}") from None
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if type(schema) is not int or schema < 1:
-        raise BundleError(f"{path}: not the manifest of an ortcam bundle (schema={schema!r})")
+        raise BundleError(f"{path}: not the manifest of an ortcam bundle (schema={reprlib.repr(schema)})")
     if schema > SCHEMA_VERSION:
         raise BundleError(
-            f"{path}: schema {schema} is newer than this ortcam reads ({SCHEMA_VERSION}); upgrade it or export again"
+            f"{path}: schema {reprlib.repr(schema)} is newer than this ortcam reads ({SCHEMA_VERSION}); upgrade it or "
+            "export again"
         )
     try:
         manifest = decode(Manifest, migrate(raw), "bundle.json")
@@ -503,25 +568,29 @@ def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
         raise BundleError(f"{path}: {error}") from None
     cut = manifest.cut
     if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
-        raise BundleError(f"{path}: impossible cut or labels: {cut}, {len(manifest.labels)} labels")
+        raise BundleError(f"{path}: impossible cut or labels: {reprlib.repr(cut)}, {len(manifest.labels)} labels")
     graphs = manifest.graphs
     if (graphs.head is None) == (graphs.classifier is None):
-        raise BundleError(
-            f"{path}: head is {graphs.head!r} and classifier {graphs.classifier!r}; accepted is exactly one of the two"
-        )
+        head, classifier = reprlib.repr(graphs.head), reprlib.repr(graphs.classifier)
+        raise BundleError(f"{path}: head is {head} and classifier {classifier}; accepted is exactly one of the two")
     accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
     for name, variant in manifest.variants.items():
         if name not in accepted:
-            raise BundleError(f"{path}: a variant in {name!r}; accepted beside {manifest.precision}: {accepted}")
+            raise BundleError(
+                f"{path}: a variant in {reprlib.repr(name)}; accepted beside {manifest.precision}: {accepted}"
+            )
         if set(variant.scorers) != set(graphs.scorers):
-            raise BundleError(f"{path}: the scorers in {name} are not those of the other graphs: {[*variant.scorers]}")
+            found = reprlib.repr([*variant.scorers])
+            raise BundleError(f"{path}: the scorers in {name} are not those of the other graphs: {found}")
     return schema, manifest
 
 
 def _check_names(manifest: Manifest, folder: Path) -> None:
     for name in manifest.files:
-        if name in ("", ".", "..", MANIFEST_NAME) or "/" in name or "\\" in name or ":" in name or "\0" in name:
-            raise BundleError(f"{folder}: the file name {name!r} leaves the bundle's folder; a plain name is accepted")
+        if name in ("", ".", "..", MANIFEST_NAME) or _NOT_IN_NAMES.search(name) or len(name.encode()) > _LONGEST_NAME:
+            raise BundleError(
+                f"{folder}: the file name {reprlib.repr(name)} leaves the bundle's folder; a plain name is accepted"
+            )
     graphs, probe = manifest.graphs, manifest.probe
     named = [("graph", name) for name in (graphs.features, graphs.head, graphs.classifier, *graphs.scorers.values())]
     named += [("graph", name) for variant in manifest.variants.values() for name in variant.scorers.values()]
@@ -529,17 +598,7 @@ def _check_names(manifest: Manifest, folder: Path) -> None:
         named += [("probe", probe.images), ("probe", probe.logits)]
     for what, file in named:
         if file is not None and file not in manifest.files:
-            raise BundleError(f"{folder}: the {what} {file!r} is not among the bundle's files")
-
-
-def _weights_of(graphs: Iterable[Content], manifest: Manifest) -> list[str]:
-    """Files, other than graphs and probe, whose names occur in graphs: those that may hold their weights."""
-    own, probe = manifest.graphs, manifest.probe
-    others = {own.features, own.head, own.classifier, *own.scorers.values()}
-    others |= {name for variant in manifest.variants.values() for name in variant.scorers.values()}
-    others |= {probe.images, probe.logits} if probe is not None else set()
-    models = [graph.data for graph in graphs]
-    return [name for name in manifest.files if name not in others and any(name.encode() in model for model in models)]
+            raise BundleError(f"{folder}: the {what} {reprlib.repr(file)} is not among the bundle's files")
 
 
 def _read_file(folder: Path, name: str, record: FileRecord) -> Content:
@@ -569,7 +628,11 @@ def _check_file(folder: Path, name: str, record: FileRecord) -> None:
 
 
 def _regular(path: Path) -> Path:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name too long for this file system
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
+    if not there:
         raise BundleError(f"{path}: missing from the bundle; copy or export it again")
     return path
 

@@ -13,6 +13,7 @@ from ortcam.session import Session, readable_errors
 __all__ = [
     "as_maps",
     "check_finite",
+    "check_rows",
     "classify",
     "classify_only",
     "exact_probabilities",
@@ -38,6 +39,7 @@ def classify(
     Raises:
         OutOfMemoryError: a run did not fit into memory.
         ProviderError: whatever else ONNX Runtime could not do.
+        BundleError: the graphs give something else than a row of logits an image.
     """
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
@@ -48,6 +50,7 @@ def classify(
     opened = session(graphs.head or graphs.classifier or "")
     with readable_errors("run the head"):
         (logits,) = opened.run(["logits"], {"features": features} if graphs.head is not None else {"image": images})
+    check_rows("logits", logits, len(images))
     return features, logits
 
 
@@ -59,6 +62,7 @@ def classify_only(
     Raises:
         OutOfMemoryError: a run did not fit into memory.
         ProviderError: whatever else ONNX Runtime could not do.
+        BundleError: the graphs give something else than a row of logits an image.
     """
     if graphs.head is not None:
         return classify(graphs, session, images)[1]
@@ -66,7 +70,29 @@ def classify_only(
     logits: NDArray[np.float32]
     with readable_errors("run the classifier"):
         (logits,) = opened.run(["logits"], {"image": images})
+    check_rows("logits", logits, len(images))
     return logits
+
+
+def check_rows(what: str, value: object, rows: int, columns: int | None = None) -> None:
+    """Refuse what a graph gives where float32 [rows,columns] is expected: its file may declare one and make another.
+
+    Args:
+        what: it is, in words.
+        value: of the graph.
+        rows: one for each image.
+        columns: one for each class; None for any number from 1.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else "no tensor"
+    if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 2 and value.size:
+        shape = value.shape
+        if shape == (rows, shape[1] if columns is None else columns):
+            return
+    wanted = "classes" if columns is None else columns
+    raise BundleError(f"the graphs of the bundle do not fit: {what} are {found}; accepted is float32 [{rows},{wanted}]")
 
 
 def check_finite(what: str, *values: NDArray[np.floating[Any]]) -> None:
@@ -94,13 +120,8 @@ def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
     Raises:
         BundleError: features of another shape than the cut has.
     """
-    expected = {
-        "nchw": (cut.channels, cut.height, cut.width),
-        "nhwc": (cut.height, cut.width, cut.channels),
-        "tokens": (cut.prefix_tokens + cut.height * cut.width, cut.channels),
-    }[cut.layout]
-    if features.shape != (1, *expected):
-        raise BundleError(f"features are {list(features.shape)}; the cut in bundle.json has {[1, *expected]}")
+    if features.shape != (1, *cut.shape):
+        raise BundleError(f"features are {list(features.shape)}; the cut in bundle.json has {[1, *cut.shape]}")
     if cut.layout == "nchw":
         maps = features[0]
     elif cut.layout == "nhwc":

@@ -40,6 +40,7 @@ from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256, lost
 from ortcam.scoring import Progress
 from ortcam.shipped import bundle_path, demo_picture
+from ortcam.signature import verify_signature
 from ortcam.suggestions import did_you_mean
 from ortcam.targets import class_indices
 from ortcam.terminal import complain, guarded_output, json_text, printable
@@ -228,6 +229,12 @@ def _add_inspect(commands: Any) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="of a bundle: measure parity again, on the pictures stored in it"
     )
+    parser.add_argument(
+        "--verify-signature",
+        action="store_true",
+        help="of a bundle: verify the minisign signature of its bundle.json, bundle.json.minisig",
+    )
+    parser.add_argument("--public-key", metavar="FILE", help="for --verify-signature, say minisign.pub")
     _add_graph_input(parser.add_argument_group("of a model"))
 
 
@@ -344,15 +351,34 @@ def _inspect(options: argparse.Namespace) -> int:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise OptionError(f"{flags}: goes with a model; {path} is a bundle, whose input is known")
         bundle = read_bundle(path)
+        comment = _signed(bundle, options)
         _print_bundle(bundle)
+        if comment is not None:
+            print(f"signature      of bundle.json, valid, by the key of {options.public_key}: {printable(comment)}")
         if options.verify:
             _verify(bundle)
         return 0
-    if options.verify:
-        raise OptionError(f"--verify: goes with a bundle; {options.model} is none")
+    for flag, said in (
+        ("--verify", options.verify),
+        ("--verify-signature", options.verify_signature),
+        ("--public-key", options.public_key is not None),
+    ):
+        if said:
+            raise OptionError(f"{flag}: goes with a bundle; {options.model} is none")
     exporter = import_exporter(f"`ortcam inspect {options.model}`", _extra_for(options.model))
     _print_inspection(exporter.inspect_model(options.model, **given))
     return 0
+
+
+def _signed(bundle: Bundle, options: argparse.Namespace) -> str | None:
+    """The trusted comment of a bundle's signature; None where it need not have one.
+
+    Raises:
+        BundleError: it is not signed with this key.
+    """
+    if options.verify_signature != (options.public_key is not None):
+        raise OptionError("--verify-signature and --public-key FILE: give both or neither; nobody's key is built in")
+    return verify_signature(bundle, options.public_key) if options.verify_signature else None
 
 
 def _print_inspection(inspection: Any) -> None:

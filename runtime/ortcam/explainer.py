@@ -16,7 +16,15 @@ from ortcam._version import __version__
 from ortcam.allocation import Completion, Limits, check_positive, score
 from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, open_bundle, read_bundle
-from ortcam.classifier import as_maps, check_finite, classify, classify_only, prefix_tokens, to_probabilities
+from ortcam.classifier import (
+    as_maps,
+    check_finite,
+    check_rows,
+    classify,
+    classify_only,
+    prefix_tokens,
+    to_probabilities,
+)
 from ortcam.errors import BundleError, ClosedError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
@@ -264,6 +272,7 @@ class Explainer:
                 sizes.halve(padded)
                 continue
             sizes.record(padded, time.perf_counter() - clock)
+            check_rows("logits", logits, padded, len(self.labels))
             check_finite("logits of the image or of altered ones", logits[:size])
             parts.append(logits[:size])
             start += size
@@ -584,6 +593,7 @@ class Explainer:
         bound.put("features", features)
         logits: NDArray[np.float32]
         (logits,) = bound.run()
+        check_rows("logits of altered features", logits, len(features), len(self.labels))
         return logits
 
     def _scorer(self, session: Session, plan: Plan) -> Bound:
@@ -633,6 +643,7 @@ class Explainer:
             return np.zeros(len(targets), np.float32)
         manifest = self.bundle.manifest
         _, logits = classify(manifest.graphs, self._session, np.zeros_like(photograph.model_input))
+        check_rows("logits of the empty image", logits, 1, len(self.labels))
         check_finite("logits of the empty image", logits)
         return to_probabilities(logits[0], manifest.activation)[targets]
 

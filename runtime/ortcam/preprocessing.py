@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
 
-__all__ = ["PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
+__all__ = ["LARGEST_SIDE", "PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
 
 SUPPORT = {"bilinear": 1, "bicubic": 2}
 _CROP_ROUNDINGS = ("half-even", "down")
 PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
 PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
+LARGEST_SIDE = 16_384  # pixels of a side of the model's input, and of what it is cropped from
+_LARGEST_INPUT = 2**26  # pixels: 0.8 GB of float32
 _BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
 _SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
 
@@ -112,8 +114,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("height", "width", "resize"):
             value = getattr(self, name)
-            if (type(value) is not int or value < 1) and not (name == "resize" and value is None):
-                accepted = "an integer >= 1" + (" or None" if name == "resize" else "")
+            if (type(value) is not int or not 1 <= value <= LARGEST_SIDE) and not (name == "resize" and value is None):
+                accepted = f"an integer from 1 to {LARGEST_SIDE}" + (" or None" if name == "resize" else "")
                 raise OptionError(f"preprocessing {name}={value!r}: expected {accepted}")
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -132,6 +134,17 @@ class Preprocessing:
         if not _is_number(self.scale) or self.scale <= 0:
             raise OptionError(f"preprocessing scale={self.scale!r}: expected a positive number, what 255 becomes")
         object.__setattr__(self, "scale", float(self.scale))
+        if self.height * self.width > _LARGEST_INPUT:
+            raise OptionError(
+                f"preprocessing height={self.height}, width={self.width}: expected at most {_LARGEST_INPUT} pixels"
+            )
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(self.values()).all()
+        if not finite:
+            raise OptionError(
+                f"preprocessing scale={self.scale}, mean={self.mean}, std={self.std}: the model's input would be "
+                "infinite or no number in float32"
+            )
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn a photograph into the model's input.

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import math
+import reprlib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn, TypeVar
 
 from ortcam.errors import NotFiniteError
@@ -19,17 +20,30 @@ class SchemaError(ValueError):
 
 T = TypeVar("T")
 
+_DEEPEST = 100
+_LARGEST = 2**63  # JSON's integers are of any size; what is computed with them is not
+_NAMES: typing.Final = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
 
 def parse_json(text: str | bytes) -> Any:
     """What a JSON text says.
 
     Raises:
-        ValueError: not JSON, NaN, infinite numbers or numbers too large for a float, or nested too deeply.
+        ValueError: not JSON in UTF-8, NaN, infinite numbers or numbers too large for a float, nested too deeply, or an
+            entry that comes twice in one object, of which every reader would take another.
     """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")
     try:
-        return json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [entry for item in level if isinstance(item, dict | list) for entry in _entries(item)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
 
 
 def encode_json(
@@ -58,6 +72,18 @@ def encode_json(
         ) from None
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the entry {_name(next(name for name in names if names.count(name) > 1))} comes twice")
+    return value
+
+
+def _entries(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
 def _finite(text: str) -> float:
     number = float(text)
     return number if math.isfinite(number) else _refuse_number(text)
@@ -77,12 +103,12 @@ def decode(kind: type[T], value: object, where: str) -> T:
         SchemaError: a field missing, unknown, or of another type.
     """
     if not isinstance(value, dict):
-        raise SchemaError(f"{where} is {value!r}, which is not an object")
+        raise SchemaError(f"{where} is {reprlib.repr(value)}, which is not an object")
     hints = typing.get_type_hints(kind)
     if missing := [name for name in hints if name not in value]:
         raise SchemaError(f"{where} lacks {', '.join(missing)}")
     if unknown := [name for name in value if name not in hints]:
-        raise SchemaError(f"{where} has unknown entries {', '.join(unknown)}")
+        raise SchemaError(f"{where} has unknown entries {', '.join(map(_name, unknown[:5]))}")
     return kind(**{name: _field(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
 
 
@@ -98,12 +124,43 @@ def _field(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return _items(arguments, value, where)
     if origin is dict and isinstance(value, dict):
-        return {key: _field(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return {
+            _field(str, key, f"a name in {where}"): _field(arguments[1], entry, f"{where}.{_name(key)}")
+            for key, entry in value.items()
+        }
+    if kind is float and type(value) in (int, float) and abs(value) < _LARGEST:
         return float(value)
-    if kind in (str, int, bool) and type(value) is kind:
+    if kind in (str, int, bool) and type(value) is kind and (kind is not int or abs(value) < _LARGEST):
+        if kind is str and not _is_unicode(value):
+            raise SchemaError(f"{where} is {reprlib.repr(value)}, which has half a character")
         return value
-    raise SchemaError(f"{where} is {value!r}; accepted: {', '.join(map(repr, arguments)) or kind.__name__}")
+    raise SchemaError(f"{where} is {reprlib.repr(value)}; accepted: {_in_words(kind)}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON may have halves of a pair of surrogates, which no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name(key: str) -> str:
+    """The name of an entry for a message, if need be in quotes."""
+    return key if key.isprintable() and 0 < len(key) <= 80 else reprlib.repr(key)
+
+
+def _in_words(kind: Any) -> str:
+    """What is accepted for a field."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return ", ".join(map(repr, arguments))
+    if origin is dict:
+        return "an object"
+    if origin is tuple:
+        return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"
+    return str(_NAMES.get(kind, kind))
 
 
 def _items(kinds: tuple[Any, ...], values: list[Any], where: str) -> tuple[Any, ...]:

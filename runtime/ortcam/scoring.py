@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.blas import single_threaded
-from ortcam.errors import NotFiniteError, OutOfMemoryError
+from ortcam.classifier import check_rows
+from ortcam.errors import BundleError, NotFiniteError, OutOfMemoryError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import Noise, Plan
 from ortcam.noise import draw_noise
@@ -285,6 +286,8 @@ class Scoring:
         self._scorer.put("sigma", self._spread[channels])
         self._scorer.put("keep", (np.arange(len(channels)) < size).astype(np.float32))
         probabilities, logits, *partial = self._scorer.run()
+        for name, value in (("probabilities", probabilities), ("logits", logits)):
+            check_rows(f"{name} of masked images", value, len(channels), self._sum.shape[1])
         if not (np.isfinite(probabilities[:size]).all() and np.isfinite(logits[:size]).all()):
             raise NotFiniteError(
                 "the score of a masked image is not a number, or infinite: the model's values go beyond what its "
@@ -302,6 +305,9 @@ class Scoring:
         self._chunks += 1
 
     def _add_gated(self, partial: NDArray[np.float32], logits: NDArray[np.float64] | None) -> None:
+        expected = (len(self._baseline), *self._image.shape[-2:])
+        if partial.dtype != np.float32 or partial.shape != expected:
+            raise BundleError(f"partial_maps are {partial.dtype} {list(partial.shape)}; accepted is float32 {expected}")
         if self._gated is None:
             self._gated = np.zeros(partial.shape)
         if logits is None:

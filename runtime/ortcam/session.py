@@ -293,6 +293,7 @@ def _model(graph: Graph | str | os.PathLike[str], settings: Any) -> bytes | str:
         settings.add_external_initializers_from_files_in_memory([*graph.files], contents, [*map(len, contents)])
     # Where it would look for a file that is not among them: the working directory, if nothing were said.
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # which alone has been looked at
     return graph.model.data
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-import io
+import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
-from ortcam.classifier import as_maps, check_finite, classify, to_probabilities
+from ortcam.classifier import as_maps, check_finite, check_rows, classify, to_probabilities
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.gates import GATE_FUNCTIONS
 from ortcam.preprocessing import Preprocessing
@@ -39,6 +40,15 @@ Opener = Callable[[str], Graph | Path]
 PARITY_TOLERANCE: Final = 1e-4
 
 _CHANNELS: Final = 3  # how many each scorer is measured with
+# Numpy's format, versions 1 to 3: the length of what follows it in 2 or 4 bytes, and a dictionary as Python writes it.
+_NPY_START: Final = {1: 10, 2: 12, 3: 12}
+_NPY_TYPES: Final = {"u1": "uint8", "f2": "float16", "f4": "float32", "f8": "float64", "O": "object"}
+_NPY_HEADER: Final = re.compile(
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)"
+    rb"\{'descr': '(?P<dtype>[<>|=]?[A-Za-z]\d{0,3})', 'fortran_order': (?P<columns>True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,18}, ?){0,8}\d{0,18})\), \} {0,9999}\n",
+    re.DOTALL,
+)
 _NOISE: Final = 0.5  # sigma, with the image itself in place of noise
 
 
@@ -188,6 +198,7 @@ def measure_parity(
 
     check_finite("logits of the original model for the probe", logits)
     features, computed = run(images)
+    check_rows("logits", computed, len(images), logits.shape[1])
     check_finite("features and logits of the probe", features, computed)
     _, single = run(images[:1])
     maps = as_maps(features[:1], cut)
@@ -244,26 +255,33 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     size = manifest.preprocessing.height, manifest.preprocessing.width
     pictures = _read_array(bundle, probe.images, np.uint8, (manifest.parity.inputs, *size, 3))
     logits = _read_array(bundle, probe.logits, np.float32, (manifest.parity.inputs, len(manifest.labels)))
+    if not np.isfinite(logits).all():
+        raise BundleError(f"{bundle.file(probe.logits)}: its logits are infinite or not numbers; export it again")
     return pictures, logits
 
 
 def _read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array in numpy's format; its header is compared with what is accepted, and never evaluated."""
     path, data = bundle.file(name), bundle.content(name).data
     accepted = f"{np.dtype(dtype)} {list(shape)}"
     if data.startswith(b"PK"):
         raise BundleError(f"{path}: an archive; accepted is {accepted}")
-    try:
-        file = io.BytesIO(data)
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        found, by_columns, found_dtype = read(file)
-        # Before any memory is taken for a shape that may be impossible.
-        if found_dtype != dtype or found != shape or 0 in shape:
-            raise BundleError(f"{path}: {found_dtype} {list(found)}; accepted is {accepted}")
-        values = np.frombuffer(data, dtype, offset=file.tell())
-        return values.reshape(shape, order="F" if by_columns else "C").copy()
-    except (ValueError, EOFError) as error:
-        raise BundleError(f"{path}: cannot be read as a .npy file: {error}") from None
+    header = _NPY_HEADER.match(data)
+    if header is None:
+        raise BundleError(f"{path}: cannot be read as a .npy file of numbers; accepted is {accepted}")
+    kind, shape_text = header["dtype"].decode(), header["shape"].decode()
+    found = tuple(int(side) for side in shape_text.split(",") if side.strip())
+    if kind != np.dtype(dtype).newbyteorder("<").str or found != shape or 0 in shape:
+        raise BundleError(f"{path}: {_NPY_TYPES.get(kind[1:], kind)} {list(found)}; accepted is {accepted}")
+    start = _NPY_START[data[6]] + int.from_bytes(data[8 : _NPY_START[data[6]]], "little")
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if start < header.end() or len(data) - start != size:
+        raise BundleError(
+            f"{path}: cannot be read as a .npy file: {len(data) - start} bytes of numbers; accepted is {accepted}, "
+            f"{size} bytes"
+        )
+    values = np.frombuffer(data, dtype, offset=start)
+    return values.reshape(shape, order="F" if header["columns"] == b"True" else "C").copy()
 
 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -291,6 +309,9 @@ def run_scorer(
 
     Returns:
         Two arrays float32 [B,classes].
+
+    Raises:
+        BundleError: the scorer gives something else.
     """
     feeds: dict[str, NDArray[Any]] = {
         "image": image,
@@ -308,6 +329,8 @@ def run_scorer(
     logits, probabilities = scorer.run(
         ["logits", "probabilities"], {name: value for name, value in feeds.items() if name in wanted}
     )
+    for name, value in (("logits", logits), ("probabilities", probabilities)):
+        check_rows(f"{name} of masked images", value, len(channels), classes)
     return logits, probabilities
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from ortcam.bundle import GATES, MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from ortcam.bundle import __file__ as bundle_module
+from ortcam.plausibility import COUNTS, RANGES
+from ortcam.preprocessing import LARGEST_SIDE
 
 SCHEMA = json.loads(files("ortcam").joinpath("bundle.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -141,6 +143,12 @@ def test_a_bundle_with_a_classifier_obeys_it(branch_bundle: Path) -> None:
         ("files.C:evil", {"size": 1, "sha256": "0"}),
         ("files...", {"size": 1, "sha256": "0"}),
         ("files.features.onnx", {"size": "1", "sha256": "0"}),
+        ("files.features.onnx", {"size": 1, "sha256": "0"}),
+        ("files.features.onnx", {"size": -1, "sha256": "0" * 64}),
+        ("files.a_ORT_MEM_ADDR_b", {"size": 1, "sha256": "0" * 64}),
+        ("files.a\u0007b", {"size": 1, "sha256": "0" * 64}),
+        ("preprocessing.height", 16_385),
+        ("preprocessing.resize", 16_385),
     ],
 )
 def test_what_the_reader_refuses_it_refuses(manifest: dict, path: str, value: object) -> None:
@@ -149,3 +157,20 @@ def test_what_the_reader_refuses_it_refuses(manifest: dict, path: str, value: ob
     holder, name = (changed[first], rest) if rest else (changed, first)
     holder[name] = value
     assert not VALIDATOR.is_valid(changed)
+
+
+def test_the_reader_has_the_same_bounds() -> None:
+    def entry(path: str) -> dict:
+        *holders, name = path.split(".")
+        definition = SCHEMA["$defs"]["Manifest"]
+        for holder in holders:
+            definition = resolved(definition["properties"][holder])
+        return definition["properties"][name]
+
+    for path, bounds in RANGES.items():
+        assert (entry(path)["minimum"], entry(path)["maximum"]) == bounds, path
+    for path, (fewest, most) in COUNTS.items():
+        kind = "Items" if entry(path)["type"] == "array" else "Properties"
+        assert (entry(path).get(f"min{kind}", 0), entry(path)[f"max{kind}"]) == (fewest, most), path
+    for name in ("height", "width", "resize"):
+        assert entry(f"preprocessing.{name}")["maximum"] == LARGEST_SIDE

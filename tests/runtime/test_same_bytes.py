@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tests.conftest import reseal
 
@@ -162,8 +163,12 @@ def test_what_a_precision_does_not_need_is_not_kept(bundle_copy: Path) -> None:
     shutil.copy(folder / "weights.bin", folder / "weights-fp16.bin")
     for kind, name in manifest["graphs"]["scorers"].items():
         scorers[kind] = name.replace(".onnx", "-fp16.onnx")
-        graph = (folder / name).read_bytes()
-        (folder / scorers[kind]).write_bytes(graph + b"\x12\x10weights-fp16.bin")  # names it: a producer, as it happens
+        graph = onnx.load(folder / name, load_external_data=False)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = "weights-fp16.bin"
+        (folder / scorers[kind]).write_bytes(graph.SerializeToString())
     likeness = {"pearson_mean": 1.0, "pearson_min": 1.0, "spearman_mean": 1.0, "spearman_min": 1.0}
     fidelity = {"images": 1, "held_out": True, "channels": 1, "top1": 1.0, "maps": {"scorecam": likeness}}
     variant = {"scorers": scorers, "parity": 0.0, "tolerance": 1.0, "calibration": None, "fidelity": fidelity}
@@ -292,12 +297,8 @@ def test_a_closed_explainer_says_so(tiny_bundle: Path, photograph: Path) -> None
 
 
 @pytest.mark.parametrize("location", ["../outside.bin", "{absolute}", "unlisted.bin", "sub/../../outside.bin"])
-def test_weights_come_from_listed_files_alone(
-    versions: Path, photograph: Path, location: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_come_from_listed_files_alone(versions: Path, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a graph says they lie: not in the bundle's folder, not in the working directory, not elsewhere."""
-    import onnx
-
     bundle, outside = versions / "v1", versions / "outside.bin"
     for place in (outside, bundle / "unlisted.bin", versions / "unlisted.bin"):
         shutil.copy(bundle / "weights.bin", place)
@@ -312,8 +313,8 @@ def test_weights_come_from_listed_files_alone(
     manifest["files"]["features.onnx"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
     monkeypatch.chdir(versions)
-    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: ONNX Runtime cannot open this graph"):
-        ortcam.load(bundle).predict(photograph)
+    with pytest.raises(ortcam.BundleError, match=r"features\.onnx: tensor .* is not one of the bundle's files"):
+        ortcam.load(bundle)
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "[" * 100_000])

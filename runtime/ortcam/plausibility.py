@@ -1,0 +1,155 @@
+"""Whether a manifest can be true: its numbers within bounds, and its graphs what it says they are."""
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ortcam.errors import BundleError
+from ortcam.gates import GATE_FUNCTIONS
+from ortcam.graph_contents import FLOAT32, GraphContents, Value
+
+if TYPE_CHECKING:
+    from ortcam.bundle import Manifest
+
+__all__ = ["COUNTS", "RANGES", "check_graphs", "check_manifest", "check_weights"]
+
+# Of numbers: the least and the most that a bundle has. `bundle.schema.json` says the same.
+RANGES: Final = {
+    "cut.channels": (1, 2**20),
+    "cut.height": (1, 16_384),
+    "cut.width": (1, 16_384),
+    "cut.prefix_tokens": (0, 2**20),
+    "opset": (1, 1000),
+    "parity.inputs": (1, 10_000),
+    "parity.tolerance": (0, 1e6),
+    "parity.scorer_tolerance": (0, 1e6),
+}
+# Of lists and objects: the fewest entries, and the most.
+COUNTS: Final = {"labels": (1, 100_000), "files": (1, 1000), "graphs.scorers": (1, 100), "versions": (0, 1000)}
+_MOST_METHODS: Final = 100
+
+_LARGEST_FILE: Final = 2**40
+_SHA256: Final = re.compile("[0-9a-f]{64}")
+_UNUSED: Final = 2**24  # bytes of weights that no graph names, beside as many as are named
+
+_Shape = tuple[int | None, ...]
+
+
+def check_manifest(manifest: "Manifest") -> None:
+    """Refuse numbers and sizes that no bundle has, before anything is computed or reserved with them.
+
+    Raises:
+        BundleError: says which entry, its value, and what is accepted.
+    """
+    for name, (least, most) in RANGES.items():
+        value = operator.attrgetter(name)(manifest)
+        if not least <= value <= most:
+            raise BundleError(f"bundle.json.{name} is {value}; accepted is {least} to {most}")
+    for name, (fewest, most) in COUNTS.items():
+        count = len(operator.attrgetter(name)(manifest))
+        if not fewest <= count <= most:
+            raise BundleError(f"bundle.json.{name} has {count} entries; accepted are {fewest} to {most}")
+    for name, variant in manifest.variants.items():
+        fidelity = variant.fidelity
+        if min(fidelity.images, fidelity.channels) < 1 or len(fidelity.maps) > _MOST_METHODS:
+            raise BundleError(
+                f"bundle.json.variants.{name}.fidelity is of {fidelity.images} images, {fidelity.channels} channels "
+                f"and {len(fidelity.maps)} methods; accepted are at least 1, 1, and at most {_MOST_METHODS}"
+            )
+    for name, record in manifest.files.items():
+        if not 0 <= record.size <= _LARGEST_FILE:
+            raise BundleError(f"bundle.json.files.{name} has {record.size} bytes; accepted is 0 to {_LARGEST_FILE}")
+        if not _SHA256.fullmatch(record.sha256):
+            raise BundleError(
+                f"bundle.json.files.{name} has the sha256 {record.sha256[:80]!r}; accepted are 64 hexadecimal digits"
+            )
+
+
+def check_graphs(manifest: "Manifest", contents: Mapping[str, GraphContents]) -> None:
+    """Refuse graphs whose declared inputs and outputs are not those that the manifest promises.
+
+    A side that a graph leaves open is not checked here but where it is run.
+
+    Args:
+        manifest: of the bundle.
+        contents: of every graph, by file name.
+
+    Raises:
+        BundleError: says which graph, input or output, and what the manifest says of it.
+    """
+    for name, graph in contents.items():
+        given, made = _promised(manifest, name)
+        for what, declared, promised in (("input", graph.inputs, given), ("output", graph.outputs, made)):
+            for key, shape in promised.items():
+                if key not in declared:
+                    raise BundleError(f"{name}: it has no {what} {key!r}")
+                sides = declared[key].shape or ()
+                if key == "logits" and len(sides) == 2 and None not in (sides[1], shape[1]) and sides[1] != shape[1]:
+                    raise BundleError(
+                        f"{name}: its model has {sides[1]} classes, and bundle.json has {shape[1]} labels; accepted is "
+                        "one a class"
+                    )
+                if not _agrees(declared[key], shape):
+                    raise BundleError(
+                        f"{name}: its {what} {key!r} is {_in_words(declared[key])}; by bundle.json it is float32 "
+                        f"{_sides(shape)}"
+                    )
+
+
+def check_weights(manifest: "Manifest", contents: Mapping[str, GraphContents]) -> None:
+    """Refuse files of weights of which hardly anything is used, before they are read: they cost memory for nothing.
+
+    Raises:
+        BundleError: says which file, its size and how much of it the graphs name.
+    """
+    parts = {part for graph in contents.values() for part in graph.weights}
+    for name in {file for file, _, _ in parts}:
+        size, used = manifest.files[name].size, sum(length for file, _, length in parts if file == name)
+        if size > 2 * used + _UNUSED:
+            raise BundleError(f"{name}: {size} bytes, of which the graphs use {used}; export the bundle again")
+
+
+def _promised(manifest: "Manifest", name: str) -> tuple[dict[str, _Shape], dict[str, _Shape]]:
+    """What the manifest says of the inputs and outputs of a graph file, whatever it is used as."""
+    sides, graphs = manifest.preprocessing, manifest.graphs
+    image, features = (None, 3, sides.height, sides.width), (None, *manifest.cut.shape)
+    given: dict[str, _Shape] = {}
+    made: dict[str, _Shape] = {}
+    if name in (graphs.features, graphs.classifier):
+        given["image"] = image
+    if name == graphs.features:
+        made["features"] = features
+    if name == graphs.head:
+        given["features"] = features
+    if name in (graphs.head, graphs.classifier):
+        made["logits"] = (None, len(manifest.labels))
+    for scorers in (graphs.scorers, *(variant.scorers for variant in manifest.variants.values())):
+        for kind, file in scorers.items():
+            if file == name:
+                given["image"] = image
+                given["maps"] = (None, manifest.cut.channels, manifest.cut.height, manifest.cut.width)
+                made["probabilities"] = made["logits"] = (None, None)
+                if kind in GATE_FUNCTIONS:
+                    made["partial_maps"] = (None, sides.height, sides.width)
+    return given, made
+
+
+def _agrees(value: Value, promised: _Shape) -> bool:
+    """Whether an input or output may have a shape; what the graph leaves open may be anything."""
+    if value.dtype != FLOAT32:
+        return False
+    if value.shape is None:
+        return True
+    return len(value.shape) == len(promised) and all(
+        side is None or wanted is None or side == wanted for side, wanted in zip(value.shape, promised, strict=True)
+    )
+
+
+def _in_words(value: Value) -> str:
+    kind = "float32" if value.dtype == FLOAT32 else f"of type {value.dtype}"
+    return f"{kind} {'of any shape' if value.shape is None else _sides(value.shape)}"
+
+
+def _sides(shape: Sequence[int | None]) -> str:
+    return f"[{','.join('?' if side is None else str(side) for side in shape[:8])}]"
