@@ -3,15 +3,17 @@
 OpenCV decodes the primary picture, and leaves its rotation and mirroring to the caller.
 """
 
+import dataclasses
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.image_header import DamagedError, Header, RefusedError, levels
+from ortcam.image_header import DamagedError, Header, Parts, RefusedError, levels
 
 __all__ = ["walk_avif"]
 
@@ -22,7 +24,16 @@ _ORIENTATIONS: Final = {
     (0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7,
     (0, 1): 2, (1, 1): 7, (2, 1): 4, (3, 1): 5,
 }  # fmt: skip
-_SEQUENCE_HEADER: Final = 1  # an OBU's type
+_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6  # types of OBU
+_MOST_BOXES: Final = 10_000
+_MOST_ITEMS: Final = 4096  # and extents of all items together
+_MOST_OBUS: Final = 10_000
+_MOST_FRAMES: Final = 8  # of a picture in layers, each of which costs as much as a picture
+# Bytes per pixel that libaom needs beside its frames, measured with OpenCV 5.0 (libavif 1.4): what it notes of each
+# block of 4 x 4 pixels.
+_NOTES: Final = 13.5
+_LONGEST_PROPERTY: Final = 64  # bytes that are looked at, of width and height, rotation or colours
+_BORDER: Final = 256  # pixels around a frame, and for rounding its sides up, on each axis
 
 
 @dataclass
@@ -32,9 +43,9 @@ class _Meta:
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
     places: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # method, offset, length
-    properties: list[tuple[bytes, bytes]] = field(default_factory=list)
+    properties: list[tuple[bytes, memoryview]] = field(default_factory=list)
     belongs: dict[int, list[int]] = field(default_factory=dict)
-    stored: bytes = b""
+    stored: memoryview = field(default_factory=lambda: memoryview(b""))
 
 
 def walk_avif(data: bytes) -> Header:
@@ -42,13 +53,14 @@ def walk_avif(data: bytes) -> Header:
 
     Raises:
         DamagedError: boxes or items do not fit each other.
-        RefusedError: a picture of several tiles.
+        RefusedError: a picture of several tiles, or of more parts than a picture has.
         struct.error: the file ends before its boxes or the picture do.
     """
-    meta = next((body for kind, body in list(_boxes(data)) if kind == b"meta"), None)
+    boxes = Parts(_MOST_BOXES, "boxes")
+    meta = next((body for kind, body in list(_boxes(memoryview(data), boxes)) if kind == b"meta"), None)
     if meta is None:
         raise RefusedError("an animated AVIF file without a still picture")
-    items = _read_meta(meta[4:])
+    items = _read_meta(meta[4:], len(data), boxes)
     kind = items.kinds.get(items.primary)
     if kind == b"grid":
         raise RefusedError("an AVIF file whose picture is made of tiles (a grid)")
@@ -58,19 +70,35 @@ def walk_avif(data: bytes) -> Header:
     if b"ispe" not in properties:
         raise DamagedError("its primary item has no width and height")
     width, height = struct.unpack_from(">II", properties[b"ispe"], 4)
-    stream, largest = _first_and_largest(data, items)
+    stream, others = _streams(data, items)
     turns = properties.get(b"irot", b"\0")[0] & 3
     axis = properties[b"imir"][0] & 1 if b"imir" in properties else None
     return Header(
         kind="AVIF",
         width=width,
         height=height,
-        decoded_pixels=largest,
+        decoded_pixels=max(each.width * each.height for each in (stream, *others)),
         orientation=_ORIENTATIONS[turns, axis],
         # With another brand libavif would decode the frames of an animation instead of the picture looked at here.
-        payload=data[:8] + b"avif" + data[12:],
+        payload=None if data[8:12] == b"avif" else b"".join([data[:8], b"avif", memoryview(data)[12:]]),
+        working=_working(stream, others),
+        deep=stream.bits > 8,
         levels=_levels(stream, properties.get(b"colr", b"")),
     )
+
+
+def _working(stream: "_Stream", others: Sequence["_Stream"]) -> int:
+    """Bytes that OpenCV and libavif need beside the decoded picture, at most."""
+    total = 0
+    for each in (stream, *others):
+        sample = 1 if each.bits == 8 else 2
+        area = (each.width + _BORDER) * (each.height + _BORDER)
+        # The frames that later ones refer to, and one more where grain is laid over it.
+        total += math.ceil(area * (_NOTES + (each.frames + each.grain) * each.planes * sample))
+    pixels, sample = stream.width * stream.height, 1 if stream.bits == 8 else 2
+    if others:  # alpha comes as a fourth channel first
+        return total + 4 * sample * pixels
+    return total + (sample * pixels if stream.grey else 0)
 
 
 def _levels(stream: "_Stream", colour: bytes) -> tuple[NDArray[np.uint8], ...] | None:
@@ -84,10 +112,11 @@ def _levels(stream: "_Stream", colour: bytes) -> tuple[NDArray[np.uint8], ...] |
     return None if stream.bits == 8 else (levels((1 << stream.bits) - 1, 1 << 16),)
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each box."""
+def _boxes(data: memoryview, boxes: Parts) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and content of each box, which is not copied."""
     position = 0
     while position < len(data):
+        boxes.count()
         size, kind = struct.unpack_from(">I4s", data, position)
         start = position + 8
         if size == 1:
@@ -102,25 +131,25 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position = end
 
 
-def _read_meta(data: bytes) -> _Meta:
+def _read_meta(data: memoryview, size: int, boxes: Parts) -> _Meta:
     items = _Meta()
-    for kind, body in _boxes(data):
+    for kind, body in _boxes(data, boxes):
         version = body[0] if body else 0
         if kind == b"pitm":
             (items.primary,) = struct.unpack_from(">I" if version else ">H", body, 4)
         elif kind == b"iinf":
-            for entry, info in _boxes(body[8 if version else 6 :]):
-                if entry == b"infe" and info[:1] in {b"\2", b"\3"}:
+            for entry, info in _boxes(body[8 if version else 6 :], boxes):
+                if entry == b"infe" and bytes(info[:1]) in {b"\2", b"\3"}:
                     number, _, item = struct.unpack_from(">HH4s" if info[0] == 2 else ">IH4s", info, 4)
                     items.kinds[number] = item
         elif kind == b"iloc":
-            items.places = _read_places(body)
+            items.places = _read_places(body, size)
         elif kind == b"idat":
             items.stored = body
         elif kind == b"iprp":
-            for entry, content in _boxes(body):
+            for entry, content in _boxes(body, boxes):
                 if entry == b"ipco":
-                    items.properties = list(_boxes(content))
+                    items.properties = list(_boxes(content, boxes))
                 elif entry == b"ipma":
                     items.belongs.update(_read_associations(content))
     return items
@@ -129,7 +158,7 @@ def _read_meta(data: bytes) -> _Meta:
 class _Reader:
     """Big-endian numbers, one after the other."""
 
-    def __init__(self, data: bytes, position: int = 0) -> None:
+    def __init__(self, data: memoryview, position: int = 0) -> None:
         self._data, self._position = data, position
 
     def take(self, size: int) -> int:
@@ -141,14 +170,21 @@ class _Reader:
         return number
 
 
-def _read_places(body: bytes) -> dict[int, list[tuple[int, int, int]]]:
-    """Where each item lies: `iloc`."""
+def _read_places(body: memoryview, size: int) -> dict[int, list[tuple[int, int, int]]]:
+    """Where each item lies: `iloc`.
+
+    Raises:
+        DamagedError: the items are longer than the file together, which is of `size` bytes.
+        RefusedError: they are in too many pieces.
+    """
     version = body[0] if body else 0
     read = _Reader(body, 4)
     sizes = read.take(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     places: dict[int, list[tuple[int, int, int]]] = {}
+    parts, total = Parts(_MOST_ITEMS, "items and pieces of items"), 0
     for _ in range(read.take(2 if version < 2 else 4)):
+        parts.count()
         number = read.take(2 if version < 2 else 4)
         method = read.take(2) & 15 if version else 0
         read.take(2)  # an index of the file that holds the item: this one
@@ -157,18 +193,26 @@ def _read_places(body: bytes) -> dict[int, list[tuple[int, int, int]]]:
         for _ in range(read.take(2)):
             if version:
                 read.take(index_size)
-            offset = read.take(offset_size)
-            extents.append((method, base + offset, read.take(length_size)))
+            parts.count()
+            offset, length = read.take(offset_size), read.take(length_size)
+            total += length
+            extents.append((method, base + offset, length))
+        if len(extents) > 1 and not all(length for _, _, length in extents):
+            raise DamagedError(f"its item {number} has pieces without a length")
         places[number] = extents
+    if total > size:
+        raise DamagedError(f"its items have {total} bytes together, more than the file")
     return places
 
 
-def _read_associations(body: bytes) -> dict[int, list[int]]:
+def _read_associations(body: memoryview) -> dict[int, list[int]]:
     """Indices of the properties of each item: `ipma`."""
     version, flags = body[0] if body else 0, body[3] if len(body) > 3 else 0
     read = _Reader(body, 4)
     belongs: dict[int, list[int]] = {}
+    parts = Parts(_MOST_ITEMS, "items")
     for _ in range(read.take(4)):
+        parts.count()
         number = read.take(4 if version else 2)
         # The highest bit says whether a reader must know the property.
         belongs[number] = [read.take(2) & 0x7FFF if flags & 1 else read.take(1) & 0x7F for _ in range(read.take(1))]
@@ -183,52 +227,69 @@ def _properties(items: _Meta) -> dict[bytes, bytes]:
             raise DamagedError(f"its property {index} is missing")
         kind, body = items.properties[index - 1]
         if body:
-            found.setdefault(kind, body)
+            found.setdefault(kind, bytes(body[:_LONGEST_PROPERTY]))
     return found
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """What a sequence header says: pixels of the largest frame, bits a sample, grey alone, all values in use."""
+    """What a stream of AV1 says.
 
-    pixels: int
+    Attributes:
+        width: of its frames, at most.
+        height: the same.
+        bits: of a sample.
+        grey: no colours.
+        full_range: all values are in use.
+        planes: samples a pixel, those of colours included, as libaom keeps them: of grey it keeps colours, too.
+        grain: grain may be laid over a frame.
+        frames: how many there are.
+    """
+
+    width: int
+    height: int
     bits: int
     grey: bool
     full_range: bool
+    planes: float
+    grain: bool
+    frames: int = 1
 
 
-def _first_and_largest(data: bytes, items: _Meta) -> tuple[_Stream, int]:
-    """The stream of the primary picture, and the most pixels that any AV1 picture of the file decodes to."""
+def _streams(data: bytes, items: _Meta) -> tuple[_Stream, list[_Stream]]:
+    """The stream of the primary picture, and those of all other AV1 pictures of the file, such as its alpha."""
     primary: _Stream | None = None
-    largest = 0
+    others: list[_Stream] = []
     for number in (number for number, kind in items.kinds.items() if kind == b"av01"):
-        found = list(_sequence_headers(_content(data, items, number)))
-        if not found:
-            raise DamagedError(f"its item {number} is no AV1 picture")
-        largest = max(largest, *(stream.pixels for stream in found))
+        stream = _read_stream(_content(data, items, number), number)
         if number == items.primary:
-            primary = found[0]
+            primary = stream
+        else:
+            others.append(stream)
     if primary is None:
         raise DamagedError("its primary item is missing")
-    return primary, largest
+    return primary, others
 
 
-def _content(data: bytes, items: _Meta, number: int) -> bytes:
+def _content(data: bytes, items: _Meta, number: int) -> memoryview:
     parts = []
     for method, offset, length in items.places.get(number, ()):
-        source = {0: data, 1: items.stored}.get(method)
+        source = {0: memoryview(data), 1: items.stored}.get(method)
         if source is None:
             raise DamagedError(f"its item {number} is stored by method {method}")
         if offset + length > len(source):
             raise struct.error
         parts.append(source[offset : offset + length] if length else source[offset:])
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-def _sequence_headers(data: bytes) -> Iterator[_Stream]:
-    """Each sequence header of a stream (AV1 specification 5.3)."""
-    position = 0
+def _read_stream(data: memoryview, number: int) -> _Stream:
+    """The largest of the sequence headers of an item, and how many frames it holds (AV1 specification 5.3)."""
+    position = frames = 0
+    headers: list[_Stream] = []
+    parts = Parts(_MOST_OBUS, "parts of an AV1 stream")
     while position < len(data):
+        parts.count()
         head = data[position]
         position += 2 if head & 4 else 1
         size = len(data) - position
@@ -244,16 +305,28 @@ def _sequence_headers(data: bytes) -> Iterator[_Stream]:
                     break
         if position + size > len(data):
             raise struct.error
-        if head >> 3 & 15 == _SEQUENCE_HEADER:
-            yield _sequence_header(_Bits(data[position : position + size]))
+        kind = head >> 3 & 15
+        if kind == _SEQUENCE_HEADER:
+            headers.append(_sequence_header(_Bits(bytes(data[position : position + size][:256]))))
+        elif kind in {_FRAME, _FRAME_HEADER}:
+            frames += 1
         position += size
+    if not headers:
+        raise DamagedError(f"its item {number} is no AV1 picture")
+    if frames > _MOST_FRAMES:
+        raise RefusedError(f"an AVIF file of more than {_MOST_FRAMES} frames in a picture")
+    first = headers[0]
+    for other in headers[1:]:
+        if other != first:
+            raise DamagedError(f"its item {number} changes its size or its samples")
+    return dataclasses.replace(first, frames=max(frames, 1))
 
 
 class _Bits:
     """Numbers of any count of bits, the highest bit first."""
 
     def __init__(self, data: bytes) -> None:
-        self._number, self._left = int.from_bytes(data[:256]), 8 * len(data[:256])
+        self._number, self._left = int.from_bytes(data), 8 * len(data)
 
     def take(self, count: int) -> int:
         self._left -= count
@@ -270,7 +343,7 @@ class _Bits:
 
 
 def _sequence_header(read: _Bits) -> _Stream:
-    """sequence_header_obu() of AV1 specification 5.5, up to the range of colours."""
+    """sequence_header_obu() of AV1 specification 5.5."""
     profile, _still, reduced = read.take(3), read.take(1), read.take(1)
     if reduced:
         read.take(5)  # level
@@ -293,13 +366,26 @@ def _sequence_header(read: _Bits) -> _Stream:
     high = read.take(1)
     twelve = read.take(1) if profile == 2 and high else 0
     grey = profile != 1 and bool(read.take(1))
-    full = True  # colours in RGB, which give no range
     rgb = False
     if read.take(1):
         rgb = (read.take(8), read.take(8), read.take(8)) == (1, 13, 0)
-    if grey or not rgb:
-        full = bool(read.take(1))
-    return _Stream(width * height, 12 if twelve else 10 if high else 8, grey, full)
+    bits = 12 if twelve else 10 if high else 8
+    full = bool(read.take(1)) if grey or not rgb else True  # colours in RGB give no range
+    planes = 1.5 if grey else 3 if rgb else _planes(read, profile, bits)
+    if not grey:
+        read.take(1)  # separate deltas of the quantisers
+    return _Stream(width, height, bits, grey, full, planes, bool(read.take(1)))
+
+
+def _planes(read: _Bits, profile: int, bits: int) -> float:
+    """Samples a pixel of a picture of luma and chroma."""
+    across, down = profile != 1, profile == 0
+    if profile == 2 and bits == 12:
+        across = bool(read.take(1))
+        down = across and bool(read.take(1))
+    if across and down:
+        read.take(2)  # where samples of colours lie
+    return 1 + 2 / ((1 + across) * (1 + down))
 
 
 def _skip_operating_points(read: _Bits) -> None:

@@ -1,13 +1,16 @@
 """Pictures in and out: a file, its bytes or an array becomes upright uint8 RGB, and RGB becomes PNG."""
 
 import functools
+import math
 import os
 import re
 import stat
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -17,11 +20,14 @@ from ortcam.decoder_output import listening
 from ortcam.errors import ImageError, ImageWarning, OptionError, OutputError
 from ortcam.image_formats import ACCEPTED, HEAD, check_signature, read_header
 from ortcam.image_header import DamagedError, Header, levels
+from ortcam.terminal import printable
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "WHITE",
+    "Encoded",
     "check_max_pixels",
+    "check_strict",
     "check_white",
     "decode",
     "encode_png",
@@ -30,12 +36,16 @@ __all__ = [
     "write_png",
 ]
 
-DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's decompression-bomb limit: 512 MiB of RGB
+DEFAULT_MAX_PIXELS: Final = 25_000_000  # a photograph of 24 megapixels passes, and 360 MB suffice for any file
+_BYTES_PER_PIXEL: Final = 12  # of max_pixels: the most that reading a file takes, beside what follows
+_SPARE: Final = 30_000_000  # half of the 60 MB that come on top; the other half is for what no header tells
+_ENCODED_PER_PIXEL: Final = 6  # of max_pixels: no picture of 16 bits is longer, but for alpha; the file may be copied
 
 WHITE = 65535  # of samples of 16 bits
 _DARK_BITS = 14  # samples that stay below 2**14 leave the picture at a quarter of its brightness, or less
 _BLOCK = 1 << 20  # samples that are looked up at a time
-_DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker", re.IGNORECASE)
+_DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker|inconsistent progression", re.IGNORECASE)
+_GREY_DECODED: Final = {"JPEG", "PNG"}  # where OpenCV gives grey the same samples in one channel as in three
 
 
 def read_image(
@@ -43,6 +53,7 @@ def read_image(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
+    strict: bool = False,
 ) -> NDArray[np.uint8]:
     """Read a picture as upright RGB, pixel for pixel what Pillow's `exif_transpose(open(...)).convert("RGB")` gives.
 
@@ -63,13 +74,19 @@ def read_image(
     highest bits are 0 in all of them an `ImageWarning` says so: the brightness is never changed by a guess. `white`
     says it: 4095 for 12 bits, 65535 where the picture is that dark.
 
+    Memory: reading any file takes at most 60 MB and 12 bytes per pixel of `max_pixels`, 360 MB with the default. What a
+    file takes is told from its header before anything is decoded. Where that would be more the file is refused, even
+    if it has fewer pixels: AVIF, samples of 16 bits, and TIFF in one strip take more per pixel than others. A file may
+    have 30 MB and 6 bytes per pixel of `max_pixels`; a larger one is not read.
+
     Args:
         source: Path of an encoded picture, the encoded bytes, or uint8 pixels: RGB [H, W, 3], RGBA [H, W, 4], or grey
             [H, W] or [H, W, 1]. RGB pixels that are contiguous are returned as they are, not copied.
-        max_pixels: Encoded pictures above this many pixels are refused from their header, before anything is decoded.
-            OpenCV itself stops at 2**30.
+        max_pixels: Pictures above this many pixels are refused, encoded ones from their header, before anything is
+            decoded. OpenCV itself stops at 2**30.
         white: The sample that becomes 255 in PNG, TIFF and PNM of 16 bits, 1 to 65535; larger samples become 255, too.
             None: 65535, with a warning where that leaves the picture dark. Pictures of other depths do not ask for it.
+        strict: Refuse a damaged picture that can be read in part, instead of warning.
 
     Returns:
         uint8 [H, W, 3], RGB, C-contiguous.
@@ -77,11 +94,11 @@ def read_image(
     Raises:
         ImageError: The source is missing, unreadable, empty, no regular file, of a format that is not accepted,
             truncated, damaged or too large, or is an array of another type or shape.
-        OptionError: `max_pixels` below 1, or `white` out of range.
+        OptionError: `max_pixels` below 1, `white` out of range, or `strict` neither True nor False.
 
     Warns:
-        ImageWarning: The decoder found a JPEG damaged and filled in what was missing, or samples of 16 bits are dark.
-            `warnings.simplefilter("error", ImageWarning)` makes these errors.
+        ImageWarning: A picture is damaged, and the decoder filled in what was missing (a JPEG without some of its
+            scans, or with a hole in one), or samples of 16 bits are dark. `strict` makes the former errors.
 
     Example:
         >>> read_image("xray.png", white=4095).shape
@@ -89,13 +106,30 @@ def read_image(
     """
     check_max_pixels(max_pixels)
     check_white(white)
+    check_strict(strict)
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode(bytes(source), f"image of {memoryview(source).nbytes} bytes", max_pixels, white)
+        size = memoryview(source).nbytes
+        name = f"image of {size} bytes"
+        _check_encoded(size, name, max_pixels)
+        return decode(Encoded(name, bytes(source)), max_pixels, white, strict=strict)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(f"an image cannot be read from {type(source).__name__}: give {_instead(source)}")
-    return decode(*read_file(source), max_pixels, white)
+    return decode(read_file(source, max_pixels), max_pixels, white, strict=strict)
+
+
+@dataclass
+class Encoded:
+    """The bytes of a picture, which whoever decodes it takes, so that they are freed when they are needed no more."""
+
+    name: str
+    data: bytes
+
+    def take(self) -> bytes:
+        """The bytes; none are left."""
+        taken, self.data = self.data, b""
+        return taken
 
 
 def check_max_pixels(value: object) -> int:
@@ -107,6 +141,17 @@ def check_max_pixels(value: object) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise OptionError(f"max_pixels={value!r}: accepted is a whole number from 1")
     return int(value)
+
+
+def check_strict(value: object) -> bool:
+    """Whether damage is an error.
+
+    Raises:
+        OptionError: neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"strict={value!r}: accepted is True or False")
+    return value
 
 
 def check_white(value: object) -> int | None:
@@ -122,23 +167,35 @@ def check_white(value: object) -> int | None:
     return int(value)
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[bytes, str]:
-    """The content of a picture's file, and its name for messages. A file of another format is not read to its end.
+def read_file(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Encoded:
+    """The content of a picture's file. One of another format, or one that is too long, is not read to its end.
+
+    Args:
+        path: of the file.
+        max_pixels: as of `read_image`.
 
     Raises:
-        ImageError: it is missing, no regular file, of a format that is not accepted, or cannot be read.
+        ImageError: it is missing, no regular file, of a format that is not accepted, too long, or cannot be read.
     """
     path = os.fsdecode(path)
-    name = f"image {path!r}"
+    name = f"image {_quoted(path)}"
     try:
         _check_regular(Path(path).stat().st_mode, name)  # before it is opened: a device may do something then
-        with open(path, "rb", opener=_open_at_once) as file:
-            _check_regular(os.fstat(file.fileno()).st_mode, name)
-            head = file.read(HEAD)
+        with open(path, "rb", opener=_open_at_once, buffering=0) as file:
+            found = os.fstat(file.fileno())
+            _check_regular(found.st_mode, name)
+            head = file.read(HEAD) or b""
             if head:
                 check_signature(head, name)
+            _check_encoded(found.st_size, name, max_pixels)
             file.seek(0)
-            return file.read(), name
+            parts, size = [], 0
+            # A byte more than it had, so that its end is seen at once; it may grow, or not have said its size.
+            while part := file.read(max(found.st_size - size, 0) + 1):
+                parts.append(part)
+                size += len(part)
+                _check_encoded(size, name, max_pixels)
+            return Encoded(name, parts[0] if len(parts) == 1 else b"".join(parts))
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: give the path of a picture ({ACCEPTED})") from None
     except MemoryError:
@@ -146,6 +203,21 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, str]:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name} cannot be read ({reason}): give the path of a readable file") from None
+
+
+def _quoted(path: str) -> str:
+    r"""A path as messages have it: what no terminal shows is escaped as everywhere, say 'caf\xe9.jpg'."""
+    mark = '"' if "'" in path else "'"
+    return f"{mark}{printable(path)}{mark}"
+
+
+def _check_encoded(size: int, name: str, max_pixels: int) -> None:
+    most = _SPARE + _ENCODED_PER_PIXEL * max_pixels
+    if size > most:
+        raise ImageError(
+            f"{name} has {size} bytes or more, and {most} are the most that go with max_pixels={max_pixels}: give a "
+            "smaller file, or a larger max_pixels (--max-pixels)"
+        )
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -205,7 +277,8 @@ def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
         raise OutputError(f"{os.fspath(path)!r} cannot be written ({reason})") from None
 
 
-def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _from_array(pixels: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+    pixels = np.asarray(pixels)
     grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
     colour = pixels.ndim == 3 and pixels.shape[2] in {3, 4}
     if pixels.dtype != np.uint8 or not (grey or colour) or pixels.size == 0:
@@ -215,19 +288,22 @@ def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
             f"array of {pixels.dtype} {list(pixels.shape)} is not a picture; accepted: uint8 with H, W >= 1 as "
             f"[H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey{scale}"
         )
+    height, width = pixels.shape[:2]
+    if height * width > max_pixels:
+        raise ImageError(_too_large(f"array of uint8 {list(pixels.shape)}", width, height, 0, max_pixels, 0))
     if grey:
-        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+        return np.repeat(pixels.reshape(height, width, 1), 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) -> NDArray[np.uint8]:
+def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, strict: bool = False) -> NDArray[np.uint8]:
     """Encoded bytes as `read_image` reads them.
 
     Args:
-        data: of a file.
-        name: of it, for messages.
+        encoded: of a file; its bytes are taken.
         max_pixels: as of `read_image`.
         white: as of `read_image`.
+        strict: as of `read_image`.
 
     Raises:
         ImageError: they are empty, not of a format that is accepted, truncated, damaged or too large.
@@ -235,30 +311,37 @@ def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) ->
     Warns:
         ImageWarning: as `read_image`.
     """
+    data, name = encoded.take(), encoded.name
     if not data:
         raise ImageError(f"{name} is empty: 0 bytes; {ACCEPTED}")
     header = read_header(data, name)
-    _check_size(header.width, header.height, header.decoded_pixels, name, max_pixels)
-    decoded: NDArray[Any]
-    if header.pixels is None:
-        decoded = _decode(data if header.payload is None else header.payload, header, name)
-    else:
-        try:
-            decoded = header.pixels()
-        except DamagedError as error:
-            raise ImageError(f"{name} is damaged: {error}") from None
-    _check_size(decoded.shape[1], decoded.shape[0], 0, name, max_pixels)
-    if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+    _check_cost(header, len(data), name, max_pixels)
+    try:
+        flaw = header.flaw or (header.check() if header.check else "")
+        if flaw:
+            _tell_of_damage(flaw, name, strict=strict)
+        if header.payload is not None:
+            data = header.payload
+        header = replace(header, payload=None, check=None, flaw=flaw)
+        decoded = header.pixels() if header.pixels else _decode(data, header, name, strict=strict)
+    except DamagedError as error:
+        raise ImageError(f"{name} is damaged: {error}") from None
+    header = replace(header, pixels=None)
+    del data
+    if decoded.shape[0] * decoded.shape[1] > max_pixels:
+        raise ImageError(_too_large(name, decoded.shape[1], decoded.shape[0], 0, max_pixels, 0))
+    if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(">u2")}:
         raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
-    if decoded.dtype == np.uint16 and header.white_unknown and white is None:
+    if decoded.dtype != np.uint8 and header.white_unknown and white is None:
         _warn_if_dark(decoded, header, name)
     tables = header.levels
     known = white is not None and header.white_unknown
-    if decoded.dtype == np.uint16 and (known or tables is None):
+    if decoded.dtype != np.uint8 and (known or tables is None):
         # OpenCV's own reduction rounds in some formats and shifts in others.
         tables = (levels(white or WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
         tables = tuple(255 - table for table in tables) if header.inverted else tables
-    rgb: NDArray[Any] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if tables is None else _look_up(decoded, tables)
+    rgb = _as_rgb(decoded) if tables is None else _look_up(decoded, tables)
+    del decoded
     if header.canvas is not None:
         height, width, top, left = header.canvas
         canvas = np.zeros((height, width, 3), np.uint8)
@@ -267,10 +350,11 @@ def decode(data: bytes, name: str, max_pixels: int, white: int | None = None) ->
     return _upright(rgb, header.orientation)
 
 
-def _decode(payload: bytes, header: Header, name: str) -> NDArray[Any]:
-    """BGR as OpenCV decodes it, [H, W, 3], at the depth of the file; not turned, but for TIFF, which libtiff turns."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    if header.kind != "TIFF":
+def _decode(payload: bytes, header: Header, name: str, *, strict: bool) -> NDArray[Any]:
+    """What OpenCV decodes: BGR [H, W, 3], or grey [H, W], at the depth of the file; not turned, but for TIFF."""
+    grey = header.grey and header.kind in _GREY_DECODED
+    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH
+    if header.kind != "TIFF":  # which libtiff turns
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     decoded: NDArray[Any] | None
     try:
@@ -283,10 +367,20 @@ def _decode(payload: bytes, header: Header, name: str) -> NDArray[Any]:
             raise ImageError(f"{name} is of {header.kind}, but {missing}: install opencv-python-headless 4.12 or newer")
         reason = f"damaged, or of a variety that OpenCV {cv2.__version__} does not read"
         raise ImageError(f"{name} is a {header.kind} file that cannot be decoded: {reason}; {ACCEPTED}")
-    if _DAMAGE.search(said):
-        words = "; ".join(dict.fromkeys(said.splitlines()))
-        _warn(f"{name} is damaged, and parts of it may not be as they were ({words})")
+    if _DAMAGE.search(said) and not header.flaw:  # which has been told
+        _tell_of_damage("; ".join(dict.fromkeys(said.splitlines())), name, strict=strict)
     return decoded
+
+
+def _tell_of_damage(what: str, name: str, *, strict: bool) -> None:
+    """Warn of damage that the decoder fills in.
+
+    Raises:
+        ImageError: where `strict`.
+    """
+    if strict:
+        raise ImageError(f"{name} is damaged ({what}), and strict refuses it")
+    _warn(f"{name} is damaged, and parts of it may not be as they were ({what})")
 
 
 @functools.cache
@@ -316,35 +410,104 @@ def _warn(message: str) -> None:
     warnings.warn(message, ImageWarning, level + 1)
 
 
+def _as_rgb(decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey or BGR as RGB of its own, block by block in place where that can be."""
+    if decoded.ndim == 2:
+        return cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
+    if not decoded.flags.writeable or not decoded.flags.c_contiguous:
+        return np.array(decoded[..., ::-1], order="C")
+    for rows in _blocks(decoded):
+        decoded[rows] = cv2.cvtColor(decoded[rows], cv2.COLOR_BGR2RGB)
+    return decoded
+
+
 def _look_up(decoded: NDArray[Any], tables: tuple[NDArray[np.uint8], ...]) -> NDArray[np.uint8]:
-    """Samples in BGR through one table, or one each of R, G and B, to uint8 RGB; block by block, to save memory."""
-    rgb = np.empty(decoded.shape, np.uint8)
-    step = max(1, _BLOCK // (decoded.shape[1] * 3))
-    for first in range(0, len(decoded), step):
-        rows = slice(first, first + step)
+    """Grey or BGR samples through one table, or one each of R, G and B, to uint8 RGB, block by block."""
+    rgb = np.empty((*decoded.shape[:2], 3), np.uint8)
+    for rows in _blocks(decoded):
+        if decoded.ndim == 2:
+            rgb[rows] = tables[0][decoded[rows]][..., None]
+            continue
         for channel in range(3):
             rgb[rows, :, channel] = tables[channel % len(tables)][decoded[rows, :, 2 - channel]]
     return rgb
 
 
-def _check_size(width: int, height: int, decoded: int, name: str, max_pixels: int) -> None:
-    """Refuse a picture that has, or is decoded as, more pixels than allowed."""
-    larger = f" (and decodes to {decoded})" if decoded > width * height else ""
-    if max(width * height, decoded) > max_pixels:
+def _blocks(pixels: NDArray[Any]) -> Iterator[slice]:
+    """Rows that have about a million samples, and at least one."""
+    step = max(1, _BLOCK // math.prod(pixels.shape[1:]))
+    return (slice(first, first + step) for first in range(0, len(pixels), step))
+
+
+def _check_cost(header: Header, encoded: int, name: str, max_pixels: int) -> None:
+    """Refuse a picture that has, or is decoded as, more pixels than allowed, or takes more memory.
+
+    Raises:
+        ImageError: it does; the message says which limit lets it pass.
+    """
+    pixels, memory = header.width * header.height, _memory(header, encoded)
+    if max(pixels, header.decoded_pixels) > max_pixels:
+        raise ImageError(_too_large(name, header.width, header.height, header.decoded_pixels, max_pixels, memory))
+    most = _SPARE + _BYTES_PER_PIXEL * max_pixels
+    if memory > most:
+        needed = -(-(memory - _SPARE) // _BYTES_PER_PIXEL)
         raise ImageError(
-            f"{name} has {width} x {height} = {width * height} pixels{larger}, more than the limit of {max_pixels}; "
-            "a larger max_pixels raises it"
+            f"{name} is a {header.kind} file of {header.width} x {header.height} pixels that takes about "
+            f"{_megabytes(memory)} to decode, and {_megabytes(most)} go with max_pixels={max_pixels}: "
+            f"max_pixels={needed} (--max-pixels {needed}) reads it"
         )
+
+
+def _too_large(name: str, width: int, height: int, decoded: int, max_pixels: int, memory: int) -> str:
+    pixels = width * height
+    larger = f" (and decodes to {decoded})" if decoded > pixels else ""
+    needed = max(pixels, decoded, -(-(memory - _SPARE) // _BYTES_PER_PIXEL))
+    takes = f", which takes about {_megabytes(memory)} of memory" if memory else ""
+    return (
+        f"{name} has {width} x {height} = {pixels} pixels{larger}, more than the limit of {max_pixels}: "
+        f"max_pixels={needed} (--max-pixels {needed}) reads it{takes}"
+    )
+
+
+def _memory(header: Header, encoded: int) -> int:
+    """Bytes that reading a picture takes at most, as its header tells."""
+    pixels = max(header.width * header.height, header.decoded_pixels)
+    grey = header.grey and (header.kind in _GREY_DECODED or header.pixels is not None)
+    decoded = pixels * (1 if grey else 3) * (2 if header.deep else 1)
+    payload = 0 if header.payload is None else len(header.payload)
+    given = payload or encoded
+    changed = header.deep or grey or header.levels is not None or header.canvas is not None
+    turned = header.orientation in range(2, 9)
+    return max(
+        encoded + payload,
+        given + decoded + header.working,
+        given + (1 if header.pixels is not None else 2) * decoded,  # OpenCV for Python makes a copy
+        decoded + 3 * pixels * changed,
+        (6 + 3 * (header.canvas is not None)) * pixels * turned,
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+# What `cv2.rotate` and `cv2.flip` do, in this order.
+_ROTATIONS: Final = {
+    3: cv2.ROTATE_180,
+    5: cv2.ROTATE_90_CLOCKWISE,
+    6: cv2.ROTATE_90_CLOCKWISE,
+    7: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    8: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+_MIRRORED: Final = {2: 1, 4: 0, 5: 1, 7: 1}  # left and right swapped, or top and bottom
 
 
 def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Undo an EXIF orientation of 1 to 8; anything else is no orientation."""
-    if orientation in {5, 6, 7, 8}:
-        image = image.swapaxes(0, 1)
-    if orientation in {2, 3, 6, 7}:
-        image = image[:, ::-1]
-    if orientation in {3, 4, 7, 8}:
-        image = image[::-1]
+    if orientation in _ROTATIONS:
+        image = cv2.rotate(image, _ROTATIONS[orientation]).astype(np.uint8, copy=False)
+    if orientation in _MIRRORED:
+        image = cv2.flip(image, _MIRRORED[orientation]).astype(np.uint8, copy=False)
     return np.ascontiguousarray(image)
 
 

@@ -3,7 +3,7 @@
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ortcam.avif_header import walk_avif
 from ortcam.errors import ImageError
-from ortcam.image_header import DamagedError, Header, RefusedError, exif_orientation
+from ortcam.image_header import DamagedError, Header, Parts, RefusedError, exif_orientation
+from ortcam.jpeg_header import walk_jpeg
 from ortcam.pnm import walk_pnm
 from ortcam.tiff_header import walk_tiff
 
@@ -61,72 +62,28 @@ def check_signature(head: bytes, name: str) -> Callable[[bytes], Header]:
     raise ImageError(f"{name} is not a picture: it {_not_a_picture(head)}; {ACCEPTED}")
 
 
-# A marker, unlike FF 00 (a stuffed byte), FF D0-D7 (restarts) and FF FF (fill) inside entropy-coded data.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_JPEG_SOI, _JPEG_EOI, _JPEG_SOS, _JPEG_APP1, _JPEG_TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
-_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_DECODED = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
-_JPEG_LS = 0xF7
-_JPEG_SCANS = 64  # each costs as much as decoding a picture; cameras and programs make about ten
-
-
-def _walk_jpeg(data: bytes) -> Header:
-    # To the picture's own end-of-image marker: that of an EXIF thumbnail lies inside a segment, which is skipped, and
-    # what follows the end (a second picture, padding) is nobody's business.
-    width = height = 0
-    orientation = position = scans = 0
-    while match := _JPEG_MARKER.search(data, position):
-        marker, position = data[match.start() + 1], match.end()
-        if marker == _JPEG_EOI:
-            if not width or not scans:
-                raise DamagedError("it ends before its pixels begin")
-            return Header(kind="JPEG", width=width, height=height, orientation=orientation or 1)
-        if marker in {_JPEG_SOI, _JPEG_TEM}:
-            continue
-        (length,) = struct.unpack_from(">H", data, position)
-        segment = data[position + 2 : position + length]
-        position += length
-        if marker in _JPEG_FRAMES and not width:
-            height, width = _jpeg_size(marker, segment)
-        elif marker == _JPEG_LS:
-            raise RefusedError("a JPEG-LS picture")
-        elif marker == _JPEG_SOS:
-            scans += 1
-            if scans > _JPEG_SCANS:
-                raise RefusedError(f"a JPEG of more than {_JPEG_SCANS} scans")
-        elif marker == _JPEG_APP1 and segment.startswith(b"Exif\0\0") and not orientation:
-            orientation = exif_orientation(segment)
-    if data.endswith(b"\xff\xd9"):
-        raise DamagedError("a marker amid its pixels leads past its end")
-    raise struct.error
-
-
-def _jpeg_size(marker: int, segment: bytes) -> tuple[int, int]:
-    bits, height, width, components = struct.unpack_from(">BHHB", segment)
-    if marker not in _JPEG_DECODED:
-        raise RefusedError("a lossless or hierarchical JPEG")
-    if bits != 8:
-        raise RefusedError(f"a JPEG of {bits} bits a sample", "8")
-    if components not in {1, 3, 4} or not height or not width:
-        raise DamagedError(f"its frame is of {width} x {height} pixels and {components} components")
-    return height, width
-
-
 _PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 # All that the pixels are made of. The others OpenCV does not apply, libpng complains of many that are in use, tRNS
 # would mix colours, and those of an animation would hide the picture that stands for it.
 _PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 
 
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_MOST_CHUNKS = 100_000  # of a few kilobytes each in the largest files that programs write
+
+
 def _walk_png(data: bytes) -> Header:
-    width = height = bits = 0
-    orientation = 1
-    kept, start = [data[:8]], 8
+    width = height = bits = colour = 0
+    orientation: int | None = None
+    kept, start = [(0, 8)], 8
+    parts = Parts(_MOST_CHUNKS, "chunks")
+    whole = memoryview(data)
     while True:
+        parts.count()
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + length + 12
         (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if kind[:1].isupper() and zlib.crc32(memoryview(data)[start + 4 : end - 4]) != checksum:
+        if kind[:1].isupper() and zlib.crc32(whole[start + 4 : end - 4]) != checksum:
             raise DamagedError(f"the checksum of its {kind!r} chunk does not match")
         if (kind == b"IHDR") != (start == 8):
             raise DamagedError("IHDR is not its first chunk, or not the only one")
@@ -134,10 +91,13 @@ def _walk_png(data: bytes) -> Header:
             width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
             if not width or not height or bits not in _PNG_DEPTHS.get(colour, ()):
                 raise DamagedError(f"its header says {width} x {height} pixels, {bits} bits, colour type {colour}")
-        elif kind == b"eXIf":
+        elif kind == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[start + 8 : end - 4])
         if kind in _PNG_KEPT:
-            kept.append(data[start:end])
+            if kept[-1][1] == start:
+                kept[-1] = kept[-1][0], end
+            else:
+                kept.append((start, end))
         elif kind[:1].isupper():
             raise DamagedError(f"its chunk {kind!r} is unknown and yet essential")
         if kind == b"IEND":
@@ -145,11 +105,18 @@ def _walk_png(data: bytes) -> Header:
                 kind="PNG",
                 width=width,
                 height=height,
-                orientation=orientation,
-                payload=b"".join(kept),
+                orientation=orientation or 1,
+                payload=None if len(kept) == 1 else b"".join([whole[begin:stop] for begin, stop in kept]),
+                working=4 * width * _PNG_SAMPLES[colour] * max(bits // 8, 1),
+                deep=bits == 16,
+                grey=colour in _PNG_GREY,
                 white_unknown=bits == 16,
             )
         start = end
+
+
+_PNG_GREY = {0, 4}
+_WEBP_FRAME = 16  # bytes before the chunks of a frame
 
 
 def _walk_webp(data: bytes) -> Header:
@@ -157,70 +124,89 @@ def _walk_webp(data: bytes) -> Header:
     if end > len(data):
         raise struct.error
     width = height = 0
-    orientation, animated = 1, False
-    picture: tuple[int, int] | None = None
-    frame: tuple[int, int, bytes] | None = None
-    for kind, body in _riff_chunks(data, 12, end):
+    orientation: int | None = None
+    animated = alpha = False
+    picture: tuple[bytes, int] | None = None
+    frame: tuple[int, int] | None = None
+    parts = Parts(_MOST_CHUNKS, "chunks")
+    for kind, start, stop in _riff_chunks(data, 12, end, parts):
         if kind == b"VP8X":
-            animated = bool(body[0] & 2)
-            width, height = _three(body, 4) + 1, _three(body, 7) + 1
-        elif kind == b"EXIF":
-            orientation = exif_orientation(body)
+            flags = data[start]
+            animated, alpha = bool(flags & 2), bool(flags & 16)
+            width, height = _three(data, start + 4, stop) + 1, _three(data, start + 7, stop) + 1
+        elif kind == b"EXIF" and orientation is None:
+            orientation = exif_orientation(data[start:stop])
         elif kind in {b"VP8 ", b"VP8L"} and picture is None:
-            picture = _webp_size(kind, body)
+            picture = kind, start
         elif kind == b"ANMF" and frame is None:
-            frame = 2 * _three(body, 3), 2 * _three(body, 0), body[16:]
+            frame = start, stop
     if animated:
         if frame is None:
             raise DamagedError("it is animated and holds no frame")
-        return _webp_first_frame(width, height, orientation, frame)
+        return _webp_first_frame(data, width, height, orientation or 1, *frame)
     if picture is None:
         raise DamagedError("it holds no picture")
-    if width and picture != (width, height):
-        raise DamagedError(f"it says {width} x {height} pixels and holds {picture[0]} x {picture[1]}")
-    return Header(kind="WebP", width=picture[0], height=picture[1], orientation=orientation)
+    size = _webp_size(data, *picture)
+    if width and size != (width, height):
+        raise DamagedError(f"it says {width} x {height} pixels and holds {size[0]} x {size[1]}")
+    return Header(
+        kind="WebP",
+        width=size[0],
+        height=size[1],
+        orientation=orientation or 1,
+        working=_webp_working(picture[0], size, alpha=alpha),
+    )
 
 
-def _webp_first_frame(width: int, height: int, orientation: int, frame: tuple[int, int, bytes]) -> Header:
+def _webp_working(kind: bytes, size: tuple[int, int], *, alpha: bool) -> int:
+    """Bytes beside the decoded picture: pixels of a lossless one, and one of four channels where it has alpha."""
+    return size[0] * size[1] * ((4 if kind == b"VP8L" else 0) + (6 if alpha or kind == b"VP8L" else 0))
+
+
+def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, start: int, stop: int) -> Header:
     """The header of an animation: its first frame as a file of its own, which is put where it belongs afterwards."""
-    top, left, content = frame
-    inner = _riff_chunks(content, 0, len(content))
-    picture = next((_webp_size(kind, body) for kind, body in inner if kind in {b"VP8 ", b"VP8L"}), None)
-    if picture is None or left + picture[0] > width or top + picture[1] > height:
+    top, left = 2 * _three(data, start + 3, stop), 2 * _three(data, start, stop)
+    inner = _riff_chunks(data, start + _WEBP_FRAME, stop, Parts(_MOST_CHUNKS, "chunks"))
+    found = next(((kind, at) for kind, at, _ in inner if kind in {b"VP8 ", b"VP8L"}), None)
+    size = (0, 0) if found is None else _webp_size(data, *found)
+    if found is None or left + size[0] > width or top + size[1] > height:
         raise DamagedError("its first frame does not fit into it")
-    still = struct.pack("<B3x", 0x10) + b"".join((side - 1).to_bytes(3, "little") for side in picture)
-    body = b"WEBPVP8X" + struct.pack("<I", len(still)) + still + content
+    still = struct.pack("<B3x", 0x10) + b"".join((side - 1).to_bytes(3, "little") for side in size)
+    content = memoryview(data)[start + _WEBP_FRAME : stop]
+    before = b"WEBPVP8X" + struct.pack("<I", len(still)) + still
     return Header(
         kind="WebP",
         width=width,
         height=height,
         orientation=orientation,
-        payload=b"RIFF" + struct.pack("<I", len(body)) + body,
-        canvas=(height, width, top, left),
+        payload=b"".join([b"RIFF", struct.pack("<I", len(before) + len(content)), before, content]),
+        working=_webp_working(found[0], size, alpha=True),
+        canvas=None if size == (width, height) else (height, width, top, left),
     )
 
 
-def _riff_chunks(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
-    chunks = []
+def _riff_chunks(data: bytes, start: int, end: int, parts: Parts) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of the content of each chunk."""
     while start + 8 <= end:
+        parts.count()
         kind, length = struct.unpack_from("<4sI", data, start)
-        if start + 8 + length > end:
+        stop = start + 8 + length
+        if stop > end:
             raise struct.error
-        chunks.append((kind, data[start + 8 : start + 8 + length]))
-        start += 8 + length + length % 2
-    return chunks
+        yield kind, start + 8, stop
+        start = stop + length % 2
 
 
-def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
+def _webp_size(data: bytes, kind: bytes, start: int) -> tuple[int, int]:
     if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", body, 6)
+        width, height = struct.unpack_from("<HH", data, start + 6)
         return width & 0x3FFF, height & 0x3FFF
-    (bits,) = struct.unpack_from("<I", body, 1)
+    (bits,) = struct.unpack_from("<I", data, start + 1)
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 
 
-def _three(data: bytes, at: int) -> int:
-    if at + 3 > len(data):
+def _three(data: bytes, at: int, end: int) -> int:
+    if at + 3 > end:
         raise struct.error
     return int.from_bytes(data[at : at + 3], "little")
 
@@ -268,6 +254,8 @@ _GIF_INTERLACED = 0x40
 _GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, 0x3B
 _GIF_CONTROL = 0xF9
 _GREYS = bytes(level for level in range(256) for _ in range(3))
+_MOST_GIF_PARTS = 500_000  # frames, extensions and their blocks, most of which are of 255 bytes
+_GIF_WORKING = 6  # bytes a pixel: its place in the palette, and the frame with alpha
 
 
 def _walk_gif(data: bytes) -> Header:
@@ -277,8 +265,10 @@ def _walk_gif(data: bytes) -> Header:
     if flags & _GIF_GLOBAL:
         palette, position = _gif_palette(data, flags, position)
     transparent = 0
-    frame: tuple[tuple[int, ...], bytes, bytes] | None = None
+    frame: tuple[tuple[int, ...], bytes, tuple[int, int]] | None = None
+    parts = Parts(_MOST_GIF_PARTS, "blocks")
     while True:
+        parts.count()
         block = data[position]
         position += 1
         if block == _GIF_END:
@@ -286,29 +276,37 @@ def _walk_gif(data: bytes) -> Header:
         if block == _GIF_EXTENSION:
             if data[position] == _GIF_CONTROL and frame is None and data[position + 2] & 1:
                 transparent = data[position + 5]
-            position = _gif_data_end(data, position + 1)
+            position = _gif_data_end(data, position + 1, parts)
         elif block == _GIF_FRAME:
             *place, own = struct.unpack_from("<HHHHB", data, position)
             colours, position = palette, position + 9
             if own & _GIF_GLOBAL:
                 colours, position = _gif_palette(data, own, position)
-            end = _gif_data_end(data, position + 1)
+            end = _gif_data_end(data, position + 1, parts)
             if frame is None:
-                frame = (*place, own & _GIF_INTERLACED), colours, data[position:end]
+                frame = (*place, own & _GIF_INTERLACED), colours, (position, end)
             position = end
         else:
             raise DamagedError(f"a block of it begins with {block}, which GIF does not know")
     if frame is None:
         raise DamagedError("it holds no frame")
-    (left, top, columns, rows, interlaced), colours, samples = frame
+    (left, top, columns, rows, interlaced), colours, (start, end) = frame
     if not columns or not rows:
         raise DamagedError(f"its first frame is of {columns} x {rows} pixels")
     width, height = max(width, left + columns), max(height, top + rows)
     # The first frame alone, no colour transparent, as Pillow's convert("RGB") shows it.
-    still = struct.pack("<6sHHBBB", b"GIF89a", width, height, _GIF_GLOBAL | 0x77, transparent, 0)
-    still += colours.ljust(768, b"\0")
-    still += struct.pack("<BHHHHB", _GIF_FRAME, left, top, columns, rows, interlaced) + samples + bytes([_GIF_END])
-    return Header(kind="GIF", width=width, height=height, payload=still)
+    screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, _GIF_GLOBAL | 0x77, transparent, 0)
+    descriptor = struct.pack("<BHHHHB", _GIF_FRAME, left, top, columns, rows, interlaced)
+    still: list[bytes | memoryview] = [
+        screen,
+        colours.ljust(768, b"\0"),
+        descriptor,
+        memoryview(data)[start:end],
+        bytes([_GIF_END]),
+    ]
+    return Header(
+        kind="GIF", width=width, height=height, payload=b"".join(still), working=_GIF_WORKING * width * height
+    )
 
 
 def _gif_palette(data: bytes, flags: int, start: int) -> tuple[bytes, int]:
@@ -318,15 +316,20 @@ def _gif_palette(data: bytes, flags: int, start: int) -> tuple[bytes, int]:
     return data[start:end], end
 
 
-def _gif_data_end(data: bytes, position: int) -> int:
+def _gif_data_end(data: bytes, position: int, parts: Parts) -> int:
     """Where a chain of blocks that ends with an empty one ends."""
+    blocks = 0
     while length := data[position]:
         position += 1 + length
+        blocks += 1
+        if blocks > _MOST_GIF_PARTS:
+            break
+    parts.count(blocks)
     return position + 1
 
 
 _WALKS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...]] = (
-    (re.compile(rb"\xff\xd8\xff"), _walk_jpeg),
+    (re.compile(rb"\xff\xd8\xff"), walk_jpeg),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), _walk_png),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), _walk_webp),
     (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), _walk_bmp),

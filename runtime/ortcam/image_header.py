@@ -1,14 +1,14 @@
 """What a picture says of itself before it is decoded; TIFF's directories, which are also the form of EXIF."""
 
 import struct
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DamagedError", "Header", "RefusedError", "directory", "exif_orientation", "levels"]
+__all__ = ["DamagedError", "Header", "Parts", "RefusedError", "directory", "exif_orientation", "levels"]
 
 _ORIENTATION = 274
 _SIZES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
@@ -25,6 +25,11 @@ class Header:
         decoded_pixels: pixels that the decoder makes, where they are more than width x height (tiles at the edge).
         orientation: of EXIF, 1 to 8; the decoder leaves it to `read_image`. Anything else is no orientation.
         payload: what the decoder is given; None where that is the file as it is.
+        working: bytes that the decoder needs beside the file and what it returns.
+        deep: samples come with 16 bits from the decoder.
+        grey: the decoder gives one channel, which the picture has in all three.
+        flaw: what of the pixels the file does not hold, where the decoder would fill it in without a word; else "".
+        check: looks for damage that is too much to look for before the size is checked: a flaw, "", or DamagedError.
         levels: uint8 tables from the decoder's samples to 0..255, one for all channels or one each of R, G and B.
             None: samples of 8 bits stay, of 16 bits keep their upper 8.
         white_unknown: samples of 16 bits of which the file does not say how many bits are in use.
@@ -39,7 +44,12 @@ class Header:
     decoded_pixels: int = 0
     orientation: int = 1
     payload: bytes | None = None
+    working: int = 0
+    deep: bool = False
+    grey: bool = False
+    flaw: str = ""
     levels: tuple[NDArray[np.uint8], ...] | None = None
+    check: Callable[[], str] | None = None
     white_unknown: bool = False
     inverted: bool = False
     canvas: tuple[int, int, int, int] | None = None
@@ -57,6 +67,23 @@ class RefusedError(Exception):
         super().__init__(f"{what}, which is not accepted" + (f" (accepted: {accepted})" if accepted else ""))
 
 
+class Parts:
+    """Counts the parts of a file, such as chunks, so that walking through millions of empty ones ends early."""
+
+    def __init__(self, most: int, named: str) -> None:
+        self._left, self._most, self._named = most, most, named
+
+    def count(self, number: int = 1) -> None:
+        """One more, or so many.
+
+        Raises:
+            RefusedError: they are too many.
+        """
+        self._left -= number
+        if self._left < 0:
+            raise RefusedError(f"a file of more than {self._most} {self._named}")
+
+
 def levels(white: int, size: int) -> NDArray[np.uint8]:
     """What samples from 0 to size - 1 become where `white` becomes 255: uint8 [size], rounded, clipped at 255."""
     return np.rint(np.arange(size) / white * 255).clip(0, 255).astype(np.uint8)
@@ -66,26 +93,26 @@ def exif_orientation(block: bytes) -> int:
     """The orientation in an EXIF block, with or without its prefix; 1 where it is broken or says nothing."""
     try:
         # Broken metadata do not make a picture unreadable.
-        found = directory(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}, kinds={3, 4}, unique=False)
+        found = directory(block.removeprefix(b"Exif\0\0"), {_ORIENTATION: 1}, kinds={3, 4}, unique=False)
     except (DamagedError, struct.error):
         return 1
-    values = found.get(_ORIENTATION, ())
-    return values[0] if len(values) == 1 else 1
+    return found.get(_ORIENTATION, (1,))[0]
 
 
 def directory(
-    data: bytes, wanted: set[int], *, kinds: Container[int] = _SIZES, unique: bool = True
+    data: bytes, wanted: Mapping[int, int], *, kinds: Container[int] = _SIZES, unique: bool = True
 ) -> dict[int, tuple[int, ...]]:
     """Tags of the first directory of a TIFF file, those that are wanted and hold integers.
 
     Args:
         data: of the file, from its byte order on.
-        wanted: numbers of tags.
+        wanted: numbers of tags, and how many values each may have.
         kinds: of fields: 1 are bytes, 3 short and 4 long integers.
-        unique: whether a tag may be there only once; otherwise the last counts.
+        unique: whether a tag may be there only once, and must not have more values; otherwise the last counts that has
+            not more.
 
     Raises:
-        DamagedError: no TIFF, or one of the tags is there twice and may not.
+        DamagedError: no TIFF, or one of the tags is there twice or has more values, and may not.
         struct.error: the directory or a tag's values lie outside the data.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -100,6 +127,10 @@ def directory(
             continue
         if tag in tags and unique:
             raise DamagedError(f"it has tag {tag} twice")
+        if number > wanted[tag]:
+            if not unique:
+                continue
+            raise DamagedError(f"its tag {tag} has {number} values, more than {wanted[tag]}")
         size = struct.calcsize(_SIZES[kind]) * number
         at = entry + 8
         if size > 4:

@@ -45,7 +45,12 @@ Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photograph
 
 
 def read_photograph(
-    image: Image, preprocessing: Preprocessing, *, max_pixels: int, white: int | None = None
+    image: Image,
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int,
+    white: int | None = None,
+    strict: bool = False,
 ) -> Photograph:
     """Decode and preprocess an image; one that was read for another model is preprocessed again.
 
@@ -54,6 +59,7 @@ def read_photograph(
         preprocessing: of the model.
         max_pixels: as of `read_image`.
         white: as of `read_image`.
+        strict: as of `read_image`.
 
     Raises:
         ImageError: missing, not an image, truncated or too large.
@@ -64,15 +70,16 @@ def read_photograph(
         return Photograph(image.pixels, preprocessing(image.pixels), image.record, preprocessing)
     record: dict[str, Any] = {"path": None, "sha256": None}
     if isinstance(image, np.ndarray):
-        # A camera's buffer may hold the next frame while this one is explained.
-        pixels = read_image(np.array(image, order="C"))
+        pixels = read_image(image, max_pixels=max_pixels)
+        if np.may_share_memory(pixels, image):  # a camera's buffer may hold the next frame while this one is explained
+            pixels = pixels.copy()
         record["pixels_sha256"] = hashlib.sha256(pixels.data).hexdigest()
     elif isinstance(image, (str, os.PathLike)):
-        content, name = read_file(image)
-        pixels = decode(content, name, max_pixels, white)
-        record = {"path": as_text(os.fsdecode(image)), "sha256": hashlib.sha256(content).hexdigest()}
+        encoded = read_file(image, max_pixels)
+        record = {"path": as_text(os.fsdecode(image)), "sha256": hashlib.sha256(encoded.data).hexdigest()}
+        pixels = decode(encoded, max_pixels, white, strict=strict)
     else:
-        pixels = read_image(image, max_pixels=max_pixels, white=white)
+        pixels = read_image(image, max_pixels=max_pixels, white=white, strict=strict)
         record["sha256"] = hashlib.sha256(image).hexdigest()
     if white is not None:
         record["white"] = white
@@ -83,6 +90,8 @@ def read_ahead(
     items: Iterable[_Item], read: Callable[[_Item], _Result]
 ) -> Iterator[tuple[_Item, Callable[[], _Result]]]:
     """Take and read items in a thread of their own while earlier ones are worked on, at most two ahead.
+
+    In memory are then the one that is worked on, one that was read, and one that is being read or waits.
 
     Yields:
         An item, and a function that returns what was read of it or raises what went wrong.

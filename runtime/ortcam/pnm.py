@@ -2,12 +2,13 @@
 
 import functools
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.image_header import DamagedError, Header, levels
+from ortcam.image_header import DamagedError, Header, RefusedError, levels
 
 __all__ = ["walk_pnm"]
 
@@ -17,6 +18,12 @@ _NUMBER = _SPACE + rb"(\d{1,9})"
 _BITMAP = re.compile(rb"P[14]" + _NUMBER + _NUMBER + rb"\s")
 _MAP = re.compile(rb"P[2356]" + _NUMBER + _NUMBER + _NUMBER + rb"\s")
 _LARGEST = 65535
+_MOST_PLAIN: Final = 32_000_000  # bytes of digits, which take about a second
+_MOST_COMMENTS: Final = 10_000  # among the samples
+_BLOCK: Final = 1 << 18
+_GAP = re.compile(rb"[ \t\n\v\f\r]")
+_LINE = re.compile(rb"[\r\n]")
+_COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 def walk_pnm(data: bytes) -> Header:
@@ -24,6 +31,7 @@ def walk_pnm(data: bytes) -> Header:
 
     Raises:
         DamagedError: no size, no sample that is white, or fewer samples than pixels.
+        RefusedError: a plain one that is so long, or has so many comments, that reading it takes seconds.
     """
     kind = data[1:2]
     match = (_BITMAP if kind in b"14" else _MAP).match(data)
@@ -41,54 +49,88 @@ def walk_pnm(data: bytes) -> Header:
         least = height * (-(-width // 8) if kind == b"4" else width * channels * (1 if white < 256 else 2))
     if len(data) - match.end() < least:
         raise DamagedError(f"{len(data) - match.end()} bytes follow the header of {width} x {height} pixels")
+    if kind in b"123" and len(data) - match.end() > _MOST_PLAIN:
+        raise RefusedError(f"a plain PNM of {len(data)} bytes, which takes seconds to read", f"{_MOST_PLAIN} or fewer")
+    if kind in b"123" and data.count(b"#", match.end()) > _MOST_COMMENTS:
+        raise RefusedError(f"a plain PNM of more than {_MOST_COMMENTS} comments")
     read = functools.partial(_pixels, data, match.end(), (height, width, channels), white)
     table = None if white == 255 else (levels(white, 256 if white < 256 else 1 << 16),)  # above white is white
-    # Programs that know nothing of 10 or 12 bits write 65535 for white, whatever their samples are.
-    unknown = white == _LARGEST
-    return Header(kind="PNM", width=width, height=height, levels=table, white_unknown=unknown, pixels=read)
+    return Header(
+        kind="PNM",
+        width=width,
+        height=height,
+        deep=white > 255,
+        grey=channels == 1,
+        levels=table,
+        # Programs that know nothing of 10 or 12 bits write 65535 for white, whatever their samples are.
+        white_unknown=white == _LARGEST,
+        pixels=read,
+    )
 
 
 def _pixels(data: bytes, start: int, shape: tuple[int, int, int], white: int) -> NDArray[Any]:
-    """The samples of a file whose header has been read, as OpenCV has them: uint8 or uint16 [height, width, 3], BGR."""
+    """The samples of a file whose header has been read: uint8 or big-endian uint16, [height, width] or [..., 3] BGR."""
     kind = data[1:2]
-    count = shape[0] * shape[1] * shape[2]
-    samples: NDArray[np.uint8] | NDArray[np.uint16]
+    height, width, channels = shape
+    count = height * width * channels
+    samples: NDArray[Any]
     if kind == b"1":
         samples = 1 - _digits(data, start, count)
     elif kind == b"4":
-        rows = np.frombuffer(data, np.uint8, shape[0] * -(-shape[1] // 8), start).reshape(shape[0], -1)
-        samples = 1 - np.unpackbits(rows, axis=1, count=shape[1])
+        rows = np.frombuffer(data, np.uint8, height * -(-width // 8), start).reshape(height, -1)
+        samples = 1 - np.unpackbits(rows, axis=1, count=width)
     elif kind in b"23":
-        samples = _numbers(data, start, count)
-        if white < 256:
-            samples = np.minimum(samples, 255).astype(np.uint8)
-    elif white < 256:
-        samples = np.frombuffer(data, np.uint8, count, start)
+        samples = _numbers(data, start, count, np.uint8 if white < 256 else np.uint16)
     else:
-        samples = np.frombuffer(data, ">u2", count, start).astype(np.uint16)
-    samples = samples.reshape(shape)
-    return np.repeat(samples, 3, axis=2) if shape[2] == 1 else samples[..., ::-1]
+        samples = np.frombuffer(data, np.uint8 if white < 256 else ">u2", count, start)
+    return samples.reshape(height, width) if channels == 1 else samples.reshape(shape)[..., ::-1]
 
 
 def _digits(data: bytes, start: int, count: int) -> NDArray[np.uint8]:
     """The 0s and 1s of a plain bitmap, which need no space between them: uint8 [count]."""
-    found = np.frombuffer(_without_comments(data[start:]).translate(None, b" \t\n\v\f\r"), np.uint8)[:count] - ord("0")
-    if len(found) < count or (found > 1).any():
-        raise DamagedError(f"of {count} digits 0 or 1 it has {int((found <= 1).sum())}")
-    return found
+    found = np.empty(count, np.uint8)
+    done = 0
+    for text in _blocks(data, start):
+        part = np.frombuffer(text.translate(None, b" \t\n\v\f\r"), np.uint8)[: count - done] - ord("0")
+        if (part > 1).any():
+            raise DamagedError(f"of {count} digits 0 or 1 it has {done + int(np.argmax(part > 1))}")
+        found[done : done + len(part)] = part
+        done += len(part)
+        if done == count:
+            return found
+    raise DamagedError(f"of {count} digits 0 or 1 it has {done}")
 
 
-def _numbers(data: bytes, start: int, count: int) -> NDArray[np.uint16]:
-    """The decimal numbers of a plain graymap or pixmap: uint16 [count]; larger ones are 65535."""
-    text = _without_comments(data[start:]).strip()
-    if text.translate(None, b"0123456789 \t\n\v\f\r") or re.search(rb"\d{7}", text):
-        raise DamagedError("its samples are not all decimal numbers")
-    # Not with a count: where there are fewer, numpy would give what happened to be in memory.
-    numbers = np.fromstring(text.decode("ascii"), np.int32, sep=" ")[:count]
-    if len(numbers) < count:
-        raise DamagedError(f"of {count} samples it has {len(numbers)}")
-    return np.minimum(numbers, _LARGEST).astype(np.uint16)
+def _numbers(data: bytes, start: int, count: int, kind: type[np.uint8] | type[np.uint16]) -> NDArray[Any]:
+    """The decimal numbers of a plain graymap or pixmap: uint8 or uint16 [count]; larger ones are its largest."""
+    found = np.empty(count, kind)
+    done = 0
+    for text in _blocks(data, start):
+        if text.translate(None, b"0123456789 \t\n\v\f\r") or re.search(rb"\d{7}", text):
+            raise DamagedError("its samples are not all decimal numbers")
+        if not text.strip():
+            continue
+        # Not with a count: where there are fewer, numpy would give what happened to be in memory.
+        part = np.fromstring(text.decode("ascii"), np.int32, sep=" ")[: count - done]
+        found[done : done + len(part)] = np.minimum(part, np.iinfo(kind).max)
+        done += len(part)
+        if done == count:
+            return found
+    raise DamagedError(f"of {count} samples it has {done}")
 
 
-def _without_comments(text: bytes) -> bytes:
-    return re.sub(rb"#[^\r\n]*", b"", text) if b"#" in text else text
+def _blocks(data: bytes, start: int) -> Iterator[bytes]:
+    """The text from there on in blocks that end with whitespace, without its comments."""
+    while start < len(data):
+        end = _ended(_GAP, data, start + _BLOCK)
+        comment = data.rfind(b"#", start, end)
+        if comment >= 0 and not _LINE.search(data, comment, end):
+            end = _ended(_LINE, data, end)
+        text = data[start:end]
+        yield _COMMENT.sub(b"", text) if comment >= 0 else text
+        start = end
+
+
+def _ended(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
+    match = pattern.search(data, position)
+    return match.end() if match else len(data)

@@ -1,0 +1,54 @@
+"""Pictures that cost far more than their bytes, made by code: `python -m tests.hostile.pictures FOLDER` writes all.
+
+The encoders write only what the bombs need, mostly constant pictures, and can therefore lie anywhere.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from tests.hostile.pictures.avif import AvifItem, avif_bombs, avif_file, flat_av1
+from tests.hostile.pictures.bmp import bmp_bombs
+from tests.hostile.pictures.bomb import LIMIT, MB, Bomb
+from tests.hostile.pictures.gif import gif, gif_bombs, gif_frame
+from tests.hostile.pictures.jpeg import jpeg_bombs
+from tests.hostile.pictures.others import refused_bombs
+from tests.hostile.pictures.png import png_bombs
+from tests.hostile.pictures.pnm import pnm_bombs
+from tests.hostile.pictures.tiff import tiff_bombs
+from tests.hostile.pictures.webp import webp_bombs
+
+__all__ = ["BOMBS", "LIMIT", "MB", "Bomb", "plain_pictures", "write"]
+
+
+def plain_pictures() -> list[bytes]:
+    """A small picture of each format, for what the first one of each loads."""
+    pixels = np.full((64, 64, 3), 90, np.uint8)
+    encoded = [cv2.imencode(f".{kind}", pixels)[1].tobytes() for kind in ("png", "jpg", "webp", "bmp", "tiff", "ppm")]
+    encoded += [cv2.imencode(".png", pixels.astype(np.uint16))[1].tobytes()]
+    return [*encoded, gif(64, 64, [gif_frame(64, 64)]), avif_file([AvifItem(flat_av1(64, 64))])]
+
+
+_FORMATS: Final = (
+    png_bombs,
+    jpeg_bombs,
+    gif_bombs,
+    bmp_bombs,
+    tiff_bombs,
+    webp_bombs,
+    avif_bombs,
+    pnm_bombs,
+    refused_bombs,
+)
+BOMBS: Final = tuple(bomb for bombs in _FORMATS for bomb in bombs())
+
+
+def write(bomb: Bomb, folder: Path) -> Path:
+    """Write the file of a bomb; the zeros behind it take no room on the disk."""
+    path = folder / bomb.name
+    with path.open("wb") as file:
+        file.write(bomb.make())
+        if bomb.tail:
+            file.truncate(file.tell() + bomb.tail)
+    return path

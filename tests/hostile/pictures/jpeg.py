@@ -1,0 +1,264 @@
+"""JPEGs that cost far more than their bytes."""
+
+import functools
+import struct
+from collections.abc import Iterator, Sequence
+
+from tests.hostile.pictures.bomb import (
+    BROKEN,
+    HUGE,
+    LIMIT,
+    MANY,
+    MB,
+    NOT_ACCEPTED,
+    SIDE,
+    TOO_LARGE,
+    Bomb,
+    many,
+    square,
+    truncations,
+)
+from tests.hostile.pictures.exif import exif, exif_of_many
+
+
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    """A marker with its segment."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def jpeg_frame(
+    width: int, height: int, components: int, *, sof: int = 0xC0, bits: int = 8, sampling: int = 0x11
+) -> bytes:
+    """SOF; `sampling` is of the first component, the others have 1 x 1."""
+    body = struct.pack(">BHHB", bits, height, width, components)
+    body += b"".join(bytes([number, sampling if number == 1 else 0x11, 0]) for number in range(1, components + 1))
+    return jpeg_segment(sof, body)
+
+
+def jpeg_tables(symbols: bytes = b"\0") -> bytes:
+    """Quantization of 1, and Huffman codes: of a DC difference of 0 and of the given AC symbols, the first is bit 0."""
+    counts = bytes([1] + [0] * 15) if len(symbols) == 1 else bytes([1, 1] + [0] * 14)
+    tables = jpeg_segment(0xDB, b"\0" + b"\1" * 64) + jpeg_segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\0")
+    return tables + jpeg_segment(0xC4, b"\x10" + counts + symbols)
+
+
+def jpeg_scan(components: Sequence[int], first: int, last: int, bits: int, data: bytes) -> bytes:
+    """SOS of components with a band of coefficients, and the bits that follow it."""
+    body = bytes([len(components)]) + b"".join(bytes([number, 0]) for number in components) + bytes([first, last, bits])
+    return jpeg_segment(0xDA, body) + data
+
+
+def blocks_of(width: int, height: int) -> int:
+    """Blocks of 8 x 8."""
+    return -(-width // 8) * -(-height // 8)
+
+
+def jpeg(
+    width: int = SIDE,
+    height: int = SIDE,
+    components: int = 3,
+    *,
+    sof: int = 0xC0,
+    bits: int = 8,
+    sampling: int = 0x11,
+    before: bytes = b"",
+    data: bytes | None = None,
+) -> bytes:
+    """A flat JPEG of one scan: two zero bits per block."""
+    if data is None:
+        units = -(-width // (8 * (sampling >> 4))) * -(-height // (8 * (sampling & 15)))
+        blocks = units * ((sampling >> 4) * (sampling & 15) + components - 1)
+        data = bytes(-(-2 * blocks // 8))
+    frame = jpeg_frame(width, height, components, sof=sof, bits=bits, sampling=sampling)
+    last = 0 if sof in {0xC2, 0xCA} else 63
+    scan = jpeg_scan(range(1, components + 1), 0, last, 0, data)
+    return b"\xff\xd8" + before + jpeg_tables() + frame + scan + b"\xff\xd9"
+
+
+def progressive_jpeg(
+    width: int,
+    height: int,
+    components: int,
+    scans: int,
+    *,
+    refining: bool = False,
+    sof: int = 0xC2,
+    empty: bool = False,
+) -> bytes:
+    """A flat JPEG of many scans of all AC coefficients, each a run of ends of bands; `empty` scans have no bits."""
+    blocks = blocks_of(width, height)
+    run = b"" if empty else bytes(-(-15 * -(-blocks // (1 << 14)) // 8))  # one code, the bit 0, and 14 bits of length
+    first = jpeg_scan(range(1, components + 1), 0, 0, 0, b"" if empty else bytes(-(-blocks * components // 8)))
+    parts = [b"\xff\xd8", jpeg_tables(b"\xe0"), jpeg_frame(width, height, components, sof=sof), first]
+    for index in range(scans - 1):
+        bits = 0x10 if refining and index >= components else 0x01 if refining else 0
+        parts.append(jpeg_scan([index % components + 1], 1, 63, bits, run))
+    return b"".join(parts) + b"\xff\xd9"
+
+
+def jpeg_bombs() -> Iterator[Bomb]:
+    """JPEG."""
+    small = jpeg(8, 8)
+    for name, width, height in (("65500sq", 65_500, 65_500), ("13376sq", HUGE, HUGE), ("just-above", SIDE + 1, SIDE)):
+        make = functools.partial(jpeg, width, height, data=bytes(1000))
+        yield Bomb(name=f"jpg-{name}.jpg", kind="size above the limit", make=make, refused=TOO_LARGE)
+    make = functools.partial(progressive_jpeg, HUGE, HUGE, 1, 1000)
+    yield Bomb(
+        name="jpg-13376sq-1000-scans.jpg", kind="many scans, size above the limit", make=make, refused="limit|scans"
+    )
+    for side, scans in ((4000, 5000), (1024, 20_000), (8, 60_000), (SIDE, 65)):
+        make = functools.partial(progressive_jpeg, side, side, 1, scans)
+        yield Bomb(name=f"jpg-{side}sq-{scans}-scans.jpg", kind="many scans", make=make, refused="scans")
+    yield Bomb(
+        name="jpg-many-huffman-tables.jpg", kind="many segments", shape=(8, 8, 3), refused="", cpu=2, memory=30 * MB,
+        make=lambda: jpeg(8, 8, before=jpeg_tables() * 20_000),
+    )  # fmt: skip
+    yield from jpeg_large_bombs()
+    yield from jpeg_segment_bombs(small)
+    yield from jpeg_damaged_bombs(small)
+
+
+def jpeg_large_bombs() -> Iterator[Bomb]:
+    """As many pixels as the limit admits, in the dearest ways."""
+    for name, components, sampling, slow in (
+        ("rgb", 3, 0x11, False),
+        ("cmyk", 4, 0x11, False),
+        ("grey", 1, 0x11, True),
+        ("420", 3, 0x22, True),
+        ("410", 3, 0x42, True),
+    ):
+        make = functools.partial(jpeg, components=components, sampling=sampling)
+        yield Bomb(name=f"jpg-5000sq-{name}.jpg", kind="just below the limit", make=make, shape=square(), slow=slow)
+    for name, components, scans, refining, slow in (
+        ("rgb-2-scans", 3, 2, False, True),
+        ("cmyk-2-scans", 4, 2, False, False),
+        ("rgb-64-scans", 3, 64, False, True),
+        ("cmyk-64-refining-scans", 4, 64, True, False),
+    ):
+        make = functools.partial(progressive_jpeg, SIDE, SIDE, components, scans, refining=refining)
+        yield Bomb(
+            name=f"jpg-5000sq-progressive-{name}.jpg", kind="just below the limit, many scans", make=make, shape=square(),
+            refused="scans", warns="", slow=slow,
+        )  # fmt: skip
+    for name, sof, scans in (("arithmetic", 0xC9, 1), ("arithmetic-progressive-64-scans", 0xCA, 64)):
+        make = functools.partial(jpeg, sof=sof, data=b"") if scans == 1 else functools.partial(
+            progressive_jpeg, SIDE, SIDE, 4, scans, sof=sof, empty=True
+        )  # fmt: skip
+        yield Bomb(
+            name=f"jpg-5000sq-{name}.jpg", kind="just below the limit, no data to decode", make=make, shape=square(),
+            refused="", warns="", cpu=10,
+        )  # fmt: skip
+    turned = jpeg_segment(0xE1, b"Exif\0\0" + exif([(274, 3, 1, 6)]))
+    yield Bomb(
+        name="jpg-5000sq-cmyk-turned.jpg", kind="just below the limit, turned", shape=square(),
+        make=lambda: jpeg(components=4, before=turned), slow=True,
+    )  # fmt: skip
+    yield Bomb(
+        name="jpg-65500x381.jpg", kind="just below the limit, long lines", shape=(381, 65_500, 3),
+        make=lambda: jpeg(65_500, 381), slow=True,
+    )  # fmt: skip
+    yield Bomb(
+        name="jpg-1x65500-sampled-4x4.jpg", kind="narrow, in units of 32 x 32", shape=(65_500, 1, 3), refused="",
+        make=lambda: jpeg(1, 65_500, sampling=0x42), limit=70_000,
+    )  # fmt: skip
+    for bits, sof in ((12, 0xC1), (16, 0xC3), (8, 0xC3), (8, 0xC5), (8, 0xCB), (255, 0xC0)):
+        make = functools.partial(jpeg, sof=sof, bits=bits, data=b"")
+        yield Bomb(
+            name=f"jpg-{bits}bit-sof{sof & 15}.jpg",
+            kind="variety that is not accepted",
+            make=make,
+            refused=NOT_ACCEPTED,
+        )
+    for components in (0, 2, 5, 255):
+        make = functools.partial(jpeg, 8, 8, components, data=b"")
+        yield Bomb(name=f"jpg-{components}-components.jpg", kind="lying header", make=make, refused="")
+
+
+def jpeg_segment_bombs(small: bytes) -> Iterator[Bomb]:
+    """Many segments, and EXIF that costs a loop."""
+    eight = (8, 8, 3)
+    for name, segments in (
+        ("comments", many(jpeg_segment(0xFE, b""), MANY)),
+        ("app0", many(jpeg_segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"), 150_000)),
+        ("restart-intervals", many(jpeg_segment(0xDD, b"\0\0"), MANY)),
+        ("adobe", many(jpeg_segment(0xEE, b"Adobe\0\x64\0\0\0\0\7"), 200_000)),
+        ("fill-bytes", many(b"\xff", 4_000_000)),
+    ):
+        yield Bomb(
+            name=f"jpg-many-{name}.jpg", kind="many segments", shape=eight, refused="", warns="", memory=40 * MB, cpu=2,
+            make=lambda segments=segments: jpeg(8, 8, before=segments()),
+        )  # fmt: skip
+    for name, entries, count in (("many", 5_000, 1), ("many-of-many", 500, 29_000)):
+        segment = jpeg_segment(0xE1, b"Exif\0\0" + exif_of_many(entries, count))
+        yield Bomb(
+            name=f"jpg-60-exif-{name}-orientations.jpg", kind="duplicate tags with many values", shape=eight, refused="",
+            make=lambda segment=segment: jpeg(8, 8, before=segment * 60), cpu=2, memory=40 * MB,
+        )  # fmt: skip
+    loop = jpeg_segment(0xE1, b"Exif\0\0" + exif([(0x8769, 4, 1, 8), (0x014A, 4, 1, 8)], following=8))
+    yield Bomb(
+        name="jpg-exif-loop.jpg", kind="recursive directories", make=lambda: jpeg(8, 8, before=loop), shape=eight, cpu=2
+    )
+    thumbnail = jpeg_segment(0xE1, b"Exif\0\0" + exif([(0x0201, 4, 1, 8)], jpeg(65_500, 65_500, data=b"")))
+    yield Bomb(
+        name="jpg-huge-thumbnail.jpg", kind="huge picture inside metadata", make=lambda: jpeg(8, 8, before=thumbnail),
+        shape=eight, cpu=2, memory=10 * MB,
+    )  # fmt: skip
+    profile = many(jpeg_segment(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000)), 60)
+    yield Bomb(
+        name="jpg-60-icc-profiles.jpg", kind="large metadata", make=lambda: jpeg(8, 8, before=profile()), shape=eight,
+        warns="", cpu=2, memory=40 * MB,
+    )  # fmt: skip
+    xmp = many(jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"<a>" * 20_000), 60)
+    yield Bomb(
+        name="jpg-nested-xmp.jpg", kind="nested metadata", make=lambda: jpeg(8, 8, before=xmp()), shape=eight, cpu=2,
+        memory=40 * MB,
+    )  # fmt: skip
+    yield Bomb(
+        name="jpg-5000-pictures.jpg", kind="many pictures, one behind the other", make=lambda: small * 5000, shape=eight,
+        cpu=2, memory=40 * MB,
+    )  # fmt: skip
+    yield Bomb(
+        name="jpg-second-frame-is-huge.jpg", kind="duplicate frame header", refused="",
+        make=lambda: small.replace(b"\xff\xda", jpeg_frame(65_500, 65_500, 3) + b"\xff\xda", 1),
+    )  # fmt: skip
+    yield Bomb(
+        name="jpg-first-frame-is-huge.jpg", kind="duplicate frame header", refused=f"{TOO_LARGE}|{BROKEN}",
+        make=lambda: jpeg(8, 8, before=jpeg_frame(65_500, 65_500, 3)),
+    )  # fmt: skip
+
+
+def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
+    """Sizes of 0, lying lengths, no data, truncation."""
+    for width, height in ((0, 8), (8, 0), (0, 0)):
+        make = functools.partial(jpeg, width, height, data=b"\0")
+        yield Bomb(name=f"jpg-{width}x{height}.jpg", kind="size 0", make=make, refused=BROKEN)
+    for length in (0, 1, 2, 65_535):
+        segment = struct.pack(">BBH", 0xFF, 0xFE, length)
+        yield Bomb(
+            name=f"jpg-comment-of-length-{length}.jpg", kind="lying length", make=lambda s=segment: jpeg(8, 8, before=s),
+            refused="", shape=(8, 8, 3), warns="", cpu=2,
+        )  # fmt: skip
+    for name, data, components in (("none", b"", 3), ("one-byte", b"\0", 4)):
+        make = functools.partial(jpeg, components=components, data=data)
+        yield Bomb(
+            name=f"jpg-5000sq-data-{name}.jpg", kind="no data in the scan", make=make, shape=square(), warns="damaged",
+            slow=bool(data),
+        )  # fmt: skip
+        yield Bomb(
+            name=f"jpg-5000sq-data-{name}-strict.jpg", kind="no data in the scan, strict", make=make, refused="damaged",
+            strict=True, memory=60 * MB + 12 * LIMIT, cpu=4, slow=not data,
+        )  # fmt: skip
+    for at in truncations(small, (b"\xff\xdb", b"\xff\xc4", b"\xff\xc0", b"\xff\xda")):
+        yield Bomb(
+            name=f"jpg-cut-at-{at}.jpg",
+            kind="truncation",
+            make=lambda at=at: small[:at],
+            refused=f"{BROKEN}|not a picture",
+        )
+    yield Bomb(
+        name="jpg-no-scan.jpg", kind="truncation", make=lambda: b"\xff\xd8" + jpeg_frame(SIDE, SIDE, 3) + b"\xff\xd9",
+        refused=BROKEN,
+    )  # fmt: skip
+    yield Bomb(
+        name="jpg-sparse-100gb.jpg", kind="sparse file", make=lambda: small[:-2], tail=10**11, refused="", memory=6 * MB
+    )

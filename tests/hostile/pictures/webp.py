@@ -1,0 +1,248 @@
+"""WebPs that cost far more than their bytes."""
+
+import functools
+import io
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+from tests.hostile.pictures.bomb import BROKEN, LIMIT, MB, SIDE, TOO_LARGE, Bomb, square, truncations
+from tests.hostile.pictures.exif import exif, exif_of_many
+
+
+class _Bits:
+    """Numbers of any width, the lowest bit first."""
+
+    def __init__(self) -> None:
+        self.number = self.position = 0
+
+    def put(self, value: int, width: int) -> None:
+        self.number |= value << self.position
+        self.position += width
+
+    def bytes(self) -> bytes:
+        return self.number.to_bytes(-(-self.position // 8), "little")
+
+
+_ONE_SYMBOL = 0b0001, 4  # a code of the symbol 0 alone, which takes no bits
+
+
+def vp8l(width: int, height: int, *, groups: int = 0, block_bits: int = 4, cache_bits: int = 0) -> bytes:
+    """A black lossless picture; with so many groups of Huffman codes, dealt out to blocks of 2**block_bits pixels."""
+    write = _Bits()
+    for value, size in ((0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3), (0, 1)):
+        write.put(value, size)
+    write.put(bool(cache_bits), 1)
+    if cache_bits:
+        write.put(cache_bits, 4)
+    write.put(bool(groups), 1)
+    if groups:
+        write.put(block_bits - 2, 3)
+        write.put(0, 1)  # no colour cache in the picture of groups
+        for alphabet in (280, 256):  # green and red: 256 codes of 8 bits
+            _eight_bits_each(write, alphabet)
+        for _ in range(3):
+            write.put(*_ONE_SYMBOL)
+        blocks = -(-width >> block_bits) * -(-height >> block_bits) if False else (
+            -(-width // (1 << block_bits)) * -(-height // (1 << block_bits))
+        )  # fmt: skip
+        numbers = np.arange(blocks) % groups
+        raw = numbers.astype("<u2").tobytes()
+        write.put(int.from_bytes(raw, "little"), 8 * len(raw))
+    codes = 5 * max(1, groups)
+    write.put(int("1" * codes, 16), 4 * codes)
+    write.put(0, 64)
+    return write.bytes()
+
+
+def _eight_bits_each(write: _Bits, alphabet: int) -> None:
+    """A code of 256 symbols of 8 bits; the rest of the alphabet has none."""
+    write.put(0, 1)  # not a code of one or two symbols
+    write.put(8, 4)  # twelve lengths of the code of lengths follow, in the order of the format: 17, 18, 0, ..., 8
+    for index in range(12):
+        write.put(index in {2, 11}, 3)
+    write.put(0, 1)  # the lengths of the whole alphabet
+    write.put((1 << 256) - 1, alphabet)
+
+
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A WebP file of chunks."""
+    body = b"WEBP" + b"".join(
+        kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for kind, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def vp8x(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
+    """The chunk that gives the canvas."""
+    return b"VP8X", struct.pack("<I", flags) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+
+
+def webp_frame(left: int, top: int, width: int, height: int, content: bytes) -> tuple[bytes, bytes]:
+    """A frame of an animation."""
+    sides = b"".join(value.to_bytes(3, "little") for value in (left // 2, top // 2, width - 1, height - 1))
+    return b"ANMF", sides + bytes(4) + content
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a WebP."""
+    return kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+@functools.cache
+def lossy_webp(side: int) -> bytes:
+    """The VP8 stream of a flat picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (9, 9, 9)).save(file, "WEBP", quality=1, method=0)
+    return file.getvalue()[20:]
+
+
+def webp_bombs() -> Iterator[Bomb]:
+    """WebP."""
+    for name, width, height in (
+        ("16383x10900", 16_383, 10_900),
+        ("16384sq", 16_384, 16_384),
+        ("just-above", SIDE + 1, SIDE),
+    ):
+        make = functools.partial(lambda width, height: riff((b"VP8L", vp8l(width, height))), width, height)
+        yield Bomb(name=f"webp-{name}.webp", kind="size above the limit", make=make, refused=TOO_LARGE)
+    lossy = b"\x10\x02\x00\x9d\x01\x2a" + struct.pack("<HH", 16_383, 16_383) + bytes(64)
+    yield Bomb(
+        name="webp-lossy-16383sq.webp",
+        kind="size above the limit",
+        make=lambda: riff((b"VP8 ", lossy)),
+        refused=TOO_LARGE,
+    )
+    one = vp8l(1, 1)
+    yield Bomb(
+        name="webp-canvas-2e24.webp", kind="canvas above the limit", refused="", cpu=2,
+        make=lambda: riff(vp8x(1 << 24, 1 << 24, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-vp8x-lies.webp",
+        kind="lying size",
+        refused="",
+        make=lambda: riff(vp8x(1, 1), (b"VP8L", vp8l(16_383, 16_383))),
+    )
+    yield Bomb(
+        name="webp-vp8x-lies-larger.webp", kind="lying size", refused="",
+        make=lambda: riff(vp8x(1 << 24, 1 << 24), (b"VP8L", one)),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-frame-is-larger.webp", kind="lying size of a frame", refused="",
+        make=lambda: riff(vp8x(8, 8, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", vp8l(16_383, 16_383)))),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-second-picture-is-huge.webp", kind="duplicate chunks", refused="", shape=(1, 1, 3), cpu=2,
+        make=lambda: riff((b"VP8L", one), (b"VP8L", vp8l(16_383, 16_383))), memory=10 * MB,
+    )  # fmt: skip
+    yield from webp_large_bombs(one)
+    yield from webp_chunk_bombs(one)
+
+
+def webp_large_bombs(one: bytes) -> Iterator[Bomb]:
+    """As many pixels as the limit admits, in the dearest ways."""
+    yield Bomb(
+        name="webp-5000sq-lossless.webp", kind="just below the limit", shape=square(),
+        make=lambda: riff((b"VP8L", vp8l(SIDE, SIDE))),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-5000sq-lossy.webp", kind="just below the limit", shape=square(), slow=True,
+        make=lambda: riff((b"VP8 ", lossy_webp(SIDE))),
+    )  # fmt: skip
+    alpha = b"\1" + vp8l(SIDE, SIDE)[5:]
+    yield Bomb(
+        name="webp-5000sq-lossy-alpha.webp", kind="just below the limit, alpha", shape=square(), slow=True, refused=BROKEN,
+        make=lambda: riff(vp8x(SIDE, SIDE, 0x10), (b"ALPH", alpha), (b"VP8 ", lossy_webp(SIDE))),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-5000sq-turned.webp", kind="just below the limit, turned", shape=square(), slow=True,
+        make=lambda: riff(vp8x(SIDE, SIDE, 8), (b"VP8L", vp8l(SIDE, SIDE)), (b"EXIF", exif([(274, 3, 1, 6)]))),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-5000sq-canvas-1px.webp", kind="just below the limit, nearly all background", shape=square(),
+        make=lambda: riff(vp8x(SIDE, SIDE, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))),
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-5000sq-animated.webp", kind="just below the limit, animated", shape=square(),
+        make=lambda: riff(
+            vp8x(SIDE, SIDE, 2), (b"ANIM", bytes(6)), *[webp_frame(0, 0, SIDE, SIDE, chunk(b"VP8L", vp8l(SIDE, SIDE)))] * 1000
+        ),
+    )  # fmt: skip
+    for side, bits, limit in ((1024, 2, 1 << 20), (SIDE, 4, LIMIT)):
+        yield Bomb(
+            name=f"webp-{side}sq-65536-huffman-groups.webp", kind="many tables", shape=square(side), refused="", limit=limit, cpu=5,
+            make=lambda side=side, bits=bits: riff((b"VP8L", vp8l(side, side, groups=65_536, block_bits=bits))),
+        )  # fmt: skip
+    yield Bomb(
+        name="webp-1024sq-huffman-groups-and-cache.webp", kind="many tables", shape=square(1024), refused="", limit=1 << 20,
+        make=lambda: riff((b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2, cache_bits=11))), cpu=5, slow=True,
+    )  # fmt: skip
+    yield Bomb(
+        name="webp-frame-of-huffman-groups.webp", kind="many tables in a frame", shape=square(1024), refused="", limit=1 << 20, cpu=5,
+        make=lambda: riff(
+            vp8x(1024, 1024, 2), (b"ANIM", bytes(6)),
+            webp_frame(0, 0, 1024, 1024, chunk(b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2))),
+        ),
+    )  # fmt: skip
+
+
+def webp_chunk_bombs(one: bytes) -> Iterator[Bomb]:
+    """Many chunks, lying lengths, metadata, truncation."""
+    picture = (1, 1, 3)
+    for name, kind, count in (
+        ("unknown", b"abcd", 400_000),
+        ("nameless", b"\0\0\0\0", 400_000),
+        ("exif", b"EXIF", 400_000),
+    ):
+        yield Bomb(
+            name=f"webp-many-{name}-chunks.webp", kind="many chunks", shape=picture, refused="", cpu=2, memory=60 * MB,
+            make=lambda kind=kind, count=count: riff(vp8x(1, 1), *[(kind, b"")] * count, (b"VP8L", one)),
+        )  # fmt: skip
+    frames = [webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))] * 60_000
+    yield Bomb(
+        name="webp-60000-frames.webp", kind="many frames", shape=picture, refused="", cpu=2, memory=60 * MB,
+        make=lambda: riff(vp8x(1, 1, 2), (b"ANIM", bytes(6)), *frames),
+    )  # fmt: skip
+    inner = [chunk(b"abcd", b"")] * 400_000
+    yield Bomb(
+        name="webp-many-chunks-in-a-frame.webp", kind="many chunks", shape=picture, refused="", cpu=2, memory=60 * MB,
+        make=lambda: riff(vp8x(1, 1, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, b"".join(inner) + chunk(b"VP8L", one))),
+    )  # fmt: skip
+    for entries, count in ((65_535, 1), (65_535, 1_000_000)):
+        yield Bomb(
+            name=f"webp-exif-{entries}-orientations-of-{count}.webp", kind="duplicate tags with many values", shape=picture,
+            make=lambda e=entries, c=count: riff(vp8x(1, 1, 8), (b"VP8L", one), (b"EXIF", exif_of_many(e, c))), refused="",
+            cpu=2, memory=30 * MB,
+        )  # fmt: skip
+    yield Bomb(
+        name="webp-60-exif-chunks.webp", kind="duplicate chunks", shape=picture, refused="", cpu=2,
+        make=lambda: riff(vp8x(1, 1, 8), (b"VP8L", one), *[(b"EXIF", exif_of_many(5_000, 1))] * 60), memory=30 * MB,
+    )  # fmt: skip
+    for length in (0, 2**31, 2**32 - 1, 2**32 - 8):
+        file = riff((b"VP8L", one))
+        yield Bomb(
+            name=f"webp-chunk-of-length-{length}.webp", kind="lying length", refused="",
+            make=lambda file=file, length=length: file[:16] + struct.pack("<I", length) + file[20:],
+        )  # fmt: skip
+        yield Bomb(
+            name=f"webp-file-of-length-{length}.webp", kind="lying length", refused="", shape=picture, cpu=2, memory=10 * MB,
+            make=lambda file=file, length=length: file[:4] + struct.pack("<I", length) + file[8:],
+        )  # fmt: skip
+    # Eight zeros are an empty chunk without a name.
+    for name, size in (("90mb", 90 * MB), ("4gb", 2**32 - 200), ("100gb", 10**11)):
+        length = min(size + 20, 2**32 - 1)
+        head = b"RIFF" + struct.pack("<I", length) + riff((b"VP8L", one))[8:]
+        yield Bomb(
+            name=f"webp-sparse-{name}.webp", kind="sparse file of empty chunks", make=lambda head=head: head, tail=size, refused="",
+            memory=60 * MB + 12 * LIMIT if size < 10**9 else 6 * MB,
+        )  # fmt: skip
+    whole = riff(vp8x(1, 1, 8), (b"VP8L", one), (b"EXIF", exif([(274, 3, 1, 6)])))
+    for at in truncations(whole, (b"WEBP", b"VP8X", b"VP8L", b"EXIF")):
+        yield Bomb(
+            name=f"webp-cut-at-{at}.webp",
+            kind="truncation",
+            make=lambda at=at: whole[:at],
+            refused=f"{BROKEN}|not a picture",
+        )
