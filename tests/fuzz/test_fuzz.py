@@ -18,7 +18,7 @@ from PIL import Image
 
 import ortcam.image
 from ortcam.errors import ImageError
-from ortcam.image import decode
+from ortcam.image import read_image
 from tests.fuzz import bundles, graphs, manifests, pictures
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget
@@ -56,7 +56,7 @@ def test_every_format_has_a_seed_that_is_decoded() -> None:
     kinds = set()
     for seed in pictures.seeds():
         with contextlib.suppress(ImageError):  # of GIF and AVIF, which not every OpenCV reads
-            decode(seed, "seed", pictures.MAX_PIXELS, 4095)
+            read_image(seed, max_pixels=pictures.MAX_PIXELS, white=4095)
             kinds.add(Image.open(io.BytesIO(seed)).format)
     assert kinds >= {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"}
 
