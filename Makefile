@@ -74,7 +74,7 @@ fuzz: $(VENV)/dev.stamp  ## fuzz pictures and bundles for $$(FUZZ_SECONDS) secon
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 audit: $(VENV)/dev.stamp  ## look for known advisories against what users install (needs the network)
-	$(BIN)/python tools/audit.py $(AUDIT)
+	$(BIN)/python -m tests.audit $(AUDIT)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy, strict
 	$(BIN)/ruff check .

@@ -78,10 +78,8 @@ def _with_a_change(value: Any, random: Random) -> Any:
         case 4:
             other, name = random.choice(places)
             holder[key] = copy.deepcopy(other[name]) if name in other or isinstance(other, list) else old
-        case _ if isinstance(old, int | float) and not isinstance(old, bool):
-            holder[key] = random.choice(
-                (-old, old + 1, old - 1, old * 2, old / 2, float(old) if abs(old) < 1e300 else 0)
-            )
+        case _ if isinstance(old, int | float) and not isinstance(old, bool) and abs(old) < 1e300:
+            holder[key] = random.choice((-old, old + 1, old - 1, old * 2, old / 2, float(old)))
         case _:
             holder[key] = [old]
     return value
