@@ -420,12 +420,15 @@ class Bundle:
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read and verify a bundle: schema, names, sizes and hashes, before anything else touches its graphs.
+    """Read and verify a bundle: schema, names, sizes, hashes and graphs, before ONNX Runtime touches anything of it.
 
-    Its files may be links, as in a cache of models: their content is what is checked.
+    Its files may be links, as in a cache of models: their content is what is checked. To deploy a new version, write it
+    into a folder of its own and switch a link, or rename the folder: never write into files that somebody may be
+    reading. Whoever has loaded the old version keeps it.
 
     Raises:
-        BundleError: not a bundle, a newer schema, a missing, truncated or altered file, a name that leaves the folder.
+        BundleError: not a bundle, a newer schema, a missing, truncated or altered file, a name that leaves the folder,
+            a manifest beyond its bounds, or a graph that is not what the manifest says or could do harm (SECURITY.md).
     """
     bundle, _ = _read_graphs(_read_manifest(path), ())
     for name, record in bundle.manifest.files.items():

@@ -29,9 +29,13 @@ _WIRES: Final = {
 }
 
 
-def _table(text: str) -> dict[int, str]:
-    """Field number -> type, of texts such as "1V* 2B"."""
-    return {int(field.rstrip("VFDB*")): field.lstrip("0123456789") for field in text.split()}
+_Table = dict[int, tuple[int, bool]]
+
+
+def _table(text: str) -> _Table:
+    """Number and wire type, as they stand before a field -> its number and whether it may come again."""
+    fields = [(int(field.rstrip("VFDB*")), field.lstrip("0123456789")) for field in text.split()]
+    return {number << 3 | wire: (number, len(kind) > 1) for number, kind in fields for wire in _WIRES[kind]}
 
 
 # Field numbers of onnx.proto: V a number, F and D 4 and 8 bytes, B a text or a message; * any number of them. Fields
@@ -50,7 +54,8 @@ _SHAPE: Final = _table("1B*")
 _SIDE: Final = _table("1V 2B 3B")
 
 _PLAIN: Final = "a graph of plain operators"
-_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+# Not `ai.onnx.ml`: a tree of some megabytes, deeper than the stack, ends the process. The exporter writes none of it.
+_DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 _LOOPS: Final = ("If", "Loop", "Scan", "SequenceMap")
 _READ_FILES: Final = ("EPContext", "Snpe")  # what other tools have compiled, by the name of its file
 _ATTRIBUTE_TYPES: Final = (0, 1, 2, 3, 4, 6, 7, 8, 9)  # neither graphs, sparse tensors nor types
@@ -185,7 +190,6 @@ class GraphReader:
             raise _Refused(f"{said} in {_quoted(domain)}; accepted are the operators of ONNX and of com.microsoft")
         if operator in _READ_FILES:
             raise _Refused(f"{said}, which reads files of its own; accepted is {_PLAIN}")
-        parts = []
         attributes = [file.fields(inner, _ATTRIBUTE, "AttributeProto") for inner in node.get(5, ())]
         if operator in _LOOPS or any(number in attribute for attribute in attributes for number in (6, 11)):
             raise _Refused(f"{said} and holds a graph, which may run for ever; accepted is {_PLAIN}")
@@ -193,8 +197,10 @@ class GraphReader:
             if file.number(attribute, 20) not in _ATTRIBUTE_TYPES:
                 raise _Refused(f"{said}, with an attribute of type {file.number(attribute, 20)}; accepted is {_PLAIN}")
             for tensor in (*attribute.get(5, ()), *attribute.get(10, ())):
-                parts += self._tensor(file, tensor)
-        return parts
+                # ONNX Runtime takes those of initializers from memory, and looks for these on a disk.
+                if self._tensor(file, tensor):
+                    raise _Refused(f"{said}, with a tensor in another file; accepted are initializers there")
+        return []
 
     def _tensor(self, file: "_Message", span: _Span) -> list[_Part]:
         """Where a tensor lies, if it lies in another file."""
@@ -205,7 +211,9 @@ class GraphReader:
         if file.number(tensor, 14) != _EXTERNAL:
             if 13 in tensor:
                 raise _Refused(f"{said} names a file and is not in it (data_location {file.number(tensor, 14)})")
-            if 9 in tensor and size != (length := tensor[9][0][1] - tensor[9][0][0]):
+            length = sum(max(stop - start, 1) for number in _DATA for start, stop in tensor.get(number, ()))
+            # What is not raw has a byte and more for each element, or for four of the smallest.
+            if (size != length) if 9 in tensor else math.prod(sides) > 4 * length:
                 raise _Refused(f"{said} of type {dtype} and shape {sides} has {length} bytes")
             return []
         if any(number in tensor for number in _DATA):
@@ -272,42 +280,51 @@ class _Message:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._fields = 0
+        self._left = _MOST_FIELDS + 1
 
-    def fields(self, span: _Span, known: Mapping[int, str], name: str) -> dict[int, list[_Span]]:
+    def fields(self, span: _Span, known: _Table, name: str) -> dict[int, list[_Span]]:  # noqa: PLR0912 - no calls: fast
         """Field number -> where its values are, of one message.
 
         Raises:
             _Refused: a field that is not known or of another type, or one that is there once given twice.
             IndexError: the file ends within it.
         """
-        at, stop = span
+        data, (at, stop) = self.data, span
         found: dict[int, list[_Span]] = {}
+        left = self._left
         while at < stop:
-            tag, at = self._varint(at)
-            number, wire = tag >> 3, tag & 7
-            kind = known.get(number)
-            if kind is None or wire not in _WIRES[kind]:
-                raise _Refused(f"not the ONNX that bundles have: field {number} of {name}, wire type {wire}")
+            tag = data[at]
+            if tag < 128:  # as nearly all are
+                at += 1
+            else:
+                tag, at = self._varint(at)
+            if tag not in known:
+                raise _Refused(f"not the ONNX that bundles have: field {tag >> 3} of {name}, wire type {tag & 7}")
+            number, repeated = known[tag]
             start = at
-            if wire == _BYTES:
-                size, start = self._varint(at)
+            if tag & 7 == _BYTES:
+                size = data[at]
+                if size < 128:
+                    start += 1
+                else:
+                    size, start = self._varint(at)
                 at = start + size
-            elif wire == _VARINT:
+            elif tag & 7 == _VARINT:
                 _, at = self._varint(at)
             else:
-                at += 4 if wire == _FOUR else 8
+                at += 4 if tag & 7 == _FOUR else 8
             if at > stop:
                 raise _Refused(f"not an ONNX file, or a truncated one: field {number} of {name}")
             if number not in found:
                 found[number] = [(start, at)]
-            elif len(kind) > 1:
+            elif repeated:
                 found[number].append((start, at))
             else:
                 raise _Refused(f"field {number} of {name} comes twice; accepted is once")
-            self._fields += 1
-            if self._fields > _MOST_FIELDS:
+            left -= 1
+            if not left:
                 raise _Refused(f"it has more than {_MOST_FIELDS} fields; accepted is a graph of fewer")
+        self._left = left
         return found
 
     def text(self, message: Mapping[int, Sequence[_Span]], number: int) -> str:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import ImageError, OptionError
+from ortcam.errors import ImageError, OptionError, OutOfMemoryError
 
 __all__ = ["LARGEST_SIDE", "PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
 
@@ -157,9 +157,22 @@ class Preprocessing:
 
         Raises:
             ImageError: The image is not uint8 [H, W, 3].
+            OutOfMemoryError: The input or what it is made of does not fit into memory.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ImageError(f"an image to preprocess is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        try:
+            return self._apply(image)
+        except (MemoryError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+                raise
+            raise OutOfMemoryError(
+                f"out of memory: the model's input is {self.height} x {self.width} pixels, made of "
+                f"{image.shape[0]} x {image.shape[1]}"
+            ) from None
+
+    def _apply(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same, of an image that is one."""
         at = self.geometry(*image.shape[:2])
         top, bottom = max(at.top, 0), min(at.top + self.height, at.resized_height)
         left, right = max(at.left, 0), min(at.left + self.width, at.resized_width)

@@ -73,10 +73,11 @@ def encode_json(
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the entry {_name(next(name for name in names if names.count(name) > 1))} comes twice")
+    value: dict[str, Any] = {}
+    for name, entry in pairs:
+        if name in value:
+            raise ValueError(f"the entry {_name(name)} comes twice")
+        value[name] = entry
     return value
 
 

@@ -1399,11 +1399,6 @@ def looped(folder: Path, *, batch: int | str = "batch", inside: str = "inside") 
 
 
 @zoo
-def loop_whose_tensors_are_named_as_the_bundle_names_its_own(folder: Path) -> ZooFile:
-    return ZooFile(looped(folder, inside="logits"))
-
-
-@zoo
 def constants_as_nodes(folder: Path) -> ZooFile:
     """Weights as Constant nodes, and shapes as its attributes value_ints and value_float."""
 

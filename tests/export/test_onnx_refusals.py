@@ -247,6 +247,12 @@ def batch_of_1_in_a_loop(folder: Path) -> tuple[Path, dict[str, Any]]:
     return looped(folder, batch=1), {}
 
 
+@refused(r"no bundle can be made of this model: features\.onnx: node .* is of 'Loop'.*accepted is a graph of plain")
+def a_loop(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Of three turns; bundles have none, since their reader cannot tell how long others would run."""
+    return looped(folder), {}
+
+
 # Operators -----------------------------------------------------------------------------------------------------------
 
 

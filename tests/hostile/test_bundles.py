@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,12 @@ def test_a_part_of_a_file_is_as_large_as_the_tensor_and_within_the_file(entries:
     refusal(lambda: look(head(tensors=[tensor]).SerializeToString()))
 
 
+def test_no_attribute_names_a_file_not_even_a_listed_one() -> None:
+    """ONNX Runtime would look for it in the working directory, where another may lie."""
+    for place in ("attribute", "attributes"):
+        assert "in another file" in refusal(lambda place=place: look(PLACES[place]("weights.bin").SerializeToString()))
+
+
 def test_what_a_good_graph_names_is_found() -> None:
     tensors = [elsewhere("weights.bin", offset=992), elsewhere("other.bin", size=1000)]
     tensors[1].name = "another"
@@ -287,13 +295,14 @@ def test_a_tensor_in_a_file_has_elements_of_a_known_size(dtype: int) -> None:
     refusal(lambda: look(head(tensors=[tensor]).SerializeToString()))
 
 
-@pytest.mark.parametrize("dims", [[-1], [2**31, 2**31], [2**62, 2**62], [1] * 65, [8, -1, -1]])
+@pytest.mark.parametrize("dims", [[-1], [2**31, 2**31], [2**62, 2**62], [1] * 65, [8, -1, -1], [33], [2**40]])
 def test_a_tensor_has_a_possible_shape(dims: list[int]) -> None:
     tensor = elsewhere("weights.bin")
     tensor.dims[:] = dims
     refusal(lambda: look(head(tensors=[tensor]).SerializeToString()))
-    embedded = TensorProto(name="w", data_type=TensorProto.UINT8, dims=dims, raw_data=b"12345678")
-    refusal(lambda: look(head(tensors=[embedded]).SerializeToString()))
+    for data in ({"raw_data": b"12345678"}, {"int32_data": [1] * 8}, {}):
+        embedded = TensorProto(name="w", data_type=TensorProto.UINT8, dims=dims, **data)
+        refusal(lambda embedded=embedded: look(head(tensors=[embedded]).SerializeToString()))
 
 
 def test_a_tensor_is_here_or_there() -> None:
@@ -454,6 +463,7 @@ def nested(depth: int) -> onnx.NodeProto:
         (head([IDENTITY, attribute(AttributeProto.GRAPHS, graphs=[body("b", [], "y")])]), "'Constant'"),
         (head([helper.make_node("ReorderInput", ["x"], ["logits"], domain="com.microsoft.nchwc")]), "nchwc"),
         (head([helper.make_node("Load", ["x"], ["logits"], domain="own")]), "'own'"),
+        (head([helper.make_node("TreeEnsembleRegressor", ["x"], ["logits"], domain="ai.onnx.ml")]), "'ai.onnx.ml'"),
         (
             head([helper.make_node("EPContext", ["x"], ["logits"], domain="com.microsoft", ep_cache_context="../a")]),
             "'EPContext'",
@@ -693,7 +703,8 @@ def test_an_entry_that_is_missing_or_comes_twice_is_refused(
         b"\x80" * 100,
         b" " * (2**23 + 1),
         json.dumps(MANIFEST).encode() + b" " * 2**23,
-        b'{"schema": 3, "labels": [' + b"[]," * 2_000_000 + b"1]}",
+        b'{"schema": 3, "labels": [' + b"[]," * 500_000 + b"1]}",
+        b'{"schema": 3, ' + b"".join(b'"%d":1,' % number for number in range(200_000)) + b'"199999":1}',
     ],
     ids=lambda text: repr(text[:40]),
 )
@@ -813,6 +824,45 @@ def test_a_good_probe_is_read_as_numpy_reads_it(bundle: Path) -> None:
         (bundle / "probe.npy").write_bytes(npy(order(np.load(bundle_path() / "probe.npy"))))
         reseal(bundle)
         assert verify(read_bundle(bundle)).logits == expected.logits
+
+
+# Inputs --------------------------------------------------------------------------------------------------------------
+
+MEMORY = """
+import resource, sys
+import numpy as np
+import ortcam
+explainer = ortcam.load(sys.argv[1], threads=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+try:
+    explainer.predict(np.zeros((60, 60, 3), np.uint8))
+except ortcam.OutOfMemoryError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_an_input_that_does_not_fit_into_memory_is_an_error_of_ours(bundle: Path) -> None:
+    """As large as a manifest may have it, 0.8 GB, of a graph that takes any size."""
+    model = onnx.load(bundle / "features.onnx", load_external_data=False)
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_param = "any"
+    put(bundle, model, "features.onnx")
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    for name in bundle.glob("scorer-*.onnx"):
+        scorer = onnx.load(name, load_external_data=False)
+        for value in (*scorer.graph.input, *scorer.graph.output):
+            if len(value.type.tensor_type.shape.dim) > 2:
+                value.type.tensor_type.ClearField("shape")
+        name.write_bytes(scorer.SerializeToString())
+    manifest["preprocessing"] |= {"height": 8192, "width": 8192}
+    (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
+    reseal(bundle)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(bundle)], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.stdout.startswith("refused: out of memory: the model's input is 8192 x 8192 pixels"), done.stderr
 
 
 # Links ---------------------------------------------------------------------------------------------------------------
