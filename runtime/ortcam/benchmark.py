@@ -12,7 +12,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +22,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation
+from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
 from ortcam.methods import Plan, resolve_method
 from ortcam.processors import processor_name
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
@@ -134,6 +134,7 @@ def benchmark(
     batch_sizes: Sequence[int | str] = ("auto",),
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     runs: int = DEFAULT_RUNS,
     seconds: float = DEFAULT_SECONDS,
     say: Say | None = None,
@@ -148,6 +149,7 @@ def benchmark(
         batch_sizes: masked images a run, or "auto".
         providers: execution providers, in order of preference.
         threads: inside an operator on the CPU.
+        max_pixels: a photograph with more pixels is refused, as by `ortcam.load`.
         runs: explanations timed a case, after one to warm up.
         seconds: allowed for all cases together. Where an explanation would need more than its share, it is measured
             with a budget of as many channels as fit, at least one batch, and its scoring scaled to all of them.
@@ -174,13 +176,13 @@ def benchmark(
     ]
     if not cases:
         raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
-    content = _read(image)
+    content = read_file(image, check_max_pixels(max_pixels)).data
     bench: _Bench | None = None
     rows: list[Row] = []
     notes: list[str] = []
     for case in cases:
         if bench is None or bench.precision != case.precision:
-            bench = _Bench(read, content, case.precision, providers, threads)
+            bench = _Bench(read, content, case.precision, providers, threads, max_pixels)
         say(f"{case.method}, {case.precision}, batch size {case.batch_size}")
         try:
             rows.append(bench.measure(case, runs, seconds / len(cases)))
@@ -220,9 +222,12 @@ class _Bench:
         precision: str,
         providers: Sequence[Provider] | None,
         threads: int | None,
+        max_pixels: int,
     ) -> None:
         self.precision = precision
-        self.explainer: Explainer = load(bundle, providers=providers, threads=threads, precision=precision)
+        self.explainer: Explainer = load(
+            bundle, providers=providers, threads=threads, max_pixels=max_pixels, precision=precision
+        )
         self._content = content
         self._bare = BareModel(
             self.explainer.bundle,
@@ -348,13 +353,6 @@ def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
 
 def _is_masking(method: str) -> bool:
     return isinstance(resolve_method(method, {}).plan, Plan)
-
-
-def _read(image: str | os.PathLike[str]) -> bytes:
-    try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise OptionError(f"--image {os.fspath(image)}: cannot be read: {error.strerror}") from None
 
 
 def _peak_memory() -> int | None:

@@ -12,6 +12,7 @@ from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report,
 from ortcam.errors import OptionError, OutputError
 from ortcam.extras import missing
 from ortcam.files import replacing
+from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import METHODS
 from ortcam.shipped import demo_picture
 from ortcam.terminal import json_text
@@ -42,6 +43,13 @@ def add_benchmark(commands: Any) -> None:
     parser.add_argument("--runs", type=int, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
     parser.add_argument("--image", metavar="FILE", help="photograph to explain (default: the shipped one)")
     parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse a larger image, or a file that takes more than 12 bytes for each of N (default %(default)s)",
+    )
+    parser.add_argument(
         "--seconds",
         type=float,
         default=DEFAULT_SECONDS,
@@ -63,6 +71,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
         providers=_names(options.provider),
         threads=options.threads,
+        max_pixels=options.max_pixels,
         runs=options.runs,
         seconds=options.seconds,
         say=_say if sys.stderr.isatty() else None,

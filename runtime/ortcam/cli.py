@@ -278,7 +278,14 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
     _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
-    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="refuse larger images")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse larger images, and files that take more than 12 bytes for each of N (default %(default)s)",
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse damaged images, even if a part can be read")
     parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
     parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
@@ -526,6 +533,7 @@ def _explain(options: argparse.Namespace) -> int:
         threads=options.threads,
         max_pixels=options.max_pixels,
         white=options.white,
+        strict=options.strict,
         low_memory=options.low_memory,
         precision=options.precision,
     )

@@ -69,7 +69,14 @@ def add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, metavar="N", help="skip larger images")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="skip larger images, and files that take more than 12 bytes for each of N (default %(default)s)",
+    )
+    parser.add_argument("--strict", action="store_true", help="skip damaged images, even if a part can be read")
     parser.add_argument("--white", type=int, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
@@ -105,6 +112,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         precision=options.precision,
         max_pixels=options.max_pixels,
         white=options.white,
+        strict=options.strict,
         randomize=options.randomize,
         resume=options.resume,
     )

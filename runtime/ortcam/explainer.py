@@ -28,7 +28,7 @@ from ortcam.classifier import (
 from ortcam.errors import BundleError, ClosedError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
-from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_white
+from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
 from ortcam.pace import Pace
@@ -67,6 +67,7 @@ def load(
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
+    strict: bool = False,
     low_memory: bool = False,
     precision: str | None = None,
 ) -> "Explainer":
@@ -78,9 +79,11 @@ def load(
         providers: ONNX Runtime execution providers, names or (name, options) pairs, in order of preference; short names
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
-        max_pixels: images with more pixels are refused before they are decoded.
+        max_pixels: images with more pixels are refused before they are decoded, and files that would take more than
+            60 MB and 12 bytes per pixel of this number; `ortcam.read_image` has the details.
         white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
             65535, with a warning where that leaves an image dark.
+        strict: refuse damaged images that can be read in part, instead of warning.
         low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
@@ -89,10 +92,11 @@ def load(
     Raises:
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads` or `max_pixels` below 1, `white` beyond 16 bits, or no precision of this name.
+        OptionError: `threads` or `max_pixels` below 1, `white` beyond 16 bits, `strict` neither True nor False, or no
+            precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
-    max_pixels, white = check_max_pixels(max_pixels), check_white(white)
+    max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
     held: object = None  # until the explainer holds it
     if isinstance(bundle, Bundle):
         opened = bundle
@@ -100,7 +104,7 @@ def load(
         opened = read_bundle(bundle)
     else:
         opened, held = open_bundle(bundle, precision)
-    explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, precision=precision)
+    explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
     del held
     return explainer
 
@@ -127,6 +131,7 @@ class Explainer:
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         white: int | None = None,
+        strict: bool = False,
         precision: str | None = None,
     ) -> None:
         self.bundle = bundle
@@ -134,6 +139,7 @@ class Explainer:
         self._options = options
         self._max_pixels = check_max_pixels(max_pixels)
         self._white = check_white(white)
+        self._strict = check_strict(strict)
         self._closed = False
         self._contents = {} if options.low_memory else bundle.hold(precision)
         self._sessions: dict[str, SharedSession] = {}
@@ -171,7 +177,12 @@ class Explainer:
     def __copy__(self) -> "Explainer":
         self._check_open()
         return Explainer(
-            self.bundle, self._options, max_pixels=self._max_pixels, white=self._white, precision=self._precision
+            self.bundle,
+            self._options,
+            max_pixels=self._max_pixels,
+            white=self._white,
+            strict=self._strict,
+            precision=self._precision,
         )
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Explainer":
@@ -180,7 +191,7 @@ class Explainer:
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_open()
         reference = self.bundle.path, self.bundle.sha256, self._options
-        return _load_again, (*reference, self._max_pixels, self._white, self._precision)
+        return _load_again, (*reference, self._max_pixels, self._white, self._strict, self._precision)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -207,7 +218,9 @@ class Explainer:
         """
         self._check_open()
         preprocessing = self.bundle.manifest.preprocessing
-        return read_photograph(image, preprocessing, max_pixels=self._max_pixels, white=self._white)
+        return read_photograph(
+            image, preprocessing, max_pixels=self._max_pixels, white=self._white, strict=self._strict
+        )
 
     def preprocess(self, image: Image) -> NDArray[np.float32]:
         """What the model sees: float32 [1,3,H,W].
@@ -369,6 +382,9 @@ class Explainer:
     ) -> Iterator[Explanation]:
         """Explain images one after the other, decoding and preprocessing the next ones meanwhile: a generator.
 
+        Memory: beside the image that is explained (3 bytes per pixel), one that was read and one that is being read
+        are in memory: at most 60 MB and 18 bytes per pixel of `max_pixels`, 510 MB by default.
+
         Args:
             images: any iterable; a thread takes images from it and decodes them, at most two ahead.
             on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
@@ -385,6 +401,8 @@ class Explainer:
         self, images: Iterable[Image], *, on_error: Callable[[Image, OrtcamError], None] | None = None
     ) -> Iterator[Photograph]:
         """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
+
+        Memory: as `explain_many`.
 
         Args:
             images: any iterable; a thread takes images from it and decodes them, at most two ahead.
@@ -762,6 +780,7 @@ def _load_again(
     options: SessionOptions,
     max_pixels: int,
     white: int | None,
+    strict: bool,
     precision: str,
 ) -> Explainer:
     """The explainer that a pickle refers to.
@@ -775,7 +794,7 @@ def _load_again(
             f"{bundle.path}: the bundle has changed since the explainer was pickled: the SHA-256 of its bundle.json is "
             f"{bundle.sha256[:12]}..., and it was {sha256[:12]}..."
         )
-    explainer = Explainer(bundle, options, max_pixels=max_pixels, white=white, precision=precision)
+    explainer = Explainer(bundle, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
     del held
     return explainer
 

@@ -15,11 +15,13 @@ from ortcam import saved
 from ortcam.errors import OptionError
 from ortcam.image import encode_png
 from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import figure, heatmap, overlay
+from ortcam.rendering import LONGEST_SIDE, figure, heatmap, overlay, shrunk
 from ortcam.suggestions import plain
 from ortcam.terminal import as_text
 
 __all__ = ["Explanation", "Stats", "comparison"]
+
+_BLOCK = 1 << 20  # pixels that are blended at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Explanation:
 
     def _repr_png_(self) -> bytes:
         """The overlay of the first target, which a notebook shows."""
-        return encode_png(self.overlay())
+        return encode_png(self.overlay(longest_side=LONGEST_SIDE))
 
     def on_photograph(self, index: int | str = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map `index` laid back on the photograph through crop and resize.
@@ -139,16 +141,24 @@ class Explanation:
         height, width = self.image.shape[:2]
         return self.preprocessing.geometry(height, width).to_original(self.maps[self._checked(index)])
 
-    def overlay(self, index: int | str = 0, *, colormap: str = "jet", alpha: float = 0.5) -> NDArray[np.uint8]:
+    def overlay(
+        self,
+        index: int | str = 0,
+        *,
+        colormap: str = "jet",
+        alpha: float = 0.5,
+        longest_side: int | None = None,
+    ) -> NDArray[np.uint8]:
         """The photograph with the heatmap of target `index` over the part that the model saw.
 
         Args:
             index: which of the K targets, by place or label.
             colormap: "jet", "turbo" or "viridis".
             alpha: weight of the heatmap in [0,1]; the photograph has weight 1 - alpha.
+            longest_side: a photograph with a longer side is scaled down to it first, say 1024; None keeps its size.
 
         Returns:
-            uint8 RGB [H0,W0,3].
+            uint8 RGB [H0,W0,3], or smaller.
 
         Raises:
             OptionError: no such target, or a value that is not accepted.
@@ -156,8 +166,17 @@ class Explanation:
         Example:
             >>> explanation.overlay("dog")  # doctest: +SKIP
         """
-        placed, covered = self.on_photograph(index)
-        return overlay(self.image, placed, colormap=colormap, alpha=alpha, covered=covered)
+        saliency = self.maps[self._checked(index)]
+        image = self.image if longest_side is None else shrunk(self.image, longest_side)
+        geometry = self.preprocessing.geometry(*self.image.shape[:2])
+        geometry = dataclasses.replace(geometry, height=image.shape[0], width=image.shape[1])
+        blend = np.empty_like(image)
+        step = max(1, _BLOCK // image.shape[1])
+        for first in range(0, len(image), step):  # the map at the photograph's size would take several times as much
+            rows = slice(first, first + step)
+            placed, covered = geometry.to_original(saliency, rows)
+            blend[rows] = overlay(image[rows], placed, colormap=colormap, alpha=alpha, covered=covered)
+        return blend
 
     def heatmap(self, index: int | str = 0, *, colormap: str = "jet") -> NDArray[np.uint8]:
         """Map `index`, a place or a label, in colours at model input size, uint8 RGB [H,W,3]."""
@@ -167,6 +186,9 @@ class Explanation:
         self, folder: str | os.PathLike[str], *, colormap: str = "jet", alpha: float = 0.5, force: bool = False
     ) -> Path:
         """Write `class-C.npy`, `class-C-heatmap.png`, `class-C-overlay.png` for every target, and last `manifest.json`.
+
+        Heatmaps have the size of the model's input, and overlays that of the photograph, but no side of more than 8192
+        pixels: a larger photograph is scaled down, and keeps its proportions.
 
         A folder that exists is used, and other files in it stay. Other classes that were saved there from the same
         image with the same settings stay, too, and the manifest lists them all. An explanation of something else is
@@ -194,7 +216,9 @@ class Explanation:
                 continue
             contents[f"class-{target}.npy"] = _npy(self.maps[index])
             contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
-            contents[f"class-{target}-overlay.png"] = encode_png(self.overlay(index, colormap=colormap, alpha=alpha))
+            contents[f"class-{target}-overlay.png"] = encode_png(
+                self.overlay(index, colormap=colormap, alpha=alpha, longest_side=LONGEST_SIDE)
+            )
         summary = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}}
         summary["targets"] = list({target["index"]: target for target in summary["targets"]}.values())
         saved.save(path, summary, contents, force=force)

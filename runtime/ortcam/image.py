@@ -39,6 +39,7 @@ __all__ = [
 DEFAULT_MAX_PIXELS: Final = 25_000_000  # a photograph of 24 megapixels passes, and 360 MB suffice for any file
 _BYTES_PER_PIXEL: Final = 12  # of max_pixels: the most that reading a file takes, beside what follows
 _SPARE: Final = 30_000_000  # half of the 60 MB that come on top; the other half is for what no header tells
+_LONGEST_SIDE: Final = 1 << 20  # pixels, as OpenCV has it; more in a row would take seconds to scale down
 _ENCODED_PER_PIXEL: Final = 6  # of max_pixels: no picture of 16 bits is longer, but for alpha; the file may be copied
 
 WHITE = 65535  # of samples of 16 bits
@@ -83,7 +84,7 @@ def read_image(
         source: Path of an encoded picture, the encoded bytes, or uint8 pixels: RGB [H, W, 3], RGBA [H, W, 4], or grey
             [H, W] or [H, W, 1]. RGB pixels that are contiguous are returned as they are, not copied.
         max_pixels: Pictures above this many pixels are refused, encoded ones from their header, before anything is
-            decoded. OpenCV itself stops at 2**30.
+            decoded. OpenCV itself stops at 2**30. No side may have more than 2**20.
         white: The sample that becomes 255 in PNG, TIFF and PNM of 16 bits, 1 to 65535; larger samples become 255, too.
             None: 65535, with a warning where that leaves the picture dark. Pictures of other depths do not ask for it.
         strict: Refuse a damaged picture that can be read in part, instead of warning.
@@ -289,8 +290,10 @@ def _from_array(pixels: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]
             f"[H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey{scale}"
         )
     height, width = pixels.shape[:2]
+    name = f"array of uint8 {list(pixels.shape)}"
     if height * width > max_pixels:
-        raise ImageError(_too_large(f"array of uint8 {list(pixels.shape)}", width, height, 0, max_pixels, 0))
+        raise ImageError(_too_large(name, width, height, 0, max_pixels, 0))
+    _check_sides(width, height, name)
     if grey:
         return np.repeat(pixels.reshape(height, width, 1), 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
@@ -448,21 +451,32 @@ def _check_cost(header: Header, encoded: int, name: str, max_pixels: int) -> Non
     pixels, memory = header.width * header.height, _memory(header, encoded)
     if max(pixels, header.decoded_pixels) > max_pixels:
         raise ImageError(_too_large(name, header.width, header.height, header.decoded_pixels, max_pixels, memory))
-    most = _SPARE + _BYTES_PER_PIXEL * max_pixels
+    _check_sides(header.width, header.height, name)
+    most = 2 * _SPARE + _BYTES_PER_PIXEL * max_pixels
     if memory > most:
-        needed = -(-(memory - _SPARE) // _BYTES_PER_PIXEL)
+        needed = _needed_limit(memory)
         raise ImageError(
-            f"{name} is a {header.kind} file of {header.width} x {header.height} pixels that takes about "
-            f"{_megabytes(memory)} to decode, and {_megabytes(most)} go with max_pixels={max_pixels}: "
+            f"{name} is a {header.kind} file of {header.width} x {header.height} pixels that may take "
+            f"{_megabytes(memory)} to decode, more than the {_megabytes(most)} that go with max_pixels={max_pixels}: "
             f"max_pixels={needed} (--max-pixels {needed}) reads it"
         )
+
+
+def _check_sides(width: int, height: int, name: str) -> None:
+    if max(width, height) > _LONGEST_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels; accepted are sides of at most {_LONGEST_SIDE} pixels")
 
 
 def _too_large(name: str, width: int, height: int, decoded: int, max_pixels: int, memory: int) -> str:
     pixels = width * height
     larger = f" (and decodes to {decoded})" if decoded > pixels else ""
-    needed = max(pixels, decoded, -(-(memory - _SPARE) // _BYTES_PER_PIXEL))
-    takes = f", which takes about {_megabytes(memory)} of memory" if memory else ""
+    needed = max(pixels, decoded, _needed_limit(memory))
+    takes = f", which may take {_megabytes(memory)} of memory" if memory else ""
+    if max(width, height) > _LONGEST_SIDE:
+        return (
+            f"{name} has {width} x {height} = {pixels} pixels, more than the limit of {max_pixels}, and sides of at "
+            f"most {_LONGEST_SIDE} are accepted"
+        )
     return (
         f"{name} has {width} x {height} = {pixels} pixels{larger}, more than the limit of {max_pixels}: "
         f"max_pixels={needed} (--max-pixels {needed}) reads it{takes}"
@@ -470,7 +484,7 @@ def _too_large(name: str, width: int, height: int, decoded: int, max_pixels: int
 
 
 def _memory(header: Header, encoded: int) -> int:
-    """Bytes that reading a picture takes at most, as its header tells."""
+    """Bytes that reading a picture takes at most, as its header tells, with half of what comes on top of pixels."""
     pixels = max(header.width * header.height, header.decoded_pixels)
     grey = header.grey and (header.kind in _GREY_DECODED or header.pixels is not None)
     decoded = pixels * (1 if grey else 3) * (2 if header.deep else 1)
@@ -478,13 +492,18 @@ def _memory(header: Header, encoded: int) -> int:
     given = payload or encoded
     changed = header.deep or grey or header.levels is not None or header.canvas is not None
     turned = header.orientation in range(2, 9)
-    return max(
+    return _SPARE + max(
         encoded + payload,
         given + decoded + header.working,
         given + (1 if header.pixels is not None else 2) * decoded,  # OpenCV for Python makes a copy
         decoded + 3 * pixels * changed,
         (6 + 3 * (header.canvas is not None)) * pixels * turned,
     )
+
+
+def _needed_limit(memory: int) -> int:
+    """The smallest `max_pixels` with which a picture that takes so many bytes is read."""
+    return max(-(-(memory - 2 * _SPARE) // _BYTES_PER_PIXEL), 1)
 
 
 def _megabytes(size: int) -> str:

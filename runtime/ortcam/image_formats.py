@@ -1,9 +1,10 @@
 """The pictures that are accepted, known by their first bytes; their headers, walked before anything is decoded."""
 
+import functools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from ortcam.image_header import DamagedError, Header, Parts, RefusedError, exif_
 from ortcam.jpeg_header import walk_jpeg
 from ortcam.pnm import walk_pnm
 from ortcam.tiff_header import walk_tiff
+from ortcam.vp8l_header import tables_size
 
 __all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
 
@@ -69,13 +71,14 @@ _PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PALETTE = 3 << 8  # bytes
 _MOST_CHUNKS = 100_000  # of a few kilobytes each in the largest files that programs write
 
 
 def _walk_png(data: bytes) -> Header:
-    width = height = bits = colour = 0
+    width = height = bits = colour = interlaced = 0
     orientation: int | None = None
-    kept, start = [(0, 8)], 8
+    kept, samples, start = [(0, 8)], [], 8
     parts = Parts(_MOST_CHUNKS, "chunks")
     whole = memoryview(data)
     while True:
@@ -88,11 +91,15 @@ def _walk_png(data: bytes) -> Header:
         if (kind == b"IHDR") != (start == 8):
             raise DamagedError("IHDR is not its first chunk, or not the only one")
         if kind == b"IHDR":
-            width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
+            width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, start + 8)
             if not width or not height or bits not in _PNG_DEPTHS.get(colour, ()):
                 raise DamagedError(f"its header says {width} x {height} pixels, {bits} bits, colour type {colour}")
         elif kind == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[start + 8 : end - 4])
+        elif kind == b"PLTE" and length > _PALETTE:
+            raise DamagedError(f"its palette is of {length} bytes")
+        if kind == b"IDAT":
+            samples.append((start + 8, end - 4))
         if kind in _PNG_KEPT:
             if kept[-1][1] == start:
                 kept[-1] = kept[-1][0], end
@@ -101,13 +108,16 @@ def _walk_png(data: bytes) -> Header:
         elif kind[:1].isupper():
             raise DamagedError(f"its chunk {kind!r} is unknown and yet essential")
         if kind == b"IEND":
+            bits_a_pixel = bits * _PNG_SAMPLES[colour]
+            needed = _png_bytes(width, height, bits_a_pixel, interlaced=bool(interlaced))
             return Header(
                 kind="PNG",
                 width=width,
                 height=height,
                 orientation=orientation or 1,
                 payload=None if len(kept) == 1 else b"".join([whole[begin:stop] for begin, stop in kept]),
-                working=4 * width * _PNG_SAMPLES[colour] * max(bits // 8, 1),
+                working=4 * width * max(bits_a_pixel // 8, 1),
+                check=functools.partial(_check_surplus, data, samples, needed),
                 deep=bits == 16,
                 grey=colour in _PNG_GREY,
                 white_unknown=bits == 16,
@@ -116,6 +126,42 @@ def _walk_png(data: bytes) -> Header:
 
 
 _PNG_GREY = {0, 4}
+_PASSES = ((8, 8, 0, 0), (8, 8, 4, 0), (4, 8, 0, 4), (4, 4, 2, 0), (2, 4, 0, 2), (2, 2, 1, 0), (1, 2, 0, 1))
+_SURPLUS = 1 << 29  # bytes that libpng inflates in about a second
+_MOST_INFLATED = 1032  # bytes from one of deflate
+
+
+def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
+    """Bytes of the lines of a PNG of so many bits a pixel; each has one for its filter."""
+    total = 0
+    for across, down, left, top in _PASSES if interlaced else ((1, 1, 0, 0),):
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+    return total
+
+
+def _check_surplus(data: bytes, parts: Sequence[tuple[int, int]], needed: int) -> str:
+    """Find out whether the samples of a PNG go on behind its pixels, which libpng would inflate to the end.
+
+    Raises:
+        DamagedError: they do.
+    """
+    if sum(end - begin for begin, end in parts) * _MOST_INFLATED <= needed + _SURPLUS:
+        return ""
+    inflate = zlib.decompressobj()
+    for begin, end in parts:
+        rest: bytes | memoryview = memoryview(data)[begin:end]
+        while rest and needed >= 0:
+            try:
+                needed -= len(inflate.decompress(rest, 1 << 20))
+            except zlib.error:
+                return ""  # libpng finds that, too
+            rest = inflate.unconsumed_tail
+        if needed < 0:
+            raise DamagedError("its samples go on behind its pixels")
+    return ""
+
+
 _WEBP_FRAME = 16  # bytes before the chunks of a frame
 
 
@@ -125,19 +171,21 @@ def _walk_webp(data: bytes) -> Header:
         raise struct.error
     width = height = 0
     orientation: int | None = None
-    animated = alpha = False
-    picture: tuple[bytes, int] | None = None
+    animated = False
+    picture: tuple[bytes, int, int] | None = None
+    alpha: tuple[int, int] | None = None
     frame: tuple[int, int] | None = None
     parts = Parts(_MOST_CHUNKS, "chunks")
     for kind, start, stop in _riff_chunks(data, 12, end, parts):
         if kind == b"VP8X":
-            flags = data[start]
-            animated, alpha = bool(flags & 2), bool(flags & 16)
+            animated = bool(data[start] & 2)
             width, height = _three(data, start + 4, stop) + 1, _three(data, start + 7, stop) + 1
         elif kind == b"EXIF" and orientation is None:
             orientation = exif_orientation(data[start:stop])
         elif kind in {b"VP8 ", b"VP8L"} and picture is None:
-            picture = kind, start
+            picture = kind, start, stop
+        elif kind == b"ALPH" and alpha is None:
+            alpha = start, stop
         elif kind == b"ANMF" and frame is None:
             frame = start, stop
     if animated:
@@ -146,7 +194,7 @@ def _walk_webp(data: bytes) -> Header:
         return _webp_first_frame(data, width, height, orientation or 1, *frame)
     if picture is None:
         raise DamagedError("it holds no picture")
-    size = _webp_size(data, *picture)
+    size = _webp_size(data, *picture[:2])
     if width and size != (width, height):
         raise DamagedError(f"it says {width} x {height} pixels and holds {size[0]} x {size[1]}")
     return Header(
@@ -154,22 +202,45 @@ def _walk_webp(data: bytes) -> Header:
         width=size[0],
         height=size[1],
         orientation=orientation or 1,
-        working=_webp_working(picture[0], size, alpha=alpha),
+        working=_webp_working(data, picture, alpha, size),
     )
 
 
-def _webp_working(kind: bytes, size: tuple[int, int], *, alpha: bool) -> int:
-    """Bytes beside the decoded picture: pixels of a lossless one, and one of four channels where it has alpha."""
-    return size[0] * size[1] * ((4 if kind == b"VP8L" else 0) + (6 if alpha or kind == b"VP8L" else 0))
+def _webp_working(
+    data: bytes, picture: tuple[bytes, int, int], alpha: tuple[int, int] | None, size: tuple[int, int]
+) -> int:
+    """Bytes beside the decoded picture: four channels of it, what is lossless in it, and the codes of that.
+
+    Args:
+        data: of the file.
+        picture: kind, beginning and end of the chunk that holds the colours.
+        alpha: beginning and end of the chunk that holds alpha alone, if there is one.
+        size: width and height.
+    """
+    kind, start, stop = picture
+    pixels = size[0] * size[1]
+    if kind == b"VP8L":
+        return 9 * pixels + tables_size(data, start, stop, *size)
+    working = 0
+    if alpha is not None:
+        working += 6 * pixels
+        if alpha[0] < alpha[1] and data[alpha[0]] & 3 == 1:  # it is compressed as a lossless picture is
+            working += tables_size(data, alpha[0] + 1, alpha[1], *size, headless=True)
+    return working
 
 
 def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, start: int, stop: int) -> Header:
     """The header of an animation: its first frame as a file of its own, which is put where it belongs afterwards."""
     top, left = 2 * _three(data, start + 3, stop), 2 * _three(data, start, stop)
-    inner = _riff_chunks(data, start + _WEBP_FRAME, stop, Parts(_MOST_CHUNKS, "chunks"))
-    found = next(((kind, at) for kind, at, _ in inner if kind in {b"VP8 ", b"VP8L"}), None)
-    size = (0, 0) if found is None else _webp_size(data, *found)
-    if found is None or left + size[0] > width or top + size[1] > height:
+    picture: tuple[bytes, int, int] | None = None
+    alpha: tuple[int, int] | None = None
+    for kind, begin, end in _riff_chunks(data, start + _WEBP_FRAME, stop, Parts(_MOST_CHUNKS, "chunks")):
+        if kind in {b"VP8 ", b"VP8L"} and picture is None:
+            picture = kind, begin, end
+        elif kind == b"ALPH" and alpha is None:
+            alpha = begin, end
+    size = (0, 0) if picture is None else _webp_size(data, *picture[:2])
+    if picture is None or left + size[0] > width or top + size[1] > height:
         raise DamagedError("its first frame does not fit into it")
     still = struct.pack("<B3x", 0x10) + b"".join((side - 1).to_bytes(3, "little") for side in size)
     content = memoryview(data)[start + _WEBP_FRAME : stop]
@@ -180,7 +251,8 @@ def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, st
         height=height,
         orientation=orientation,
         payload=b"".join([b"RIFF", struct.pack("<I", len(before) + len(content)), before, content]),
-        working=_webp_working(found[0], size, alpha=True),
+        # It is decoded with alpha, whether it has one or not.
+        working=_webp_working(data, picture, alpha or (stop, stop), size),
         canvas=None if size == (width, height) else (height, width, top, left),
     )
 

@@ -1,6 +1,7 @@
 """From a photograph to the model's input: what torchvision's classification preset does, without Pillow or torch."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/
 LARGEST_SIDE = 16_384  # pixels of a side of the model's input, and of what it is cropped from
 _LARGEST_INPUT = 2**26  # pixels: 0.8 GB of float32
 _BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
+_WEIGHTS = 1 << 18  # of a matrix
+_BAND = 3 << 20  # samples that are resampled along their lines at a time
 _SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
 
 
@@ -46,11 +49,14 @@ class CropGeometry:
     crop_height: int
     crop_width: int
 
-    def to_original(self, saliency: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def to_original(
+        self, saliency: NDArray[np.float32], rows: slice = slice(None)
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Lay a map over the photograph: bilinear, pixel centres at half-integers, edges replicated.
 
         Args:
             saliency: float32 [h, w], spanning the crop; at its size or at any other.
+            rows: Of the photograph, those wanted; H below is their number.
 
         Returns:
             The map, float32 [H, W], and bool [H, W]: True where the pixel's centre lies in the crop. Outside it the map
@@ -61,11 +67,12 @@ class CropGeometry:
         """
         if saliency.ndim != 2 or saliency.size == 0:
             raise ImageError(f"a map is float32 [h, w], not {saliency.dtype} {list(saliency.shape)}")
-        rows, rows_in = _from_original(self.height, self.resized_height, self.top, self.crop_height)
+        at, inside = _from_original(self.height, self.resized_height, self.top, self.crop_height)
+        at, inside = at[rows], inside[rows]
         columns, columns_in = _from_original(self.width, self.resized_width, self.left, self.crop_width)
         # One axis after the other is exact, where cv2.remap and cv2.warpAffine round positions to 1/32 pixel.
-        laid = _sample(_sample(saliency.astype(np.float32), rows).T, columns).T
-        return np.ascontiguousarray(laid), rows_in[:, None] & columns_in
+        laid = _sample(_sample(saliency.astype(np.float32), at).T, columns).T
+        return np.ascontiguousarray(laid), inside[:, None] & columns_in
 
 
 @dataclass(frozen=True)
@@ -180,16 +187,13 @@ class Preprocessing:
         columns = self._taps(at.width, at.resized_width, left, right)
         # Only what the crop shows is computed, and only from the pixels that it needs.
         needed = image[rows.first : rows.last, columns.first : columns.last]
-        picture = np.empty((3, *needed.shape[:2]), np.uint8)
-        for channel in range(3):
-            cv2.extractChannel(needed, channel, picture[channel])  # three times as fast as a transposed copy
-        planes: NDArray[np.uint8] | NDArray[np.float64] = picture
         # Pillow 13's order, which counts because of the rounding in between.
-        height_first = at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0)
-        for taps, transpose in [(rows, True), (columns, False)][:: 1 if height_first else -1]:
-            planes = planes.swapaxes(1, 2) if transpose else planes
-            planes = _convolve(planes, taps, rounded=self.antialias)
-            planes = planes.swapaxes(1, 2) if transpose else planes
+        if at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0):
+            planes = _convolve_image(needed.swapaxes(0, 1), rows, rounded=self.antialias).swapaxes(1, 2)
+            planes = _convolve(planes, columns, rounded=self.antialias)
+        else:
+            planes = _convolve_image(needed, columns, rounded=self.antialias).swapaxes(1, 2)
+            planes = _convolve(planes, rows, rounded=self.antialias).swapaxes(1, 2)
         crop = np.zeros((3, self.height, self.width), np.uint8)
         crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = np.rint(planes).clip(0, 255)
         table, order = self.values(), PLANES[self.channel_order]
@@ -232,16 +236,11 @@ class Preprocessing:
         scale = size / resized
         stretch = max(scale, 1.0) if self.antialias else 1.0
         support = SUPPORT[self.interpolation] * stretch
-        centre = (np.arange(begin, end)[:, None] + 0.5) * scale
+        centre = (np.arange(begin, end, dtype=np.float64) + 0.5) * scale
         first, last = np.floor(centre - support + 0.5), np.floor(centre + support + 0.5)
         if self.antialias:  # leave out what is outside; torch without antialiasing repeats the edge instead
             first, last = np.maximum(first, 0), np.minimum(last, size)
-        position = first + np.arange(int((last - first).max()))
-        weights = self._kernel((position - centre + 0.5) * (1 / stretch)) * (position < last)
-        weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
-        fixed = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
-        index = position.clip(0, size - 1).astype(np.intp)
-        return _Taps(index - index.min(), fixed, int(index.min()), int(index.max()) + 1)
+        return _Taps(self._kernel, stretch, size, centre, first, last)
 
     def _kernel(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         x = np.abs(x)
@@ -254,12 +253,60 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class _Taps:
-    """Inputs (from `first` on) and integer weights, both [n, taps], of n outputs, and the range of inputs in use."""
+    """What each of n outputs is made of: inputs from `begins` to before `ends`, around `centre`, all float64 [n].
 
-    index: NDArray[np.intp]
-    weights: NDArray[np.float64]
-    first: int
-    last: int
+    Weights are made for a few outputs at a time, since there may be as many as inputs.
+    """
+
+    kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    stretch: float
+    size: int
+    centre: NDArray[np.float64]
+    begins: NDArray[np.float64]
+    ends: NDArray[np.float64]
+
+    @property
+    def first(self) -> int:
+        """The first input in use."""
+        return int(np.clip(self.begins.min(), 0, self.size - 1))
+
+    @property
+    def last(self) -> int:
+        """One behind the last input in use."""
+        return int(np.clip(self.ends.max() - 1, 0, self.size - 1)) + 1
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.intp], NDArray[np.float64]]]:
+        """Outputs next to each other, and their inputs (counted from `first`) and integer weights, both [m, taps]."""
+        most = int((self.ends - self.begins).max())
+        step = _BLOCK * max(1, _WEIGHTS // (_BLOCK * most)) if most < _WEIGHTS else 1
+        low, high = self.first, self.last - 1
+        for begin in range(0, len(self.centre), step):
+            some = slice(begin, begin + step)
+            begins, ends, centre = (values[some, None] for values in (self.begins, self.ends, self.centre))
+            position = begins + np.arange(int((ends - begins).max()))
+            weights = self.kernel((position - centre + 0.5) * (1 / self.stretch)) * (position < ends)
+            weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
+            fixed = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
+            index = position.clip(low, high).astype(np.intp) - low
+            for first in range(0, len(index), _BLOCK):
+                block = slice(first, first + _BLOCK)
+                yield slice(begin + first, begin + first + _BLOCK), index[block], fixed[block]
+
+
+def _convolve_image(image: NDArray[np.uint8], taps: _Taps, *, rounded: bool) -> NDArray[np.uint8] | NDArray[np.float64]:
+    """Resample the columns of [M, inputs, 3] to [3, M, n], some lines at a time, so that no copy of all is made."""
+    out = np.empty((3, len(image), len(taps.centre)), np.uint8 if rounded else np.float64)
+    step = max(1, _BAND // (3 * image.shape[1]))
+    for begin in range(0, len(image), step):
+        lines = image[begin : begin + step]
+        planes = np.empty((3, *lines.shape[:2]), np.uint8)
+        for channel in range(3):
+            if lines.strides[1] == 3:
+                cv2.extractChannel(lines, channel, planes[channel])  # three times as fast as a transposed copy
+            else:
+                planes[channel] = lines[..., channel]
+        out[:, begin : begin + step] = _convolve(planes, taps, rounded=rounded)
+    return out
 
 
 def _convolve(
@@ -271,12 +318,13 @@ def _convolve(
     as Pillow's int32 arithmetic does.
     """
     channels, lines = planes.shape[:2]
-    out = np.empty((channels, lines, len(taps.index)), np.uint8 if rounded else np.float64)
-    for begin in range(0, out.shape[2], _BLOCK):
-        index, weights = taps.index[begin : begin + _BLOCK], taps.weights[begin : begin + _BLOCK]
+    out = np.empty((channels, lines, len(taps.centre)), np.uint8 if rounded else np.float64)
+    for block, index, weights in taps.blocks():
         first, last = int(index.min()), int(index.max()) + 1
-        matrix = np.zeros((last - first, len(index)))
-        np.add.at(matrix, (index - first, np.arange(len(index))[:, None]), weights)
+        outputs = len(index)
+        cells = (index - first) * outputs + np.arange(outputs)[:, None]
+        sums = np.bincount(cells.ravel(), weights.ravel(), (last - first) * outputs)
+        matrix = np.asarray(sums, np.float64).reshape(-1, outputs)
         # A stack of products too small for BLAS to start threads, which would cost more than they bring.
         height = max(1, min(lines, _SERIAL // matrix.size))
         band = np.zeros((channels, -(-lines // height) * height, last - first))
@@ -285,7 +333,7 @@ def _convolve(
         total *= 2.0**-PRECISION
         if rounded:
             total = np.floor(total + 0.5).clip(0, 255)
-        out[..., begin : begin + _BLOCK] = total.reshape(channels, -1, len(index))[:, :lines]
+        out[..., block] = total.reshape(channels, -1, outputs)[:, :lines]
     return out
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
 
-__all__ = ["COLORMAPS", "figure", "heatmap", "overlay"]
+__all__ = ["COLORMAPS", "LONGEST_SIDE", "figure", "heatmap", "overlay", "shrunk"]
 
+LONGEST_SIDE = 8192  # pixels of an overlay in a file: any photograph of 24 megapixels stays as large as it is
 COLORMAPS = ("jet", "turbo", "viridis")
 _OPENCV_COLORMAPS = {"jet": cv2.COLORMAP_JET, "turbo": cv2.COLORMAP_TURBO, "viridis": cv2.COLORMAP_VIRIDIS}
 
@@ -74,6 +75,26 @@ def overlay(
     if covered is not None:
         np.copyto(blend, image, where=~covered[..., None])
     return blend
+
+
+def shrunk(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
+    """A picture with sides of at most so many pixels, its proportions kept; the same one where it has them already.
+
+    Args:
+        image: uint8 [H, W, 3].
+        longest_side: in pixels.
+
+    Raises:
+        OptionError: `longest_side` below 1.
+    """
+    if isinstance(longest_side, bool) or not isinstance(longest_side, int | np.integer) or longest_side < 1:
+        raise OptionError(f"longest_side={longest_side!r}: accepted is a whole number from 1, or None for no limit")
+    height, width = image.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
 _INK, _QUIET_INK, _FRAME = (24, 24, 24), (96, 96, 96), (208, 208, 208)

@@ -191,7 +191,7 @@ def _working(layout: _Layout, bits: int) -> int:
     pixels, samples = layout.across * layout.down, layout.samples * layout.planes
     if bits > 8:  # as it is stored, and unpacked to 16 bits
         return pixels * samples * (2 if bits == 16 else 4)
-    return pixels * (samples + 5)  # as it is stored, and as RGBA
+    return pixels * (samples + 4 + (samples > 3))  # as it is stored, and as RGBA; one more was measured with alpha
 
 
 def _walk_jpegs(data: bytes, layout: _Layout) -> tuple[str, int]:

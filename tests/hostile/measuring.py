@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,21 +72,27 @@ class Measuring:
         assert self._process.stdout
         self._process.stdout.close()
 
-    def __call__(self, function: str, *arguments: Any) -> Measured:
-        """Call `module:name` with arguments that JSON can say."""
+    def __call__(self, function: str, *arguments: Any, first: Sequence[Any] = ()) -> Measured:
+        """Call `module:name` with arguments that JSON can say.
+
+        Args:
+            function: to measure.
+            arguments: of it.
+            first: another function and its arguments; what it returns becomes the first argument, and is not measured.
+        """
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps([function, arguments]) + "\n")
+        self._process.stdin.write(json.dumps([function, arguments, list(first)]) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return Measured(**answer | {name: tuple(answer[name]) for name in ("family", "warned")})
 
 
-def read(path: str, options: dict[str, Any]) -> list[int]:
-    """`read_image` of a file: the shape."""
+def read(source: str | bytes, options: dict[str, Any]) -> list[int]:
+    """`read_image` of a file or its bytes: the shape."""
     from ortcam.image import read_image
 
-    return list(read_image(path, **options).shape)
+    return list(read_image(source, **options).shape)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -95,14 +101,14 @@ def _function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _measure(function: str, arguments: list[Any]) -> dict[str, Any]:
+def _measure(function: str, arguments: list[Any], first: list[Any]) -> dict[str, Any]:
     """Fork, call, and wait for the child."""
     reading, writing = os.pipe()
     printed = os.memfd_create("printed") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
     child = os.fork()
     if not child:
         os.close(reading)
-        _call_and_exit(function, arguments, writing, printed)
+        _call_and_exit(function, arguments, first, writing, printed)
     os.close(writing)
     answer = b""
     deadline = time.monotonic() + _PATIENCE
@@ -133,11 +139,14 @@ def _measure(function: str, arguments: list[Any]) -> dict[str, Any]:
     }
 
 
-def _call_and_exit(function: str, arguments: list[Any], writing: int, printed: int) -> None:
+def _call_and_exit(function: str, arguments: list[Any], first: list[Any], writing: int, printed: int) -> None:
     try:
         os.dup2(printed, 1)
         os.dup2(printed, 2)
+        _warm_up()  # maps what a fork does not map
         _stretch_nets()
+        if first:
+            arguments = [_function(first[0])(*first[1:]), *arguments]
         answer = _call(_function(function), arguments)
         os.write(writing, json.dumps(answer).encode())
     finally:
@@ -202,8 +211,7 @@ def main() -> None:
     """Answer calls, a line of JSON each, until the input ends."""
     _warm_up()
     for line in sys.stdin:
-        function, arguments = json.loads(line)
-        sys.stdout.write(json.dumps(_measure(function, arguments)) + "\n")
+        sys.stdout.write(json.dumps(_measure(*json.loads(line))) + "\n")
         sys.stdout.flush()
 
 

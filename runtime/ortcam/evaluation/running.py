@@ -117,6 +117,7 @@ class Evaluation:
         precision: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         white: int | None = None,
+        strict: bool = False,
         randomize: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -139,6 +140,7 @@ class Evaluation:
             precision: of the masked passes where the method does not say.
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
+            strict: damaged images are skipped, even if they can be read in part.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -157,7 +159,9 @@ class Evaluation:
         seed = int(seed)
         resolve_task(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
-        self._load = functools.partial(load, providers=providers, threads=threads, max_pixels=max_pixels, white=white)
+        self._load = functools.partial(
+            load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
+        )
         read = read_bundle(bundle)  # once: the same one in every precision
         self._explainers: dict[str | None, Explainer] = {
             name: self._load(read, precision=name or precision) for name in precisions

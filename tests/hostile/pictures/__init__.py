@@ -19,7 +19,7 @@ from tests.hostile.pictures.pnm import pnm_bombs
 from tests.hostile.pictures.tiff import tiff_bombs
 from tests.hostile.pictures.webp import webp_bombs
 
-__all__ = ["BOMBS", "LIMIT", "MB", "Bomb", "plain_pictures", "write"]
+__all__ = ["BOMBS", "LIMIT", "MB", "Bomb", "made", "plain_pictures", "write"]
 
 
 def plain_pictures() -> list[bytes]:
@@ -42,6 +42,11 @@ _FORMATS: Final = (
     refused_bombs,
 )
 BOMBS: Final = tuple(bomb for bombs in _FORMATS for bomb in bombs())
+
+
+def made(name: str) -> bytes:
+    """The bytes of the bomb of that name."""
+    return next(bomb for bomb in BOMBS if bomb.name == name).make()
 
 
 def write(bomb: Bomb, folder: Path) -> Path:

@@ -79,6 +79,7 @@ def avif_file(
     brand: bytes = b"avif",
     places: bytes | None = None,
     associations: int = 1,
+    turned: bool = False,
 ) -> bytes:
     """An AVIF file whose primary item is the first; `before` are boxes in front of meta, `inside` boxes within it."""
     properties: list[bytes] = []
@@ -89,11 +90,14 @@ def avif_file(
             high, twelve = depth > 8, depth == 12
             flags = (high << 6) | (twelve << 5)
             own.append(box(b"av1C", bytes([0x81, (2 if twelve else 1) << 5 | 8, flags, 0])))
+        if turned:
+            own.append(box(b"irot", b"\1"))
         if item.alpha_of:
             own.append(full_box(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"))
         first = len(properties) + 1
         properties += own
-        numbers = bytes(range(first, first + len(own)))
+        essential = {index for index, one in enumerate(own) if one[4:8] in {b"av1C", b"irot"}}
+        numbers = bytes(first + index | 128 * (index in essential) for index in range(len(own)))
         belongs += (struct.pack(">HB", number, len(numbers)) + numbers) * (associations if number == 1 else 1)
     property_boxes = box(b"ipco", b"".join(properties)) + full_box(
         b"ipma", struct.pack(">I", len(items) + associations - 1) + belongs
@@ -102,12 +106,14 @@ def avif_file(
         full_box(b"infe", struct.pack(">HH4s", number, 0, item.kind) + b"\0", 2) for number, item in enumerate(items, 1)
     )
     references = b"".join(
-        box(b"auxl", struct.pack(">HHH", number, 1, item.alpha_of)) for number, item in enumerate(items, 1) if item.alpha_of
+        box(b"auxl", struct.pack(">HHH", number, 1, item.alpha_of))
+        for number, item in enumerate(items, 1)
+        if item.alpha_of
     ) + b"".join(
         box(b"dimg", struct.pack(f">HH{len(item.tiles)}H", number, len(item.tiles), *item.tiles))
         for number, item in enumerate(items, 1)
         if item.tiles
-    )  # fmt: skip
+    )
     ftyp = box(b"ftyp", brand + bytes(4) + b"avifmif1miaf")
 
     def meta(start: int) -> bytes:
@@ -133,19 +139,6 @@ def avif_file(
     return ftyp + before + meta(start) + box(b"mdat", b"".join(item.data for item in items))
 
 
-def resized_av1(stream: bytes, width: int, height: int, old: int) -> bytes:
-    """A stream with another size in its sequence header, which has 16 bits for each side there or as many as before."""
-    number, bits = int.from_bytes(stream), 8 * len(stream)
-    text = format(number, f"0{bits}b")
-    side = format(old - 1, f"0{(old - 1).bit_length()}b")
-    place = text.index(side + side)
-    length = len(side)
-    text = text[:place] + format(min(width - 1, (1 << length) - 1), f"0{length}b") + format(
-        min(height - 1, (1 << length) - 1), f"0{length}b"
-    ) + text[place + 2 * length :]  # fmt: skip
-    return int(text, 2).to_bytes(len(stream))
-
-
 def avif_bombs() -> Iterator[Bomb]:
     """AVIF."""
     small = flat_av1(64, 64)
@@ -164,18 +157,34 @@ def avif_bombs() -> Iterator[Bomb]:
     for width, height in ((0, 64), (64, 0), (1, 1)):
         make = functools.partial(saying, width, height)
         yield Bomb(
-            name=f"avif-says-{width}x{height}.avif", kind="lying size", make=make, refused="", shape=(1, 1, 3) if width == height else None,
-            cpu=2, memory=10 * MB,
-        )  # fmt: skip
+            name=f"avif-says-{width}x{height}.avif",
+            kind="lying size",
+            make=make,
+            refused="",
+            shape=(1, 1, 3) if width == height else None,
+            cpu=2,
+            memory=10 * MB,
+        )
     yield Bomb(
-        name="avif-stream-is-larger.avif", kind="lying size", refused="limit|damaged|decoded", limit=10_000,
-        make=lambda: avif_file([AvifItem(flat_av1(1024, 1024), (64, 64))]), cpu=2, memory=8 * MB,
-    )  # fmt: skip
+        name="avif-stream-is-larger.avif",
+        kind="lying size",
+        refused="limit|damaged|decoded",
+        limit=10_000,
+        make=lambda: avif_file([AvifItem(flat_av1(1024, 1024), (64, 64))]),
+        cpu=2,
+        memory=8 * MB,
+    )
     yield Bomb(
-        name="avif-alpha-is-larger.avif", kind="lying size of alpha", refused="limit|damaged|decoded", limit=10_000,
-        make=lambda: avif_file([AvifItem(small), AvifItem(flat_av1(1024, 1024), alpha_of=1)]), cpu=2, memory=8 * MB,
-    )  # fmt: skip
+        name="avif-alpha-is-larger.avif",
+        kind="lying size of alpha",
+        refused="limit|damaged|decoded",
+        limit=10_000,
+        make=lambda: avif_file([AvifItem(small), AvifItem(flat_av1(1024, 1024), alpha_of=1)]),
+        cpu=2,
+        memory=8 * MB,
+    )
     yield from avif_large_bombs()
+    yield from avif_admitted_bombs()
     yield from avif_grid_bombs(small)
     yield from avif_box_bombs(small, sixty_four)
     whole = avif_file([AvifItem(small)])
@@ -204,9 +213,38 @@ def avif_large_bombs() -> Iterator[Bomb]:
             return avif_file(items, depth=depth)
 
         yield Bomb(
-            name=f"avif-5000sq-{name}.avif", kind="just below the limit", make=make, shape=square(), refused="more than the limit|memory",
+            name=f"avif-5000sq-{name}.avif",
+            kind="just below the limit",
+            make=make,
+            shape=square(),
+            refused="max_pixels",
             slow=slow,
-        )  # fmt: skip
+        )
+
+
+def avif_admitted_bombs() -> Iterator[Bomb]:
+    """Fewer pixels than the limit, so that the memory which the header tells is about what may be taken."""
+    for name, side, depth, full_colour, alpha in (
+        ("420", 4000, 8, False, False),
+        ("444-alpha", 2700, 8, True, True),
+        ("12bit-444", 3350, 12, True, False),
+        ("12bit-444-alpha", 2350, 12, True, True),
+    ):
+
+        def make(side: int = side, depth: int = depth, full_colour: bool = full_colour, alpha: bool = alpha) -> bytes:
+            items = [AvifItem(flat_av1(side, side, depth, full_colour=full_colour), (side, side))]
+            if alpha:
+                items.append(AvifItem(flat_av1(side, side, depth, grey=True), (side, side), alpha_of=1))
+            return avif_file(items, depth=depth, turned=True)
+
+        yield Bomb(
+            name=f"avif-{side}sq-{name}-turned.avif",
+            kind="just below what memory admits",
+            make=make,
+            shape=square(side),
+            refused="max_pixels",
+            slow=True,
+        )
 
 
 def avif_grid_bombs(small: bytes) -> Iterator[Bomb]:
@@ -226,27 +264,52 @@ def avif_grid_bombs(small: bytes) -> Iterator[Bomb]:
         ("of-20-tiles", lambda: grid(4, 5, 320, 256, range(2, 22), 20)),
     ):
         yield Bomb(
-            name=f"avif-grid-{name}.avif", kind="grid", make=make, refused="", memory=20 * MB,
-            shape=(256, 320, 3) if "20" in name else None, cpu=2,
-        )  # fmt: skip
+            name=f"avif-grid-{name}.avif",
+            kind="grid",
+            make=make,
+            refused="",
+            memory=20 * MB,
+            shape=(256, 320, 3) if "20" in name else None,
+            cpu=2,
+        )
     grid_alpha = struct.pack(">BBBBII", 0, 1, 77, 77, 4992, 4992)
     yield Bomb(
-        name="avif-alpha-is-a-grid.avif", kind="grid as alpha", refused="", shape=square(64), cpu=2, memory=20 * MB,
-        make=lambda: avif_file([tile, AvifItem(grid_alpha, (4992, 4992), b"grid", alpha_of=1, tiles=(3,) * 6084), tile]),
-    )  # fmt: skip
+        name="avif-alpha-is-a-grid.avif",
+        kind="grid as alpha",
+        refused="",
+        shape=square(64),
+        cpu=2,
+        memory=20 * MB,
+        make=lambda: avif_file(
+            [tile, AvifItem(grid_alpha, (4992, 4992), b"grid", alpha_of=1, tiles=(3,) * 6084), tile]
+        ),
+    )
     yield Bomb(
-        name="avif-alpha-of-itself.avif", kind="recursive items", refused="", shape=square(64), cpu=2, memory=20 * MB,
+        name="avif-alpha-of-itself.avif",
+        kind="recursive items",
+        refused="",
+        shape=square(64),
+        cpu=2,
+        memory=20 * MB,
         make=lambda: avif_file([AvifItem(small, alpha_of=1)]),
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="avif-60-alphas.avif", kind="many items", refused="", shape=square(64), cpu=2, memory=20 * MB,
+        name="avif-60-alphas.avif",
+        kind="many items",
+        refused="",
+        shape=square(64),
+        cpu=2,
+        memory=20 * MB,
         make=lambda: avif_file([tile, *[AvifItem(small, alpha_of=1)] * 60]),
-    )  # fmt: skip
+    )
     for kind in (b"iden", b"iovl", b"tmap", b"sato", b"hvc1", b"\0\0\0\0"):
         yield Bomb(
-            name=f"avif-primary-is-{kind.decode().strip(chr(0)) or 'nameless'}.avif", kind="derived item", refused="", memory=20 * MB,
+            name=f"avif-primary-is-{kind.decode().strip(chr(0)) or 'nameless'}.avif",
+            kind="derived item",
+            refused="",
+            memory=20 * MB,
             make=lambda kind=kind: avif_file([AvifItem(small, kind=kind, tiles=(2, 2)), tile]),
-        )  # fmt: skip
+        )
 
 
 def avif_box_bombs(small: bytes, shape: tuple[int, ...]) -> Iterator[Bomb]:
@@ -273,59 +336,107 @@ def avif_box_bombs(small: bytes, shape: tuple[int, ...]) -> Iterator[Bomb]:
     # Extents whose numbers take no bytes at all.
     free = full_box(b"iloc", b"\0\0" + struct.pack(">H", 60_000) + struct.pack(">HHH", 1, 0, 65_535) * 60_000)
     yield Bomb(
-        name="avif-4-billion-extents-of-no-bytes.avif", kind="endless extents", refused="", cpu=2, memory=60 * MB,
+        name="avif-4-billion-extents-of-no-bytes.avif",
+        kind="endless extents",
+        refused="",
+        cpu=2,
+        memory=60 * MB,
         make=lambda: avif_file([item], places=free),
-    )  # fmt: skip
+    )
     version2 = full_box(
         b"iloc", b"\0\0" + struct.pack(">I", 2**32 - 1) + struct.pack(">IHHH", 1, 0, 0, 65_535) * 60_000, 2
     )
     yield Bomb(
-        name="avif-2e32-items-in-iloc.avif", kind="endless items", refused="", cpu=2, memory=60 * MB,
+        name="avif-2e32-items-in-iloc.avif",
+        kind="endless items",
+        refused="",
+        cpu=2,
+        memory=60 * MB,
         make=lambda: avif_file([item], places=version2),
-    )  # fmt: skip
+    )
     for name, count, length in (("all-of-the-file", 60_000, 2_000_000), ("to-the-end", 60_000, 0)):
         yield Bomb(
-            name=f"avif-60000-extents-{name}.avif", kind="extents that lie on one another", refused="", cpu=2, memory=60 * MB,
+            name=f"avif-60000-extents-{name}.avif",
+            kind="extents that lie on one another",
+            refused="",
+            cpu=2,
+            memory=60 * MB,
             make=lambda count=count, length=length: avif_file(
                 [AvifItem(small + bytes(2_000_000), extents=((0, length),) * count)]
             ),
-        )  # fmt: skip
+        )
     yield Bomb(
-        name="avif-200-items-of-2-mb.avif", kind="items that lie on one another", refused="", shape=shape, cpu=2, memory=60 * MB,
+        name="avif-200-items-of-2-mb.avif",
+        kind="items that lie on one another",
+        refused="",
+        shape=shape,
+        cpu=2,
+        memory=60 * MB,
         make=lambda: avif_file(
             [item, *[AvifItem(b"", extents=((700, 2_000_000),)) for _ in range(79)], AvifItem(b"\x12\0" * 1_000_000)]
         ),
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="avif-million-empty-units.avif", kind="many units in a stream", refused="", shape=shape, cpu=2, memory=60 * MB,
+        name="avif-million-empty-units.avif",
+        kind="many units in a stream",
+        refused="",
+        shape=shape,
+        cpu=2,
+        memory=60 * MB,
         make=lambda: avif_file([AvifItem(b"\x12\0" * 1_000_000 + small)]),
-    )  # fmt: skip
+    )
     sequence = small[2 : 4 + small[3]]  # behind the temporal delimiter
     yield Bomb(
-        name="avif-200000-sequence-headers.avif", kind="many units in a stream", refused="", shape=shape, cpu=2, memory=60 * MB,
+        name="avif-200000-sequence-headers.avif",
+        kind="many units in a stream",
+        refused="",
+        shape=shape,
+        cpu=2,
+        memory=60 * MB,
         make=lambda: avif_file([AvifItem(sequence * 200_000 + small)]),
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="avif-1000-frames.avif", kind="many frames", refused="", shape=shape, cpu=2, memory=60 * MB,
+        name="avif-1000-frames.avif",
+        kind="many frames",
+        refused="",
+        shape=shape,
+        cpu=2,
+        memory=60 * MB,
         make=lambda: avif_file([AvifItem(small * 1000)]),
-    )  # fmt: skip
+    )
     for size in (2, 7, 2**31, 2**32 - 1):
         yield Bomb(
-            name=f"avif-box-of-{size}.avif", kind="lying length", refused="", cpu=2,
+            name=f"avif-box-of-{size}.avif",
+            kind="lying length",
+            refused="",
+            cpu=2,
             make=lambda size=size: avif_file([item], before=struct.pack(">I4s", size, b"free")),
-        )  # fmt: skip
+        )
     for size in (0, 1, 2**62, 2**64 - 1):
         yield Bomb(
-            name=f"avif-long-box-of-{size}.avif", kind="lying length", refused="", cpu=2,
+            name=f"avif-long-box-of-{size}.avif",
+            kind="lying length",
+            refused="",
+            cpu=2,
             make=lambda size=size: avif_file([item], before=struct.pack(">I4sQ", 1, b"free", size)),
-        )  # fmt: skip
+        )
     for brand in (b"avis", b"mif1", b"msf1"):
         yield Bomb(
-            name=f"avif-brand-{brand.decode()}.avif", kind="brand of an animation", refused="", shape=shape, cpu=2, memory=20 * MB,
+            name=f"avif-brand-{brand.decode()}.avif",
+            kind="brand of an animation",
+            refused="",
+            shape=shape,
+            cpu=2,
+            memory=20 * MB,
             make=lambda brand=brand: avif_file([item], brand=brand),
-        )  # fmt: skip
+        )
     moov = box(b"moov", functools.reduce(lambda body, _: box(b"trak", body), range(2000), b""))
     yield Bomb(
-        name="avif-animation-nested.avif", kind="nested boxes", refused="", shape=shape, cpu=2, memory=20 * MB,
+        name="avif-animation-nested.avif",
+        kind="nested boxes",
+        refused="",
+        shape=shape,
+        cpu=2,
+        memory=20 * MB,
         make=lambda: avif_file([item], brand=b"avis", before=moov),
-    )  # fmt: skip
+    )

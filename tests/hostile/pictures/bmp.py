@@ -47,20 +47,29 @@ def bmp_bombs() -> Iterator[Bomb]:
         ("rle8-jumps", 8, 1, b"\0\2\xff\xff" * 1000 + b"\0\1"),
         ("rle8-stands-still", 8, 1, b"\0\2\0\0" * 500_000 + b"\0\1"),
         ("rle8-runs-of-0", 8, 1, b"\0\0" * 500_000),
-        ("rle8-runs", 8, 1, (b"\xff\1" * 20 + b"\0\0") * SIDE + b"\0\1"),
-        ("rle4-runs", 4, 2, (b"\xff\x11" * 20 + b"\0\0") * SIDE + b"\0\1"),
+        ("rle8-runs", 8, 1, (b"\xff\1" * 19 + b"\x9b\1\0\0") * SIDE + b"\0\1"),
+        ("rle4-runs", 4, 2, (b"\xff\x11" * 19 + b"\x9b\x11\0\0") * SIDE + b"\0\1"),
     ):
         make = functools.partial(bmp, SIDE, SIDE, bits, compression=compression, data=data, palette=palette)
         yield Bomb(
-            name=f"bmp-5000sq-{name}.bmp", kind="just below the limit, run lengths", make=make, shape=square(), refused="",
-            cpu=5, slow="runs" in name,
-        )  # fmt: skip
+            name=f"bmp-5000sq-{name}.bmp",
+            kind="just below the limit, run lengths",
+            make=make,
+            shape=square(),
+            refused="",
+            cpu=5,
+            slow="runs" in name,
+        )
     for bits in (1, 8, 24, 32):
         make = functools.partial(bmp, SIDE, SIDE, bits, data=bytes(1000), palette=palette if bits < 9 else b"")
         yield Bomb(
-            name=f"bmp-5000sq-no-data-{bits}bit.bmp", kind="pixels missing", make=make, refused=BROKEN,
-            memory=60 * MB + 12 * LIMIT, slow=bits in {8, 24},
-        )  # fmt: skip
+            name=f"bmp-5000sq-no-data-{bits}bit.bmp",
+            kind="pixels missing",
+            make=make,
+            refused=BROKEN,
+            memory=60 * MB + 12 * LIMIT,
+            slow=bits in {8, 24},
+        )
     make = functools.partial(bmp, SIDE, SIDE, 1, data=bytes(SIDE * 628), palette=palette)
     yield Bomb(name="bmp-5000sq-1bit.bmp", kind="just below the limit", make=make, shape=square())
     for name, options in (

@@ -35,6 +35,7 @@ class Bomb:
         cpu: seconds.
         warns: pattern of the warning that has to come where it is read; None for no warning, "" for any or none.
         strict: whether damage is an error.
+        given: as bytes, which lie in memory before anything is measured, and on no disk.
         slow: left to `make test-all`.
     """
 
@@ -49,6 +50,7 @@ class Bomb:
     cpu: float | None = None
     warns: str | None = None
     strict: bool = False
+    given: bool = False
     slow: bool = False
 
     def memory_budget(self, size: int) -> int:

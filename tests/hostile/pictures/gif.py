@@ -67,18 +67,25 @@ def gif_bombs() -> Iterator[Bomb]:
     huge = gif_frame(65_535, 65_535, data=b"\0")
     yield Bomb(name="gif-frame-65535sq.gif", kind="frame above the limit", make=lambda: gif(1, 1, [huge]), refused="")
     yield Bomb(
-        name="gif-second-frame-65535sq.gif", kind="second frame above the limit", make=lambda: gif(1, 1, [dot, huge]),
-        shape=one, refused="", cpu=2, memory=10 * MB,
-    )  # fmt: skip
+        name="gif-second-frame-65535sq.gif",
+        kind="second frame above the limit",
+        make=lambda: gif(1, 1, [dot, huge]),
+        shape=one,
+        refused="",
+        cpu=2,
+        memory=10 * MB,
+    )
     for name, flags in (("whole", 0), ("interlaced", 0x40)):
         make = functools.partial(lambda flags: gif(SIDE, SIDE, [gif_frame(SIDE, SIDE, flags=flags)]), flags)
         yield Bomb(
             name=f"gif-5000sq-{name}.gif", kind="just below the limit", make=make, shape=square(), slow=bool(flags)
         )
     yield Bomb(
-        name="gif-5000sq-1px.gif", kind="just below the limit, nearly all background", make=lambda: gif(SIDE, SIDE, [dot]),
+        name="gif-5000sq-1px.gif",
+        kind="just below the limit, nearly all background",
+        make=lambda: gif(SIDE, SIDE, [dot]),
         shape=square(),
-    )  # fmt: skip
+    )
     control = b"\x21\xf9\x04\x04\x01\0\0\0"
     local = gif_frame(1, 1, flags=0x87).replace(b"\x87\x08", b"\x87" + bytes(768) + b"\x08")
     for name, part, count in (
@@ -92,9 +99,14 @@ def gif_bombs() -> Iterator[Bomb]:
         side = SIDE if "5000" in name else 1
         make = functools.partial(lambda side, part, count: gif(side, side, [part * count, dot]), side, part, count)
         yield Bomb(
-            name=f"gif-many-{name}.gif", kind="many blocks", make=make, shape=square(side), refused="", cpu=4 if side > 1 else 2,
+            name=f"gif-many-{name}.gif",
+            kind="many blocks",
+            make=make,
+            shape=square(side),
+            refused="",
+            cpu=4 if side > 1 else 2,
             memory=None if side > 1 else 40 * MB,
-        )  # fmt: skip
+        )
     yield Bomb(
         name="gif-blocks-of-1.gif",
         kind="many blocks",
@@ -104,14 +116,24 @@ def gif_bombs() -> Iterator[Bomb]:
         cpu=2,
     )
     yield Bomb(
-        name="gif-700-million-pixels-for-1.gif", kind="more pixels than the header says", make=lambda: gif(1, 1, [gif_frame(1, 1, data=lzw_of_zeros(700_000_000, end=False))]),
-        shape=one, refused="", cpu=2, memory=40 * MB,
-    )  # fmt: skip
+        name="gif-700-million-pixels-for-1.gif",
+        kind="more pixels than the header says",
+        make=lambda: gif(1, 1, [gif_frame(1, 1, data=lzw_of_zeros(700_000_000, end=False))]),
+        shape=one,
+        refused="",
+        cpu=2,
+        memory=40 * MB,
+    )
     clear = struct.pack("<Q", sum(256 << 9 * index for index in range(7)))
     yield Bomb(
-        name="gif-clear-codes.gif", kind="endless codes without pixels", make=lambda: gif(1, 1, [gif_frame(1, 1, data=clear * 300_000)]), refused="", shape=one,
-        cpu=2, memory=40 * MB,
-    )  # fmt: skip
+        name="gif-clear-codes.gif",
+        kind="endless codes without pixels",
+        make=lambda: gif(1, 1, [gif_frame(1, 1, data=clear * 300_000)]),
+        refused="",
+        shape=one,
+        cpu=2,
+        memory=40 * MB,
+    )
     for width, height in ((0, 1), (1, 0)):
         frame = gif_frame(width, height, data=b"\0")
         yield Bomb(
@@ -121,9 +143,14 @@ def gif_bombs() -> Iterator[Bomb]:
     for size in (0, 1, 9, 12, 255):
         frame = dot.replace(b"\0\x08", b"\0" + bytes([size]), 1)
         yield Bomb(
-            name=f"gif-codes-of-{size}-bits.gif", kind="lying code size", make=lambda f=frame: gif(1, 1, [f]), refused="",
-            shape=one, cpu=2, memory=10 * MB,
-        )  # fmt: skip
+            name=f"gif-codes-of-{size}-bits.gif",
+            kind="lying code size",
+            make=lambda f=frame: gif(1, 1, [f]),
+            refused="",
+            shape=one,
+            cpu=2,
+            memory=10 * MB,
+        )
     whole = gif(8, 8, [control, gif_frame(8, 8)])
     for at in (1, 5, 8, 12, 15, 20, 25, 31, 38, len(whole) - 2, len(whole) - 1):
         yield Bomb(
@@ -133,6 +160,10 @@ def gif_bombs() -> Iterator[Bomb]:
             refused=f"{BROKEN}|not a picture",
         )
     yield Bomb(
-        name="gif-sparse-100gb.gif", kind="sparse file", make=lambda: whole[:-1] + b"\x21\xfe", tail=10**11, refused="",
+        name="gif-sparse-100gb.gif",
+        kind="sparse file",
+        make=lambda: whole[:-1] + b"\x21\xfe",
+        tail=10**11,
+        refused="",
         memory=6 * MB,
-    )  # fmt: skip
+    )

@@ -96,6 +96,16 @@ def progressive_jpeg(
     return b"".join(parts) + b"\xff\xd9"
 
 
+def sequential_jpeg(width: int, height: int, components: int, sampling: int) -> bytes:
+    """A flat JPEG of one scan per component; the first component is sampled as said, the others once."""
+    frame = jpeg_frame(width, height, components, sampling=sampling)
+    blocks = blocks_of(width, height), blocks_of(-(-width // (sampling >> 4)), -(-height // (sampling & 15)))
+    scans = b"".join(
+        jpeg_scan([number], 0, 63, 0, bytes(-(-2 * blocks[number > 1] // 8))) for number in range(1, components + 1)
+    )
+    return b"\xff\xd8" + jpeg_tables() + frame + scans + b"\xff\xd9"
+
+
 def jpeg_bombs() -> Iterator[Bomb]:
     """JPEG."""
     small = jpeg(8, 8)
@@ -110,10 +120,16 @@ def jpeg_bombs() -> Iterator[Bomb]:
         make = functools.partial(progressive_jpeg, side, side, 1, scans)
         yield Bomb(name=f"jpg-{side}sq-{scans}-scans.jpg", kind="many scans", make=make, refused="scans")
     yield Bomb(
-        name="jpg-many-huffman-tables.jpg", kind="many segments", shape=(8, 8, 3), refused="", cpu=2, memory=30 * MB,
+        name="jpg-many-huffman-tables.jpg",
+        kind="many segments",
+        shape=(8, 8, 3),
+        refused="",
+        cpu=2,
+        memory=30 * MB,
         make=lambda: jpeg(8, 8, before=jpeg_tables() * 20_000),
-    )  # fmt: skip
+    )
     yield from jpeg_large_bombs()
+    yield from jpeg_long_bombs()
     yield from jpeg_segment_bombs(small)
     yield from jpeg_damaged_bombs(small)
 
@@ -130,37 +146,78 @@ def jpeg_large_bombs() -> Iterator[Bomb]:
         make = functools.partial(jpeg, components=components, sampling=sampling)
         yield Bomb(name=f"jpg-5000sq-{name}.jpg", kind="just below the limit", make=make, shape=square(), slow=slow)
     for name, components, scans, refining, slow in (
-        ("rgb-2-scans", 3, 2, False, True),
-        ("cmyk-2-scans", 4, 2, False, False),
+        ("rgb", 3, 4, False, True),
+        ("cmyk", 4, 5, False, False),
         ("rgb-64-scans", 3, 64, False, True),
         ("cmyk-64-refining-scans", 4, 64, True, False),
     ):
         make = functools.partial(progressive_jpeg, SIDE, SIDE, components, scans, refining=refining)
         yield Bomb(
-            name=f"jpg-5000sq-progressive-{name}.jpg", kind="just below the limit, many scans", make=make, shape=square(),
-            refused="scans", warns="", slow=slow,
-        )  # fmt: skip
+            name=f"jpg-5000sq-progressive-{name}.jpg",
+            kind="just below the limit, many scans",
+            make=make,
+            shape=square(),
+            refused="scans",
+            warns="",
+            slow=slow,
+        )
     for name, sof, scans in (("arithmetic", 0xC9, 1), ("arithmetic-progressive-64-scans", 0xCA, 64)):
-        make = functools.partial(jpeg, sof=sof, data=b"") if scans == 1 else functools.partial(
-            progressive_jpeg, SIDE, SIDE, 4, scans, sof=sof, empty=True
-        )  # fmt: skip
+        make = (
+            functools.partial(jpeg, sof=sof, data=b"")
+            if scans == 1
+            else functools.partial(progressive_jpeg, SIDE, SIDE, 4, scans, sof=sof, empty=True)
+        )
         yield Bomb(
-            name=f"jpg-5000sq-{name}.jpg", kind="just below the limit, no data to decode", make=make, shape=square(),
-            refused="", warns="", cpu=10,
-        )  # fmt: skip
+            name=f"jpg-5000sq-{name}.jpg",
+            kind="just below the limit, no data to decode",
+            make=make,
+            shape=square(),
+            refused="",
+            warns="",
+            cpu=10,
+        )
+    for components, sampling in ((3, 0x11), (4, 0x44), (3, 0x44)):
+        yield Bomb(
+            name=f"jpg-5000sq-{components}-scans-sampled-{sampling:x}.jpg",
+            kind="just below the limit, a scan per component",
+            make=functools.partial(sequential_jpeg, SIDE, SIDE, components, sampling),
+            shape=square(),
+            refused="max_pixels",
+            warns="",
+            slow=sampling == 0x11,
+        )
+    yield Bomb(
+        name="jpg-65500x381-scans-sampled-44.jpg",
+        kind="just below the limit, a scan per component",
+        shape=(381, 65_500, 3),
+        make=lambda: sequential_jpeg(65_500, 381, 3, 0x44),
+        refused="max_pixels",
+        warns="",
+        slow=True,
+    )
     turned = jpeg_segment(0xE1, b"Exif\0\0" + exif([(274, 3, 1, 6)]))
     yield Bomb(
-        name="jpg-5000sq-cmyk-turned.jpg", kind="just below the limit, turned", shape=square(),
-        make=lambda: jpeg(components=4, before=turned), slow=True,
-    )  # fmt: skip
+        name="jpg-5000sq-cmyk-turned.jpg",
+        kind="just below the limit, turned",
+        shape=square(),
+        make=lambda: jpeg(components=4, before=turned),
+        slow=True,
+    )
     yield Bomb(
-        name="jpg-65500x381.jpg", kind="just below the limit, long lines", shape=(381, 65_500, 3),
-        make=lambda: jpeg(65_500, 381), slow=True,
-    )  # fmt: skip
+        name="jpg-65500x381.jpg",
+        kind="just below the limit, long lines",
+        shape=(381, 65_500, 3),
+        make=lambda: jpeg(65_500, 381),
+        slow=True,
+    )
     yield Bomb(
-        name="jpg-1x65500-sampled-4x4.jpg", kind="narrow, in units of 32 x 32", shape=(65_500, 1, 3), refused="",
-        make=lambda: jpeg(1, 65_500, sampling=0x42), limit=70_000,
-    )  # fmt: skip
+        name="jpg-1x65500-sampled-4x4.jpg",
+        kind="narrow, in units of 32 x 32",
+        shape=(65_500, 1, 3),
+        refused="",
+        make=lambda: jpeg(1, 65_500, sampling=0x42),
+        limit=70_000,
+    )
     for bits, sof in ((12, 0xC1), (16, 0xC3), (8, 0xC3), (8, 0xC5), (8, 0xCB), (255, 0xC0)):
         make = functools.partial(jpeg, sof=sof, bits=bits, data=b"")
         yield Bomb(
@@ -174,6 +231,34 @@ def jpeg_large_bombs() -> Iterator[Bomb]:
         yield Bomb(name=f"jpg-{components}-components.jpg", kind="lying header", make=make, refused="")
 
 
+def jpeg_long_bombs() -> Iterator[Bomb]:
+    """As many bytes as may be, 150 MB."""
+    for name, unit in (("stuffed", b"\xff\0"), ("restarts", b"\xff\xd0"), ("fill-bytes", b"\xff"), ("zeros", b"\0")):
+        yield Bomb(
+            name=f"jpg-150mb-of-{name}.jpg",
+            kind="long data of a scan",
+            shape=(8, 8, 3),
+            refused="",
+            warns="",
+            cpu=2,
+            given=True,
+            make=lambda unit=unit: jpeg(8, 8, data=unit * (150 * MB // len(unit))),
+            memory=170 * MB,
+            slow=name != "stuffed",
+        )
+    yield Bomb(
+        name="jpg-150mb-of-comments.jpg",
+        kind="long metadata",
+        shape=(8, 8, 3),
+        refused="",
+        cpu=2,
+        given=True,
+        memory=170 * MB,
+        make=lambda: jpeg(8, 8, before=jpeg_segment(0xFE, b"\xff\xd9" * 32_000) * 2300),
+        slow=True,
+    )
+
+
 def jpeg_segment_bombs(small: bytes) -> Iterator[Bomb]:
     """Many segments, and EXIF that costs a loop."""
     eight = (8, 8, 3)
@@ -185,46 +270,78 @@ def jpeg_segment_bombs(small: bytes) -> Iterator[Bomb]:
         ("fill-bytes", many(b"\xff", 4_000_000)),
     ):
         yield Bomb(
-            name=f"jpg-many-{name}.jpg", kind="many segments", shape=eight, refused="", warns="", memory=40 * MB, cpu=2,
+            name=f"jpg-many-{name}.jpg",
+            kind="many segments",
+            shape=eight,
+            refused="",
+            warns="",
+            memory=40 * MB,
+            cpu=2,
             make=lambda segments=segments: jpeg(8, 8, before=segments()),
-        )  # fmt: skip
+        )
     for name, entries, count in (("many", 5_000, 1), ("many-of-many", 500, 29_000)):
         segment = jpeg_segment(0xE1, b"Exif\0\0" + exif_of_many(entries, count))
         yield Bomb(
-            name=f"jpg-60-exif-{name}-orientations.jpg", kind="duplicate tags with many values", shape=eight, refused="",
-            make=lambda segment=segment: jpeg(8, 8, before=segment * 60), cpu=2, memory=40 * MB,
-        )  # fmt: skip
+            name=f"jpg-60-exif-{name}-orientations.jpg",
+            kind="duplicate tags with many values",
+            shape=eight,
+            refused="",
+            make=lambda segment=segment: jpeg(8, 8, before=segment * 60),
+            cpu=2,
+            memory=40 * MB,
+        )
     loop = jpeg_segment(0xE1, b"Exif\0\0" + exif([(0x8769, 4, 1, 8), (0x014A, 4, 1, 8)], following=8))
     yield Bomb(
         name="jpg-exif-loop.jpg", kind="recursive directories", make=lambda: jpeg(8, 8, before=loop), shape=eight, cpu=2
     )
     thumbnail = jpeg_segment(0xE1, b"Exif\0\0" + exif([(0x0201, 4, 1, 8)], jpeg(65_500, 65_500, data=b"")))
     yield Bomb(
-        name="jpg-huge-thumbnail.jpg", kind="huge picture inside metadata", make=lambda: jpeg(8, 8, before=thumbnail),
-        shape=eight, cpu=2, memory=10 * MB,
-    )  # fmt: skip
+        name="jpg-huge-thumbnail.jpg",
+        kind="huge picture inside metadata",
+        make=lambda: jpeg(8, 8, before=thumbnail),
+        shape=eight,
+        cpu=2,
+        memory=10 * MB,
+    )
     profile = many(jpeg_segment(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000)), 60)
     yield Bomb(
-        name="jpg-60-icc-profiles.jpg", kind="large metadata", make=lambda: jpeg(8, 8, before=profile()), shape=eight,
-        warns="", cpu=2, memory=40 * MB,
-    )  # fmt: skip
+        name="jpg-60-icc-profiles.jpg",
+        kind="large metadata",
+        make=lambda: jpeg(8, 8, before=profile()),
+        shape=eight,
+        warns="",
+        cpu=2,
+        memory=40 * MB,
+    )
     xmp = many(jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"<a>" * 20_000), 60)
     yield Bomb(
-        name="jpg-nested-xmp.jpg", kind="nested metadata", make=lambda: jpeg(8, 8, before=xmp()), shape=eight, cpu=2,
+        name="jpg-nested-xmp.jpg",
+        kind="nested metadata",
+        make=lambda: jpeg(8, 8, before=xmp()),
+        shape=eight,
+        cpu=2,
         memory=40 * MB,
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="jpg-5000-pictures.jpg", kind="many pictures, one behind the other", make=lambda: small * 5000, shape=eight,
-        cpu=2, memory=40 * MB,
-    )  # fmt: skip
+        name="jpg-5000-pictures.jpg",
+        kind="many pictures, one behind the other",
+        make=lambda: small * 5000,
+        shape=eight,
+        cpu=2,
+        memory=40 * MB,
+    )
     yield Bomb(
-        name="jpg-second-frame-is-huge.jpg", kind="duplicate frame header", refused="",
+        name="jpg-second-frame-is-huge.jpg",
+        kind="duplicate frame header",
+        refused="",
         make=lambda: small.replace(b"\xff\xda", jpeg_frame(65_500, 65_500, 3) + b"\xff\xda", 1),
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="jpg-first-frame-is-huge.jpg", kind="duplicate frame header", refused=f"{TOO_LARGE}|{BROKEN}",
+        name="jpg-first-frame-is-huge.jpg",
+        kind="duplicate frame header",
+        refused=f"{TOO_LARGE}|{BROKEN}",
         make=lambda: jpeg(8, 8, before=jpeg_frame(65_500, 65_500, 3)),
-    )  # fmt: skip
+    )
 
 
 def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
@@ -235,19 +352,34 @@ def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
     for length in (0, 1, 2, 65_535):
         segment = struct.pack(">BBH", 0xFF, 0xFE, length)
         yield Bomb(
-            name=f"jpg-comment-of-length-{length}.jpg", kind="lying length", make=lambda s=segment: jpeg(8, 8, before=s),
-            refused="", shape=(8, 8, 3), warns="", cpu=2,
-        )  # fmt: skip
+            name=f"jpg-comment-of-length-{length}.jpg",
+            kind="lying length",
+            make=lambda s=segment: jpeg(8, 8, before=s),
+            refused="",
+            shape=(8, 8, 3),
+            warns="",
+            cpu=2,
+        )
     for name, data, components in (("none", b"", 3), ("one-byte", b"\0", 4)):
         make = functools.partial(jpeg, components=components, data=data)
         yield Bomb(
-            name=f"jpg-5000sq-data-{name}.jpg", kind="no data in the scan", make=make, shape=square(), warns="damaged",
+            name=f"jpg-5000sq-data-{name}.jpg",
+            kind="no data in the scan",
+            make=make,
+            shape=square(),
+            warns="damaged",
             slow=bool(data),
-        )  # fmt: skip
+        )
         yield Bomb(
-            name=f"jpg-5000sq-data-{name}-strict.jpg", kind="no data in the scan, strict", make=make, refused="damaged",
-            strict=True, memory=60 * MB + 12 * LIMIT, cpu=4, slow=not data,
-        )  # fmt: skip
+            name=f"jpg-5000sq-data-{name}-strict.jpg",
+            kind="no data in the scan, strict",
+            make=make,
+            refused="damaged",
+            strict=True,
+            memory=60 * MB + 12 * LIMIT,
+            cpu=4,
+            slow=not data,
+        )
     for at in truncations(small, (b"\xff\xdb", b"\xff\xc4", b"\xff\xc0", b"\xff\xda")):
         yield Bomb(
             name=f"jpg-cut-at-{at}.jpg",
@@ -256,9 +388,11 @@ def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
             refused=f"{BROKEN}|not a picture",
         )
     yield Bomb(
-        name="jpg-no-scan.jpg", kind="truncation", make=lambda: b"\xff\xd8" + jpeg_frame(SIDE, SIDE, 3) + b"\xff\xd9",
+        name="jpg-no-scan.jpg",
+        kind="truncation",
+        make=lambda: b"\xff\xd8" + jpeg_frame(SIDE, SIDE, 3) + b"\xff\xd9",
         refused=BROKEN,
-    )  # fmt: skip
+    )
     yield Bomb(
         name="jpg-sparse-100gb.jpg", kind="sparse file", make=lambda: small[:-2], tail=10**11, refused="", memory=6 * MB
     )

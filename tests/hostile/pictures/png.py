@@ -76,9 +76,11 @@ def png_bombs() -> Iterator[Bomb]:
         lines = functools.partial(png, width, height, bits, colour, pixels=png_chunk(b"IDAT", deflated(b"\0", 1 << 20)))
         yield Bomb(name=f"{name}.png", kind="size above the limit", make=lines, refused=TOO_LARGE)
     yield Bomb(
-        name="png-2e32-1.png", kind="size of 2**32 - 1", make=lambda: png(2**32 - 1, 2**32 - 1, pixels=b""),
+        name="png-2e32-1.png",
+        kind="size of 2**32 - 1",
+        make=lambda: png(2**32 - 1, 2**32 - 1, pixels=b""),
         refused=f"{TOO_LARGE}|{BROKEN}",
-    )  # fmt: skip
+    )
     yield Bomb(name="png-zero.png", kind="size 0", make=lambda: png(0, 5, pixels=b""), refused=BROKEN)
     for name, bits, colour, interlaced, filter_kind, slow in (
         ("rgba16", 16, 6, 0, 0, False),
@@ -95,21 +97,33 @@ def png_bombs() -> Iterator[Bomb]:
         yield Bomb(name=f"png-5000sq-{name}.png", kind="just below the limit", make=make, shape=square(), slow=slow)
     orient = png_chunk(b"eXIf", exif([(274, 3, 1, 6)]))
     yield Bomb(
-        name="png-5000sq-rgba16-turned.png", kind="just below the limit, turned",
-        make=lambda: png(SIDE, SIDE, 16, 6, before=orient), shape=square(), slow=True,
-    )  # fmt: skip
+        name="png-5000sq-rgba16-turned.png",
+        kind="just below the limit, turned",
+        make=lambda: png(SIDE, SIDE, 16, 6, before=orient),
+        shape=square(),
+        slow=True,
+    )
     yield Bomb(
-        name="png-1000000-wide.png", kind="just below the limit, one long line",
-        make=lambda: png(1_000_000, 25, 16, 6), shape=(25, 1_000_000, 3), refused=BROKEN,
-    )  # fmt: skip
+        name="png-1000000-wide.png",
+        kind="just below the limit, one long line",
+        make=lambda: png(1_000_000, 25, 16, 6),
+        shape=(25, 1_000_000, 3),
+        refused=BROKEN,
+    )
     yield Bomb(
-        name="png-1000000-high.png", kind="just below the limit, many lines",
-        make=lambda: png(25, 1_000_000, 16, 6), shape=(1_000_000, 25, 3), refused=BROKEN,
-    )  # fmt: skip
+        name="png-1000000-high.png",
+        kind="just below the limit, many lines",
+        make=lambda: png(25, 1_000_000, 16, 6),
+        shape=(1_000_000, 25, 3),
+        refused=BROKEN,
+    )
     yield Bomb(
-        name="png-5000sq-no-data.png", kind="pixels missing", refused=BROKEN, memory=60 * MB + 12 * LIMIT,
+        name="png-5000sq-no-data.png",
+        kind="pixels missing",
+        refused=BROKEN,
+        memory=60 * MB + 12 * LIMIT,
         make=lambda: png(SIDE, SIDE, 16, 6, pixels=png_chunk(b"IDAT", deflated(bytes(8 * SIDE + 1), 1))),
-    )  # fmt: skip
+    )
     yield Bomb(
         name="png-5000sq-no-idat.png", kind="pixels missing", make=lambda: png(SIDE, SIDE, pixels=b""), refused=BROKEN
     )
@@ -128,28 +142,51 @@ def png_metadata_bombs() -> Iterator[Bomb]:
         ("xmp", b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
     ):
         yield Bomb(
-            name=f"png-{name}-1gb.png", kind="decompression bomb in metadata", shape=eight, memory=25 * MB, cpu=2,
+            name=f"png-{name}-1gb.png",
+            kind="decompression bomb in metadata",
+            shape=eight,
+            memory=25 * MB,
+            cpu=2,
             make=lambda kind=kind, prefix=prefix: png(8, 8, before=png_chunk(kind, prefix + gigabyte())),
-        )  # fmt: skip
+        )
     yield Bomb(
-        name="png-idat-1gb-for-8x8.png", kind="more pixels than the header says", shape=eight, refused=BROKEN, cpu=2,
-        memory=25 * MB, make=lambda: png(8, 8, pixels=png_chunk(b"IDAT", gigabyte())),
-    )  # fmt: skip
+        name="png-idat-1gb-for-8x8.png",
+        kind="more pixels than the header says",
+        shape=eight,
+        refused=BROKEN,
+        cpu=2,
+        memory=25 * MB,
+        make=lambda: png(8, 8, pixels=png_chunk(b"IDAT", gigabyte())),
+    )
     for name, entries, count in (("many", 65_535, 1), ("of-many", 1, 1_000_000), ("many-of-many", 65_535, 1_000_000)):
         block = functools.partial(exif_of_many, entries, count)
         yield Bomb(
-            name=f"png-exif-{name}-orientations.png", kind="duplicate tags with many values", cpu=2, memory=30 * MB,
-            make=lambda block=block: png(8, 8, before=png_chunk(b"eXIf", block())), shape=eight, refused="",
-        )  # fmt: skip
+            name=f"png-exif-{name}-orientations.png",
+            kind="duplicate tags with many values",
+            cpu=2,
+            memory=30 * MB,
+            make=lambda block=block: png(8, 8, before=png_chunk(b"eXIf", block())),
+            shape=eight,
+            refused="",
+        )
     orientations = png_chunk(b"eXIf", exif_of_many(5_000, 1))
     yield Bomb(
-        name="png-60-exif-chunks.png", kind="duplicate chunks", make=lambda: png(8, 8, before=orientations * 60), shape=eight,
-        refused="", cpu=2,
-    )  # fmt: skip
+        name="png-60-exif-chunks.png",
+        kind="duplicate chunks",
+        make=lambda: png(8, 8, before=orientations * 60),
+        shape=eight,
+        refused="",
+        cpu=2,
+    )
     yield Bomb(
-        name="png-4mb-palette.png", kind="lying length", refused=BROKEN, shape=eight, memory=30 * MB, cpu=2,
+        name="png-4mb-palette.png",
+        kind="lying length",
+        refused=BROKEN,
+        shape=eight,
+        memory=30 * MB,
+        cpu=2,
         make=lambda: png(8, 8, 8, 3, before=png_chunk(b"PLTE", bytes(4_000_000))),
-    )  # fmt: skip
+    )
     frames = png_chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)) + b"".join(
         png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", index, 8, 8, 0, 0, 0, 1, 0, 0)) for index in range(20_000)
     )
@@ -173,24 +210,51 @@ def png_chunk_bombs() -> Iterator[Bomb]:
         ("time", many(png_chunk(b"tIME", bytes(7)), 150_000)),
     ):
         yield Bomb(
-            name=f"png-many-{name}-chunks.png", kind="many chunks", shape=eight, refused="", memory=80 * MB, cpu=2,
+            name=f"png-many-{name}-chunks.png",
+            kind="many chunks",
+            shape=eight,
+            refused="",
+            memory=80 * MB,
+            cpu=2,
             make=lambda chunks=chunks: png(8, 8, pixels=chunks() + png_chunk(b"IDAT", pixels)),
-        )  # fmt: skip
+        )
     for gigabytes, size in ((1, 10**9), (100, 10**11)):
         # Twelve zeros are an empty chunk without a name.
         yield Bomb(
-            name=f"png-sparse-{gigabytes}gb.png", kind="sparse file of empty chunks", refused="", tail=size,
-            make=lambda: PNG + png_header(8, 8, 8, 2), memory=6 * MB,
-        )  # fmt: skip
+            name=f"png-sparse-{gigabytes}gb.png",
+            kind="sparse file of empty chunks",
+            refused="",
+            tail=size,
+            make=lambda: PNG + png_header(8, 8, 8, 2),
+            memory=6 * MB,
+        )
     yield Bomb(
-        name="png-sparse-90mb.png", kind="sparse file of empty chunks", refused="", tail=90 * MB, memory=60 * MB + 12 * LIMIT,
+        name="png-sparse-90mb.png",
+        kind="sparse file of empty chunks",
+        refused="",
+        tail=90 * MB,
+        memory=60 * MB + 12 * LIMIT,
         make=lambda: PNG + png_header(8, 8, 8, 2),
-    )  # fmt: skip
+    )
+    for name, kind in (("text", b"tEXt"), ("unknown", b"abCd"), ("palette", b"PLTE"), ("pixels", b"IDAT")):
+        yield Bomb(
+            name=f"png-150mb-of-{name}.png",
+            kind="long chunks",
+            shape=eight,
+            refused="",
+            given=True,
+            memory=170 * MB,
+            cpu=2,
+            make=lambda kind=kind: png(8, 8, before=png_chunk(kind, bytes(150 * MB))),
+            slow=name != "text",
+        )
     for length in (2**31 - 1, 2**32 - 1, 2**32 - 12):
         yield Bomb(
-            name=f"png-idat-length-{length}.png", kind="lying length", refused=BROKEN,
+            name=f"png-idat-length-{length}.png",
+            kind="lying length",
+            refused=BROKEN,
             make=lambda length=length: PNG + png_header(8, 8, 8, 2) + struct.pack(">I", length) + b"IDAT" + pixels,
-        )  # fmt: skip
+        )
     whole = png(8, 8, before=png_chunk(b"eXIf", exif([(274, 3, 1, 6)])))
     for at in truncations(whole, (b"IHDR", b"eXIf", b"IDAT", b"IEND")):
         yield Bomb(
@@ -200,6 +264,8 @@ def png_chunk_bombs() -> Iterator[Bomb]:
             refused=f"{BROKEN}|not a picture",
         )
     yield Bomb(
-        name="png-two-headers.png", kind="duplicate header", refused=BROKEN,
+        name="png-two-headers.png",
+        kind="duplicate header",
+        refused=BROKEN,
         make=lambda: png(8, 8, before=png_header(HUGE, HUGE, 16, 6)),
-    )  # fmt: skip
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.hostile.pictures.bomb import BROKEN, LIMIT, MB, SIDE, TOO_LARGE, Bomb, many, square
+from tests.hostile.pictures.bomb import BROKEN, LIMIT, MB, NOT_ACCEPTED, SIDE, TOO_LARGE, Bomb, many, square
 
 
 def pnm_bombs() -> Iterator[Bomb]:
@@ -11,9 +11,11 @@ def pnm_bombs() -> Iterator[Bomb]:
         maximum = b"" if kind in "14" else b" 255"
         for name, width, height in (("30000sq", 30_000, 30_000), ("999999999sq", 999_999_999, 999_999_999)):
             yield Bomb(
-                name=f"pnm-p{kind}-{name}.pnm", kind="size above the limit, pixels missing", refused=f"{TOO_LARGE}|{BROKEN}",
+                name=f"pnm-p{kind}-{name}.pnm",
+                kind="size above the limit, pixels missing",
+                refused=f"{TOO_LARGE}|{BROKEN}",
                 make=lambda k=kind, w=width, h=height, m=maximum: f"P{k} {w} {h}".encode() + m + b"\n" + bytes(1000),
-            )  # fmt: skip
+            )
     for name, head in (
         ("zero", lambda: b"P6 0 0 255\n"),
         ("negative", lambda: b"P6 -1 -1 255\n"),
@@ -35,9 +37,14 @@ def pnm_bombs() -> Iterator[Bomb]:
             memory=30 * MB,
         )
     yield Bomb(
-        name="pnm-header-4-mb-of-comments.pnm", kind="endless header", make=lambda: b"P6 " + b"#\n" * 2_000_000 + b"1 1 255\nabc",
-        shape=(1, 1, 3), refused="", cpu=2, memory=30 * MB,
-    )  # fmt: skip
+        name="pnm-header-4-mb-of-comments.pnm",
+        kind="endless header",
+        make=lambda: b"P6 " + b"#\n" * 2_000_000 + b"1 1 255\nabc",
+        shape=(1, 1, 3),
+        refused="",
+        cpu=2,
+        memory=30 * MB,
+    )
     for kind in "123":
         maximum = b"" if kind == "1" else b" 255"
         head = f"P{kind} 1000 1000".encode() + maximum + b"\n"
@@ -55,9 +62,15 @@ def pnm_bombs() -> Iterator[Bomb]:
                 kind == "2" and "comments-and" in name
             )
             yield Bomb(
-                name=f"pnm-p{kind}-{name}.pnm", kind="endless text", make=lambda head=head, body=body: head + body(), limit=2_000_000,
-                refused=None if fits else BROKEN, shape=(1000, 1000, 3) if fits else None, cpu=2, memory=60 * MB,
-            )  # fmt: skip
+                name=f"pnm-p{kind}-{name}.pnm",
+                kind="endless text",
+                make=lambda head=head, body=body: head + body(),
+                limit=2_000_000,
+                refused="" if fits else f"{BROKEN}|{NOT_ACCEPTED}",
+                shape=(1000, 1000, 3) if fits else None,
+                cpu=2,
+                memory=60 * MB,
+            )
     for name, head, body in (
         ("p1", b"P1 5000 5000\n", many(b"1", LIMIT)),
         ("p2-of-1-digit", b"P2 5000 5000 9\n", many(b"1 ", LIMIT)),
@@ -68,15 +81,26 @@ def pnm_bombs() -> Iterator[Bomb]:
         ("p6-of-16-bits", b"P6 5000 5000 65535\n", many(b"\0", 6 * LIMIT)),
     ):
         yield Bomb(
-            name=f"pnm-5000sq-{name}.pnm", kind="just below the limit", make=lambda head=head, body=body: head + body(), shape=square(),
-            refused="", warns="", slow=name != "p4", cpu=20,
-        )  # fmt: skip
+            name=f"pnm-5000sq-{name}.pnm",
+            kind="just below the limit",
+            make=lambda head=head, body=body: head + body(),
+            shape=square(),
+            refused="",
+            warns="",
+            slow=name != "p4",
+            cpu=20,
+        )
     for name, head in (("p5", b"P5 5000 5000 255\n"), ("p6", b"P6 4000 4000 65535\n")):
         # The samples are zeros that take no room on the disk.
         yield Bomb(
-            name=f"pnm-sparse-{name}.pnm", kind="just below the limit, sparse", make=lambda head=head: head,
-            tail=LIMIT if name == "p5" else 6 * 16_000_000, shape=square(SIDE if name == "p5" else 4000), refused="", warns="",
-        )  # fmt: skip
+            name=f"pnm-sparse-{name}.pnm",
+            kind="just below the limit, sparse",
+            make=lambda head=head: head,
+            tail=LIMIT if name == "p5" else 6 * 16_000_000,
+            shape=square(SIDE if name == "p5" else 4000),
+            refused="",
+            warns="",
+        )
     yield Bomb(
         name="pnm-sparse-100gb.pnm",
         kind="sparse file",

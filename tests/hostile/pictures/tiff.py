@@ -68,7 +68,7 @@ def tiff_strips(width: int, height: int, rows: int, *, shared: bool = True, **op
 
 def tiff_tiles(width: int, height: int, tile: tuple[int, int], *, bits: int = 8, samples: int = 3) -> bytes:
     """A black TIFF in tiles of deflate."""
-    data = deflated(bytes(-(-tile[0] * bits * samples // 8)), min(tile[1], 4096))
+    data = deflated(bytes(-(-tile[0] * bits * samples // 8)), tile[1])
     count = -(-width // tile[0]) * -(-height // tile[1])
     replaced: list[Tag] = [(273, 4, []), (278, 4, []), (279, 4, [])]
     replaced += [(322, 4, [tile[0]]), (323, 4, [tile[1]])]
@@ -91,9 +91,13 @@ def tiff_bombs() -> Iterator[Bomb]:
         ("2e32-wide", 2**32 - 1, 1),
         ("2e32-high", 1, 2**32 - 1),
     ):
-        make = functools.partial(tiff_strips, width, height, 2**31 - 1 if height > 10**6 else height) if width < 10**5 and height < 10**5 else functools.partial(
-            lambda width, height: tiff(bytes(8), tiff_tags(width, height, [(8, 8)])), width, height
-        )  # fmt: skip
+        make = (
+            functools.partial(tiff_strips, width, height, 2**31 - 1 if height > 10**6 else height)
+            if width < 10**5 and height < 10**5
+            else functools.partial(
+                lambda width, height: tiff(bytes(8), tiff_tags(width, height, [(8, 8)])), width, height
+            )
+        )
         yield Bomb(name=f"tiff-{name}.tiff", kind="size above the limit", make=make, refused=f"{TOO_LARGE}|{BROKEN}")
     strip = deflated(bytes(24), 8)
     eight = (8, 8, 3)
@@ -110,9 +114,12 @@ def tiff_bombs() -> Iterator[Bomb]:
             (257, kind, [200 if kind in {1, 2, 7} else 30_000]),
         ]
         yield Bomb(
-            name=f"tiff-sides-of-type-{name}.tiff", kind="odd field type", make=functools.partial(changed, *sides), refused="",
+            name=f"tiff-sides-of-type-{name}.tiff",
+            kind="odd field type",
+            make=functools.partial(changed, *sides),
+            refused="",
             shape=(200, 200, 3) if kind == 1 else None,
-        )  # fmt: skip
+        )
     for name, more in (
         ("larger-behind", [(256, 4, [30_000]), (257, 4, [30_000])]),
         ("same-behind", [(256, 4, [8])]),
@@ -128,9 +135,11 @@ def tiff_bombs() -> Iterator[Bomb]:
             refused=BROKEN,
         )
     yield Bomb(
-        name="tiff-bigtiff.tiff", kind="variety that is not accepted", make=lambda: b"II\x2b\0\x08\0\0\0" + bytes(64),
+        name="tiff-bigtiff.tiff",
+        kind="variety that is not accepted",
+        make=lambda: b"II\x2b\0\x08\0\0\0" + bytes(64),
         refused="BigTIFF",
-    )  # fmt: skip
+    )
     for name, replaced in (
         ("width-0", [(256, 4, [0])]),
         ("height-0", [(257, 4, [0])]),
@@ -162,9 +171,14 @@ def tiff_bombs() -> Iterator[Bomb]:
         ("subsampled-65535", [(262, 3, [6]), (530, 3, [65_535, 65_535])]),
     ):
         yield Bomb(
-            name=f"tiff-{name}.tiff", kind="lying header", make=functools.partial(changed, *replaced), refused="",
-            shape=(500_000, 8, 3) if "1-row" in name else eight, cpu=2, memory=60 * MB,
-        )  # fmt: skip
+            name=f"tiff-{name}.tiff",
+            kind="lying header",
+            make=functools.partial(changed, *replaced),
+            refused="",
+            shape=(500_000, 8, 3) if "1-row" in name else eight,
+            cpu=2,
+            memory=60 * MB,
+        )
     yield from tiff_directory_bombs(strip)
     yield from tiff_large_bombs()
     yield from tiff_strip_bombs()
@@ -204,9 +218,14 @@ def tiff_directory_bombs(strip: bytes) -> Iterator[Bomb]:
     ):
         make = functools.partial(overlapping, tags, 7, size)
         yield Bomb(
-            name=f"tiff-{name}.tiff", kind="values that lie on one another", make=make, shape=eight, refused="", cpu=2,
+            name=f"tiff-{name}.tiff",
+            kind="values that lie on one another",
+            make=make,
+            shape=eight,
+            refused="",
+            cpu=2,
             memory=60 * MB,
-        )  # fmt: skip
+        )
     for name, following, more in (
         ("next-is-itself", "itself", []),
         ("next-is-2e32", 2**32 - 1, []),
@@ -224,9 +243,14 @@ def tiff_directory_bombs(strip: bytes) -> Iterator[Bomb]:
             memory=10 * MB,
         )
     yield Bomb(
-        name="tiff-30000-directories.tiff", kind="many directories", make=functools.partial(tiff_chain, strip, 30_000),
-        shape=eight, refused="", cpu=2, memory=40 * MB,
-    )  # fmt: skip
+        name="tiff-30000-directories.tiff",
+        kind="many directories",
+        make=functools.partial(tiff_chain, strip, 30_000),
+        shape=eight,
+        refused="",
+        cpu=2,
+        memory=40 * MB,
+    )
 
 
 def tiff_leading_on(strip: bytes, usual: Sequence[Tag], following: Any, more: Sequence[Tag]) -> bytes:
@@ -257,6 +281,12 @@ def tiff_large_bombs() -> Iterator[Bomb]:
         ("grey16-one-strip", {"rows": SIDE, "bits": 16, "samples": 1}, True),
         ("cmyk8", {"rows": 100, "samples": 4, "photometric": 5, "shared": False}, True),
         ("grey-alpha8", {"rows": SIDE, "samples": 2, "replaced": [(338, 3, [1])]}, True),
+        ("rgb8-turned", {"rows": SIDE, "replaced": [(274, 3, [6])]}, True),
+        ("rgb16-turned", {"rows": 100, "bits": 16, "shared": False, "replaced": [(274, 3, [6])]}, True),
+        ("rgb12", {"rows": 100, "bits": 12, "shared": False}, True),
+        ("palette8", {"rows": SIDE, "samples": 1, "photometric": 3, "replaced": [(320, 3, [0] * 768)]}, True),
+        ("predicted", {"rows": 100, "bits": 16, "shared": False, "replaced": [(317, 3, [2])]}, True),
+        ("ycbcr", {"rows": 128, "photometric": 6, "shared": False, "replaced": [(530, 3, [1, 1])]}, True),
         ("white-is-zero-1bit", {"rows": SIDE, "bits": 1, "samples": 1, "photometric": 0}, False),
     ):
         make = functools.partial(tiff_strips, SIDE, SIDE, **options)
@@ -265,24 +295,32 @@ def tiff_large_bombs() -> Iterator[Bomb]:
             kind="just below the limit",
             make=make,
             shape=square(),
-            refused="",
+            refused="max_pixels",
             slow=slow,
         )
     planes: list[Tag] = [(284, 3, [2])]
     yield Bomb(
-        name="tiff-5000sq-planar16.tiff", kind="just below the limit, planar", shape=square(), refused="",
-        make=lambda: tiff_planes(SIDE, 16, planes), slow=True,
-    )  # fmt: skip
+        name="tiff-5000sq-planar16.tiff",
+        kind="just below the limit, planar",
+        shape=square(),
+        refused="max_pixels",
+        make=lambda: tiff_planes(SIDE, 16, planes),
+        slow=True,
+    )
     for name, width, tile, bits, samples, slow in (
-        ("one-tile", SIDE, (5008, 5008), 16, 4, False),
+        ("one-tile", 4992, (4992, 4992), 16, 4, False),
         ("tiles-of-16", 2000, (16, 16), 8, 3, True),
-        ("tiles-of-1024", SIDE, (1024, 1024), 16, 4, True),
+        ("tiles-of-1024", 4096, (1024, 1024), 16, 4, True),
     ):
         make = functools.partial(tiff_tiles, width, width, tile, bits=bits, samples=samples)
         yield Bomb(
-            name=f"tiff-{width}sq-{name}.tiff", kind="just below the limit, tiled", make=make, shape=square(width), refused="",
+            name=f"tiff-{width}sq-{name}.tiff",
+            kind="just below the limit, tiled",
+            make=make,
+            shape=square(width),
+            refused="max_pixels",
             slow=slow,
-        )  # fmt: skip
+        )
     for name, side, tile in (
         ("40000sq", 100, (40_000, 40_000)),
         ("2e30", 100, (1 << 16, 1 << 14)),
@@ -291,11 +329,24 @@ def tiff_large_bombs() -> Iterator[Bomb]:
         make = functools.partial(
             lambda side, tile: tiff(
                 bytes(100),
-                tiff_tags(side, side, [], replaced=[
-                    (273, 4, []), (278, 4, []), (279, 4, []), (322, 4, [tile[0]]), (323, 4, [tile[1]]), (324, 4, [8]), (325, 4, [100]),
-                ]),
-            ), side, tile,
-        )  # fmt: skip
+                tiff_tags(
+                    side,
+                    side,
+                    [],
+                    replaced=[
+                        (273, 4, []),
+                        (278, 4, []),
+                        (279, 4, []),
+                        (322, 4, [tile[0]]),
+                        (323, 4, [tile[1]]),
+                        (324, 4, [8]),
+                        (325, 4, [100]),
+                    ],
+                ),
+            ),
+            side,
+            tile,
+        )
         yield Bomb(
             name=f"tiff-tile-{name}.tiff",
             kind="tile that is larger than the picture",
@@ -325,45 +376,77 @@ def tiff_strip_bombs() -> Iterator[Bomb]:
         places = [(8, len(data))] * 5000
         make = functools.partial(
             lambda data, places, **options: tiff(data, tiff_tags(8, 5000, places, rows=1, **options)),
-            data, places, compression=compression, samples=samples, bits=bits,
-        )  # fmt: skip
+            data,
+            places,
+            compression=compression,
+            samples=samples,
+            bits=bits,
+        )
         yield Bomb(
-            name=f"tiff-5000-strips-of-{name}.tiff", kind="strips that lie on one another, endless codes", make=make, refused="",
-            shape=(5000, 8, 3), cpu=2, memory=40 * MB,
-        )  # fmt: skip
+            name=f"tiff-5000-strips-of-{name}.tiff",
+            kind="strips that lie on one another, endless codes",
+            make=make,
+            refused="",
+            shape=(5000, 8, 3),
+            cpu=2,
+            memory=40 * MB,
+        )
     uncompressed = functools.partial(
         tiff, bytes(4_000_000), tiff_tags(8, 20_000, [(8, 4_000_000)] * 20_000, rows=1, compression=_NONE)
     )
     yield Bomb(
-        name="tiff-20000-strips-of-4-mb.tiff", kind="strips that lie on one another", make=uncompressed, refused="",
-        shape=(20_000, 8, 3), cpu=2, memory=60 * MB,
-    )  # fmt: skip
+        name="tiff-20000-strips-of-4-mb.tiff",
+        kind="strips that lie on one another",
+        make=uncompressed,
+        refused="",
+        shape=(20_000, 8, 3),
+        cpu=2,
+        memory=60 * MB,
+    )
     for side, scans, slow in ((SIDE, 1000, False), (1024, 20_000, True)):
         make = functools.partial(
             lambda side, scans: tiff_of_jpeg(side, side, progressive_jpeg(side, side, 1, scans), 1), side, scans
         )
         yield Bomb(
-            name=f"tiff-of-jpeg-{side}sq-{scans}-scans.tiff", kind="many scans in a strip", make=make, refused="", slow=slow,
+            name=f"tiff-of-jpeg-{side}sq-{scans}-scans.tiff",
+            kind="many scans in a strip",
+            make=make,
+            refused="",
+            slow=slow,
             memory=60 * MB + 12 * LIMIT,
-        )  # fmt: skip
+        )
     yield Bomb(
-        name="tiff-of-jpeg-of-65500sq.tiff", kind="strip that is larger than the picture", refused="", memory=60 * MB,
-        make=lambda: tiff_of_jpeg(8, 8, jpeg(65_500, 65_500, data=bytes(1000)), 3), shape=(8, 8, 3), cpu=2,
-    )  # fmt: skip
+        name="tiff-of-jpeg-of-65500sq.tiff",
+        kind="strip that is larger than the picture",
+        refused="",
+        memory=60 * MB,
+        make=lambda: tiff_of_jpeg(8, 8, jpeg(65_500, 65_500, data=bytes(1000)), 3),
+        shape=(8, 8, 3),
+        cpu=2,
+    )
     yield Bomb(
-        name="tiff-of-jpeg-5000sq-progressive.tiff", kind="just below the limit, progressive", refused="", warns="",
-        make=lambda: tiff_of_jpeg(SIDE, SIDE, progressive_jpeg(SIDE, SIDE, 3, 4), 3), shape=square(), slow=True,
-    )  # fmt: skip
+        name="tiff-of-jpeg-5000sq-progressive.tiff",
+        kind="just below the limit, progressive",
+        refused="",
+        warns="",
+        make=lambda: tiff_of_jpeg(SIDE, SIDE, progressive_jpeg(SIDE, SIDE, 3, 4), 3),
+        shape=square(),
+        slow=True,
+    )
 
     def gigabyte() -> bytes:
         strip = deflated(bytes(1 << 20), 1 << 10)
         return tiff(strip, tiff_tags(8, 8, [(8, len(strip))]))
 
     yield Bomb(
-        name="tiff-1-gb-for-8x8.tiff", kind="more pixels than the header says", refused="", shape=(8, 8, 3), cpu=2,
+        name="tiff-1-gb-for-8x8.tiff",
+        kind="more pixels than the header says",
+        refused="",
+        shape=(8, 8, 3),
+        cpu=2,
         make=gigabyte,
         memory=30 * MB,
-    )  # fmt: skip
+    )
 
 
 def _repeated_code(code: int, width: int, size: int) -> bytes:

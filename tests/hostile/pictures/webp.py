@@ -44,9 +44,11 @@ def vp8l(width: int, height: int, *, groups: int = 0, block_bits: int = 4, cache
             _eight_bits_each(write, alphabet)
         for _ in range(3):
             write.put(*_ONE_SYMBOL)
-        blocks = -(-width >> block_bits) * -(-height >> block_bits) if False else (
-            -(-width // (1 << block_bits)) * -(-height // (1 << block_bits))
-        )  # fmt: skip
+        blocks = (
+            -(-width >> block_bits) * -(-height >> block_bits)
+            if False
+            else (-(-width // (1 << block_bits)) * -(-height // (1 << block_bits)))
+        )
         numbers = np.arange(blocks) % groups
         raw = numbers.astype("<u2").tobytes()
         write.put(int.from_bytes(raw, "little"), 8 * len(raw))
@@ -116,9 +118,12 @@ def webp_bombs() -> Iterator[Bomb]:
     )
     one = vp8l(1, 1)
     yield Bomb(
-        name="webp-canvas-2e24.webp", kind="canvas above the limit", refused="", cpu=2,
+        name="webp-canvas-2e24.webp",
+        kind="canvas above the limit",
+        refused="",
+        cpu=2,
         make=lambda: riff(vp8x(1 << 24, 1 << 24, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))),
-    )  # fmt: skip
+    )
     yield Bomb(
         name="webp-vp8x-lies.webp",
         kind="lying size",
@@ -126,17 +131,28 @@ def webp_bombs() -> Iterator[Bomb]:
         make=lambda: riff(vp8x(1, 1), (b"VP8L", vp8l(16_383, 16_383))),
     )
     yield Bomb(
-        name="webp-vp8x-lies-larger.webp", kind="lying size", refused="",
+        name="webp-vp8x-lies-larger.webp",
+        kind="lying size",
+        refused="",
         make=lambda: riff(vp8x(1 << 24, 1 << 24), (b"VP8L", one)),
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="webp-frame-is-larger.webp", kind="lying size of a frame", refused="",
-        make=lambda: riff(vp8x(8, 8, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", vp8l(16_383, 16_383)))),
-    )  # fmt: skip
+        name="webp-frame-is-larger.webp",
+        kind="lying size of a frame",
+        refused="",
+        make=lambda: riff(
+            vp8x(8, 8, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", vp8l(16_383, 16_383)))
+        ),
+    )
     yield Bomb(
-        name="webp-second-picture-is-huge.webp", kind="duplicate chunks", refused="", shape=(1, 1, 3), cpu=2,
-        make=lambda: riff((b"VP8L", one), (b"VP8L", vp8l(16_383, 16_383))), memory=10 * MB,
-    )  # fmt: skip
+        name="webp-second-picture-is-huge.webp",
+        kind="duplicate chunks",
+        refused="",
+        shape=(1, 1, 3),
+        cpu=2,
+        make=lambda: riff((b"VP8L", one), (b"VP8L", vp8l(16_383, 16_383))),
+        memory=10 * MB,
+    )
     yield from webp_large_bombs(one)
     yield from webp_chunk_bombs(one)
 
@@ -144,48 +160,105 @@ def webp_bombs() -> Iterator[Bomb]:
 def webp_large_bombs(one: bytes) -> Iterator[Bomb]:
     """As many pixels as the limit admits, in the dearest ways."""
     yield Bomb(
-        name="webp-5000sq-lossless.webp", kind="just below the limit", shape=square(),
+        name="webp-5000sq-lossless.webp",
+        kind="just below the limit",
+        shape=square(),
         make=lambda: riff((b"VP8L", vp8l(SIDE, SIDE))),
-    )  # fmt: skip
+    )
     yield Bomb(
-        name="webp-5000sq-lossy.webp", kind="just below the limit", shape=square(), slow=True,
+        name="webp-5000sq-lossy.webp",
+        kind="just below the limit",
+        shape=square(),
+        slow=True,
         make=lambda: riff((b"VP8 ", lossy_webp(SIDE))),
-    )  # fmt: skip
+    )
     alpha = b"\1" + vp8l(SIDE, SIDE)[5:]
     yield Bomb(
-        name="webp-5000sq-lossy-alpha.webp", kind="just below the limit, alpha", shape=square(), slow=True, refused=BROKEN,
+        name="webp-5000sq-lossy-alpha.webp",
+        kind="just below the limit, alpha",
+        shape=square(),
+        slow=True,
+        refused=BROKEN,
         make=lambda: riff(vp8x(SIDE, SIDE, 0x10), (b"ALPH", alpha), (b"VP8 ", lossy_webp(SIDE))),
-    )  # fmt: skip
+    )
+    for side, chunk_of_alpha in ((SIDE, alpha), (4000, b"\1" + vp8l(4000, 4000)[5:])):
+        yield Bomb(
+            name=f"webp-{side}sq-alpha-unsaid.webp",
+            kind="just below the limit, alpha that the header denies",
+            shape=square(side),
+            make=lambda side=side, a=chunk_of_alpha: riff(vp8x(side, side), (b"ALPH", a), (b"VP8 ", lossy_webp(side))),
+            refused="max_pixels",
+            slow=True,
+        )
     yield Bomb(
-        name="webp-5000sq-turned.webp", kind="just below the limit, turned", shape=square(), slow=True,
-        make=lambda: riff(vp8x(SIDE, SIDE, 8), (b"VP8L", vp8l(SIDE, SIDE)), (b"EXIF", exif([(274, 3, 1, 6)]))),
-    )  # fmt: skip
-    yield Bomb(
-        name="webp-5000sq-canvas-1px.webp", kind="just below the limit, nearly all background", shape=square(),
-        make=lambda: riff(vp8x(SIDE, SIDE, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))),
-    )  # fmt: skip
-    yield Bomb(
-        name="webp-5000sq-animated.webp", kind="just below the limit, animated", shape=square(),
+        name="webp-1024sq-alpha-of-huffman-groups.webp",
+        kind="many tables in alpha",
+        shape=square(1024),
+        refused="",
+        limit=1 << 20,
         make=lambda: riff(
-            vp8x(SIDE, SIDE, 2), (b"ANIM", bytes(6)), *[webp_frame(0, 0, SIDE, SIDE, chunk(b"VP8L", vp8l(SIDE, SIDE)))] * 1000
+            vp8x(1024, 1024, 0x10),
+            (b"ALPH", b"\1" + vp8l(1024, 1024, groups=65_536, block_bits=2)[5:]),
+            (b"VP8 ", lossy_webp(1024)),
         ),
-    )  # fmt: skip
+        cpu=5,
+    )
+    yield Bomb(
+        name="webp-5000sq-turned.webp",
+        kind="just below the limit, turned",
+        shape=square(),
+        slow=True,
+        make=lambda: riff(vp8x(SIDE, SIDE, 8), (b"VP8L", vp8l(SIDE, SIDE)), (b"EXIF", exif([(274, 3, 1, 6)]))),
+    )
+    yield Bomb(
+        name="webp-5000sq-canvas-1px.webp",
+        kind="just below the limit, nearly all background",
+        shape=square(),
+        make=lambda: riff(vp8x(SIDE, SIDE, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))),
+    )
+    yield Bomb(
+        name="webp-5000sq-animated.webp",
+        kind="just below the limit, animated",
+        shape=square(),
+        make=lambda: riff(
+            vp8x(SIDE, SIDE, 2),
+            (b"ANIM", bytes(6)),
+            *[webp_frame(0, 0, SIDE, SIDE, chunk(b"VP8L", vp8l(SIDE, SIDE)))] * 1000,
+        ),
+    )
     for side, bits, limit in ((1024, 2, 1 << 20), (SIDE, 4, LIMIT)):
         yield Bomb(
-            name=f"webp-{side}sq-65536-huffman-groups.webp", kind="many tables", shape=square(side), refused="", limit=limit, cpu=5,
+            name=f"webp-{side}sq-65536-huffman-groups.webp",
+            kind="many tables",
+            shape=square(side),
+            refused="",
+            limit=limit,
+            cpu=5,
             make=lambda side=side, bits=bits: riff((b"VP8L", vp8l(side, side, groups=65_536, block_bits=bits))),
-        )  # fmt: skip
+        )
     yield Bomb(
-        name="webp-1024sq-huffman-groups-and-cache.webp", kind="many tables", shape=square(1024), refused="", limit=1 << 20,
-        make=lambda: riff((b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2, cache_bits=11))), cpu=5, slow=True,
-    )  # fmt: skip
+        name="webp-1024sq-huffman-groups-and-cache.webp",
+        kind="many tables",
+        shape=square(1024),
+        refused="",
+        limit=1 << 20,
+        make=lambda: riff((b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2, cache_bits=11))),
+        cpu=5,
+        slow=True,
+    )
     yield Bomb(
-        name="webp-frame-of-huffman-groups.webp", kind="many tables in a frame", shape=square(1024), refused="", limit=1 << 20, cpu=5,
+        name="webp-frame-of-huffman-groups.webp",
+        kind="many tables in a frame",
+        shape=square(1024),
+        refused="",
+        limit=1 << 20,
+        cpu=5,
         make=lambda: riff(
-            vp8x(1024, 1024, 2), (b"ANIM", bytes(6)),
+            vp8x(1024, 1024, 2),
+            (b"ANIM", bytes(6)),
             webp_frame(0, 0, 1024, 1024, chunk(b"VP8L", vp8l(1024, 1024, groups=65_536, block_bits=2))),
         ),
-    )  # fmt: skip
+    )
 
 
 def webp_chunk_bombs(one: bytes) -> Iterator[Bomb]:
@@ -197,47 +270,84 @@ def webp_chunk_bombs(one: bytes) -> Iterator[Bomb]:
         ("exif", b"EXIF", 400_000),
     ):
         yield Bomb(
-            name=f"webp-many-{name}-chunks.webp", kind="many chunks", shape=picture, refused="", cpu=2, memory=60 * MB,
+            name=f"webp-many-{name}-chunks.webp",
+            kind="many chunks",
+            shape=picture,
+            refused="",
+            cpu=2,
+            memory=60 * MB,
             make=lambda kind=kind, count=count: riff(vp8x(1, 1), *[(kind, b"")] * count, (b"VP8L", one)),
-        )  # fmt: skip
+        )
     frames = [webp_frame(0, 0, 1, 1, chunk(b"VP8L", one))] * 60_000
     yield Bomb(
-        name="webp-60000-frames.webp", kind="many frames", shape=picture, refused="", cpu=2, memory=60 * MB,
+        name="webp-60000-frames.webp",
+        kind="many frames",
+        shape=picture,
+        refused="",
+        cpu=2,
+        memory=60 * MB,
         make=lambda: riff(vp8x(1, 1, 2), (b"ANIM", bytes(6)), *frames),
-    )  # fmt: skip
+    )
     inner = [chunk(b"abcd", b"")] * 400_000
     yield Bomb(
-        name="webp-many-chunks-in-a-frame.webp", kind="many chunks", shape=picture, refused="", cpu=2, memory=60 * MB,
-        make=lambda: riff(vp8x(1, 1, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, b"".join(inner) + chunk(b"VP8L", one))),
-    )  # fmt: skip
+        name="webp-many-chunks-in-a-frame.webp",
+        kind="many chunks",
+        shape=picture,
+        refused="",
+        cpu=2,
+        memory=60 * MB,
+        make=lambda: riff(
+            vp8x(1, 1, 2), (b"ANIM", bytes(6)), webp_frame(0, 0, 1, 1, b"".join(inner) + chunk(b"VP8L", one))
+        ),
+    )
     for entries, count in ((65_535, 1), (65_535, 1_000_000)):
         yield Bomb(
-            name=f"webp-exif-{entries}-orientations-of-{count}.webp", kind="duplicate tags with many values", shape=picture,
-            make=lambda e=entries, c=count: riff(vp8x(1, 1, 8), (b"VP8L", one), (b"EXIF", exif_of_many(e, c))), refused="",
-            cpu=2, memory=30 * MB,
-        )  # fmt: skip
+            name=f"webp-exif-{entries}-orientations-of-{count}.webp",
+            kind="duplicate tags with many values",
+            shape=picture,
+            make=lambda e=entries, c=count: riff(vp8x(1, 1, 8), (b"VP8L", one), (b"EXIF", exif_of_many(e, c))),
+            refused="",
+            cpu=2,
+            memory=30 * MB,
+        )
     yield Bomb(
-        name="webp-60-exif-chunks.webp", kind="duplicate chunks", shape=picture, refused="", cpu=2,
-        make=lambda: riff(vp8x(1, 1, 8), (b"VP8L", one), *[(b"EXIF", exif_of_many(5_000, 1))] * 60), memory=30 * MB,
-    )  # fmt: skip
+        name="webp-60-exif-chunks.webp",
+        kind="duplicate chunks",
+        shape=picture,
+        refused="",
+        cpu=2,
+        make=lambda: riff(vp8x(1, 1, 8), (b"VP8L", one), *[(b"EXIF", exif_of_many(5_000, 1))] * 60),
+        memory=30 * MB,
+    )
     for length in (0, 2**31, 2**32 - 1, 2**32 - 8):
         file = riff((b"VP8L", one))
         yield Bomb(
-            name=f"webp-chunk-of-length-{length}.webp", kind="lying length", refused="",
+            name=f"webp-chunk-of-length-{length}.webp",
+            kind="lying length",
+            refused="",
             make=lambda file=file, length=length: file[:16] + struct.pack("<I", length) + file[20:],
-        )  # fmt: skip
+        )
         yield Bomb(
-            name=f"webp-file-of-length-{length}.webp", kind="lying length", refused="", shape=picture, cpu=2, memory=10 * MB,
+            name=f"webp-file-of-length-{length}.webp",
+            kind="lying length",
+            refused="",
+            shape=picture,
+            cpu=2,
+            memory=10 * MB,
             make=lambda file=file, length=length: file[:4] + struct.pack("<I", length) + file[8:],
-        )  # fmt: skip
+        )
     # Eight zeros are an empty chunk without a name.
     for name, size in (("90mb", 90 * MB), ("4gb", 2**32 - 200), ("100gb", 10**11)):
         length = min(size + 20, 2**32 - 1)
         head = b"RIFF" + struct.pack("<I", length) + riff((b"VP8L", one))[8:]
         yield Bomb(
-            name=f"webp-sparse-{name}.webp", kind="sparse file of empty chunks", make=lambda head=head: head, tail=size, refused="",
+            name=f"webp-sparse-{name}.webp",
+            kind="sparse file of empty chunks",
+            make=lambda head=head: head,
+            tail=size,
+            refused="",
             memory=60 * MB + 12 * LIMIT if size < 10**9 else 6 * MB,
-        )  # fmt: skip
+        )
     whole = riff(vp8x(1, 1, 8), (b"VP8L", one), (b"EXIF", exif([(274, 3, 1, 6)])))
     for at in truncations(whole, (b"WEBP", b"VP8X", b"VP8L", b"EXIF")):
         yield Bomb(
