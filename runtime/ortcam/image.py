@@ -325,11 +325,10 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
             _tell_of_damage(flaw, name, strict=strict)
         if header.payload is not None:
             data = header.payload
-        header = replace(header, payload=None, check=None, flaw=flaw)
+        header = replace(header, payload=None, check=None, measure=None, flaw=flaw)
         decoded = header.pixels() if header.pixels else _decode(data, header, name, strict=strict)
     except DamagedError as error:
         raise ImageError(f"{name} is damaged: {error}") from None
-    header = replace(header, pixels=None)
     del data
     if decoded.shape[0] * decoded.shape[1] > max_pixels:
         raise ImageError(_too_large(name, decoded.shape[1], decoded.shape[0], 0, max_pixels, 0))
@@ -419,6 +418,8 @@ def _as_rgb(decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
     if not decoded.flags.writeable or not decoded.flags.c_contiguous:
         return np.array(decoded[..., ::-1], order="C")
+    if decoded.size <= _BLOCK:
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     for rows in _blocks(decoded):
         decoded[rows] = cv2.cvtColor(decoded[rows], cv2.COLOR_BGR2RGB)
     return decoded
@@ -453,6 +454,8 @@ def _check_cost(header: Header, encoded: int, name: str, max_pixels: int) -> Non
         raise ImageError(_too_large(name, header.width, header.height, header.decoded_pixels, max_pixels, memory))
     _check_sides(header.width, header.height, name)
     most = 2 * _SPARE + _BYTES_PER_PIXEL * max_pixels
+    if memory > most and header.measure:
+        memory = _memory(replace(header, working=header.measure()), encoded)
     if memory > most:
         needed = _needed_limit(memory)
         raise ImageError(

@@ -16,7 +16,7 @@ from ortcam.image_header import DamagedError, Header, Parts, RefusedError, exif_
 from ortcam.jpeg_header import walk_jpeg
 from ortcam.pnm import walk_pnm
 from ortcam.tiff_header import walk_tiff
-from ortcam.vp8l_header import tables_size
+from ortcam.vp8l_header import Stream
 
 __all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
 
@@ -78,50 +78,57 @@ _MOST_CHUNKS = 100_000  # of a few kilobytes each in the largest files that prog
 def _walk_png(data: bytes) -> Header:
     width = height = bits = colour = interlaced = 0
     orientation: int | None = None
-    kept, samples, start = [(0, 8)], [], 8
-    parts = Parts(_MOST_CHUNKS, "chunks")
-    whole = memoryview(data)
-    while True:
-        parts.count()
-        length, kind = struct.unpack_from(">I4s", data, start)
-        end = start + length + 12
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if kind[:1].isupper() and zlib.crc32(whole[start + 4 : end - 4]) != checksum:
-            raise DamagedError(f"the checksum of its {kind!r} chunk does not match")
-        if (kind == b"IHDR") != (start == 8):
-            raise DamagedError("IHDR is not its first chunk, or not the only one")
+    kept, samples = [(0, 8)], []
+    for kind, start, end in _png_chunks(data):
         if kind == b"IHDR":
             width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, start + 8)
             if not width or not height or bits not in _PNG_DEPTHS.get(colour, ()):
                 raise DamagedError(f"its header says {width} x {height} pixels, {bits} bits, colour type {colour}")
         elif kind == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[start + 8 : end - 4])
-        elif kind == b"PLTE" and length > _PALETTE:
-            raise DamagedError(f"its palette is of {length} bytes")
-        if kind == b"IDAT":
+        elif kind == b"PLTE" and end - start > _PALETTE + 12:
+            raise DamagedError(f"its palette is of {end - start - 12} bytes")
+        elif kind == b"IDAT":
             samples.append((start + 8, end - 4))
         if kind in _PNG_KEPT:
             if kept[-1][1] == start:
                 kept[-1] = kept[-1][0], end
             else:
                 kept.append((start, end))
-        elif kind[:1].isupper():
+    bits_a_pixel = bits * _PNG_SAMPLES[colour]
+    needed = _png_bytes(width, height, bits_a_pixel, interlaced=bool(interlaced))
+    whole = memoryview(data)
+    return Header(
+        kind="PNG",
+        width=width,
+        height=height,
+        orientation=orientation or 1,
+        payload=None if len(kept) == 1 else b"".join([whole[begin:stop] for begin, stop in kept]),
+        working=4 * width * max(bits_a_pixel // 8, 1),
+        check=functools.partial(_check_surplus, data, samples, needed),
+        deep=bits == 16,
+        grey=colour in _PNG_GREY,
+        white_unknown=bits == 16,
+    )
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of each chunk, its length and checksum included, up to the one that ends the picture."""
+    start = 8
+    parts = Parts(_MOST_CHUNKS, "chunks")
+    kind = b""
+    while kind != b"IEND":
+        parts.count()
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + length + 12
+        (checksum,) = struct.unpack_from(">I", data, end - 4)
+        if kind[:1].isupper() and zlib.crc32(memoryview(data)[start + 4 : end - 4]) != checksum:
+            raise DamagedError(f"the checksum of its {kind!r} chunk does not match")
+        if (kind == b"IHDR") != (start == 8):
+            raise DamagedError("IHDR is not its first chunk, or not the only one")
+        if kind[:1].isupper() and kind not in _PNG_KEPT:
             raise DamagedError(f"its chunk {kind!r} is unknown and yet essential")
-        if kind == b"IEND":
-            bits_a_pixel = bits * _PNG_SAMPLES[colour]
-            needed = _png_bytes(width, height, bits_a_pixel, interlaced=bool(interlaced))
-            return Header(
-                kind="PNG",
-                width=width,
-                height=height,
-                orientation=orientation or 1,
-                payload=None if len(kept) == 1 else b"".join([whole[begin:stop] for begin, stop in kept]),
-                working=4 * width * max(bits_a_pixel // 8, 1),
-                check=functools.partial(_check_surplus, data, samples, needed),
-                deep=bits == 16,
-                grey=colour in _PNG_GREY,
-                white_unknown=bits == 16,
-            )
+        yield kind, start, end
         start = end
 
 
@@ -197,18 +204,20 @@ def _walk_webp(data: bytes) -> Header:
     size = _webp_size(data, *picture[:2])
     if width and size != (width, height):
         raise DamagedError(f"it says {width} x {height} pixels and holds {size[0]} x {size[1]}")
+    working, measure = _webp_working(data, picture, alpha, size)
     return Header(
         kind="WebP",
         width=size[0],
         height=size[1],
         orientation=orientation or 1,
-        working=_webp_working(data, picture, alpha, size),
+        working=working,
+        measure=measure,
     )
 
 
 def _webp_working(
     data: bytes, picture: tuple[bytes, int, int], alpha: tuple[int, int] | None, size: tuple[int, int]
-) -> int:
+) -> tuple[int, Callable[[], int] | None]:
     """Bytes beside the decoded picture: four channels of it, what is lossless in it, and the codes of that.
 
     Args:
@@ -216,17 +225,19 @@ def _webp_working(
         picture: kind, beginning and end of the chunk that holds the colours.
         alpha: beginning and end of the chunk that holds alpha alone, if there is one.
         size: width and height.
+
+    Returns:
+        The most they may be, and what finds out more closely.
     """
     kind, start, stop = picture
     pixels = size[0] * size[1]
     if kind == b"VP8L":
-        return 9 * pixels + tables_size(data, start, stop, *size)
-    working = 0
-    if alpha is not None:
-        working += 6 * pixels
-        if alpha[0] < alpha[1] and data[alpha[0]] & 3 == 1:  # it is compressed as a lossless picture is
-            working += tables_size(data, alpha[0] + 1, alpha[1], *size, headless=True)
-    return working
+        working, lossless = 9 * pixels, Stream(data, start, stop, *size)
+    elif alpha is not None and alpha[0] < alpha[1] and data[alpha[0]] & 3 == 1:
+        working, lossless = 6 * pixels, Stream(data, alpha[0] + 1, alpha[1], *size, headless=True)
+    else:
+        return (0 if alpha is None else 6 * pixels), None
+    return working + lossless.most_tables(), lambda: working + lossless.tables()
 
 
 def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, start: int, stop: int) -> Header:
@@ -242,6 +253,8 @@ def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, st
     size = (0, 0) if picture is None else _webp_size(data, *picture[:2])
     if picture is None or left + size[0] > width or top + size[1] > height:
         raise DamagedError("its first frame does not fit into it")
+    # It is decoded with alpha, whether it has one or not.
+    working, measure = _webp_working(data, picture, alpha or (stop, stop), size)
     still = struct.pack("<B3x", 0x10) + b"".join((side - 1).to_bytes(3, "little") for side in size)
     content = memoryview(data)[start + _WEBP_FRAME : stop]
     before = b"WEBPVP8X" + struct.pack("<I", len(still)) + still
@@ -251,8 +264,8 @@ def _webp_first_frame(data: bytes, width: int, height: int, orientation: int, st
         height=height,
         orientation=orientation,
         payload=b"".join([b"RIFF", struct.pack("<I", len(before) + len(content)), before, content]),
-        # It is decoded with alpha, whether it has one or not.
-        working=_webp_working(data, picture, alpha or (stop, stop), size),
+        working=working,
+        measure=measure,
         canvas=None if size == (width, height) else (height, width, top, left),
     )
 

@@ -26,6 +26,7 @@ class Header:
         orientation: of EXIF, 1 to 8; the decoder leaves it to `read_image`. Anything else is no orientation.
         payload: what the decoder is given; None where that is the file as it is.
         working: bytes that the decoder needs beside the file and what it returns.
+        measure: gives a closer number for `working`, where finding it takes longer than a look at the header.
         deep: samples come with 16 bits from the decoder.
         grey: the decoder gives one channel, which the picture has in all three.
         flaw: what of the pixels the file does not hold, where the decoder would fill it in without a word; else "".
@@ -45,6 +46,7 @@ class Header:
     orientation: int = 1
     payload: bytes | None = None
     working: int = 0
+    measure: Callable[[], int] | None = None
     deep: bool = False
     grey: bool = False
     flaw: str = ""

@@ -141,8 +141,8 @@ def _read_scan(segment: bytes, frame: _Frame) -> None:
     """Note which coefficients of which components a scan brings."""
     count = segment[0]
     first, last, bits = struct.unpack_from("BBB", segment, 1 + 2 * count)
-    if not frame.progressive:
-        first, last, bits = 0, _COEFFICIENTS - 1, 0
+    if not frame.progressive:  # which brings all of them, and the first stands for them
+        first, last, bits = 0, 0, 0
     if first > last or last >= _COEFFICIENTS:
         raise DamagedError(f"a scan of it is of the coefficients {first} to {last}")
     frame.several_scans |= count < len(frame.components)
@@ -161,9 +161,9 @@ def _missing(frame: _Frame) -> str:
     for component in frame.components:
         if component.left[0] is None:
             return f"no scan holds its component {component.name}"
-        if None in component.left:
+        if frame.progressive and None in component.left:
             missing = component.left.index(None)
             return f"no scan holds the details (coefficient {missing}) of its component {component.name}"
-        if any(component.left):
+        if frame.progressive and any(component.left):
             return f"the scan with the last bits of its component {component.name} is missing"
     return ""

@@ -6,14 +6,16 @@ How many groups there are, the largest number in an image of the blocks tells, w
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["tables_size"]
+__all__ = ["Stream"]
 
 _MOST_GROUPS: Final = 1 << 16
 _MOST_PIXELS: Final = 400_000  # of images of transforms and blocks that are walked through, in a second
 _GROUP: Final = 600  # bytes, beside its tables
 _TABLES: Final = 4 * 2954  # bytes of a group's tables without a cache of colours, as libwebp has them at most
+_LARGEST_CACHE: Final = 11  # bits
 _HEADER: Final = 5
 _ORDER: Final = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 _LITERALS, _LENGTHS, _DISTANCES = 256, 24, 40
@@ -23,10 +25,11 @@ class _EndlessError(Exception):
     """The images are too large to be walked through, or do not follow the format."""
 
 
-def tables_size(data: bytes, start: int, stop: int, width: int, height: int, *, headless: bool = False) -> int:
-    """Bytes of the tables of prefix codes of a lossless picture; the most there can be where that cannot be told.
+@dataclass(frozen=True)
+class Stream:
+    """A VP8L stream in a file.
 
-    Args:
+    Attributes:
         data: of the file.
         start: of the stream.
         stop: its end.
@@ -34,12 +37,29 @@ def tables_size(data: bytes, start: int, stop: int, width: int, height: int, *, 
         height: in pixels.
         headless: whether the stream lacks its signature and size, as that of alpha does.
     """
-    bits = _Bits(data, start + (0 if headless else _HEADER), stop)
-    try:
-        groups, cache = _groups(bits, width, height)
-    except (_EndlessError, struct.error, IndexError):
-        # Each group takes 20 bits at least, and a block of 4 x 4 pixels.
-        groups, cache = min(_MOST_GROUPS, 8 * (stop - start) // 20, -(-width // 4) * -(-height // 4)), 0
+
+    data: bytes
+    start: int
+    stop: int
+    width: int
+    height: int
+    headless: bool = False
+
+    def most_tables(self) -> int:
+        """The most bytes that its tables can take, each group of which has 20 bits at least, and 4 x 4 pixels."""
+        blocks = -(-self.width // 4) * -(-self.height // 4)
+        return _size(min(_MOST_GROUPS, 8 * (self.stop - self.start) // 20, blocks), _LARGEST_CACHE)
+
+    def tables(self) -> int:
+        """The bytes that its tables take; the most there can be where that cannot be told."""
+        bits = _Bits(self.data, self.start + (0 if self.headless else _HEADER), self.stop)
+        try:
+            return _size(*_groups(bits, self.width, self.height))
+        except (_EndlessError, struct.error, IndexError):
+            return self.most_tables()
+
+
+def _size(groups: int, cache: int) -> int:
     return groups * (_GROUP + _TABLES + (4 << cache if cache else 0))
 
 
