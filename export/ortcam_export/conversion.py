@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,6 +27,7 @@ from ortcam_export.onnx_files import PIXELS, Coarse, OnnxFile, computes_with_int
 from ortcam_export.running import run_part
 from ortcam_export.shapes import trace_batch
 from ortcam_export.sources import SaidActivation, Source
+from ortcam_export.staging import temporary
 
 if TYPE_CHECKING:
     import torch
@@ -372,9 +371,9 @@ def _take_logits(
 
 def _run_whole(model: ir.Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """The converted graph in ONNX Runtime, before anything is cut."""
-    with tempfile.TemporaryDirectory() as folder:
-        WeightsFile(Path(folder)).store(whole := model.clone())
-        return run_part(whole, Path(folder), {"image": images})[0]
+    with temporary() as folder:
+        WeightsFile(folder).store(whole := model.clone())
+        return run_part(whole, folder, {"image": images})[0]
 
 
 def _distance_to_file(

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import platform
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,7 +43,7 @@ from ortcam_export.graphs import (
 from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
 from ortcam_export.request import ExportRequest, StageReport
 from ortcam_export.sources import InputSpec, Source, open_source
-from ortcam_export.staging import move_into_place, staging
+from ortcam_export.staging import move_into_place, staging, temporary
 from ortcam_export.variants import write_variants
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
             reason = str(error).replace(f"{folder}/", "").removeprefix(f"{folder}: ")
             raise ExportError(f"no bundle can be made of this model: {reason}. Nothing was written") from None
         say("writing the bundle")
-        move_into_place(folder, destination)
+        move_into_place(folder, destination, force=request.force)
     return read_bundle(destination)
 
 
@@ -189,8 +188,7 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
     source = open_source(model, weights=weights, spec=spec)
     converted = convert(source, opset=opset, activation=spec.activation or "softmax")
     graph = converted.model
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with temporary() as folder:
         WeightsFile(folder).store(graph)
         probe = probe_input(converted.pictures, converted.preprocessing)
         layers = find_layers(graph, folder, probe)

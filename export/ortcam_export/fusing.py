@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,19 +16,21 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.allocation import Limits
-from ortcam.bundle import Bundle, read_bundle
+from ortcam.bundle import Bundle, file_sha256, read_bundle
 from ortcam.classifier import to_probabilities
 from ortcam.explainer import Explainer
+from ortcam.files import alone_in, move_folder, sync
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
 from ortcam.schema import encode_json
 from ortcam.session import SessionOptions, resolve_providers
+from ortcam.unfinished import clear, settle_later, workspace
 from ortcam.verification import read_probe
 from ortcam_export.building import weight_key
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.explainer_graph import Recipe, build_explainer
 from ortcam_export.graphs import WeightsFile
 from ortcam_export.sharing import share_in_file, share_in_function
-from ortcam_export.staging import move_into_place, staging
+from ortcam_export.staging import reported
 from ortcam_export.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
@@ -37,6 +41,8 @@ TOLERANCE: Final = 1e-4
 
 _LARGEST: Final = (1 << 31) - (1 << 20)  # bytes of one protobuf message, less some for the nodes
 _EXTERNAL_SUFFIX: Final = ".data"
+_GRACE: Final = 1.0  # seconds for whoever has just opened a model to open its weights, before these are removed
+_HEX: Final = 8  # digits of a hash, in the name of weights beside others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +109,8 @@ def fuse(
         runtime_targets: whether the classes are an input instead.
         uint8_input: whether the input is an RGB picture uint8 [h,w,3] of any size, preprocessed inside the graph.
         batch_size: masked images a turn of the loop.
-        external: whether the weights lie in a file of their own, `NAME.onnx.data`.
+        external: whether the weights lie in a file of their own, `NAME.onnx.data`, or `NAME.onnx.HEX.data` where a
+            model that is replaced has other weights under that name: so no model ever meets another's weights.
         force: replace a file that is there.
         verify: whether the file is run on the bundle's probe and compared with the runtime before it is written.
         report: told the stages.
@@ -135,13 +142,15 @@ def fuse(
         baseline=_baseline(opened, settings.plan),
     )
     say("building the graph")
-    # Of a copy: the weights are read when the file is written, and are to be those that were verified.
-    with staging(place.whole) as copied, staging(place.whole) as folder:
+    with reported(place.whole), workspace(place.whole.parent) as own:
+        # Of a copy: the weights are read when the file is written, and are to be those that were verified.
+        (copied := own / "bundle").mkdir()
         model = build_explainer(opened.copy_to(copied), recipe)
         model.metadata_props.update(_metadata(opened, settings, recipe))
         say("writing the file")
+        folder = own / "made" if place.repository else own
         made = folder / place.file
-        made.parent.mkdir(exist_ok=True)
+        made.parent.mkdir(parents=True, exist_ok=True)
         _save(model, made, external=external)
         say("checking the file")
         _check_model(made, say)
@@ -157,14 +166,17 @@ def fuse(
         if place.repository:
             text = configuration(place.whole.name, model, _parameters(model))
             (folder / CONFIGURATION).write_text(text, "ascii")
-            move_into_place(folder, place.whole)
-        else:
-            if external:
-                # The old graph goes first and the new one comes last, so that none is ever beside another's weights.
-                place.model.unlink(missing_ok=True)
-            for written in sorted(folder.iterdir(), reverse=True):
-                written.replace(place.whole.with_name(written.name))
-    return _describe(model, place, difference)
+        grace = 0.0
+        with alone_in(place.whole.parent):
+            _check_free(place, force=force)
+            if place.repository:
+                move_folder(folder, place.whole, own)
+                weights = place.weights
+            else:
+                weights, has_readers = _put(made, place)
+                grace = _GRACE if has_readers else 0.0
+        time.sleep(grace)
+        return _describe(model, place, weights, difference)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +194,13 @@ class _Place:
 
     @property
     def weights(self) -> Path | None:
-        return self.model.with_name(self.model.name + _EXTERNAL_SUFFIX) if self.external else None
+        """Where the weights go, unless others are there."""
+        return self.plain_weights if self.external else None
+
+    @property
+    def plain_weights(self) -> Path:
+        """The name of its weights, where there are any beside it."""
+        return self.model.with_name(self.model.name + _EXTERNAL_SUFFIX)
 
 
 def _place(
@@ -200,13 +218,11 @@ def _place(
         if name is None:
             name = plain_name(f"{bundle.path.resolve().stem}-{settings.method.name.replace('+', 'p')}")
         place = _Place(Path(triton) / check_name(name), MODEL_FILE, external, repository=True)
-        taken = [place.whole]
     elif output is not None and triton is None and name is None:
         path = Path(output)
         if path.suffix != ".onnx":
             raise ExportError(f"{path}: accepted is the name of a file that ends in .onnx")
         place = _Place(path, path.name, external, repository=False)
-        taken = [path for path in (place.model, place.weights) if path is not None]
     else:
         raise ExportError("accepted is an output file, or the folder of a Triton repository and, with it, a name")
     folder = place.whole.parent
@@ -216,7 +232,19 @@ def _place(
         raise ExportError(f"{place.whole}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise ExportError(f"{place.whole}: the folder {folder} cannot be written to")
-    for path in taken:
+    clear(folder, former=place.whole.name)
+    _check_free(place, force=force)
+    return place
+
+
+def _check_free(place: _Place, *, force: bool) -> None:
+    """Refuse to replace what is there, or what is none of a fused model's.
+
+    Raises:
+        ExportError: something is there.
+    """
+    beside = None if place.repository else place.weights
+    for path in (place.whole, *(() if beside is None else (beside,))):
         if not (path.exists() or path.is_symlink()):
             continue
         ours = _is_ours(path) if place.repository else path.is_file()
@@ -225,7 +253,91 @@ def _place(
             raise ExportError(f"{path}: exists and is not a {what}; it is left alone, name another")
         if not force:
             raise ExportError(f"{path}: is there already; --force replaces it")
-    return place
+
+
+def _put(made: Path, place: _Place) -> tuple[Path | None, bool]:
+    """Move a model out of its workspace, over what is there.
+
+    Whoever opens the model finds its weights and never those of another. Where the weights of the model that is there
+    have the name and not the content, the new ones get a name of their own. The weights go first, and the model
+    replaces the old one in one step. Old weights go at the end of the workspace.
+
+    Returns:
+        Where the weights are, and whether somebody may have opened the old model and be about to open its weights.
+
+    Raises:
+        OSError: it cannot be moved; what was there is left as it is.
+    """
+    own, folder = made.parent, place.whole.parent
+    written = None if place.weights is None else own / place.weights.name
+    candidates = _weights_beside(place.whole)
+    used = _weights_used(place.whole) if candidates else set()
+    kept = None if written is None else _same(written, [path for path in candidates if path.name in used])
+    weights = kept or place.weights
+    if written is not None and weights is not None and kept is None and os.path.lexists(weights):
+        weights = folder / f"{place.file}.{file_sha256(written)[:_HEX]}{_EXTERNAL_SUFFIX}"
+    if written is not None and weights is not None and weights.name != written.name:
+        written = written.rename(own / weights.name)
+        _point_at(made, weights.name)
+    # Of no use any more: what the old model used, what killed runs left, and under the plain name what was forced away.
+    stale = [
+        path
+        for path in candidates
+        if path != weights and (path.name in used or path != place.plain_weights or place.weights is not None)
+    ]
+    sync(made)
+    new = [] if written is None or kept is not None else [written]
+    settle_later(own, made.name, new=new, old=stale)
+    for path in new:
+        sync(path)
+        path.replace(folder / path.name)
+    sync(folder)
+    made.replace(place.whole)
+    sync(folder)
+    return weights, any(path.name in used for path in stale)
+
+
+def _weights_beside(model: Path) -> list[Path]:
+    """The files beside a model that have the names of its weights: `NAME.onnx.data` and `NAME.onnx.HEX.data`."""
+    named = re.compile(rf"{re.escape(model.name)}(\.[0-9a-f]{{{_HEX}}})?{re.escape(_EXTERNAL_SUFFIX)}")
+    found = (path for path in model.parent.iterdir() if named.fullmatch(path.name))
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def _weights_used(model: Path) -> set[str]:
+    """The names of the files that hold the weights of a model; none where it is no model."""
+    try:
+        graphs = list(ir.load(model).graphs())
+    except Exception:  # noqa: BLE001 - of no file, of no model: of many kinds
+        return set()
+    tensors = (value.const_value for graph in graphs for value in graph.initializers.values())
+    return {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+
+
+def _same(path: Path, others: Sequence[Path]) -> Path | None:
+    """The first of the other files that has the same content."""
+    alike = [other for other in others if other.stat().st_size == path.stat().st_size]
+    digest = file_sha256(path) if alike else None
+    return next((other for other in alike if file_sha256(other) == digest), None)
+
+
+def _point_at(path: Path, weights: str) -> None:
+    """Rewrite a model whose file of weights got another name."""
+    model = ir.load(path)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.ExternalTensor(
+                    weights,
+                    tensor.offset,
+                    tensor.length,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=tensor.name,
+                    base_dir=path.parent,
+                )
+    ir.save(model, path)
 
 
 def _settings(method: str, options: Mapping[str, object]) -> Settings:
@@ -352,12 +464,12 @@ def _parameters(model: ir.Model) -> dict[str, str]:
     return {key: model.metadata_props[f"ortcam.{key}"] for key in ("method", "options", "input", "labels")}
 
 
-def _describe(model: ir.Model, place: _Place, difference: float | None) -> Fused:
+def _describe(model: ir.Model, place: _Place, weights: Path | None, difference: float | None) -> Fused:
     graph = model.graph
     return Fused(
         path=place.model,
-        external=place.weights,
-        size=sum(path.stat().st_size for path in (place.model, place.weights) if path is not None),
+        external=weights,
+        size=sum(path.stat().st_size for path in (place.model, weights) if path is not None),
         opset=graph.opset_imports[""],
         nodes=sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
         inputs={str(value.name): _in_words(value) for value in graph.inputs},

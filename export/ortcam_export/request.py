@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ortcam.bundle import Bundle, Precision
+from ortcam.unfinished import clear
 from ortcam_export.calibration import check_folder
 from ortcam_export.errors import ExportError
 from ortcam_export.library_preprocessing import read_declared
@@ -41,6 +42,7 @@ class ExportRequest:
     Attributes:
         model: torchvision name, `package.module:callable`, path, or a module.
         destination: folder to write.
+        force: whether a bundle that is there is replaced.
         weights: torchvision weights by name, "DEFAULT", or "none".
         checkpoint: file with a state dict, or None.
         layer: as named by the user; None takes the default layer.
@@ -53,6 +55,7 @@ class ExportRequest:
 
     model: "Model"
     destination: Path
+    force: bool
     weights: str
     checkpoint: Path | None
     layer: str | None
@@ -132,6 +135,7 @@ def export(
         ExportError: see the message; nothing is left behind.
     """
     destination = Path(bundle)
+    clear(destination.parent, former=destination.name)
     check_destination(destination, force=force)
     precisions = choose_precisions(precision)[1:]
     if checkpoint is not None and isinstance(model, (str, Path)):
@@ -153,6 +157,7 @@ def export(
     request = ExportRequest(
         model,
         destination,
+        force,
         weights,
         _check_checkpoint(checkpoint),
         layer,

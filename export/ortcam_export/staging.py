@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ortcam.bundle import MANIFEST_NAME
+from ortcam.files import alone_in, move_folder
+from ortcam.unfinished import temporary_folder, workspace
 from ortcam_export.errors import ExportError
 
-__all__ = ["check_destination", "move_into_place", "staging"]
+__all__ = ["check_destination", "move_into_place", "reported", "staging", "temporary"]
 
 
 def check_destination(destination: Path, *, force: bool) -> None:
@@ -33,28 +33,52 @@ def check_destination(destination: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def staging(destination: Path) -> Iterator[Path]:
-    """A hidden folder beside the destination, gone afterwards whatever happens."""
-    folder = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
-    try:
+    """An empty folder in a workspace beside the destination, gone afterwards whatever happens.
+
+    Raises:
+        ExportError: it cannot be written to.
+    """
+    with reported(destination), workspace(destination.parent) as own:
+        folder = own / "made"
         folder.mkdir()
         yield folder
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files, gone afterwards whatever happens.
+
+    Raises:
+        ExportError: it cannot be written to.
+    """
+    try:
+        with temporary_folder() as folder:
+            yield folder
+    except OSError as error:
+        where = error.filename or "the folder for temporary files"
+        raise ExportError(f"{where}: cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def reported(destination: Path) -> Iterator[None]:
+    """Say of what the system refuses which result it keeps from being written.
+
+    Raises:
+        ExportError: the system refused something.
+    """
+    try:
+        yield
     except OSError as error:
         raise ExportError(f"{destination}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def move_into_place(folder: Path, destination: Path) -> None:
-    """Give a folder its name; one that is there is removed once it has been replaced."""
-    old = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.old")
-    replaced = destination.exists()
-    try:
-        if replaced:
-            destination.rename(old)
-        folder.rename(destination)
-    except BaseException:  # an interrupt, too
-        if old.exists():
-            old.rename(destination)
-        raise
-    if replaced:
-        shutil.rmtree(old, ignore_errors=True)
+def move_into_place(folder: Path, destination: Path, *, force: bool) -> None:
+    """Give a folder of `staging` its name; a bundle that is there is exchanged for it and removed.
+
+    Raises:
+        ExportError: something has been put there meanwhile that must not be replaced.
+        OSError: it cannot be moved; what was there is left as it is.
+    """
+    with alone_in(destination.parent):
+        check_destination(destination, force=force)
+        move_folder(folder, destination, folder.parent)

@@ -216,7 +216,7 @@ def _draw(report: Report, path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     try:
-        with replacing(path) as partial:
+        with replacing(path, durable=True) as partial:
             figure.savefig(partial, dpi=130, facecolor="white", format=path.suffix[1:].lower())
     except OSError as error:
         raise OutputError(f"--plot {path}: cannot be written: {error.strerror or error}") from None

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -12,7 +13,7 @@ import stat
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, get_args
 
 from ortcam.errors import BundleError, OptionError
 from ortcam.graph_contents import GraphReader
@@ -419,6 +420,41 @@ class Bundle:
         return self.file(scorers[kind])
 
 
+_Place = str | os.PathLike[str]
+_P = ParamSpec("_P")
+_Read = TypeVar("_Read")
+_TRIES: Final = 10  # more often nobody replaces a bundle while it is read
+
+
+def _again_if_replaced(
+    read: Callable[Concatenate[_Place, _P], _Read],
+) -> Callable[Concatenate[_Place, _P], _Read]:
+    """Read a bundle again where another one has taken its place meanwhile, so that it is the old or the new one."""
+
+    @functools.wraps(read)
+    def again(path: _Place, *args: _P.args, **kwargs: _P.kwargs) -> _Read:
+        for _ in range(_TRIES):
+            before = _stamp(path)
+            try:
+                return read(path, *args, **kwargs)
+            except BundleError:
+                if _stamp(path) == before:
+                    raise
+        return read(path, *args, **kwargs)
+
+    return again
+
+
+def _stamp(path: _Place) -> tuple[int, ...] | None:
+    """What tells the bundle.json that lies in a folder from one that lies there later."""
+    try:
+        found = (Path(os.fsdecode(path)) / MANIFEST_NAME).stat()
+    except (OSError, ValueError, TypeError, RuntimeError):
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@_again_if_replaced
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Read and verify a bundle: schema, names, sizes, hashes and graphs, before ONNX Runtime touches anything of it.
 
@@ -437,6 +473,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
+@_again_if_replaced
 def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> tuple[Bundle, dict[str, Content]]:
     """The same, with what the graphs of a precision need: every file is read once, and what was checked is kept.
 

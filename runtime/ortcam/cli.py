@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import functools
 import signal
 import sys
@@ -31,7 +30,7 @@ from ortcam.evaluate_cli import add_evaluate
 from ortcam.explainer import Explainer, load, resolve_task
 from ortcam.explanation import Explanation, comparison
 from ortcam.exporter import import_exporter, timed_report
-from ortcam.files import write_whole
+from ortcam.files import FULL, write_whole
 from ortcam.fuse_cli import add_fuse
 from ortcam.image import DEFAULT_MAX_PIXELS, encode_png
 from ortcam.methods import MASKED_METHODS, METHODS, Plan, resolve_method
@@ -52,8 +51,6 @@ _EXIT_BAD_INPUT: Final = 2
 _EXIT_INTERRUPTED: Final = 130
 _EXIT_TERMINATED: Final = 143
 
-# A disk that has no room for one result has none for the next.
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Fewer noise samples than the default 35, so that a newcomer need not wait; the figure says how many passes were made.
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {"sscam": {"num_samples": 10}}
 
@@ -673,8 +670,8 @@ def _save(
 
 
 def _is_full(error: OrtcamError) -> bool:
-    """Whether the disk takes no more results."""
-    return isinstance(error, OutputError) and getattr(error.__cause__, "errno", None) in _FULL
+    """Whether the disk takes no more results: what has no room for one has none for the next."""
+    return isinstance(error, OutputError) and getattr(error.__cause__, "errno", None) in FULL
 
 
 def _fails_for_all(error: OrtcamError) -> bool:
@@ -786,7 +783,7 @@ def _demo(options: argparse.Namespace) -> int:
         _print_explanation(picture.name, explanation, saved)
         explanations.append(explanation)
     try:
-        write_whole(path, encode_png(comparison(explanations)))
+        write_whole(path, encode_png(comparison(explanations)), durable=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     print(f"\n{path}")

@@ -11,6 +11,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.unfinished import clear
 
 __all__ = ["add_fuse"]
 
@@ -99,6 +100,7 @@ def _check(options: argparse.Namespace) -> Bundle:
         path = Path(options.output)
         if path.suffix != ".onnx":
             raise OptionError(f"-o {path}: accepted is the name of a file that ends in .onnx")
+        clear(path.parent, former=path.name)
         beside = [path.with_name(f"{path.name}.data")] if options.external else []
         for taken in [path, *beside]:
             if taken.exists() and not options.force:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.errors import OutputError
-from ortcam.files import alone_in, write_together
+from ortcam.files import alone_in, make_folder, write_together
 from ortcam.image import WHITE
 from ortcam.schema import encode_json
+from ortcam.unfinished import clear
 
 __all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
 
@@ -33,6 +34,11 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
     2. An explanation of something else is not overwritten, unless by `force`: then it is replaced as a whole.
     3. Files that are none of an explanation's are left alone.
     4. A manifest is there only while all files that it lists are; a failure leaves the one before.
+    5. What replaces an explanation takes its place in one step: the folder is exchanged. Where the system cannot do
+       that (Windows, some network file systems), or the folder holds other files, too, several files cannot be replaced
+       at once: for some milliseconds there is no manifest, and whoever reads there tries again. Other runs that save
+       there wait.
+    6. What is saved is on the disk.
 
     Args:
         folder: it is made where it is not there.
@@ -47,7 +53,8 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
     """
     _encoded(summary)  # what is no JSON is found before a folder is made
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        clear(folder.parent)  # where a folder lies that was to be exchanged
         with alone_in(folder):
             old = None if force and not _is_ours(folder) else read_manifest(folder)
             gone: list[str] = []

@@ -4,14 +4,15 @@ import contextlib
 import os
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from ortcam.errors import OutOfMemoryError
 from ortcam.files import write_whole
+from ortcam.locks import lock
 from ortcam.schema import encode_json, parse_json
+from ortcam.unfinished import clear_locked
 
 __all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
 
@@ -23,11 +24,10 @@ GPU_CANDIDATES: Final = (16, 32, 64, 128, 256)
 _WORTHWHILE: Final = 0.985
 _RUNS: Final = 3
 
-# Of the cache: entries that are kept, bytes that are read, and how long to wait for another process that writes.
+# Of the cache: entries that are kept, bytes that are read, and seconds to wait for another process that writes.
 _MOST_ENTRIES: Final = 256
 _MOST_BYTES: Final = 2**20
-_TRIES: Final = 100
-_PAUSE: Final = 0.005
+_PATIENCE: Final = 0.5
 
 # Names the file of what was found, or "off".
 _VARIABLE: Final = "ORTCAM_CACHE"
@@ -123,13 +123,18 @@ def remember(key: str, size: int) -> None:
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # the last of links in a circle
         path = path.resolve()  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent) as locked:
-            if not locked or (path.exists() and not path.is_file()):  # a device or a pipe is not to be replaced
+        held = lock(path.parent, patience=_PATIENCE)  # where there are none, two that write at once may lose an entry
+        try:
+            clear_locked(path.parent)
+            if path.exists() and not path.is_file():  # a device or a pipe is not to be replaced
                 return
             entries = _read(path)
             entries.pop(key, None)
             newest = dict([*entries.items(), (key, size)][-_MOST_ENTRIES:])
             write_whole(path, encode_json(newest, ascii_only=True).encode() + b"\n")
+        finally:
+            if held is not None:
+                held.release()
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -145,33 +150,6 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Keep other processes from writing there; false where another one has not finished in time."""
-    if sys.platform == "win32":  # without such locks, two that write at once may lose one of their entries
-        yield True
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield _lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock an open file or folder; false where that takes too long."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_PAUSE)
-        else:
-            return True
-    return False
 
 
 def _cache_file() -> Path | None:

@@ -2,13 +2,11 @@
 
 import base64
 import dataclasses
-import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +15,12 @@ from ortcam.errors import OutputError
 from ortcam.evaluation.folder import JOURNAL, check_folder
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.randomization import Similarity
-from ortcam.files import write_whole
+from ortcam.files import make_folder, write_whole
+from ortcam.locks import Lock, lock, lock_descriptor
 from ortcam.schema import encode_json
+from ortcam.unfinished import clear
 
 __all__ = ["Failure", "Journal", "read_measurements"]
-
-fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
 
 _DIGITS: Final = 6  # of the confidences in curves
 
@@ -63,22 +61,26 @@ class Journal:
         """
         self.path = folder / JOURNAL
         given = json.loads(json.dumps(settings))
+        self._held: Lock | None = None
         try:
             check_folder(folder, resume=resume)
+            make_folder(folder)
+            clear(folder)
             if not self.path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(self.path, _line({"settings": given}))
+                write_whole(self.path, _line({"settings": given}), durable=True)
             self._check_settings(given)
             self._file: FileIO = self.path.open("ab", buffering=0)
             self._lock()
             self._cut_half_line()
         except OSError as error:
-            raise OutputError(f"{folder}: cannot be written to: {error}") from None
+            raise OutputError(f"{folder}: cannot be written to: {error.strerror or error}") from error
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.release()
         self._file.close()
 
     def add(self, item: Measurement | Similarity | Failure) -> None:
@@ -95,7 +97,7 @@ class Journal:
         try:
             self._append(entry)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error}") from None
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def measurements(self) -> Iterator[Measurement]:
         """What is in it, in the order it was measured; one at a time in memory."""
@@ -145,10 +147,10 @@ class Journal:
 
     def _lock(self) -> None:
         """Keep others from writing here as long as this process does, where the system has such locks."""
-        if fcntl is None:
-            return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file rather than the folder, which on a network file system keeps off those of this machine alone.
+            if not lock_descriptor(self._file.fileno()):
+                self._held = lock(self.path.parent)
         except BlockingIOError:
             self._file.close()
             raise OutputError(f"{self.path.parent}: another `ortcam evaluate` is writing to it") from None

@@ -272,7 +272,7 @@ def write_report(
         written=dt.datetime.now(dt.UTC),
     )
     # A file name may be no Unicode; its odd bytes become question marks.
-    write_whole(path, page.encode(errors="replace"))
+    write_whole(path, page.encode(errors="replace"), durable=True)
 
 
 def _template() -> jinja2.Template:

@@ -239,8 +239,8 @@ def write_tables(results: Results, folder: Path) -> None:
         OSError: they cannot be written.
     """
     with (
-        replacing(folder / "results.csv") as csv_path,
-        replacing(folder / "results.parquet") as parquet_path,
+        replacing(folder / "results.csv", durable=True) as csv_path,
+        replacing(folder / "results.parquet", durable=True) as parquet_path,
         pacsv.CSVWriter(csv_path, _SCHEMA) as text,
         pq.ParquetWriter(parquet_path, _SCHEMA) as parquet,
     ):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
 from ortcam.session import Provider, runtime_version
+from ortcam.unfinished import temporary_folder
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
@@ -312,8 +312,8 @@ class Evaluation:
             if not missing:
                 continue
             try:
-                with tempfile.TemporaryDirectory(prefix="ortcam-shuffled-", ignore_cleanup_errors=True) as folder:
-                    shuffled = self._load(shuffled_bundle(explainer.bundle, Path(folder), depth, seed=self._seed))
+                with temporary_folder() as folder:
+                    shuffled = self._load(shuffled_bundle(explainer.bundle, folder, depth, seed=self._seed))
                     for example, variants in missing.items():
                         for found in self._compare(shuffled, depth, example, variants, batch_size):
                             journal.add(found)
@@ -323,7 +323,8 @@ class Evaluation:
                             if progress is not None:
                                 progress(made, self.count)
             except OSError as error:
-                raise OutputError(f"shuffled weights cannot be written: {error}") from None
+                where = error.filename or "the folder for temporary files"
+                raise OutputError(f"{where}: shuffled weights cannot be written: {error.strerror or error}") from error
 
     def _compare(
         self, shuffled: Explainer, depth: float, example: Example, variants: Sequence[Variant], batch_size: BatchSize
@@ -360,7 +361,7 @@ class Evaluation:
         }
         try:
             write_tables(results, self.folder)
-            write_whole(self.folder / "summary.json", as_json(results, summary, more))
+            write_whole(self.folder / "summary.json", as_json(results, summary, more), durable=True)
             write_report(
                 self.folder / "report.html",
                 results,
@@ -374,7 +375,7 @@ class Evaluation:
                 labels=explainer.labels,
             )
         except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written to: {error}") from None
+            raise OutputError(f"{self.folder}: cannot be written to: {error.strerror or error}") from error
         return Report(results, summary, failures, self.folder)
 
     def _randomized(self, similarities: Sequence[Similarity]) -> dict[str, list[dict[str, Any]]]:

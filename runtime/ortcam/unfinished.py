@@ -1,0 +1,292 @@
+"""What a run has begun and not finished: hidden files and folders, which the next run removes if that one was killed.
+
+Their names are `.ortcam-` and 16 hexadecimal digits. The first 8 tell the machine, since locks reach no further:
+
+1. Of this machine: whoever works on one has it locked, so that one which is not locked is nobody's.
+2. Of another machine, or where there are no locks: it is nobody's when nothing in it has changed for a day.
+3. Only what belongs to this user is removed, and nothing is followed through a link.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from ortcam.locks import Lock, lock, lock_descriptor
+
+__all__ = [
+    "ASIDE",
+    "begin_file",
+    "clear",
+    "clear_locked",
+    "new_name",
+    "settle",
+    "settle_later",
+    "temporary_folder",
+    "workspace",
+]
+
+# In a workspace: what was moved aside, and what becomes of files that were put beside the workspace.
+ASIDE: Final = "before"
+_PLAN: Final = "plan.json"
+
+_BEGUN: Final = re.compile(r"\.ortcam-([0-9a-f]{8})[0-9a-f]{8}")
+# As earlier versions named what they began, of which nobody knows the machine; theirs are written in milliseconds.
+_BEGUN_FORMERLY: Final = re.compile(r"\.ortcam-(save-)?[0-9a-f]{8}")
+_DAY: Final = 24 * 60 * 60.0
+_PATIENCE: Final = 1.0  # seconds, for a folder that another run is clearing
+_LARGEST_PLAN: Final = 1 << 16
+
+
+def new_name() -> str:
+    """A name that nothing has, which tells the next run that this machine made it and may not have finished it."""
+    return f".ortcam-{_machine()}{secrets.token_hex(4)}"
+
+
+def begin_file(folder: Path) -> tuple[Path, int | None]:
+    """Make an empty file that other runs leave alone as long as its descriptor is open.
+
+    Returns:
+        The file and the descriptor, None where there are no locks.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        path = folder / new_name()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            if not lock_descriptor(descriptor):
+                os.close(descriptor)
+                return path, None
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return path, descriptor
+        except (BlockingIOError, FileNotFoundError):  # another run has just taken it for nobody's
+            pass
+        except BaseException:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def workspace(parent: Path) -> Iterator[Path]:
+    """A hidden folder of this user alone, gone afterwards whatever happens; what killed runs left beside it goes first.
+
+    Args:
+        parent: where it is made: beside the result, so that this can be moved into place, or for temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    clear(parent)
+    folder, held = _begin_folder(parent)
+    try:
+        yield folder
+    finally:
+        try:
+            _end(folder)
+        except BaseException:  # an interrupt meanwhile
+            _end(folder)
+            raise
+        finally:
+            if held is not None:
+                held.release()
+            if folder.exists():  # Windows does not remove a file that is open, as the locked one was
+                _end(folder)
+
+
+def temporary_folder() -> contextlib.AbstractContextManager[Path]:
+    """A workspace in the system's folder for temporary files, say for weights that no memory holds.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    return workspace(Path(tempfile.gettempdir()))
+
+
+def settle_later(folder: Path, last: str, *, new: Sequence[Path], old: Sequence[Path]) -> None:
+    """Write down in a workspace which files beside it are of no use if a run is killed while it puts several in place.
+
+    Args:
+        folder: the workspace; it holds `last`.
+        last: name of the file that speaks for the others and is moved out of the workspace last.
+        new: files in the workspace that are of no use beside it as long as `last` has not been moved there.
+        old: files beside the workspace that are of no use once it has.
+    """
+    plan = {
+        "last": last,
+        "new": {path.name: _mark(path) for path in new},
+        "old": {path.name: _mark(path) for path in old},
+    }
+    (folder / _PLAN).write_text(json.dumps(plan), "utf-8")
+
+
+def settle(folder: Path) -> None:
+    """Bring back what a workspace holds of a result that is missing, and remove files beside it that are of no use.
+
+    Raises:
+        OSError: something cannot be moved or removed.
+    """
+    parent = folder.parent
+    aside = folder / ASIDE
+    if _is_folder(aside):
+        for item in sorted(aside.iterdir()):
+            if not os.path.lexists(parent / item.name):
+                item.rename(parent / item.name)
+    plan = _plan(folder / _PLAN)
+    if plan is not None:
+        last, new, old = plan
+        for name, mark in (new if os.path.lexists(folder / last) else old).items():
+            with contextlib.suppress(FileNotFoundError):
+                if _mark(parent / name) == mark:  # and not what another run has put there since
+                    (parent / name).unlink()
+        (folder / _PLAN).unlink(missing_ok=True)
+
+
+def clear(folder: Path, *, former: str | None = None) -> None:
+    """Remove what killed runs left in a folder, or bring it back where they had moved a result aside.
+
+    Args:
+        folder: nothing happens where another run is just writing to it, or where it cannot be read.
+        former: name of a result in it, of which earlier versions named what they began: `.NAME.HEX`, `.NAME.HEX.old`.
+    """
+    with contextlib.suppress(OSError):
+        held = lock(folder, patience=_PATIENCE)
+        try:
+            clear_locked(folder, former=former)
+        finally:
+            if held is not None:
+                held.release()
+
+
+def clear_locked(folder: Path, *, former: str | None = None) -> None:
+    """The same for whoever has locked the folder."""
+    with contextlib.suppress(OSError):
+        formerly = None if former is None else re.compile(rf"\.{re.escape(former)}\.[0-9a-f]{{8}}(\.old)?")
+        with os.scandir(folder) as entries:
+            found = [
+                (folder / entry.name, named)
+                for entry in entries
+                if entry.name[:1] == "." and (named := _is_ours(entry, formerly)) is not None
+            ]
+        # What was moved aside last is what is missing.
+        for path, is_here in sorted(found, key=lambda item: item[0].lstat().st_ctime_ns, reverse=True):
+            with contextlib.suppress(OSError):
+                _clear_one(path, is_here=is_here, former=former)
+
+
+def _is_ours(entry: os.DirEntry[str], formerly: re.Pattern[str] | None) -> bool | None:
+    """Whether an entry was begun on this machine; None where no run of this user began it."""
+    state = entry.stat(follow_symlinks=False)
+    is_folder = stat.S_ISDIR(state.st_mode)
+    if not (is_folder or stat.S_ISREG(state.st_mode)) or (os.name == "posix" and state.st_uid != os.geteuid()):
+        return None
+    if (begun := _BEGUN.fullmatch(entry.name)) is not None:
+        return begun[1] == _machine()
+    if is_folder:
+        return True if formerly is not None and formerly.fullmatch(entry.name) else None
+    return True if _BEGUN_FORMERLY.fullmatch(entry.name) else None
+
+
+def _clear_one(path: Path, *, is_here: bool, former: str | None) -> None:
+    try:
+        held = lock(path)
+    except BlockingIOError:
+        return  # somebody works on it
+    try:
+        if (held is None or not is_here) and time.time() - _last_change(path) < _DAY:
+            return
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            return
+        if former is not None and path.name.endswith(".old") and not os.path.lexists(path.with_name(former)):
+            path.rename(path.with_name(former))
+            return
+        if held is not None and os.name == "nt":  # what is open cannot be removed there
+            held.release()
+            held = None
+        _end(path)
+    finally:
+        if held is not None:
+            held.release()
+
+
+def _begin_folder(parent: Path) -> tuple[Path, Lock | None]:
+    while True:
+        folder = parent / new_name()
+        folder.mkdir(mode=0o700)
+        try:
+            return folder, lock(folder)
+        except (BlockingIOError, FileNotFoundError):  # another run has just taken it for nobody's
+            continue
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _end(folder: Path) -> None:
+    """Remove a workspace once nothing in it is of use; what can neither be put back nor removed stays."""
+    with contextlib.suppress(OSError):
+        settle(folder)
+    aside = folder / ASIDE
+    if _is_folder(aside) and any(not os.path.lexists(folder.parent / item.name) for item in aside.iterdir()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mark(path: Path) -> list[int]:
+    """What tells a file from another one that takes its name later."""
+    state = path.lstat()
+    return [state.st_ino, state.st_size, state.st_mtime_ns]
+
+
+def _plan(path: Path) -> tuple[str, dict[str, list[int]], dict[str, list[int]]] | None:
+    """What `settle_later` wrote; None where there is none, or a kill has left half of it."""
+    try:
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size > _LARGEST_PLAN:
+            return None
+        plan = json.loads(path.read_bytes())
+        last, new, old = plan["last"], dict(plan["new"]), dict(plan["old"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    names = [last, *new, *old]
+    plain = all(isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\"} for name in names)
+    return (last, new, old) if plain else None
+
+
+def _last_change(path: Path) -> float:
+    """When anything in a file or folder was changed last, in seconds since 1970."""
+    newest = path.lstat().st_mtime
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            with contextlib.suppress(OSError):
+                newest = max(newest, os.lstat(Path(folder, name)).st_mtime)
+    return newest
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight digits for the machine as it was booted, within which locks are seen."""
+    try:
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    except (OSError, ValueError):
+        booted = platform.node()
+    return hashlib.sha256(booted.encode()).hexdigest()[:8]

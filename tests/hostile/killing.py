@@ -1,0 +1,532 @@
+"""Runs an action again and again in children of a warmed process, and sends each a signal at another file event.
+
+    python -m tests.hostile.killing FOLDER SIGNAL EVENTS SCENARIO...
+
+EVENTS is "all", or how many of the last moves, with what comes behind them, the beginning, the middle and the end. It
+prints a JSON object a line for each run: scenario, event, exit code, the state of the result, what is left of the run,
+and what is left after the next one.
+
+    python -m tests.hostile.killing FOLDER SIGNAL rivals SCENARIO...
+
+Two runs at once write the old and the new result, some times over, while a third process looks at it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import onnx_ir  # noqa: F401
+import onnxruntime  # noqa: F401
+import onnxscript  # noqa: F401
+
+import ortcam_export.exporting
+import ortcam_export.fusing
+from ortcam import benchmark, bundle, cli, tuning
+from ortcam.image import write_png
+from ortcam.unfinished import clear
+
+HEARD = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
+_ROUNDS = 4  # of two runs at once
+LABELS = ("cat", "dog", "sea snake")
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextlib.contextmanager
+def heard_by(listener: Callable[[str], None]) -> Iterator[None]:
+    """Have file events told: those of Python, and syncs, of which Python tells nothing."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.clear()
+
+
+def _tell(event: str) -> None:
+    for listener in _listeners:
+        listener(event)
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _listeners:
+        return
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if not (writes or event in HEARD):
+        return
+    path = str(arguments[0])
+    if not path.startswith("/dev/") and ".cache" not in path:
+        _tell(f"{event} {Path(path).name}")
+
+
+def _sync(descriptor: int) -> None:
+    _tell("os.fsync")
+    _real_sync(descriptor)
+
+
+_real_sync = os.fsync
+
+
+def model(path: Path, seed: int) -> None:
+    """A classifier of three classes: two convolutions and a linear head, image [N,3,32,48] -> logits [N,3]."""
+    random = np.random.default_rng(seed)
+
+    def weights(name: str, *shape: int) -> onnx.TensorProto:
+        return onnx.numpy_helper.from_array(random.normal(0, 0.6, shape).astype(np.float32), name)
+
+    nodes = [
+        oh.make_node("Conv", ["image", "a"], ["x"], strides=[2, 2], pads=[1] * 4),
+        oh.make_node("Relu", ["x"], ["y"]),
+        oh.make_node("Conv", ["y", "b"], ["z"], strides=[2, 2], pads=[1] * 4),
+        oh.make_node("Relu", ["z"], ["m"]),
+        oh.make_node("GlobalAveragePool", ["m"], ["p"]),
+        oh.make_node("Flatten", ["p"], ["f"]),
+        oh.make_node("Gemm", ["f", "w"], ["logits"], transB=1),
+    ]
+    graph = oh.make_graph(
+        nodes,
+        "tiny",
+        [oh.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", 3, 32, 48])],
+        [oh.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 3])],
+        [weights("a", 16, 3, 3, 3), weights("b", 12, 16, 3, 3), weights("w", 3, 12)],
+    )
+    made = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)])
+    made.ir_version = 10
+    onnx.save(made, path)
+
+
+def export(folder: Path, which: str, name: str = "x.ortcam") -> list[str]:
+    """The arguments of an export of the old or the new model; the labels tell which."""
+    options = f"--labels {folder}/{which}.txt --channel-order rgb --scale 1 --mean .5 .5 .5 --std .2 .2 .2 --force"
+    return ["export", f"{folder}/{which}.onnx", "-o", f"{folder}/out/{name}", *options.split()]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command with nothing printed."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        return cli.main(arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """What is done to a folder.
+
+    Attributes:
+        before: what makes the old result.
+        act: what is interrupted; returns an exit code.
+        state: what is there: "old", "new", "none", or else what is wrong.
+        rival: the same with the old result, for two runs at once.
+    """
+
+    before: Callable[[Path], None]
+    act: Callable[[Path], int]
+    state: Callable[[Path], str]
+    rival: Callable[[Path], int] | None = None
+
+
+def done(arguments: Sequence[str]) -> None:
+    assert run(arguments) == 0, arguments
+
+
+def state_of_bundle(folder: Path) -> str:
+    if not (folder / "out/x.ortcam").exists():
+        return "none"
+    return bundle.read_bundle(folder / "out/x.ortcam").manifest.labels[0].split()[0]
+
+
+def external_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The tensors of a graph and of those inside it that lie in files."""
+    yield from (tensor for tensor in graph.initializer if tensor.external_data)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from external_tensors(attribute.g)
+
+
+def digest(path: Path) -> str:
+    """A hash of a graph, but for the name of its weights, and of its weights."""
+    model = onnx.load(path, load_external_data=False)
+    names = set()
+    for tensor in external_tensors(model.graph):
+        for item in tensor.external_data:
+            if item.key == "location":
+                names.add(item.value)
+                item.value = "weights"
+    hashed = hashlib.sha256(model.SerializeToString(deterministic=True))
+    for name in sorted(names):
+        hashed.update((path.parent / name).read_bytes())
+    return hashed.hexdigest()
+
+
+def fuse(folder: Path, which: str, *more: str) -> list[str]:
+    return ["fuse", f"{folder}/{which}.ortcam", "--no-verify", "--quiet", *more]
+
+
+def fused(*more: str, file: str, target: Sequence[str], over_old: bool = True) -> Scenario:
+    """A scenario of `ortcam fuse`, over the fused model of another bundle or over nothing."""
+
+    def arguments(folder: Path, which: str) -> list[str]:
+        force = ["--force"] if over_old else []
+        return fuse(folder, which, *more, *force, *(text.format(folder) for text in target))
+
+    def before(folder: Path) -> None:
+        for which in ("new", "old") if over_old else ("new",):
+            shutil.rmtree(folder / "out")
+            (folder / "out").mkdir()
+            done(arguments(folder, which))
+            (folder / f"{which}.digest").write_text(digest(folder / "out" / file))
+        if not over_old:
+            shutil.rmtree(folder / "out")
+            (folder / "out").mkdir()
+
+    def state(folder: Path) -> str:
+        path = folder / "out" / file
+        if not path.exists():
+            return "none"
+        found = digest(path)
+        known = {(folder / f"{name}.digest").read_text(): name for name in ("old", "new") if over_old or name == "new"}
+        return known.get(found, "mixture")
+
+    act, rival = (lambda folder, which=which: run(arguments(folder, which)) for which in ("new", "old"))
+    return Scenario(before, act, state, rival)
+
+
+def explain(folder: Path, colours: str) -> list[str]:
+    options = f"-m scorecam --top-k 2 --colormap {colours} --force --batch-size 4 --threads 1 --quiet"
+    return ["explain", f"{folder}/old.ortcam", f"{folder}/photo.png", "-o", f"{folder}/out", *options.split()]
+
+
+def state_of_explanation(folder: Path) -> str:
+    """By the manifest and by the files: each is that of its colours."""
+    place = folder / "out/photo/scorecam"
+    if not (place / "manifest.json").exists():
+        return "none"
+    manifest = json.loads((place / "manifest.json").read_text())
+    which = {"jet": "old", "viridis": "new"}[manifest["rendering"]["colormap"]]
+    hashed = hashlib.sha256(b"".join((place / name).read_bytes() for name in sorted(manifest["files"]))).hexdigest()
+    (known := folder / f"{which}.digest").exists() or known.write_text(hashed)
+    return which if known.read_text() == hashed else "mixture"
+
+
+def explained(folder: Path) -> None:
+    for colours in ("viridis", "jet"):
+        done(explain(folder, colours))
+        state_of_explanation(folder)
+
+
+def evaluate(folder: Path) -> int:
+    options = f"-o {folder}/out -m scorecam --metrics confidence --batch-size 4 --threads 1 --quiet --resume"
+    return run(["evaluate", f"{folder}/old.ortcam", f"{folder}/pictures", *options.split()])
+
+
+def state_of_evaluation(folder: Path) -> str:
+    """Every file is whole, and the journal has whole lines but for the last."""
+    out = folder / "out"
+    if not (out / "journal.jsonl").exists():
+        return "none" if not [path for path in out.iterdir() if path.name[0] != "."] else "results without a journal"
+    for line in (out / "journal.jsonl").read_bytes().split(b"\n")[:-1]:
+        json.loads(line)
+    if (out / "summary.json").exists():
+        json.loads((out / "summary.json").read_text())
+    if (out / "report.html").exists():
+        assert (out / "report.html").read_text().rstrip().endswith("</html>")
+    if (out / "results.parquet").exists():
+        import pyarrow.parquet
+
+        pyarrow.parquet.read_table(out / "results.parquet")
+    return "new" if (out / "report.html").exists() else "old"
+
+
+def plot(folder: Path) -> int:
+    measured = benchmark_report(folder)
+    path = folder / "out/plot.png"
+    return _written(lambda: _draw(measured, path))
+
+
+def _draw(measured: Any, path: Path) -> None:
+    from ortcam import benchmark_cli
+
+    benchmark_cli._draw(measured, path)
+
+
+def _written(write: Callable[[], object]) -> int:
+    """The exit code of something that is no command, with signals treated as in one."""
+    try:
+        with cli._orderly_termination():
+            write()
+    except cli._Terminated:
+        return 143
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def benchmark_report(folder: Path) -> Any:
+    rows = [
+        benchmark.Row(
+            **{
+                field.name: {"method": "scorecam", "precision": "float32", "providers": ("CPU",), "overhead": None}.get(
+                    field.name, 1
+                )
+                for field in dataclasses.fields(benchmark.Row)
+            }
+        )
+    ]
+    return type("Report", (), {"rows": rows, "model": "x", "machine": {"processor": "y"}})()
+
+
+def state_of_file(name: str) -> Callable[[Path], str]:
+    def state(folder: Path) -> str:
+        path = folder / "out" / name
+        if not path.exists():
+            return "none"
+        return "old" if path.read_bytes() == b"old" else "new" if path.read_bytes()[-8:-4] == b"IEND" else "mixture"
+
+    return state
+
+
+def write_old(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "out" / name).write_bytes(b"old") and None
+
+
+def remember(folder: Path) -> int:
+    os.environ["ORTCAM_CACHE"] = f"{folder}/out/sizes.json"
+    return _written(lambda: tuning.remember("new", 8))
+
+
+def remembered(folder: Path) -> None:
+    os.environ["ORTCAM_CACHE"] = f"{folder}/out/sizes.json"
+    tuning.remember("old", 4)
+
+
+def state_of_memory(folder: Path) -> str:
+    found = json.loads((folder / "out/sizes.json").read_text())
+    return {1: "old", 2: "new"}[len(found)] if found["old"] == 4 else "mixture"
+
+
+def demo(folder: Path) -> int:
+    return run(["demo", "-o", f"{folder}/out", "--force"])
+
+
+def nothing(_: Path) -> None:
+    """There is no old result."""
+
+
+SCENARIOS = {
+    "export": Scenario(nothing, lambda folder: run(export(folder, "new")), state_of_bundle),
+    "export --force": Scenario(
+        lambda folder: done(export(folder, "old")),
+        lambda folder: run(export(folder, "new")),
+        state_of_bundle,
+        lambda folder: run(export(folder, "old")),
+    ),
+    "fuse": fused(file="x.onnx", target=("-o", "{}/out/x.onnx")),
+    "fuse, first": fused(file="x.onnx", target=("-o", "{}/out/x.onnx"), over_old=False),
+    "fuse --external, first": fused("--external", file="x.onnx", target=("-o", "{}/out/x.onnx"), over_old=False),
+    "fuse --external": fused("--external", file="x.onnx", target=("-o", "{}/out/x.onnx")),
+    "fuse --triton": fused(file="x/1/model.onnx", target=("--triton", "{}/out", "--name", "x")),
+    "fuse --triton --external": fused(
+        "--external", file="x/1/model.onnx", target=("--triton", "{}/out", "--name", "x")
+    ),
+    "explain --force": Scenario(explained, lambda folder: run(explain(folder, "viridis")), state_of_explanation),
+    "evaluate": Scenario(nothing, evaluate, state_of_evaluation),
+    "benchmark --plot": Scenario(write_old("plot.png"), plot, state_of_file("plot.png")),
+    "demo": Scenario(write_old("demo.png"), demo, state_of_file("demo.png")),
+    "tuning": Scenario(remembered, remember, state_of_memory),
+}
+
+
+# What only they need, so that not every child imports it.
+WARM = {
+    "benchmark --plot": ("matplotlib.pyplot",),
+    "evaluate": ("ortcam.evaluation.running", "ortcam.evaluation.report"),
+}
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """The wait status of a child that works and exits with the code that the work returns."""
+    child = os.fork()
+    if not child:
+        code = 99
+        try:
+            code = int(work() or 0)  # type: ignore[call-overload]
+        except BaseException as error:  # noqa: BLE001 - a child never returns
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def prepare(folder: Path) -> None:
+    """Models, bundles and pictures, made once."""
+    for which, seed in (("old", 1), ("new", 2)):
+        model(folder / f"{which}.onnx", seed)
+        (folder / f"{which}.txt").write_text("\n".join(f"{which} {label}" for label in LABELS))
+        (folder / "out").mkdir(exist_ok=True)
+        done(export(folder, which))
+        (folder / "out/x.ortcam").rename(folder / f"{which}.ortcam")
+    image = (np.mgrid[:3, :60, :80].sum(0) % 256).astype(np.uint8).transpose(1, 2, 0)
+    write_png(folder / "photo.png", np.ascontiguousarray(image))
+    (folder / "pictures").mkdir()
+    for name in ("a", "b"):
+        write_png(folder / f"pictures/{name}.png", np.ascontiguousarray(image[::-1]))
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What is begun and not finished, in the folder of the result, below it, and in the one for temporary files."""
+    places = itertools.chain((folder / "out").rglob("*"), (folder / "tmp").iterdir())
+    return sorted(str(path.relative_to(folder)) for path in places if path.name.startswith(".ortcam-"))
+
+
+def chosen(names: Sequence[str], wanted: str) -> list[int]:
+    """Numbers of events, from 1; the one behind the last is the end of the run."""
+    end = len(names) + 1
+    if wanted == "all":
+        return [*range(1, end + 1)]
+    moves = [number for number, name in enumerate(names, 1) if name.startswith("os.rename")][-int(wanted) :]
+    return sorted({1, end // 2, end - 1, end, *moves, *(number + 1 for number in moves)})
+
+
+def sweep(name: str, base: Path, wanted: str, number: signal.Signals) -> Iterator[dict[str, Any]]:
+    scenario = SCENARIOS[name]
+    saved = base.with_name("saved")
+
+    def restore() -> None:
+        shutil.rmtree(base)
+        shutil.copytree(saved, base, symlinks=True)
+
+    restore_to = base.with_name("fresh")
+    shutil.rmtree(base, ignore_errors=True)
+    shutil.copytree(restore_to, base, symlinks=True)
+    assert in_child(lambda: scenario.before(base)) == 0, f"{name}: the old result"
+    shutil.rmtree(saved, ignore_errors=True)
+    shutil.copytree(base, saved, symlinks=True)
+
+    log = base.with_name("events")
+
+    def counted() -> int:
+        names: list[str] = []
+        with heard_by(names.append):
+            code = scenario.act(base)
+        log.write_text("\n".join(names))
+        return code
+
+    assert in_child(counted) == 0, f"{name}: the new result"
+    names = log.read_text().split("\n")
+    for at in chosen(names, wanted):
+        restore()
+
+        def killed(at: int = at) -> int:
+            left = at
+
+            def told(_: str) -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), number)
+
+            with heard_by(told):
+                code = scenario.act(base)
+            if left > 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return code
+
+        began = time.monotonic()
+        status = in_child(killed)
+        result: dict[str, Any] = {
+            "scenario": name,
+            "at": at,
+            "event": names[at - 1] if at <= len(names) else "the end",
+            "code": os.waitstatus_to_exitcode(status),
+            "seconds": round(time.monotonic() - began, 2),
+            "state": _checked(scenario, base),
+            "left": leftovers(base),
+        }
+        if at % 7 == 1 if wanted == "all" else at == len(names):
+            # A run that was killed when its result was there already may be refused, since there is no --force.
+            accepted = (0, 2) if result["state"] == "new" else (0,)
+            result["next"] = os.waitstatus_to_exitcode(in_child(lambda: scenario.act(base))) in accepted
+        else:  # what the next run begins with
+            for folder in (base / "out", base / "tmp", *(path for path in (base / "out").rglob("*") if path.is_dir())):
+                clear(folder)
+        result |= {"left_by_next": leftovers(base), "state_after_next": _checked(scenario, base)}
+        result["there"] = sorted(path.name for path in (base / "out").iterdir())
+        yield result
+
+
+def _checked(scenario: Scenario, folder: Path) -> str:
+    try:
+        return scenario.state(folder)
+    except Exception as error:  # noqa: BLE001 - what is wrong is the result
+        return f"{type(error).__name__}: {error}"
+
+
+def rivals(name: str, base: Path) -> dict[str, Any]:
+    """What a reader sees while two runs replace each other's result, their exit codes, and what is there at the end."""
+    scenario = SCENARIOS[name]
+    shutil.rmtree(base, ignore_errors=True)
+    shutil.copytree(base.with_name("fresh"), base, symlinks=True)
+    assert in_child(lambda: scenario.before(base)) == 0, f"{name}: the old result"
+    begun = []
+    for act in (scenario.act, scenario.rival or scenario.act):
+        if not (child := os.fork()):
+            os._exit(max(act(base) for _ in range(_ROUNDS)))
+        begun.append(child)
+    seen: dict[str, int] = {}
+    codes = []
+    while begun:
+        state = _checked(scenario, base)
+        seen[state] = seen.get(state, 0) + 1
+        for child in [*begun]:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                begun.remove(child)
+                codes.append(os.waitstatus_to_exitcode(status))
+    return {"scenario": name, "codes": codes, "seen": seen, "state": _checked(scenario, base), "left": leftovers(base)}
+
+
+def main() -> None:
+    """Run scenarios and print what came of them."""
+    folder, number, wanted, names = Path(sys.argv[1]), signal.Signals[sys.argv[2]], sys.argv[3], sys.argv[4:]
+    base = folder / "fresh"
+    (base / "tmp").mkdir(parents=True)
+    tempfile.tempdir = str(base / "tmp")
+    assert in_child(lambda: prepare(base)) == 0, "preparing"
+    tempfile.tempdir = str(folder / "work" / "tmp")
+    os.environ["ORTCAM_CACHE"] = "off"
+    for name, modules in WARM.items():
+        if name in names:
+            for module in modules:
+                importlib.import_module(module)
+    sys.addaudithook(_hook)
+    os.fsync = _sync
+    if wanted != "rivals":
+        ortcam_export.fusing._GRACE = 0.0
+    for name in names:
+        results = (
+            [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)
+        )
+        for result in results:
+            print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
