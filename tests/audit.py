@@ -1,4 +1,4 @@
-"""`make audit` (python -m tests.audit): no known advisory applies to what users install, at the tested versions or at the lowest admitted ones.
+"""`make audit`: no known advisory applies to what users install, at the tested versions or at the lowest admitted ones.
 
 `uv` says which packages those are, `pip-audit` which advisories there are. One that does not harm ortcam's users is
 listed in pyproject.toml with its reason:
