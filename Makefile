@@ -34,11 +34,15 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
-test: $(VENV)/dev.stamp  ## run the tests; those that need $$ORTCAM_TEST_DATA skip without it
-	$(BIN)/python -m pytest
+# JOBS=2 runs as many files of tests side by side (0: one after another); each job exports its bundles anew.
+JOBS ?= 0
+PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
+
+test: $(VENV)/dev.stamp  ## run the tests (JOBS=2: two files at a time); those that need $$ORTCAM_TEST_DATA skip without it
+	$(BIN)/python $(PYTEST)
 
 test-all: $(VENV)/dev.stamp  ## run the slow tests, too (more models, more photographs)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
@@ -50,7 +54,7 @@ OLDEST := .venv-oldest
 TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
-	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(OLDEST)
+	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints.txt $(TESTING)
 	@touch $@
@@ -64,10 +68,10 @@ $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	@touch $@
 
 test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
-	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+	$(OLDEST)/bin/python $(PYTEST) $(OLDEST_TESTS)
 
 test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
-	$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS)
+	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
 
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/dev.stamp  ## fuzz pictures and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
