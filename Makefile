@@ -49,14 +49,16 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 		$(BIN)/python -m pytest tests/parity tests/runtime tests/evaluation
 
-# The lowest versions that pyproject.toml admits; what only the tests need is as new as ever.
+# The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
+# which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
 TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
-OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export
+OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export --ignore=tests/export/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints.txt $(TESTING)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --constraint constraints.txt torchcam
 	@touch $@
 
 # The newest versions that there are, which constraints.txt does not know yet.
@@ -64,7 +66,7 @@ NEWEST := .venv-newest
 NEWEST_TESTS ?= $(OLDEST_TESTS)
 $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(NEWEST)
-	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,sign]' $(TESTING)
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,sign]' $(TESTING) torchcam
 	@touch $@
 
 test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
