@@ -8,7 +8,7 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-isa lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+.PHONY: help demo test test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
 	bench-fused bench-gpu bench-compare parity sweep model bundle web clean
 
 help:  ## list the targets
@@ -34,16 +34,53 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
-test: $(VENV)/dev.stamp  ## run the tests; those that need $$ORTCAM_TEST_DATA skip without it
-	$(BIN)/python -m pytest
+# JOBS=2 runs as many files of tests side by side (0: one after another); each job exports its bundles anew.
+JOBS ?= 0
+PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
+
+test: $(VENV)/dev.stamp  ## run the tests (JOBS=2: two files at a time); those that need $$ORTCAM_TEST_DATA skip without it
+	$(BIN)/python $(PYTEST)
 
 test-all: $(VENV)/dev.stamp  ## run the slow tests, too (more models, more photographs)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 		$(BIN)/python -m pytest tests/parity tests/runtime tests/evaluation
+
+# The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
+# which ask for versions of their own, are left out with their tests.
+OLDEST := .venv-oldest
+TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
+OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export --ignore=tests/export/test_library_models.py
+$(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
+	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints.txt $(TESTING)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --constraint constraints.txt torchcam
+	@touch $@
+
+# The newest versions that there are, which constraints.txt does not know yet.
+NEWEST := .venv-newest
+NEWEST_TESTS ?= $(OLDEST_TESTS)
+$(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(NEWEST)
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,sign]' $(TESTING) torchcam
+	@touch $@
+
+test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
+	$(OLDEST)/bin/python $(PYTEST) $(OLDEST_TESTS)
+
+test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
+	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
+
+FUZZ_SECONDS ?= 120
+fuzz: $(VENV)/dev.stamp  ## fuzz pictures and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+audit: $(VENV)/dev.stamp  ## look for known advisories against what users install (needs the network)
+	$(BIN)/python -m tests.audit $(AUDIT)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy, strict
 	$(BIN)/ruff check .
@@ -121,4 +158,4 @@ web: $(WEB)/node_modules/.stamp  ## build the page that explains in the browser,
 	cd $(WEB) && npm run --silent check && npm run --silent build -- --logLevel warn && npm run --silent preview -- --port $(WEB_PORT)
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache ortcam-demo $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo $(WEB)/node_modules $(WEB)/dist

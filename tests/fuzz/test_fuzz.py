@@ -1,0 +1,164 @@
+"""The fuzzer itself: its seeds are read, its changes keep checksums right, and what is wrong becomes a finding."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from random import Random
+
+import onnx
+import pytest
+from google.protobuf.message import DecodeError
+from PIL import Image
+
+import ortcam.image
+from ortcam.errors import ImageError
+from ortcam.image import read_image
+from tests.fuzz import bundles, graphs, manifests, pictures
+from tests.fuzz.__main__ import replay
+from tests.fuzz.limits import BreachError, budget
+from tests.fuzz.targets import NAMES, target
+from tests.fuzz.worker import CRASHES
+from tests.pictures import encoded, photograph
+
+needs_atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
+
+
+def some_bytes(random):
+    """Other bytes, as libFuzzer makes them but from these random numbers."""
+
+    def change(data: bytes, longest: int) -> bytes:
+        at = random.randrange(len(data) + 1)
+        return (data[:at] + bytes([random.randrange(256)]) + data[at + random.randrange(2) :])[:longest]
+
+    return change
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_takes_its_seeds_and_what_is_made_of_them(name: str) -> None:
+    tried, random = target(name), Random(5)
+    seeds = tried.seeds()
+    for seed in seeds:
+        assert len(seed) <= tried.longest
+        tried.try_on(seed)
+    for _ in range(20):
+        changed = tried.change(random.choice(seeds), random, some_bytes(random), tried.longest)
+        assert len(changed) <= tried.longest
+        tried.try_on(changed)
+
+
+def test_every_format_has_a_seed_that_is_decoded() -> None:
+    kinds = set()
+    for seed in pictures.seeds():
+        with contextlib.suppress(ImageError):  # of GIF and AVIF, which not every OpenCV reads
+            read_image(seed, max_pixels=pictures.MAX_PIXELS, white=4095)
+            kinds.add(Image.open(io.BytesIO(seed)).format)
+    assert kinds >= {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"}
+
+
+def test_the_manifests_of_all_schemas_are_seeds_that_are_read() -> None:
+    schemas = [json.loads(seed)["schema"] for seed in manifests.seeds()]
+    assert len(set(schemas)) == 3
+    for seed in manifests.seeds():
+        bundles._use(bundles.put(bundles.write_input("bundle.json", seed)), verified=False)
+
+
+def test_a_mended_png_has_the_right_checksums_and_keeps_the_rest() -> None:
+    data = bytearray(encoded(photograph(12, 18), "PNG"))
+    data[16:20] = (19).to_bytes(4, "big")  # the width
+    mended = pictures.mended(bytes(data) + b"rest")
+    assert mended[29:33] == zlib.crc32(mended[12:29]).to_bytes(4, "big")
+    assert mended[33:] == bytes(data[33:]) + b"rest"
+
+
+def test_a_changed_graph_goes_to_the_runtime_with_its_own_hash() -> None:
+    content = bundles.files()["head.onnx"]
+    folder = bundles.put(bundles.write_input("head.onnx", content + b"\0"))
+    record = json.loads((folder / "bundle.json").read_text())["files"]["head.onnx"]
+    assert record == {"size": len(content) + 1, "sha256": hashlib.sha256(content + b"\0").hexdigest()}
+    assert (folder / "weights.bin").read_bytes() == bundles.files()["weights.bin"]
+    folder = bundles.put(bundles.write_input("bundle.json", b"{}"))
+    assert (folder / "head.onnx").read_bytes() == content  # as it was
+
+
+def test_most_changed_graphs_can_be_read_and_differ() -> None:
+    random, seeds = Random(1), graphs.seeds()
+    readable = set()
+    for _ in range(60):
+        name, content = bundles.read_input(graphs.change(seeds[0], random, some_bytes(random), 1 << 17))
+        assert name.endswith(".onnx")
+        with contextlib.suppress(DecodeError):  # of bytes that were changed one by one
+            readable.add(onnx.load_model_from_string(content).SerializeToString())
+    assert len(readable) > 30
+
+
+def test_weights_outside_the_bundle_would_be_a_finding() -> None:
+    model = onnx.load_model_from_string(bundles.files()["head.onnx"])
+    graphs._add_external(model)
+    model.graph.initializer[-1].external_data[0].value = "unlisted.bin"
+    with pytest.raises(BreachError, match=r"unlisted\.bin"):
+        bundles.check_accepted(model.SerializeToString())
+    bundles.check_accepted(bundles.files()["head.onnx"])
+
+
+@pytest.mark.parametrize("add", [graphs._add_loop, graphs._add_branch, graphs._add_function, graphs._add_sparse])
+def test_what_may_run_for_ever_or_read_elsewhere_would_be_a_finding(add) -> None:
+    model = onnx.load_model_from_string(bundles.files()["head.onnx"])
+    add(model)
+    with pytest.raises(BreachError):
+        bundles.check_accepted(model.SerializeToString())
+
+
+def test_memory_and_time_beyond_the_budget_are_findings() -> None:
+    with pytest.raises(BreachError, match="s of CPU"), budget(seconds=0, memory=1 << 40):
+        sum(range(100_000))
+    with budget(seconds=60, memory=1 << 30):
+        pass
+    script = "import numpy as np; from tests.fuzz.limits import budget\nwith budget(seconds=60, memory={}): np.ones({})"
+    for memory, values, code in ((50_000_000, 25_000_000, 1), (300_000_000, 25_000_000, 0)):  # which are 200 MB
+        command = [sys.executable, "-c", script.format(memory, values)]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert ("MB of memory instead of at most 50" in done.stderr) == bool(code)
+
+
+def test_an_exception_that_is_no_refusal_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(ortcam.image, "read_header", broken)
+    with pytest.raises(IndexError):
+        pictures.try_on(b"\xff\xd8\xff")
+
+
+def test_a_finding_is_tried_again_until_it_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / CRASHES / "pictures"
+    folder.mkdir(parents=True)
+    (folder / "crash-1").write_bytes(b"no picture")
+    assert replay("pictures", tmp_path) == 0
+    (tmp_path / CRASHES / "nothing").mkdir()
+    (tmp_path / CRASHES / "nothing" / "crash-1").write_bytes(b"")
+    assert replay("nothing", tmp_path) == 1  # there is no such target
+    assert "crash-1 still fails: KeyError: 'nothing'" in capsys.readouterr().out
+
+
+def test_an_unknown_target_is_named() -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "sounds"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no target sounds; there are pictures, manifest" in done.stderr
+
+
+@needs_atheris
+def test_a_second_of_fuzzing_keeps_inputs_and_counts_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "1", "--folder", str(tmp_path), "pictures"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 findings" in done.stdout
+    assert "cov: " in done.stdout
+    assert len(list((tmp_path / "corpus" / "pictures").iterdir())) >= len(pictures.seeds()) - 2  # equal ones are one
