@@ -187,14 +187,15 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
 
 
 def _working(layout: _Layout, bits: int) -> int:
-    """Bytes that libtiff and OpenCV need for one strip or tile."""
+    """Bytes that libtiff and OpenCV need for one strip or tile, beside the picture that it has not been written to yet.
+
+    It lies in memory as it is in the file, as it is stored, and as RGBA, or with 16 bits a sample.
+    """
     pixels, samples = layout.across * layout.down, layout.samples * layout.planes
-    # libtiff reads all bytes of one first; as many as its pixels have are in the numbers below.
-    surplus = max(0, max(count for _, count in layout.places) - pixels * layout.samples * bits // 8)
-    if bits > 8:  # as it is stored, and unpacked to 16 bits
-        return surplus + pixels * samples * (2 if bits == 16 else 4)
-    # As it is stored, and as RGBA; one more was measured with alpha.
-    return surplus + pixels * (samples + 4 + (samples > 3))
+    encoded = max(count for _, count in layout.places)
+    if bits > 8:
+        return max(encoded + pixels * samples * (2 if bits == 16 else 4) - 6 * pixels, 0)
+    return max(encoded + pixels * samples - 3 * pixels, 0) + 4 * pixels
 
 
 def _walk_jpegs(data: bytes, layout: _Layout) -> tuple[str, int]:
