@@ -186,6 +186,15 @@ def test_what_follows_samples_costs_nothing(make, tmp_path):
     assert seconds <= 2
 
 
+@pytest.mark.parametrize("side", [9, 900])
+def test_a_few_samples_behind_those_of_a_png_are_nobodys_business(side):
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    whole = png(picture, 8, 2)
+    lines = b"".join(b"\0" + line.tobytes() for line in picture) + b"more"
+    end = png_chunk(b"IDAT", zlib.compress(lines)) + png_chunk(b"IEND", b"")
+    np.testing.assert_array_equal(read_image(whole[:33] + end, strict=True), picture)
+
+
 def swollen_png():
     """Samples of a gigabyte for 8 x 8 pixels."""
     deflate = zlib.compressobj(9)
@@ -476,6 +485,30 @@ def test_a_strip_of_a_tiff_that_breaks_off_is_damage_not_black(compression):
     assert place < len(data)
 
 
+def reversed_bits(picture, compression):
+    """A TIFF in one strip, each byte of which has its lowest bit first."""
+    data = bytearray(encoded(picture, "TIFF", compression=compression))
+    (place,), (size,) = (Image.open(io.BytesIO(data)).tag_v2[tag] for tag in (273, 279))
+    turned = np.packbits(np.unpackbits(np.frombuffer(data, np.uint8, size, place)), bitorder="little").tobytes()
+    number = 1 if compression is None else Image.open(io.BytesIO(data)).tag_v2[259]
+    return tiff(picture, 8, 2, parts=[turned], tags=[(259, 3, [number]), (266, 3, [2])])
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate", "packbits", "tiff_lzw"])
+@pytest.mark.parametrize("width", range(131, 135))
+def test_a_tiff_whose_bytes_begin_with_their_lowest_bit_is_whole(compression, width):
+    data = reversed_bits(photograph(width=width), compression)
+    np.testing.assert_array_equal(read_image(data, strict=True), pillow(data))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("order", "<>")
+def test_planes_of_more_than_8_bits_are_refused_since_opencv_mixes_them_up(bits, order):
+    picture = photograph().astype(np.uint16) << bits - 8
+    data = tiff(picture, bits, 2, order=order, tags=[(284, 3, [2])])
+    assert f"is a TIFF file of {bits} bits a sample in separate planes, which is not accepted" in message(data)
+
+
 def test_a_strip_of_lzw_that_breaks_off_is_told_or_refused():
     data = bytearray(encoded(photograph(), "TIFF", compression="tiff_lzw"))
     assert read_image(bytes(data), strict=True).shape == (97, 131, 3)
@@ -500,6 +533,11 @@ def test_runs_of_a_bmp_that_break_off_are_told_or_refused(end):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(read_image(whole, strict=True), pillow(runs(9, b"\0\1")))
+    assert "its runs end in row 5 of 9" in message(runs(4, end), strict=True)
+
+
+@pytest.mark.parametrize("end", [b"\0\2", b"\0\2\1", b"\0", b"\0\4", b"\3"])
+def test_runs_of_a_bmp_that_end_within_one_are_damage(end):
     assert "its runs end in row 5 of 9" in message(runs(4, end), strict=True)
 
 
