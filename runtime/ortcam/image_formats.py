@@ -287,8 +287,10 @@ def _riff_chunks(data: bytes, start: int, end: int, parts: Parts) -> Iterator[tu
 
 def _webp_size(data: bytes, kind: bytes, start: int) -> tuple[int, int]:
     if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, start + 6)
-        return width & 0x3FFF, height & 0x3FFF
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, start + 6))
+        if not width or not height:
+            raise DamagedError(f"it holds a picture of {width} x {height} pixels")
+        return width, height
     (bits,) = struct.unpack_from("<I", data, start + 1)
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 

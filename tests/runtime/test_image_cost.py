@@ -253,6 +253,15 @@ def test_what_would_take_long_is_refused_soon(name, tmp_path):
     assert seconds <= 2  # what is asked of any machine; here a few tenths
 
 
+@pytest.mark.parametrize("side", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [Image.new("RGB", (20, 16))]}])
+def test_a_webp_without_width_or_height_is_damaged(side, options):
+    data = bytearray(encoded(photograph(16, 20), "WEBP", **options))
+    at = data.index(b"\x9d\x01\x2a") + 3 + side  # behind the code that every VP8 picture begins with
+    data[at : at + 2] = bytes(2)
+    assert "is damaged: it holds a picture of" in message(bytes(data))
+
+
 def test_a_webp_has_one_chunk_of_alpha():
     picture = Image.fromarray(photograph()).convert("RGBA")
     picture.putalpha(Image.fromarray(photograph()[..., 1]))
