@@ -551,9 +551,12 @@ def test_runs_of_a_bmp_that_end_within_one_are_damage(end):
 
 
 def test_moves_and_literal_runs_of_a_bmp_are_followed():
-    literal = b"\0\x0b" + bytes(range(11)) + b"\0" + b"\0\0"  # 11 samples, and a byte for an even number of them
+    literal = b"\0\x0b" + bytes(range(1, 12)) + b"\0" + b"\0\0"  # 11 samples, and a byte for an even number of them
     data = literal * 4 + b"\0\2\0\4" + literal + b"\0\1"
-    assert read_image(bmp(8, data, compression=1, palette=bytes(1024), width=11, height=9), strict=True).any() == 0
+    palette = b"".join(bytes([9 * sample] * 3 + [0]) for sample in range(256 // 9))
+    picture = read_image(bmp(8, data, compression=1, palette=palette, width=11, height=9), strict=True)
+    assert (picture[[0, 5, 6, 7, 8]] == 9 * np.arange(1, 12)[:, None]).all()  # bottom row first
+    assert not picture[1:5].any()
 
 
 def test_a_jpeg_in_a_tiff_is_not_larger_than_its_strip():
