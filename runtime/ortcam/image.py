@@ -354,11 +354,9 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
 
 
 def _decode(payload: bytes, header: Header, name: str, *, strict: bool) -> NDArray[Any]:
-    """What OpenCV decodes: BGR [H, W, 3], or grey [H, W], at the depth of the file; not turned, but for TIFF."""
+    """What OpenCV decodes: BGR [H, W, 3], or grey [H, W], at the depth of the file; not turned."""
     grey = header.grey and header.kind in _GREY_DECODED
-    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH
-    if header.kind != "TIFF":  # which libtiff turns
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     decoded: NDArray[Any] | None
     try:
         decoded, said = listening(lambda: cv2.imdecode(np.frombuffer(payload, np.uint8), flags))

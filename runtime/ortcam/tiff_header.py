@@ -91,14 +91,14 @@ def walk_tiff(data: bytes) -> Header:
     layout = _check_layout(tags, len(data), width, height)
     rows, columns = (layout.rows * layout.down, layout.columns * layout.across) if layout.tiled else (height, width)
     flaw, coefficients = _walk_jpegs(data, layout) if tags.get(_COMPRESSION, (1,))[0] == _JPEG else ("", 0)
-    turned = 3 * (2 if bits > 8 else 1) * width * height if tags.get(_ORIENTATION, (1,))[0] > 4 else 0
     return Header(
         kind="TIFF",
         width=width,
         height=height,
         decoded_pixels=rows * columns,
+        orientation=tags.get(_ORIENTATION, (1,))[0],
         payload=_with_needed_tags(data, tags),
-        working=_working(layout, bits) + coefficients + turned,
+        working=_working(layout, bits) + coefficients,
         deep=bits > 8,
         flaw=flaw,
         check=functools.partial(_check_parts, data, tags, layout),
@@ -314,7 +314,8 @@ def _with_needed_tags(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
 
     libtiff would read all others, too, make copies of their values, and follow the chain of directories. Alpha is
     declared as a sample of no meaning, so that libtiff does not composite it on black. Associated alpha stays: its
-    colours are composited as they are stored.
+    colours are composited as they are stored. `read_image` turns the picture: OpenCV would mirror each tile and leave
+    it where it is.
 
     Raises:
         DamagedError: a tag is twice there, or has too many values.
@@ -328,7 +329,7 @@ def _with_needed_tags(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
         tag, kind, number = struct.unpack_from(order + "HHI", data, at)
         if tag == _EXTRA and tags.get(_EXTRA) == (2,):
             entries[tag] = struct.pack(order + "HHIHH", tag, 3, 1, 0, 0)
-        elif tag in tags and kind in {1, 3, 4}:
+        elif tag in tags and tag != _ORIENTATION and kind in {1, 3, 4}:
             entries[tag] = bytes(data[at : at + 12])
         elif tag in _NEEDED and kind in _FIELDS and number:
             if tag in entries:

@@ -510,6 +510,29 @@ def test_a_tiff_whose_bytes_begin_with_their_lowest_bit_is_whole(compression, wi
     np.testing.assert_array_equal(read_image(data, strict=True), pillow(data))
 
 
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiles_of_a_tiff_are_turned_with_the_picture(orientation, bits):
+    picture = photograph(61, 83)
+    padded = np.zeros((64, 96, 3), np.uint8)
+    padded[:61, :83] = picture
+    stored = padded if bits == 8 else padded.astype("<u2") << 8
+    tiles = [stored[top : top + 16, left : left + 32] for top in range(0, 64, 16) for left in range(0, 96, 32)]
+    tags = [
+        (259, 3, [8]),
+        (274, 3, [orientation]),
+        (322, 3, [32]),
+        (323, 3, [16]),
+        (324, 4, "parts"),
+        (325, 4, "sizes"),
+    ]
+    tags += [(tag, 3, None) for tag in (273, 278, 279)]
+    data = tiff(picture, bits, 2, parts=[zlib.compress(tile.tobytes()) for tile in tiles], tags=tags)
+    np.testing.assert_array_equal(
+        read_image(data, strict=True), pillow(encoded(picture, "PNG", exif=exif(orientation)))
+    )
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("order", "<>")
 def test_planes_of_more_than_8_bits_are_refused_since_opencv_mixes_them_up(bits, order):
