@@ -585,8 +585,7 @@ def test_moves_and_literal_runs_of_a_bmp_are_followed():
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_a_jpeg_in_a_tiff_has_as_many_components_as_its_pixels_have_samples(mode):
     data = encoded(Image.fromarray(photograph()).convert(mode), "TIFF", compression="jpeg")
-    wrong = np.abs(read_image(data, strict=True).astype(int) - pillow(data))
-    assert wrong.max() <= (3 if mode == "YCbCr" else 1)
+    assert np.abs(read_image(data, strict=True).astype(int) - pillow(data)).max() <= 1  # builds of libjpeg differ
 
 
 def test_a_jpeg_in_a_tiff_is_not_larger_than_its_strip():
