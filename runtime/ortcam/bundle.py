@@ -540,7 +540,7 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
     except ValueError as error:  # a null character
         raise BundleError(f"bundle {str(folder)!r}: cannot be read: {error}") from None
     if len(text) > LARGEST_MANIFEST:
-        raise BundleError(f"{folder / MANIFEST_NAME}: more than {LARGEST_MANIFEST} bytes; accepted are as many")
+        raise BundleError(f"{folder / MANIFEST_NAME}: longer than {LARGEST_MANIFEST} bytes, the most that are accepted")
     schema, manifest = _parse(text, folder / MANIFEST_NAME)
     _check_names(manifest, folder)
     try:

@@ -354,11 +354,9 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
 
 
 def _decode(payload: bytes, header: Header, name: str, *, strict: bool) -> NDArray[Any]:
-    """What OpenCV decodes: BGR [H, W, 3], or grey [H, W], at the depth of the file; not turned, but for TIFF."""
+    """What OpenCV decodes: BGR [H, W, 3], or grey [H, W], at the depth of the file; not turned."""
     grey = header.grey and header.kind in _GREY_DECODED
-    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH
-    if header.kind != "TIFF":  # which libtiff turns
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     decoded: NDArray[Any] | None
     try:
         decoded, said = listening(lambda: cv2.imdecode(np.frombuffer(payload, np.uint8), flags))
@@ -369,7 +367,7 @@ def _decode(payload: bytes, header: Header, name: str, *, strict: bool) -> NDArr
             missing = f"OpenCV {cv2.__version__}, which is installed, was built without it"
             raise ImageError(f"{name} is of {header.kind}, but {missing}: install opencv-python-headless 4.12 or newer")
         reason = f"damaged, or of a variety that OpenCV {cv2.__version__} does not read"
-        raise ImageError(f"{name} is a {header.kind} file that cannot be decoded: {reason}; {ACCEPTED}")
+        raise ImageError(f"{name} is {_a_file_of(header.kind)} that cannot be decoded: {reason}; {ACCEPTED}")
     if _DAMAGE.search(said) and not header.flaw:  # which has been told
         _tell_of_damage("; ".join(dict.fromkeys(said.splitlines())), name, strict=strict)
     return decoded
@@ -460,10 +458,14 @@ def _check_cost(header: Header, encoded: int, name: str, max_pixels: int) -> Non
     if memory > most:
         needed = _needed_limit(memory)
         raise ImageError(
-            f"{name} is a {header.kind} file of {header.width} x {header.height} pixels that may take "
+            f"{name} is {_a_file_of(header.kind)} of {header.width} x {header.height} pixels that may take "
             f"{_megabytes(memory)} to decode, more than the {_megabytes(most)} that go with max_pixels={max_pixels}: "
             f"max_pixels={needed} (--max-pixels {needed}) reads it"
         )
+
+
+def _a_file_of(kind: str) -> str:
+    return f"{'an' if kind == 'AVIF' else 'a'} {kind} file"
 
 
 def _check_sides(width: int, height: int, name: str) -> None:

@@ -136,6 +136,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 _PNG_GREY = {0, 4}
 _PASSES = ((8, 8, 0, 0), (8, 8, 4, 0), (4, 8, 0, 4), (4, 4, 2, 0), (2, 4, 0, 2), (2, 2, 1, 0), (1, 2, 0, 1))
 _SURPLUS = 1 << 29  # bytes that libpng inflates in about a second
+_TOLERATED = 1 << 20  # bytes behind the pixels, which some encoders write
 _MOST_INFLATED = 1032  # bytes from one of deflate
 
 
@@ -149,7 +150,7 @@ def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
 
 
 def _check_surplus(data: bytes, parts: Sequence[tuple[int, int]], needed: int) -> str:
-    """Find out whether the samples of a PNG go on behind its pixels, which libpng would inflate to the end.
+    """Find out whether the samples of a PNG go on far behind its pixels, which libpng would inflate to the end.
 
     Raises:
         DamagedError: they do.
@@ -157,10 +158,10 @@ def _check_surplus(data: bytes, parts: Sequence[tuple[int, int]], needed: int) -
     if sum(end - begin for begin, end in parts) * _MOST_INFLATED <= needed + _SURPLUS:
         return ""
     try:
-        size = inflated_size((memoryview(data)[begin:end] for begin, end in parts), needed)
+        size = inflated_size((memoryview(data)[begin:end] for begin, end in parts), needed + _TOLERATED)
     except zlib.error:
         return ""  # libpng finds that, too
-    if size > needed:
+    if size > needed + _TOLERATED:
         raise DamagedError("its samples go on behind its pixels")
     return ""
 
@@ -286,8 +287,10 @@ def _riff_chunks(data: bytes, start: int, end: int, parts: Parts) -> Iterator[tu
 
 def _webp_size(data: bytes, kind: bytes, start: int) -> tuple[int, int]:
     if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, start + 6)
-        return width & 0x3FFF, height & 0x3FFF
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, start + 6))
+        if not width or not height:
+            raise DamagedError(f"it holds a picture of {width} x {height} pixels")
+        return width, height
     (bits,) = struct.unpack_from("<I", data, start + 1)
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 
@@ -355,8 +358,10 @@ def _check_runs(data: bytes, start: int, bits: int, width: int, height: int) -> 
         elif value == 0:
             column, row = 0, row + 1
         elif value == 2:
-            across, down = data[position], data[position + 1]
-            column, row, position = column + across, row + down, position + 2
+            move = data[position : position + 2]
+            if len(move) < 2:
+                break
+            column, row, position = column + move[0], row + move[1], position + 2
         else:
             column += value
             position += (-(-value * bits // 8) + 1) // 2 * 2

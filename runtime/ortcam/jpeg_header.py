@@ -126,7 +126,7 @@ def _read_frame(marker: int, segment: bytes) -> _Frame:
         raise RefusedError("a lossless or hierarchical JPEG")
     if bits != 8:
         raise RefusedError(f"a JPEG of {bits} bits a sample", "8")
-    if count not in {1, 3, 4} or not height or not width:
+    if not 1 <= count <= 4 or not height or not width:
         raise DamagedError(f"its frame is of {width} x {height} pixels and {count} components")
     components = []
     for number in range(count):

@@ -15,18 +15,18 @@ __all__ = ["walk_tiff"]
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _EXTRA, _FORMAT, _DNG = 322, 323, 324, 325, 338, 339, 50706
-_ORIENTATION, _FEW, _MOST_PARTS, _MOST_TABLES = 274, 16, 1 << 18, 1 << 16
+_BIT_ORDER, _ORIENTATION, _FEW, _MOST_PARTS, _MOST_TABLES = 266, 274, 16, 1 << 18, 1 << 16
 # How many values each tag may have that decides what is decoded.
 _TAGS: Final = {
     **dict.fromkeys((_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION), _FEW),
-    **dict.fromkeys((_SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _DNG), _FEW),
+    **dict.fromkeys((_SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _DNG, _BIT_ORDER), _FEW),
     **dict.fromkeys((_BITS, _EXTRA, _FORMAT), 1 << 9),  # a value per sample, so that too many samples get their error
     **dict.fromkeys((_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS), _MOST_PARTS),
 }
 _JPEG_TABLES: Final = 347
-# What else libtiff needs: order of bits, options of CCITT, predictor, palette, inks, tables and colours of JPEG.
+# What else libtiff needs: options of CCITT, predictor, palette, inks, tables and colours of JPEG.
 _NEEDED: Final = {
-    **dict.fromkeys((266, 292, 293, 317, 332, 529, 530, 531, 532), _FEW),
+    **dict.fromkeys((292, 293, 317, 332, 529, 530, 531, 532), _FEW),
     320: 3 << 8,
     _JPEG_TABLES: _MOST_TABLES,
 }
@@ -62,6 +62,10 @@ _OTHER_COMPRESSIONS: Final = {
 }
 _MOST_RUNS: Final = 1 << 22  # of PackBits, which are counted in Python
 _END_OF_LZW: Final = 257
+_SLICE: Final = 1 << 16
+# What each byte stands for, by the order of its bits.
+_AS_STORED: Final = bytes(range(256))
+_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FORMATS: Final = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
 
 
@@ -87,14 +91,14 @@ def walk_tiff(data: bytes) -> Header:
     layout = _check_layout(tags, len(data), width, height)
     rows, columns = (layout.rows * layout.down, layout.columns * layout.across) if layout.tiled else (height, width)
     flaw, coefficients = _walk_jpegs(data, layout) if tags.get(_COMPRESSION, (1,))[0] == _JPEG else ("", 0)
-    turned = 3 * (2 if bits > 8 else 1) * width * height if tags.get(_ORIENTATION, (1,))[0] > 4 else 0
     return Header(
         kind="TIFF",
         width=width,
         height=height,
         decoded_pixels=rows * columns,
+        orientation=tags.get(_ORIENTATION, (1,))[0],
         payload=_with_needed_tags(data, tags),
-        working=_working(layout, bits) + coefficients + turned,
+        working=_working(layout, bits) + coefficients,
         deep=bits > 8,
         flaw=flaw,
         check=functools.partial(_check_parts, data, tags, layout),
@@ -122,6 +126,11 @@ def _check_samples(tags: dict[int, tuple[int, ...]]) -> tuple[int, int]:
         raise RefusedError(f"a TIFF file of {samples} samples a pixel", f"for its colours {_numbers({fewest, most})}")
     if samples == 2 and bits[0] > 8:  # OpenCV would decode them at 8 bits, whatever white is
         raise RefusedError(f"a TIFF file of grey and alpha of {bits[0]} bits a sample", "1, 8")
+    if samples > 1 and bits[0] > 8 and tags.get(_PLANAR, (1,))[0] == 2:
+        # OpenCV takes the first plane for all of them, and what lies in memory behind it.
+        raise RefusedError(
+            f"a TIFF file of {bits[0]} bits a sample in separate planes", "the samples of a pixel together"
+        )
     compression = tags.get(_COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
         named = _OTHER_COMPRESSIONS.get(compression, f"compression {compression}")
@@ -229,6 +238,7 @@ def _check_parts(data: bytes, tags: dict[int, tuple[int, ...]], layout: _Layout)
     compression, bits = tags.get(_COMPRESSION, (1,))[0], tags.get(_BITS, (1,))[0]
     if tags.get(_PHOTOMETRIC, (1,))[0] == _YCBCR:
         return ""  # fewer samples of colour than pixels
+    order = _REVERSED if tags.get(_BIT_ORDER, (1,))[0] == 2 else _AS_STORED
     flaw, budget = "", _MOST_RUNS
     for index, (offset, count) in enumerate(layout.places):
         needed = layout.rows_of(index) * -(-layout.across * layout.samples * bits // 8)
@@ -236,10 +246,10 @@ def _check_parts(data: bytes, tags: dict[int, tuple[int, ...]], layout: _Layout)
         if compression == 1:
             whole = count >= needed
         elif compression in _DEFLATE:
-            whole = _inflates(part, needed)
+            whole = _inflates(part, needed, order)
         elif compression == _PACKBITS:
-            whole, budget = _unpacks(part, needed, budget)
-        elif compression == _LZW and not flaw and not _is_ended(bytes(part[-5:])):
+            whole, budget = _unpacks(part, needed, budget, order)
+        elif compression == _LZW and not flaw and not _is_ended(bytes(part[-5:]).translate(order)):
             flaw = f"its strip or tile {index} breaks off without the code that ends it"
         if not whole:
             raise DamagedError(f"its strip or tile {index} ends before its {needed} bytes of pixels do")
@@ -255,21 +265,22 @@ def _walk_part(part: bytes, index: int) -> Header:
         raise DamagedError(f"the JPEG in its strip or tile {index}: {error}") from None
 
 
-def _inflates(part: memoryview, needed: int) -> bool:
+def _inflates(part: memoryview, needed: int, order: bytes) -> bool:
     """Whether so many bytes come of a deflated part."""
+    slices = (bytes(part[first : first + _SLICE]).translate(order) for first in range(0, len(part), _SLICE))
     try:
-        return inflated_size([part], needed - 1) >= needed
+        return inflated_size(map(memoryview, slices), needed - 1) >= needed
     except zlib.error:
         return False
 
 
-def _unpacks(part: memoryview, needed: int, budget: int) -> tuple[bool, int]:
+def _unpacks(part: memoryview, needed: int, budget: int, order: bytes) -> tuple[bool, int]:
     """Whether so many bytes come of runs of PackBits, and how many more runs may be looked at; then all is believed."""
     position, end = 0, len(part)
     while needed > 0 and budget > 0:
         if position >= end:
             return False, budget
-        length = part[position]
+        length = order[part[position]]
         if length < 128:
             position += length + 2
             needed -= length + 1
@@ -303,7 +314,8 @@ def _with_needed_tags(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
 
     libtiff would read all others, too, make copies of their values, and follow the chain of directories. Alpha is
     declared as a sample of no meaning, so that libtiff does not composite it on black. Associated alpha stays: its
-    colours are composited as they are stored.
+    colours are composited as they are stored. `read_image` turns the picture: OpenCV would mirror each tile and leave
+    it where it is.
 
     Raises:
         DamagedError: a tag is twice there, or has too many values.
@@ -317,7 +329,7 @@ def _with_needed_tags(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
         tag, kind, number = struct.unpack_from(order + "HHI", data, at)
         if tag == _EXTRA and tags.get(_EXTRA) == (2,):
             entries[tag] = struct.pack(order + "HHIHH", tag, 3, 1, 0, 0)
-        elif tag in tags and kind in {1, 3, 4}:
+        elif tag in tags and tag != _ORIENTATION and kind in {1, 3, 4}:
             entries[tag] = bytes(data[at : at + 12])
         elif tag in _NEEDED and kind in _FIELDS and number:
             if tag in entries:

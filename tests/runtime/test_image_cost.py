@@ -186,6 +186,15 @@ def test_what_follows_samples_costs_nothing(make, tmp_path):
     assert seconds <= 2
 
 
+@pytest.mark.parametrize("side", [9, 900])
+def test_a_few_samples_behind_those_of_a_png_are_nobodys_business(side):
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    whole = png(picture, 8, 2)
+    lines = b"".join(b"\0" + line.tobytes() for line in picture) + b"more"
+    end = png_chunk(b"IDAT", zlib.compress(lines)) + png_chunk(b"IEND", b"")
+    np.testing.assert_array_equal(read_image(whole[:33] + end, strict=True), picture)
+
+
 def swollen_png():
     """Samples of a gigabyte for 8 x 8 pixels."""
     deflate = zlib.compressobj(9)
@@ -242,6 +251,15 @@ def test_what_would_take_long_is_refused_soon(name, tmp_path):
     assert what in said
     assert memory <= 60e6 + 12 * DEFAULT_MAX_PIXELS
     assert seconds <= 2  # what is asked of any machine; here a few tenths
+
+
+@pytest.mark.parametrize("side", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [Image.new("RGB", (20, 16))]}])
+def test_a_webp_without_width_or_height_is_damaged(side, options):
+    data = bytearray(encoded(photograph(16, 20), "WEBP", **options))
+    at = data.index(b"\x9d\x01\x2a") + 3 + side  # behind the code that every VP8 picture begins with
+    data[at : at + 2] = bytes(2)
+    assert "is damaged: it holds a picture of" in message(bytes(data))
 
 
 def test_a_webp_has_one_chunk_of_alpha():
@@ -476,6 +494,53 @@ def test_a_strip_of_a_tiff_that_breaks_off_is_damage_not_black(compression):
     assert place < len(data)
 
 
+def reversed_bits(picture, compression):
+    """A TIFF in one strip, each byte of which has its lowest bit first."""
+    data = bytearray(encoded(picture, "TIFF", compression=compression))
+    (place,), (size,) = (Image.open(io.BytesIO(data)).tag_v2[tag] for tag in (273, 279))
+    turned = np.packbits(np.unpackbits(np.frombuffer(data, np.uint8, size, place)), bitorder="little").tobytes()
+    number = 1 if compression is None else Image.open(io.BytesIO(data)).tag_v2[259]
+    return tiff(picture, 8, 2, parts=[turned], tags=[(259, 3, [number]), (266, 3, [2])])
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate", "packbits", "tiff_lzw"])
+@pytest.mark.parametrize("width", range(131, 135))
+def test_a_tiff_whose_bytes_begin_with_their_lowest_bit_is_whole(compression, width):
+    data = reversed_bits(photograph(width=width), compression)
+    np.testing.assert_array_equal(read_image(data, strict=True), pillow(data))
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiles_of_a_tiff_are_turned_with_the_picture(orientation, bits):
+    picture = photograph(61, 83)
+    padded = np.zeros((64, 96, 3), np.uint8)
+    padded[:61, :83] = picture
+    stored = padded if bits == 8 else padded.astype("<u2") << 8
+    tiles = [stored[top : top + 16, left : left + 32] for top in range(0, 64, 16) for left in range(0, 96, 32)]
+    tags = [
+        (259, 3, [8]),
+        (274, 3, [orientation]),
+        (322, 3, [32]),
+        (323, 3, [16]),
+        (324, 4, "parts"),
+        (325, 4, "sizes"),
+    ]
+    tags += [(tag, 3, None) for tag in (273, 278, 279)]
+    data = tiff(picture, bits, 2, parts=[zlib.compress(tile.tobytes()) for tile in tiles], tags=tags)
+    np.testing.assert_array_equal(
+        read_image(data, strict=True), pillow(encoded(picture, "PNG", exif=exif(orientation)))
+    )
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("order", "<>")
+def test_planes_of_more_than_8_bits_are_refused_since_opencv_mixes_them_up(bits, order):
+    picture = photograph().astype(np.uint16) << bits - 8
+    data = tiff(picture, bits, 2, order=order, tags=[(284, 3, [2])])
+    assert f"is a TIFF file of {bits} bits a sample in separate planes, which is not accepted" in message(data)
+
+
 def test_a_strip_of_lzw_that_breaks_off_is_told_or_refused():
     data = bytearray(encoded(photograph(), "TIFF", compression="tiff_lzw"))
     assert read_image(bytes(data), strict=True).shape == (97, 131, 3)
@@ -503,10 +568,24 @@ def test_runs_of_a_bmp_that_break_off_are_told_or_refused(end):
     assert "its runs end in row 5 of 9" in message(runs(4, end), strict=True)
 
 
+@pytest.mark.parametrize("end", [b"\0\2", b"\0\2\1", b"\0", b"\0\4", b"\3"])
+def test_runs_of_a_bmp_that_end_within_one_are_damage(end):
+    assert "its runs end in row 5 of 9" in message(runs(4, end), strict=True)
+
+
 def test_moves_and_literal_runs_of_a_bmp_are_followed():
-    literal = b"\0\x0b" + bytes(range(11)) + b"\0" + b"\0\0"  # 11 samples, and a byte for an even number of them
+    literal = b"\0\x0b" + bytes(range(1, 12)) + b"\0" + b"\0\0"  # 11 samples, and a byte for an even number of them
     data = literal * 4 + b"\0\2\0\4" + literal + b"\0\1"
-    assert read_image(bmp(8, data, compression=1, palette=bytes(1024), width=11, height=9), strict=True).any() == 0
+    palette = b"".join(bytes([9 * sample] * 3 + [0]) for sample in range(256 // 9))
+    picture = read_image(bmp(8, data, compression=1, palette=palette, width=11, height=9), strict=True)
+    assert (picture[[0, 5, 6, 7, 8]] == 9 * np.arange(1, 12)[:, None]).all()  # bottom row first
+    assert not picture[1:5].any()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_a_jpeg_in_a_tiff_has_as_many_components_as_its_pixels_have_samples(mode):
+    data = encoded(Image.fromarray(photograph()).convert(mode), "TIFF", compression="jpeg")
+    assert np.abs(read_image(data, strict=True).astype(int) - pillow(data)).max() <= 1  # builds of libjpeg differ
 
 
 def test_a_jpeg_in_a_tiff_is_not_larger_than_its_strip():
