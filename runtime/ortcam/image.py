@@ -66,8 +66,9 @@ def read_image(
 
     Grey becomes RGB and alpha is dropped, both as `convert("RGB")` does. Of an animation or a file of several pages the
     first picture is read. Of EXIF only the orientation counts, in JPEG, PNG (eXIf), WebP and TIFF; of AVIF its own
-    rotation and mirroring. Known differences from Pillow: CMYK and AVIFs of 10 or 12 bits are
-    within 1 of 255, TIFFs with associated alpha come composited on black, and of XMP nothing counts.
+    rotation and mirroring. Known differences from Pillow: CMYK is
+    within 1 of 255, and so are photographs in AVIFs of 10 or 12 bits (not noise); TIFFs with associated alpha come
+    composited on black, and of XMP nothing counts.
 
     Depth: what the header says is white becomes 255, in PNM (maxval), AVIF and TIFF of 10, 12 or 14 bits a sample.
     PNG and TIFF of 16 bits cannot say that fewer bits are in use, as X-ray machines and industrial cameras do it (sBIT

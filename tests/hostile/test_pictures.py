@@ -98,9 +98,6 @@ def test_an_array_costs_no_more_than_a_picture(name: str, measuring: Measuring) 
 
 _NAMES: Final = {bomb.name for bomb in BOMBS}
 _LARGER: Final = (
-    ("tiff-5000sq-rgba16-one-strip.tiff", False),
-    ("tiff-4992sq-one-tile.tiff", True),
-    ("tiff-of-jpeg-5000sq-progressive.tiff", True),
     ("webp-1024sq-65536-huffman-groups.webp", False),
     ("avif-5000sq-420.avif", False),
     ("avif-5000sq-444-alpha.avif", True),
@@ -117,8 +114,7 @@ def test_the_limit_that_a_refusal_names_reads_the_picture_and_holds(
 ) -> None:
     bomb = next(bomb for bomb in BOMBS if bomb.name == name)
     refused = measure(bomb, measuring, tmp_path)[1]
-    if not refused.error:
-        return  # it takes less than it did
+    assert refused.error == "ImageError", refused
     named = re.search(r"max_pixels=(\d+) \(--max-pixels \1\) reads it", refused.message)
     assert named, refused
     limit = int(named[1])
