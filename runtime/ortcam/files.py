@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.locks import lock
-from ortcam.unfinished import ASIDE, begin_file, clear_locked, new_name, workspace
+from ortcam.unfinished import ASIDE, begun, clear_locked, new_name, workspace
 
 __all__ = [
     "FULL",
@@ -36,8 +36,8 @@ _PATIENCE: Final = 60.0  # seconds; a folder is written in milliseconds
 _CURRENT_FOLDER: Final = -100  # AT_FDCWD
 _SWAP: Final = 2  # RENAME_EXCHANGE and RENAME_SWAP
 _NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
-# What a file system says that does not sync folders.
-_NO_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
+# What a file system says that does not sync, or not folders; what a full or broken disk says is another matter.
+_NO_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -51,20 +51,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    partial, descriptor = begin_file(path.parent)
-    try:
+    with begun(path.parent) as own:
+        partial = own / path.name
         yield partial
         if durable:
             sync(partial)
         partial.replace(path)
         if durable:
             sync(path.parent)
-    finally:
-        try:
-            partial.unlink(missing_ok=True)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -255,7 +249,7 @@ def _swap() -> Callable[[bytes, bytes], int] | None:
 
 
 def sync(path: Path) -> None:
-    """Have a file on the disk, or the names in a folder, as far as the system does that for folders.
+    """Have a file on the disk, or the names in a folder, as far as the system and the file system do that.
 
     Raises:
         OSError: the disk is full, or broken.
@@ -272,7 +266,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not is_folder or error.errno not in _NO_SYNC:
+        if error.errno not in _NO_SYNC:
             raise
     finally:
         os.close(descriptor)
