@@ -35,7 +35,8 @@ _PATIENCE: Final = 60.0  # seconds; a folder is written in milliseconds
 # Linux: renameat2(2), macOS: renamex_np(2). Windows has nothing of the kind.
 _CURRENT_FOLDER: Final = -100  # AT_FDCWD
 _SWAP: Final = 2  # RENAME_EXCHANGE and RENAME_SWAP
-_NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
+# EXDEV: an overlay, of which a rootless container may be made, where it may not write down what it exchanges.
+_NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
 # What a file system says that does not sync, or not folders; what a full or broken disk says is another matter.
 _NO_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
 

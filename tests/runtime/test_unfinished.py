@@ -206,7 +206,7 @@ def test_two_folders_exchange_their_names(tmp_path: Path) -> None:
         exchange(first, tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV])
 def test_a_file_system_that_cannot_exchange_gets_the_new_folder_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
