@@ -13,7 +13,15 @@ import torch
 
 from ortcam_export.errors import ExportError, first_line
 
-__all__ = ["class_count", "differing_classes", "head_note", "load_state", "read_checkpoint", "with_classes"]
+__all__ = [
+    "check_archive",
+    "class_count",
+    "differing_classes",
+    "head_note",
+    "load_state",
+    "read_checkpoint",
+    "with_classes",
+]
 
 State = dict[str, torch.Tensor]
 
@@ -188,7 +196,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         ExportError: what it unpacks to is out of all proportion.
     """
     if path.suffix != ".xz":
-        _check_archive(path)
+        check_archive(path)
         with path.open("rb") as file:
             yield file
         return
@@ -202,8 +210,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse a ZIP archive, as torch.save writes them, whose files unpack to far more than it takes."""
+def check_archive(path: Path) -> None:
+    """Refuse a ZIP archive, as PyTorch writes them, whose files unpack to far more than it takes.
+
+    Raises:
+        ExportError: they do.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

@@ -119,11 +119,11 @@ def write_together(folder: Path, contents: Mapping[str, bytes], *, instead_of: I
 def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -> bool:
     """Put written files in the place of a folder that holds nothing but `gone`; false where that is impossible."""
     known = {*gone, *(path.name for path in (*places, *places.values()))}
-    found = folder.stat()
-    if _swap() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
-        return False
     done = False
     try:
+        found = folder.stat()
+        if _swap() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
+            return False
         with workspace(folder.parent) as own:
             made = own / "made"
             made.mkdir()
@@ -143,7 +143,7 @@ def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -
                 sync(folder.parent)
                 for name in _names(made) - known:  # put there by somebody at this very moment
                     (made / name).rename(folder / name)
-    except OSError:  # there is no right to write beside the folder, or something is mounted on it
+    except OSError:  # there is no right to read the folder or to write beside it, or something is mounted on it
         if done:
             raise
     return done

@@ -43,7 +43,7 @@ class Lock:
 
 
 def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
-    """Lock a folder; a file, too, but on Windows.
+    """Lock a folder, or, where the system is POSIX, a file.
 
     On a network file system a lock on a folder keeps the processes of this machine apart, not those of others.
 

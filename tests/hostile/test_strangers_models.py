@@ -324,6 +324,17 @@ def test_a_program_says_in_any_spelling_that_it_holds_pickles(key: str, tmp_path
         read_program_file(program(tmp_path, f'{{"config": {{"w": {{{key}}}}}}}'))
 
 
+@pytest.mark.parametrize("name", ["net.pt2", "net.pt"])
+def test_a_program_that_unpacks_to_far_more_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_ALWAYS", 1 << 20)  # a bomb that takes no second
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data/weights/model_weights_config.json", bytes(1 << 21))
+    with pytest.raises(ExportError, match=r"unpacks to 2\.1e\+06 bytes"):
+        read_program_file(tmp_path / name)
+
+
 def test_a_program_with_two_files_of_one_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="two files of one name"):
         read_program_file(program(tmp_path, "{}", twice=True))

@@ -341,6 +341,19 @@ def test_where_bytes_of_files_are_locked_a_file_stands_for_its_folder(
     assert names(tmp_path) == []
 
 
+def test_files_are_replaced_in_a_folder_that_can_be_written_to_and_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterdir(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    folder = make(tmp_path / "x", "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", iterdir)
+        write_together(folder, {"new": b"new"}, instead_of=["file"])
+    assert names(folder) == ["new"]
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_a_file_that_does_not_get_to_the_disk_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
