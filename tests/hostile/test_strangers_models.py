@@ -227,6 +227,22 @@ def save_code(path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "more": Runs()}, path)
 
 
+class Grows:
+    """Pickled as a bytearray of a size, as a few bytes say it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (1 << 20,)
+
+
+def save_bytearray(path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "more": Grows()}, path)
+
+
+def save_old_bytearray(path: Path) -> None:
+    state = {"weight": torch.zeros(1), "more": Grows()}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
 def save_repeated(path: Path) -> None:
     torch.save({"weight": torch.zeros(1).expand(1 << 40)}, path)
 
@@ -277,6 +293,8 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a dict in fifty others": ("a.pth", lambda path: torch.save(deep(), path), "more than 16 deep"),
     "a pickle": ("a.pth", save_pickle, "pickled Python objects|cannot be read"),
     "code beside weights": ("a.pth", save_code, "pickled Python objects"),
+    "a bytearray of any size": ("a.pth", save_bytearray, "holds a bytearray"),
+    "the same as it was saved formerly": ("a.pth", save_old_bytearray, "holds a bytearray"),
     "a tensor that repeats one element": ("a.pth", save_repeated, "would take 4.4e\\+12 bytes"),
     "an archive that unpacks to far more": ("a.pth", save_bomb, "unpacks to 2.2e\\+09 bytes"),
     "xz that unpacks to far more": ("a.pth.xz", save_xz_bomb, "unpacks to more than"),
