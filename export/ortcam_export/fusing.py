@@ -305,7 +305,10 @@ def _is_left(path: Path, place: _Place) -> bool:
     """Whether weights that the model there does not use are those of a run before, and not somebody's own file."""
     if path == place.plain_weights:
         return place.weights is not None
-    return path.name == f"{place.file}.{file_sha256(path)[:_HEX]}{_EXTERNAL_SUFFIX}"
+    try:
+        return path.name == f"{place.file}.{file_sha256(path)[:_HEX]}{_EXTERNAL_SUFFIX}"
+    except FileNotFoundError:  # another run has just removed it
+        return False
 
 
 def _weights_used(model: Path) -> set[str]:
