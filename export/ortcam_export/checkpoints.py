@@ -13,7 +13,15 @@ import torch
 
 from ortcam_export.errors import ExportError, first_line
 
-__all__ = ["class_count", "differing_classes", "head_note", "load_state", "read_checkpoint", "with_classes"]
+__all__ = [
+    "check_archive",
+    "class_count",
+    "differing_classes",
+    "head_note",
+    "load_state",
+    "read_checkpoint",
+    "with_classes",
+]
 
 State = dict[str, torch.Tensor]
 
@@ -31,6 +39,7 @@ _DEEPEST: Final = 16
 _ALWAYS: Final = 2**30
 _TIMES: Final = 64
 _IN_MEMORY: Final = 2**26  # of an unpacked one; what is beyond goes to the disk
+_BYTEARRAY: Final = b"\nbytearray\n"  # as a pickle names it
 # Counters beside the weights that evaluation does not use: BatchNorm's (which old checkpoints lack), AveragedModel's.
 _BATCH_COUNTER: Final = "num_batches_tracked"
 _AVERAGE_COUNTER: Final = "n_averaged"
@@ -188,7 +197,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         ExportError: what it unpacks to is out of all proportion.
     """
     if path.suffix != ".xz":
-        _check_archive(path)
+        check_archive(path)
         with path.open("rb") as file:
             yield file
         return
@@ -202,8 +211,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse a ZIP archive, as torch.save writes them, whose files unpack to far more than it takes."""
+def check_archive(path: Path) -> None:
+    """Refuse a ZIP archive, as PyTorch writes them, whose files unpack to far more than it takes.
+
+    Raises:
+        ExportError: they do.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -212,10 +225,35 @@ def _check_archive(path: Path) -> None:
         raise ExportError(f"{path}: unpacks to {unpacked:.1e} bytes; accepted are {_allowed(path):.1e} for its size")
 
 
+def _refuse_bytearrays(file: IO[bytes], path: Path) -> None:
+    """Refuse pickles that make a bytearray: torch.load makes it as large as they say, and no weights need one."""
+    is_archive = file.read(4) == b"PK\x03\x04"  # as torch.load tells
+    file.seek(0)
+    if is_archive:
+        with zipfile.ZipFile(file) as archive:
+            pickles = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".pkl")]
+            found = any(_holds(archive.open(entry), _BYTEARRAY) for entry in pickles)
+    else:
+        found = _holds(file, _BYTEARRAY)
+    if found:
+        raise ExportError(f"{path}: holds a bytearray; accepted is a state dict of tensors")
+    file.seek(0)
+
+
+def _holds(file: IO[bytes], text: bytes) -> bool:
+    end = b""
+    while part := file.read(2**20):
+        if text in end + part:
+            return True
+        end = (end + part)[-len(text) :]
+    return False
+
+
 def _read_torch(path: Path) -> Any:
     _check_regular(path)
     try:
         with _opened(path) as file:
+            _refuse_bytearrays(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
     except ExportError:
         raise

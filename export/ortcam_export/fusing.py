@@ -281,11 +281,7 @@ def _put(made: Path, place: _Place) -> tuple[Path | None, bool]:
         written = written.rename(own / weights.name)
         _point_at(made, weights.name)
     # Of no use any more: what the old model used, what killed runs left, and under the plain name what was forced away.
-    stale = [
-        path
-        for path in candidates
-        if path != weights and (path.name in used or path != place.plain_weights or place.weights is not None)
-    ]
+    stale = [path for path in candidates if path != weights and (path.name in used or _is_left(path, place))]
     sync(made)
     new = [] if written is None or kept is not None else [written]
     settle_later(own, made.name, new=new, old=stale)
@@ -303,6 +299,16 @@ def _weights_beside(model: Path) -> list[Path]:
     named = re.compile(rf"{re.escape(model.name)}(\.[0-9a-f]{{{_HEX}}})?{re.escape(_EXTERNAL_SUFFIX)}")
     found = (path for path in model.parent.iterdir() if named.fullmatch(path.name))
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def _is_left(path: Path, place: _Place) -> bool:
+    """Whether weights that the model there does not use are those of a run before, and not somebody's own file."""
+    if path == place.plain_weights:
+        return place.weights is not None
+    try:
+        return path.name == f"{place.file}.{file_sha256(path)[:_HEX]}{_EXTERNAL_SUFFIX}"
+    except FileNotFoundError:  # another run has just removed it
+        return False
 
 
 def _weights_used(model: Path) -> set[str]:

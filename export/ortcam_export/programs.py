@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from ortcam_export.checkpoints import check_archive
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.plain_modules import copied
 
@@ -59,6 +60,7 @@ def read_program_file(path: Path) -> torch.export.ExportedProgram | torch.jit.Sc
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            check_archive(path)
             if path.suffix.lower() != ".pt2":
                 script: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
                 return script

@@ -48,7 +48,7 @@ def add_benchmark(commands: Any) -> None:
         type=MAX_PIXELS,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
-        help="refuse a larger image, or a file that takes more than 12 bytes for each of N (default %(default)s)",
+        help="refuse an image of more pixels, or that takes more than about 12 N bytes of memory (default %(default)s)",
     )
     parser.add_argument(
         "--seconds",

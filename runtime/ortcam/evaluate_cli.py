@@ -79,7 +79,7 @@ def add_evaluate(commands: Any) -> None:
         type=MAX_PIXELS,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
-        help="skip larger images, and files that take more than 12 bytes for each of N (default %(default)s)",
+        help="skip images of more pixels, or that take more than about 12 N bytes of memory (default %(default)s)",
     )
     parser.add_argument("--strict", action="store_true", help="skip damaged images, even if a part can be read")
     parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")

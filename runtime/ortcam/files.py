@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.locks import lock
-from ortcam.unfinished import ASIDE, begin_file, clear_locked, new_name, workspace
+from ortcam.unfinished import ASIDE, begun, clear_locked, new_name, workspace
 
 __all__ = [
     "FULL",
@@ -35,9 +35,10 @@ _PATIENCE: Final = 60.0  # seconds; a folder is written in milliseconds
 # Linux: renameat2(2), macOS: renamex_np(2). Windows has nothing of the kind.
 _CURRENT_FOLDER: Final = -100  # AT_FDCWD
 _SWAP: Final = 2  # RENAME_EXCHANGE and RENAME_SWAP
-_NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
-# What a file system says that does not sync folders.
-_NO_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
+# EXDEV: an overlay, of which a rootless container may be made, where it may not write down what it exchanges.
+_NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
+# What a file system says that does not sync, or not folders; what a full or broken disk says is another matter.
+_NO_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -51,20 +52,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    partial, descriptor = begin_file(path.parent)
-    try:
+    with begun(path.parent) as own:
+        partial = own / path.name
         yield partial
         if durable:
             sync(partial)
         partial.replace(path)
         if durable:
             sync(path.parent)
-    finally:
-        try:
-            partial.unlink(missing_ok=True)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -124,11 +119,11 @@ def write_together(folder: Path, contents: Mapping[str, bytes], *, instead_of: I
 def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -> bool:
     """Put written files in the place of a folder that holds nothing but `gone`; false where that is impossible."""
     known = {*gone, *(path.name for path in (*places, *places.values()))}
-    found = folder.stat()
-    if _swap() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
-        return False
     done = False
     try:
+        found = folder.stat()
+        if _swap() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
+            return False
         with workspace(folder.parent) as own:
             made = own / "made"
             made.mkdir()
@@ -148,7 +143,7 @@ def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -
                 sync(folder.parent)
                 for name in _names(made) - known:  # put there by somebody at this very moment
                     (made / name).rename(folder / name)
-    except OSError:  # there is no right to write beside the folder, or something is mounted on it
+    except OSError:  # there is no right to read the folder or to write beside it, or something is mounted on it
         if done:
             raise
     return done
@@ -255,7 +250,7 @@ def _swap() -> Callable[[bytes, bytes], int] | None:
 
 
 def sync(path: Path) -> None:
-    """Have a file on the disk, or the names in a folder, as far as the system does that for folders.
+    """Have a file on the disk, or the names in a folder, as far as the system and the file system do that.
 
     Raises:
         OSError: the disk is full, or broken.
@@ -272,7 +267,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not is_folder or error.errno not in _NO_SYNC:
+        if error.errno not in _NO_SYNC:
             raise
     finally:
         os.close(descriptor)

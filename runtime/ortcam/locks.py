@@ -15,6 +15,7 @@ fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix
 msvcrt: ModuleType | None = importlib.import_module("msvcrt") if os.name == "nt" else None
 
 _WAIT: Final = 0.005
+_MOST_TRIES: Final = 100  # at folders that are replaced one after another, or whose file system numbers them anew
 # Windows locks bytes of files alone: those of this one stand for the folder that it lies in.
 _LOCK_FILE: Final = ".ortcam-lock"
 
@@ -42,7 +43,7 @@ class Lock:
 
 
 def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
-    """Lock a folder; a file, too, but on Windows.
+    """Lock a folder, or, where the system is POSIX, a file.
 
     On a network file system a lock on a folder keeps the processes of this machine apart, not those of others.
 
@@ -60,7 +61,7 @@ def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
     end = time.monotonic() + patience
     if fcntl is None:
         return _lock_by_file(path, end)
-    while True:
+    for _ in range(_MOST_TRIES):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except PermissionError:
@@ -76,6 +77,7 @@ def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
         os.close(descriptor)
         if not locked:
             return None
+    return None
 
 
 def lock_descriptor(descriptor: int) -> bool:

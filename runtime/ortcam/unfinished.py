@@ -23,11 +23,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ortcam.locks import Lock, lock, lock_descriptor
+from ortcam.locks import Lock, lock
 
 __all__ = [
     "ASIDE",
-    "begin_file",
+    "begun",
     "clear",
     "clear_locked",
     "new_name",
@@ -44,6 +44,7 @@ _PLAN: Final = "plan.json"
 _BEGUN: Final = re.compile(r"\.ortcam-([0-9a-f]{8})[0-9a-f]{8}")
 # As earlier versions named what they began, of which nobody knows the machine; theirs are written in milliseconds.
 _BEGUN_FORMERLY: Final = re.compile(r"\.ortcam-(save-)?[0-9a-f]{8}")
+_DATE: Final = "(19|20)[0-9]{2}(0[1-9]|1[0-2])([0-2][0-9]|3[01])"
 _DAY: Final = 24 * 60 * 60.0
 _PATIENCE: Final = 1.0  # seconds, for a folder that another run is clearing
 _LARGEST_PLAN: Final = 1 << 16
@@ -54,35 +55,7 @@ def new_name() -> str:
     return f".ortcam-{_machine()}{secrets.token_hex(4)}"
 
 
-def begin_file(folder: Path) -> tuple[Path, int | None]:
-    """Make an empty file that other runs leave alone as long as its descriptor is open.
-
-    Returns:
-        The file and the descriptor, None where there are no locks.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    while True:
-        path = folder / new_name()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            if not lock_descriptor(descriptor):
-                os.close(descriptor)
-                return path, None
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return path, descriptor
-        except (BlockingIOError, FileNotFoundError):  # another run has just taken it for nobody's
-            pass
-        except BaseException:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
-            raise
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def workspace(parent: Path) -> Iterator[Path]:
+def workspace(parent: Path) -> contextlib.AbstractContextManager[Path]:
     """A hidden folder of this user alone, gone afterwards whatever happens; what killed runs left beside it goes first.
 
     Args:
@@ -92,6 +65,21 @@ def workspace(parent: Path) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     clear(parent)
+    return begun(parent)
+
+
+@contextlib.contextmanager
+def begun(parent: Path) -> Iterator[Path]:
+    """A workspace, while what killed runs left beside it stays.
+
+    The folder is locked and no file in it: on SMB shares a lock keeps even its owner from writing in another way.
+
+    Args:
+        parent: where it is made.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     folder, held = _begin_folder(parent)
     try:
         yield folder
@@ -171,7 +159,9 @@ def clear(folder: Path, *, former: str | None = None) -> None:
 def clear_locked(folder: Path, *, former: str | None = None) -> None:
     """The same for whoever has locked the folder."""
     with contextlib.suppress(OSError):
-        formerly = None if former is None else re.compile(rf"\.{re.escape(former)}\.[0-9a-f]{{8}}(\.old)?")
+        # And not `.NAME.20251231`: somebody's copy of that day.
+        digits = rf"(?!{_DATE})[0-9a-f]{{8}}"
+        formerly = None if former is None else re.compile(rf"\.{re.escape(former)}\.{digits}(\.old)?")
         with os.scandir(folder) as entries:
             found = [
                 (folder / entry.name, named)

@@ -1,5 +1,6 @@
 """One file that explains: its interface, what it says of itself, what it does at the edges, and what is refused."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -157,6 +158,18 @@ def test_weights_are_once_in_the_file_or_beside_it(tmp_path: Path, photograph: P
     assert inside.size < weights + 1.2 * graph
     image = ortcam.load(SHAPES).preprocess(photograph)
     np.testing.assert_array_equal(*(run(file.path, image=image)["saliency"] for file in (inside, beside)))
+
+
+def test_weights_of_a_run_before_are_removed_and_files_of_others_stay(tiny_bundle: Path, tmp_path: Path) -> None:
+    left = b"weights of a run that was killed"
+    named = f"f.onnx.{hashlib.sha256(left).hexdigest()[:8]}.data"
+    others = ("f.onnx.20261126.data", "f.onnx.data")
+    (tmp_path / named).write_bytes(left)
+    for other in others:
+        (tmp_path / other).write_text("somebody's")
+    for force in (False, True):
+        fuse(tiny_bundle, tmp_path / "f.onnx", verify=False, force=force)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["f.onnx", *others])
 
 
 def test_it_is_made_of_standard_operators_and_the_function_of_its_weights(tiny_bundle: Path, tmp_path: Path) -> None:

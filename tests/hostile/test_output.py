@@ -110,7 +110,7 @@ def test_a_text_of_a_bundle_begins_no_line(bundle_copy: Path, capsys: pytest.Cap
     manifest = json.loads((bundle_copy / "bundle.json").read_text())
     manifest["model"]["name"] = "net\nverified       all is well\x1b[2J"
     (bundle_copy / "bundle.json").write_text(json.dumps(manifest))
-    if cli.main(["inspect", str(bundle_copy)]) == 0:
-        printed = capsys.readouterr().out
-        assert r"net\nverified       all is well\x1b[2J" in printed
-        assert not any(line.startswith("verified") for line in printed.splitlines())
+    assert cli.main(["inspect", str(bundle_copy)]) == 0
+    printed = capsys.readouterr().out
+    assert r"net\nverified       all is well\x1b[2J" in printed
+    assert not any(line.startswith("verified") for line in printed.splitlines())

@@ -227,6 +227,22 @@ def save_code(path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "more": Runs()}, path)
 
 
+class Grows:
+    """Pickled as a bytearray of a size, as a few bytes say it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (1 << 20,)
+
+
+def save_bytearray(path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "more": Grows()}, path)
+
+
+def save_old_bytearray(path: Path) -> None:
+    state = {"weight": torch.zeros(1), "more": Grows()}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
 def save_repeated(path: Path) -> None:
     torch.save({"weight": torch.zeros(1).expand(1 << 40)}, path)
 
@@ -277,6 +293,8 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a dict in fifty others": ("a.pth", lambda path: torch.save(deep(), path), "more than 16 deep"),
     "a pickle": ("a.pth", save_pickle, "pickled Python objects|cannot be read"),
     "code beside weights": ("a.pth", save_code, "pickled Python objects"),
+    "a bytearray of any size": ("a.pth", save_bytearray, "holds a bytearray"),
+    "the same as it was saved formerly": ("a.pth", save_old_bytearray, "holds a bytearray"),
     "a tensor that repeats one element": ("a.pth", save_repeated, "would take 4.4e\\+12 bytes"),
     "an archive that unpacks to far more": ("a.pth", save_bomb, "unpacks to 2.2e\\+09 bytes"),
     "xz that unpacks to far more": ("a.pth.xz", save_xz_bomb, "unpacks to more than"),
@@ -322,6 +340,17 @@ def program(folder: Path, config: str, *, twice: bool = False) -> Path:
 def test_a_program_says_in_any_spelling_that_it_holds_pickles(key: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="pickled Python objects"):
         read_program_file(program(tmp_path, f'{{"config": {{"w": {{{key}}}}}}}'))
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.pt"])
+def test_a_program_that_unpacks_to_far_more_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_ALWAYS", 1 << 20)  # a bomb that takes no second
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data/weights/model_weights_config.json", bytes(1 << 21))
+    with pytest.raises(ExportError, match=r"unpacks to 2\.1e\+06 bytes"):
+        read_program_file(tmp_path / name)
 
 
 def test_a_program_with_two_files_of_one_name_is_refused(tmp_path: Path) -> None:

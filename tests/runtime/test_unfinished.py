@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -124,12 +125,13 @@ def test_a_result_of_an_earlier_version_that_was_moved_aside_is_brought_back(tmp
     make(tmp_path / ".x.ortcam.0123abcd", "new")
     make(tmp_path / ".x.ortcam.89abcdef.old", "old")
     make(tmp_path / ".y.ortcam.89abcdef.old", "of another one")
+    make(tmp_path / ".x.ortcam.20261126", "somebody's copy of that day")
     clear(tmp_path, former="x.ortcam")
-    assert names(tmp_path) == [".y.ortcam.89abcdef.old", "x.ortcam"]
+    assert names(tmp_path) == [".x.ortcam.20261126", ".y.ortcam.89abcdef.old", "x.ortcam"]
     assert (tmp_path / "x.ortcam" / "file").read_text() == "old"
     make(tmp_path / ".x.ortcam.89abcdef.old", "older")
     clear(tmp_path, former="x.ortcam")
-    assert names(tmp_path) == [".y.ortcam.89abcdef.old", "x.ortcam"]
+    assert names(tmp_path) == [".x.ortcam.20261126", ".y.ortcam.89abcdef.old", "x.ortcam"]
     assert (tmp_path / "x.ortcam" / "file").read_text() == "old"
 
 
@@ -204,7 +206,7 @@ def test_two_folders_exchange_their_names(tmp_path: Path) -> None:
         exchange(first, tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV])
 def test_a_file_system_that_cannot_exchange_gets_the_new_folder_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -339,6 +341,19 @@ def test_where_bytes_of_files_are_locked_a_file_stands_for_its_folder(
     assert names(tmp_path) == []
 
 
+def test_files_are_replaced_in_a_folder_that_can_be_written_to_and_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterdir(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    folder = make(tmp_path / "x", "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", iterdir)
+        write_together(folder, {"new": b"new"}, instead_of=["file"])
+    assert names(folder) == ["new"]
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_a_file_that_does_not_get_to_the_disk_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -377,15 +392,46 @@ def test_what_is_told_to_be_there_is_synced_before_it_gets_its_name_and_its_fold
     assert events[-2:] == ["move", "sync the folder"]
 
 
-def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_that_does_not_sync_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     def fsync(_: int) -> None:
-        raise OSError(errno.EINVAL, "Invalid argument")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fsync)
     files.sync(tmp_path)
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError, match="Invalid"):
-        files.sync(tmp_path / "file")
+    write_whole(tmp_path / "result", b"x", durable=True)
+    write_together(tmp_path, {"result": b"y"})
+    assert (tmp_path / "result").read_bytes() == b"y"
+
+
+@posix
+def test_no_file_that_is_being_written_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SMB shares, a lock on a file keeps even its owner from writing through another descriptor."""
+    import fcntl
+
+    locked: list[bool] = []
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        locked.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_whole(tmp_path / "result", b"x")
+    with files.alone_in(tmp_path):
+        write_together(tmp_path, {"result": b"y"})
+    assert locked
+    assert all(locked)
+
+
+@posix
+def test_a_file_system_that_numbers_a_folder_anew_each_time_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
+    assert lock(tmp_path) is None
 
 
 def test_an_aside_that_cannot_be_brought_back_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
