@@ -12,7 +12,7 @@ from PIL import Image
 from tests.web.conftest import SAMPLES, SHIPPED
 
 import ortcam
-from ortcam.image import decode, encode_png
+from ortcam.image import encode_png, read_image
 
 FISH, MUG = SAMPLES / "fish.png", SAMPLES / "mug-umbrella.png"
 
@@ -136,7 +136,7 @@ def test_a_jpeg_photograph_is_explained_as_in_python(visit, explainer, photograp
     difference = float(np.abs(found - expected.maps[0]).max())
     record_property("difference", difference)
     assert difference <= 1e-3
-    written = decode(visit.download("#save-overlay").read_bytes(), "overlay", 10**6)
+    written = read_image(visit.download("#save-overlay").read_bytes())
     assert np.abs(written.astype(int) - expected.overlay()).max() <= 2
 
 
@@ -250,7 +250,7 @@ def test_the_downloads_are_those_of_python(visit, explainer):
     assert manifest["rendering"] == {"colormap": "turbo", "alpha": 0.7}
     assert manifest["versions"]["ortcam"] == summary["versions"]["ortcam"]
     assert manifest["versions"]["onnxruntime-web"].count(".") == 2
-    written = decode(visit.download("#save-overlay").read_bytes(), "overlay", 10**6)
+    written = read_image(visit.download("#save-overlay").read_bytes())
     difference = np.abs(written.astype(int) - expected.overlay(colormap="turbo", alpha=0.7))
     assert difference.max() <= 2
     assert difference.mean() < 0.02
