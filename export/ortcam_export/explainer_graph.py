@@ -471,7 +471,8 @@ class _Explainer:
         if plan.gate_sum and plan.gate is not None:
             summed = build.gate(plan.gate, masks.maps)
         rows = build.op("Gather", [build.reshape(summed, cut.channels, -1), chosen.channels])
-        product = build.op("MatMul", [build.op("Transpose", [weights], {"perm": [1, 0]}), build.cast(rows, _DOUBLE)])
+        # Not Transpose and MatMul, of which ONNX Runtime 1.24 makes a FusedMatMul that it lacks in float64.
+        product = build.op("Gemm", [weights, build.cast(rows, _DOUBLE)], {"transA": 1})
         return build.reshape(product, -1, cut.height, cut.width)
 
     def _finish(self, raw: ir.Value, *, at_image_size: bool) -> tuple[ir.Value, ir.Value]:

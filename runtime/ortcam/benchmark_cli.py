@@ -17,6 +17,7 @@ from ortcam.methods import METHODS
 from ortcam.ranges import BATCH_SIZE, MAX_PIXELS, RUNS, SECONDS, THREADS, shown
 from ortcam.shipped import demo_picture
 from ortcam.terminal import json_text, others_aside, printable
+from ortcam.unfinished import clear
 
 __all__ = ["add_benchmark"]
 
@@ -221,6 +222,7 @@ def _draw(report: Report, path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     try:
+        clear(path.parent)
         with replacing(path, durable=True) as partial:
             figure.savefig(partial, dpi=130, facecolor="white", format=path.suffix[1:].lower())
     except OSError as error:

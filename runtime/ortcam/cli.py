@@ -60,6 +60,7 @@ from ortcam.signature import verify_signature
 from ortcam.suggestions import did_you_mean
 from ortcam.targets import class_indices
 from ortcam.terminal import complain, guarded_output, json_text, others_aside, printable, say
+from ortcam.unfinished import clear
 from ortcam.verification import graphs_in_words, parity_failure, verify, verify_variants
 
 __all__ = ["main"]
@@ -826,6 +827,7 @@ def _print_explanation(image: str, explanation: Explanation, folder: Path, ours:
 
 def _demo(options: argparse.Namespace) -> int:
     output = check_output(options.output)
+    clear(output)
     explainer = load(bundle_path())
     picture = demo_picture()
     folder = ResultFolders(output).give(str(picture), lambda: file_digest(str(picture)))

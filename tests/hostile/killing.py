@@ -216,12 +216,27 @@ def explain(folder: Path, colours: str) -> list[str]:
 
 def state_of_explanation(folder: Path) -> str:
     """By the manifest and by the files: each is that of its colours."""
-    place = folder / "out/photo/scorecam"
-    if not (place / "manifest.json").exists():
+    path = folder / "out/photo/scorecam"
+    try:
+        # This folder, should another take its place meanwhile.
+        place = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
         return "none"
-    manifest = json.loads((place / "manifest.json").read_text())
+
+    def read(name: str) -> bytes:
+        with open(name, "rb", opener=lambda path, flags: os.open(path, flags, dir_fd=place)) as file:
+            return file.read()
+
+    try:
+        manifest = json.loads(read("manifest.json"))
+        hashed = hashlib.sha256(b"".join(read(name) for name in sorted(manifest["files"]))).hexdigest()
+    except FileNotFoundError:
+        if os.path.samestat(os.fstat(place), path.stat()):
+            return "none"
+        return state_of_explanation(folder)  # it has been replaced, and is being removed
+    finally:
+        os.close(place)
     which = {"jet": "old", "viridis": "new"}[manifest["rendering"]["colormap"]]
-    hashed = hashlib.sha256(b"".join((place / name).read_bytes() for name in sorted(manifest["files"]))).hexdigest()
     (known := folder / f"{which}.digest").exists() or known.write_text(hashed)
     return which if known.read_text() == hashed else "mixture"
 
