@@ -277,7 +277,7 @@ def plot(folder: Path) -> int:
 
 
 def _draw(measured: Any, path: Path) -> None:
-    from ortcam import benchmark_cli
+    from ortcam.cli import benchmark as benchmark_cli
 
     benchmark_cli._draw(measured, path)
 

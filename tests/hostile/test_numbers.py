@@ -14,9 +14,10 @@ import pytest
 
 import ortcam
 import ortcam_export
-from ortcam import cli, explainer, ranges
+from ortcam import explainer, ranges
 from ortcam.arguments import batch_size, budget
 from ortcam.benchmark import benchmark
+from ortcam.cli.main import _parser
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.running import Evaluation
 from ortcam.evaluation.variants import parse_variants
@@ -71,7 +72,7 @@ NOT_FINITE = ["nan", "inf", "-inf", "1e400", "-1e400"]
 
 
 def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    parser = cli._parser()
+    parser = _parser()
     (subparsers,) = (item for item in parser._actions if isinstance(item, argparse._SubParsersAction))
     yield from subparsers.choices.items()
 

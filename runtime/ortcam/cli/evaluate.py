@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from typing import Any, Final
+from typing import Any
 
 from ortcam.arguments import batch_size, providers
+from ortcam.cli.common import EXIT_BAD_INPUT
 from ortcam.errors import OrtcamError
 from ortcam.evaluation.folder import check_folder
 from ortcam.evaluation.variants import parse_variants
@@ -16,8 +17,6 @@ from ortcam.session import resolve_providers
 from ortcam.terminal import complain, others_aside
 
 __all__ = ["add_evaluate"]
-
-_EXIT_BAD_INPUT: Final = 2
 
 
 def add_evaluate(commands: Any) -> None:
@@ -142,4 +141,4 @@ def _evaluate(options: argparse.Namespace) -> int:
             )
     if not options.quiet:
         print(report.in_words())
-    return _EXIT_BAD_INPUT if report.failures else 0
+    return EXIT_BAD_INPUT if report.failures else 0

@@ -1,0 +1,150 @@
+"""What `ortcam` prints of a bundle, of a model and of an explanation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from ortcam.bundle import Bundle, Graphs, Parity, Variant
+from ortcam.explanation import Explanation
+from ortcam.methods import METHODS
+from ortcam.terminal import printable, say
+from ortcam.verification import graphs_in_words
+
+__all__ = ["parity_figures", "print_bundle", "print_explanation", "print_inspection", "print_preprocessing"]
+
+
+def print_explanation(image: str, explanation: Explanation, folder: Path, ours: TextIO | None = None) -> None:
+    """Print an explanation: what it cost, how exact it is, and a line a class."""
+    stats = explanation.stats
+    say(
+        f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
+        f"{stats.seconds:.2f} s, {stats.providers[0]}",
+        ours,
+    )
+    if stats.scored_channels < stats.live_channels:
+        scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
+        error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
+        say(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}", ours)
+    for what in stats.simplified:
+        say(f"  simplified to meet the deadline: {what}", ours)
+    if stats.seconds_late > 0:
+        say(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms", ours)
+    if stats.standard_error is not None:
+        most = max(stats.standard_error)
+        say(f"  fewer samples than the method has: standard error of a weight at most {most:.1%}", ours)
+    for target, label, probability, flat in zip(
+        explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
+    ):
+        note = "  (flat map: nothing speaks for this class)" if flat else ""
+        overlay = printable(str(folder / f"class-{target}-overlay.png"))
+        say(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}", ours)
+
+
+def print_inspection(inspection: Any) -> None:
+    """Print what `inspect MODEL` found: preprocessing, graph, and the layers to cut at."""
+    print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
+    for note in inspection.notes:
+        say(f"note           {note}")
+    print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
+    passed = "every path from image to logits passes these"
+    if not inspection.layers:
+        print("layers         none that every path from image to logits passes; name one inside a branch with --layer")
+    elif inspection.default is None:
+        print(f"layers         {passed}; none is a good default, name one with --layer")
+    else:
+        print(f"layers         {passed}; * is the default")
+    rows = [("", "", "module", "tensor", "layout", "maps [C,h,w]", "behind it")]
+    for index, layer in enumerate(inspection.layers):
+        mark = "*" if layer == inspection.default else ""
+        rows.append((mark, str(index), *_described(layer), _millions(layer.macs_behind)))
+    if inspection.layers:
+        _print_table(rows)
+    if inspection.branches:
+        print("branches       data reach the logits around these; --layer takes them by module or tensor")
+        _print_table(
+            [
+                ("", "", "module", "tensor", "layout", "maps [C,h,w]", ""),
+                *(("", "-", *_described(layer), "") for layer in inspection.branches),
+            ]
+        )
+
+
+def _described(layer: Any) -> tuple[str, str, str, str]:
+    """Module, tensor, layout and shape of a layer."""
+    cut = layer.cut
+    layout = f"{cut.layout} int8" if layer.quantized else cut.layout
+    return cut.module or "-", cut.tensor, layout, f"[{cut.channels},{cut.height},{cut.width}]"
+
+
+def _millions(macs: int | None) -> str:
+    return "?" if macs is None else f"{macs / 1e6:.1f} M"
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """Print what is in a bundle."""
+    manifest = bundle.manifest
+    cut, parity = manifest.cut, manifest.parity
+    size = sum(record.size for record in manifest.files.values())
+    prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
+    say(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
+    print(f"sha256         {bundle.sha256}")
+    weights = manifest.model.weights or (
+        "random" if manifest.model.source == "torchvision" else "as the module had them"
+    )
+    say(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
+    more = " ..." if len(manifest.labels) > 6 else ""
+    labels = printable(", ".join(manifest.labels[:6]))
+    say(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
+    print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
+    shape = f"[{cut.channels},{cut.height},{cut.width}]"
+    say(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    if manifest.graphs.head is None:
+        works = ", ".join(method.name for method in METHODS if not method.needs_head)
+        words = f"no head of its own, only the whole model; methods that work: {works}"
+        print(f"{'':15}inside a branch: {words}")
+    say(f"parity         {parity_figures(parity, manifest.graphs)} against {parity.reference}")
+    probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
+    print(f"probe          {probe}")
+    say(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    for name, variant in manifest.variants.items():
+        _print_variant(name, variant)
+    say(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _print_variant(name: str, variant: Variant) -> None:
+    fidelity = variant.fidelity
+    pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
+    calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
+    say(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    print(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
+    for method, like in fidelity.maps.items():
+        print(
+            f"{'':15}{printable(method)}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
+            f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
+        )
+    print(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
+
+
+def parity_figures(parity: Parity, graphs: Graphs) -> str:
+    """Parity in one line, with the tolerances."""
+    return (
+        f"{parity.logits:.1e} for {graphs_in_words(graphs)}, {parity.scorer:.1e} for the scorers, relative, on "
+        f"{parity.inputs} pictures; accepted {parity.tolerance:.0e}, {parity.scorer_tolerance:.0e}"
+    )
+
+
+def print_preprocessing(preprocessing: Any, source: str) -> None:
+    """Print what happens to an image before the model sees it, and who said so."""
+    p = preprocessing
+    sides = f"short side to {p.resize}" if p.keep_aspect else f"to {p.resize} x {p.resize}"
+    resize = f"{sides}, centre crop {p.height} x {p.width}" if p.resize else f"to {p.height} x {p.width}"
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
+    order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
+    scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
+    say(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
