@@ -32,6 +32,7 @@ __all__ = [
     "check_white",
     "decode",
     "encode_png",
+    "largest_file",
     "read_file",
     "read_image",
     "write_png",
@@ -214,8 +215,13 @@ def _quoted(path: str) -> str:
     return f"{mark}{printable(path)}{mark}"
 
 
+def largest_file(max_pixels: int) -> int:
+    """How many bytes an encoded image may have with this limit of pixels."""
+    return _SPARE + _ENCODED_PER_PIXEL * max_pixels
+
+
 def _check_encoded(size: int, name: str, max_pixels: int) -> None:
-    most = _SPARE + _ENCODED_PER_PIXEL * max_pixels
+    most = largest_file(max_pixels)
     if size > most:
         raise ImageError(
             f"{name} has {size} bytes or more, and {most} are the most that go with max_pixels={max_pixels}: give a "
