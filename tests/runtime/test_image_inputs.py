@@ -45,7 +45,8 @@ def test_a_folder_and_a_glob_give_images_in_natural_order(folder: Path, pattern:
 def test_what_is_left_out_is_said_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expand([str(folder)])
     assert capsys.readouterr().err == (
-        f"ortcam: {folder}: 2 images; left out: 1 other file (notes.txt) and 1 subfolder ('{folder}/**' takes them too)\n"
+        f"ortcam: {folder}: 2 images; left out: 1 other file (notes.txt) "
+        f"and 1 subfolder ('{folder}/**' takes them too)\n"
     )
     expand([str(folder / "*.jpg"), str(folder / "sub")])
     assert capsys.readouterr().err == ""
@@ -57,7 +58,8 @@ def test_files_stay_as_they_are_and_what_a_folder_gives_again_is_taken_once(fold
     assert expand([first, str(folder), str(folder / "*"), first], tell=lambda _: None) == [
         first,
         str(folder / "img2.PNG"),
-    ] + [first]
+        first,
+    ]
 
 
 def test_a_file_whose_name_has_wildcards_is_a_file(folder: Path) -> None:
@@ -99,7 +101,7 @@ def test_a_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ortcam.ImageError, match="standard input is empty"):
         from_argument("-")
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(bytes(31_000_000))))
-    with pytest.raises(ortcam.ImageError, match="standard input has more than 30000006 bytes.*max_pixels"):
+    with pytest.raises(ortcam.ImageError, match=r"standard input has more than 30000006 bytes.*max_pixels"):
         from_argument("-", max_pixels=1)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(ortcam.ImageError, match="standard input, which is closed"):
