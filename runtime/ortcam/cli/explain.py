@@ -9,6 +9,7 @@ from typing import Any, TextIO, get_args
 from ortcam.allocation import Completion
 from ortcam.arguments import batch_size, budget, pairs_of, providers
 from ortcam.cli.common import EXIT_BAD_INPUT, check_nothing_is_lost, progress_bar
+from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import HelpWithEpilog
 from ortcam.cli.printing import print_explanation
 from ortcam.errors import (
@@ -46,7 +47,7 @@ def add_explain(commands: Any) -> None:
         epilog=_option_help(),
     )
     parser.set_defaults(run=_explain)
-    parser.add_argument("bundle", metavar="BUNDLE")
+    add_model(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+")
     parser.add_argument(
         "-m", "--method", default="scorecam++", metavar="METHOD[,METHOD...]", help=f"{methods} (default: scorecam++)"
@@ -154,8 +155,9 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
     wanted = providers(options.provider, options.provider_option)
+    bundle = open_bundle(options)
     explainer = load(
-        options.bundle,
+        bundle,
         providers=wanted,
         threads=options.threads,
         max_pixels=options.max_pixels,
