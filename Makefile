@@ -161,5 +161,8 @@ docs: $(VENV)/dev.stamp  ## build the documentation into site/, with all links c
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
 	@echo "open site/index.html"
 
+dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and run the demo of the wheel in a fresh environment
+	$(BIN)/python -m tests.release
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

@@ -127,7 +127,7 @@ def command_line() -> str:
             actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS and "--help" not in a.option_strings]
             if actions:
                 title = {"options": "Options", "positional arguments": "Arguments"}.get(group.title or "", group.title)
-                parts.append(f"**{title}**\n\n| | |\n|---|---|\n" + "\n".join(map(_row, actions)) + "\n")
+                parts.append(f"**{title}**\n\n| flag | meaning |\n|---|---|\n" + "\n".join(map(_row, actions)) + "\n")
         if command.epilog:
             parts.append(f"```text\n{command.epilog.strip()}\n```\n")
     return "\n".join(parts)

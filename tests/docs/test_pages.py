@@ -1,0 +1,205 @@
+"""Every code block of README.md and docs/ runs, in a folder with the files that they speak of.
+
+Blocks of `sh` and `python` run in order, one namespace per page. A comment above a block that cannot run here says why:
+`<!-- skip: next "reason" -->`, or `<!-- skip: next if(fast, reason="...") -->` for what `make test-all` runs alone.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest import SkipTest
+
+import cv2
+import filelock
+import onnx
+import pytest
+import skimage.data
+import torch
+import torchvision
+from sybil import Document, Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+import ortcam.shipped
+from ortcam.image import write_png
+from tests.conftest import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
+PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
+WITH_SLOW_BLOCKS = [page for page in PAGES if "if(fast" in page.read_text("utf-8")]
+
+MY_MODELS = """
+import torch
+
+def make_model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 12, 7, 4), torch.nn.ReLU(), torch.nn.Conv2d(12, 24, 3, 4), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(24, 7),
+    )
+"""
+
+
+def run_shell(example: Example) -> None:
+    """Run a block of shell; ortcam and python are those of this environment."""
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example.parsed],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    where = f"{example.path}, line {example.line}"
+    assert result.returncode == 0, f"{where}:\n{example.parsed}\n{result.stdout}\n{result.stderr}"
+    assert "Traceback" not in result.stderr, f"{where}:\n{result.stderr}"
+
+
+PARSED = Sybil([PythonCodeBlockParser(), CodeBlockParser("sh", run_shell), SkipParser()])
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that pages speak of, and a cache of exports; made once, also for several processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pages"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            _fill(folder)
+            (folder / "done").touch()
+    return folder
+
+
+def _fill(folder: Path) -> None:
+    files = folder / "files"
+    (files / "photographs").mkdir(parents=True)
+    for name, picture in (("cat", skimage.data.chelsea()), ("coffee", skimage.data.coffee())):
+        cv2.imwrite(str(files / f"{name}.jpg"), cv2.cvtColor(cv2.resize(picture, (300, 200)), cv2.COLOR_RGB2BGR))
+    for name in ("cat.jpg", "coffee.jpg"):
+        shutil.copy(files / name, files / "photographs")
+    for picture in ortcam.shipped.sample_pictures():
+        shutil.copy(picture, files)
+        shutil.copy(picture, files / "photographs")
+    for number in range(2):
+        write_png(files / "photographs" / f"plain-{number}.png", skimage.data.astronaut()[number::2, ::2])
+    (files / "upload.bin").write_bytes((files / "cat.jpg").read_bytes())
+    (files / "images.csv").write_text("file,class,boxes\nmug-umbrella.png,umbrella,30 40 150 160\nfish.png,fish,\n")
+    (files / "my_models.py").write_text(MY_MODELS)
+    labels = ortcam.load("shapes").labels
+    (files / "labels.txt").write_text("\n".join(labels) + "\n")
+    parts = (onnx.load(ortcam.shipped.bundle_path() / f"{name}.onnx") for name in ("features", "head"))
+    onnx.save(onnx.compose.merge_models(*parts, io_map=[("features", "features")]), files / "model.onnx")
+    # Where torchvision would put the weights that it downloads: random ones.
+    weights = folder / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    weights.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+
+
+@pytest.fixture
+def workplace(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that pages speak of; it is the current one."""
+    folder = tmp_path / "workplace"
+    shutil.copytree(shelf / "files", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("ORTCAM_CACHE", str(shelf / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(shelf / "torch"))
+    return folder
+
+
+def _run(page: Path, shelf: Path, *, fast: bool) -> None:
+    document: Document = PARSED.parse(page)
+    document.namespace["fast"] = fast
+    examples = list(document.examples())
+    source = "\n".join(example.parsed for example in examples if isinstance(example.parsed, str))
+    if "resnet18.ortcam" in source and not re.search(r"-o resnet18\.ortcam", source):
+        shutil.copytree(_resnet18(shelf), "resnet18.ortcam")
+    if "model.ortcam" in source and not re.search(r"-o model\.ortcam", source):
+        shutil.copytree(ortcam.shipped.bundle_path(), "model.ortcam")
+    for example in examples:
+        try:
+            example.evaluate()
+        except SkipTest:
+            continue
+
+
+def _resnet18(shelf: Path) -> Path:
+    path = shelf / "resnet18.ortcam"
+    with filelock.FileLock(shelf / "resnet18.lock"):
+        if not path.exists():
+            subprocess.run(["ortcam", "export", "resnet18", "-o", str(path)], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_the_code_blocks_of_a_page_run(page: Path, shelf: Path, workplace: Path) -> None:
+    _run(page, shelf, fast=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_SLOW_BLOCKS, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_the_code_blocks_of_a_page_run_with_the_slow_ones(page: Path, shelf: Path, workplace: Path) -> None:
+    _run(page, shelf, fast=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_no_code_block_escapes_by_its_language(page: Path) -> None:
+    fences = re.findall(r"^ *```(.*)$", page.read_text("utf-8"), re.MULTILINE)
+    assert set(fences[::2]) <= {"sh", "python", "text", "json"}
+    assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("block", ["```python\nassert 1 == 2\n```\n", "```sh\nortcam explain no.ortcam cat.jpg\n```\n"])
+def test_a_block_that_fails_is_an_error(block: str, tmp_path: Path, shelf: Path, workplace: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(block)
+    with pytest.raises(AssertionError):
+        _run(page, shelf, fast=True)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "llms.txt"])
+def test_links_to_files_of_the_repository_hold(name: str) -> None:
+    text = (REPOSITORY / name).read_text("utf-8")
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^()\s]+)\)", text)]
+    missing = [target for target in targets if "://" not in target and not (REPOSITORY / target).exists()]
+    assert not missing
+
+
+def test_the_map_for_language_models_names_every_page() -> None:
+    text = (REPOSITORY / "llms.txt").read_text("utf-8")
+    generated = {"docs/index.md", "docs/how-to/index.md", "docs/reference/python.md", "docs/reference/python-export.md"}
+    generated |= {"docs/reference/command-line.md", "docs/reference/errors.md"}
+    pages = {page.relative_to(REPOSITORY).as_posix() for page in PAGES} - generated
+    assert not {page for page in pages if f"({page})" not in text}
+
+
+def test_one_version_in_all_places() -> None:
+    version = ortcam.__version__
+    assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text("utf-8")
+    assert re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0] == version
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=REPOSITORY,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "site" / "reference" / "command-line.html").read_text("utf-8")
+    assert "generate:" not in page
+    assert "--budget" in page
+    index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text("utf-8"))
+    assert len(index["docs"]) > 100
