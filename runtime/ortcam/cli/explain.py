@@ -22,6 +22,7 @@ from ortcam.cli.common import (
     check_nothing_is_lost,
     progress_bar,
 )
+from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import print_explanation
 from ortcam.errors import (
@@ -57,7 +58,7 @@ def add_explain(commands: Any) -> None:
         description="Explain what a classifier sees in images: maps, overlays, and a page to leaf through.",
         examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
     )
-    parser.add_argument("bundle", metavar="MODEL", help="bundle")
+    add_model(parser)
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="files, folders, patterns such as 'a/*.jpg', or - (stdin)"
     )
@@ -131,8 +132,9 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
     wanted = providers(options.provider, options.provider_option)
+    bundle = open_bundle(options)
     explainer = load(
-        options.bundle,
+        bundle,
         providers=wanted,
         threads=options.threads,
         max_pixels=options.max_pixels,
