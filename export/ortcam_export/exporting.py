@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +40,7 @@ from ortcam_export.graphs import (
     build_scorer,
     extract,
 )
+from ortcam_export.labels import by_index
 from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
 from ortcam_export.request import ExportRequest, StageReport
 from ortcam_export.sources import InputSpec, Source, open_source
@@ -71,7 +72,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
     say("loading the model")
     source = open_source(request.model, weights=request.weights, checkpoint=request.checkpoint, spec=spec)
     if source.classes is not None:
-        _check_labels(source, source.classes)
+        _check_given_labels(source, source.classes)
     say("converting to ONNX")
     converted = convert(source, opset=request.opset, activation=activation)
     for note in converted.notes:
@@ -81,7 +82,9 @@ def write_bundle(request: ExportRequest) -> Bundle:
     _check_span(prepared)
     size = prepared.height, prepared.width
     images = probe_input(converted.pictures, prepared)
-    labels_of_model = _labels(source, converted.logits.shape[1], converted.activation)
+    labels_of_model = _labels(source, converted.logits.shape[1], converted.activation, say)
+    for sentence in (*source.assumed, *_assumed_of_outputs(source, converted)):
+        say(f"assumed: {sentence}")
     with staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
@@ -247,22 +250,38 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
         )
 
 
-def _labels(source: Source, classes: int, activation: Activation) -> tuple[str, ...]:
-    labels = _check_labels(source, classes)
+def _assumed_of_outputs(source: Source, converted: Converted) -> Iterator[str]:
+    released = source.record.source == "torchvision" and source.record.weights_sha256 is None
+    if converted.assumed_activation and not released:
+        yield "the outputs are logits of a softmax, since no activation ends the graph; --activation says otherwise"
+
+
+def _labels(source: Source, classes: int, activation: Activation, say: StageReport) -> tuple[str, ...]:
     if classes == 1 and activation == "softmax":
         raise ExportError(
             "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
             "probability of its one class"
         )
-    return labels
-
-
-def _check_labels(source: Source, classes: int) -> tuple[str, ...]:
+    _check_given_labels(source, classes)
     labels = source.labels
-    assert labels is not None
-    if len(labels) != classes:
-        raise ExportError(f"{len(labels)} labels for a model of {classes} classes; name one a class with --labels FILE")
-    return labels
+    if labels is not None and len(labels) == classes:
+        return labels
+    why = "nothing names them"
+    if labels is not None:
+        why = f"the {len(labels)} labels of {source.labels_source} are not for its {classes} classes"
+    say(f"assumed: classes go by their index, as {why}; --labels FILE names them")
+    return by_index(classes)
+
+
+def _check_given_labels(source: Source, classes: int) -> None:
+    """See that the labels that the user gave are as many as the classes.
+
+    Raises:
+        ExportError: they are not.
+    """
+    labels = source.labels
+    if labels is not None and not source.labels_source and len(labels) != classes:
+        raise ExportError(f"{len(labels)} labels for a model of {classes} classes; accepted is one per class, in order")
 
 
 def _versions(source: Source) -> dict[str, str]:
@@ -283,7 +302,10 @@ def _describe(layer: Layer) -> str:
 
 def _say_choice(say: StageReport, layer: Layer, graph: ir.Model, *, named: bool) -> None:
     """Say where the model is split, and what that means where it is not plain."""
-    say(f"splitting at {_describe(layer)}")
+    if named:
+        say(f"splitting at {_describe(layer)}")
+    else:
+        say(f"assumed: the layer {_describe(layer)}; --layer NAME takes another (`ortcam inspect MODEL` lists them)")
     if layer.inside_branch:
         say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
     total = count_macs(graph.graph)
