@@ -224,7 +224,7 @@ class Explanation:
             blend: "rising" draws the map the more opaque the higher it is, leaves the photograph untouched where the
                 map is low, dims what the model did not see and frames what it saw. "flat" draws all of the map equally
                 opaque and leaves the rest as it is.
-            alpha: opacity where the map is highest, in [0,1]; None is 0.75 of "rising" and 0.5 of "flat".
+            alpha: opacity where the map is highest, in [0,1]; None is 0.65 of "rising" and 0.5 of "flat".
             longest_side: a photograph with a longer side is scaled down to it first, say 1024; None keeps its size.
 
         Returns:

@@ -34,7 +34,7 @@ Blend = Literal["rising", "flat"]
 BLENDS: Final = get_args(Blend)
 
 # Chosen by eye, on light and dark photographs and in a simulation of red-green blindness.
-_ALPHA: Final[dict[str, float]] = {"rising": 0.75, "flat": 0.5}
+_ALPHA: Final[dict[str, float]] = {"rising": 0.65, "flat": 0.5}
 _BEGIN, _FULL = 0.1, 0.9  # of the map: below the first nothing is drawn, from the second on it is at its most opaque
 _DIM: Final = 0.6  # brightness of what the model did not see
 _BLOCK: Final = 1 << 20  # pixels that are drawn at a time
@@ -49,14 +49,14 @@ class Rendering:
         colormap: one of `COLORMAPS`.
         blend: "rising" draws a map the more opaque the higher it is, smooths its edges, dims what the model did not see
             and frames what it saw. "flat" draws all of the map equally opaque, and nothing else.
-        alpha: opacity where the map is highest, in [0, 1]; None is 0.75 of "rising" and 0.5 of "flat".
+        alpha: opacity where the map is highest, in [0, 1]; None is 0.65 of "rising" and 0.5 of "flat".
 
     Raises:
         OptionError: an unknown colormap or blend, or `alpha` out of range.
 
     Example:
         >>> Rendering("viridis").record()
-        {'colormap': 'viridis', 'alpha': 0.75, 'blend': 'rising'}
+        {'colormap': 'viridis', 'alpha': 0.65, 'blend': 'rising'}
     """
 
     colormap: str = "turbo"
@@ -97,7 +97,7 @@ def heatmap(saliency: NDArray[np.float32], colormap: str = "turbo") -> NDArray[n
     return _uint8(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB))
 
 
-def opacity(saliency: NDArray[np.float32], alpha: float = 0.75) -> NDArray[np.float32]:
+def opacity(saliency: NDArray[np.float32], alpha: float = 0.65) -> NDArray[np.float32]:
     """How opaque the colours of a map are drawn: 0 below 0.1, `alpha` from 0.9 on, a smooth rise between.
 
     alpha t^2 (3 - 2 t) with t = (S - 0.1) / 0.8, clipped to [0, 1]: the "smoothstep" of graphics.
@@ -132,7 +132,7 @@ def overlay(
         blend: "rising": a is `opacity(saliency, alpha)`, so that the photograph is untouched where the map is low, and
             pixels that are not covered are dimmed. "flat": a is `alpha` everywhere, and pixels that are not covered
             stay as they are.
-        alpha: opacity of the heatmap in [0, 1], where the map is highest; None is 0.75 for "rising", 0.5 for "flat".
+        alpha: opacity of the heatmap in [0, 1], where the map is highest; None is 0.65 for "rising", 0.5 for "flat".
         covered: bool [H, W], where the map says something, as from `CropGeometry.to_original`. None covers all.
 
     Returns:

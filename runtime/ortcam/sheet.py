@@ -290,6 +290,7 @@ def _layout(shape: tuple[int, int], rows: int, columns: int) -> _Layout:
     side = min(max(1500 / columns, 190), 460, max(2400 / rows, 190))
     proportion = np.sqrt(min(max(shape[1] / shape[0], 0.5), 2.0))
     panel = round(side * proportion), round(side / proportion)
+    panel = panel[0], max(1, min(panel[1], round(panel[0] * shape[0] / shape[1])))
     gap = max(10, round(panel[0] / 24))
     total = columns * (panel[0] + gap)
     return _Layout(panel, float(np.clip(total * 12 / _README, 14, max(15, panel[0] / 12.5))), gap, round(gap * 1.5))
@@ -313,8 +314,10 @@ def _drawn(image: NDArray[np.uint8], columns: Sequence[_Column], title: str, ren
     heads = [("Image", (size,)), *((c.title, (*c.notes, *([c.model] if len(models) > 1 else []))) for c in shown)]
     blocks = [_title(title, next(iter(models)) if len(models) == 1 else "", layout, len(heads))]
     blocks.append(_heads(heads, layout))
+    room = blocks[1].shape[1]
+    indent = max((w for row in rows if (w := width(_label(row), layout.text, "bold")) <= room / 3), default=0.0)
     for row in rows:
-        blocks.append(_row_title(row, layout, len(heads)))
+        blocks.append(_row_title(row, indent, layout, len(heads)))
         panels: list[NDArray[np.uint8] | None] = [photograph]
         for column in shown:
             explained = any(c.index == row.index and c.label == row.label for c in column.classes)
@@ -390,13 +393,24 @@ def _heads(heads: Sequence[tuple[str, Sequence[str]]], layout: _Layout) -> NDArr
     return canvas
 
 
-def _row_title(row: _Class, layout: _Layout, columns: int) -> NDArray[np.uint8]:
-    """A line, then label, probability with its bar, and index of a class."""
+def _label(row: _Class) -> str:
+    return row.label if row.label.strip() and can_draw(row.label) else f"class {row.index}"
+
+
+def _row_title(row: _Class, indent: float, layout: _Layout, columns: int) -> NDArray[np.uint8]:
+    """A line, then label, probability with its bar, and index of a class.
+
+    Args:
+        row: the class.
+        indent: where the bar begins, unless the label reaches further.
+        layout: of the sheet.
+        columns: of the sheet.
+    """
     text, small = layout.text, layout.text * 0.85
     canvas = _blank(line_height(text) + text * 0.75, layout, columns)
     canvas[round(text * 0.2)] = _LINE
     baseline = round(text * 0.45) + ascent(text)
-    label = row.label if row.label.strip() and can_draw(row.label) else f"class {row.index}"
+    label = _label(row)
     percent, index = f"{row.probability:.1%}" if row.probability >= 0.001 else "below 0.1%", f"class {row.index}"
     bar, space = text * 5, text * 0.6
     taken = bar + width("below 0.1%", text) + width(index, small) + 3 * space
@@ -404,7 +418,7 @@ def _row_title(row: _Class, layout: _Layout, columns: int) -> NDArray[np.uint8]:
         canvas, fitted(label, canvas.shape[1] - taken, text, "bold"),
         left=0, baseline=baseline, size=text, ink=_INK, weight="bold",
     )  # fmt: skip
-    left, top, bottom = round(end + space), round(baseline - text * 0.6), round(baseline - text * 0.1)
+    left, top, bottom = round(max(end, indent) + space), round(baseline - text * 0.6), round(baseline - text * 0.1)
     canvas[top:bottom, left : left + round(bar)] = _TRACK
     canvas[top:bottom, left : left + max(2, round(bar * min(1.0, row.probability)))] = _BAR
     end = draw(canvas, percent, left=left + bar + space, baseline=baseline, size=text, ink=_INK)
