@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any, TextIO, get_args
 
 from ortcam.allocation import Completion
-from ortcam.arguments import batch_size, budget, pairs_of, providers
-from ortcam.cli.common import EXIT_BAD_INPUT, check_nothing_is_lost, progress_bar
-from ortcam.cli.parsers import HelpWithEpilog
+from ortcam.arguments import budget, pairs_of, providers
+from ortcam.cli.common import (
+    EXIT_BAD_INPUT,
+    add_execution,
+    add_force,
+    add_image_reading,
+    add_json,
+    add_method,
+    add_option,
+    add_output,
+    add_quiet,
+    add_targets,
+    check_nothing_is_lost,
+    progress_bar,
+)
+from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import print_explanation
 from ortcam.errors import (
     BundleError,
@@ -23,9 +37,8 @@ from ortcam.errors import (
 from ortcam.explainer import Explainer, load, resolve_task
 from ortcam.explanation import Explanation
 from ortcam.files import FULL
-from ortcam.image import DEFAULT_MAX_PIXELS
-from ortcam.methods import METHODS, Plan, resolve_method
-from ortcam.ranges import ALPHA, DEADLINE, MAX_PIXELS, SAMPLING_ERROR, THREADS, TOLERANCE, TOP_K, WHITE
+from ortcam.methods import Plan, resolve_method
+from ortcam.ranges import ALPHA, DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.rendering import COLORMAPS
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256
@@ -37,94 +50,59 @@ __all__ = ["add_explain"]
 
 def add_explain(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    methods = ", ".join(method.name for method in METHODS)
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "explain",
-        help="explain images with a bundle",
-        allow_abbrev=False,
-        formatter_class=HelpWithEpilog,
-        epilog=_option_help(),
+        _explain,
+        help="show which parts of images speak for a class",
+        description="Explain what a classifier sees in images: maps, overlays, and a page to leaf through.",
+        examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
     )
-    parser.set_defaults(run=_explain)
-    parser.add_argument("bundle", metavar="BUNDLE")
-    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    add_model(parser)
     parser.add_argument(
-        "-m", "--method", default="scorecam++", metavar="METHOD[,METHOD...]", help=f"{methods} (default: scorecam++)"
+        "images", metavar="IMAGE", nargs="+", help="files, folders, patterns such as 'a/*.jpg', or - (stdin)"
     )
-    parser.add_argument(
-        "-t",
-        "--target",
-        action="append",
-        metavar="TARGET[,TARGET...]",
-        help="classes by index or label, say -t 3,dog; repeatable; index:3 and label:3 say which is meant",
+    what = parser.add_argument_group("what to explain")
+    add_method(what)
+    add_option(what)
+    add_targets(what)
+    _add_limits(parser.add_argument_group("fewer passes (else every channel is scored, and the map is exact)"))
+    results = parser.add_argument_group("results")
+    add_output(results, default="explanations", help="folder to write to")
+    add_force(results, "replace results of the same image with other settings")
+    results.add_argument("--colormap", choices=COLORMAPS, default="jet", help="colours of the map")
+    results.add_argument(
+        "--alpha", type=ALPHA, default=0.5, metavar="A", help=Rare("weight of the map in the overlay, from 0 to 1")
     )
-    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default 1)")
-    parser.add_argument("-o", "--output", default="explanations", metavar="DIR", help="default: explanations")
-    parser.add_argument("--force", action="store_true", help="replace results of the same image with other settings")
-    parser.add_argument(
-        "--batch-size",
-        type=batch_size,
-        default="auto",
-        metavar="N",
-        help="masked images a run, 65536 at most (default: auto)",
-    )
-    parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
-    parser.add_argument(
-        "--provider-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="of the first provider, say precision=bf16 for openvino",
-    )
-    parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
-    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument("--low-memory", action="store_true", help="for small devices: less memory, slower")
-    _add_limits(parser.add_argument_group("fewer passes (default: every channel is scored and the map is exact)"))
-    parser.add_argument(
-        "--max-pixels",
-        type=MAX_PIXELS,
-        default=DEFAULT_MAX_PIXELS,
-        metavar="N",
-        help="refuse images of more pixels, or that take more than about 12 N bytes of memory (default %(default)s)",
-    )
-    parser.add_argument("--strict", action="store_true", help="refuse damaged images, even if a part can be read")
-    parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the methods; see below")
-    parser.add_argument("--colormap", choices=COLORMAPS, default="jet")
-    parser.add_argument("--alpha", type=ALPHA, default=0.5, metavar="A", help="weight of the heatmap in the overlay")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    add_json(results)
+    add_quiet(results)
+    add_execution(parser)
+    add_image_reading(parser)
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 0.12, 12%%, or a number")
+    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 12%%, 0.12, or a number of them")
     group.add_argument(
         "--deadline",
         type=DEADLINE,
         metavar="MS",
-        help="milliseconds for an explanation; maps then depend on the machine's load",
+        help="milliseconds per explanation; the map then depends on the load",
     )
-    group.add_argument("--tolerance", type=TOLERANCE, metavar="E", help="stop when the map is likely to be this exact")
+    group.add_argument(
+        "--tolerance", type=TOLERANCE, metavar="E", help="stop when the estimated error is below E, such as 0.05"
+    )
     group.add_argument(
         "--completion",
         choices=get_args(Completion),
         default="gaussian-process",
-        help="of the weights that were not scored",
+        help=Rare("how the weights of channels that were not scored are predicted"),
     )
     group.add_argument(
         "--sampling-error",
         type=SAMPLING_ERROR,
         metavar="E",
-        help="of SS-CAM and IS-CAM: stop sampling a channel when its standard error is below this share",
+        help=Rare("sscam, iscam: stop sampling a channel once the standard error of its weight is below this share"),
     )
-
-
-def _option_help() -> str:
-    lines = ["options of the methods (KEY: accepted, default first; what it does):"]
-    for method in METHODS:
-        lines.append(f"\n  {method.name}")
-        lines += [f"    {option.name}: {option.accepted}; {option.help}" for option in method.options]
-    return "\n".join(lines).replace("%", "%%")
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -154,8 +132,9 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
     wanted = providers(options.provider, options.provider_option)
+    bundle = open_bundle(options)
     explainer = load(
-        options.bundle,
+        bundle,
         providers=wanted,
         threads=options.threads,
         max_pixels=options.max_pixels,
