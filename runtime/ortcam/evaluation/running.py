@@ -18,12 +18,14 @@ from ortcam.evaluation.dataset import Example, read_dataset
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measuring, explain
 from ortcam.evaluation.metrics import METRICS
+from ortcam.evaluation.printing import in_words
 from ortcam.evaluation.protocols import Protocol, resolve_protocol
 from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
-from ortcam.evaluation.statistics import FEWEST, Interval, intervals
+from ortcam.evaluation.statistics import intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
+from ortcam.evaluation.verdict import MEANING, Verdict, reach_verdict
 from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
@@ -54,46 +56,24 @@ class Report:
     Attributes:
         results: every number.
         summary: means, intervals and differences.
+        verdict: what they say, in sentences.
         failures: images that were skipped, or methods on them.
         folder: where the files are.
     """
 
     results: Results
     summary: Summary
+    verdict: Verdict
     failures: list[Failure]
     folder: Path
 
-    def in_words(self) -> str:
-        """The table of means with their intervals, for a terminal."""
-        count = len(self.results.images)
-        table = self.summary.table
-        counts = {name: item.n for row in table.values() for name, item in row.items()}
-        metrics = [metric for metric in self.results.metrics if metric.name in counts]
-        arrows = {"higher": "+", "lower": "-", None: " "}
-        of_some = {name: f" (of {n})" if n != count else "" for name, n in counts.items()}
-        head = ["", *(f"{metric.title}{of_some[metric.name]} {arrows[metric.better]}" for metric in metrics)]
-        names = [variant.title for variant in self.results.variants]
-        columns = [
-            [_cell(table[variant.name].get(metric.name)) for variant in self.results.variants] for metric in metrics
-        ]
-        rows = [head, *([name, *cells] for name, *cells in zip(names, *columns, strict=True))]
-        # Metrics go down and methods across, which fits more terminals.
-        turned = list(zip(*rows, strict=True))
-        widths = [max(len(row[column]) for row in turned) for column in range(len(turned[0]))]
-        lines = [
-            "  ".join(
-                text.ljust(width) if not column else text.rjust(width)
-                for column, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in turned
-        ]
-        skipped = f", {len(self.failures)} failures" if self.failures else ""
-        interval = " [95 % interval]" if count >= FEWEST else f" (intervals from {FEWEST} images on)"
-        note = f"{count} images{skipped}; percent, mean{interval}; + higher is better, - lower is better"
-        missing = [metric.title for metric in self.results.metrics if metric.name not in counts]
-        if missing:
-            note += f"\nnot measured: {', '.join(missing)} (the pointing games need boxes of the class explained)"
-        return "\n".join([*lines, "", note, str(self.folder / "report.html")])
+    def in_words(self, width: int = 80) -> str:
+        """The verdict, then a table of means, for a terminal.
+
+        Args:
+            width: of the terminal, in columns.
+        """
+        return in_words(self.results, self.summary, self.verdict, str(self.folder / "report.html"), width)
 
 
 class Evaluation:
@@ -350,8 +330,10 @@ class Evaluation:
                 f"{self.folder}: not a single image could be measured; the first error: {failures[0].error}"
             )
         summary = summarise(results, self.protocol, seed=self._seed)
+        verdict = reach_verdict(results, summary, failures)
         explainer = self._explainers[None]
         more = {
+            "verdict": dataclasses.asdict(verdict) | {"meaning": MEANING},
             "settings": self.settings,
             "protocol": dataclasses.asdict(self.protocol),
             "model": dataclasses.asdict(explainer.bundle.manifest.model),
@@ -367,6 +349,7 @@ class Evaluation:
                 self.folder / "report.html",
                 results,
                 summary,
+                verdict,
                 journal,
                 self.examples,
                 explainer.bundle.manifest.preprocessing,
@@ -377,7 +360,7 @@ class Evaluation:
             )
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written to: {error.strerror or error}") from error
-        return Report(results, summary, failures, self.folder)
+        return Report(results, summary, verdict, failures, self.folder)
 
     def _randomized(self, similarities: Sequence[Similarity]) -> dict[str, list[dict[str, Any]]]:
         """Mean similarity with its interval, by variant and depth; empty without the check."""
@@ -412,14 +395,6 @@ def evaluate(
     """
     evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
     return evaluation.run(progress=progress, on_failure=on_failure)
-
-
-def _cell(interval: Interval | None) -> str:
-    if interval is None:
-        return "-"
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.2f}"
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _file_record(path: str | os.PathLike[str]) -> dict[str, str | None]:
