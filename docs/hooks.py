@@ -52,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Fill in what is generated, and lead links into the repository to where they lead here."""
     markdown = _MARKER.sub(lambda found: GENERATORS[found[1]](), markdown)
     return with_links(markdown, page.file.src_uri, {file.src_uri for file in files})
@@ -66,7 +66,9 @@ def with_links(markdown: str, place: str, known: set[str]) -> str:
         place: of the page, on the site.
         known: every file of the site.
     """
-    source = next((name for name, mirror in MIRRORED.items() if mirror == place and mirror != "index.md"), f"docs/{place}")
+    source = next(
+        (name for name, mirror in MIRRORED.items() if mirror == place and mirror != "index.md"), f"docs/{place}"
+    )
 
     def moved(found: re.Match[str]) -> str:
         target, _, anchor = found["target"].partition("#")
@@ -93,18 +95,18 @@ def notebook_files(path: Path, config: MkDocsConfig) -> Iterator[File]:
     """A notebook as a page, and the pictures that it shows."""
     notebook = json.loads(path.read_text("utf-8"))
     parts: list[str] = []
-    for number, cell in enumerate(notebook["cells"]):
+    for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(source)
         elif cell["cell_type"] == "code" and source.strip():
             parts.append(f"```python\n{source}\n```")
-            for index, output in enumerate(cell.get("outputs", ())):
-                parts += _output(output, f"{path.stem}-{number}-{index}")
+            for output in cell.get("outputs", ()):
+                parts += _output(output)
     yield File.generated(config, f"notebooks/{path.stem}.md", content="\n\n".join(parts) + "\n")
 
 
-def _output(output: Mapping[str, Any], name: str) -> Iterator[str]:
+def _output(output: Mapping[str, Any]) -> Iterator[str]:
     data = output.get("data", {})
     if "image/png" in data:
         yield f'<img alt="output" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
@@ -114,7 +116,7 @@ def _output(output: Mapping[str, Any], name: str) -> Iterator[str]:
 
 def command_line() -> str:
     """Every command with its flags, from the parser."""
-    from ortcam.cli.main import _parser  # noqa: PLC0415 - only where the site is built
+    from ortcam.cli.main import _parser
 
     parser: Any = _parser()
     parts = []
@@ -124,7 +126,9 @@ def command_line() -> str:
         positional = " ".join(_name_of(action) for action in command._get_positional_actions())
         parts.append(f"```text\nortcam {name} {positional} [options]\n```\n" if usage else "")
         for group in command._action_groups:
-            actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS and "--help" not in a.option_strings]
+            actions = [
+                a for a in group._group_actions if a.help != argparse.SUPPRESS and "--help" not in a.option_strings
+            ]
             if actions:
                 title = {"options": "Options", "positional arguments": "Arguments"}.get(group.title or "", group.title)
                 parts.append(f"**{title}**\n\n| flag | meaning |\n|---|---|\n" + "\n".join(map(_row, actions)) + "\n")
@@ -158,7 +162,7 @@ def _escaped(text: str) -> str:
 
 def methods() -> str:
     """Every method with its names and options, from the tables in `ortcam.methods`."""
-    from ortcam.methods import METHODS  # noqa: PLC0415
+    from ortcam.methods import METHODS
 
     parts = []
     for method in METHODS:
@@ -176,6 +180,22 @@ def methods() -> str:
     return "\n".join(parts)
 
 
+def presets() -> str:
+    """The presets of the preprocessing, and the calls that each stands for."""
+    from ortcam.presets import PRESETS
+
+    rows = [
+        f"| `{name}` | {preset.channel_order.upper()} | {preset.scale:g} "
+        f"| {_numbers(preset.mean)} | {_numbers(preset.std)} | {_escaped(preset.calls)} |"
+        for name, preset in PRESETS.items()
+    ]
+    return "| preset | channels | scale | mean | std | stands for |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else ", ".join(f"{value:.4g}" for value in values)
+
+
 def bundle_schema() -> str:
     """The entries of bundle.json, from its JSON Schema."""
     schema = json.loads((ROOT / "runtime" / "ortcam" / "bundle.schema.json").read_text("utf-8"))
@@ -183,7 +203,10 @@ def bundle_schema() -> str:
     for name, part in schema["$defs"].items():
         if "properties" not in part:
             continue
-        rows = [f"| `{key}` | {_kind(value)} | {_escaped(value.get('description', ''))} |" for key, value in part["properties"].items()]
+        rows = [
+            f"| `{key}` | {_kind(value)} | {_escaped(value.get('description', ''))} |"
+            for key, value in part["properties"].items()
+        ]
         parts.append(f"### {name}\n\n{_escaped(part.get('description', ''))}\n")
         parts.append("| entry | type | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
@@ -192,7 +215,7 @@ def bundle_schema() -> str:
 def _kind(value: Mapping[str, Any]) -> str:
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})" if name not in ("FileName",) else "file name"
+        return f"[{name}](#{name.lower()})" if name != "FileName" else "file name"
     if "anyOf" in value:
         return " or ".join(_kind(item) for item in value["anyOf"])
     if "enum" in value:
@@ -211,11 +234,11 @@ def _kind(value: Mapping[str, Any]) -> str:
 
 def manifest() -> str:
     """The manifest of a real explanation: the shipped model, its picture, a budget."""
-    import contextlib  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
+    import contextlib
+    import tempfile
 
-    import ortcam  # noqa: PLC0415
-    from ortcam.shipped import bundle_path, demo_picture  # noqa: PLC0415
+    import ortcam
+    from ortcam.shipped import bundle_path, demo_picture
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         ortcam.load(bundle_path()).explain(demo_picture(), budget=0.05).save(folder)
@@ -240,4 +263,5 @@ GENERATORS: Final[Mapping[str, Callable[[], str]]] = {
     "methods": methods,
     "bundle-schema": bundle_schema,
     "manifest": manifest,
+    "presets": presets,
 }

@@ -32,7 +32,7 @@ def main() -> int:
     except RuntimeError as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    print(f"\n{wheel}\ninstall it: pip install \"{wheel.name}[cpu]\"")
+    print(f'\n{wheel}\ninstall it: pip install "{wheel.name}[cpu]"')
     return 0
 
 

@@ -22,14 +22,15 @@ import torch
 import torchvision
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+from tests.conftest import REPOSITORY
 
 import ortcam.shipped
 from ortcam.image import write_png
-from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
-WITH_SLOW_BLOCKS = [page for page in PAGES if "if(fast" in page.read_text("utf-8")]
+WITH_BLOCKS = [page for page in PAGES if re.search(r"^```(sh|python)$", page.read_text("utf-8"), re.MULTILINE)]
+WITH_SLOW_BLOCKS = [page for page in WITH_BLOCKS if "if(fast" in page.read_text("utf-8")]
 
 MY_MODELS = """
 import torch
@@ -87,7 +88,7 @@ def _fill(folder: Path) -> None:
     (files / "upload.bin").write_bytes((files / "cat.jpg").read_bytes())
     (files / "images.csv").write_text("file,class,boxes\nmug-umbrella.png,umbrella,30 40 150 160\nfish.png,fish,\n")
     (files / "my_models.py").write_text(MY_MODELS)
-    labels = ortcam.load("shapes").labels
+    labels = ortcam.load(ortcam.shipped.bundle_path()).labels
     (files / "labels.txt").write_text("\n".join(labels) + "\n")
     parts = (onnx.load(ortcam.shipped.bundle_path() / f"{name}.onnx") for name in ("features", "head"))
     onnx.save(onnx.compose.merge_models(*parts, io_map=[("features", "features")]), files / "model.onnx")
@@ -136,7 +137,7 @@ def _resnet18(shelf: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_code_blocks_of_a_page_run(page: Path, shelf: Path, workplace: Path) -> None:
     _run(page, shelf, fast=True)
 
