@@ -20,6 +20,7 @@ __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_INTERRUPTED",
     "EXIT_TERMINATED",
+    "Terminated",
     "add_alias",
     "add_execution",
     "add_force",
@@ -37,6 +38,10 @@ __all__ = [
 EXIT_BAD_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is half made is removed."""
 
 
 def add_method(
@@ -201,5 +206,5 @@ def check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> N
 @contextlib.contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress | None]:
     """A bar of the passes of one explanation; of many images, `progress.Bar` shows them all."""
-    with Bar(label, total=1, unit="pass", quiet=quiet) as bar:
+    with Bar(label, total=1, quiet=quiet) as bar:
         yield bar.update
