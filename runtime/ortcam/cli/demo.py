@@ -7,11 +7,11 @@ from ortcam.cli.common import check_nothing_is_lost, progress_bar
 from ortcam.cli.printing import print_explanation
 from ortcam.errors import OutputError
 from ortcam.explainer import load
-from ortcam.explanation import comparison
 from ortcam.files import write_whole
 from ortcam.image import encode_png
 from ortcam.methods import MASKED_METHODS
 from ortcam.result_folders import ResultFolders, check_output, file_digest
+from ortcam.sheet import sheet as comparison
 from ortcam.shipped import bundle_path, demo_picture
 from ortcam.unfinished import clear
 
