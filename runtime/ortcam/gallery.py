@@ -283,9 +283,9 @@ def _result(
             ],
         }
         _json(value)  # a number that is not finite is none of an explanation's
-        return value
     except (OccupiedError, OptionError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return value
 
 
 def shrunk_map(saliency: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
