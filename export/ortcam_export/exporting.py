@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -42,6 +42,7 @@ from ortcam_export.graphs import (
 )
 from ortcam_export.labels import by_index
 from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
+from ortcam_export.onnx_files import OnnxFile
 from ortcam_export.request import ExportRequest, StageReport
 from ortcam_export.sources import InputSpec, Source, open_source
 from ortcam_export.staging import move_into_place, staging, temporary
@@ -171,6 +172,13 @@ class Inspection:
         nodes: number of nodes of the converted graph.
         macs: multiply-adds for one image; None where not all shapes are known.
         notes: what was done to the graph, a sentence each.
+        inputs: of the original, in words.
+        outputs: of the original, in words.
+        classes: their number.
+        labels: their names; None where nothing names them.
+        ending: the activation at the end: "softmax" or "sigmoid"; "probabilities": another that gives them; None.
+        opset: version of the operator set, of an `.onnx` file.
+        producer: what wrote an `.onnx` file.
     """
 
     source: Source
@@ -180,6 +188,55 @@ class Inspection:
     nodes: int
     macs: int | None
     notes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    classes: int
+    labels: tuple[str, ...] | None
+    ending: str | None
+    opset: int | None
+    producer: str | None
+
+    def summary(self) -> dict[str, Any]:
+        """What `ortcam inspect MODEL --json` prints."""
+        record = self.source.record
+        return {
+            "model": record.name,
+            "source": record.source,
+            "opset": self.opset,
+            "producer": self.producer,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "classes": self.classes,
+            "labels": None if self.labels is None else list(self.labels),
+            "labels_source": self.source.labels_source or None,
+            "activation": self.ending,
+            "metadata": dict(self.source.metadata),
+            "preprocessing": dataclasses.asdict(self.source.preprocessing) if self.knows_preprocessing else None,
+            "preprocessing_source": self.source.preprocessing_source,
+            "assumed": list(self.source.assumed),
+            "notes": list(self.notes),
+            "nodes": self.nodes,
+            "multiply_adds": self.macs,
+            "default_layer": None if self.default is None else self.default.cut.module or self.default.cut.tensor,
+            "layers": [_layer_summary(layer) for layer in (*self.layers, *self.branches)],
+        }
+
+    @property
+    def knows_preprocessing(self) -> bool:
+        """Whether anything says how an image becomes the model's input."""
+        return self.source.preprocessing_source != "not known"
+
+
+def _layer_summary(layer: Layer) -> dict[str, Any]:
+    cut = layer.cut
+    return {
+        "module": cut.module,
+        "tensor": cut.tensor,
+        "layout": cut.layout,
+        "maps": [cut.channels, cut.height, cut.width],
+        "multiply_adds_behind": layer.macs_behind,
+        "inside_branch": layer.inside_branch,
+    }
 
 
 def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int) -> Inspection:
@@ -189,7 +246,7 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         ExportError: the model cannot be loaded or converted.
     """
     source = open_source(model, weights=weights, spec=spec)
-    converted = convert(source, opset=opset, activation=spec.activation or "softmax")
+    converted = convert(source, opset=opset, activation=spec.activation)
     graph = converted.model
     with temporary() as folder:
         WeightsFile(folder).store(graph)
@@ -200,8 +257,33 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         except NoDefaultLayerError:
             default = None
         branches = find_branch_layers(graph, folder, probe)
+    classes, file = converted.logits.shape[1], source.classifier
+    size = converted.preprocessing.height, converted.preprocessing.width
+    inputs: tuple[str, ...] = (f"image float32 [N,3,{size[0]},{size[1]}]",)
+    outputs: tuple[str, ...] = (f"logits float32 [N,{classes}]",)
+    version: int | None = None
+    producer: str | None = None
+    if isinstance(file, OnnxFile):
+        inputs, outputs, version = file.all_inputs, file.all_outputs, file.model.opset_imports.get("")
+        producer = " ".join(filter(None, (file.model.producer_name, file.model.producer_version))) or None
+    _check_given_labels(source, classes)
+    labels = source.labels if source.labels is not None and len(source.labels) == classes else None
+    taken = converted.ending.activation
     return Inspection(
-        source, tuple(layers), default, tuple(branches), len(graph.graph), count_macs(graph.graph), converted.notes
+        source,
+        tuple(layers),
+        default,
+        tuple(branches),
+        len(graph.graph),
+        count_macs(graph.graph),
+        converted.notes,
+        inputs,
+        outputs,
+        classes,
+        labels,
+        taken if taken is not None else None if converted.assumed_activation else "probabilities",
+        version,
+        producer,
     )
 
 

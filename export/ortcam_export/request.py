@@ -200,13 +200,26 @@ def inspect_model(
     input_layout: InputLayout | None = None,
     activation: SaidActivation | None = None,
     opset: int = DEFAULT_OPSET,
+    labels: str | Path | Sequence[str] | None = None,
 ) -> "Inspection":
-    """The layers a model can be cut at, with their shapes; weights do not matter and are random by default.
+    """What a model is, and the layers it can be cut at; weights of torchvision's models are random by default.
+
+    Example:
+        ```python
+        print(ortcam_export.inspect_model("model.onnx").classes)
+        ```
 
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    spec = InputSpec(_sides(input_size), output=output, input_layout=input_layout, activation=activation, partial=True)
+    spec = InputSpec(
+        _sides(input_size),
+        labels=read_labels(labels),
+        output=output,
+        input_layout=input_layout,
+        activation=activation,
+        partial=True,
+    )
     _check_spec(spec)
     if isinstance(model, (str, Path)):
         check_model(model)

@@ -12,6 +12,7 @@ coarser grid.
 import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("noto_kr", type=Path)
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for name, weight in (("regular", 400), ("bold", 600)):
         fonts = [options.inter / f"inter-{part}-{weight}-normal.woff2" for part in _LATIN]
         arrays |= _packed(name, _glyphs(fonts, None, _FINE, _FLAT))
@@ -77,8 +78,7 @@ def _glyphs(
             glyphs[name].draw(pen)
             contours = []
             for contour in _flattened(pen.value, flat * em / 4):
-                outline = np.array(contour, np.float32)[:, None]
-                outline = cv2.approxPolyDP(outline, flat * em, closed=True)[:, 0]
+                outline: Any = cv2.approxPolyDP(np.array(contour, np.float32)[:, None], flat * em, closed=True)[:, 0]
                 points = np.rint(outline * (grid / em, -grid / em)).astype(np.int16)
                 keep = np.any(points != np.roll(points, 1, axis=0), axis=1)
                 if keep.sum() >= 3:

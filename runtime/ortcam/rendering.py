@@ -12,8 +12,12 @@ from ortcam.preprocessing import CropGeometry
 from ortcam.ranges import ALPHA, SHRUNK_SIDE
 
 __all__ = [
+    "BEGIN",
     "BLENDS",
     "COLORMAPS",
+    "DIM",
+    "FULL",
+    "GREY",
     "LONGEST_SIDE",
     "Blend",
     "Rendering",
@@ -35,10 +39,10 @@ BLENDS: Final = get_args(Blend)
 
 # Chosen by eye, on light and dark photographs and in a simulation of red-green blindness.
 _ALPHA: Final[dict[str, float]] = {"rising": 0.65, "flat": 0.5}
-_BEGIN, _FULL = 0.1, 0.9  # of the map: below the first nothing is drawn, from the second on it is at its most opaque
-_DIM: Final = 0.6  # brightness of what the model did not see
+BEGIN, FULL = 0.1, 0.9  # of the map: below the first nothing is drawn, from the second on it is at its most opaque
+DIM: Final = 0.6  # brightness of what the model did not see
 _BLOCK: Final = 1 << 20  # pixels that are drawn at a time
-_GREY: Final = 0.5  # how much of its colour is taken away
+GREY: Final = 0.5  # how much of its colour is taken away
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,9 @@ def opacity(saliency: NDArray[np.float32], alpha: float = 0.65) -> NDArray[np.fl
         >>> opacity(np.array([0, 0.1, 0.5, 1], np.float32), 0.8).round(2).tolist()
         [0.0, 0.0, 0.4, 0.8]
     """
-    t = np.clip((saliency - np.float32(_BEGIN)) / np.float32(_FULL - _BEGIN), 0, 1)
-    return (np.float32(alpha) * t * t * (3 - 2 * t)).astype(np.float32)
+    t = np.clip((saliency - np.float32(BEGIN)) / np.float32(FULL - BEGIN), 0, 1)
+    rise: NDArray[np.float32] = (np.float32(alpha) * t * t * (3 - 2 * t)).astype(np.float32)
+    return rise
 
 
 def overlay(
@@ -167,7 +172,7 @@ def overlay(
 def dimmed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A photograph darker and greyer, as the part is drawn that the model did not see: uint8 RGB [H, W, 3]."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return _uint8(cv2.addWeighted(image, _DIM * (1 - _GREY), grey, _DIM * _GREY, 0))
+    return _uint8(cv2.addWeighted(image, DIM * (1 - GREY), grey, DIM * GREY, 0))
 
 
 def framed(image: NDArray[np.uint8], seen: tuple[int, int, int, int]) -> None:

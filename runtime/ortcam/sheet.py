@@ -20,7 +20,7 @@ from ortcam.preprocessing import CropGeometry, Preprocessing
 from ortcam.rendering import Blend, Rendering, draw_map, heatmap, opacity
 from ortcam.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
 
-__all__ = ["is_sheet", "save", "sheet"]
+__all__ = ["SavedResult", "is_sheet", "save", "sheet"]
 
 _INK, _QUIET, _LINE, _TRACK, _BAR = (17, 24, 39), (96, 104, 118), (214, 218, 224), (229, 232, 237), (71, 85, 105)
 _README: Final = 830  # pixels that a README gives a picture: its text is to be read there
@@ -42,10 +42,12 @@ class _Class:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """A column of the sheet: what one method says about each class.
+class SavedResult:
+    """A column of the sheet: what one method says about each class, as it was saved or is about to be.
 
     Attributes:
+        name: of the image's file, or "".
+        order: place of the method among all.
         title: of the method.
         notes: lines below it.
         model: its name.
@@ -55,6 +57,8 @@ class _Column:
         cells: rows and columns of the layer.
     """
 
+    name: str
+    order: int
     title: str
     notes: tuple[str, ...]
     model: str
@@ -62,6 +66,23 @@ class _Column:
     maps: Mapping[int, NDArray[np.float32]]
     geometry: CropGeometry
     cells: tuple[int, int]
+
+    @classmethod
+    def read(cls, folder: Path, manifest: Mapping[str, Any]) -> "SavedResult":
+        """Read what is saved in a folder.
+
+        Args:
+            folder: of one explanation.
+            manifest: its content.
+
+        Raises:
+            OSError: a map cannot be read.
+            KeyError, TypeError, ValueError, AttributeError, OptionError: the manifest or a map is damaged.
+        """
+        targets = [int(target["index"]) for target in manifest["targets"]]
+        return _result(
+            manifest, {index: np.load(folder / f"class-{index}.npy", allow_pickle=False) for index in targets}
+        )
 
 
 def sheet(
@@ -100,7 +121,7 @@ def sheet(
     for other in explanations[1:]:
         if other.image is not first and not np.array_equal(other.image, first):
             raise OptionError("a sheet of several images: accepted are explanations of one image")
-    columns = [_column(e.summary(), {target: e.maps[n] for n, target in enumerate(e.targets)}) for e in explanations]
+    columns = [_result(e.summary(), {target: e.maps[n] for n, target in enumerate(e.targets)}) for e in explanations]
     name = _file_name(explanations[0].provenance["image"]) if title is None else title
     return _drawn(first, columns, name, Rendering(colormap, blend, alpha))
 
@@ -138,7 +159,7 @@ def save(
     rendering = Rendering(colormap, blend, alpha)
     record = explanations[0].provenance["image"]
     try:
-        columns = _saved_columns(folder, image_sha256(record))
+        columns = _saved_results(folder, image_sha256(record))
         picture = _drawn(explanations[0].image, columns, _file_name(record), rendering) if columns else None
         encoded = encode_png(sheet(explanations, **_arguments(rendering)) if picture is None else picture)
         path = _free_path(folder)
@@ -187,28 +208,26 @@ def _arguments(rendering: Rendering) -> dict[str, Any]:
     return rendering.record()
 
 
-def _saved_columns(folder: Path, digest: str | None) -> list[_Column]:
+def _saved_results(folder: Path, digest: str | None) -> list[SavedResult]:
     """What is saved for an image, in the order of the methods; what cannot be read is left out.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    found: list[tuple[int, str, _Column]] = []
+    found: list[SavedResult] = []
     for below in sorted(path for path in folder.iterdir() if (path / MANIFEST).is_file()):
         try:
             manifest = read_manifest(below)
             if manifest is None or image_sha256(manifest["image"]) != digest:
                 continue
-            targets = [int(target["index"]) for target in manifest["targets"]]
-            maps = {index: np.load(below / f"class-{index}.npy", allow_pickle=False) for index in targets}
-            column = _column(manifest, maps)
+            result = SavedResult.read(below, manifest)
         except (OccupiedError, OSError, ValueError, KeyError, TypeError, AttributeError, OptionError):
             continue
-        found.append((_ORDER.get(manifest["method"], len(_ORDER)), below.name, column))
-    return [column for *_, column in sorted(found, key=lambda item: item[:2])]
+        found.append(result)
+    return sorted(found, key=lambda result: result.order)
 
 
-def _column(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]]) -> _Column:
+def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]]) -> SavedResult:
     """A column, from what the manifest of an explanation says.
 
     Raises:
@@ -236,7 +255,9 @@ def _column(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
     special = [f"{name} {_short(value)}" for name, value in given.items() if name in usual and value != usual[name]]
     if special:
         notes.append(", ".join(special))
-    return _Column(
+    return SavedResult(
+        name=_file_name(summary["image"]),
+        order=_ORDER.get(summary["method"], len(_ORDER)),
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
         model=str(summary["model"]["name"]),
@@ -296,7 +317,9 @@ def _layout(shape: tuple[int, int], rows: int, columns: int) -> _Layout:
     return _Layout(panel, float(np.clip(total * 12 / _README, 14, max(15, panel[0] / 12.5))), gap, round(gap * 1.5))
 
 
-def _drawn(image: NDArray[np.uint8], columns: Sequence[_Column], title: str, rendering: Rendering) -> NDArray[np.uint8]:
+def _drawn(
+    image: NDArray[np.uint8], columns: Sequence[SavedResult], title: str, rendering: Rendering
+) -> NDArray[np.uint8]:
     """The picture of a sheet."""
     classes = list({(c.index, c.label): c for column in reversed(columns) for c in column.classes}.values())
     order = {(c.index, c.label): n for n, c in reversed(list(enumerate(_of_all(columns))))}
@@ -338,7 +361,7 @@ def _drawn(image: NDArray[np.uint8], columns: Sequence[_Column], title: str, ren
     )  # fmt: skip
 
 
-def _of_all(columns: Iterable[_Column]) -> list[_Class]:
+def _of_all(columns: Iterable[SavedResult]) -> list[_Class]:
     return [c for column in columns for c in column.classes]
 
 

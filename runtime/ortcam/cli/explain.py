@@ -24,8 +24,10 @@ from ortcam.cli.common import (
     add_option,
     add_output,
     add_quiet,
+    add_rendering,
     add_targets,
     check_nothing_is_lost,
+    rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
 from ortcam.cli.models import add_model, open_bundle
@@ -46,8 +48,7 @@ from ortcam.files import FULL
 from ortcam.image_inputs import STDIN, display_name, expand, from_argument, is_image_name
 from ortcam.methods import Plan, resolve_method
 from ortcam.models import is_bundle
-from ortcam.ranges import ALPHA, DEADLINE, SAMPLING_ERROR, TOLERANCE
-from ortcam.rendering import COLORMAPS
+from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256
 from ortcam.session import resolve_providers
@@ -65,25 +66,22 @@ def add_explain(commands: Any) -> None:
         "explain",
         _explain,
         help="show which parts of images speak for a class",
-        description="Explain what a classifier sees in images: maps, overlays, and a page to leaf through.",
+        description="Show which parts of images speak for a class: pictures, maps and a web page.",
         examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
     )
     add_model(parser)
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="files, folders, patterns such as 'a/*.jpg', or - (stdin)"
+        "images", metavar="IMAGE", nargs="+", help="file, folder, pattern such as 'a/*.jpg', or - (stdin)"
     )
     what = parser.add_argument_group("what to explain")
     add_method(what)
     add_option(what)
     add_targets(what)
-    _add_limits(parser.add_argument_group("fewer passes (else every channel is scored, and the map is exact)"))
+    _add_limits(parser.add_argument_group("fewer passes (default: score every channel; the map is exact)"))
     results = parser.add_argument_group("results")
     add_output(results, default="explanations", help="folder to write to")
-    add_force(results, "replace results of the same image with other settings")
-    results.add_argument("--colormap", choices=COLORMAPS, default="jet", help="colours of the map")
-    results.add_argument(
-        "--alpha", type=ALPHA, default=0.5, metavar="A", help=Rare("weight of the map in the overlay, from 0 to 1")
-    )
+    add_force(results, "replace earlier results with other settings")
+    add_rendering(results)
     add_json(results)
     add_quiet(results)
     add_execution(parser)
@@ -91,15 +89,17 @@ def add_explain(commands: Any) -> None:
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 12%%, 0.12, or a number of them")
+    group.add_argument(
+        "--budget", type=budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
+    )
     group.add_argument(
         "--deadline",
         type=DEADLINE,
         metavar="MS",
-        help="milliseconds per explanation; the map then depends on the load",
+        help="milliseconds per map; what fits depends on the machine",
     )
     group.add_argument(
-        "--tolerance", type=TOLERANCE, metavar="E", help="stop when the estimated error is below E, such as 0.05"
+        "--tolerance", type=TOLERANCE, metavar="E", help="stop once the estimated error is below, such as 0.05"
     )
     group.add_argument(
         "--completion",
@@ -245,7 +245,9 @@ def _explain_each(
         if made:
             sheet: Path | None = None
             try:
-                sheet = save_sheet(made[-1][1].parent, [explanation for explanation, _ in made])
+                sheet = save_sheet(
+                    made[-1][1].parent, [explanation for explanation, _ in made], **rendering(options).record()
+                )
             except OrtcamError as error:
                 report.fail(image.name, error)
             report.image(image.name, made, sheet)
@@ -310,7 +312,6 @@ def _placed(
         shown = display_name(name)
         images.append(_Image(shown, source, folders.give(shown, functools.partial(digest, source))))
     if not options.force:
-        rendering = {"colormap": options.colormap, "alpha": options.alpha}
         check_nothing_is_lost(
             [
                 (
@@ -318,7 +319,7 @@ def _placed(
                     {
                         **item.record,
                         "image": {"sha256": digest(image.source), "white": options.white},
-                        "rendering": rendering,
+                        "rendering": rendering(options).record(),
                     },
                 )
                 for image in images
@@ -338,7 +339,7 @@ def _save(explanation: Explanation, image: _Image, folders: ResultFolders, optio
 
     Where `--force` replaces something, it is of the same image or of nobody's.
     """
-    rendering = {"colormap": options.colormap, "alpha": options.alpha}
+    drawn = rendering(options).record()
     folder = image.folder
 
     def digest() -> str | None:
@@ -346,10 +347,10 @@ def _save(explanation: Explanation, image: _Image, folders: ResultFolders, optio
 
     while True:
         try:
-            return explanation.save(folder / explanation.method, **rendering)
+            return explanation.save(folder / explanation.method, **drawn)
         except OccupiedError:
             if options.force and folders.is_free(folder, digest):
-                return explanation.save(folder / explanation.method, force=True, **rendering)
+                return explanation.save(folder / explanation.method, force=True, **drawn)
             folder = folders.give(image.name, digest)
 
 

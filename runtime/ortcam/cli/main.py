@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,9 @@ from typing import Final
 
 from ortcam._version import __version__
 from ortcam.cli.benchmark import add_benchmark
+from ortcam.cli.cache import add_cache
 from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from ortcam.cli.completion import add_completion
 from ortcam.cli.demo import add_demo
 from ortcam.cli.evaluate import add_evaluate
 from ortcam.cli.explain import add_explain
@@ -20,7 +23,7 @@ from ortcam.cli.inspect import add_inspect
 from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
 from ortcam.errors import OrtcamError, OutputError
-from ortcam.terminal import complain, guarded_output
+from ortcam.terminal import complain, guarded_output, say
 
 __all__ = ["main"]
 
@@ -46,6 +49,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
+        for note in getattr(error, "__notes__", ()):
+            for line in note.splitlines():
+                say(line, sys.stderr)
         return EXIT_BAD_INPUT
     except MemoryError:
         complain(
@@ -117,6 +123,8 @@ def _parser() -> Parser:
     add_fuse(commands)
     add_evaluate(commands)
     add_benchmark(commands)
+    add_cache(commands)
+    add_completion(commands, _parser)
     parser.commands = commands.choices
     for name, command in parser.commands.items():
         command.set_defaults(command=name)

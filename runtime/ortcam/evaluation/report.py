@@ -70,6 +70,7 @@ _WIDTH, _HEIGHT = 440, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 418, 12, 244
 _POINTS: Final = 101  # of a curve at most
 _MARKS_A_CURVE: Final = 6
+_BANDS_AT_ONCE: Final = 2  # methods up to which the bands of all of them are shown
 _PAIRS_AT_ONCE: Final = 10  # that are shown of a metric without being asked for
 _MARGIN: Final = 0.06  # left and right of what a plot of differences shows, of its width
 
@@ -164,9 +165,10 @@ class _Line:
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """Curves of one metric; ticks are places in the view box and what is written there."""
+    """Curves of one metric; ticks are places in the view box and what is written there. Curves of deletion fall."""
 
     metric: Metric
+    falls: bool
     lines: list[_Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -298,6 +300,8 @@ def write_report(
             if metric.name in results.bands
         ],
         view=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
+        bands=sum(not look.baseline for look in looks.values()) <= _BANDS_AT_ONCE,
+        disagreements=any(item.disagrees for items in summary.differences.values() for item in items),
         apart=[
             _apart(metric, summary.differences[metric.name], looks, primary=metric == primary)
             for metric in metrics
@@ -440,6 +444,7 @@ def _panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: M
     )
     return _Panel(
         metric,
+        not inserts,
         lines,
         [(float(x(np.array(share))), f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         [(float(y(np.array(tick))), f"{tick:.0%}") for tick in _ticks(0, top)],

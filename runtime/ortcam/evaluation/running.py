@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from ortcam._version import __version__
-from ortcam.bundle import file_sha256, read_bundle
+from ortcam.bundle import Bundle, file_sha256, read_bundle
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
@@ -30,14 +30,20 @@ from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
+from ortcam.models import bundle_of
 from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.session import Provider, runtime_version
+from ortcam.suggestions import did_you_mean
+from ortcam.terminal import as_text
 from ortcam.unfinished import temporary_folder
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
 # Called with (measurements made, measurements in all) after each of them.
 Progress = Callable[[int, int], None]
+
+DEFAULT_METHODS: Final = ("scorecam", "scorecam++")
+DEFAULT_OUTPUT: Final = "evaluation"
 
 # What is measured, too: ADCC is made of the means of its parts, and the pointing games mean nothing without chance.
 _NEEDED: Final = {
@@ -77,18 +83,28 @@ class Report:
 
 
 class Evaluation:
-    """An evaluation that is checked as far as it can be without looking at an image, and not begun."""
+    """An evaluation that has been checked as far as possible without reading an image, and has not begun.
+
+    Attributes:
+        protocol: the conventions.
+        variants: methods, and the baselines behind them.
+        metrics: names of what is measured.
+        examples: the images.
+        folder: where the results go.
+        settings: what the results depend on, as JSON.
+        notes: sentences about what was left out.
+    """
 
     def __init__(
         self,
-        bundle: str | os.PathLike[str],
-        images: str | os.PathLike[str],
-        output: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Bundle | Explainer,
+        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        output: str | os.PathLike[str] = DEFAULT_OUTPUT,
         *,
-        methods: Sequence[str],
+        methods: Sequence[str] = DEFAULT_METHODS,
         metrics: Sequence[str] | None = None,
         protocol: str = "soft-map",
-        labels: str | os.PathLike[str] | None = None,
+        annotations: str | os.PathLike[str] | None = None,
         limit: int | None = None,
         seed: int = 0,
         step: int | None = None,
@@ -105,23 +121,24 @@ class Evaluation:
         """Find everything and check it.
 
         Args:
-            bundle: written by `ortcam export`.
-            images: see `read_dataset`.
+            model: what `ortcam.load` takes, or an explainer whose bundle is meant.
+            images: a folder, a folder with one folder per class, a CSV, an image or several; see `read_dataset`.
             output: folder for the results.
-            methods: METHOD[:KEY=VALUE...], where a key is an option, a limit or `precision`.
+            methods: each METHOD[:KEY=VALUE...], such as "iscam:budget=0.25". A key is an option of the method, a limit
+                or `precision`.
             metrics: names or groups; None takes those of the protocol.
             protocol: name of the conventions.
-            labels: see `read_dataset`.
-            limit: how many images.
+            annotations: what the images of a folder show; see `read_dataset`.
+            limit: how many images to take; chance decides which.
             seed: of the choice of images, the random weights and the resampling.
             step: pixels that a step of insertion and deletion changes; None: a hundredth of them.
-            batch_size: masked or altered images a run.
+            batch_size: masked or altered images per run.
             providers: as `ortcam.load` takes them.
             threads: the same.
             precision: of the masked passes where the method does not say.
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
-            strict: damaged images are skipped, even if they can be read in part.
+            strict: skip damaged images, even if they can be read in part.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -141,12 +158,15 @@ class Evaluation:
         self._load = functools.partial(
             load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
         )
-        read = read_bundle(bundle)  # once: the same one in every precision
+        read = _bundle(model)  # once: the same one in every precision
         self._explainers: dict[str | None, Explainer] = {
             name: self._load(read, precision=name or precision) for name in precisions
         }
         explainer = self._explainers[None]
-        self.examples = read_dataset(images, explainer.class_index, labels=labels, limit=limit, seed=seed)
+        self.notes: list[str] = []
+        self.examples = read_dataset(
+            images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, tell=self.notes.append
+        )
         preprocessing = explainer.bundle.manifest.preprocessing
         pixels = preprocessing.height * preprocessing.width
         if step is not None and step > pixels:
@@ -174,7 +194,7 @@ class Evaluation:
         self.settings: dict[str, Any] = {
             "bundle": explainer.bundle.sha256,
             "images": _file_record(images),
-            "labels": None if labels is None else _file_record(labels),
+            "annotations": None if annotations is None else _file_record(annotations),
             "methods": [variant.name for variant in self.variants],
             "metrics": list(self.metrics),
             "protocol": self.protocol.name,
@@ -339,6 +359,7 @@ class Evaluation:
             "model": dataclasses.asdict(explainer.bundle.manifest.model),
             "providers": list(explainer.providers),
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
+            "notes": self.notes,
             "failures": [dataclasses.asdict(failure) for failure in failures],
             "randomized": self._randomized(journal.similarities()),
         }
@@ -379,27 +400,53 @@ class Evaluation:
 
 
 def evaluate(
-    bundle: str | os.PathLike[str],
-    images: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Bundle | Explainer,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str] = DEFAULT_OUTPUT,
     *,
-    methods: Sequence[str],
+    methods: Sequence[str] = DEFAULT_METHODS,
     progress: Progress | None = None,
     on_failure: Callable[[Failure], None] | None = None,
-    **arguments: Any,
+    **settings: Any,
 ) -> Report:
-    """Measure how faithful explanations are; see `Evaluation` for the arguments.
+    """Measure how faithful explanations are, and write a report.
+
+    Args:
+        model: what `ortcam.load` takes, or an explainer.
+        images: a folder, a folder with one folder per class, a CSV, an image or several; see `read_dataset`.
+        output: folder for the results.
+        methods: each METHOD[:KEY=VALUE...].
+        progress: called with the maps measured and the maps in all.
+        on_failure: called when an image, or a method on it, is skipped.
+        settings: the other arguments of `Evaluation`.
 
     Raises:
         OrtcamError: bad input, or results that cannot be written.
+
+    ```python
+    from ortcam.evaluation import evaluate
+
+    report = evaluate("shapes", "photos/", methods=["scorecam++", "cam"])
+    print(report.in_words())  # and open evaluation/report.html
+    ```
     """
-    evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
+    evaluation = Evaluation(model, images, output, methods=methods, **settings)
     return evaluation.run(progress=progress, on_failure=on_failure)
 
 
-def _file_record(path: str | os.PathLike[str]) -> dict[str, str | None]:
-    """Where it is and, of a file, what is in it."""
-    found = Path(path).resolve()
+def _bundle(model: str | os.PathLike[str] | Bundle | Explainer) -> Bundle:
+    if isinstance(model, Explainer):
+        return model.bundle
+    return model if isinstance(model, Bundle) else read_bundle(bundle_of(model, {}, doing="evaluate"))
+
+
+def _file_record(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> dict[str, Any] | list[str]:
+    """Where it is and, of a file, what is in it; of several, where they are."""
+    if not isinstance(source, (str, os.PathLike)):
+        return [as_text(str(Path(item).resolve())) for item in source]
+    found = Path(source).resolve()
     return {"path": str(found), "sha256": file_sha256(found) if found.is_file() else None}
 
 
@@ -411,8 +458,9 @@ def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[s
     for name in names:
         if name not in known:
             groups = ", ".join(dict.fromkeys(metric.group for metric in METRICS))
+            accepted = ", ".join(metric.name for metric in METRICS)
             raise OptionError(
-                f"metric {name!r}: accepted is {', '.join(metric.name for metric in METRICS)}, or a group: {groups}"
+                f"metric {name!r}: accepted is {accepted}, or a group: {groups}{did_you_mean(name, sorted(known))}"
             )
     wanted = tuple(metric.name for metric in definitions.chosen(names))
     needed = [part for name in wanted for part in _NEEDED.get(name, ())]

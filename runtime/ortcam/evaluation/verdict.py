@@ -19,7 +19,7 @@ MEANING: Final = (
     "signed-rank test, adjusted for all pairs of the metric, is below 0.05."
 )
 
-_NAMES: Final = 6  # that a sentence lists
+_NAMES: Final = 13  # that a sentence lists: all metrics, and as many methods
 _WINNERS: Final = 3  # that the short form names
 _SLOWER: Final = 1.5  # a sentence tells the times if the slowest method takes this many times as long as the fastest
 _FEW: Final = 30  # images below which a sentence says that they are few
@@ -92,7 +92,6 @@ def reach_verdict(results: Results, summary: Summary, failures: Sequence[Failure
         failures: images, or methods on them, that were skipped.
     """
     baselines = {variant.name for variant in results.variants if variant.baseline is not None}
-    methods = [variant.name for variant in results.variants if variant.baseline is None]
     titles = {variant.name: variant.title for variant in results.variants}
     titles |= {metric.name: metric.title for metric in results.metrics}
     standings = tuple(
@@ -100,6 +99,8 @@ def reach_verdict(results: Results, summary: Summary, failures: Sequence[Failure
         for metric in results.metrics
         if metric.better is not None and any(metric.name in row for row in summary.table.values())
     )
+    measured = {name for standing in standings for name in (*standing.leading, *standing.behind)}
+    methods = [variant.name for variant in results.variants if variant.name in measured]
     decided = [standing for standing in standings if standing.decided]
     short: list[str] = []
     sentences: list[Sentence] = []
@@ -159,17 +160,21 @@ def _of_methods(
     for name, won in wins:
         others = [titles[other] for other in methods if other != name]
         rival = others[0] if len(others) == 1 else "every other method"
-        found.append(Sentence("win", f"{titles[name]} is better than {rival} on {_on(won, contests, titles)}."))
+        found.append(Sentence("win", f"{titles[name]} is better than {rival} {_on(won, contests, titles)}."))
     level = [item for item in unwon if not item.behind]
     whom = _listed([titles[name] for name in methods]) if len(methods) <= 2 else f"The {len(methods)} methods"
     if level:
-        found.append(Sentence("open", f"{whom} cannot be told apart on {_on(level, contests, titles)}."))
-    for leading, items in _grouped([item for item in unwon if item.behind], lambda item: item.leading).items():
-        where = _listed([titles[item.metric] for item in items])
-        lead = _listed([titles[name] for name in leading])
-        # With a circle (a beats b, b beats c, c beats a) nobody leads.
-        rest = f"{lead} {'lead and cannot be told apart' if len(leading) > 1 else 'leads, but not clearly'}"
-        found.append(Sentence("open", f"No single winner on {where}" + (f": {rest}." if leading else ".")))
+        found.append(Sentence("open", f"{whom} cannot be told apart {_on(level, contests, titles)}."))
+    led = [item for item in unwon if item.behind]
+    if led:
+        # In a circle (a beats b, b beats c, c beats a) nobody leads.
+        groups = [
+            f"{_listed([titles[item.metric] for item in items])} (led by {_listed([titles[name] for name in leading])})"
+            if leading
+            else _listed([titles[item.metric] for item in items])
+            for leading, items in _grouped(led, lambda item: item.leading).items()
+        ]
+        found.append(Sentence("open", f"No single winner {_share(led, contests)}: {'; '.join(groups)}."))
     if not wins:
         return [f"{whom} cannot be told apart." if len(level) == len(contests) else f"No method wins {of_all}."], found
     counts = [f"{titles[name]} wins {len(won)}" for name, won in wins]
@@ -196,20 +201,19 @@ def _of_baselines(
         [(item.metric, *pair) for item in lost for pair in _losses(item)], lambda found: found[1:]
     ).items():
         who = _listed([titles[name] for name in baselines])
+        are = "(a baseline) is" if len(baselines) == 1 else "(baselines) are"
         whom = "every method" if len(beaten) == len(methods) > 1 else _listed([titles[name] for name in beaten])
-        verb = "is" if len(baselines) == 1 else "are"
         where = _listed([titles[metric] for metric, *_ in items])
-        found.append(
-            Sentence("baseline", f"{who} (baseline{'s'[: len(baselines) - 1]}) {verb} better than {whom} on {where}.")
-        )
+        found.append(Sentence("baseline", f"{who} {are} better than {whom} on {where}."))
     if not lost:
         found.append(Sentence("win", "No baseline is better than a method."))
-    each = [f"{titles[name]} on {above[name]}" for name in order[:_NAMES]]
-    each[0] += f" {of_all}"
-    more = f", and {counted(len(order) - _NAMES, 'other method')}" if len(order) > _NAMES else ""
-    found.append(
-        Sentence("win" if above[order[0]] else "open", f"Better than every baseline: {', '.join(each)}{more}.")
-    )
+    each = [f"{titles[name]} on {above[name]}" for name in order if above[name]]
+    if each:
+        each[0] += f" {of_all}"
+        each += ["the others on none"] if len(each) < len(methods) else []
+        found.append(Sentence("win", f"Better than every baseline: {_listed(each)}."))
+    else:
+        found.append(Sentence("open", "No method is better than every baseline on any metric."))
     short = []
     if len(methods) == 1:
         short.append(f"{titles[methods[0]]} is better than every baseline on {above[methods[0]]} {of_all}.")
@@ -276,11 +280,18 @@ def _time(seconds: float) -> str:
 
 
 def _on(items: Sequence[Standing], contests: Sequence[Standing], titles: Mapping[str, str]) -> str:
-    """Metrics of so many, by name; all of them without names."""
+    """On which metrics, of how many."""
     if len(items) == len(contests) > 1:
-        return f"all {len(contests)} metrics"
+        return _share(items, contests)
     named = _listed([titles[item.metric] for item in items])
-    return f"{len(items)} of {counted(len(contests), 'metric')}: {named}" if len(contests) > 1 else named
+    return f"{_share(items, contests)}: {named}" if len(contests) > 1 else f"on {named}"
+
+
+def _share(items: Sequence[Standing], contests: Sequence[Standing]) -> str:
+    """On how many metrics of all."""
+    if len(items) == len(contests):
+        return f"on all {len(contests)} metrics" if len(contests) > 1 else "on the metric"
+    return f"on {len(items)} of {counted(len(contests), 'metric')}"
 
 
 def _listed(names: Sequence[str]) -> str:
