@@ -11,7 +11,6 @@ from ortcam.cli.parsers import Rare
 from ortcam.cli.progress import Bar
 from ortcam.errors import OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS
-from ortcam.methods import METHODS
 from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
 from ortcam.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.saved import lost
@@ -52,8 +51,7 @@ def add_method(
     *,
     default: str | None = "scorecam++",
     several: bool = True,
-    metavar: str = "METHOD",
-    help: str = "",  # noqa: A002
+    help: str = "",  # noqa: A002 - as argparse calls it
 ) -> None:
     """Add `-m/--method`.
 
@@ -61,16 +59,15 @@ def add_method(
         parser: or a group of one.
         default: the methods where none is given; None: `help` says which.
         several: whether methods may be given with commas between them.
-        metavar: what one method looks like.
         help: instead of the usual words.
     """
-    names = ", ".join(method.name for method in METHODS)
+    words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
     parser.add_argument(
         "-m",
         "--method",
         default=default,
-        metavar=f"{metavar}[,...]" if several else metavar,
-        help=help or f"{names}; `ortcam methods` explains them",
+        metavar="METHODS" if several else "METHOD",
+        help=help or f"{words} (default: %(default)s)",
     )
 
 
@@ -81,7 +78,7 @@ def add_option(parser: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="option of the method, such as gate=sigmoid; see `ortcam methods NAME`",
+        help="option of a method (see `ortcam methods NAME`)",
     )
 
 
@@ -91,10 +88,10 @@ def add_targets(parser: Any) -> None:
         "-t",
         "--target",
         action="append",
-        metavar="CLASS[,...]",
-        help="classes to explain, by label or index, such as dog or 3",
+        metavar="CLASSES",
+        help="labels or indices, such as dog,3",
     )
-    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default: 1)")
+    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
 
 
 def add_output(
@@ -158,9 +155,7 @@ def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, s
         The group, for flags that belong there.
     """
     group = parser.add_argument_group("execution")
-    group.add_argument(
-        "--provider", metavar="NAME[,...]", help="execution providers in order, such as cuda,cpu (default: the fastest)"
-    )
+    group.add_argument("--provider", metavar="NAMES", help="execution providers, such as cuda,cpu (default: the best)")
     group.add_argument(
         "--provider-option",
         action="append",
@@ -171,15 +166,15 @@ def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, s
     group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     if several:
         group.add_argument(
-            "--batch-size", default="auto", metavar="N[,...]", help="masked images per run, such as 1,16,auto"
+            "--batch-size", default="auto", metavar="SIZES", help="masked images per run, such as 1,16,auto"
         )
         group.add_argument(
-            "--precision", metavar="P[,...]", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
+            "--precision", metavar="NAMES", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
         )
     else:
         group.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images per run")
         group.add_argument(
-            "--precision", metavar="P", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
+            "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
         )
     if low_memory:
         group.add_argument("--low-memory", action="store_true", help=Rare("use less memory, for small devices; slower"))

@@ -66,21 +66,21 @@ def add_explain(commands: Any) -> None:
         "explain",
         _explain,
         help="show which parts of images speak for a class",
-        description="Explain what a classifier sees in images: maps, overlays, and a page to leaf through.",
+        description="Show which parts of images speak for a class: pictures, maps and a web page.",
         examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
     )
     add_model(parser)
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="files, folders, patterns such as 'a/*.jpg', or - (stdin)"
+        "images", metavar="IMAGE", nargs="+", help="file, folder, pattern such as 'a/*.jpg', or - (stdin)"
     )
     what = parser.add_argument_group("what to explain")
     add_method(what)
     add_option(what)
     add_targets(what)
-    _add_limits(parser.add_argument_group("fewer passes (else every channel is scored, and the map is exact)"))
+    _add_limits(parser.add_argument_group("fewer passes (default: score every channel; the map is exact)"))
     results = parser.add_argument_group("results")
     add_output(results, default="explanations", help="folder to write to")
-    add_force(results, "replace results of the same image with other settings")
+    add_force(results, "replace earlier results with other settings")
     add_rendering(results)
     add_json(results)
     add_quiet(results)
@@ -89,15 +89,17 @@ def add_explain(commands: Any) -> None:
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 12%%, 0.12, or a number of them")
+    group.add_argument(
+        "--budget", type=budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
+    )
     group.add_argument(
         "--deadline",
         type=DEADLINE,
         metavar="MS",
-        help="milliseconds per explanation; the map then depends on the load",
+        help="milliseconds per map; what fits depends on the machine",
     )
     group.add_argument(
-        "--tolerance", type=TOLERANCE, metavar="E", help="stop when the estimated error is below E, such as 0.05"
+        "--tolerance", type=TOLERANCE, metavar="E", help="stop once the estimated error is below, such as 0.05"
     )
     group.add_argument(
         "--completion",

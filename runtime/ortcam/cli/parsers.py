@@ -15,7 +15,7 @@ from ortcam.terminal import complain, printable
 __all__ = ["Parser", "Rare", "add_command"]
 
 _WIDEST: Final = 100  # columns of help text, however wide the terminal is
-_FLAGS: Final = 26  # columns for the flags, before their help begins
+_FLAGS: Final = 24  # columns for the flags, before their help begins
 _REQUIRED: Final = "the following arguments are required: "
 _EXPECTED: Final = re.compile(r"expected (one argument|at least one argument|\d+ arguments?)")
 
