@@ -51,6 +51,7 @@ def add_method(
     *,
     default: str | None = "scorecam++",
     several: bool = True,
+    metavar: str = "",
     help: str = "",  # noqa: A002 - as argparse calls it
 ) -> None:
     """Add `-m/--method`.
@@ -59,6 +60,7 @@ def add_method(
         parser: or a group of one.
         default: the methods where none is given; None: `help` says which.
         several: whether methods may be given with commas between them.
+        metavar: instead of METHODS or METHOD.
         help: instead of the usual words.
     """
     words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
@@ -66,7 +68,7 @@ def add_method(
         "-m",
         "--method",
         default=default,
-        metavar="METHODS" if several else "METHOD",
+        metavar=metavar or ("METHODS" if several else "METHOD"),
         help=help or f"{words} (default: %(default)s)",
     )
 
@@ -123,7 +125,9 @@ def add_quiet(parser: Any) -> None:
 
 def add_rendering(parser: Any) -> None:
     """Add `--colormap`, `--blend` and `--alpha`: how maps are drawn over images."""
-    parser.add_argument("--colormap", choices=COLORMAPS, default="turbo", help="colours of the map")
+    parser.add_argument(
+        "--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help=f"of the map: {', '.join(COLORMAPS)}"
+    )
     parser.add_argument(
         "--blend",
         choices=BLENDS,
