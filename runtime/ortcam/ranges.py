@@ -24,6 +24,7 @@ __all__ = [
     "MAX_PIXELS",
     "MEAN",
     "OPSET",
+    "PORT",
     "RANDOMIZE",
     "RESIZE",
     "RUNS",
@@ -178,6 +179,7 @@ LIMIT: Final = Range("limit", 1, 1_000_000_000)
 MAX_PIXELS: Final = Range("max_pixels", 1, 2**31 - 1)
 MEAN: Final = Range("mean", -1e6, 1e6, whole=False)
 OPSET: Final = Range("opset", 1, 1000)
+PORT: Final = Range("port", 0, 65535)
 RANDOMIZE: Final = Range("randomize", 1, 1_000_000_000)
 RESIZE: Final = Range("resize", 1, 16384)
 RUNS: Final = Range("runs", 1, 10_000)

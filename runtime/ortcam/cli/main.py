@@ -17,6 +17,7 @@ from ortcam.cli.export import add_export
 from ortcam.cli.fuse import add_fuse
 from ortcam.cli.inspect import add_inspect
 from ortcam.cli.parsers import Parser
+from ortcam.cli.web import add_web
 from ortcam.errors import OrtcamError, OutputError
 from ortcam.terminal import complain, guarded_output
 
@@ -106,5 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_benchmark(commands)
     add_demo(commands)
+    add_web(commands)
     parser.commands = commands.choices
     return parser
