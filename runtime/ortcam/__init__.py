@@ -29,6 +29,7 @@ from ortcam.explanation import Explanation, Stats
 from ortcam.methods import METHODS, Method
 from ortcam.photograph import Photograph
 from ortcam.preprocessing import Preprocessing
+from ortcam.sheet import sheet
 
 __all__ = [
     "METHODS",
@@ -53,4 +54,5 @@ __all__ = [
     "__version__",
     "load",
     "read_bundle",
+    "sheet",
 ]

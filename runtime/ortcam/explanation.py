@@ -1,5 +1,6 @@
 """The result of explaining one image: maps, scores, what was done; drawn over the photograph and saved as files."""
 
+import base64
 import dataclasses
 import io
 import operator
@@ -125,6 +126,27 @@ class Explanation:
     def _repr_png_(self) -> bytes:
         """The overlay of the first target, which a notebook shows."""
         return encode_png(self.overlay(longest_side=LONGEST_SIDE))
+
+    def _repr_html_(self) -> str:
+        """The sheet, which a notebook shows."""
+        encoded = base64.b64encode(self._repr_png_()).decode()
+        return f'<img src="data:image/png;base64,{encoded}" style="max-width:100%">'
+
+    def sheet(self, *, title: str | None = None) -> NDArray[np.uint8]:
+        """One picture of this explanation, a row per class: uint8 RGB [h,w,3]."""
+        from ortcam.sheet import sheet  # noqa: PLC0415
+
+        return sheet([self], title=title)
+
+    def to_pil(self, index: int | str = 0) -> Any:
+        """The overlay of target `index` as a `PIL.Image.Image`."""
+        from PIL import Image  # noqa: PLC0415
+
+        return Image.fromarray(self.overlay(index))
+
+    def show(self) -> None:
+        """Show the sheet: inline in a notebook, else in the system's viewer of pictures."""
+        raise NotImplementedError
 
     def on_photograph(self, index: int | str = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map `index` laid back on the photograph through crop and resize.

@@ -1,4 +1,4 @@
-"""Pictures in and out: a file, its bytes or an array becomes upright uint8 RGB, and RGB becomes PNG."""
+"""Images in and out: a file, its bytes, an array or a Pillow image becomes upright uint8 RGB, and RGB becomes PNG."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import cv2
 import numpy as np
@@ -18,6 +18,19 @@ from numpy.typing import NDArray
 
 from ortcam.decoder_output import listening
 from ortcam.errors import ImageError, ImageWarning, OptionError, OutputError
+from ortcam.image_arrays import (
+    ACCEPTED_ARRAYS,
+    ArrayLike,
+    PillowImage,
+    as_array,
+    described,
+    float_to_rgb,
+    is_array,
+    is_pillow,
+    layout,
+    pillow_pixels,
+    uint8_to_rgb,
+)
 from ortcam.image_formats import ACCEPTED, HEAD, check_signature, read_header
 from ortcam.image_header import DamagedError, Header, levels
 from ortcam.ranges import MAX_PIXELS, shown
@@ -27,11 +40,14 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "WHITE",
     "Encoded",
+    "ImageSource",
     "check_max_pixels",
     "check_strict",
     "check_white",
     "decode",
     "encode_png",
+    "encoded_of",
+    "largest_file",
     "read_file",
     "read_image",
     "write_png",
@@ -46,80 +62,98 @@ _ENCODED_PER_PIXEL: Final = 6  # of max_pixels: no picture of 16 bits is longer,
 WHITE = 65535  # of samples of 16 bits
 _DARK_BITS = 14  # samples that stay below 2**14 leave the picture at a quarter of its brightness, or less
 _BLOCK = 1 << 20  # samples that are looked up at a time
+_STREAM_BLOCK: Final = 1 << 22  # bytes that are taken from a file object at a time
 _DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker|inconsistent progression", re.IGNORECASE)
 _GREY_DECODED: Final = {"JPEG", "PNG"}  # where OpenCV gives grey the same samples in one channel as in three
 
 
+# All that `read_image` reads. A torch tensor and the arrays of JAX and TensorFlow are `ArrayLike`.
+ImageSource = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | ArrayLike | PillowImage
+)
+
+
 def read_image(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8],
+    source: ImageSource,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
     strict: bool = False,
 ) -> NDArray[np.uint8]:
-    """Read a picture as upright RGB, pixel for pixel what Pillow's `exif_transpose(open(...)).convert("RGB")` gives.
+    """Read an image as upright RGB: the pixels that Pillow's `exif_transpose(open(...)).convert("RGB")` gives.
 
-    JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and PNM (PBM, PGM, PPM) are known by their first bytes. The header of each is
-    walked before anything is decoded: size, depth, orientation, and whether the file is whole. All other formats are
-    refused by name, and so are varieties such as BigTIFF, TIFF of floating-point samples or 12-bit JPEG. GIF and AVIF
-    need an OpenCV that decodes them (the wheels do from 4.12).
+    **Files** may be JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PNM (PBM, PGM, PPM). Their first bytes tell which. Before
+    anything is decoded, the whole header is read: size, depth, orientation, and whether the file is complete. Other
+    formats are refused by name, and so are BigTIFF, TIFF of floating-point samples and 12-bit JPEG. GIF and AVIF need
+    an OpenCV that decodes them (the wheels do from 4.12).
 
-    Grey becomes RGB and alpha is dropped, both as `convert("RGB")` does. Of an animation or a file of several pages the
-    first picture is read. Of EXIF only the orientation counts, in JPEG, PNG (eXIf), WebP and TIFF; of AVIF its own
-    rotation and mirroring. Known differences from Pillow: CMYK is
-    within 1 of 255, and so are photographs in AVIFs of 10 or 12 bits (not noise); TIFFs with associated alpha come
-    composited on black, and of XMP nothing counts.
+    Grey becomes RGB, and alpha is dropped, as `convert("RGB")` does. Animations and files of several pages give their
+    first image. Of EXIF only the orientation counts, in JPEG, PNG (eXIf), WebP and TIFF; of AVIF its own rotation and
+    mirroring. Known differences from Pillow: CMYK in JPEG is within 1 of 255. So are photographs in AVIFs of 10 or 12
+    bits (not noise). TIFFs with associated alpha come composited on black. XMP does not count.
 
-    Depth: what the header says is white becomes 255, in PNM (maxval), AVIF and TIFF of 10, 12 or 14 bits a sample.
-    PNG and TIFF of 16 bits cannot say that fewer bits are in use, as X-ray machines and industrial cameras do it (sBIT
-    and MaxSampleValue do not mean that), and a maxval of 65535 is what OpenCV writes into every PNM of 16 bits. Their
-    samples keep their upper 8 bits (Pillow clips 16-bit grey at 255, which turns most pixels white), and where the two
-    highest bits are 0 in all of them an `ImageWarning` says so: the brightness is never changed by a guess. `white`
-    says it: 4095 for 12 bits, 65535 where the picture is that dark.
+    **Pixels that the program holds** may be an array of numpy, PyTorch, JAX or TensorFlow, or a `PIL.Image.Image`:
 
-    Memory: reading any file takes at most 60 MB and 12 bytes per pixel of `max_pixels`, 360 MB with the default. What a
-    file takes is told from its header before anything is decoded. Where that would be more the file is refused, even
-    if it has fewer pixels: AVIF, samples of 16 bits, and TIFF in one strip take more per pixel than others. A file may
-    have 30 MB and 6 bytes per pixel of `max_pixels`; a larger one is not read.
+    - uint8: 0 is black and 255 is white.
+    - floats: 0 is black and 1 is white. A value that does not round to one of the 256 levels is an error.
+    - uint16: only with `white`, which becomes 255.
+    - shapes: [H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey; or channels first, [3, H, W], [4, H, W] or
+      [1, H, W]. A shape that may be both, such as [3, 3, 3], is an error.
+    - A Pillow image of any mode gives the pixels of its file. Its EXIF orientation is undone if nobody has done so.
+      Pillow itself keeps only 8 bits of 16-bit colour, so there `white` changes nothing.
+
+    OpenCV's own arrays are BGR: use `cv2.cvtColor(array, cv2.COLOR_BGR2RGB)`.
+
+    **Depth.** Where the header says what is white, that becomes 255: PNM (maxval), AVIF, and TIFF of 10, 12 or 14 bits
+    per sample. PNG and TIFF of 16 bits cannot say that fewer bits are in use, as X-ray machines and industrial cameras
+    need it (sBIT and MaxSampleValue do not mean that), and OpenCV writes a maxval of 65535 into every PNM of 16 bits.
+    Their samples keep their upper 8 bits (Pillow clips 16-bit grey at 255, which turns most pixels white). If the two
+    highest bits are 0 in all of them, an `ImageWarning` says so: a guess never changes the brightness. Give `white`:
+    4095 for 12 bits, 65535 if the image is really that dark.
+
+    **Memory.** Reading any file takes at most 60 MB and 12 bytes per pixel of `max_pixels`: 360 MB with the default.
+    The header tells what a file would take. A file that would take more is refused before it is decoded, even if it has
+    fewer pixels: AVIF, samples of 16 bits, and TIFF in one strip take more per pixel than others. A file may have 30 MB
+    and 6 bytes per pixel of `max_pixels`; a larger one is not read.
 
     Args:
-        source: Path of an encoded picture, the encoded bytes, or uint8 pixels: RGB [H, W, 3], RGBA [H, W, 4], or grey
-            [H, W] or [H, W, 1]. RGB pixels that are contiguous are returned as they are, not copied.
-        max_pixels: Pictures above this many pixels are refused, encoded ones from their header, before anything is
-            decoded. OpenCV itself stops at 2**30. No side may have more than 2**20.
-        white: The sample that becomes 255 in PNG, TIFF and PNM of 16 bits, 1 to 65535; larger samples become 255, too.
-            None: 65535, with a warning where that leaves the picture dark. Pictures of other depths do not ask for it.
-        strict: Refuse a damaged picture that can be read in part, instead of warning.
+        source: Path of an image file, its encoded bytes, a binary file object, or pixels as above. RGB pixels of uint8
+            that are contiguous are returned as they are, not copied.
+        max_pixels: Images above this many pixels are refused before anything is decoded. OpenCV itself stops at 2**30.
+            No side may have more than 2**20.
+        white: The sample that becomes 255 in images of 16 bits, 1 to 65535. Larger samples become 255, too. None:
+            65535, with a warning if that leaves the image dark. Images of other depths ignore it.
+        strict: Refuse a damaged image that can be read in part, instead of warning.
 
     Returns:
         uint8 [H, W, 3], RGB, C-contiguous.
 
     Raises:
         ImageError: The source is missing, unreadable, empty, no regular file, of a format that is not accepted,
-            truncated, damaged or too large, or is an array of another type or shape.
+            truncated, damaged or too large, or is an array of another type, shape or range.
         OptionError: `max_pixels` below 1, `white` out of range, or `strict` neither True nor False.
 
     Warns:
-        ImageWarning: A picture is damaged, and the decoder filled in what was missing (a JPEG without some of its
-            scans, or with a hole in one), or samples of 16 bits are dark. `strict` makes the former errors.
+        ImageWarning: An image is damaged, and the decoder filled in what was missing (a JPEG without some of its
+            scans, or with a hole in one); `strict` makes that an error. Or samples of 16 bits are dark.
 
     Example:
-        >>> read_image("xray.png", white=4095).shape
+        >>> read_image("xray.png", white=4095).shape  # doctest: +SKIP
         (2048, 2500, 3)
+        >>> read_image(np.ones((3, 20, 30), np.float32))[0, 0]
+        array([255, 255, 255], dtype=uint8)
     """
     check_max_pixels(max_pixels)
     check_white(white)
     check_strict(strict)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
-    if isinstance(source, bytes | bytearray | memoryview):
-        size = memoryview(source).nbytes
-        name = f"image of {size} bytes"
-        _check_encoded(size, name, max_pixels)
-        return decode(Encoded(name, bytes(source)), max_pixels, white, strict=strict)
-    if not isinstance(source, str | os.PathLike):
-        raise ImageError(f"an image cannot be read from {type(source).__name__}: give {_instead(source)}")
-    return decode(read_file(source, max_pixels), max_pixels, white, strict=strict)
+    encoded = encoded_of(source, max_pixels)
+    if encoded is not None:
+        return decode(encoded, max_pixels, white, strict=strict)
+    if is_pillow(source):
+        return _from_pillow(source, max_pixels, white)
+    if is_array(source):
+        return _from_array(source, max_pixels, white)
+    raise ImageError(f"an image cannot be read from {type(source).__name__}: {_instead(source)}")
 
 
 @dataclass
@@ -214,8 +248,13 @@ def _quoted(path: str) -> str:
     return f"{mark}{printable(path)}{mark}"
 
 
+def largest_file(max_pixels: int) -> int:
+    """How many bytes an encoded image may have with this limit of pixels."""
+    return _SPARE + _ENCODED_PER_PIXEL * max_pixels
+
+
 def _check_encoded(size: int, name: str, max_pixels: int) -> None:
-    most = _SPARE + _ENCODED_PER_PIXEL * max_pixels
+    most = largest_file(max_pixels)
     if size > most:
         raise ImageError(
             f"{name} has {size} bytes or more, and {most} are the most that go with max_pixels={max_pixels}: give a "
@@ -238,15 +277,69 @@ def _check_regular(mode: int, name: str) -> None:
 
 
 def _instead(source: object) -> str:
-    """What to give instead of an object that is no picture for `read_image`."""
-    kind = type(source)
-    if kind.__module__.startswith("PIL."):
-        return 'np.asarray(image.convert("RGB")), after ImageOps.exif_transpose where it comes from a camera'
-    if hasattr(source, "read"):
-        return "the bytes that its .read() returns"
-    if hasattr(source, "__array__") or hasattr(source, "__dlpack__"):
-        return "a numpy array, uint8 [H, W, 3] RGB"
-    return "a path, the encoded bytes or a uint8 array"
+    """What to give instead of an object that is no image."""
+    if isinstance(source, list | tuple):
+        return (
+            "this takes one image; explain, predict and preprocess take a list of them, and an image in numbers is an "
+            "array: np.asarray(list)"
+        )
+    return "give a path, the bytes of a file, a binary file object, an array, a tensor or a Pillow image"
+
+
+def encoded_of(source: object, max_pixels: int = DEFAULT_MAX_PIXELS) -> Encoded | None:
+    """The bytes of a path, of bytes or of a binary file object; None for everything else.
+
+    Args:
+        source: as `read_image` takes it.
+        max_pixels: as of `read_image`; it bounds how many bytes are read.
+
+    Raises:
+        ImageError: the file is missing, cannot be read or is too long.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_file(source, max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
+        size = memoryview(source).nbytes
+        name = f"image of {size} bytes"
+        _check_encoded(size, name, max_pixels)
+        return Encoded(name, bytes(source))
+    if hasattr(source, "read") and not is_pillow(source) and not is_array(source):
+        return _read_stream(source, max_pixels)
+    return None
+
+
+def _read_stream(stream: Any, max_pixels: int) -> Encoded:
+    """What is left in a binary file object. It stays open."""
+    given = getattr(stream, "name", None)
+    name = f"image {_quoted(given)}" if isinstance(given, str) else f"image in {type(stream).__name__}"
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            part = stream.read(_STREAM_BLOCK)
+        except Exception as error:  # noqa: BLE001 - a network library raises what it likes
+            reason = getattr(error, "strerror", None) or _one_line(error) or type(error).__name__
+            raise ImageError(f"{name} cannot be read ({reason}): give a binary file object that is open") from None
+        if not isinstance(part, bytes | bytearray | memoryview):
+            if hasattr(part, "close"):
+                part.close()  # of a coroutine, which would warn that nobody waited for it
+            how = "open it in binary mode, 'rb'" if isinstance(part, str) else "give the bytes that it has"
+            raise ImageError(f"{name} gives {type(part).__name__} instead of bytes: {how}")
+        if not part:
+            break
+        parts.append(bytes(part))
+        size += len(part)
+        _check_encoded(size, name, max_pixels)
+    if not size and _position(stream):
+        raise ImageError(f"{name} is at its end: call seek(0) before it is read again")
+    return Encoded(name, parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _position(stream: Any) -> int:
+    try:
+        return int(stream.tell())
+    except Exception:  # noqa: BLE001 - not every stream knows
+        return 0
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -280,25 +373,51 @@ def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
         raise OutputError(f"{os.fspath(path)!r} cannot be written ({reason})") from None
 
 
-def _from_array(pixels: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
-    pixels = np.asarray(pixels)
-    grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
-    colour = pixels.ndim == 3 and pixels.shape[2] in {3, 4}
-    if pixels.dtype != np.uint8 or not (grey or colour) or pixels.size == 0:
-        deep = pixels.dtype != np.uint8 and (grey or colour) and pixels.dtype.kind in "uif"
-        scale = "; scale it first, such as (array * (255 / white)).clip(0, 255).astype(np.uint8)" if deep else ""
-        raise ImageError(
-            f"array of {pixels.dtype} {list(pixels.shape)} is not a picture; accepted: uint8 with H, W >= 1 as "
-            f"[H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey{scale}"
-        )
-    height, width = pixels.shape[:2]
-    name = f"array of uint8 {list(pixels.shape)}"
+def _from_array(source: Any, max_pixels: int, white: int | None) -> NDArray[np.uint8]:
+    shape = getattr(source, "shape", None)
+    if isinstance(shape, tuple) and hasattr(source, "dtype"):  # before anything is copied
+        _check_pixels(*layout(shape, described(source))[:2], described(source), max_pixels)
+    array = as_array(source)
+    name = described(array)
+    height, width, _, axis = layout(array.shape, name)
+    _check_pixels(height, width, name, max_pixels)
+    if array.dtype == np.uint8:
+        return uint8_to_rgb(array, axis)
+    if array.dtype.kind == "f":
+        return float_to_rgb(array, axis, name)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2 and white is not None:
+        return uint8_to_rgb(_sixteen_bit_table(white)[array], axis)
+    scale = ""
+    if array.dtype.kind in "ui":
+        scale = "; scale it first, such as (array * (255 / white)).clip(0, 255).astype(np.uint8)"
+        scale += ", or say what is white: white=4095 for 12 bits" if array.dtype.itemsize == 2 else ""
+    raise ImageError(f"{name} is not an image; {ACCEPTED_ARRAYS}{scale}")
+
+
+def _from_pillow(source: Any, max_pixels: int, white: int | None) -> NDArray[np.uint8]:
+    def check_size(width: int, height: int, name: str) -> None:
+        _check_pixels(height, width, name, max_pixels)
+
+    pixels, orientation, name = pillow_pixels(source, check_size)
+    if pixels.dtype != np.uint8:
+        if white is None:
+            _warn_if_dark(pixels, name)
+        pixels = uint8_to_rgb(_sixteen_bit_table(white)[pixels], None)
+    return _upright(pixels.astype(np.uint8, copy=False), orientation)
+
+
+def _check_pixels(height: int, width: int, name: str, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise ImageError(_too_large(name, width, height, 0, max_pixels, 0))
     _check_sides(width, height, name)
-    if grey:
-        return np.repeat(pixels.reshape(height, width, 1), 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _sixteen_bit_table(white: int | None) -> NDArray[np.uint8]:
+    """What samples of 16 bits become: their upper 8 bits, or 255 from `white` on; uint8 [65536]."""
+    if white is None:
+        # OpenCV's own reduction rounds in some formats and shifts in others.
+        return (np.arange(1 << 16) >> 8).astype(np.uint8)
+    return levels(white, 1 << 16)
 
 
 def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, strict: bool = False) -> NDArray[np.uint8]:
@@ -337,12 +456,11 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
     if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(">u2")}:
         raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
     if decoded.dtype != np.uint8 and header.white_unknown and white is None:
-        _warn_if_dark(decoded, header, name)
+        _warn_if_dark(decoded, name, inverted=header.inverted)
     tables = header.levels
     known = white is not None and header.white_unknown
     if decoded.dtype != np.uint8 and (known or tables is None):
-        # OpenCV's own reduction rounds in some formats and shifts in others.
-        tables = (levels(white or WHITE, 1 << 16) if known else (np.arange(1 << 16) >> 8).astype(np.uint8),)
+        tables = (_sixteen_bit_table(white if known else None),)
         tables = tuple(255 - table for table in tables) if header.inverted else tables
     rgb = _as_rgb(decoded) if tables is None else _look_up(decoded, tables)
     del decoded
@@ -391,13 +509,13 @@ def _built_in(kind: str) -> bool:
     return re.search(rf"^\s*{kind}:\s*(?!NO\b)\S", cv2.getBuildInformation(), re.MULTILINE) is not None
 
 
-def _warn_if_dark(samples: NDArray[Any], header: Header, name: str) -> None:
+def _warn_if_dark(samples: NDArray[Any], name: str, *, inverted: bool = False) -> None:
     """Warn of samples of 16 bits that seem to be of fewer."""
     top = int(samples.max())
     bits = next((bits for bits in (8, 10, 12, _DARK_BITS) if top < 1 << bits), None)
     if bits is None or not top:
         return
-    used, wrong = (1 << bits) - 1, "bright" if header.inverted else "dark"
+    used, wrong = (1 << bits) - 1, "bright" if inverted else "dark"
     _warn(
         f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, it comes out too {wrong} "
         f"and white={used} (--white {used}) makes it right; white={WHITE} says that all 16 are"

@@ -42,7 +42,7 @@ class Lock:
                 self._own_file.unlink()
 
 
-def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
+def lock(path: Path, *, patience: float = 0.0, shared: bool = False) -> Lock | None:
     """Lock a folder, or, where the system is POSIX, a file.
 
     On a network file system a lock on a folder keeps the processes of this machine apart, not those of others.
@@ -50,9 +50,11 @@ def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
     Args:
         path: it is there. Should another folder take its place while this process waits, that one is locked.
         patience: seconds to wait for whoever has it.
+        shared: whether others may have it at the same time, who ask for it in the same way.
 
     Returns:
-        The lock; None where the system or the file system has none, or the folder can be written to and not be read.
+        The lock; None where the system or the file system has none (no shared ones on Windows), or the folder can be
+        written to and not be read.
 
     Raises:
         BlockingIOError: another one has it and keeps it.
@@ -60,14 +62,14 @@ def lock(path: Path, *, patience: float = 0.0) -> Lock | None:
     """
     end = time.monotonic() + patience
     if fcntl is None:
-        return _lock_by_file(path, end)
+        return None if shared else _lock_by_file(path, end)
     for _ in range(_MOST_TRIES):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except PermissionError:
             return None
         try:
-            locked = _flock(fcntl, descriptor, end)
+            locked = _flock(fcntl, descriptor, end, shared=shared)
             is_that = locked and os.path.samestat(os.fstat(descriptor), path.stat())
         except BaseException:  # an interrupt, too
             os.close(descriptor)
@@ -89,10 +91,10 @@ def lock_descriptor(descriptor: int) -> bool:
     return fcntl is not None and _flock(fcntl, descriptor, 0.0)
 
 
-def _flock(fcntl: ModuleType, descriptor: int, end: float) -> bool:
+def _flock(fcntl: ModuleType, descriptor: int, end: float, *, shared: bool = False) -> bool:
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= end:
                 raise

@@ -189,7 +189,9 @@ class PageServer(http.server.ThreadingHTTPServer):
         try:
             super().__init__((ADDRESS, port), _Answers)
         except OSError as error:
-            why = "in use by another program" if error.errno == errno.EADDRINUSE else f"not to be had ({error.strerror})"
+            why = (
+                "in use by another program" if error.errno == errno.EADDRINUSE else f"not to be had ({error.strerror})"
+            )
             raise OptionError(f"port={port}: it is {why}; accepted is another port, or 0 for any free one") from error
 
     @property
@@ -197,7 +199,7 @@ class PageServer(http.server.ThreadingHTTPServer):
         """The address of the page."""
         return f"http://{ADDRESS}:{self.server_address[1]}/"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's names
         """Say in one line what went wrong with a request; a reader that left is nothing wrong."""
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
@@ -213,11 +215,11 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _PATIENCE
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         """Answer with content."""
         self._answer(with_body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802 - http.server's name
+    def do_HEAD(self) -> None:
         """Answer with the headers alone."""
         self._answer(with_body=False)
 
@@ -275,4 +277,3 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         for name, value in self.server.site.headers.items():
             self.send_header(name, value)
         self.send_header("Cache-Control", caching)
-

@@ -1,4 +1,4 @@
-"""A photograph as the explainer works on it: decoded, preprocessed, its source recorded; read ahead for many."""
+"""An image as the explainer works on it: decoded, preprocessed, its source recorded; many are read ahead."""
 
 import atexit
 import dataclasses
@@ -14,12 +14,13 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import OrtcamError
-from ortcam.image import decode, read_file, read_image
+from ortcam.errors import ImageError, OrtcamError
+from ortcam.image import ImageSource, decode, encoded_of, read_image
+from ortcam.image_arrays import as_array, described, is_array
 from ortcam.preprocessing import Preprocessing
 from ortcam.terminal import as_text
 
-__all__ = ["Image", "Photograph", "read_ahead", "read_photograph"]
+__all__ = ["Image", "Photograph", "read_ahead", "read_photograph", "read_preprocessed"]
 
 _AHEAD: Final = 2
 _PAUSE: Final = 0.5  # seconds until it is looked whether the thread that reads is still there
@@ -31,24 +32,32 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Photograph:
-    """What `Explainer.read` returns, so that several explanations of an image decode it once.
+    """An image that was read once: what `Explainer.read` returns and all methods take, so that it is decoded once.
 
     Attributes:
-        pixels: uint8 [H0,W0,3], upright RGB.
+        pixels: uint8 [H0,W0,3], upright RGB. If the input came preprocessed, the pixels that it stands for.
         model_input: float32 [1,3,H,W], preprocessed.
-        record: path and hash of the source, for the manifest; a path that is not UTF-8 is escaped.
-        preprocessing: how the pixels became the input.
+        record: path and hash of the source, for the manifest. A path that is not UTF-8 is escaped.
+        preprocessing: how the pixels become the input.
+        is_preprocessed: whether the input came preprocessed. There is no photograph then: `pixels` has the input's
+            size.
     """
 
     pixels: NDArray[np.uint8]
     model_input: NDArray[np.float32]
     record: dict[str, Any]
     preprocessing: Preprocessing
+    is_preprocessed: bool = False
+
+    def __repr__(self) -> str:
+        source = "preprocessed input" if self.is_preprocessed else self.record.get("path") or "image"
+        height, width = self.pixels.shape[:2]
+        return f"<Photograph {source!s}, {width} x {height} pixels, model input {list(self.model_input.shape)}>"
 
 
-Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photograph
+Image = ImageSource | Photograph
 
 
 def read_photograph(
@@ -59,38 +68,86 @@ def read_photograph(
     white: int | None = None,
     strict: bool = False,
 ) -> Photograph:
-    """Decode and preprocess an image; one that was read for another model is preprocessed again.
+    """Decode and preprocess an image. One that was read for another model is preprocessed again.
 
     Args:
-        image: to read.
+        image: as `read_image` takes it, or a `Photograph`.
         preprocessing: of the model.
         max_pixels: as of `read_image`.
         white: as of `read_image`.
         strict: as of `read_image`.
 
     Raises:
-        ImageError: missing, not an image, truncated or too large.
+        ImageError: missing, not an image, truncated or too large, or preprocessed for another model.
     """
     if isinstance(image, Photograph):
-        if image.preprocessing == preprocessing:
-            return image
-        return Photograph(image.pixels, preprocessing(image.pixels), image.record, preprocessing)
+        return _for_model(image, preprocessing)
     record: dict[str, Any] = {"path": None, "sha256": None}
-    if isinstance(image, np.ndarray):
-        pixels = read_image(image, max_pixels=max_pixels)
-        if np.may_share_memory(pixels, image):  # a camera's buffer may hold the next frame while this one is explained
-            pixels = pixels.copy()
-        record["pixels_sha256"] = hashlib.sha256(pixels.data).hexdigest()
-    elif isinstance(image, (str, os.PathLike)):
-        encoded = read_file(image, max_pixels)
-        record = {"path": as_text(os.fsdecode(image)), "sha256": hashlib.sha256(encoded.data).hexdigest()}
+    encoded = encoded_of(image, max_pixels)
+    if encoded is not None:
+        if isinstance(image, str | os.PathLike):
+            record["path"] = as_text(os.fsdecode(image))
+        record["sha256"] = hashlib.sha256(encoded.data).hexdigest()
         pixels = decode(encoded, max_pixels, white, strict=strict)
     else:
         pixels = read_image(image, max_pixels=max_pixels, white=white, strict=strict)
-        record["sha256"] = hashlib.sha256(image).hexdigest()
+        if pixels is image or not pixels.flags.owndata:
+            pixels = pixels.copy()  # a camera's buffer may hold the next frame while this one is explained
+        record["pixels_sha256"] = hashlib.sha256(pixels.data).hexdigest()
     if white is not None:
         record["white"] = white
     return Photograph(pixels, preprocessing(pixels), record, preprocessing)
+
+
+def read_preprocessed(values: Any, preprocessing: Preprocessing) -> Photograph:
+    """Take a model input that a service has made itself.
+
+    Its pixels are the input with mean, std and scale undone. Maps lie on them as they are: nothing is cropped.
+
+    Args:
+        values: array or tensor of floats, [1,3,H,W] or [3,H,W], of the model's size. It is copied.
+        preprocessing: of the model.
+
+    Raises:
+        ImageError: another type or shape, or a value that is infinite or not a number.
+    """
+    height, width = preprocessing.height, preprocessing.width
+    accepted = f"accepted: floats as [1, 3, {height}, {width}] or [3, {height}, {width}], the model's input"
+    if not is_array(values):
+        raise ImageError(f"preprocessed={type(values).__name__}: {accepted}")
+    array = as_array(values)
+    name = f"preprocessed={described(array)}"
+    if array.dtype.kind != "f":
+        raise ImageError(f"{name}: {accepted}; pixels that are not preprocessed are given as the image")
+    if array.ndim == 4 and array.shape[1:] == (3, height, width) and len(array) > 1:
+        raise ImageError(f"{name}: {accepted}; explain the images of a batch one by one: preprocessed=batch[0]")
+    if array.shape not in {(1, 3, height, width), (3, height, width)}:
+        raise ImageError(f"{name}: {accepted}")
+    with np.errstate(over="ignore"):
+        model_input = np.array(array, np.float32, order="C").reshape(1, 3, height, width)
+    if not np.isfinite(model_input).all():
+        raise ImageError(f"{name} has values that are infinite or not a number: {accepted}")
+    record = {
+        "path": None,
+        "sha256": None,
+        "preprocessed": True,
+        "input_sha256": hashlib.sha256(model_input.data).hexdigest(),
+    }
+    straight = dataclasses.replace(preprocessing, resize=None)
+    return Photograph(straight.to_pixels(model_input), model_input, record, straight, is_preprocessed=True)
+
+
+def _for_model(image: Photograph, preprocessing: Preprocessing) -> Photograph:
+    if not image.is_preprocessed:
+        if image.preprocessing == preprocessing:
+            return image
+        return Photograph(image.pixels, preprocessing(image.pixels), image.record, preprocessing)
+    if image.preprocessing != dataclasses.replace(preprocessing, resize=None):
+        raise ImageError(
+            f"{image!r} was preprocessed for another model: this one takes {preprocessing.height} x "
+            f"{preprocessing.width} pixels, mean {preprocessing.mean}, std {preprocessing.std}"
+        )
+    return image
 
 
 def read_ahead(

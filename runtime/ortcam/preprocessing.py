@@ -211,6 +211,20 @@ class Preprocessing:
         table: NDArray[np.float32] = (levels - mean) / std
         return table
 
+    def to_pixels(self, model_input: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Turn the model's input back into pixels, to show it: uint8 [H, W, 3], RGB.
+
+        This undoes mean, std, scale and channel order, and rounds to the nearest of the 256 levels. An input that
+        `__call__` made gives back exactly the pixels of its crop.
+
+        Args:
+            model_input: float32 [1, 3, H, W], finite.
+        """
+        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
+        levels = np.rint((model_input[0].astype(np.float64) * std + mean) / self.scale * 255).clip(0, 255)
+        planes = levels.astype(np.uint8)[list(np.argsort(PLANES[self.channel_order]))]
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+
     def geometry(self, height: int, width: int) -> CropGeometry:
         """Where the crop lies in a photograph of this size (pixels)."""
         if self.resize is None:

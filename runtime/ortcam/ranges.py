@@ -16,6 +16,7 @@ from ortcam.errors import OptionError
 __all__ = [
     "ALPHA",
     "BATCH_SIZE",
+    "CACHE_SIZE",
     "CHANNELS",
     "CHUNK",
     "COUNT",
@@ -172,6 +173,7 @@ def shown(value: object) -> str:
 ALPHA: Final = Range("alpha", 0, 1, whole=False)
 CHUNK: Final = Range("batch_size", 1, 65536)
 BATCH_SIZE: Final = dataclasses.replace(CHUNK, otherwise=", or 'auto'")
+CACHE_SIZE: Final = Range("ORTCAM_CACHE_SIZE", 0, 1e6, whole=False, unit="a number of gigabytes")
 CHANNELS: Final = Range("budget", 1, 1_000_000)
 COUNT: Final = Range("", 0, 1_000_000)
 DEADLINE: Final = Range("deadline", 0, 1_000_000_000, whole=False, open_below=True, unit="milliseconds")

@@ -3,11 +3,11 @@
 import contextlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from ortcam.cache_folder import batch_sizes_file
 from ortcam.errors import OutOfMemoryError
 from ortcam.files import write_whole
 from ortcam.locks import lock
@@ -28,9 +28,6 @@ _RUNS: Final = 3
 _MOST_ENTRIES: Final = 256
 _MOST_BYTES: Final = 2**20
 _PATIENCE: Final = 0.5
-
-# Names the file of what was found, or "off".
-_VARIABLE: Final = "ORTCAM_CACHE"
 
 
 class ChunkSizes:
@@ -107,7 +104,7 @@ class ChunkSizes:
 
 def recall(key: str) -> int | None:
     """The size that an earlier process found for a key; None where there is none."""
-    path = _cache_file()
+    path = batch_sizes_file()
     size = _read(path).get(key) if path else None
     return size if type(size) is int and 1 <= size <= max(GPU_CANDIDATES) else None
 
@@ -117,7 +114,7 @@ def remember(key: str, size: int) -> None:
 
     What others have found meanwhile stays. The file holds the newest `_MOST_ENTRIES`.
     """
-    path = _cache_file()
+    path = batch_sizes_file()
     if path is None:
         return
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # the last of links in a circle
@@ -150,18 +147,3 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _cache_file() -> Path | None:
-    """`$ORTCAM_CACHE`, else batch-sizes.json in the platform's cache folder; None where it is "off"."""
-    named = os.environ.get(_VARIABLE)
-    if named is not None:
-        return None if named in ("", "off") else Path(named)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-    with contextlib.suppress(RuntimeError):  # no home folder
-        folder = Path(base) if base else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-        return folder / "ortcam" / "batch-sizes.json"
-    return None

@@ -18,6 +18,7 @@ from ortcam import explainer, ranges
 from ortcam.arguments import batch_size, budget
 from ortcam.benchmark import benchmark
 from ortcam.cli.main import _parser
+from ortcam.cli.parsers import Parser
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.running import Evaluation
 from ortcam.evaluation.variants import parse_variants
@@ -29,7 +30,18 @@ from ortcam.rendering import shrunk
 # Options whose value is a text; any other that takes a value has a `Range`, or is one of NUMBERS below. A new option of
 # numbers that has neither fails the test.
 TEXTS = {
-    *("model", "bundle", "images", "-o/--bundle", "-o/--output", "--weights", "--checkpoint", "--layer", "--precision"),
+    *(
+        "model",
+        "bundle",
+        "images",
+        "name",
+        "-o/--bundle",
+        "-o/--output",
+        "--weights",
+        "--checkpoint",
+        "--layer",
+        "--precision",
+    ),
     *(
         "--calibration",
         "--channel-order",
@@ -71,13 +83,13 @@ NO_NUMBERS = [
 NOT_FINITE = ["nan", "inf", "-inf", "1e400", "-1e400"]
 
 
-def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def commands() -> Iterator[tuple[str, Parser]]:
     parser = _parser()
     (subparsers,) = (item for item in parser._actions if isinstance(item, argparse._SubParsersAction))
     yield from subparsers.choices.items()
 
 
-def valued() -> Iterator[tuple[str, argparse.ArgumentParser, argparse.Action]]:
+def valued() -> Iterator[tuple[str, Parser, argparse.Action]]:
     """Every option and argument of every command that takes a value."""
     for name, parser in commands():
         for action in parser._actions:
@@ -109,7 +121,7 @@ def test_every_option_that_takes_a_value_is_a_text_or_has_a_range() -> None:
 def test_help_tells_the_range_of_every_option_that_has_one() -> None:
     for _, parser, action in valued():
         if isinstance(action.type, Range):
-            assert f"accepted: {action.type.bounds}" in " ".join(parser.format_help().split())
+            assert f"accepted: {action.type.bounds}" in " ".join(parser.format_complete_help().split())
 
 
 @pytest.mark.parametrize(("parser", "action"), numeric())

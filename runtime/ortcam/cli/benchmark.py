@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
+from ortcam.cli.models import add_model, open_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.extras import missing
 from ortcam.files import replacing
@@ -34,7 +35,7 @@ def add_benchmark(commands: Any) -> None:
         description="Latency by method, precision and batch size, what it adds to the bare forward passes, and memory.",
     )
     parser.set_defaults(run=_benchmark)
-    parser.add_argument("bundle", metavar="BUNDLE")
+    add_model(parser)
     parser.add_argument(
         "--methods", metavar="METHOD[,METHOD...]", help=f"of {names} (default: all that the model can have)"
     )
@@ -65,9 +66,10 @@ def add_benchmark(commands: Any) -> None:
 
 def _benchmark(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else _check_plot(Path(options.plot), force=options.force)
+    bundle = open_bundle(options)
     with others_aside():
         report = benchmark(
-            options.bundle,
+            bundle,
             options.image or demo_picture(),
             methods=_names(options.methods) or [method.name for method in METHODS],
             precisions=_names(options.precision),

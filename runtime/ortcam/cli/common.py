@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, given flags, limits, the progress bar."""
+"""What the commands share: exit codes, flags that several have, what was given, what may be overwritten."""
 
 import argparse
 import contextlib
@@ -6,23 +6,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ortcam.arguments import batch_size
+from ortcam.cli.parsers import Rare
+from ortcam.cli.progress import Bar
 from ortcam.errors import OutputError
-from ortcam.ranges import MEAN, RESIZE, SCALE, SIDE, STD
+from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.methods import METHODS
+from ortcam.ranges import MAX_PIXELS, THREADS, TOP_K, WHITE
 from ortcam.saved import lost
 from ortcam.scoring import Progress
-from ortcam.terminal import printable
 
 __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_INTERRUPTED",
     "EXIT_TERMINATED",
-    "OF_THE_GRAPH",
-    "OF_THE_MODEL",
-    "add_graph_input",
-    "add_input",
+    "Terminated",
+    "add_alias",
+    "add_execution",
+    "add_force",
+    "add_image_reading",
+    "add_json",
+    "add_method",
+    "add_option",
+    "add_output",
+    "add_quiet",
+    "add_targets",
     "check_nothing_is_lost",
-    "extra_for",
-    "given_flags",
     "progress_bar",
 ]
 
@@ -30,64 +39,153 @@ EXIT_BAD_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 
-# Flags of a model, as `ortcam_export` calls them.
-OF_THE_GRAPH: Final = ("input_size", "input_layout", "output", "activation")
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is half made is removed."""
 
 
-OF_THE_MODEL: Final = (
-    *OF_THE_GRAPH,
-    "calibration",
-    "channel_order",
-    "checkpoint",
-    "interpolation",
-    "labels",
-    "layer",
-    "mean",
-    "opset",
-    "precision",
-    "resize",
-    "scale",
-    "std",
-    "weights",
-)
+def add_method(
+    parser: Any,
+    *,
+    default: str | None = "scorecam++",
+    several: bool = True,
+    metavar: str = "METHOD",
+    help: str = "",  # noqa: A002
+) -> None:
+    """Add `-m/--method`.
 
-
-def add_input(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what a model does not: its input, output and labels."""
-    group = parser.add_argument_group("input, output and labels, where the model does not say (callable, .onnx)")
-    add_graph_input(group)
-    group.add_argument(
-        "--resize", type=RESIZE, metavar="N", help="short side before the centre crop; else straight to size"
-    )
-    group.add_argument("--scale", type=SCALE, metavar="S", help="what white becomes before mean and std: 1 or 255")
-    group.add_argument("--mean", type=MEAN, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
-    group.add_argument("--std", type=STD, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
-    group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
-    group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
-    group.add_argument("--labels", metavar="FILE", help="JSON list, or one label a line")
-
-
-def add_graph_input(group: Any) -> None:
-    """What decides which graph a model becomes, so that `inspect` needs it, too."""
-    group.add_argument("--input-size", type=SIDE, nargs=2, metavar=("H", "W"), help="of the model's input")
-    group.add_argument("--input-layout", choices=("nchw", "nhwc"), help="of an .onnx file whose input does not tell")
-    group.add_argument("--output", metavar="NAME", help="of the model's outputs, the one to explain")
-    group.add_argument(
-        "--activation",
-        choices=("softmax", "sigmoid", "probabilities"),
-        help="from logits to probabilities; sigmoid: class by class; probabilities: the model gives them",
+    Args:
+        parser: or a group of one.
+        default: the methods where none is given; None: `help` says which.
+        several: whether methods may be given with commas between them.
+        metavar: what one method looks like.
+        help: instead of the usual words.
+    """
+    names = ", ".join(method.name for method in METHODS)
+    parser.add_argument(
+        "-m",
+        "--method",
+        default=default,
+        metavar=f"{metavar}[,...]" if several else metavar,
+        help=help or f"{names}; `ortcam methods` explains them",
     )
 
 
-def extra_for(model: str) -> str:
-    """The extra that exporting a model needs: a file in ONNX's format needs no PyTorch."""
-    return "onnx" if model.endswith(".onnx") else "export"
+def add_option(parser: Any) -> None:
+    """Add `--option KEY=VALUE`, of a method."""
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the method, such as gate=sigmoid; see `ortcam methods NAME`",
+    )
 
 
-def given_flags(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Those of the flags that were given; what was not is left to the function's own default."""
-    values = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def add_targets(parser: Any) -> None:
+    """Add `-t/--target` and `--top-k`, which exclude each other."""
+    parser.add_argument(
+        "-t",
+        "--target",
+        action="append",
+        metavar="CLASS[,...]",
+        help="classes to explain, by label or index, such as dog or 3",
+    )
+    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default: 1)")
+
+
+def add_output(
+    parser: Any,
+    *,
+    default: str | None = None,
+    metavar: str = "DIR",
+    help: str,  # noqa: A002 - as argparse calls it
+    required: bool = False,
+) -> None:
+    """Add `-o/--output`: the file or folder that the command writes."""
+    parser.add_argument("-o", "--output", default=default, metavar=metavar, help=help, required=required)
+
+
+def add_force(parser: Any, what: str = "replace what is there") -> None:
+    """Add `--force`."""
+    parser.add_argument("--force", action="store_true", help=what)
+
+
+def add_json(parser: Any) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def add_quiet(parser: Any) -> None:
+    """Add `--quiet`: errors and warnings alone are printed."""
+    parser.add_argument("--quiet", action="store_true", help="print errors and warnings alone")
+
+
+def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False) -> Any:
+    """Add the flags that say what computes, and how: providers, threads, batch size, precision.
+
+    Args:
+        parser: of the command.
+        low_memory: whether `--low-memory` is among them.
+        several: whether `--batch-size` and `--precision` take several values, with commas between them.
+
+    Returns:
+        The group, for flags that belong there.
+    """
+    group = parser.add_argument_group("execution")
+    group.add_argument(
+        "--provider", metavar="NAME[,...]", help="execution providers in order, such as cuda,cpu (default: the fastest)"
+    )
+    group.add_argument(
+        "--provider-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=Rare("option of the first provider, such as precision=bf16 for openvino"),
+    )
+    group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
+    if several:
+        group.add_argument(
+            "--batch-size", default="auto", metavar="N[,...]", help="masked images per run, such as 1,16,auto"
+        )
+        group.add_argument(
+            "--precision", metavar="P[,...]", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
+        )
+    else:
+        group.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images per run")
+        group.add_argument(
+            "--precision", metavar="P", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
+        )
+    if low_memory:
+        group.add_argument("--low-memory", action="store_true", help=Rare("use less memory, for small devices; slower"))
+    return group
+
+
+def add_image_reading(parser: argparse.ArgumentParser) -> Any:
+    """Add the flags that say which images are read, and how.
+
+    Returns:
+        The group, for flags that belong there.
+    """
+    group = parser.add_argument_group("reading images")
+    group.add_argument(
+        "--max-pixels",
+        type=MAX_PIXELS,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help=Rare("refuse images of more pixels, or that take more than about 12 N bytes of memory"),
+    )
+    group.add_argument("--strict", action="store_true", help=Rare("refuse damaged images that can be read in part"))
+    group.add_argument(
+        "--white", type=WHITE, metavar="N", help=Rare("white in 16-bit PNG, TIFF, PNM, such as 4095 for 12 bits")
+    )
+    return group
+
+
+def add_alias(parser: Any, flag: str, old: str) -> None:
+    """Let a flag be given by an older spelling, too, which help does not show."""
+    action = parser._option_string_actions[flag]
+    parser._option_string_actions[old] = action
 
 
 def check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
@@ -107,17 +205,6 @@ def check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> N
 
 @contextlib.contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """A progress bar for what takes longer than a second; none when quiet or when nobody watches a terminal."""
-    try:
-        from tqdm import tqdm  # noqa: PLC0415 - the library's users do not need it
-    except ImportError:
-        yield None
-        return
-    bar = tqdm(desc=printable(label), unit="pass", delay=1, leave=False, disable=True if quiet else None)
-
-    def update(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    with bar:
-        yield update
+    """A bar of the passes of one explanation; of many images, `progress.Bar` shows them all."""
+    with Bar(label, total=1, quiet=quiet) as bar:
+        yield bar.update

@@ -6,6 +6,7 @@ from typing import Any
 
 from ortcam.arguments import batch_size, providers
 from ortcam.cli.common import EXIT_BAD_INPUT
+from ortcam.cli.models import add_model, open_bundle
 from ortcam.errors import OrtcamError
 from ortcam.evaluation.folder import check_folder
 from ortcam.evaluation.variants import parse_variants
@@ -28,7 +29,7 @@ def add_evaluate(commands: Any) -> None:
         description="Metrics of faithfulness and localisation, with intervals and paired differences, and a report.",
     )
     parser.set_defaults(run=_evaluate)
-    parser.add_argument("bundle", metavar="BUNDLE")
+    add_model(parser)
     parser.add_argument(
         "images", metavar="IMAGES", help="a folder, a folder of class folders, or a CSV with file, class and boxes"
     )
@@ -46,7 +47,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--protocol", default="soft-map", metavar="P", help="soft-map, adcc, scorecam-paper, scorecampp-notebook"
     )
-    parser.add_argument("--labels", metavar="FILE", help="of a folder: CSV (file, class, boxes), or JSON object")
+    parser.add_argument("--annotations", metavar="FILE", help="of a folder: CSV (file, class, boxes), or JSON object")
     parser.add_argument("--limit", type=LIMIT, metavar="N", help="this many of the images, drawn by --seed")
     parser.add_argument("--seed", type=SEED, default=0, metavar="S", help="of all chance (default %(default)s)")
     parser.add_argument(
@@ -99,15 +100,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 
+    bundle = open_bundle(options)
     with others_aside():
         evaluation = Evaluation(
-            options.bundle,
+            bundle,
             options.images,
             options.output,
             methods=methods,
             metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
             protocol=options.protocol,
-            labels=options.labels,
+            labels=options.annotations,
             limit=options.limit,
             seed=options.seed,
             step=options.step,

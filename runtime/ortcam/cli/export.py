@@ -3,10 +3,9 @@
 import argparse
 from typing import Any
 
-from ortcam.cli.common import OF_THE_MODEL, add_input, extra_for, given_flags
+from ortcam.cli.models import OF_THE_MODEL, add_input, add_weights, extra_for, given_flags
 from ortcam.cli.printing import print_bundle
 from ortcam.exporter import import_exporter, timed_report
-from ortcam.ranges import OPSET
 from ortcam.terminal import others_aside
 
 __all__ = ["add_export"]
@@ -20,15 +19,11 @@ def add_export(commands: Any) -> None:
     parser.set_defaults(run=_export)
     parser.add_argument("model", help="torchvision name, package.module:callable, FILE.onnx, or FILE.pt2")
     parser.add_argument("-o", "--bundle", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
-    parser.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
-    parser.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")
-    parser.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
-    parser.add_argument("--opset", type=OPSET, metavar="N", help="ONNX operator set for models from PyTorch")
+    add_weights(parser)
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     parser.add_argument(
         "--precision", metavar="P[,P...]", help="what masked passes can compute in: fp32 (always), fp16, int8"
     )
-    parser.add_argument("--calibration", metavar="DIR", help="pictures for int8, of the kind that will be explained")
     add_input(parser)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ortcam.allocation import Limits
 from ortcam.arguments import budget, pairs_of
 from ortcam.bundle import Bundle, read_bundle
+from ortcam.cli.models import add_model, open_bundle
 from ortcam.errors import OptionError, OutputError
 from ortcam.exporter import import_exporter, timed_report
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
@@ -28,7 +29,7 @@ def add_fuse(commands: Any) -> None:
         description="One ONNX file, image in and saliency out, for any ONNX Runtime: Python, Node, C++, Triton ...",
     )
     parser.set_defaults(run=_fuse)
-    parser.add_argument("bundle", metavar="BUNDLE")
+    add_model(parser)
     parser.add_argument("-m", "--method", default="scorecam++", metavar="METHOD", help=f"{names} (default: scorecam++)")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write, say explainer.onnx")
     parser.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")
@@ -108,7 +109,7 @@ def _check(options: argparse.Namespace) -> Bundle:
     folder = Path(options.triton) if options.output is None else path.parent
     if not folder.is_dir():
         raise OutputError(f"{options.output or options.triton}: the folder {folder} does not exist")
-    bundle = read_bundle(options.bundle)
+    bundle = read_bundle(open_bundle(options))
     bundle.check_precision(options.precision)
     classes = len(bundle.manifest.labels)
     if options.top_k is not None and options.top_k > classes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
-from ortcam.cli.common import OF_THE_GRAPH, add_graph_input, extra_for, given_flags
+from ortcam.cli.models import OF_THE_GRAPH, add_graph_input, extra_for, given_flags
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection
 from ortcam.errors import BundleError, OptionError
 from ortcam.exporter import import_exporter

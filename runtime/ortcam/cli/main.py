@@ -1,4 +1,4 @@
-"""The command line: `ortcam export | inspect | fuse | explain | evaluate | benchmark | demo`."""
+"""The command line: `ortcam COMMAND ...`, its exit codes and its errors."""
 
 import argparse
 import contextlib
@@ -6,16 +6,18 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from ortcam._version import __version__
 from ortcam.cli.benchmark import add_benchmark
-from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED
+from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from ortcam.cli.demo import add_demo
 from ortcam.cli.evaluate import add_evaluate
 from ortcam.cli.explain import add_explain
 from ortcam.cli.export import add_export
 from ortcam.cli.fuse import add_fuse
 from ortcam.cli.inspect import add_inspect
+from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
 from ortcam.cli.web import add_web
 from ortcam.errors import OrtcamError, OutputError
@@ -54,7 +56,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:  # a path that the system refuses: too long, or below a folder that is closed to the user
         complain(f"{error.filename or 'a file'}: cannot be looked at: {error.strerror or error}")
         return EXIT_BAD_INPUT
-    except _Terminated:
+    except Terminated:
         complain("terminated")
         return EXIT_TERMINATED
     except KeyboardInterrupt:
@@ -73,19 +75,15 @@ def _concluded(conclude: Callable[[], None], code: int) -> int:
     return code
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that what is half made is removed."""
-
-
 @contextlib.contextmanager
 def _orderly_termination() -> Iterator[None]:
-    """Raise `_Terminated` where SIGTERM arrives, which containers and `timeout` stop a process with."""
+    """Raise `Terminated` where SIGTERM arrives, which containers and `timeout` stop a process with."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
         return
 
     def terminate(*_: object) -> None:
-        raise _Terminated
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
@@ -94,19 +92,45 @@ def _orderly_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _parser() -> argparse.ArgumentParser:
+_EXAMPLES: Final = (
+    ("ortcam demo", "see it work on a shipped picture"),
+    ("ortcam explain resnet18 photo.jpg", "explain the likeliest class"),
+    ("ortcam explain model.onnx photos/ -t cat", "explain a class in many images"),
+)
+
+
+def _parser() -> Parser:
     parser = Parser(
-        prog="ortcam", description="Explain image classifiers with ONNX Runtime, without PyTorch.", allow_abbrev=False
+        prog="ortcam",
+        usage="ortcam COMMAND ...",
+        description=f"Show what an image classifier looks at. Runs on ONNX Runtime, without PyTorch.\n\nexamples:\n"
+        f"{_in_columns(_EXAMPLES)}",
+        epilog="`ortcam COMMAND --help` says more of a command.",
     )
-    parser.add_argument("--version", action="version", version=f"ortcam {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_export(commands)
-    add_inspect(commands)
-    add_fuse(commands)
+    parser.add_argument("--version", action="version", version=f"ortcam {__version__}", help="print the version")
+    parser.set_defaults(run=_greet, command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="ortcam")
+    add_demo(commands)
     add_explain(commands)
+    add_web(commands)
+    add_methods(commands)
+    add_inspect(commands)
+    add_export(commands)
+    add_fuse(commands)
     add_evaluate(commands)
     add_benchmark(commands)
-    add_demo(commands)
-    add_web(commands)
     parser.commands = commands.choices
+    for name, command in parser.commands.items():
+        command.set_defaults(command=name)
     return parser
+
+
+def _greet(_: argparse.Namespace) -> int:
+    """What `ortcam` alone prints: what it is for, three examples, and the commands."""
+    print(_parser().format_help(), end="")
+    return 0
+
+
+def _in_columns(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(left) for left, _ in rows)
+    return "\n".join(f"  {left:<{width}}  {right}" for left, right in rows)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import DatasetError, TargetError
+from ortcam.image_inputs import SUFFIXES, is_image_name
 from ortcam.preprocessing import Preprocessing
 from ortcam.ranges import Range, shown
 from ortcam.terminal import as_text
@@ -23,9 +24,6 @@ __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 # x0, y0, x1, y1 in pixels of the upright image, the last two excluded.
 Box = tuple[float, float, float, float]
 
-SUFFIXES: Final = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".pbm", ".pgm", ".pnm", ".ppm"),
-)
 _CLASS_COLUMNS: Final = ("class", "class_index", "label")
 _MOST_OF_A_LIST: Final = 2**28  # bytes; a million images with boxes take a quarter of it
 _INDEX: Final = re.compile("[0-9]{1,9}")
@@ -204,7 +202,7 @@ def _images(folder: Path) -> Iterator[Path]:
             continue
         visited.add(place)
         for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if is_image_name(name):
                 yield Path(root, name)
 
 

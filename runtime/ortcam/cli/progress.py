@@ -1,0 +1,201 @@
+"""Signs of life of a command that takes long: one bar with the time left on a terminal, else a line now and then."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from ortcam.terminal import complain, printable, shortened
+
+__all__ = ["Bar", "duration", "stages"]
+
+_FIRST_LINE: Final = 10.0  # seconds before a command that nobody watches prints that it is at work
+_SHARE: Final = 1 / 20  # of the time that it has run, between two such lines: rarer the longer it takes
+_RAREST: Final = 300.0  # seconds between two such lines at most
+_DELAY: Final = 1.0  # seconds before a bar appears; what is quicker needs none
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> [duration(value) for value in (0.42, 8, 95, 7000)]
+        ['0.42 s', '8.0 s', '1 min 35 s', '1 h 57 min']
+    """
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+class Bar:
+    """How far a command is, on standard error.
+
+    On a terminal it is one bar with the time left. Elsewhere, say in a log file, it is a line after ten seconds and
+    then now and then, at least every five minutes. Quiet, it is nothing.
+
+    ```python
+    with Bar("explaining", total=40, unit="images", quiet=False) as bar:
+        for done in range(40):
+            bar.update(done + 1)
+    ```
+    """
+
+    def __init__(self, label: str, *, total: float, unit: str = "", quiet: bool, done: float = 0) -> None:
+        """Begin to count.
+
+        Args:
+            label: what is done, say "explaining".
+            total: of what is counted; fractions are accepted.
+            unit: what is counted, in the plural, say "images"; without it only the share is shown.
+            quiet: whether nothing is shown.
+            done: what an earlier run had done; it says nothing of the time left.
+        """
+        self.label, self.unit, self.total = label, unit, total
+        self._initial = self._done = done
+        self._quiet = quiet
+        self._note = ""
+        self._started = self._said = time.monotonic()
+        self._bar: Any = None
+        self._watched = not quiet and _is_terminal(sys.stderr)
+        if self._watched:
+            self._bar = _tqdm(printable(label), total, done)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at the pace so far; None before anything was done."""
+        made = self._done - self._initial
+        return None if made <= 0 else (time.monotonic() - self._started) * (self.total - self._done) / made
+
+    def update(self, done: float, total: float | None = None, *, note: str | None = None) -> None:
+        """Say how much is done.
+
+        Args:
+            done: in all, not since the last call.
+            total: where it has changed.
+            note: what is at work, say "cat.jpg, scorecam++".
+        """
+        self.total = self.total if total is None else total
+        self._done = done
+        self._note = self._note if note is None else note
+        if self._bar is not None:
+            self._bar.total = self.total
+            if note is not None:
+                self._bar.set_postfix_str(shortened(printable(note), 30), refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif not self._quiet:
+            self._say_if_due()
+
+    def say(self, line: str) -> None:
+        """Print a line of ours on standard error, above the bar."""
+        with self.aside():
+            complain(line)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar off the screen, while something else is printed."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.clear()
+        try:
+            yield
+        finally:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _say_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._said < min(max(_FIRST_LINE, (now - self._started) * _SHARE), _RAREST):
+            return
+        self._said = now
+        left = self.seconds_left
+        words = [f"{self.label}: {self._done / self.total if self.total else 1:.0%}"]
+        words += [f"{self._done:.0f} of {self.total:.0f} {self.unit}"] if self.unit else []
+        words += [self._note] if self._note else []
+        words += [f"{duration(now - self._started)} so far"]
+        words += [] if left is None else [f"about {duration(left)} left"]
+        complain(", ".join(words))
+
+
+@contextlib.contextmanager
+def stages(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Say on standard error which stage of a long job begins, and every ten seconds or so that it is still at work.
+
+    Yields:
+        A function that takes the stage that begins, in words.
+    """
+    if quiet:
+        yield lambda _: None
+        return
+    started = time.perf_counter()
+    ended = threading.Event()
+    lock = threading.Lock()
+    stage, begun = "", started
+
+    def line(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a full or closed standard error is no reason to stop
+            if sys.stderr is not None:
+                print(f"{time.perf_counter() - started:6.1f} s  {printable(text)}", file=sys.stderr, flush=True)
+
+    def report(text: str) -> None:
+        nonlocal stage, begun
+        with lock:
+            stage, begun = text, time.perf_counter()
+            line(text)
+
+    def watch() -> None:
+        while not ended.wait(min(max(_FIRST_LINE, (time.perf_counter() - begun) * _SHARE), _RAREST)):
+            with lock:
+                took = time.perf_counter() - begun
+                if stage and took >= _FIRST_LINE - 0.5:
+                    line(f"still {stage}, for {duration(took)} now")
+
+    watcher = threading.Thread(target=watch, name="ortcam-signs-of-life", daemon=True)
+    watcher.start()
+    try:
+        yield report
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Whether somebody watches who sees a line change; a terminal that is called dumb cannot."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+    return False
+
+
+def _tqdm(label: str, total: float, done: float) -> Any:
+    """A bar of tqdm; None where tqdm is missing."""
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 - the library's users do not need it
+    except ImportError:
+        return None
+    return tqdm(
+        desc=label,
+        total=total,
+        initial=done,
+        delay=_DELAY,
+        leave=False,
+        dynamic_ncols=True,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+    )

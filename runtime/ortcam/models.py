@@ -1,0 +1,167 @@
+"""MODEL, as users name it, and its bundle: the one that it is, or the one that it is exported to once."""
+
+import atexit
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ortcam.bundle import MANIFEST_NAME
+from ortcam.errors import OptionError, OutputError
+from ortcam.exporter import import_exporter
+from ortcam.shipped import bundle_path
+from ortcam.terminal import printable
+from ortcam.unfinished import temporary_folder
+
+if TYPE_CHECKING:
+    from ortcam.model_identity import ModelKey
+
+__all__ = ["ACCEPTED", "SHIPPED", "bundle_of", "is_bundle"]
+
+SHIPPED: Final = "shapes"
+ACCEPTED: Final = (
+    "a bundle, `shapes` (the shipped one), a torchvision name such as resnet18, package.module:callable, FILE.onnx, "
+    "or FILE.pt2"
+)
+
+# Told what is being done, a few words at a time, and a line of what was done at the end.
+Announce = Callable[[str], None]
+
+
+def is_bundle(model: object) -> bool:
+    """Whether a model is a bundle, or names one, and not something to be exported."""
+    if not isinstance(model, (str, os.PathLike)):
+        return False
+    name = os.fsdecode(model)
+    path = Path(name)
+    try:
+        return (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam" or path.is_dir()
+    except (OSError, ValueError):
+        return True  # which says what is wrong with it
+
+
+def bundle_of(
+    model: Any,
+    options: Mapping[str, Any],
+    *,
+    precision: str | None = None,
+    doing: str = "ortcam.load",
+    stage: Announce = lambda _: None,
+    announce: Announce = lambda _: None,
+) -> Path:
+    """The bundle of a model: exported into the user's cache where it is none yet.
+
+    Args:
+        model: the path of a bundle, "shapes", a torchvision name, `package.module:callable`, FILE.onnx, FILE.pt2, or a
+            module.
+        options: of the export; a bundle takes none.
+        precision: of the masked passes, which the export has to provide; several with commas.
+        doing: what needs it, for messages.
+        stage: told what the export does.
+        announce: told what the export assumed, where it was kept, and how long it took.
+
+    Returns:
+        The bundle. In the cache it stays as long as this process lives.
+
+    Raises:
+        OrtcamError: no such model, or it cannot be exported.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if is_bundle(model):
+        if given:
+            flags = ", ".join(given)
+            raise OptionError(
+                f"{flags}: goes with a model to export; {printable(os.fsdecode(model))} is a bundle, which has its own"
+            )
+        path = Path(os.fsdecode(model))
+        shipped = os.fsdecode(model) == SHIPPED and not (path / MANIFEST_NAME).exists()
+        return bundle_path() if shipped else path
+    if precision is not None:
+        given["precision"] = precision
+    return _exported(model, given, doing, stage, announce)
+
+
+def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, announce: Announce) -> Path:
+    """Export a model into the cache, or, where nothing can be kept, for this process alone."""
+    # Imported here, so that who has a bundle does not wait for it.
+    from ortcam.bundle_cache import CacheError, obtain, trim  # noqa: PLC0415
+
+    name = os.fsdecode(model) if isinstance(model, (str, os.PathLike)) else None
+    words = printable(name or type(model).__qualname__)
+    started = time.perf_counter()
+    assumed: list[str] = []
+
+    def report(text: str) -> None:
+        (assumed.append if text.startswith(("assumed", "warning")) else stage)(text)
+
+    def make(place: Path) -> None:
+        exporter = _exporter(name, doing)
+        exporter.export(name or model, place, report=report, **given)
+
+    def conclude(what: str) -> None:
+        announce(f"exported {words} {what}, {time.perf_counter() - started:.1f} s")
+        for line in assumed:
+            announce(line)
+
+    key = _key(model, name, given, doing)
+    if key is None:
+        place = _temporary() / "model.ortcam"
+        make(place)
+        conclude("for this run alone (nothing tells it from others)")
+        return place
+    try:
+        place, found = obtain(
+            key.key, key.name, key.record, make, waiting=lambda: stage("another process exports it; waiting for that")
+        )
+    except CacheError as error:
+        place = _temporary() / f"{key.name}.ortcam"
+        make(place)
+        conclude(f"for this run alone ({error})")
+    else:
+        if not found:
+            trim()
+            conclude(f"once, kept in {_short(place.parents[2])} (`ortcam cache`)")
+    return place
+
+
+def _key(model: Any, name: str | None, given: Mapping[str, Any], doing: str) -> "ModelKey | None":
+    from ortcam.model_identity import key_of  # noqa: PLC0415 - as above
+
+    returned = None
+    if name is None or (":" in name and not Path(name).exists()):
+        returned = _exporter(name, doing).identity_of(name or model)
+        if returned is None:
+            return None
+    try:
+        return key_of(name or type(model).__qualname__, given, returned=returned)
+    except OSError:
+        return None  # the export says what is wrong with a file
+
+
+def _exporter(name: str | None, doing: str) -> Any:
+    extra = "onnx" if name is not None and name.lower().endswith(".onnx") else "export"
+    return import_exporter(f"{doing} {name}" if name else doing, extra)
+
+
+@functools.cache
+def _temporary() -> Path:
+    """A folder that is gone when this process ends."""
+    stack = contextlib.ExitStack()
+    try:
+        folder = stack.enter_context(temporary_folder())
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or 'the folder for temporary files'}: cannot be written: {error.strerror or error}"
+        ) from None
+    atexit.register(stack.close)
+    return folder
+
+
+def _short(path: Path) -> str:
+    """A path as a terminal shows it: ~ for the home folder."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        return str(Path("~") / path.relative_to(Path.home()))
+    return str(path)

@@ -1,0 +1,85 @@
+"""Presets: the usual ways to turn pixels into a model's input, by name."""
+
+import dataclasses
+from typing import Final, Literal, get_args
+
+__all__ = ["PRESETS", "Preset", "PresetName", "presets_in_words"]
+
+PresetName = Literal["imagenet", "caffe", "tensorflow", "unit", "bytes", "clip"]
+_Three = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Scale, mean and standard deviation per channel, and channel order.
+
+    Attributes:
+        scale: what white becomes before mean and std.
+        mean: per channel, in `channel_order`, of pixels in [0, scale].
+        std: per channel, in `channel_order`, of pixels in [0, scale].
+        channel_order: of the model's input.
+        calls: what users of Keras, Caffe and PyTorch call it.
+        interpolation: of the resize, where the preset has its own.
+    """
+
+    scale: float
+    mean: _Three
+    std: _Three
+    channel_order: Literal["rgb", "bgr"]
+    calls: str
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+
+
+# The numbers are those of torchvision's weights, of keras.applications.imagenet_utils, and of OpenAI's CLIP.
+PRESETS: Final[dict[PresetName, Preset]] = {
+    "imagenet": Preset(
+        1.0,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        "rgb",
+        "PyTorch Normalize([.485,.456,.406], [.229,.224,.225]); Keras preprocess_input of densenet (mode 'torch')",
+    ),
+    "caffe": Preset(
+        255.0,
+        (103.939, 116.779, 123.68),
+        (1.0, 1.0, 1.0),
+        "bgr",
+        "Caffe BGR bytes less the mean; Keras preprocess_input of resnet50, vgg16 (mode 'caffe')",
+    ),
+    "tensorflow": Preset(
+        1.0,
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        "rgb",
+        "pixels in [-1,1]: PyTorch Normalize(.5, .5); Keras preprocess_input of mobilenet_v2, xception (mode 'tf')",
+    ),
+    "unit": Preset(
+        1.0,
+        (0.0, 0.0, 0.0),
+        (1.0, 1.0, 1.0),
+        "rgb",
+        "pixels in [0,1]: PyTorch ToTensor() alone; Keras Rescaling(1/255); Ultralytics",
+    ),
+    "bytes": Preset(
+        255.0,
+        (0.0, 0.0, 0.0),
+        (1.0, 1.0, 1.0),
+        "rgb",
+        "pixels in [0,255] as they are: Keras preprocess_input of efficientnet, convnext (nothing to do)",
+    ),
+    "clip": Preset(
+        1.0,
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+        "rgb",
+        "CLIP's mean and std: PyTorch open_clip; transformers CLIPImageProcessor",
+        "bicubic",
+    ),
+}
+assert tuple(PRESETS) == get_args(PresetName)
+
+
+def presets_in_words() -> str:
+    """A line per preset: its name, and the calls that it stands for."""
+    width = max(map(len, PRESETS))
+    return "\n".join(f"  {name:<{width}}  {preset.calls}" for name, preset in PRESETS.items())
