@@ -13,9 +13,10 @@ from ortcam.image import WHITE
 from ortcam.schema import encode_json
 from ortcam.unfinished import clear
 
-__all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
+__all__ = ["MANIFEST", "PREVIEW", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
 
 MANIFEST: Final = "manifest.json"
+PREVIEW: Final = "image.jpg"  # the photograph, small
 
 _LARGEST: Final = 1 << 26  # bytes of a manifest
 _LONGEST: Final = 60  # characters of a value in a message
@@ -109,13 +110,14 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
             **(manifest["limits"] or {}),
             "colormap": rendering["colormap"],
             "alpha": rendering["alpha"],
+            "blend": rendering.get("blend", "flat"),  # as all overlays were before there was a choice
         }
     )
 
 
 def image_sha256(record: Mapping[str, Any]) -> str | None:
-    """The hash of an image, of its file or, where it was given as an array, of its pixels."""
-    found = record.get("sha256") or record.get("pixels_sha256")
+    """The hash of an image: of its file, of its pixels if it was given as an array, or of a preprocessed input."""
+    found = record.get("sha256") or record.get("pixels_sha256") or record.get("input_sha256")
     return None if found is None else str(found)
 
 
@@ -177,7 +179,8 @@ def _is_ours(folder: Path) -> bool:
 
 def _own_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """The files of a manifest's classes that are there."""
-    return [name for name in _files_of(manifest) if (folder / name).is_file() or (folder / name).is_symlink()]
+    names = _files_of(manifest) + [PREVIEW] * (PREVIEW in manifest.get("files", ()))
+    return [name for name in names if (folder / name).is_file() or (folder / name).is_symlink()]
 
 
 def _files_of(manifest: Mapping[str, Any]) -> list[str]:

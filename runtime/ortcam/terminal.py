@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TextIO, TypeVar
@@ -16,7 +17,17 @@ from typing import Any, Final, TextIO, TypeVar
 from ortcam.errors import OutputError
 from ortcam.schema import encode_json
 
-__all__ = ["as_text", "complain", "guarded_output", "json_text", "others_aside", "printable", "say"]
+__all__ = [
+    "as_text",
+    "columns",
+    "complain",
+    "guarded_output",
+    "json_text",
+    "others_aside",
+    "printable",
+    "say",
+    "shortened",
+]
 
 _Json = TypeVar("_Json")
 
@@ -49,6 +60,25 @@ def as_text(value: _Json) -> _Json:
     elif isinstance(value, tuple):
         found = tuple(as_text(item) for item in value)
     return found  # type: ignore[no-any-return]
+
+
+def columns() -> int:
+    """How wide the terminal is: 80 where there is none, never less than 40 or more than 120."""
+    return min(max(shutil.get_terminal_size((80, 24)).columns, 40), 120)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters; what is longer loses its middle, since names differ at both ends.
+
+    Example:
+        >>> shortened("a_photograph_of_a_cat.jpg", 15)
+        'a_photo...t.jpg'
+    """
+    if len(text) <= most:
+        return text
+    front = (most - 3 + 1) // 2 + (1 if most > 12 else 0)
+    back = most - 3 - front
+    return text[:most] if most <= 5 else f"{text[:front]}...{text[len(text) - back :]}"
 
 
 def json_text(value: Any) -> str:

@@ -502,7 +502,7 @@ def test_the_same_image_twice_keeps_a_folder_each(
     assert main(["explain", str(tiny_bundle), *images, "-m", "scorecam", "-o", str(tmp_path / "out")]) == 2
     assert "missing.png" in capsys.readouterr().err
     stem = photograph.stem
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [stem, f"{stem}-2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [stem, f"{stem}-2"]
 
 
 def test_a_method_that_a_model_cannot_have_leaves_the_others_alone(
@@ -631,7 +631,7 @@ def test_strange_names_are_explained_inside_the_output_and_printed_escaped(
         text = result.stdout.decode()
         assert "caf\\xe9.png" in (json.loads(text)["explanations"][1]["image"]["path"] if more else text)
     assert [path.name for path in tmp_path.glob("a/*")] == ["out"]
-    folders = {path.name for path in (tmp_path / "a" / "out").iterdir()}
+    folders = {path.name for path in (tmp_path / "a" / "out").iterdir() if path.is_dir()}
     assert folders == {"image", "caf_", "a_b_[31m", "_gpj", "x" * 240, "con_"}
     assert len(explained(tmp_path / "a" / "out")) == len(names)
 

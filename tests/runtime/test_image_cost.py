@@ -327,7 +327,7 @@ def test_an_array_that_takes_no_memory_is_not_copied():
 
 
 def test_sides_are_bounded_even_where_pixels_are_few():
-    assert "sides of at most 1048576" in message(np.zeros((1, (1 << 20) + 1, 3), np.uint8))
+    assert "sides of at most 1048576" in message(np.zeros((2, (1 << 20) + 1, 3), np.uint8))
 
 
 # The file

@@ -11,8 +11,8 @@ from ortcam.cli.parsers import Rare
 from ortcam.cli.progress import Bar
 from ortcam.errors import OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS
-from ortcam.methods import METHODS
-from ortcam.ranges import MAX_PIXELS, THREADS, TOP_K, WHITE
+from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
+from ortcam.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.saved import lost
 from ortcam.scoring import Progress
 
@@ -20,6 +20,7 @@ __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_INTERRUPTED",
     "EXIT_TERMINATED",
+    "Terminated",
     "add_alias",
     "add_execution",
     "add_force",
@@ -29,9 +30,11 @@ __all__ = [
     "add_option",
     "add_output",
     "add_quiet",
+    "add_rendering",
     "add_targets",
     "check_nothing_is_lost",
     "progress_bar",
+    "rendering",
 ]
 
 EXIT_BAD_INPUT: Final = 2
@@ -39,13 +42,17 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 
 
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is half made is removed."""
+
+
 def add_method(
     parser: Any,
     *,
     default: str | None = "scorecam++",
     several: bool = True,
-    metavar: str = "METHOD",
-    help: str = "",  # noqa: A002
+    metavar: str = "",
+    help: str = "",  # noqa: A002 - as argparse calls it
 ) -> None:
     """Add `-m/--method`.
 
@@ -53,16 +60,16 @@ def add_method(
         parser: or a group of one.
         default: the methods where none is given; None: `help` says which.
         several: whether methods may be given with commas between them.
-        metavar: what one method looks like.
+        metavar: instead of METHODS or METHOD.
         help: instead of the usual words.
     """
-    names = ", ".join(method.name for method in METHODS)
+    words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
     parser.add_argument(
         "-m",
         "--method",
         default=default,
-        metavar=f"{metavar}[,...]" if several else metavar,
-        help=help or f"{names}; `ortcam methods` explains them",
+        metavar=metavar or ("METHODS" if several else "METHOD"),
+        help=help or f"{words} (default: %(default)s)",
     )
 
 
@@ -73,7 +80,7 @@ def add_option(parser: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="option of the method, such as gate=sigmoid; see `ortcam methods NAME`",
+        help="option of a method (see `ortcam methods NAME`)",
     )
 
 
@@ -83,10 +90,10 @@ def add_targets(parser: Any) -> None:
         "-t",
         "--target",
         action="append",
-        metavar="CLASS[,...]",
-        help="classes to explain, by label or index, such as dog or 3",
+        metavar="CLASSES",
+        help="labels or indices, such as dog,3",
     )
-    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default: 1)")
+    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
 
 
 def add_output(
@@ -116,6 +123,30 @@ def add_quiet(parser: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="print errors and warnings alone")
 
 
+def add_rendering(parser: Any) -> None:
+    """Add `--colormap`, `--blend` and `--alpha`: how maps are drawn over images."""
+    parser.add_argument(
+        "--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help=f"of the map: {', '.join(COLORMAPS)}"
+    )
+    parser.add_argument(
+        "--blend",
+        choices=BLENDS,
+        default="rising",
+        help=Rare("rising: opacity grows with the map; flat: the same everywhere, as in papers (--colormap jet)"),
+    )
+    parser.add_argument(
+        "--alpha",
+        type=ALPHA,
+        metavar="A",
+        help=Rare("opacity where the map is highest, from 0 to 1 (default: 0.65; 0.5 with --blend flat)"),
+    )
+
+
+def rendering(options: argparse.Namespace) -> Rendering:
+    """How maps are drawn, as the flags of `add_rendering` say."""
+    return Rendering(options.colormap, options.blend, options.alpha)
+
+
 def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False) -> Any:
     """Add the flags that say what computes, and how: providers, threads, batch size, precision.
 
@@ -128,9 +159,7 @@ def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, s
         The group, for flags that belong there.
     """
     group = parser.add_argument_group("execution")
-    group.add_argument(
-        "--provider", metavar="NAME[,...]", help="execution providers in order, such as cuda,cpu (default: the fastest)"
-    )
+    group.add_argument("--provider", metavar="NAMES", help="execution providers, such as cuda,cpu (default: the best)")
     group.add_argument(
         "--provider-option",
         action="append",
@@ -141,15 +170,15 @@ def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, s
     group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     if several:
         group.add_argument(
-            "--batch-size", default="auto", metavar="N[,...]", help="masked images per run, such as 1,16,auto"
+            "--batch-size", default="auto", metavar="SIZES", help="masked images per run, such as 1,16,auto"
         )
         group.add_argument(
-            "--precision", metavar="P[,...]", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
+            "--precision", metavar="NAMES", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
         )
     else:
         group.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images per run")
         group.add_argument(
-            "--precision", metavar="P", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
+            "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
         )
     if low_memory:
         group.add_argument("--low-memory", action="store_true", help=Rare("use less memory, for small devices; slower"))
@@ -201,5 +230,5 @@ def check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> N
 @contextlib.contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress | None]:
     """A bar of the passes of one explanation; of many images, `progress.Bar` shows them all."""
-    with Bar(label, total=1, unit="pass", quiet=quiet) as bar:
+    with Bar(label, total=1, quiet=quiet) as bar:
         yield bar.update

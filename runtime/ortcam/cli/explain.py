@@ -1,15 +1,21 @@
 """`ortcam explain`: its flags, and the loop over images and methods."""
 
 import argparse
+import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
+from ortcam import gallery
 from ortcam.allocation import Completion
 from ortcam.arguments import budget, pairs_of, providers
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
+    Terminated,
     add_execution,
     add_force,
     add_image_reading,
@@ -18,15 +24,17 @@ from ortcam.cli.common import (
     add_option,
     add_output,
     add_quiet,
+    add_rendering,
     add_targets,
     check_nothing_is_lost,
-    progress_bar,
+    rendering,
 )
+from ortcam.cli.explain_report import ExplainReport
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
-from ortcam.cli.printing import print_explanation
 from ortcam.errors import (
     BundleError,
+    ImageError,
     OptionError,
     OrtcamError,
     OutOfMemoryError,
@@ -37,13 +45,16 @@ from ortcam.errors import (
 from ortcam.explainer import Explainer, load, resolve_task
 from ortcam.explanation import Explanation
 from ortcam.files import FULL
+from ortcam.image_inputs import STDIN, display_name, expand, from_argument, is_image_name
 from ortcam.methods import Plan, resolve_method
-from ortcam.ranges import ALPHA, DEADLINE, SAMPLING_ERROR, TOLERANCE
-from ortcam.rendering import COLORMAPS
+from ortcam.models import is_bundle
+from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256
+from ortcam.session import resolve_providers
+from ortcam.sheet import save as save_sheet
 from ortcam.targets import class_indices
-from ortcam.terminal import complain, json_text, others_aside
+from ortcam.terminal import json_text, others_aside
 
 __all__ = ["add_explain"]
 
@@ -55,25 +66,22 @@ def add_explain(commands: Any) -> None:
         "explain",
         _explain,
         help="show which parts of images speak for a class",
-        description="Explain what a classifier sees in images: maps, overlays, and a page to leaf through.",
+        description="Show which parts of images speak for a class: pictures, maps and a web page.",
         examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
     )
     add_model(parser)
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="files, folders, patterns such as 'a/*.jpg', or - (stdin)"
+        "images", metavar="IMAGE", nargs="+", help="file, folder, pattern such as 'a/*.jpg', or - (stdin)"
     )
     what = parser.add_argument_group("what to explain")
     add_method(what)
     add_option(what)
     add_targets(what)
-    _add_limits(parser.add_argument_group("fewer passes (else every channel is scored, and the map is exact)"))
+    _add_limits(parser.add_argument_group("fewer passes (default: score every channel; the map is exact)"))
     results = parser.add_argument_group("results")
     add_output(results, default="explanations", help="folder to write to")
-    add_force(results, "replace results of the same image with other settings")
-    results.add_argument("--colormap", choices=COLORMAPS, default="jet", help="colours of the map")
-    results.add_argument(
-        "--alpha", type=ALPHA, default=0.5, metavar="A", help=Rare("weight of the map in the overlay, from 0 to 1")
-    )
+    add_force(results, "replace earlier results with other settings")
+    add_rendering(results)
     add_json(results)
     add_quiet(results)
     add_execution(parser)
@@ -81,15 +89,17 @@ def add_explain(commands: Any) -> None:
 
 
 def _add_limits(group: Any) -> None:
-    group.add_argument("--budget", type=budget, metavar="B", help="channels to score: 12%%, 0.12, or a number of them")
+    group.add_argument(
+        "--budget", type=budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
+    )
     group.add_argument(
         "--deadline",
         type=DEADLINE,
         metavar="MS",
-        help="milliseconds per explanation; the map then depends on the load",
+        help="milliseconds per map; what fits depends on the machine",
     )
     group.add_argument(
-        "--tolerance", type=TOLERANCE, metavar="E", help="stop when the estimated error is below E, such as 0.05"
+        "--tolerance", type=TOLERANCE, metavar="E", help="stop once the estimated error is below, such as 0.05"
     )
     group.add_argument(
         "--completion",
@@ -105,15 +115,44 @@ def _add_limits(group: Any) -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """One image of the command.
+
+    Attributes:
+        name: in messages and results.
+        source: what is read: a path, or the bytes of standard input.
+        folder: that its results go to.
+    """
+
+    name: str
+    source: str | bytes
+    folder: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """One method of the command.
+
+    Attributes:
+        arguments: of `Explainer.explain`.
+        record: what the manifests of its results will say.
+    """
+
+    arguments: dict[str, Any]
+    record: dict[str, Any]
+
+
 def _explain(options: argparse.Namespace) -> int:
     with others_aside() as ours:
-        results, errors = _explained(options, ours)
+        report, index = _explained(options, ours)
     if options.json:
-        print(json_text({"explanations": results, "errors": errors}))
-    return EXIT_BAD_INPUT if errors else 0
+        index_text = None if index is None else str(index)
+        print(json_text({"explanations": report.results, "errors": report.errors, "index": index_text}))
+    return EXIT_BAD_INPUT if report.errors else 0
 
 
-def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
+def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport, Path | None]:
     """Explain and save.
 
     Args:
@@ -121,7 +160,7 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str
         ours: where results are printed.
 
     Returns:
-        What `--json` prints of each explanation, and the images with what was wrong with each.
+        What was done, and the page of all results.
 
     Raises:
         OrtcamError: what is wrong with the whole command.
@@ -132,9 +171,10 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
     wanted = providers(options.provider, options.provider_option)
-    bundle = open_bundle(options)
+    resolve_providers(wanted)
+    names = _names(options)
     explainer = load(
-        bundle,
+        open_bundle(options),
         providers=wanted,
         threads=options.threads,
         max_pixels=options.max_pixels,
@@ -149,116 +189,169 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[list[dict[str
     ]
     for given in arguments:
         resolve_task(**given)
-    results: list[dict[str, Any]] = []
-    errors: list[dict[str, str | None]] = []
-
-    def report(image: str | None, error: OrtcamError) -> None:
-        errors.append({"image": image, "error": str(error)})
-        complain(str(error))
-
+    report = ExplainReport(quiet=options.quiet, as_json=options.json, ours=ours)
     work = _checked(explainer, arguments, report)
     folders = ResultFolders(output)
-    places = _places(options, folders, [record for _, record in work])
+    images = _placed(options, names, folders, work)
+    with report.watching(explainer.bundle.manifest, len(images), [item.arguments for item in work]):
+        try:
+            _explain_each(options, explainer, images, work, folders, report)
+        except (KeyboardInterrupt, Terminated):
+            report.stop(output)
+            with contextlib.suppress(OrtcamError):
+                _index(output, report)
+            raise
+    index = None
+    try:
+        index = _index(output, report)
+    except OutputError as error:
+        report.fail(None, error)
+    report.end(index)
+    return report, index
+
+
+def _explain_each(
+    options: argparse.Namespace,
+    explainer: Explainer,
+    images: Sequence[_Image],
+    work: list[_Work],
+    folders: ResultFolders,
+    report: ExplainReport,
+) -> None:
+    """Explain image by image, and save and report what was found."""
     # The photographs come in the order of the images, less those that were reported.
-    waiting = iter(zip(options.images, places, strict=True))
+    waiting = iter(images)
 
     def skip(_: object, error: OrtcamError) -> None:
-        image, _place = next(waiting)
-        report(image, error)
+        image = next(waiting)
+        report.begin(image.name)
+        report.fail(image.name, error)
 
-    for photograph in explainer.read_many(options.images if work else (), on_error=skip):
-        image, folder = next(waiting)
-        for given, record in list(work):
-            method = given["method"]
+    for photograph in explainer.read_many([image.source for image in images] if work else (), on_error=skip):
+        image = next(waiting)
+        report.begin(image.name)
+        made: list[tuple[Explanation, Path]] = []
+        for item in list(work):
             try:
-                with progress_bar(f"{Path(image).name} {method}", quiet=options.quiet) as progress:
-                    explanation = explainer.explain(photograph, progress=progress, **given)
-                saved = _save(explanation, image, folder, folders, options)
+                progress = report.progress(item.arguments)
+                explanation = explainer.explain(photograph, progress=progress, **item.arguments)
+                made.append((explanation, _save(explanation, image, folders, options)))
             except OrtcamError as error:
-                report(image, error)
+                report.fail(image.name, error)
                 if _is_full(error):
-                    work = []
-                    break
+                    return
                 if _fails_for_all(error):
-                    work = [item for item in work if item[1] is not record]
-                continue
-            if options.json:
-                results.append({"folder": str(saved), **explanation.summary()})
-            elif not options.quiet:
-                print_explanation(image, explanation, saved, ours)
+                    work = [other for other in work if other is not item]
+        if made:
+            sheet: Path | None = None
+            try:
+                sheet = save_sheet(
+                    made[-1][1].parent, [explanation for explanation, _ in made], **rendering(options).record()
+                )
+            except OrtcamError as error:
+                report.fail(image.name, error)
+            report.image(image.name, made, sheet)
         if not work:
-            break
-    return results, errors
+            return
 
 
-_Work = list[tuple[dict[str, Any], dict[str, Any]]]
+def _names(options: argparse.Namespace) -> list[str]:
+    """The images as they were given, folders and patterns taken apart.
+
+    Raises:
+        OrtcamError: a folder or a pattern without images, no image at all, or an image where the model belongs.
+    """
+    if is_image_name(options.model) and os.path.isfile(options.model):  # noqa: PTH113 - a text, as it was given
+        example = f"ortcam explain shapes {options.model}"
+        raise OptionError(f"{options.model} is an image; the model comes first, such as `{example}`")
+    names = expand(options.images, tell=(lambda _: None) if options.quiet else None)
+    missing = [name for name in names if name != STDIN and not os.path.lexists(name)]
+    if len(missing) == len(names) and not is_bundle(options.model):  # found before an export, which takes a while
+        others = f" (the same of {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ImageError(f"{missing[0]}: there is no such file{others}")
+    return names
 
 
-def _checked(
-    explainer: Explainer, arguments: Sequence[dict[str, Any]], report: Callable[[str | None, OrtcamError], None]
-) -> _Work:
+def _index(output: Path, report: ExplainReport) -> Path | None:
+    """Write the page of all results; None where there are none.
+
+    Raises:
+        OutputError: it cannot be written, or somebody else's page is there.
+    """
+    return gallery.write(output) if report.images else None
+
+
+def _checked(explainer: Explainer, arguments: Sequence[dict[str, Any]], report: ExplainReport) -> list[_Work]:
     """The arguments of each method that this bundle allows, and what its manifests will say of it.
 
     Raises:
         TargetError: a class, or a number of classes, that the model does not have.
     """
-    work: _Work = []
+    work = []
     for given in arguments:
         try:
-            work.append((given, explainer.check(**given)))
+            work.append(_Work(given, explainer.check(**given)))
         except OptionError as error:  # the other methods are worth having
-            report(None, error)
+            report.fail(None, error)
     return work
 
 
-def _places(options: argparse.Namespace, folders: ResultFolders, records: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """The folder of each image, once it is clear that saving there loses nothing, or is forced.
-
-    Args:
-        options: of the command.
-        folders: below the output folder.
-        records: of each method, what its manifests will say.
+def _placed(
+    options: argparse.Namespace, names: Sequence[str], folders: ResultFolders, work: Sequence[_Work]
+) -> list[_Image]:
+    """The images with the folder of each, once it is clear that saving there loses nothing, or is forced.
 
     Raises:
+        ImageError: standard input cannot be read.
         OutputError: results of the same images with other settings are there.
     """
-    digest = functools.cache(file_digest)
-    places = [folders.give(image, functools.partial(digest, image)) for image in options.images]
+    digest = functools.cache(lambda source: file_digest(source) if isinstance(source, str) else _sha256(source))
+    images = []
+    for name in names:
+        source = from_argument(name, max_pixels=options.max_pixels)
+        shown = display_name(name)
+        images.append(_Image(shown, source, folders.give(shown, functools.partial(digest, source))))
     if not options.force:
-        rendering = {"colormap": options.colormap, "alpha": options.alpha}
         check_nothing_is_lost(
             [
                 (
-                    place / record["method"],
-                    {**record, "image": {"sha256": digest(image), "white": options.white}, "rendering": rendering},
+                    image.folder / item.record["method"],
+                    {
+                        **item.record,
+                        "image": {"sha256": digest(image.source), "white": options.white},
+                        "rendering": rendering(options).record(),
+                    },
                 )
-                for image, place in zip(options.images, places, strict=True)
-                if place.exists()
-                for record in records
+                for image in images
+                if image.folder.exists()
+                for item in work
             ]
         )
-    return places
+    return images
 
 
-def _save(
-    explanation: Explanation, image: str, folder: Path, folders: ResultFolders, options: argparse.Namespace
-) -> Path:
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _save(explanation: Explanation, image: _Image, folders: ResultFolders, options: argparse.Namespace) -> Path:
     """Save an explanation in the folder of its image, or in the next one if another command was faster.
 
     Where `--force` replaces something, it is of the same image or of nobody's.
     """
-    rendering = {"colormap": options.colormap, "alpha": options.alpha}
+    drawn = rendering(options).record()
+    folder = image.folder
 
     def digest() -> str | None:
         return image_sha256(explanation.provenance["image"])
 
     while True:
         try:
-            return explanation.save(folder / explanation.method, **rendering)
+            return explanation.save(folder / explanation.method, **drawn)
         except OccupiedError:
             if options.force and folders.is_free(folder, digest):
-                return explanation.save(folder / explanation.method, force=True, **rendering)
-            folder = folders.give(image, digest)
+                return explanation.save(folder / explanation.method, force=True, **drawn)
+            folder = folders.give(image.name, digest)
 
 
 def _is_full(error: OrtcamError) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,9 @@ from typing import Final
 
 from ortcam._version import __version__
 from ortcam.cli.benchmark import add_benchmark
-from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED
+from ortcam.cli.cache import add_cache
+from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from ortcam.cli.completion import add_completion
 from ortcam.cli.demo import add_demo
 from ortcam.cli.evaluate import add_evaluate
 from ortcam.cli.explain import add_explain
@@ -20,7 +23,7 @@ from ortcam.cli.inspect import add_inspect
 from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
 from ortcam.errors import OrtcamError, OutputError
-from ortcam.terminal import complain, guarded_output
+from ortcam.terminal import complain, guarded_output, say
 
 __all__ = ["main"]
 
@@ -46,6 +49,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
+        for note in getattr(error, "__notes__", ()):
+            for line in note.splitlines():
+                say(line, sys.stderr)
         return EXIT_BAD_INPUT
     except MemoryError:
         complain(
@@ -55,7 +61,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:  # a path that the system refuses: too long, or below a folder that is closed to the user
         complain(f"{error.filename or 'a file'}: cannot be looked at: {error.strerror or error}")
         return EXIT_BAD_INPUT
-    except _Terminated:
+    except Terminated:
         complain("terminated")
         return EXIT_TERMINATED
     except KeyboardInterrupt:
@@ -74,19 +80,15 @@ def _concluded(conclude: Callable[[], None], code: int) -> int:
     return code
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that what is half made is removed."""
-
-
 @contextlib.contextmanager
 def _orderly_termination() -> Iterator[None]:
-    """Raise `_Terminated` where SIGTERM arrives, which containers and `timeout` stop a process with."""
+    """Raise `Terminated` where SIGTERM arrives, which containers and `timeout` stop a process with."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
         return
 
     def terminate(*_: object) -> None:
-        raise _Terminated
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
@@ -121,6 +123,8 @@ def _parser() -> Parser:
     add_fuse(commands)
     add_evaluate(commands)
     add_benchmark(commands)
+    add_cache(commands)
+    add_completion(commands, _parser)
     parser.commands = commands.choices
     for name, command in parser.commands.items():
         command.set_defaults(command=name)

@@ -1,50 +1,134 @@
 """What `ortcam` prints of a bundle, of a model and of an explanation."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from ortcam.bundle import Bundle, Graphs, Parity, Variant
 from ortcam.explanation import Explanation
 from ortcam.methods import METHODS
-from ortcam.terminal import printable, say
+from ortcam.terminal import columns, printable, say, shortened
 from ortcam.verification import graphs_in_words
 
-__all__ = ["parity_figures", "print_bundle", "print_explanation", "print_inspection", "print_preprocessing"]
+__all__ = [
+    "parity_figures",
+    "print_bundle",
+    "print_explanation",
+    "print_image",
+    "print_inspection",
+    "print_preprocessing",
+    "print_row",
+]
 
 
 def print_explanation(image: str, explanation: Explanation, folder: Path, ours: TextIO | None = None) -> None:
-    """Print an explanation: what it cost, how exact it is, and a line a class."""
+    """Print one explanation: classes, cost, how exact it is, and the overlays."""
+    print_image(image, [explanation], None, ours)
+    for target in explanation.targets:
+        say(f"  {folder / f'class-{target}-overlay.png'}", ours)
+
+
+def print_image(
+    image: str, explanations: Sequence[Explanation], sheet: Path | None, ours: TextIO | None = None
+) -> None:
+    """Print what was found in one image: a line per class, a line per method, and the picture to open.
+
+    Args:
+        image: its name.
+        explanations: of this image, one per method, for the same classes.
+        sheet: the picture of all of them.
+        ours: where results go; None: standard output.
+    """
+    width = columns()
+    say(shortened(printable(image), width), ours)
+    first = explanations[0]
+    labels = [shortened(printable(label), max(width - 18, 12)) for label in first.labels]
+    for target, label, probability in zip(first.targets, labels, first.probabilities, strict=True):
+        say(f"  {target:>5}  {label:<{width - 18}}  {probability:>7.2%}", ours)
+    longest = max(len(explanation.method) for explanation in explanations)
+    for explanation in explanations:
+        words = f"  {explanation.method:<{longest}}  {explanation.stats.seconds:.2f} s  {', '.join(_cost(explanation))}"
+        for line in textwrap.wrap(words, width, subsequent_indent=" " * (longest + 4), break_on_hyphens=False):
+            say(line, ours)
+    if sheet is not None:
+        say(f"  {sheet}", ours)
+
+
+def print_row(image: str, explanations: Sequence[Explanation], ours: TextIO | None = None) -> None:
+    """Print what was found in one of many images, in one line: name, likeliest class, time, and what is unusual.
+
+    Args:
+        image: its name.
+        explanations: of this image, one per method, for the same classes.
+        ours: where results go; None: standard output.
+    """
+    first = explanations[0]
+    more = f" +{len(first.targets) - 1}" if len(first.targets) > 1 else ""
+    seconds = sum(explanation.stats.seconds for explanation in explanations)
+    note = _briefly(explanations)
+    behind = f"{more} {first.probabilities[0]:7.2%} {seconds:7.2f} s{f'  {note}' if note else ''}"
+    room = max(columns() - len(behind) - 2, 12)
+    left = min(max(len(printable(image)), 12), room - min(len(printable(first.labels[0])), room // 2))
+    name = shortened(printable(image), left)
+    label = shortened(printable(first.labels[0]), room - left)
+    say(f"{name:<{left}}  {label:<{room - left}}{behind}", ours)
+
+
+def _cost(explanation: Explanation) -> list[str]:
+    """What an explanation took, and how exact it is, in words."""
     stats = explanation.stats
-    say(
-        f"{image}  {explanation.method}  {stats.passes_in_words} of {stats.channels} channels, "
-        f"{stats.seconds:.2f} s, {stats.providers[0]}",
-        ours,
-    )
+    words = []
     if stats.scored_channels < stats.live_channels:
-        scored = f"{stats.scored_channels} of {stats.live_channels} channels scored"
-        error = "" if stats.estimated_error is None else f", map likely within {max(stats.estimated_error):.3f}"
-        say(f"  {scored}, {stats.energy_covered:.0%} of the energy{error}", ours)
-    for what in stats.simplified:
-        say(f"  simplified to meet the deadline: {what}", ours)
-    if stats.seconds_late > 0:
-        say(f"  the deadline was missed by {1000 * stats.seconds_late:.0f} ms", ours)
+        words.append(f"{stats.scored_channels} of {stats.live_channels} channels scored")
+        words.append(_error(stats.estimated_error))
+    elif stats.passes:
+        words.append(stats.passes_in_words)
+        words += ["exact"] if stats.standard_error is None else []
+    else:
+        words.append(stats.passes_in_words if stats.head_passes else "no forward passes")
     if stats.standard_error is not None:
-        most = max(stats.standard_error)
-        say(f"  fewer samples than the method has: standard error of a weight at most {most:.1%}", ours)
-    for target, label, probability, flat in zip(
-        explanation.targets, explanation.labels, explanation.probabilities, explanation.flat, strict=True
-    ):
-        note = "  (flat map: nothing speaks for this class)" if flat else ""
-        overlay = printable(str(folder / f"class-{target}-overlay.png"))
-        say(f"  {target:5d}  {printable(label):<24}  {probability:7.2%}  {overlay}{note}", ours)
+        words.append(
+            f"fewer samples than the method has: standard error of a weight up to {max(stats.standard_error):.1%}"
+        )
+    words += [f"simplified to meet the deadline: {what}" for what in stats.simplified]
+    if stats.seconds_late > 0:
+        words.append(f"{1000 * stats.seconds_late:.0f} ms after the deadline")
+    flat = [
+        shortened(printable(label), 30)
+        for label, flat in zip(explanation.labels, explanation.flat, strict=True)
+        if flat
+    ]
+    if flat:
+        words.append(f"flat map, nothing speaks for {', '.join(flat)}")
+    return words
+
+
+def _error(estimate: tuple[float, ...] | None) -> str:
+    """How far a map may be from the exact one, in words; an estimate of 1 knows nothing."""
+    if estimate is None:
+        return "error not estimated"
+    return "error not known yet" if max(estimate) >= 1 else f"estimated error {max(estimate):.3f}"
+
+
+def _briefly(explanations: Sequence[Explanation]) -> str:
+    """The most important thing that is unusual in some explanations, in a few words."""
+    if any(explanation.flat.any() for explanation in explanations):
+        return "flat map"
+    if any(explanation.stats.seconds_late > 0 for explanation in explanations):
+        return "late"
+    partly = [
+        item.stats.estimated_error for item in explanations if item.stats.scored_channels < item.stats.live_channels
+    ]
+    if not partly:
+        return ""
+    errors = [error for estimate in partly if estimate is not None for error in estimate]
+    return "error ?" if not errors or max(errors) >= 1 else f"error {max(errors):.2f}"
 
 
 def print_inspection(inspection: Any) -> None:
-    """Print what `inspect MODEL` found: preprocessing, graph, and the layers to cut at."""
-    print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
-    for note in inspection.notes:
-        say(f"note           {note}")
+    """Print what `inspect MODEL` found: inputs, outputs, classes, preprocessing, and the layers to cut at."""
+    _print_model(inspection)
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
     passed = "every path from image to logits passes these"
     if not inspection.layers:
@@ -67,6 +151,48 @@ def print_inspection(inspection: Any) -> None:
                 *(("", "-", *_described(layer), "") for layer in inspection.branches),
             ]
         )
+
+
+_ENDINGS: Final[dict[str | None, str]] = {
+    None: "none found: outputs count as logits of a softmax, unless --activation says otherwise",
+    "probabilities": "none known, but the outputs are probabilities",
+}
+
+
+def _print_model(inspection: Any) -> None:
+    source = inspection.source
+    made = [f"opset {inspection.opset}"] if inspection.opset else []
+    made += [f"made by {inspection.producer}"] if inspection.producer else []
+    say(f"model          {source.record.name} ({', '.join([source.record.source, *made])})")
+    for title, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
+        for value in values:
+            say(f"{title:<15}{value}")
+    say(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
+    say(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
+    if source.metadata:
+        say(f"metadata       {', '.join(f'{key}={_shortened(value)}' for key, value in source.metadata.items())}")
+    if inspection.knows_preprocessing:
+        print_preprocessing(source.preprocessing, source.preprocessing_source)
+    else:
+        say("preprocessing  not known: say --preset or --mean and --std when you export or explain")
+    for assumed in source.assumed:
+        say(f"assumed        {assumed}")
+    for note in inspection.notes:
+        say(f"note           {note}")
+
+
+def _classes_in_words(inspection: Any) -> str:
+    labels = inspection.labels
+    if labels is None:
+        offered = inspection.source.labels
+        not_fitting = "" if offered is None else f" ({inspection.source.labels_source} has {len(offered)} names)"
+        return f"no names found, class 0 to class {inspection.classes - 1}{not_fitting}; --labels FILE names them"
+    more = " ..." if len(labels) > 6 else ""
+    return f"{', '.join(labels[:6])}{more} ({inspection.source.labels_source or 'as given'})"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _described(layer: Any) -> tuple[str, str, str, str]:

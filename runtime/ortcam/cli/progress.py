@@ -1,15 +1,16 @@
 """Signs of life of a command that takes long: one bar with the time left on a terminal, else a line now and then."""
 
 import contextlib
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from ortcam.terminal import complain, printable
+from ortcam.terminal import complain, printable, shortened
 
-__all__ = ["Bar", "duration", "shortened", "stages"]
+__all__ = ["Bar", "duration", "stages"]
 
 _FIRST_LINE: Final = 10.0  # seconds before a command that nobody watches prints that it is at work
 _SHARE: Final = 1 / 20  # of the time that it has run, between two such lines: rarer the longer it takes
@@ -34,22 +35,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def shortened(text: str, most: int) -> str:
-    """A text of at most so many characters; what is longer loses its middle, since names differ at both ends.
-
-    Example:
-        >>> shortened("a_photograph_of_a_cat.jpg", 15)
-        'a_photo...t.jpg'
-    """
-    if len(text) <= most:
-        return text
-    if most <= 3:
-        return text[:most]
-    front = (most - 3 + 1) // 2 + (1 if most > 12 else 0)
-    back = most - 3 - front
-    return f"{text[:front]}...{text[len(text) - back :]}"
-
-
 class Bar:
     """How far a command is, on standard error.
 
@@ -57,19 +42,19 @@ class Bar:
     then now and then, at least every five minutes. Quiet, it is nothing.
 
     ```python
-    with Bar("explaining", total=40, unit="image", quiet=False) as bar:
+    with Bar("explaining", total=40, unit="images", quiet=False) as bar:
         for done in range(40):
             bar.update(done + 1)
     ```
     """
 
-    def __init__(self, label: str, *, total: float, unit: str, quiet: bool, done: float = 0) -> None:
+    def __init__(self, label: str, *, total: float, unit: str = "", quiet: bool, done: float = 0) -> None:
         """Begin to count.
 
         Args:
             label: what is done, say "explaining".
             total: of what is counted; fractions are accepted.
-            unit: what is counted, in the singular, say "image".
+            unit: what is counted, in the plural, say "images"; without it only the share is shown.
             quiet: whether nothing is shown.
             done: what an earlier run had done; it says nothing of the time left.
         """
@@ -125,8 +110,11 @@ class Bar:
         if self._bar is None:
             yield
             return
-        with self._bar.external_write_mode(file=sys.stderr):
+        self._bar.clear()
+        try:
             yield
+        finally:
+            self._bar.refresh()
 
     def close(self) -> None:
         """Take the bar away."""
@@ -139,10 +127,12 @@ class Bar:
             return
         self._said = now
         left = self.seconds_left
-        count = f"{self._done:.0f} of {self.total:.0f} {self.unit}{'' if self.total == 1 else 's'}"
-        note = f" ({self._note})" if self._note else ""
-        time_left = "" if left is None else f", about {duration(left)} left"
-        complain(f"{self.label}: {count} done after {duration(now - self._started)}{time_left}{note}")
+        words = [f"{self.label}: {self._done / self.total if self.total else 1:.0%}"]
+        words += [f"{self._done:.0f} of {self.total:.0f} {self.unit}"] if self.unit else []
+        words += [self._note] if self._note else []
+        words += [f"{duration(now - self._started)} so far"]
+        words += [] if left is None else [f"about {duration(left)} left"]
+        complain(", ".join(words))
 
 
 @contextlib.contextmanager
@@ -188,8 +178,9 @@ def stages(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 
 def _is_terminal(stream: Any) -> bool:
+    """Whether somebody watches who sees a line change; a terminal that is called dumb cannot."""
     with contextlib.suppress(AttributeError, ValueError, OSError):
-        return bool(stream.isatty())
+        return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
     return False
 
 
@@ -206,5 +197,5 @@ def _tqdm(label: str, total: float, done: float) -> Any:
         delay=_DELAY,
         leave=False,
         dynamic_ncols=True,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining} left{postfix}",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
     )

@@ -1,0 +1,174 @@
+"""What `ortcam explain` shows: the bar, what was found in each image, errors, hints, and totals."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from ortcam.allocation import Limits
+from ortcam.bundle import Manifest
+from ortcam.cli.hints import SlowHint
+from ortcam.cli.printing import print_image, print_row
+from ortcam.cli.progress import Bar, duration
+from ortcam.errors import OrtcamError
+from ortcam.explanation import Explanation
+from ortcam.methods import HeadPlan, resolve_method
+from ortcam.scoring import Progress
+from ortcam.terminal import complain, say
+
+__all__ = ["ExplainReport"]
+
+_LIMITS: Final = ("budget", "deadline", "tolerance", "completion")
+_OVERHEAD: Final = 4  # forward passes that reading, drawing and saving take about as long as
+
+
+class ExplainReport:
+    """What a command has done so far, and how it is told.
+
+    Attributes:
+        results: what `--json` prints of each explanation.
+        errors: images, None where an error is of the whole command, and what was wrong.
+        images: how many were explained by one method at least.
+    """
+
+    def __init__(self, *, quiet: bool, as_json: bool, ours: TextIO) -> None:
+        """Nothing is done.
+
+        Args:
+            quiet: whether errors alone are told.
+            as_json: whether results are printed at the end, as JSON, and not by us.
+            ours: where results are printed.
+        """
+        self.results: list[dict[str, Any]] = []
+        self.errors: list[dict[str, str | None]] = []
+        self.images = 0
+        self._quiet, self._as_json, self._ours = quiet, as_json, ours
+        self._started = time.perf_counter()
+        self._begun = self._count = 0
+        self._costs: dict[str, float] = {}
+        self._done: float = 0
+        self._name = ""
+        self._providers: set[str] = set()
+        self._bar: Bar | None = None
+        self._hint: SlowHint | None = None
+
+    @contextlib.contextmanager
+    def watching(self, manifest: Manifest, images: int, arguments: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Show how far the command is.
+
+        Args:
+            manifest: of the bundle.
+            images: how many there are.
+            arguments: of `Explainer.explain`, for each method.
+        """
+        self._count = images
+        self._costs = {given["method"]: _passes(manifest, given) for given in arguments}
+        self._hint = None if self._quiet else SlowHint(manifest, images * len(arguments))
+        total = images * sum(self._costs.values())
+        with Bar("explaining", total=total, quiet=self._quiet) as bar:
+            self._bar = bar
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def begin(self, name: str) -> None:
+        """The next image begins; the one before is done with."""
+        self._done = self._begun * sum(self._costs.values())
+        self._begun += 1
+        self._name = name
+        if self._bar is not None:
+            self._bar.update(self._done, note=self._note())
+
+    def _note(self) -> str:
+        count = f"{self._begun}/{self._count} " if self._count > 1 else ""
+        return f"{count}{Path(self._name).name}"
+
+    def progress(self, given: Mapping[str, Any]) -> Progress:
+        """What an explanation of the image by a method calls after each run."""
+        cost = self._costs[given["method"]]
+        start = self._done
+        self._done += cost
+        plan = resolve_method(given["method"], {}).plan
+        exact = not any(given.get(name) is not None for name in _LIMITS[:3]) and not isinstance(plan, HeadPlan)
+        note = f"{self._note()} {given['method']}"
+        if self._hint is not None:
+            self._hint.begin()
+
+        def update(done: int, total: int) -> None:
+            if self._bar is None:
+                return
+            self._bar.update(start + cost * done / max(total, 1), note=note)
+            if self._hint is not None and exact and not isinstance(plan, HeadPlan):
+                line = self._hint.after(plan, done, total)
+                if line is not None:
+                    self._bar.say(line)
+
+        return update
+
+    def image(self, name: str, made: Sequence[tuple[Explanation, Path]], sheet: Path | None) -> None:
+        """Tell what was found in an image.
+
+        Args:
+            name: of the image.
+            made: the explanations, and the folder that each is saved in.
+            sheet: the picture of all of them.
+        """
+        self.images += 1
+        explanations = [explanation for explanation, _ in made]
+        self._providers.update(explanation.stats.providers[0] for explanation in explanations)
+        if self._as_json:
+            sheet_text = None if sheet is None else str(sheet)
+            self.results += [{"folder": str(at), "sheet": sheet_text, **item.summary()} for item, at in made]
+        elif not self._quiet:
+            with self._aside():
+                if self._count == 1:
+                    print_image(name, explanations, sheet, self._ours)
+                else:
+                    print_row(name, explanations, self._ours)
+
+    def fail(self, name: str | None, error: OrtcamError) -> None:
+        """Tell what is wrong with an image, or None: with the whole command."""
+        self.errors.append({"image": name, "error": str(error)})
+        with self._aside():
+            complain(str(error))
+
+    def stop(self, output: Path) -> None:
+        """Tell what is kept, when the command is interrupted."""
+        if not self._quiet and self._count:
+            with self._aside():
+                complain(f"{self.images} of {self._count} images are explained and kept in {output}")
+
+    def end(self, index: Path | None) -> None:
+        """Tell how many images were explained, how many were not, and what to open."""
+        if self._quiet or self._as_json or not self.images:
+            return
+        failed = len({error["image"] for error in self.errors} - {None})
+        seconds = duration(time.perf_counter() - self._started)
+        where = ", ".join(sorted(name.removesuffix("ExecutionProvider") for name in self._providers))
+        parts = [f"{self.images} image{'' if self.images == 1 else 's'} explained in {seconds} on {where}"]
+        parts += [f"{failed} with errors"] if failed else []
+        say(", ".join(parts), self._ours)
+        if index is not None:
+            say(f"open {index}", self._ours)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        with contextlib.nullcontext() if self._bar is None else self._bar.aside():
+            yield
+            self._ours.flush()
+
+
+def _passes(manifest: Manifest, given: Mapping[str, Any]) -> float:
+    """About how many forward passes an explanation takes, all that goes with it included."""
+    settings = {key: value for key, value in given.items() if key in _options_of(given["method"])}
+    plan = resolve_method(given["method"], settings).plan
+    if isinstance(plan, HeadPlan):
+        return _OVERHEAD
+    limits = Limits(**{name: given[name] for name in _LIMITS if given.get(name) is not None})
+    return _OVERHEAD + limits.channels(manifest.cut.channels) * plan.samples
+
+
+def _options_of(method: str) -> set[str]:
+    return {option.name for option in resolve_method(method, {}).method.options}
