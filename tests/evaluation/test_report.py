@@ -267,9 +267,9 @@ def test_a_card_shows_the_crop_and_the_map_on_it(report):
     np.testing.assert_allclose(photograph[50, 20], [220, 30, 20], atol=8)
     np.testing.assert_allclose(photograph[50, 140], [0, 0, 100], atol=8)
     laid = pictures["Map of Score-CAM on one.png"]
-    # Half of the picture and half of jet, which is (0, 0, 128) at 0 and (128, 0, 0) at 1.
-    np.testing.assert_allclose(laid[50, 20], [110, 15, 74], atol=8)
-    np.testing.assert_allclose(laid[50, 140], [64, 0, 50], atol=8)
+    # The picture alone where the map is 0, and 65 % of turbo's (122, 4, 3) where it is 1.
+    np.testing.assert_allclose(laid[50, 20], [220, 30, 20], atol=8)
+    np.testing.assert_allclose(laid[50, 140], [79, 3, 37], atol=8)
 
 
 def _decoded(address):
