@@ -16,8 +16,8 @@ def _cores() -> list[int]:
 def _stay_on_one_core(worker: str | None) -> None:
     """Before anything is imported that starts threads.
 
-    ONNX Runtime, PyTorch, OpenBLAS and OpenCV each start as many threads as the process has cores. In workers side by side
-    they would wait for each other. Processes that a test starts stay on the core, too.
+    ONNX Runtime, PyTorch, OpenBLAS and OpenCV each start as many threads as the process has cores. Workers side by side
+    would wait for each other. Processes that a test starts stay on the core, too.
     """
     if worker is not None and hasattr(os, "sched_setaffinity"):
         cores = _cores()

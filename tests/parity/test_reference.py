@@ -80,6 +80,7 @@ def test_the_defaults_are_those_of_the_method_page(method):
 # Small classifiers: every combination of options.
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_branch", "small_multilabel"])
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -228,6 +229,7 @@ def assert_same(explanation, other, atol):
     np.testing.assert_allclose(explanation.weights, other.weights, rtol=0, atol=atol)
 
 
+@pytest.mark.sample(every=4)
 @some_options
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
 def test_the_batch_size_does_not_change_the_result(small, small_picture, options, batch_size, same):
@@ -297,6 +299,7 @@ def test_another_seed_gives_another_sscam_map(small, small_picture):
 # Real weights on photographs.
 
 
+@pytest.mark.slow
 def test_scorecam_and_scorecampp_are_their_formulas_on_real_weights(squeezenet, data):
     image = data / "images" / "val_0010.jpg"
     targets = top(squeezenet, image)
@@ -331,6 +334,7 @@ REAL_OPTIONS = {
 }
 
 
+@pytest.mark.sample("val_0001.jpg")
 @pytest.mark.parametrize("photograph", REAL_OPTIONS)
 def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photograph):
     image = data / "images" / photograph
@@ -345,6 +349,7 @@ def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photog
     assert_mostly_close(differences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", UNBOUNDED_GATES)
 def test_gates_without_bound_are_as_exact_as_float32_can_be(squeezenet_96, data, gate):
     """Features reach 200, and so do their masks; logits reach thousands, where float32 is too coarse for a softmax.
