@@ -198,9 +198,9 @@ def test_scorecampp_scores_constant_channels_and_its_constant_map_is_zeros(all_f
 
 
 @pytest.fixture(scope="module")
-def all_flat(tmp_path_factory):
+def all_flat(shared):
     constants = (0.0, *np.linspace(0.2, 1.7, 7).tolist())
-    return small_case(SmallNet(flat=constants), tmp_path_factory.mktemp("all_flat"), size=(64, 64))
+    return small_case(SmallNet(flat=constants), shared / "all_flat", size=(64, 64))
 
 
 # What must not change a result beyond the rounding of other kernels and of sums in another order.
@@ -277,9 +277,9 @@ def test_the_order_of_channels_does_not_change_the_map(small, permuted, small_pi
 
 
 @pytest.fixture(scope="module")
-def permuted(small, tmp_path_factory):
+def permuted(small, shared):
     order = [5, 2, 7, 0, 3, 1, 6, 4]
-    return small_case(small.module.permuted(order), tmp_path_factory.mktemp("permuted"), size=(64, 64)), order
+    return small_case(small.module.permuted(order), shared / "permuted", size=(64, 64)), order
 
 
 def test_a_seed_gives_the_same_sscam_map_whatever_the_batch_size(small, small_picture):
