@@ -52,7 +52,7 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 # The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
-TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
+TESTING := pytest pytest-xdist filelock psutil pillow jsonschema safetensors
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export --ignore=tests/export/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
