@@ -115,23 +115,22 @@ def _output(output: Mapping[str, Any]) -> Iterator[str]:
 
 
 def command_line() -> str:
-    """Every command with its flags, from the parser."""
+    """Every command with all its flags, from the parser."""
     from ortcam.cli.main import _parser
 
     parser: Any = _parser()
     parts = []
     for name, command in parser.commands.items():
-        usage = re.sub(r"\s+", " ", command.format_usage()).strip()
-        parts.append(f"## ortcam {name}\n\n{_escaped(command.description or '')}\n")
-        positional = " ".join(_name_of(action) for action in command._get_positional_actions())
-        parts.append(f"```text\nortcam {name} {positional} [options]\n```\n" if usage else "")
+        description = (command.description or "").replace("%%", "%").partition("\nexample")[0]
+        usage = command.format_usage().removeprefix("usage: ").strip()
+        parts.append(f"## ortcam {name}\n\n{_escaped(description)}\n\n```text\n{usage}\n```\n")
+        parts.append("```text\n" + "\n".join(getattr(command, "examples", ())) + "\n```\n")
         for group in command._action_groups:
-            actions = [
-                a for a in group._group_actions if a.help != argparse.SUPPRESS and "--help" not in a.option_strings
-            ]
+            actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
             if actions:
-                title = {"options": "Options", "positional arguments": "Arguments"}.get(group.title or "", group.title)
-                parts.append(f"**{title}**\n\n| flag | meaning |\n|---|---|\n" + "\n".join(map(_row, actions)) + "\n")
+                title = (group.title or "").capitalize() if not (group.title or "").startswith("MODEL") else group.title
+                rows = "\n".join(map(_row, actions))
+                parts.append(f"**{_escaped(title or '')}**\n\n| flag | meaning |\n|---|---|\n{rows}\n")
         if command.epilog:
             parts.append(f"```text\n{command.epilog.strip()}\n```\n")
     return "\n".join(parts)
