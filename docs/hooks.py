@@ -151,6 +151,9 @@ def _row(action: argparse.Action) -> str:
     names = ", ".join(f"`{flag}{takes if flag == action.option_strings[-1] else ''}`" for flag in action.option_strings)
     text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
     bounds = getattr(action.type, "bounds", "")
+    default = action.default
+    told = default in (None, False, argparse.SUPPRESS) or default == [] or "default" in text or action.nargs == 0
+    text += "" if told else f" (default: {default})"
     text += f"; accepted: {bounds}" if bounds and bounds not in text else ""
     return f"| {names or f'`{_name_of(action)}`'} | {_escaped(text)} |"
 
