@@ -13,6 +13,7 @@ from ortcam._version import __version__
 from ortcam.cli.benchmark import add_benchmark
 from ortcam.cli.cache import add_cache
 from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from ortcam.cli.completion import add_completion
 from ortcam.cli.demo import add_demo
 from ortcam.cli.evaluate import add_evaluate
 from ortcam.cli.explain import add_explain
@@ -125,6 +126,7 @@ def _parser() -> Parser:
     add_evaluate(commands)
     add_benchmark(commands)
     add_cache(commands)
+    add_completion(commands, _parser)
     parser.commands = commands.choices
     for name, command in parser.commands.items():
         command.set_defaults(command=name)
