@@ -860,7 +860,8 @@ def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "demo.png").write_text("mine")
+    (tmp_path / "mine" / "index.html").write_text("mine")
     assert main(["demo", "-o", str(tmp_path / "mine")]) == 2
-    assert "is there already and of no earlier demo" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["demo.png"]
+    assert "is not a page that ortcam wrote" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "index.html").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["index.html"]

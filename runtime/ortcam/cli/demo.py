@@ -46,6 +46,7 @@ def add_demo(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     output = check_output(options.output)
+    gallery.check(output)
     clear(output)
     explainer = load(bundle_path())
     picture = demo_picture()
