@@ -52,7 +52,7 @@ def check_model(model: str | Path) -> None:
     path = Path(model)
     if path.suffix.lower() == ".onnx":
         if not path.exists():
-            raise ExportError(f"{path}: no such file")
+            raise ExportError(f"{path}: no such file; {_ACCEPTED}")
         return
     if is_program_file(name):
         _check_program_file(path)
@@ -117,7 +117,11 @@ def _check_torchvision(name: str) -> None:
         )
     classifiers = [other for other, kind in names.items() if kind == "classifier"]
     hint = did_you_mean(name, classifiers) or "torchvision.models.list_models() lists the names"
-    raise ExportError(f"unknown model {name!r}: {_ACCEPTED}; {hint}")
+    raise ExportError(
+        f"unknown model {name!r}: {hint} {_ACCEPTED}"
+        if hint.endswith("?")
+        else f"unknown model {name!r}: {_ACCEPTED}; {hint}"
+    )
 
 
 def _check_package(name: str) -> None:
@@ -171,12 +175,19 @@ def look_beside_user() -> None:
 
 def _check_program_file(path: Path) -> None:
     if not path.exists():
-        raise ExportError(f"{path}: no such file")
+        raise ExportError(f"{path}: no such file; {_ACCEPTED}")
     try:
         with zipfile.ZipFile(path) as archive:
             inside = archive.namelist()
+            pickles = [name for name in inside if name.endswith("/data.pkl")]
+            ultralytics = any(b"ultralytics" in archive.read(name) for name in pickles[:1])
     except (OSError, zipfile.BadZipFile):
-        inside = []
+        inside, ultralytics = [], False
+    if ultralytics:
+        raise ExportError(
+            f"{path}: a model of Ultralytics, which only its own package opens; export it with "
+            f"`yolo export model={path.name} format=onnx`, and take the .onnx file"
+        )
     if path.suffix.lower() == ".pt2":
         if not inside:
             raise ExportError(

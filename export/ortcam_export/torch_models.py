@@ -361,8 +361,8 @@ def _with_released_weights(name: str, entry: Any) -> torch.nn.Module:
         module: torch.nn.Module = torchvision.models.get_model(name, weights=entry)
     except OSError as error:
         raise ExportError(
-            f"{name}: the weights {entry.name} cannot be downloaded ({error}); --checkpoint FILE loads a local "
-            "file, --weights none leaves them random"
+            f"{name}: its weights {entry.name} cannot be downloaded ({error}); load a file of them with "
+            "--checkpoint FILE, or leave them random with --weights none"
         ) from None
     return module
 

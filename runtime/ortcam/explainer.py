@@ -176,7 +176,7 @@ def load(
 
 def _log(line: str) -> None:
     """Say what an export did and assumed, where nothing in Python handles warnings, on standard error."""
-    logging.getLogger("ortcam").warning(line)
+    logging.getLogger("ortcam").warning("ortcam: %s", line)
 
 
 class Explainer:

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +37,7 @@ def is_bundle(model: object) -> bool:
     name = os.fsdecode(model)
     path = Path(name)
     try:
-        if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam":
+        if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam" or not name:
             return True
         return path.is_dir() and _graph_in(path) is None
     except (OSError, ValueError):
@@ -90,6 +89,8 @@ def bundle_of(
             raise OptionError(
                 f"{flags}: goes with a model to export; {printable(os.fsdecode(model))} is a bundle, which has its own"
             )
+        if not os.fsdecode(model):
+            raise OptionError(f"MODEL is empty; accepted is {ACCEPTED}")
         path = Path(os.fsdecode(model))
         shipped = os.fsdecode(model) == SHIPPED and not (path / MANIFEST_NAME).exists()
         return bundle_path() if shipped else path
@@ -160,12 +161,12 @@ def _exporter(name: str | None, doing: str) -> Any:
     return import_exporter(f"{doing} {name}" if name else doing, extra)
 
 
-@functools.cache
 def _temporary() -> Path:
-    """A folder that is gone when this process ends."""
+    """A new folder that is gone when this process ends."""
     stack = contextlib.ExitStack()
     try:
-        folder = stack.enter_context(temporary_folder())
+        folder = stack.enter_context(temporary_folder()) / "bundle"  # the outer one is locked
+        folder.mkdir()
     except OSError as error:
         raise OutputError(
             f"{error.filename or 'the folder for temporary files'}: cannot be written: {error.strerror or error}"
