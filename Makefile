@@ -9,7 +9,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-compare parity sweep model bundle web clean
+	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -142,6 +142,9 @@ model: $(VENV)/dev.stamp  ## draw and train the shipped model again, export and 
 bundle: $(VENV)/dev.stamp  ## export the shipped bundle again from its trained weights
 	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint models/shapes/shapes.pth --labels models/shapes/labels.txt \
 		--resize 224 -o models/shapes.ortcam --force
+
+notebooks: $(VENV)/dev.stamp  ## run the notebooks of docs/notebooks again and keep their outputs
+	$(BIN)/python -m tests.docs.notebooks
 
 # Vite and what it builds with run on these versions of Node.
 WEB := runtime/web

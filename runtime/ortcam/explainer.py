@@ -61,7 +61,6 @@ from ortcam.session import (
     share_session,
 )
 from ortcam.targets import Target, as_targets, as_top_k, class_index
-from ortcam.terminal import printable
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
@@ -88,10 +87,9 @@ LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 _HEAD_BATCH_SIZE: Final = 32
 _MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
-_LISTED: Final = 3  # labels in a repr
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Prediction:
     """A class that the model gives an image.
 
@@ -104,6 +102,9 @@ class Prediction:
     index: int
     label: str
     probability: float
+
+    def __repr__(self) -> str:
+        return f"<Prediction {self.label!r} ({self.index}), {self.probability:.2%}>"
 
 
 def load(
@@ -277,11 +278,8 @@ class Explainer:
         return tuple(self._session(self.bundle.manifest.graphs.features).get_providers())
 
     def __repr__(self) -> str:
-        manifest = self.bundle.manifest
-        size = f"{manifest.preprocessing.height} x {manifest.preprocessing.width} pixels"
-        classes = f"{len(self.labels)} classes ({_some(self.labels)})"
         state = "closed" if self._closed else self._precision
-        return f"<Explainer {self.bundle.path.name}: {manifest.model.name}, {classes}, {size}, {state}>"
+        return f"<Explainer of {self.bundle.manifest.in_words}, {state}>"
 
     def read(self, image: Image | None = None, *, preprocessed: ArrayLike | None = None) -> Photograph:
         """Decode and preprocess an image once, for several explanations of it.
@@ -379,7 +377,7 @@ class Explainer:
 
         Example:
             >>> explainer.top("mug.jpg", top_k=1)  # doctest: +SKIP
-            [Prediction(index=4, label='mug', probability=0.99)]
+            [<Prediction 'mug' (4), 98.62%>]
         """
         count = min(as_top_k(top_k), len(self.labels))
         clean = self._clean_pass(self.read(image, preprocessed=preprocessed))
@@ -1126,11 +1124,6 @@ def _several(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image
 def _check_alone(preprocessed: object) -> None:
     if preprocessed is not None:
         raise OptionError("an image and preprocessed= are both given: give one of them")
-
-
-def _some(labels: Sequence[str]) -> str:
-    """The first labels, for a repr."""
-    return printable(", ".join(labels[:_LISTED])) + (", ..." if len(labels) > _LISTED else "")
 
 
 def _in_words(targets: tuple[Target, ...]) -> str:
