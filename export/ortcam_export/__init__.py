@@ -12,14 +12,15 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Final
 
+from ortcam.extras import install
+
 # What `ortcam[onnx]` brings beside ONNX Runtime. PyTorch is looked for where a model needs it.
 _NEEDED: Final = {"onnx": "onnx", "onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}
 
 if _missing := [module for module in _NEEDED if importlib.util.find_spec(module) is None]:
     raise ModuleNotFoundError(
         f"ortcam_export needs {', '.join(_NEEDED[module] for module in _missing)}: "
-        'pip install "ortcam[onnx]" brings what .onnx files need, pip install "ortcam[export]" what PyTorch models '
-        "need, too",
+        f"{install('onnx')} brings what .onnx files need, {install('export')} what PyTorch models need, too",
         name=_missing[0],
     )
 
@@ -30,11 +31,18 @@ if TYPE_CHECKING:
     from ortcam_export.exporting import Inspection
     from ortcam_export.fusing import Fused, fuse
     from ortcam_export.layers import Layer
+    from ortcam_export.module_identity import identity_of
 
-__all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "inspect_model"]
+__all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "identity_of", "inspect_model"]
 
 # Where the names are that are imported when they are asked for, as their modules take seconds to import.
-_ON_DEMAND: Final = {"Fused": "fusing", "Inspection": "exporting", "Layer": "layers", "fuse": "fusing"}
+_ON_DEMAND: Final = {
+    "Fused": "fusing",
+    "Inspection": "exporting",
+    "Layer": "layers",
+    "fuse": "fusing",
+    "identity_of": "module_identity",
+}
 
 
 def __getattr__(name: str) -> Any:

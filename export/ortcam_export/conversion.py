@@ -78,6 +78,8 @@ class Converted:
         reference: what computed these.
         tolerance: max |difference| / max |logit| that its head(features(x)) may have.
         scorer_tolerance: the same of its scorers.
+        ending: what the original ended in.
+        assumed_activation: whether nothing but custom says that its outputs are logits of a softmax.
         notes: what was done to the graph that its user should know, a sentence each.
     """
 
@@ -90,6 +92,8 @@ class Converted:
     reference: str
     tolerance: float
     scorer_tolerance: float
+    ending: Ending
+    assumed_activation: bool
     notes: tuple[str, ...] = ()
 
 
@@ -165,6 +169,8 @@ def _from_torch(
         f"torch {torch.__version__}",
         tolerance,
         tolerance,
+        ending,
+        activation is None and given is None and ending.activation is None,
         tuple(notes),
     )
 
@@ -281,6 +287,8 @@ def _from_onnx(file: OnnxFile, given: Preprocessing, activation: SaidActivation 
         # Integers give the same integers, unless the image comes to them by another way.
         _INTEGER_TOLERANCE if file.quantized and prepared != given else tolerance,
         _INTEGER_TOLERANCE if file.quantized else tolerance,
+        ending,
+        activation is None and probabilities is None and ending.activation is None,
         tuple(notes),
     )
 

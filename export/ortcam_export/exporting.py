@@ -3,9 +3,9 @@
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -40,7 +40,9 @@ from ortcam_export.graphs import (
     build_scorer,
     extract,
 )
+from ortcam_export.labels import by_index
 from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
+from ortcam_export.onnx_files import OnnxFile
 from ortcam_export.request import ExportRequest, StageReport
 from ortcam_export.sources import InputSpec, Source, open_source
 from ortcam_export.staging import move_into_place, staging, temporary
@@ -71,7 +73,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
     say("loading the model")
     source = open_source(request.model, weights=request.weights, checkpoint=request.checkpoint, spec=spec)
     if source.classes is not None:
-        _check_labels(source, source.classes)
+        _check_given_labels(source, source.classes)
     say("converting to ONNX")
     converted = convert(source, opset=request.opset, activation=activation)
     for note in converted.notes:
@@ -81,7 +83,9 @@ def write_bundle(request: ExportRequest) -> Bundle:
     _check_span(prepared)
     size = prepared.height, prepared.width
     images = probe_input(converted.pictures, prepared)
-    labels_of_model = _labels(source, converted.logits.shape[1], converted.activation)
+    labels_of_model = _labels(source, converted.logits.shape[1], converted.activation, say)
+    for sentence in (*source.assumed, *_assumed_of_outputs(source, converted)):
+        say(f"assumed: {sentence}")
     with staging(destination) as folder:
         say("choosing the layer")
         weights_file = WeightsFile(folder)
@@ -168,6 +172,13 @@ class Inspection:
         nodes: number of nodes of the converted graph.
         macs: multiply-adds for one image; None where not all shapes are known.
         notes: what was done to the graph, a sentence each.
+        inputs: of the original, in words.
+        outputs: of the original, in words.
+        classes: their number.
+        labels: their names; None where nothing names them.
+        ending: the activation at the end: "softmax" or "sigmoid"; "probabilities": another that gives them; None.
+        opset: version of the operator set, of an `.onnx` file.
+        producer: what wrote an `.onnx` file.
     """
 
     source: Source
@@ -177,6 +188,55 @@ class Inspection:
     nodes: int
     macs: int | None
     notes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    classes: int
+    labels: tuple[str, ...] | None
+    ending: str | None
+    opset: int | None
+    producer: str | None
+
+    def summary(self) -> dict[str, Any]:
+        """What `ortcam inspect MODEL --json` prints."""
+        record = self.source.record
+        return {
+            "model": record.name,
+            "source": record.source,
+            "opset": self.opset,
+            "producer": self.producer,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "classes": self.classes,
+            "labels": None if self.labels is None else list(self.labels),
+            "labels_source": self.source.labels_source or None,
+            "activation": self.ending,
+            "metadata": dict(self.source.metadata),
+            "preprocessing": dataclasses.asdict(self.source.preprocessing) if self.knows_preprocessing else None,
+            "preprocessing_source": self.source.preprocessing_source,
+            "assumed": list(self.source.assumed),
+            "notes": list(self.notes),
+            "nodes": self.nodes,
+            "multiply_adds": self.macs,
+            "default_layer": None if self.default is None else self.default.cut.module or self.default.cut.tensor,
+            "layers": [_layer_summary(layer) for layer in (*self.layers, *self.branches)],
+        }
+
+    @property
+    def knows_preprocessing(self) -> bool:
+        """Whether anything says how an image becomes the model's input."""
+        return self.source.preprocessing_source != "not known"
+
+
+def _layer_summary(layer: Layer) -> dict[str, Any]:
+    cut = layer.cut
+    return {
+        "module": cut.module,
+        "tensor": cut.tensor,
+        "layout": cut.layout,
+        "maps": [cut.channels, cut.height, cut.width],
+        "multiply_adds_behind": layer.macs_behind,
+        "inside_branch": layer.inside_branch,
+    }
 
 
 def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int) -> Inspection:
@@ -186,7 +246,7 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         ExportError: the model cannot be loaded or converted.
     """
     source = open_source(model, weights=weights, spec=spec)
-    converted = convert(source, opset=opset, activation=spec.activation or "softmax")
+    converted = convert(source, opset=opset, activation=spec.activation)
     graph = converted.model
     with temporary() as folder:
         WeightsFile(folder).store(graph)
@@ -197,8 +257,33 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         except NoDefaultLayerError:
             default = None
         branches = find_branch_layers(graph, folder, probe)
+    classes, file = converted.logits.shape[1], source.classifier
+    size = converted.preprocessing.height, converted.preprocessing.width
+    inputs: tuple[str, ...] = (f"image float32 [N,3,{size[0]},{size[1]}]",)
+    outputs: tuple[str, ...] = (f"logits float32 [N,{classes}]",)
+    version: int | None = None
+    producer: str | None = None
+    if isinstance(file, OnnxFile):
+        inputs, outputs, version = file.all_inputs, file.all_outputs, file.model.opset_imports.get("")
+        producer = " ".join(filter(None, (file.model.producer_name, file.model.producer_version))) or None
+    _check_given_labels(source, classes)
+    labels = source.labels if source.labels is not None and len(source.labels) == classes else None
+    taken = converted.ending.activation
     return Inspection(
-        source, tuple(layers), default, tuple(branches), len(graph.graph), count_macs(graph.graph), converted.notes
+        source,
+        tuple(layers),
+        default,
+        tuple(branches),
+        len(graph.graph),
+        count_macs(graph.graph),
+        converted.notes,
+        inputs,
+        outputs,
+        classes,
+        labels,
+        taken if taken is not None else None if converted.assumed_activation else "probabilities",
+        version,
+        producer,
     )
 
 
@@ -247,22 +332,38 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
         )
 
 
-def _labels(source: Source, classes: int, activation: Activation) -> tuple[str, ...]:
-    labels = _check_labels(source, classes)
+def _assumed_of_outputs(source: Source, converted: Converted) -> Iterator[str]:
+    released = source.record.source == "torchvision" and source.record.weights_sha256 is None
+    if converted.assumed_activation and not released:
+        yield "the outputs are logits of a softmax, since no activation ends the graph; --activation says otherwise"
+
+
+def _labels(source: Source, classes: int, activation: Activation, say: StageReport) -> tuple[str, ...]:
     if classes == 1 and activation == "softmax":
         raise ExportError(
             "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
             "probability of its one class"
         )
-    return labels
-
-
-def _check_labels(source: Source, classes: int) -> tuple[str, ...]:
+    _check_given_labels(source, classes)
     labels = source.labels
-    assert labels is not None
-    if len(labels) != classes:
-        raise ExportError(f"{len(labels)} labels for a model of {classes} classes; name one a class with --labels FILE")
-    return labels
+    if labels is not None and len(labels) == classes:
+        return labels
+    why = "nothing names them"
+    if labels is not None:
+        why = f"the {len(labels)} labels of {source.labels_source} are not for its {classes} classes"
+    say(f"assumed: classes go by their index, as {why}; --labels FILE names them")
+    return by_index(classes)
+
+
+def _check_given_labels(source: Source, classes: int) -> None:
+    """See that the labels that the user gave are as many as the classes.
+
+    Raises:
+        ExportError: they are not.
+    """
+    labels = source.labels
+    if labels is not None and not source.labels_source and len(labels) != classes:
+        raise ExportError(f"{len(labels)} labels for a model of {classes} classes; accepted is one per class, in order")
 
 
 def _versions(source: Source) -> dict[str, str]:
@@ -283,7 +384,10 @@ def _describe(layer: Layer) -> str:
 
 def _say_choice(say: StageReport, layer: Layer, graph: ir.Model, *, named: bool) -> None:
     """Say where the model is split, and what that means where it is not plain."""
-    say(f"splitting at {_describe(layer)}")
+    if named:
+        say(f"splitting at {_describe(layer)}")
+    else:
+        say(f"assumed: the layer {_describe(layer)}; --layer NAME takes another (`ortcam inspect MODEL` lists them)")
     if layer.inside_branch:
         say("this layer lies inside a branch: no head of its own; the methods need the maps and the whole model")
     total = count_macs(graph.graph)

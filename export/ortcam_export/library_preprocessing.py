@@ -11,6 +11,7 @@ and folds the scale into mean and std, which rounds the last bit elsewhere.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -20,12 +21,17 @@ from ortcam.errors import OptionError
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
 
-__all__ = ["DeclaredPreprocessing", "from_data_config", "from_image_processor", "read_declared"]
+__all__ = ["DeclaredPreprocessing", "from_config", "from_data_config", "from_image_processor", "read_declared"]
 
 _ACCEPTED: Final = (
     "accepted is a timm data config (a dict), a transformers image processor, or an ortcam.preprocessing.Preprocessing"
 )
 _DATA_CONFIG_KEYS: Final = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+# What a processor's config may do and `Preprocessing` represents.
+_KNOWN_STEPS: Final = (
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
+    "do_flip_channel_order",
+)
 # PIL.Image.Resampling, which transformers stores as a number.
 _RESAMPLING: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 # Pictures to compare with, in sides of the model's input: landscape, portrait, and nearly square, so that a side that
@@ -120,13 +126,44 @@ def from_image_processor(processor: Any) -> DeclaredPreprocessing:
         ExportError: it does something that `Preprocessing` cannot represent.
     """
     name = f"transformers {type(processor).__name__}"
-    height, width, resize, keep_aspect = _geometry(name, processor)
+    preprocessing = _by_attributes(name, type(processor).__name__, processor)
+    _check_against(processor, preprocessing, name)
+    return DeclaredPreprocessing(preprocessing, name)
+
+
+def from_config(config: Any, kind: str) -> DeclaredPreprocessing:
+    """A transformers image processor by what its `preprocessor_config.json` says; it is not run to be compared with.
+
+    Args:
+        config: the entries as attributes.
+        kind: name of its class.
+
+    Raises:
+        ExportError: it does something that `Preprocessing` cannot represent, or leaves something out.
+        AttributeError: it leaves something else out.
+    """
+    others = [key for key, value in vars(config).items() if key.startswith("do_") and value is True]
+    if unknown := sorted({*others} - {*_KNOWN_STEPS}):
+        raise _not_represented(kind, unknown[0], True, f"any of {', '.join(_KNOWN_STEPS)}")
+    said = {"do_rescale": True, "rescale_factor": 1 / 255, **vars(config)}
+    for key in ("size", "crop_size"):  # a number, before 2023
+        if isinstance(said.get(key), int):
+            whole = key == "crop_size" or not (said.get("do_center_crop") or said.get("crop_pct"))
+            names = ("height", "width") if whole else ("shortest_edge",)
+            said[key] = dict.fromkeys(names, said[key])
+    return DeclaredPreprocessing(
+        _by_attributes("preprocessor_config.json", kind, SimpleNamespace(**said)), "preprocessor_config.json beside it"
+    )
+
+
+def _by_attributes(name: str, kind: str, processor: Any) -> Preprocessing:
+    height, width, resize, keep_aspect = _geometry(name, kind, processor)
     try:
         scale, mean, std = _values(processor)
     except (TypeError, ValueError) as error:
         raise ExportError(f"{name}: rescale_factor, image_mean or image_std: {first_line(error)}") from None
     interpolation = _interpolation(name, "resample", processor.resample)
-    preprocessing = _build(
+    return _build(
         name,
         height,
         width,
@@ -139,11 +176,9 @@ def from_image_processor(processor: Any) -> DeclaredPreprocessing:
         keep_aspect=keep_aspect,
         crop_rounding="down",
     )
-    _check_against(processor, preprocessing, name)
-    return DeclaredPreprocessing(preprocessing, name)
 
 
-def _geometry(name: str, processor: Any) -> tuple[int, int, int | None, bool]:
+def _geometry(name: str, kind: str, processor: Any) -> tuple[int, int, int | None, bool]:
     """(height, width, resize, keep_aspect) of a transformers image processor."""
     if not processor.do_resize:
         raise _not_represented(name, "do_resize", False, "True: the model's input has one size")
@@ -156,7 +191,7 @@ def _geometry(name: str, processor: Any) -> tuple[int, int, int | None, bool]:
             return short, short, (int(short / share) if short < 384 else None), True
         if share is not None:  # PoolFormer's
             short = int(short / share)
-        elif type(processor).__name__.startswith("Levit"):  # LeViT's own resize
+        elif kind.startswith("Levit"):  # LeViT's own resize
             short = int(256 / 224 * short)
         if crop is None:
             raise _not_represented(name, "size", f"shortest_edge {short} without a crop", "a crop to one size")

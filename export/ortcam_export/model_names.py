@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from ortcam.extras import TORCH
+from ortcam.models import ACCEPTED
 from ortcam_export.errors import ExportError
 from ortcam_export.suggestions import did_you_mean
 
@@ -21,7 +23,7 @@ __all__ = ["check_model", "check_takes_checkpoint", "is_program_file", "look_bes
 _PROGRAM_SUFFIXES: Final = (".pt2", ".pt", ".pth", ".ts", ".torchscript")
 _CHECKPOINT_SUFFIXES: Final = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".xz")
 
-_ACCEPTED: Final = "accepted is a torchvision name, package.module:callable, FILE.onnx, or FILE.pt2"
+_ACCEPTED: Final = f"a model is {ACCEPTED}"
 # torchvision's folders of models, and what is in them; its classifiers are in no folder.
 _KINDS: Final = MappingProxyType(
     {
@@ -59,7 +61,7 @@ def check_model(model: str | Path) -> None:
     elif path.suffix or path.exists() or len(path.parts) > 1:
         _refuse_file(path)
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
-        raise ExportError(f'{name}: a model of PyTorch needs torch and torchvision: pip install "ortcam[export]"')
+        raise ExportError(f"{name}: a model of PyTorch needs torch and torchvision: {TORCH}")
     if ":" not in name and not is_program_file(name):
         _check_torchvision(name)
 

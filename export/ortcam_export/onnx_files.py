@@ -21,9 +21,19 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.verification import PARITY_TOLERANCE
 from ortcam_export.endings import Ending, take_ending, take_unranked
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.file_declarations import declarations_of
 from ortcam_export.graph_limits import MOST_ELEMENTS, check_limits
 from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
-from ortcam_export.sources import InputLayout, InputSpec, SaidActivation, Source, read_labels, said_preprocessing
+from ortcam_export.sources import (
+    COMMON_SIDE,
+    InputLayout,
+    InputSpec,
+    SaidActivation,
+    Source,
+    assumed_of,
+    said_preprocessing,
+    unknown_preprocessing,
+)
 
 __all__ = [
     "FLOATS",
@@ -67,6 +77,8 @@ PIXELS: Final = (
 # What ONNX Runtime takes for an address in its own process, whatever files there are.
 _IN_MEMORY: Final = "_ORT_MEM_ADDR_"
 TO_NHWC: Final = [0, 2, 3, 1]
+# Where the classes of a ZipMap are kept while a graph is looked at.
+_CLASS_NAMES: Final = "class_names"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +99,10 @@ class OnnxFile:
             "dynamic int8", whose scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales, and goes on doing so.
         batched: whether its image has a dimension for the batch; [3,H,W] and [H,W,3] have none.
+        metadata: what the file says of itself.
+        class_names: those of a ZipMap at its end.
+        all_inputs: its inputs, in words.
+        all_outputs: its outputs, in words.
     """
 
     path: Path
@@ -101,6 +117,10 @@ class OnnxFile:
     coarse: Coarse | None
     quantized: bool
     batched: bool
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    all_inputs: tuple[str, ...] = ()
+    all_outputs: tuple[str, ...] = ()
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.
@@ -174,19 +194,22 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     file = read_onnx(path, output=spec.output, input_layout=spec.input_layout, activation=spec.activation)
     if file.dtype in PIXELS:
         spec = _spec_of_integers(file, spec)
+    found = declarations_of(path, file.metadata, file.class_names, file.size)
+    assumed = []
     declared = spec.declared
+    if declared is None and found.preprocessing is not None and not (spec.mean is not None and spec.std is not None):
+        declared = found.preprocessing
+        spec = dataclasses.replace(spec, declared=declared)
+        assumed += [] if found.assumed is None else [found.assumed]
     if declared is not None and spec.input_size is None:
         spec = dataclasses.replace(spec, input_size=(declared.preprocessing.height, declared.preprocessing.width))
-    known = spec.partial or declared is not None
-    wanted = {
-        "--input-size H W": spec.input_size is not None or None not in file.size,
-        "--mean R G B": known or spec.mean is not None,
-        "--std R G B": known or spec.std is not None,
-        "--channel-order rgb|bgr": known or spec.channel_order is not None,
-        "--labels FILE": spec.partial or spec.labels is not None,
-    }
-    if missing := [flag for flag, said in wanted.items() if not said]:
-        raise ExportError(f"{path}: what an .onnx file does not say has to be given: {', '.join(missing)}")
+    sized = spec.input_size is not None or None not in file.size
+    if not sized and spec.partial:
+        spec, sized = dataclasses.replace(spec, input_size=_guessed(file.size)), True
+        assumed.append(f"an input of {_pair(spec.input_size)}, since the graph leaves it open; --input-size says it")
+    if not sized or not spec.says_normalisation:
+        raise unknown_preprocessing(str(path), spec, sized=sized)
+    assumed += assumed_of(spec, _guessed(file.size, spec.input_size))
     height, width = (
         side if side is not None else said for side, said in zip(file.size, spec.input_size or file.size, strict=True)
     )
@@ -195,7 +218,25 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     if spec.input_size not in (None, (height, width)):
         raise ExportError(f"{path}: --input-size {_pair(spec.input_size)}: the graph takes {_pair(file.size)}")
     record = ModelRecord(_as_text(path.stem), "onnx", _as_text(path.name), file_sha256(path))
-    return Source(record, file, *said_preprocessing(spec, (height, width)), read_labels(spec.labels))
+    return Source(
+        record,
+        file,
+        *said_preprocessing(spec, (height, width), str(path)),
+        spec.labels or found.labels,
+        labels_source="" if spec.labels else found.labels_source,
+        assumed=tuple(assumed),
+        metadata=file.metadata,
+    )
+
+
+def _guessed(size: tuple[int | None, int | None], said: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(H, W), with what the user said, or the most common side, where the graph leaves one open."""
+    height, width = (
+        side if side is not None else other for side, other in zip(size, said or (COMMON_SIDE,) * 2, strict=True)
+    )
+    assert height is not None
+    assert width is not None
+    return height, width
 
 
 def _spec_of_integers(file: OnnxFile, spec: InputSpec) -> InputSpec:
@@ -265,6 +306,7 @@ def _look_at(
 ) -> OnnxFile:
     graph = model.graph
     common_passes.RemoveInitializersFromInputsPass()(model)
+    inputs, outputs = (tuple(map(describe, values)) for values in (graph.inputs, graph.outputs))
     _refuse_custom_operators(model, path)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _refuse_training_mode(graph, path)
@@ -313,6 +355,10 @@ def _look_at(
         coarse,
         computes_with_integers(graph) and coarse != "dynamic int8" and coarse not in REDUCED,
         batched,
+        dict(model.metadata_props),
+        model.meta.get(_CLASS_NAMES),
+        inputs,
+        outputs,
     )
 
 
@@ -381,7 +427,7 @@ def _load(path: Path) -> ir.Model:
     try:
         proto = onnx.load(path, load_external_data=False)
         check_limits(proto)
-        _unzip(proto.graph)
+        class_names = _unzip(proto.graph)
         for graph in _graphs(proto):
             _fill_in_sparse(graph)
         model = ir.from_proto(proto)
@@ -389,6 +435,7 @@ def _load(path: Path) -> ir.Model:
         raise ExportError(f"{path}: {error}") from None
     except Exception as error:  # noqa: BLE001 - protobuf raises its own types
         raise ExportError(f"{path}: cannot be read as ONNX: {first_line(error)}") from None
+    model.meta[_CLASS_NAMES] = class_names
     if not model.graph.outputs:
         raise ExportError(f"{path}: cannot be read as ONNX: it has no graph with an output")
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
@@ -442,15 +489,24 @@ def _find_weights(tensor: ir.ExternalTensor, path: Path) -> None:
     tensor.base_dir = path.parent
 
 
-def _unzip(graph: onnx.GraphProto) -> None:
-    """Give out the tensor of scores that a ZipMap, in wrappers of scikit-learn's kind, makes a list of dictionaries."""
+def _unzip(graph: onnx.GraphProto) -> tuple[str, ...] | None:
+    """Give out the tensor of scores that a ZipMap, in wrappers of scikit-learn's kind, makes a list of dictionaries.
+
+    Returns:
+        The names of the classes in it, if it has any.
+    """
+    names = None
     for node in graph.node:
         if node.op_type != "ZipMap":
             continue
         for output in graph.output:
             if output.name == node.output[0]:
                 output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, None))
+        for attribute in node.attribute:
+            if attribute.name == "classlabels_strings":
+                names = tuple(name.decode("utf-8", "replace") for name in attribute.strings) or None
         node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output, name=node.name))
+    return names
 
 
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
@@ -590,7 +646,9 @@ def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
         raise ExportError(
             f"{path}: its outputs are {_listed(graph.outputs)}; accepted is one of logits, floating [N,classes]"
         )
-    raise ExportError(f"{path}: name the output of the logits with --output; its outputs are {_listed(graph.outputs)}")
+    raise ExportError(
+        f"{path}: name the output of the logits with --model-output; its outputs are {_listed(graph.outputs)}"
+    )
 
 
 def _may_be_scores(value: ir.Value) -> bool:

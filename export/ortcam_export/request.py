@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ortcam.bundle import Bundle, Precision
+from ortcam.presets import PRESETS, Preset, PresetName
 from ortcam.ranges import OPSET, shown
 from ortcam.unfinished import clear
 from ortcam_export.calibration import check_folder
 from ortcam_export.errors import ExportError
+from ortcam_export.labels import read_labels
 from ortcam_export.library_preprocessing import read_declared
 from ortcam_export.model_names import check_model, check_takes_checkpoint
 from ortcam_export.sources import (
@@ -22,7 +24,6 @@ from ortcam_export.sources import (
     InterpolationName,
     SaidActivation,
     choose_precisions,
-    read_labels,
 )
 from ortcam_export.staging import check_destination
 
@@ -76,7 +77,7 @@ def export(
     layer: str | None = None,
     opset: int = DEFAULT_OPSET,
     force: bool = False,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     resize: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
@@ -91,6 +92,7 @@ def export(
     preprocessing: object | None = None,
     precision: str | Sequence[str] = "fp32",
     calibration: str | os.PathLike[str] | None = None,
+    preset: PresetName | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
@@ -104,13 +106,14 @@ def export(
         layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
         opset: version of the ONNX operator set, for models that come from PyTorch.
         force: replace a bundle that is there.
-        input_size: (height, width) of the model's input.
+        input_size: (height, width) of the model's input, or its side.
         resize: length of the short side before the crop; None resizes straight to `input_size`, unless torchvision's
             metadata say otherwise.
         mean: of the three channels in `channel_order`, of pixels in [0, scale].
         std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
         interpolation: "bilinear" or "bicubic".
-        labels: a file (a JSON list, or one label a line), or the labels.
+        labels: the labels, "imagenet", or a file of them (`ortcam_export.labels.parse_labels`). None takes the model's
+            own, or those that lie beside its file, or else the index of each class.
         report: told the stages.
         channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
         scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
@@ -128,12 +131,20 @@ def export(
             Features, head and the logits of the clean image are float32 in all of them.
         calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
             None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+        preset: the usual scale, mean, std and channel order by name, `ortcam.presets.PRESETS`; each of them can be
+            given, too, and then counts.
 
     Returns:
         The bundle, verified.
 
     Raises:
         ExportError: see the message; nothing is left behind.
+
+    Example:
+        ```python
+        ortcam_export.export("resnet18", "resnet18.ortcam")
+        ortcam_export.export("model.onnx", "model.ortcam", preset="imagenet", labels="labels.txt")
+        ```
     """
     destination = Path(bundle)
     clear(destination.parent, former=destination.name)
@@ -141,15 +152,17 @@ def export(
     precisions = choose_precisions(precision)[1:]
     if checkpoint is not None and isinstance(model, (str, Path)):
         check_takes_checkpoint(model)
+    usual = _preset(preset)
+    input_size = _sides(input_size)
     spec = InputSpec(
         input_size=input_size,
         resize=resize,
-        mean=mean,
-        std=std,
-        interpolation=interpolation,
+        mean=mean if usual is None or mean is not None else usual.mean,
+        std=std if usual is None or std is not None else usual.std,
+        interpolation=interpolation if usual is None or interpolation is not None else usual.interpolation,
         labels=read_labels(labels),
-        channel_order=channel_order,
-        scale=scale,
+        channel_order=channel_order if usual is None or channel_order is not None else usual.channel_order,
+        scale=scale if usual is None or scale is not None else usual.scale,
         activation=activation,
         output=output,
         input_layout=input_layout,
@@ -182,18 +195,31 @@ def inspect_model(
     model: "Model",
     *,
     weights: str = "none",
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     output: str | None = None,
     input_layout: InputLayout | None = None,
     activation: SaidActivation | None = None,
     opset: int = DEFAULT_OPSET,
+    labels: str | Path | Sequence[str] | None = None,
 ) -> "Inspection":
-    """The layers a model can be cut at, with their shapes; weights do not matter and are random by default.
+    """What a model is, and the layers it can be cut at; weights of torchvision's models are random by default.
+
+    Example:
+        ```python
+        print(ortcam_export.inspect_model("model.onnx").classes)
+        ```
 
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    spec = InputSpec(input_size, output=output, input_layout=input_layout, activation=activation, partial=True)
+    spec = InputSpec(
+        _sides(input_size),
+        labels=read_labels(labels),
+        output=output,
+        input_layout=input_layout,
+        activation=activation,
+        partial=True,
+    )
     _check_spec(spec)
     if isinstance(model, (str, Path)):
         check_model(model)
@@ -216,6 +242,19 @@ def _check_spec(spec: InputSpec) -> None:
         raise ExportError(f"input_size={spec.input_size!r}: accepted are a height and a width")
     # The other values are checked where a preprocessing holds them.
     dataclasses.replace(spec, partial=True).preprocessing(*(spec.input_size or (1, 1)))
+
+
+def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _preset(name: str | None) -> Preset | None:
+    if name is None:
+        return None
+    found = next((preset for known, preset in PRESETS.items() if known == name), None)
+    if found is None:
+        raise ExportError(f"preset={name!r}: accepted is {', '.join(PRESETS)}")
+    return found
 
 
 def _check_opset(opset: int) -> int:

@@ -1,14 +1,15 @@
 """Where a classifier comes from: a torchvision name, a callable that returns a module, or an `.onnx` file."""
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ortcam.bundle import ModelRecord, Precision, precision_by_name
 from ortcam.errors import OptionError
+from ortcam.extras import install
 from ortcam.preprocessing import Preprocessing
+from ortcam.presets import presets_in_words
 from ortcam_export.errors import ExportError
 from ortcam_export.library_preprocessing import DeclaredPreprocessing
 from ortcam_export.model_names import check_takes_checkpoint
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Model = str | Path | torch.nn.Module | torch.export.ExportedProgram
 
 __all__ = [
+    "COMMON_SIDE",
     "DEFAULT_OPSET",
     "DEFAULT_WEIGHTS",
     "ChannelOrder",
@@ -30,10 +32,11 @@ __all__ = [
     "InterpolationName",
     "SaidActivation",
     "Source",
+    "assumed_of",
     "choose_precisions",
     "open_source",
-    "read_labels",
     "said_preprocessing",
+    "unknown_preprocessing",
 ]
 
 InterpolationName = Literal["bilinear", "bicubic"]
@@ -44,7 +47,8 @@ SaidActivation = Literal["softmax", "sigmoid", "probabilities"]
 
 DEFAULT_WEIGHTS: Final = "DEFAULT"
 DEFAULT_OPSET: Final = 20
-_MOST_OF_LABELS: Final = 2**24  # bytes; the 21,000 of ImageNet take half a million
+# Of the input of most classifiers, (H, W), for an inspection where nothing says it.
+COMMON_SIDE: Final = 224
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +61,15 @@ class InputSpec:
         mean: of the three channels in `channel_order`, of pixels in [0, scale].
         std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
         interpolation: "bilinear" or "bicubic".
-        labels: a file (a JSON list, or one label a line), or the labels themselves.
+        labels: the labels, one per class.
         channel_order: "rgb" or "bgr".
         scale: what white becomes before mean and std: 1, or 255 for models that take bytes as they are.
         activation: how logits become probabilities, "softmax" or "sigmoid"; "probabilities": the model gives them.
         output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
         declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
-        partial: whether mean, std and labels may stay unsaid, as for an inspection; they are then 0, 1 and None.
+        partial: whether mean and std may stay unsaid, as for an inspection; they are then 0 and 1.
+        labels_source: who said the labels where it was not the user.
     """
 
     input_size: tuple[int, int] | None = None
@@ -72,7 +77,7 @@ class InputSpec:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     interpolation: InterpolationName | None = None
-    labels: str | Path | Sequence[str] | None = None
+    labels: tuple[str, ...] | None = None
     channel_order: ChannelOrder | None = None
     scale: float | None = None
     activation: SaidActivation | None = None
@@ -80,6 +85,12 @@ class InputSpec:
     input_layout: InputLayout | None = None
     declared: DeclaredPreprocessing | None = None
     partial: bool = False
+    labels_source: str = ""
+
+    @property
+    def says_normalisation(self) -> bool:
+        """Whether mean and std are known, or need not be."""
+        return self.partial or self.declared is not None or (self.mean is not None and self.std is not None)
 
     def preprocessing(self, height: int, width: int) -> Preprocessing:
         """What the user said, for an input of this size; mean and std have to be among it, unless it is partial.
@@ -137,9 +148,12 @@ class Source:
         classifier: the module in eval mode, or the `.onnx` file as read.
         preprocessing: from a photograph to the classifier's own input.
         preprocessing_source: where the preprocessing came from, in words.
-        labels: one a class, or None where nobody has said what they are.
+        labels: one per class, or None where nobody has said what they are.
         classes: their number, where it is known before the conversion.
         notes: what was done to the classifier that its user should know, a sentence each.
+        labels_source: where labels that the user has not given come from; they count only where they fit.
+        assumed: what was taken over without anybody saying it, a sentence each.
+        metadata: what an `.onnx` file says of itself.
     """
 
     record: ModelRecord
@@ -149,6 +163,9 @@ class Source:
     labels: tuple[str, ...] | None
     classes: int | None = None
     notes: tuple[str, ...] = ()
+    labels_source: str = ""
+    assumed: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def open_source(
@@ -188,26 +205,20 @@ def open_source(
 
 def _needs_extra(error: ModuleNotFoundError, model: str, extra: str) -> ExportError:
     """The sentence that names the command which helps, for a library that the export needs and that is missing."""
-    return ExportError(f'{model}: {error}; pip install "ortcam[{extra}]" brings what exporting it needs')
+    return ExportError(f"{model}: {error}; {install(extra)} brings what exporting it needs")
 
 
-def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preprocessing, str]:
+def said_preprocessing(spec: InputSpec, size: tuple[int, int], model: str) -> tuple[Preprocessing, str]:
     """Preprocessing in the user's own words, or as declared with the user's changes, for an input of this size.
 
     Returns:
         The preprocessing, and the source in words.
 
     Raises:
-        ExportError: mean, std or labels were neither said nor declared, or values that `Preprocessing` does not take.
+        ExportError: mean or std were neither said nor declared, or values that `Preprocessing` does not take.
     """
-    known = spec.partial or spec.declared is not None
-    asked = {
-        "--mean R G B": known or spec.mean is not None,
-        "--std R G B": known or spec.std is not None,
-        "--labels FILE": spec.partial or spec.labels is not None,
-    }
-    if missing := [flag for flag, said in asked.items() if not said]:
-        raise ExportError(f"what the model itself does not say has to be given: {', '.join(missing)}")
+    if not spec.says_normalisation:
+        raise unknown_preprocessing(model, spec)
     if spec.declared is not None:
         declared = dataclasses.replace(spec, input_size=size).overriding(spec.declared)
         return declared.preprocessing, declared.source
@@ -215,46 +226,40 @@ def said_preprocessing(spec: InputSpec, size: tuple[int, int]) -> tuple[Preproce
     return spec.preprocessing(*size), "given by the user" if said else "not known"
 
 
-def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The labels a user gave, from their file or as they are; None where none were given.
+def assumed_of(spec: InputSpec, size: tuple[int, int]) -> tuple[str, ...]:
+    """What is taken for granted where the user said mean and std, a sentence each.
 
-    Raises:
-        ExportError: the file cannot be read, or is neither a JSON list nor one label a line.
+    Args:
+        spec: what was said.
+        size: (H, W) of the model's input.
     """
-    if labels is None:
-        return None
-    if not isinstance(labels, (str, Path)):
-        return tuple(labels)
-    path = Path(labels)
-    try:
-        if path.exists() and not path.is_file():
-            raise ExportError(f"{path}: no regular file; accepted is a file of labels")
-        with path.open("rb") as file:
-            content = file.read(_MOST_OF_LABELS + 1)
-        if len(content) > _MOST_OF_LABELS:
-            raise ExportError(f"{path}: has more than {_MOST_OF_LABELS} bytes, the most that a file of labels may have")
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: cannot be read as a file of labels: {error}") from None
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ExportError(f"{path}: not JSON: {error}") from None
-        if isinstance(parsed, dict):
-            try:
-                parsed = [parsed[str(index)] for index in range(len(parsed))]
-            except KeyError as error:
-                raise ExportError(
-                    f"{path}: an object of labels has the keys 0 to {len(parsed) - 1}; {error} is missing"
-                ) from None
-    else:
-        parsed = [line.strip() for line in text.splitlines() if line.strip()]
-    if not parsed or not all(isinstance(item, str) for item in parsed):
-        raise ExportError(f"{path}: accepted is a JSON list of strings, or one label a line")
-    if any("\ud800" <= letter <= "\udfff" for letter in "".join(parsed)):
-        raise ExportError(f"{path}: has a label that is no Unicode text; accepted is a JSON list of strings")
-    return tuple(parsed)
+    if spec.partial or spec.declared is not None:
+        return ()
+    assumed = []
+    if spec.channel_order is None:
+        assumed.append("the model takes RGB; --channel-order bgr says otherwise")
+    if spec.resize is None:
+        assumed.append(
+            f"an image is resized straight to {size[0]} x {size[1]}; --resize N scales its short side to N, then crops"
+        )
+    return tuple(assumed)
+
+
+def unknown_preprocessing(model: str, spec: InputSpec, *, sized: bool = True) -> ExportError:
+    """The error for a model whose preprocessing nobody has said: what to say, and what the presets stand for.
+
+    Args:
+        model: its name.
+        spec: what was said.
+        sized: whether the size of its input is known.
+    """
+    needed = [f"--{name} R,G,B" for name in ("mean", "std") if getattr(spec, name) is None]
+    wanted = [] if spec.says_normalisation else [f"--preset NAME, or {' and '.join(needed)}"]
+    wanted += [] if sized else ["--input-size 224, or whatever its sides are"]
+    error = ExportError(f"{model}: does not say how an image becomes its input; give {', and '.join(wanted)}")
+    if not spec.says_normalisation:
+        error.add_note(f"The presets, and the calls that they stand for:\n{presets_in_words()}")
+    return error
 
 
 def choose_precisions(names: str | Sequence[str]) -> tuple[Precision, ...]:

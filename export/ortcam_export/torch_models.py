@@ -41,14 +41,22 @@ from ortcam_export.programs import (
     open_script,
     read_program_file,
 )
-from ortcam_export.sources import DEFAULT_WEIGHTS, InputSpec, Source, read_labels, said_preprocessing
+from ortcam_export.sources import (
+    COMMON_SIDE,
+    DEFAULT_WEIGHTS,
+    InputSpec,
+    Source,
+    assumed_of,
+    said_preprocessing,
+    unknown_preprocessing,
+)
 from ortcam_export.suggestions import did_you_mean
 from ortcam_export.torch_outputs import as_classifier, count_classes
 
 if TYPE_CHECKING:
     from ortcam_export.sources import Model
 
-__all__ = ["open_torch_model"]
+__all__ = ["open_torch_model", "returned_by"]
 
 # Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
 _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
@@ -73,12 +81,22 @@ def open_torch_model(model: "Model", *, weights: str, checkpoint: str | Path | N
     found = _find(name)
     if _is_model(found):
         return _open_given(found, name, checkpoint, spec)
-    returned = _call(name, found)
-    if isinstance(returned, tuple) and len(returned) == 2:
-        returned, declared = returned
+    returned, *declarations = returned_by(name)
+    for declared in declarations:
         if spec.declared is None:
             spec = dataclasses.replace(spec, declared=read_declared(declared, spec.input_size))
     return _open_given(returned, name, checkpoint, spec, factory=found)
+
+
+def returned_by(name: str) -> tuple[Any, ...]:
+    """What `package.module:callable` returns, or is: a model, and its preprocessing if it comes with one.
+
+    Raises:
+        ExportError: there is no such callable, or it fails.
+    """
+    found = _find(name)
+    returned = found if _is_model(found) else _call(name, found)
+    return returned if isinstance(returned, tuple) and len(returned) == 2 else (returned,)
 
 
 def _is_model(value: object) -> bool:
@@ -104,8 +122,8 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
     if checkpoint is not None:
         raise ExportError(f"--checkpoint goes with a module; {name} holds its own weights")
     if isinstance(given, torch.jit.ScriptModule):
-        if spec.input_size is None:
-            raise _size_is_not_known(name)
+        spec = _sized(spec, name)
+        assert spec.input_size is not None
         notes, module = precision_notes(given), open_script(given, name, spec.input_size)
     else:
         notes = precision_notes(given.module() if isinstance(given, torch.export.ExportedProgram) else given)
@@ -142,20 +160,37 @@ def _described(
     module: torch.nn.Module, record: ModelRecord, spec: InputSpec, notes: tuple[str, ...], argument: str | None
 ) -> Source:
     """A module with what its user, or it itself, says of its input and classes."""
-    if spec.input_size is None:
-        raise _size_is_not_known(record.name)
-    preprocessing, said = said_preprocessing(spec, spec.input_size)
+    spec = _sized(spec, record.name)
+    assert spec.input_size is not None
+    preprocessing, said = said_preprocessing(spec, spec.input_size, record.name)
     height, width = preprocessing.height, preprocessing.width
     try:
         classifier = as_classifier(module, height=height, width=width, output=spec.output, argument=argument)
     except ExportError as error:
         raise ExportError(". ".join([str(error), *notes])) from error
     classes = count_classes(classifier, height=height, width=width)
-    return Source(record, classifier, preprocessing, said, read_labels(spec.labels), classes, notes)
+    return Source(
+        record,
+        classifier,
+        preprocessing,
+        said,
+        spec.labels,
+        classes,
+        notes,
+        labels_source=spec.labels_source,
+        assumed=assumed_of(spec, (height, width)),
+    )
 
 
-def _size_is_not_known(name: str) -> ExportError:
-    return ExportError(f"{name}: the size of its input is not known; say it with --input-size H W")
+def _sized(spec: InputSpec, name: str) -> InputSpec:
+    """What was said, with a size of the input: for an inspection the most common one.
+
+    Raises:
+        ExportError: nobody said it.
+    """
+    if spec.input_size is None and not spec.partial:
+        raise unknown_preprocessing(name, spec, sized=False)
+    return spec if spec.input_size is not None else dataclasses.replace(spec, input_size=(COMMON_SIDE, COMMON_SIDE))
 
 
 def _with_classes_of(
@@ -193,11 +228,13 @@ def _with_declarations(module: torch.nn.Module, spec: InputSpec) -> InputSpec:
     size = spec.input_size
     if size is None and declared is not None:
         size = declared.preprocessing.height, declared.preprocessing.width
+    said = spec.labels is not None
     return dataclasses.replace(
         spec,
         declared=declared,
         input_size=size or declared_input_size(module),
-        labels=declared_labels(module) if spec.labels is None else spec.labels,
+        labels=spec.labels if said else declared_labels(module),
+        labels_source="" if said else "the model's own config",
     )
 
 
@@ -254,7 +291,6 @@ def _call(name: str, factory: Any) -> Any:
 def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
     check_model(name)
     entry = _weights_entry(name, weights, checkpoint)
-    labels = read_labels(spec.labels)
     preset = entry.transforms()
     recipe = Preprocessing(
         height=preset.crop_size[0],
@@ -286,10 +322,25 @@ def _from_torchvision(name: str, weights: str, checkpoint: str | Path | None, sp
         classifier,
         preprocessing,
         declared.source,
-        labels or tuple(entry.meta["categories"]),
+        spec.labels or tuple(entry.meta["categories"]),
         count_classes(classifier, height=preprocessing.height, width=preprocessing.width),
         notes,
+        labels_source="" if spec.labels else f"torchvision's {entry}",
+        assumed=() if checkpoint is None else _assumed_of_recipe(spec, declared),
     )
+
+
+def _assumed_of_recipe(spec: InputSpec, declared: DeclaredPreprocessing) -> tuple[str, ...]:
+    """What a checkpoint, which says nothing of its preprocessing, takes over from torchvision's own weights."""
+    flags = [f"--{name}" for name in ("resize", "mean", "std") if getattr(spec, name) is None]
+    if spec.declared is not None or not flags:
+        return ()
+    p = declared.preprocessing
+    sentence = (
+        f"the checkpoint was trained with the preprocessing of torchvision's own weights (short side to {p.resize}, "
+        f"centre crop {p.height} x {p.width}, ImageNet's mean and std); {', '.join(flags)} say otherwise"
+    )
+    return (sentence,)
 
 
 def _from_checkpoint(name: str, path: Path, size: tuple[int, int]) -> tuple[torch.nn.Module, tuple[str, ...]]:

@@ -106,7 +106,7 @@ def forget_adapter(model: ir.Model) -> None:
 def _path_to_logits(returned: Any, output: str | None) -> tuple[str | int, ...]:
     if isinstance(returned, torch.Tensor):
         if output is not None:
-            raise ExportError(f"--output {output}: the model returns one tensor; leave the flag out")
+            raise ExportError(f"--model-output {output}: the model returns one tensor; leave the flag out")
         return ()
     entries = _entries(returned)
     if output is not None:
@@ -114,7 +114,9 @@ def _path_to_logits(returned: Any, output: str | None) -> tuple[str | int, ...]:
         if key is None and isinstance(returned, Sequence) and output.isdecimal() and int(output) < len(returned):
             key = int(output)  # of a named tuple
         if key is None:
-            raise ExportError(f"--output {output}: the model returns {_describe(returned)}; accepted is one of these")
+            raise ExportError(
+                f"--model-output {output}: the model returns {_describe(returned)}; accepted is one of these"
+            )
         return (key,)
     if "logits" in entries:
         return ("logits",)

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import platform
 import reprlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,12 @@ from ortcam.classifier import (
 )
 from ortcam.errors import BundleError, ClosedError, OptionError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explanation import Explanation, Stats
+from ortcam.export_options import ExportOptions, check_options
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
+from ortcam.models import bundle_of
 from ortcam.pace import Pace
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
 from ortcam.processors import processor_name, usable_cores
@@ -51,6 +54,9 @@ from ortcam.targets import Target, as_targets, as_top_k, class_index
 from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
 from ortcam.upsampling import upsample
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["LEAST_RANGE", "BatchSize", "Explainer", "Image", "Target", "finish", "load", "resolve_task"]
 
 BatchSize = int | Literal["auto"]
@@ -64,7 +70,7 @@ _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
 def load(
-    bundle: str | os.PathLike[str] | Bundle,
+    model: "str | os.PathLike[str] | Bundle | torch.nn.Module",
     *,
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
@@ -73,12 +79,17 @@ def load(
     strict: bool = False,
     low_memory: bool = False,
     precision: str | None = None,
+    **export_options: Unpack[ExportOptions],
 ) -> "Explainer":
-    """Open a bundle for explaining.
+    """Open a model for explaining.
 
     Args:
-        bundle: folder written by `ortcam export`, or what `read_bundle` returned; its schema and hashes are checked
-            first. What was checked is kept in memory and is what runs, whatever becomes of the folder.
+        model: a bundle: the folder that `ortcam export` wrote, or what `read_bundle` returned; or "shapes", the model
+            that ortcam ships. Its schema and hashes are checked first. What was checked is kept in memory and is what
+            runs, whatever becomes of the folder.
+            Or a model to export: a torchvision name, `package.module:callable`, FILE.onnx, FILE.pt2, or a PyTorch
+            module. It is exported once into the user's cache (`ortcam cache`), and again when anything that it was made
+            of changes.
         providers: ONNX Runtime execution providers, names or (name, options) pairs, in order of preference; short names
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
@@ -91,8 +102,18 @@ def load(
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
             that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
+        **export_options: what `ortcam_export.export` takes, for a model that is no bundle: `labels`, `preset`,
+            `input_size`, `mean`, `std`, `checkpoint`, `layer` and more (`ortcam.export_options.ExportOptions`).
+
+    Example:
+        ```python
+        ortcam.load("shapes").explain("mug.png").save("out")
+        ortcam.load("resnet18").explain("cat.jpg").save("out")
+        ortcam.load("model.onnx", preset="imagenet", labels="labels.txt")
+        ```
 
     Raises:
+        OrtcamError: the model cannot be exported, or what its export needs is not installed.
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
         OptionError: `threads`, `max_pixels` or `white` out of its range (`ortcam.ranges`), `strict` neither True nor
@@ -101,15 +122,23 @@ def load(
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
     max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
     held: object = None  # until the explainer holds it
-    if isinstance(bundle, Bundle):
-        opened = bundle
-    elif low_memory:
-        opened = read_bundle(bundle)
+    if isinstance(model, Bundle):
+        check_options(export_options, of_bundle=str(model.path))
+        opened = model
     else:
-        opened, held = open_bundle(bundle, precision)
+        folder = bundle_of(model, check_options(export_options), precision=precision, announce=_log)
+        if low_memory:
+            opened = read_bundle(folder)
+        else:
+            opened, held = open_bundle(folder, precision)
     explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
     del held
     return explainer
+
+
+def _log(line: str) -> None:
+    """Say what an export did and assumed, where nothing in Python handles warnings, on standard error."""
+    logging.getLogger("ortcam").warning(line)
 
 
 class Explainer:

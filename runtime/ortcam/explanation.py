@@ -2,30 +2,32 @@
 
 import base64
 import dataclasses
+import html
 import io
 import operator
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam import saved
-from ortcam.errors import OptionError
-from ortcam.image import encode_png
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.image import encode_jpeg, encode_png
 from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import LONGEST_SIDE, figure, heatmap, overlay, shrunk
+from ortcam.rendering import LONGEST_SIDE, Blend, Rendering, draw_map, heatmap, shrunk
+from ortcam.screen import show
 from ortcam.suggestions import plain
 from ortcam.terminal import as_text
 
-__all__ = ["Explanation", "Stats", "comparison"]
+__all__ = ["Explanation", "Stats"]
 
-_BLOCK = 1 << 20  # pixels that are blended at a time
+_PREVIEW_SIDE: Final = 960  # pixels of the longer side of the photograph that is saved beside its explanations
+_SHOWN: Final = 3  # classes in a representation
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Stats:
     """What was done for an explanation.
 
@@ -73,8 +75,12 @@ class Stats:
 
     @property
     def passes_in_words(self) -> str:
-        """What was run for the map, say "512 passes" or "49 head passes"."""
-        return f"{self.head_passes} head passes" if self.head_passes else f"{self.passes} passes"
+        """What was run for the map, say "512 forward passes" or "49 passes of the head"."""
+        return f"{self.head_passes} passes of the head" if self.head_passes else f"{self.passes} forward passes"
+
+    def __repr__(self) -> str:
+        scored = f"{self.scored_channels} of {self.live_channels} channels"
+        return f"<Stats {self.passes_in_words}, {scored}, {self.seconds:.2f} s, {self.providers[0]}>"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -120,33 +126,71 @@ class Explanation:
     provenance: dict[str, Any]
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{label!r} {p:.2%}" for label, p in zip(self.labels, self.probabilities, strict=True))
-        return f"<Explanation {self.method} of {found}, maps {list(self.maps.shape)}, {self.stats.passes_in_words}>"
-
-    def _repr_png_(self) -> bytes:
-        """The overlay of the first target, which a notebook shows."""
-        return encode_png(self.overlay(longest_side=LONGEST_SIDE))
+        shown = [f"{label!r} {p:.1%}" for label, p in zip(self.labels[:_SHOWN], self.probabilities, strict=False)]
+        more = f", {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
+        return f"<Explanation {self.method} of {', '.join(shown)}{more}; {self.stats.passes_in_words}>"
 
     def _repr_html_(self) -> str:
-        """The sheet, which a notebook shows."""
+        """The sheet, for notebooks."""
         encoded = base64.b64encode(self._repr_png_()).decode()
-        return f'<img src="data:image/png;base64,{encoded}" style="max-width:100%">'
+        words = html.escape(f"{self.title}: {', '.join(self.labels[:_SHOWN])}")
+        return f'<img src="data:image/png;base64,{encoded}" alt="{words}" style="max-width:100%;height:auto">'
 
-    def sheet(self, *, title: str | None = None) -> NDArray[np.uint8]:
-        """One picture of this explanation, a row per class: uint8 RGB [h,w,3]."""
-        from ortcam.sheet import sheet  # noqa: PLC0415
+    def _repr_png_(self) -> bytes:
+        """The sheet, for notebooks."""
+        return encode_png(self.sheet())
 
-        return sheet([self], title=title)
+    def sheet(self, **rendering: Any) -> NDArray[np.uint8]:
+        """One picture: the photograph, and a row per class with its label, its probability and its overlay.
 
-    def to_pil(self, index: int | str = 0) -> Any:
-        """The overlay of target `index` as a `PIL.Image.Image`."""
-        from PIL import Image  # noqa: PLC0415
+        `ortcam.sheet` draws several explanations side by side.
 
-        return Image.fromarray(self.overlay(index))
+        Args:
+            rendering: `title`, `colormap`, `blend` and `alpha`, as of `ortcam.sheet`.
+
+        Returns:
+            uint8 RGB [h,w,3].
+
+        Raises:
+            OptionError: a value that is not accepted.
+
+        Example:
+            >>> explanation.sheet(colormap="viridis")  # doctest: +SKIP
+        """
+        from ortcam.sheet import sheet  # noqa: PLC0415 - which imports this module
+
+        return sheet([self], **rendering)
+
+    def to_pil(self, index: int | str = 0, **rendering: Any) -> Any:
+        """The overlay of one class as a `PIL.Image.Image`, say to save it as JPEG or to show it.
+
+        Args:
+            index: which of the K targets, by place or label.
+            rendering: `colormap`, `blend`, `alpha` and `longest_side`, as of `overlay`.
+
+        Raises:
+            OptionError: no such target, or a value that is not accepted.
+            OrtcamError: Pillow is not installed.
+
+        Example:
+            >>> explanation.to_pil("dog").save("dog.jpg")  # doctest: +SKIP
+        """
+        try:
+            from PIL import Image  # noqa: PLC0415 - the runtime does without Pillow
+        except ImportError:
+            raise OrtcamError("to_pil() needs Pillow, which is not installed: pip install pillow") from None
+        return Image.fromarray(self.overlay(index, **rendering))
 
     def show(self) -> None:
-        """Show the sheet: inline in a notebook, else in the system's viewer of pictures."""
-        raise NotImplementedError
+        """Show the sheet: inline in a notebook, elsewhere in the system's viewer.
+
+        Raises:
+            OrtcamError: there is no screen, as on a server.
+
+        Example:
+            >>> explanation.show()  # doctest: +SKIP
+        """
+        show(self)
 
     def on_photograph(self, index: int | str = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Map `index` laid back on the photograph through crop and resize.
@@ -167,16 +211,20 @@ class Explanation:
         self,
         index: int | str = 0,
         *,
-        colormap: str = "jet",
-        alpha: float = 0.5,
+        colormap: str = "turbo",
+        blend: Blend = "rising",
+        alpha: float | None = None,
         longest_side: int | None = None,
     ) -> NDArray[np.uint8]:
-        """The photograph with the heatmap of target `index` over the part that the model saw.
+        """The photograph with the map of target `index` drawn over the part that the model saw.
 
         Args:
             index: which of the K targets, by place or label.
-            colormap: "jet", "turbo" or "viridis".
-            alpha: weight of the heatmap in [0,1]; the photograph has weight 1 - alpha.
+            colormap: "turbo", "viridis" or "jet".
+            blend: "rising" draws the map the more opaque the higher it is, leaves the photograph untouched where the
+                map is low, dims what the model did not see and frames what it saw. "flat" draws all of the map equally
+                opaque and leaves the rest as it is.
+            alpha: opacity where the map is highest, in [0,1]; None is 0.65 of "rising" and 0.5 of "flat".
             longest_side: a photograph with a longer side is scaled down to it first, say 1024; None keeps its size.
 
         Returns:
@@ -187,61 +235,88 @@ class Explanation:
 
         Example:
             >>> explanation.overlay("dog")  # doctest: +SKIP
+            >>> explanation.overlay("dog", colormap="jet", blend="flat")  # as papers print it  # doctest: +SKIP
+        """
+        image = self.image if longest_side is None else shrunk(self.image, longest_side)
+        return self.drawn_on(image, index, Rendering(colormap, blend, alpha))
+
+    def drawn_on(self, image: NDArray[np.uint8], index: int | str, rendering: Rendering) -> NDArray[np.uint8]:
+        """The map of target `index` over a copy of the photograph at any size.
+
+        Args:
+            image: uint8 RGB [h,w,3], the photograph, scaled.
+            index: which of the K targets, by place or label.
+            rendering: how.
+
+        Returns:
+            uint8 RGB [h,w,3].
         """
         saliency = self.maps[self._checked(index)]
-        image = self.image if longest_side is None else shrunk(self.image, longest_side)
         geometry = self.preprocessing.geometry(*self.image.shape[:2])
-        geometry = dataclasses.replace(geometry, height=image.shape[0], width=image.shape[1])
-        blend = np.empty_like(image)
-        step = max(1, _BLOCK // image.shape[1])
-        for first in range(0, len(image), step):  # the map at the photograph's size would take several times as much
-            rows = slice(first, first + step)
-            placed, covered = geometry.to_original(saliency, rows)
-            blend[rows] = overlay(image[rows], placed, colormap=colormap, alpha=alpha, covered=covered)
-        return blend
+        return draw_map(image, saliency, geometry, cells=self.cells, rendering=rendering)
 
-    def heatmap(self, index: int | str = 0, *, colormap: str = "jet") -> NDArray[np.uint8]:
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the layer that the maps come from."""
+        cut = self.provenance.get("cut", {})
+        height, width = self.raw_maps.shape[1:]
+        return cut.get("height", height), cut.get("width", width)
+
+    def heatmap(self, index: int | str = 0, *, colormap: str = "turbo") -> NDArray[np.uint8]:
         """Map `index`, a place or a label, in colours at model input size, uint8 RGB [H,W,3]."""
         return heatmap(self.maps[self._checked(index)], colormap=colormap)
 
     def save(
-        self, folder: str | os.PathLike[str], *, colormap: str = "jet", alpha: float = 0.5, force: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        colormap: str = "turbo",
+        blend: Blend = "rising",
+        alpha: float | None = None,
+        force: bool = False,
     ) -> Path:
-        """Write `class-C.npy`, `class-C-heatmap.png`, `class-C-overlay.png` for every target, and last `manifest.json`.
+        """Write `class-C.npy`, `class-C-heatmap.png` and `class-C-overlay.png` per target, then `manifest.json`.
 
-        Heatmaps have the size of the model's input, and overlays that of the photograph, but no side of more than 8192
-        pixels: a larger photograph is scaled down, and keeps its proportions.
+        Heatmaps have the size of the model's input. Overlays have the size of the photograph, but no side of more than
+        8192 pixels: a larger photograph is scaled down, and keeps its proportions. `image.jpg` is the photograph at 960
+        pixels or less, for sheets and galleries.
 
         A folder that exists is used, and other files in it stay. Other classes that were saved there from the same
         image with the same settings stay, too, and the manifest lists them all. An explanation of something else is
-        not overwritten, unless by `force`. A file is either whole or not there, a `manifest.json` is there only when
-        all it lists is, and several processes may save to one folder.
+        not overwritten, unless by `force`. A file is either whole or not there. `manifest.json` is there only when all
+        it lists is. Several processes may save to one folder.
 
         Args:
             folder: it is made where it is not there.
-            colormap: "jet", "turbo" or "viridis".
-            alpha: weight of the heatmap in the overlays, in [0,1].
+            colormap: "turbo", "viridis" or "jet".
+            blend: "rising" or "flat", as of `overlay`.
+            alpha: opacity of the overlays where the map is highest, in [0,1]; None is the usual one of `blend`.
             force: replace whatever explanation is there.
 
         Returns:
             The folder.
 
         Raises:
+            OptionError: a colormap, blend or alpha that is not accepted.
             OutputError: the folder cannot be made or written to, or holds the explanation of another image, or one
                 with other settings.
             NotFiniteError: a number in the manifest is infinite or none.
+
+        Example:
+            >>> explanation.save("out/cat")  # doctest: +SKIP
         """
         path = Path(folder)
+        rendering = Rendering(colormap, blend, alpha)
         contents: dict[str, bytes] = {}
+        image = shrunk(self.image, LONGEST_SIDE)
         for index, target in enumerate(self.targets):
             if f"class-{target}.npy" in contents:
                 continue
             contents[f"class-{target}.npy"] = _npy(self.maps[index])
             contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
-            contents[f"class-{target}-overlay.png"] = encode_png(
-                self.overlay(index, colormap=colormap, alpha=alpha, longest_side=LONGEST_SIDE)
-            )
-        summary = self.summary() | {"rendering": {"colormap": colormap, "alpha": alpha}}
+            contents[f"class-{target}-overlay.png"] = encode_png(self.drawn_on(image, index, rendering))
+        contents[saved.PREVIEW] = encode_jpeg(shrunk(self.image, _PREVIEW_SIDE))
+        summary = self.summary() | {"rendering": rendering.record()}
         summary["targets"] = list({target["index"]: target for target in summary["targets"]}.values())
         saved.save(path, summary, contents, force=force)
         return path
@@ -295,20 +370,6 @@ class Explanation:
                 f"map {index!r} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}, or a label"
             )
         return place
-
-
-def comparison(explanations: Sequence[Explanation], *, title: str | None = None) -> NDArray[np.uint8]:
-    """One figure of several explanations of a photograph for the same targets: a row a target, a column a method.
-
-    Returns:
-        uint8 RGB.
-    """
-    first = explanations[0]
-    panels = []
-    for index, (label, probability) in enumerate(zip(first.labels, first.probabilities, strict=True)):
-        panels.append((f"{label}\np = {probability:.3f}", first.image))
-        panels += [(f"{e.title}\n{e.stats.passes_in_words}", e.overlay(index)) for e in explanations]
-    return figure(panels, title=title, columns=1 + len(explanations))
 
 
 def _npy(array: NDArray[np.float32]) -> bytes:

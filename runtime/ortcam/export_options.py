@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypedDict
 
+from ortcam.errors import OptionError
 from ortcam.presets import PresetName
+from ortcam.suggestions import did_you_mean
 
-__all__ = ["EXPORT_OPTIONS", "ExportOptions"]
+__all__ = ["EXPORT_OPTIONS", "ExportOptions", "check_options"]
 
 
 class ExportOptions(TypedDict, total=False):
@@ -33,3 +35,25 @@ class ExportOptions(TypedDict, total=False):
 
 
 EXPORT_OPTIONS: Final = tuple(ExportOptions.__annotations__)
+
+
+def check_options(options: ExportOptions, *, of_bundle: str | None = None) -> dict[str, object]:
+    """The options as a plain dictionary.
+
+    Args:
+        options: as given.
+        of_bundle: the path of a bundle, which takes none of them.
+
+    Raises:
+        TypeError: there is no option of this name.
+        OptionError: they go with a bundle.
+    """
+    given: dict[str, object] = dict(options)
+    if unknown := [name for name in given if name not in EXPORT_OPTIONS]:
+        hint = did_you_mean(unknown[0], [*EXPORT_OPTIONS, "providers", "threads", "max_pixels", "precision"])
+        raise TypeError(f"load() got an unexpected keyword argument {unknown[0]!r}{hint}")
+    if given and of_bundle is not None:
+        raise OptionError(
+            f"{', '.join(given)}: goes with a model to export; {of_bundle} is a bundle, which has its own"
+        )
+    return given

@@ -1,25 +1,35 @@
 """What is not installed, and the command that installs it."""
 
+import functools
+import importlib.metadata
+import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
-__all__ = ["RUNTIMES", "end_the_command", "install", "missing"]
+__all__ = ["TORCH", "end_the_command", "install", "missing", "runtimes"]
+
+# ortcam is on no index: where PyTorch alone is missing, this helps whatever way ortcam was installed.
+TORCH: Final = "pip install torch torchvision"
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra.
+    """The command that installs an extra, by the way that ortcam itself was installed.
+
+    A package that came from a checkout, a wheel, an archive or a repository says so (PEP 610); another one came from
+    an index.
 
     Example:
-        >>> print(install("gpu"))
-        pip install "ortcam[gpu]"
+        >>> install("gpu").startswith("pip install")
+        True
     """
-    return f'pip install "ortcam[{extra}]"'
+    return _command(extra)
 
 
-RUNTIMES: Final = (
-    f"{install('cpu')} (any machine), {install('gpu')} (NVIDIA CUDA) or {install('openvino')} (Intel's devices)"
-)
+def runtimes() -> str:
+    """The commands that install an ONNX Runtime."""
+    return f"{install('cpu')} (any machine), {install('gpu')} (NVIDIA CUDA) or {install('openvino')} (Intel's devices)"
 
 
 def missing(doing: str, extra: str, error: ImportError) -> str:
@@ -31,8 +41,8 @@ def missing(doing: str, extra: str, error: ImportError) -> str:
         error: what the import raised.
 
     Example:
-        >>> print(missing("--plot", "plot", ModuleNotFoundError("No module", name="matplotlib")))
-        --plot needs matplotlib, which is not installed: pip install "ortcam[plot]"
+        >>> print(missing("--plot", "plot", ModuleNotFoundError("No module", name="matplotlib")).partition(":")[0])
+        --plot needs matplotlib, which is not installed
     """
     name = _package(error)
     what = f"{name}, which is not installed" if name else f"what cannot be imported here ({error})"
@@ -46,6 +56,38 @@ def end_the_command(message: str) -> None:
     if Path(program).stem in ("ortcam", "ortcam-script") or (program == "-m" and modules[:1] == ["ortcam"]):
         print(f"ortcam: {message}", file=sys.stderr)
         raise SystemExit(2)
+
+
+@functools.cache
+def _command(extra: str) -> str:
+    try:
+        text = importlib.metadata.distribution("ortcam").read_text("direct_url.json")
+        origin: dict[str, Any] = json.loads(text) if text else {}
+        url = str(origin["url"]) if origin else ""
+        parts = urlsplit(url)
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
+        origin, url, parts = {}, "", urlsplit("")
+    if parts.scheme != "file":
+        vcs = origin.get("vcs_info")
+        if isinstance(vcs, dict) and vcs.get("vcs"):
+            return f'pip install "ortcam[{extra}] @ {vcs["vcs"]}+{url}"'
+        return f'pip install "ortcam[{extra}] @ {url}"' if url else f'pip install "ortcam[{extra}]"'
+    place = unquote(parts.path)
+    if sys.platform == "win32":
+        place = place.lstrip("/")
+    directory = origin.get("dir_info")
+    if isinstance(directory, dict):
+        if Path(place) == _here():
+            place = "."
+        return f'pip install {"-e " if directory.get("editable") else ""}"{place}[{extra}]"'
+    return f'pip install "{place}[{extra}]"'
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def _package(error: BaseException | None) -> str | None:

@@ -7,7 +7,7 @@ import re
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -45,6 +45,7 @@ __all__ = [
     "check_strict",
     "check_white",
     "decode",
+    "encode_jpeg",
     "encode_png",
     "encoded_of",
     "largest_file",
@@ -348,13 +349,16 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     Raises:
         ImageError: The array is not uint8 [H, W, 3], or has a side that PNG or OpenCV does not take.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ImageError(f"PNG is written from uint8 [H, W, 3], not from {image.dtype} {list(image.shape)}")
-    try:
-        _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error as error:
-        raise ImageError(f"PNG of shape {list(image.shape)} cannot be encoded: {_one_line(error)}") from None
-    return encoded.tobytes()
+    return _encoded(image, ".png", "PNG")
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 85) -> bytes:
+    """Encode uint8 RGB [H, W, 3] as JPEG.
+
+    Raises:
+        ImageError: The array is not uint8 [H, W, 3], or has a side of more than 65,500 pixels.
+    """
+    return _encoded(image, ".jpg", "JPEG", (cv2.IMWRITE_JPEG_QUALITY, quality))
 
 
 def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
@@ -371,6 +375,16 @@ def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{os.fspath(path)!r} cannot be written ({reason})") from None
+
+
+def _encoded(image: NDArray[np.uint8], suffix: str, name: str, settings: Sequence[int] = ()) -> bytes:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"{name} is written from uint8 [H, W, 3], not from {image.dtype} {list(image.shape)}")
+    try:
+        _, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), list(settings))
+    except cv2.error as error:
+        raise ImageError(f"{name} of shape {list(image.shape)} cannot be encoded: {_one_line(error)}") from None
+    return encoded.tobytes()
 
 
 def _from_array(source: Any, max_pixels: int, white: int | None) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from typing import Any, Final
 from ortcam._version import __version__
 from ortcam.bundle import SCHEMA_VERSION, file_sha256
 
-__all__ = ["ModelKey", "key_of"]
+__all__ = ["BESIDE", "ModelKey", "key_of", "plain_form"]
 
 _TOOLS: Final = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch", "torchvision")
 _LIBRARIES: Final = ("timm", "transformers")
@@ -67,7 +67,7 @@ def key_of(model: str, options: Mapping[str, Any], *, returned: str | None = Non
     """
     said: dict[str, Any] = {}
     for name, value in sorted(options.items()):
-        plain = _plain(name, value)
+        plain = plain_form(name, value)
         if plain is None:
             return None
         said[name] = plain
@@ -94,7 +94,7 @@ def key_of(model: str, options: Mapping[str, Any], *, returned: str | None = Non
     return ModelKey(digest[:32], name, {"model": str(path.absolute()) if path.is_file() else model, "options": words})
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain_form(name: str, value: Any) -> Any:
     """An option as JSON has it; None where it has no such form."""
     if name in ("checkpoint", "labels") and isinstance(value, (str, os.PathLike)):
         path = Path(value)
@@ -104,13 +104,13 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
-        items = [_plain("", item) for item in value]
+        items = [plain_form("", item) for item in value]
         return None if None in items else items
     if isinstance(value, dict):
-        parts = [[str(key), _plain("", item)] for key, item in sorted(value.items(), key=lambda item: str(item[0]))]
+        parts = [[str(key), plain_form("", item)] for key, item in sorted(value.items(), key=lambda item: str(item[0]))]
         return None if any(part[1] is None for part in parts) else parts
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__qualname__, _plain("", {key: repr(item) for key, item in vars(value).items()})]
+        return [type(value).__qualname__, plain_form("", {key: repr(item) for key, item in vars(value).items()})]
     as_json = getattr(value, "to_json_string", None)  # an image processor of transformers
     return [type(value).__qualname__, as_json()] if callable(as_json) else None
 

@@ -19,7 +19,7 @@ from ortcam.unfinished import temporary_folder
 if TYPE_CHECKING:
     from ortcam.model_identity import ModelKey
 
-__all__ = ["ACCEPTED", "SHIPPED", "bundle_of", "is_bundle"]
+__all__ = ["ACCEPTED", "SHIPPED", "bundle_of", "file_of", "is_bundle"]
 
 SHIPPED: Final = "shapes"
 ACCEPTED: Final = (
@@ -38,9 +38,23 @@ def is_bundle(model: object) -> bool:
     name = os.fsdecode(model)
     path = Path(name)
     try:
-        return (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam" or path.is_dir()
+        if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam":
+            return True
+        return path.is_dir() and _graph_in(path) is None
     except (OSError, ValueError):
         return True  # which says what is wrong with it
+
+
+def file_of(model: str) -> str:
+    """The `.onnx` file that a folder holds, as Hugging Face's and Custom Vision's exports do; else the model itself."""
+    found = _graph_in(Path(model)) if Path(model).is_dir() else None
+    return model if found is None else str(found)
+
+
+def _graph_in(folder: Path) -> Path | None:
+    found = sorted(folder.glob("*.onnx"))
+    named = [path for path in found if path.name == "model.onnx"]
+    return (named or found)[0] if len(found) == 1 or named else None
 
 
 def bundle_of(
@@ -89,7 +103,7 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
     # Imported here, so that who has a bundle does not wait for it.
     from ortcam.bundle_cache import CacheError, obtain, trim  # noqa: PLC0415
 
-    name = os.fsdecode(model) if isinstance(model, (str, os.PathLike)) else None
+    name = file_of(os.fsdecode(model)) if isinstance(model, (str, os.PathLike)) else None
     words = printable(name or type(model).__qualname__)
     started = time.perf_counter()
     assumed: list[str] = []

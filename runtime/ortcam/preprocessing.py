@@ -74,6 +74,13 @@ class CropGeometry:
         laid = _sample(_sample(saliency.astype(np.float32), at).T, columns).T
         return np.ascontiguousarray(laid), inside[:, None] & columns_in
 
+    def seen(self) -> tuple[int, int, int, int]:
+        """The part of the photograph that the crop shows: first row and column, row and column behind the last."""
+        _, rows = _from_original(self.height, self.resized_height, self.top, self.crop_height)
+        _, columns = _from_original(self.width, self.resized_width, self.left, self.crop_width)
+        (top, bottom), (left, right) = _extent(rows), _extent(columns)
+        return top, left, bottom, right
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -361,6 +368,12 @@ def _from_original(size: int, resized: int, offset: int, crop: int) -> tuple[NDA
     """Centres of a photograph's pixels as fractions of the crop's side, and whether they lie in the crop."""
     at = ((np.arange(size) + 0.5) * resized / size - offset) / crop
     return at, (at >= 0) & (at < 1)
+
+
+def _extent(inside: NDArray[np.bool_]) -> tuple[int, int]:
+    """The first place that is inside, and the one behind the last."""
+    places = np.flatnonzero(inside)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
 
 
 def _sample(saliency: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -42,7 +42,10 @@ __all__ = [
     "TOLERANCE",
     "TOP_K",
     "WHITE",
+    "Numbers",
     "Range",
+    "is_number",
+    "numbers_in",
     "shown",
 ]
 
@@ -154,6 +157,52 @@ class Range:
         return bool(above and (number < self.most if self.open_above else number <= self.most))
 
 
+@dataclasses.dataclass(frozen=True)
+class Numbers(Range):
+    """Several numbers of one range in one text, with commas between them.
+
+    Attributes:
+        count: how many there are; a single one stands for all of them.
+
+    Example:
+        >>> Numbers("mean", 0, 1, whole=False, count=3)(".5,.4,.3"), Numbers("input_size", 1, 9, count=2)("7x7")
+        ((0.5, 0.4, 0.3), (7, 7))
+    """
+
+    count: int = 3
+
+    def __call__(self, text: str) -> Any:
+        """The numbers that a text of a command line is, as a tuple.
+
+        Raises:
+            ArgumentTypeError: another count, or one of them is no number.
+            OptionError: one of them is not in the range.
+        """
+        parts = numbers_in(text)
+        if len(parts) == 1:
+            parts *= self.count
+        if len(parts) != self.count:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)}: accepted is {self.count} numbers {self.bounds}, with commas between them"
+            )
+        return tuple(super(Numbers, self).__call__(part) for part in parts)
+
+
+def numbers_in(text: str) -> list[str]:
+    """The parts of "1,2,3" or "224x224", empty ones left out.
+
+    Example:
+        >>> numbers_in("224x224"), numbers_in(".5,")
+        (['224', '224'], ['.5'])
+    """
+    return [part for part in re.split(r"[,x\s]+", text) if part] or [text]
+
+
+def is_number(text: str) -> bool:
+    """Whether a word of a command line is a number, or several as `numbers_in` takes them apart."""
+    return all(_REAL.fullmatch(part) or _NOT_FINITE.fullmatch(part) for part in numbers_in(text))
+
+
 def shown(value: object) -> str:
     """A value as a message repeats it: short, whatever its length.
 
@@ -179,7 +228,7 @@ COUNT: Final = Range("", 0, 1_000_000)
 DEADLINE: Final = Range("deadline", 0, 1_000_000_000, whole=False, open_below=True, unit="milliseconds")
 LIMIT: Final = Range("limit", 1, 1_000_000_000)
 MAX_PIXELS: Final = Range("max_pixels", 1, 2**31 - 1)
-MEAN: Final = Range("mean", -1e6, 1e6, whole=False)
+MEAN: Final = Numbers("mean", -1e6, 1e6, whole=False, count=3)
 OPSET: Final = Range("opset", 1, 1000)
 PORT: Final = Range("port", 0, 65535)
 RANDOMIZE: Final = Range("randomize", 1, 1_000_000_000)
@@ -191,8 +240,8 @@ SECONDS: Final = Range("seconds", 0, 604_800, whole=False, open_below=True)
 SEED: Final = Range("seed", 0, 2**53 - 1)  # the whole numbers that every reader of JSON has
 SHARE: Final = Range("budget", 0, 1, whole=False, open_below=True)
 SHRUNK_SIDE: Final = Range("longest_side", 1, 65535, otherwise=", or None for no limit")
-SIDE: Final = Range("input_size", 1, 16384)
-STD: Final = Range("std", 1e-9, 1e6, whole=False)
+SIDE: Final = Numbers("input_size", 1, 16384, count=2)
+STD: Final = Numbers("std", 1e-9, 1e6, whole=False, count=3)
 STEP: Final = Range("step", 1, 16384**2)
 THREADS: Final = Range("threads", 1, 1024)
 TOLERANCE: Final = Range("tolerance", 0, 1, whole=False, open_below=True, open_above=True)

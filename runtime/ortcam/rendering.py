@@ -1,39 +1,99 @@
-"""Pictures of maps: a heatmap, its blend with the photograph, and a figure of captioned panels."""
+"""Pictures of maps: a heatmap, and its blend with the photograph."""
 
-import math
-import unicodedata
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.ranges import SHRUNK_SIDE
+from ortcam.preprocessing import CropGeometry
+from ortcam.ranges import ALPHA, SHRUNK_SIDE
 
-__all__ = ["COLORMAPS", "LONGEST_SIDE", "figure", "heatmap", "overlay", "shrunk"]
+__all__ = [
+    "BEGIN",
+    "BLENDS",
+    "COLORMAPS",
+    "DIM",
+    "FULL",
+    "GREY",
+    "LONGEST_SIDE",
+    "Blend",
+    "Rendering",
+    "dimmed",
+    "draw_map",
+    "framed",
+    "heatmap",
+    "opacity",
+    "overlay",
+    "shrunk",
+    "smoothed",
+]
 
 LONGEST_SIDE = 8192  # pixels of an overlay in a file: any photograph of 24 megapixels stays as large as it is
-COLORMAPS = ("jet", "turbo", "viridis")
+COLORMAPS = ("turbo", "viridis", "jet")
 _OPENCV_COLORMAPS = {"jet": cv2.COLORMAP_JET, "turbo": cv2.COLORMAP_TURBO, "viridis": cv2.COLORMAP_VIRIDIS}
+Blend = Literal["rising", "flat"]
+BLENDS: Final = get_args(Blend)
+
+# Chosen by eye, on light and dark photographs and in a simulation of red-green blindness.
+_ALPHA: Final[dict[str, float]] = {"rising": 0.65, "flat": 0.5}
+BEGIN, FULL = 0.1, 0.9  # of the map: below the first nothing is drawn, from the second on it is at its most opaque
+DIM: Final = 0.6  # brightness of what the model did not see
+_BLOCK: Final = 1 << 20  # pixels that are drawn at a time
+GREY: Final = 0.5  # how much of its colour is taken away
 
 
-def heatmap(saliency: NDArray[np.float32], colormap: str = "jet") -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Rendering:
+    """How a map is drawn over a photograph.
+
+    Attributes:
+        colormap: one of `COLORMAPS`.
+        blend: "rising" draws a map the more opaque the higher it is, smooths its edges, dims what the model did not see
+            and frames what it saw. "flat" draws all of the map equally opaque, and nothing else.
+        alpha: opacity where the map is highest, in [0, 1]; None is 0.65 of "rising" and 0.5 of "flat".
+
+    Raises:
+        OptionError: an unknown colormap or blend, or `alpha` out of range.
+
+    Example:
+        >>> Rendering("viridis").record()
+        {'colormap': 'viridis', 'alpha': 0.65, 'blend': 'rising'}
+    """
+
+    colormap: str = "turbo"
+    blend: Blend = "rising"
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_colormap(self.colormap)
+        if self.blend not in BLENDS:
+            raise OptionError(f"blend {self.blend!r}: accepted is one of {', '.join(BLENDS)}")
+        object.__setattr__(self, "alpha", _ALPHA[self.blend] if self.alpha is None else ALPHA.check(self.alpha))
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"colormap": self.colormap, "alpha": self.alpha, "blend": self.blend}
+
+
+def heatmap(saliency: NDArray[np.float32], colormap: str = "turbo") -> NDArray[np.uint8]:
     """Colour a map.
 
     Args:
         saliency: float32 [H, W] in [0, 1]; values outside are clipped.
-        colormap: One of `COLORMAPS`. "jet" is what the papers print; "viridis" is perceptually uniform.
+        colormap: one of `COLORMAPS`. "turbo" is a rainbow of even steps, "viridis" is perceptually uniform and safe for
+            colour-blind readers, "jet" is what the papers print.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        OptionError: An unknown colormap.
-        ImageError: The map is not a matrix.
+        OptionError: an unknown colormap.
+        ImageError: the map is not a matrix.
     """
-    if colormap not in _OPENCV_COLORMAPS:
-        raise OptionError(f"colormap {colormap!r}: expected one of {', '.join(COLORMAPS)}")
+    _check_colormap(colormap)
     if saliency.ndim != 2 or saliency.size == 0:
         raise ImageError(f"a map is float32 [H, W], not {saliency.dtype} {list(saliency.shape)}")
     levels = np.rint(np.clip(saliency, 0, 1) * 255).astype(np.uint8)
@@ -41,41 +101,122 @@ def heatmap(saliency: NDArray[np.float32], colormap: str = "jet") -> NDArray[np.
     return _uint8(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB))
 
 
+def opacity(saliency: NDArray[np.float32], alpha: float = 0.65) -> NDArray[np.float32]:
+    """How opaque the colours of a map are drawn: 0 below 0.1, `alpha` from 0.9 on, a smooth rise between.
+
+    alpha t^2 (3 - 2 t) with t = (S - 0.1) / 0.8, clipped to [0, 1]: the "smoothstep" of graphics.
+
+    Args:
+        saliency: float32 of any shape.
+        alpha: the highest opacity, in [0, 1].
+
+    Example:
+        >>> opacity(np.array([0, 0.1, 0.5, 1], np.float32), 0.8).round(2).tolist()
+        [0.0, 0.0, 0.4, 0.8]
+    """
+    t = np.clip((saliency - np.float32(BEGIN)) / np.float32(FULL - BEGIN), 0, 1)
+    rise: NDArray[np.float32] = (np.float32(alpha) * t * t * (3 - 2 * t)).astype(np.float32)
+    return rise
+
+
 def overlay(
     image: NDArray[np.uint8],
     saliency: NDArray[np.float32],
     *,
-    colormap: str = "jet",
-    alpha: float = 0.5,
+    colormap: str = "turbo",
+    blend: Blend = "rising",
+    alpha: float | None = None,
     covered: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """Blend a photograph with the heatmap of a map: (1 - alpha) * image + alpha * heatmap.
+    """Draw a map over a photograph: (1 - a) * image + a * heatmap.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         saliency: float32 [H, W] in [0, 1].
-        colormap: One of `COLORMAPS`.
-        alpha: Weight of the heatmap, in [0, 1]; 0 is the photograph, 1 the heatmap.
-        covered: bool [H, W], where the map says something, as from `CropGeometry.to_original`; all other pixels stay
-            as they are in the photograph. None covers all.
+        colormap: one of `COLORMAPS`.
+        blend: "rising": a is `opacity(saliency, alpha)`, so that the photograph is untouched where the map is low, and
+            pixels that are not covered are dimmed. "flat": a is `alpha` everywhere, and pixels that are not covered
+            stay as they are.
+        alpha: opacity of the heatmap in [0, 1], where the map is highest; None is 0.65 for "rising", 0.5 for "flat".
+        covered: bool [H, W], where the map says something, as from `CropGeometry.to_original`. None covers all.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        OptionError: An unknown colormap, or alpha outside [0, 1].
-        ImageError: The image is not uint8 [H, W, 3], or the map or `covered` is of another size.
+        OptionError: an unknown colormap or blend, or `alpha` outside [0, 1].
+        ImageError: the image is not uint8 [H, W, 3], or the map or `covered` is of another size.
+
+    Example:
+        >>> grey = np.full((1, 2, 3), 128, np.uint8)
+        >>> overlay(grey, np.array([[0, 1]], np.float32), colormap="viridis").tolist()
+        [[[128, 128, 128], [215, 200, 64]]]
     """
-    if not 0 <= alpha <= 1:
-        raise OptionError(f"alpha={alpha!r}: expected a number from 0 (the photograph) to 1 (the heatmap)")
-    _check_rgb(image, "the image to blend with")
+    rendering = Rendering(colormap, blend, alpha)
+    assert rendering.alpha is not None
+    _check_rgb(image, "the image to draw on")
     for name, array in (("map", saliency), ("covered", covered)):
         if array is not None and array.shape != image.shape[:2]:
             raise ImageError(f"{name} is {list(array.shape)}, but the image is {list(image.shape[:2])}")
-    blend = _uint8(cv2.addWeighted(heatmap(saliency, colormap), alpha, image, 1 - alpha, 0))
-    if covered is not None:
-        np.copyto(blend, image, where=~covered[..., None])
-    return blend
+    colours = heatmap(saliency, colormap)
+    if blend == "flat":
+        drawn = _uint8(cv2.addWeighted(colours, rendering.alpha, image, 1 - rendering.alpha, 0))
+    else:
+        a = opacity(saliency, rendering.alpha)
+        drawn = _uint8(cv2.blendLinear(colours, image, a, 1 - a))
+    if covered is not None and not covered.all():
+        np.copyto(drawn, dimmed(image) if blend == "rising" else image, where=~covered[..., None])
+    return drawn
+
+
+def dimmed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photograph darker and greyer, as the part is drawn that the model did not see: uint8 RGB [H, W, 3]."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return _uint8(cv2.addWeighted(image, DIM * (1 - GREY), grey, DIM * GREY, 0))
+
+
+def framed(image: NDArray[np.uint8], seen: tuple[int, int, int, int]) -> None:
+    """Draw a thin frame around the part of a photograph that the model saw, outside of it, in place.
+
+    The frame is white with a dark edge, so that it shows on light and on dark photographs. It is about 1/500 of the
+    photograph wide. A side that coincides with the photograph's edge has none.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        seen: first row, first column, row and column behind the last, in pixels.
+    """
+    height, width = image.shape[:2]
+    top, left, bottom, right = seen
+    line = max(1, round(min(height, width) / 500))
+    for reach, colour in ((2 * line, 32), (line, 255)):
+        y0, x0, y1, x1 = max(0, top - reach), max(0, left - reach), bottom + reach, right + reach
+        for part in (
+            image[y0 : max(0, top), x0:x1],
+            image[bottom:y1, x0:x1],
+            image[y0:y1, x0 : max(0, left)],
+            image[y0:y1, right:x1],
+        ):
+            part[:] = colour
+
+
+def smoothed(saliency: NDArray[np.float32], cell: tuple[float, float]) -> NDArray[np.float32]:
+    """A map without the creases that bilinear interpolation leaves between the cells of a layer.
+
+    A Gaussian of a quarter of a cell is far narrower than what a map can show, so nothing moves; peaks get a little
+    lower, and the map is scaled back to its own maximum.
+
+    Args:
+        saliency: float32 [H, W] in [0, 1].
+        cell: height and width of a cell of the layer, in pixels of the map.
+
+    Returns:
+        float32 [H, W] in [0, 1].
+    """
+    sigma_y, sigma_x = (max(side / 4, 0.01) for side in cell)
+    soft = cv2.GaussianBlur(saliency, (0, 0), sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE)
+    highest, peak = float(saliency.max()), float(soft.max())
+    scaled = soft if peak <= 0 else soft * np.float32(highest / peak)
+    return np.clip(scaled, 0, 1).astype(np.float32)
 
 
 def shrunk(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
@@ -97,120 +238,44 @@ def shrunk(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
     return _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-_INK, _QUIET_INK, _FRAME = (24, 24, 24), (96, 96, 96), (208, 208, 208)
-_MARGIN, _GAP = 18, 14
-_REGULAR, _BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
-_SHRINK = (1.0, 0.9, 0.8)  # below this text is hard to read, so it is shortened instead
-_WIDEST = 2.5  # width of the widest panel, in panel heights
-_NARROWEST = 120  # pixels that any caption may use, however narrow its panel
-
-
-def figure(
-    panels: Sequence[tuple[str, NDArray[np.uint8]]],
+def draw_map(
+    image: NDArray[np.uint8],
+    saliency: NDArray[np.float32],
+    geometry: CropGeometry,
     *,
-    title: str | None = None,
-    columns: int | None = None,
-    panel_height: int = 300,
+    cells: tuple[int, int],
+    rendering: Rendering,
 ) -> NDArray[np.uint8]:
-    """Set captioned panels side by side on white.
-
-    A caption's first line stands out and further lines (after a newline) explain it. A line too long for its panel is
-    set smaller, and shortened with "..." if that is not enough.
+    """Draw a map of the model's input over the photograph, or over a smaller or larger copy of it.
 
     Args:
-        panels: Caption and uint8 RGB [H, W, 3] of each; of any sizes, scaled to `panel_height` with their proportions.
-        title: A line above all panels.
-        columns: Panels per row; None sets up to five in a row, and more in rows that are equally full.
-        panel_height: Height of each panel in pixels, at least 32.
+        image: uint8 RGB [H, W, 3], the photograph at any size.
+        saliency: float32 [h, w] in [0, 1], at the size of the model's input.
+        geometry: where the input lies in the photograph; its size need not be that of `image`.
+        cells: rows and columns of the layer that the map comes from.
+        rendering: how.
 
     Returns:
-        uint8 [H, W, 3], RGB.
-
-    Raises:
-        OptionError: No panels, or `columns` or `panel_height` out of range.
-        ImageError: A panel is not uint8 [H, W, 3].
+        uint8 RGB [H, W, 3].
     """
-    if not panels:
-        raise OptionError("a figure needs at least one panel")
-    if columns is not None and columns < 1:
-        raise OptionError(f"columns={columns!r}: expected an integer >= 1")
-    if panel_height < 32:
-        raise OptionError(f"panel_height={panel_height!r}: expected an integer >= 32")
-    if columns is None:
-        columns = math.ceil(len(panels) / math.ceil(len(panels) / 5))
-    cells = [_cell(caption, image, panel_height) for caption, image in panels]
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(min(columns, len(cells)))]
-    heights = [max(cell.shape[0] for cell in row) for row in rows]
-    width = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
-    head = None if title is None else _line(title, width - 2 * _MARGIN, 0.75, _BOLD, _INK)
-    top = _MARGIN + (0 if head is None else head.shape[0] + _GAP)
-    canvas = np.full((top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN, width, 3), 255, np.uint8)
-    if head is not None:
-        _paste(canvas, head, _MARGIN, _MARGIN)
-    for row, height in zip(rows, heights, strict=True):
-        left = _MARGIN
-        for cell, cell_width in zip(row, widths, strict=False):
-            _paste(canvas, cell, top + height - cell.shape[0], left)
-            left += cell_width + _GAP
-        top += height + _GAP
-    return canvas
+    geometry = replace(geometry, height=image.shape[0], width=image.shape[1])
+    rising = rendering.blend == "rising"
+    if rising:
+        saliency = smoothed(saliency, (saliency.shape[0] / cells[0], saliency.shape[1] / cells[1]))
+    drawn = np.empty_like(image)
+    step = max(1, _BLOCK // image.shape[1])
+    for first in range(0, len(image), step):  # the map at the photograph's size would take several times as much
+        rows = slice(first, first + step)
+        placed, covered = geometry.to_original(saliency, rows)
+        drawn[rows] = overlay(image[rows], placed, covered=covered, **rendering.record())
+    if rising:
+        framed(drawn, geometry.seen())
+    return drawn
 
 
-def _cell(caption: str, image: NDArray[np.uint8], panel_height: int) -> NDArray[np.uint8]:
-    """A framed panel under its caption."""
-    _check_rgb(image, f"panel {caption!r}")
-    height, width = image.shape[:2]
-    scale = min(panel_height / height, _WIDEST * panel_height / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    # Few pixels are shown as squares: interpolating them would invent a picture.
-    enlarge = cv2.INTER_NEAREST if scale > 8 else cv2.INTER_CUBIC
-    panel = _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else enlarge))
-    panel = _uint8(cv2.copyMakeBorder(panel, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=_FRAME))
-    room = max(panel.shape[1], panel_height * 2 // 3, _NARROWEST)
-    lines = [
-        _line(text, room, *((0.55, _BOLD, _INK) if n == 0 else (0.45, _REGULAR, _QUIET_INK)))
-        for n, text in enumerate(caption.split("\n"))
-    ]
-    above = sum(line.shape[0] for line in lines) + 4
-    cell = np.full((above + max(panel.shape[0], panel_height + 2), room, 3), 255, np.uint8)
-    y = 0
-    for line in lines:
-        _paste(cell, line, y, 0)
-        y += line.shape[0]
-    _paste(cell, panel, above + (cell.shape[0] - above - panel.shape[0]) // 2, 0)
-    return cell
-
-
-def _line(text: str, room: int, scale: float, font: int, ink: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """One line of text on white, at most `room` pixels wide, with room for what hangs below the line."""
-    text = _drawable(text)
-    fitting = next((s for s in _SHRINK if _text_width(text, font, s * scale) <= room), None)
-    if fitting is None:
-        fitting = _SHRINK[-1]
-        while text and _text_width(text + "...", font, fitting * scale) > room:
-            text = text[:-1]
-        text = text.rstrip() + "..." if text else ""
-    above, below = math.ceil(30 * scale), math.ceil(14 * scale)  # of accents and of descenders, in both font sets
-    line = np.full((above + below, max(1, min(room, _text_width(text, font, fitting * scale))), 3), 255, np.uint8)
-    cv2.putText(line, text, (2, above), font, fitting * scale, ink, 1, cv2.LINE_AA)
-    return line
-
-
-def _text_width(text: str, font: int, scale: float) -> int:
-    return cv2.getTextSize(text, font, scale, 1)[0][0] + 4  # strokes and smoothing reach past the measured box
-
-
-def _drawable(text: str) -> str:
-    """The text in one line, and without accents before OpenCV 5, whose stroke fonts know ASCII only."""
-    text = " ".join(text.split())
-    if int(cv2.__version__.split(".")[0]) >= 5:
-        return text
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-
-
-def _paste(canvas: NDArray[np.uint8], picture: NDArray[np.uint8], top: int, left: int) -> None:
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+def _check_colormap(colormap: str) -> None:
+    if colormap not in _OPENCV_COLORMAPS:
+        raise OptionError(f"colormap {colormap!r}: accepted is one of {', '.join(COLORMAPS)}")
 
 
 def _check_rgb(image: NDArray[np.uint8], name: str) -> None:

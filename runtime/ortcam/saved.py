@@ -13,9 +13,10 @@ from ortcam.image import WHITE
 from ortcam.schema import encode_json
 from ortcam.unfinished import clear
 
-__all__ = ["MANIFEST", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
+__all__ = ["MANIFEST", "PREVIEW", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
 
 MANIFEST: Final = "manifest.json"
+PREVIEW: Final = "image.jpg"  # the photograph, small
 
 _LARGEST: Final = 1 << 26  # bytes of a manifest
 _LONGEST: Final = 60  # characters of a value in a message
@@ -109,6 +110,7 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
             **(manifest["limits"] or {}),
             "colormap": rendering["colormap"],
             "alpha": rendering["alpha"],
+            "blend": rendering.get("blend", "flat"),  # as all overlays were before there was a choice
         }
     )
 
@@ -177,7 +179,9 @@ def _is_ours(folder: Path) -> bool:
 
 def _own_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """The files of a manifest's classes that are there."""
-    return [name for name in _files_of(manifest) if (folder / name).is_file() or (folder / name).is_symlink()]
+    listed = manifest.get("files")
+    names = [*_files_of(manifest), *([PREVIEW] if isinstance(listed, list) and PREVIEW in listed else [])]
+    return [name for name in names if (folder / name).is_file() or (folder / name).is_symlink()]
 
 
 def _files_of(manifest: Mapping[str, Any]) -> list[str]:

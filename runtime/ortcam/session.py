@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Graph
 from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
-from ortcam.extras import RUNTIMES, end_the_command, install
+from ortcam.extras import end_the_command, install, runtimes
 from ortcam.memory import give_back
 from ortcam.processors import usable_cores
 from ortcam.ranges import THREADS
@@ -32,7 +32,7 @@ try:
 except ImportError as error:  # pragma: no cover - exercised in a subprocess
     is_missing = isinstance(error, ModuleNotFoundError)
     reason = "which is not installed" if is_missing else f"which cannot be imported here ({error})"
-    message = f"ortcam needs an ONNX Runtime, {reason}: {RUNTIMES}"
+    message = f"ortcam needs an ONNX Runtime, {reason}: {runtimes()}"
     end_the_command(message)  # which has no use for a traceback
     raise ImportError(message) from error
 

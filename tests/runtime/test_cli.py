@@ -502,7 +502,7 @@ def test_the_same_image_twice_keeps_a_folder_each(
     assert main(["explain", str(tiny_bundle), *images, "-m", "scorecam", "-o", str(tmp_path / "out")]) == 2
     assert "missing.png" in capsys.readouterr().err
     stem = photograph.stem
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [stem, f"{stem}-2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [stem, f"{stem}-2"]
 
 
 def test_a_method_that_a_model_cannot_have_leaves_the_others_alone(
@@ -631,7 +631,7 @@ def test_strange_names_are_explained_inside_the_output_and_printed_escaped(
         text = result.stdout.decode()
         assert "caf\\xe9.png" in (json.loads(text)["explanations"][1]["image"]["path"] if more else text)
     assert [path.name for path in tmp_path.glob("a/*")] == ["out"]
-    folders = {path.name for path in (tmp_path / "a" / "out").iterdir()}
+    folders = {path.name for path in (tmp_path / "a" / "out").iterdir() if path.is_dir()}
     assert folders == {"image", "caf_", "a_b_[31m", "_gpj", "x" * 240, "con_"}
     assert len(explained(tmp_path / "a" / "out")) == len(names)
 
@@ -860,7 +860,8 @@ def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "demo.png").write_text("mine")
+    (tmp_path / "mine" / "index.html").write_text("mine")
     assert main(["demo", "-o", str(tmp_path / "mine")]) == 2
-    assert "is there already and of no earlier demo" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["demo.png"]
+    assert "is not a page that ortcam wrote" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "index.html").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["index.html"]

@@ -239,7 +239,7 @@ def test_an_overlay_is_the_same_made_at_once_or_in_blocks(
 ) -> None:
     e = explainer.explain(picture)
     at_once = e.overlay()
-    monkeypatch.setattr("ortcam.explanation._BLOCK", 1)
+    monkeypatch.setattr("ortcam.rendering._BLOCK", 1)
     np.testing.assert_array_equal(e.overlay(), at_once)
 
 
@@ -247,7 +247,7 @@ def test_saved_overlays_are_bounded(explainer: ortcam.Explainer, tmp_path: Path)
     e = explainer.explain(np.full((2, 8200, 3), 99, np.uint8))
     folder = e.save(tmp_path / "x")
     assert read_image(folder / f"class-{e.targets[0]}-overlay.png").shape == (2, 8192, 3)
-    assert read_image(e._repr_png_()).shape == (2, 8192, 3)
+    assert max(read_image(e._repr_png_()).shape) < 2000
 
 
 def test_pictures_of_twelve_bits_are_explained_as_those_of_eight(tiny_bundle: Path) -> None:

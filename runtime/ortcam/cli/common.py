@@ -12,7 +12,8 @@ from ortcam.cli.progress import Bar
 from ortcam.errors import OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import METHODS
-from ortcam.ranges import MAX_PIXELS, THREADS, TOP_K, WHITE
+from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
+from ortcam.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.saved import lost
 from ortcam.scoring import Progress
 
@@ -30,9 +31,11 @@ __all__ = [
     "add_option",
     "add_output",
     "add_quiet",
+    "add_rendering",
     "add_targets",
     "check_nothing_is_lost",
     "progress_bar",
+    "rendering",
 ]
 
 EXIT_BAD_INPUT: Final = 2
@@ -119,6 +122,28 @@ def add_json(parser: Any) -> None:
 def add_quiet(parser: Any) -> None:
     """Add `--quiet`: errors and warnings alone are printed."""
     parser.add_argument("--quiet", action="store_true", help="print errors and warnings alone")
+
+
+def add_rendering(parser: Any) -> None:
+    """Add `--colormap`, `--blend` and `--alpha`: how maps are drawn over images."""
+    parser.add_argument("--colormap", choices=COLORMAPS, default="turbo", help="colours of the map")
+    parser.add_argument(
+        "--blend",
+        choices=BLENDS,
+        default="rising",
+        help=Rare("rising: opacity grows with the map; flat: the same everywhere, as in papers (--colormap jet)"),
+    )
+    parser.add_argument(
+        "--alpha",
+        type=ALPHA,
+        metavar="A",
+        help=Rare("opacity where the map is highest, from 0 to 1 (default: 0.65; 0.5 with --blend flat)"),
+    )
+
+
+def rendering(options: argparse.Namespace) -> Rendering:
+    """How maps are drawn, as the flags of `add_rendering` say."""
+    return Rendering(options.colormap, options.blend, options.alpha)
 
 
 def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False) -> Any:

@@ -24,8 +24,10 @@ from ortcam.cli.common import (
     add_option,
     add_output,
     add_quiet,
+    add_rendering,
     add_targets,
     check_nothing_is_lost,
+    rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
 from ortcam.cli.models import add_model, open_bundle
@@ -46,8 +48,7 @@ from ortcam.files import FULL
 from ortcam.image_inputs import STDIN, display_name, expand, from_argument, is_image_name
 from ortcam.methods import Plan, resolve_method
 from ortcam.models import is_bundle
-from ortcam.ranges import ALPHA, DEADLINE, SAMPLING_ERROR, TOLERANCE
-from ortcam.rendering import COLORMAPS
+from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256
 from ortcam.session import resolve_providers
@@ -80,10 +81,7 @@ def add_explain(commands: Any) -> None:
     results = parser.add_argument_group("results")
     add_output(results, default="explanations", help="folder to write to")
     add_force(results, "replace results of the same image with other settings")
-    results.add_argument("--colormap", choices=COLORMAPS, default="jet", help="colours of the map")
-    results.add_argument(
-        "--alpha", type=ALPHA, default=0.5, metavar="A", help=Rare("weight of the map in the overlay, from 0 to 1")
-    )
+    add_rendering(results)
     add_json(results)
     add_quiet(results)
     add_execution(parser)
@@ -245,7 +243,9 @@ def _explain_each(
         if made:
             sheet: Path | None = None
             try:
-                sheet = save_sheet(made[-1][1].parent, [explanation for explanation, _ in made])
+                sheet = save_sheet(
+                    made[-1][1].parent, [explanation for explanation, _ in made], **rendering(options).record()
+                )
             except OrtcamError as error:
                 report.fail(image.name, error)
             report.image(image.name, made, sheet)
@@ -310,7 +310,6 @@ def _placed(
         shown = display_name(name)
         images.append(_Image(shown, source, folders.give(shown, functools.partial(digest, source))))
     if not options.force:
-        rendering = {"colormap": options.colormap, "alpha": options.alpha}
         check_nothing_is_lost(
             [
                 (
@@ -318,7 +317,7 @@ def _placed(
                     {
                         **item.record,
                         "image": {"sha256": digest(image.source), "white": options.white},
-                        "rendering": rendering,
+                        "rendering": rendering(options).record(),
                     },
                 )
                 for image in images
@@ -338,7 +337,7 @@ def _save(explanation: Explanation, image: _Image, folders: ResultFolders, optio
 
     Where `--force` replaces something, it is of the same image or of nobody's.
     """
-    rendering = {"colormap": options.colormap, "alpha": options.alpha}
+    drawn = rendering(options).record()
     folder = image.folder
 
     def digest() -> str | None:
@@ -346,10 +345,10 @@ def _save(explanation: Explanation, image: _Image, folders: ResultFolders, optio
 
     while True:
         try:
-            return explanation.save(folder / explanation.method, **rendering)
+            return explanation.save(folder / explanation.method, **drawn)
         except OccupiedError:
             if options.force and folders.is_free(folder, digest):
-                return explanation.save(folder / explanation.method, force=True, **rendering)
+                return explanation.save(folder / explanation.method, force=True, **drawn)
             folder = folders.give(image.name, digest)
 
 

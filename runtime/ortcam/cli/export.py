@@ -1,11 +1,17 @@
 """`ortcam export`: its flags, and the bundle that it made."""
 
 import argparse
+import re
+from pathlib import Path
 from typing import Any
 
-from ortcam.cli.models import OF_THE_MODEL, add_input, add_weights, extra_for, given_flags
+from ortcam.cli.common import add_alias, add_force
+from ortcam.cli.models import OF_THE_MODEL, add_input, extra_for, given_flags
+from ortcam.cli.parsers import add_command
 from ortcam.cli.printing import print_bundle
+from ortcam.errors import OptionError
 from ortcam.exporter import import_exporter, timed_report
+from ortcam.models import is_bundle
 from ortcam.terminal import others_aside
 
 __all__ = ["add_export"]
@@ -13,24 +19,56 @@ __all__ = ["add_export"]
 
 def add_export(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    parser = commands.add_parser(
-        "export", help="make a bundle from a classifier (needs `ortcam[export]`)", allow_abbrev=False
+    parser = add_command(
+        commands,
+        "export",
+        _export,
+        help="make a bundle of a model, to deploy without PyTorch",
+        description="Make a bundle: a folder that ONNX Runtime explains from, on any machine, without PyTorch.",
+        examples=(
+            "ortcam export resnet18",
+            "ortcam export model.onnx -o model.ortcam --preset imagenet --labels labels.txt",
+        ),
     )
-    parser.set_defaults(run=_export)
-    parser.add_argument("model", help="torchvision name, package.module:callable, FILE.onnx, or FILE.pt2")
-    parser.add_argument("-o", "--bundle", required=True, metavar="BUNDLE", help="folder to write, say resnet18.ortcam")
-    add_weights(parser)
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     parser.add_argument(
-        "--precision", metavar="P[,P...]", help="what masked passes can compute in: fp32 (always), fp16, int8"
+        "model", metavar="MODEL", help="torchvision name, FILE.onnx, FILE.pt2, or package.module:callable"
+    )
+    parser.add_argument(
+        "-o", "--output", dest="bundle", action=_Once, metavar="BUNDLE", help="folder to write (default: NAME.ortcam)"
+    )
+    add_alias(parser, "-o", "--bundle")
+    add_force(parser, "replace a bundle that is there")
+    parser.add_argument(
+        "--precision", metavar="P[,...]", help="of masked passes, beside fp32: fp16, int8; `explain --precision` picks"
     )
     add_input(parser)
 
 
+class _Once(argparse.Action):
+    """A flag that is given once: `--output` used to name an output of the model."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
+        earlier = getattr(namespace, self.dest)
+        if earlier is not None:
+            raise argparse.ArgumentError(
+                self, f"{earlier!r} and {values!r}: accepted is one folder; an output of the model is --model-output"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def _export(options: argparse.Namespace) -> int:
+    if is_bundle(options.model):
+        raise OptionError(f"{options.model}: is a bundle or a folder already; accepted is a model to make one of")
     exporter = import_exporter(f"`ortcam export {options.model}`", extra_for(options.model))
     given = given_flags(options, OF_THE_MODEL)
+    bundle = options.bundle or f"{_stem(options.model)}.ortcam"
     with others_aside():
-        bundle = exporter.export(options.model, options.bundle, force=options.force, report=timed_report(), **given)
-    print_bundle(bundle)
+        made = exporter.export(options.model, bundle, force=options.force, report=timed_report(), **given)
+    print_bundle(made)
     return 0
+
+
+def _stem(model: str) -> str:
+    """A name for the bundle of a model: resnet18, model of model.onnx, make of package.module:make."""
+    name = Path(model).stem if Path(model).is_file() else model.rpartition(":")[2]
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"

@@ -1,52 +1,60 @@
 """`ortcam inspect`: what is in a bundle or a model, parity measured again, and signatures."""
 
 import argparse
-from pathlib import Path
+import dataclasses
+import json
 from typing import Any
 
-from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
-from ortcam.cli.models import OF_THE_GRAPH, add_graph_input, extra_for, given_flags
+from ortcam.bundle import Bundle, Parity, read_bundle
+from ortcam.cli.common import add_alias, add_json
+from ortcam.cli.models import MODEL_HELP, add_graph_input, extra_for, given_flags
+from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection
 from ortcam.errors import BundleError, OptionError
 from ortcam.exporter import import_exporter
+from ortcam.models import bundle_of, file_of, is_bundle
 from ortcam.signature import verify_signature
-from ortcam.terminal import others_aside, printable
+from ortcam.terminal import json_text, others_aside, say
 from ortcam.verification import parity_failure, verify, verify_variants
 
 __all__ = ["add_inspect"]
 
+_OF_A_MODEL = ("input_size", "input_layout", "output", "activation", "labels")
+
 
 def add_inspect(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    parser = commands.add_parser("inspect", help="what is in a bundle or a model", allow_abbrev=False)
-    parser.set_defaults(run=_inspect)
-    parser.add_argument("model", metavar="MODEL|BUNDLE")
-    parser.add_argument(
-        "--verify", action="store_true", help="of a bundle: measure parity again, on the pictures stored in it"
+    parser = add_command(
+        commands,
+        "inspect",
+        _inspect,
+        help="show what is in a model or a bundle, and check a bundle",
+        description="Show a model's inputs, outputs, classes and layers, or what is in a bundle.",
+        examples=("ortcam inspect model.onnx", "ortcam inspect model.ortcam --verify"),
     )
-    parser.add_argument(
-        "--verify-signature",
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    add_json(parser)
+    group = parser.add_argument_group("a bundle")
+    group.add_argument(
+        "--verify",
         action="store_true",
-        help="of a bundle: verify the minisign signature of its bundle.json, bundle.json.minisig",
+        help="measure again how near its graphs are to the original, and give a verdict",
     )
-    parser.add_argument("--public-key", metavar="FILE", help="for --verify-signature, say minisign.pub")
-    add_graph_input(parser.add_argument_group("of a model"))
+    group.add_argument(
+        "--verify-signature", action="store_true", help=Rare("verify the minisign signature of its bundle.json")
+    )
+    group.add_argument("--public-key", metavar="FILE", help=Rare("for --verify-signature, such as minisign.pub"))
+    add_graph_input(parser)
+    add_alias(parser, "--model-output", "--output")
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    path = Path(options.model)
-    given = given_flags(options, OF_THE_GRAPH)
-    if (path / MANIFEST_NAME).exists() or path.suffix == ".ortcam" or path.is_dir():
+    given = given_flags(options, _OF_A_MODEL)
+    if is_bundle(options.model):
         if given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise OptionError(f"{flags}: goes with a model; {path} is a bundle, whose input is known")
-        bundle = read_bundle(path)
-        comment = _signed(bundle, options)
-        print_bundle(bundle)
-        if comment is not None:
-            print(f"signature      of bundle.json, valid, by the key of {options.public_key}: {printable(comment)}")
-        if options.verify:
-            _verify(bundle)
+            raise OptionError(f"{flags}: goes with a model; {options.model} is a bundle, which has its own")
+        _inspect_bundle(options)
         return 0
     for flag, said in (
         ("--verify", options.verify),
@@ -55,11 +63,28 @@ def _inspect(options: argparse.Namespace) -> int:
     ):
         if said:
             raise OptionError(f"{flag}: goes with a bundle; {options.model} is none")
-    exporter = import_exporter(f"`ortcam inspect {options.model}`", extra_for(options.model))
+    model = file_of(options.model)
+    exporter = import_exporter(f"`ortcam inspect {options.model}`", extra_for(model))
     with others_aside():
-        inspection = exporter.inspect_model(options.model, **given)
-    print_inspection(inspection)
+        inspection = exporter.inspect_model(model, **given)
+    if options.json:
+        print(json_text(inspection.summary()))
+    else:
+        print_inspection(inspection)
     return 0
+
+
+def _inspect_bundle(options: argparse.Namespace) -> None:
+    bundle = read_bundle(bundle_of(options.model, {}))
+    comment = _signed(bundle, options)
+    if options.json:
+        print(json_text(_summary(bundle, comment, verified=options.verify)))
+        return
+    print_bundle(bundle)
+    if comment is not None:
+        say(f"signature      of bundle.json, valid, by the key of {options.public_key}: {comment}")
+    if options.verify:
+        _verify(bundle)
 
 
 def _signed(bundle: Bundle, options: argparse.Namespace) -> str | None:
@@ -73,8 +98,25 @@ def _signed(bundle: Bundle, options: argparse.Namespace) -> str | None:
     return verify_signature(bundle, options.public_key) if options.verify_signature else None
 
 
+def _summary(bundle: Bundle, comment: str | None, *, verified: bool) -> dict[str, Any]:
+    """What `--json` prints of a bundle.
+
+    Raises:
+        BundleError: it was to be verified, and is not what was exported.
+    """
+    summary: dict[str, Any] = {"path": str(bundle.path), "sha256": bundle.sha256, "signature": comment}
+    if verified:
+        measured = verify(bundle)
+        _refuse(bundle, measured)
+        variants = verify_variants(bundle)
+        for name, difference in variants.items():
+            _refuse_variant(bundle, name, difference)
+        summary["verified"] = {"parity": dataclasses.asdict(measured), "variants": variants}
+    return summary | {"manifest": json.loads(bundle.manifest.to_json())}
+
+
 def _verify(bundle: Bundle) -> None:
-    """Measure a bundle's parity again and print it beside what was recorded.
+    """Measure a bundle's parity again and print it beside what was recorded, and a verdict.
 
     Raises:
         BundleError: it is beyond the tolerance recorded at export, or cannot be measured.
@@ -84,14 +126,27 @@ def _verify(bundle: Bundle) -> None:
     print(f"verified       the sizes and hashes of {len(manifest.files)} files, and parity:")
     print(f"  recorded     {parity_figures(manifest.parity, manifest.graphs)}")
     print(f"  measured     {parity_figures(measured, manifest.graphs)}")
-    if failure := parity_failure(measured, manifest.graphs):
-        raise BundleError(f"{bundle.path}: {failure}")
+    _refuse(bundle, measured)
     for name, difference in verify_variants(bundle).items():
         variant = manifest.variants[name]
         print(f"  {name:<13}scorers {difference:.1e} from float32's; recorded {variant.parity:.1e}, ", end="")
         print(f"accepted {variant.tolerance:.1e}")
-        if not difference <= variant.tolerance:
-            raise BundleError(
-                f"{bundle.path}: the scorers in {name} differ from float32's by {difference:.1e} relative here; "
-                f"accepted is {variant.tolerance:.1e}. This machine computes otherwise than the one of the export"
-            )
+        _refuse_variant(bundle, name, difference)
+    print(
+        "verdict        sound: no file has changed since the export, and on this machine the graphs give what the "
+        f"original model gave, within {measured.logits:.0e} relative"
+    )
+
+
+def _refuse(bundle: Bundle, measured: Parity) -> None:
+    if failure := parity_failure(measured, bundle.manifest.graphs):
+        raise BundleError(f"{bundle.path}: not sound: {failure}")
+
+
+def _refuse_variant(bundle: Bundle, name: str, difference: float) -> None:
+    variant = bundle.manifest.variants[name]
+    if not difference <= variant.tolerance:
+        raise BundleError(
+            f"{bundle.path}: not sound: the scorers in {name} differ from float32's by {difference:.1e} relative here; "
+            f"accepted is {variant.tolerance:.1e}. This machine computes otherwise than the one of the export"
+        )

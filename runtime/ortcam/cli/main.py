@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Final
 
 from ortcam._version import __version__
 from ortcam.cli.benchmark import add_benchmark
+from ortcam.cli.cache import add_cache
 from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from ortcam.cli.demo import add_demo
 from ortcam.cli.evaluate import add_evaluate
@@ -21,7 +23,7 @@ from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
 from ortcam.cli.web import add_web
 from ortcam.errors import OrtcamError, OutputError
-from ortcam.terminal import complain, guarded_output
+from ortcam.terminal import complain, guarded_output, say
 
 __all__ = ["main"]
 
@@ -47,6 +49,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
+        for note in getattr(error, "__notes__", ()):
+            for line in note.splitlines():
+                say(line, sys.stderr)
         return EXIT_BAD_INPUT
     except MemoryError:
         complain(
@@ -119,6 +124,7 @@ def _parser() -> Parser:
     add_fuse(commands)
     add_evaluate(commands)
     add_benchmark(commands)
+    add_cache(commands)
     parser.commands = commands.choices
     for name, command in parser.commands.items():
         command.set_defaults(command=name)

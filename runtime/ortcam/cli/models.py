@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ortcam.cli.parsers import Rare
 from ortcam.export_options import EXPORT_OPTIONS
 from ortcam.models import bundle_of, is_bundle
 from ortcam.presets import PRESETS
@@ -21,27 +22,22 @@ __all__ = [
     "add_graph_input",
     "add_input",
     "add_model",
-    "add_weights",
     "extra_for",
     "given_flags",
     "open_bundle",
 ]
 
-MODEL_HELP: Final = (
-    "bundle, `shapes` (the shipped model), torchvision name, package.module:callable, FILE.onnx, or FILE.pt2"
-)
+MODEL_HELP: Final = "bundle, shapes (shipped), torchvision name, FILE.onnx, FILE.pt2, or package.module:callable"
 
 # Flags of a model, as `ortcam_export` calls them.
 OF_THE_GRAPH: Final = ("input_size", "input_layout", "output", "activation")
 OF_THE_MODEL: Final = (*EXPORT_OPTIONS, "precision")
 
 _PREFIX: Final = "model_"  # of their names in the options of a command that is no export
-_LABELS_HELP: Final = "class names: `imagenet`, or a file (text, CSV, JSON); default: the model's own, or the index"
-_PRESET_HELP: Final = "usual preprocessing, where the model does not say its own: %(choices)s"
 
 
 def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add MODEL, `--labels` and `--preset`; the other flags of `ortcam export` are taken and not shown.
+    """Add MODEL, `--labels` and `--preset`, and the other flags of `ortcam export`, which `--help-all` shows.
 
     Args:
         parser: of a command.
@@ -51,15 +47,16 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         parser.add_argument("model", nargs="*", metavar="MODEL", help=f"{MODEL_HELP}; without one: shapes")
     else:
         parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    group = parser.add_argument_group(
-        "a MODEL that is no bundle", "It is exported once and kept (`ortcam cache`). All flags of `ortcam export` work."
-    )
-    group.add_argument("--labels", dest=f"{_PREFIX}labels", metavar="FILE", help=_LABELS_HELP)
-    group.add_argument("--preset", dest=f"{_PREFIX}preset", choices=tuple(PRESETS), metavar="NAME", help=_PRESET_HELP)
-    hidden = _Hidden(group)
-    _add_graph_input(hidden, "--model-output")
-    _add_preprocessing(hidden)
-    add_weights(hidden)
+    group = parser.add_argument_group("MODEL, if it is no bundle (exported once, then kept: `ortcam cache`)")
+    add = _prefixed(group)
+    add("--labels", **_LABELS)
+    add("--preset", **_PRESET)
+    rare = _prefixed(group, rare=True)
+    rare("--input-size", **_INPUT_SIZE)
+    rare("--input-layout", **_INPUT_LAYOUT)
+    _add_pixels(rare)
+    _add_outputs(rare)
+    _add_weights(rare)
 
 
 def open_bundle(options: argparse.Namespace) -> Path:
@@ -72,7 +69,6 @@ def open_bundle(options: argparse.Namespace) -> Path:
         OrtcamError: no such model, or it cannot be exported.
     """
     given = {name: value for name in EXPORT_OPTIONS if (value := getattr(options, _PREFIX + name, None)) is not None}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if is_bundle(options.model):
         return bundle_of(options.model, _as_flags(given))
     quiet = bool(getattr(options, "quiet", False))
@@ -93,60 +89,81 @@ def open_bundle(options: argparse.Namespace) -> Path:
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what a model does not: its input, output and labels."""
-    group = parser.add_argument_group("input, output and labels, where the model does not say (callable, .onnx)")
-    add_graph_input(group)
-    group.add_argument("--preset", choices=tuple(PRESETS), metavar="NAME", help=_PRESET_HELP)
-    _add_preprocessing(group)
-    group.add_argument("--labels", metavar="FILE", help=_LABELS_HELP)
+    """Add the flags of `ortcam export`, in groups."""
+    pixels = parser.add_argument_group("from an image to the model's input, where the model does not say").add_argument
+    pixels("--preset", **_PRESET)
+    pixels("--input-size", **_INPUT_SIZE)
+    pixels("--input-layout", **_INPUT_LAYOUT)
+    _add_pixels(pixels)
+    outputs = parser.add_argument_group("classes").add_argument
+    outputs("--labels", **_LABELS)
+    _add_outputs(outputs)
+    weights = parser.add_argument_group("weights, layer and graphs").add_argument
+    _add_weights(weights)
 
 
-def add_graph_input(group: Any) -> None:
-    """What decides which graph a model becomes, so that `inspect` needs it, too."""
-    _add_graph_input(group, "--output")
+def add_graph_input(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that decide which graph a model becomes, and its classes, for `inspect`."""
+    add = parser.add_argument_group("a model that is no bundle").add_argument
+    add("--input-size", **_INPUT_SIZE)
+    add("--input-layout", **_INPUT_LAYOUT)
+    add("--labels", **_LABELS)
+    _add_outputs(add)
 
 
-def add_weights(group: Any) -> None:
-    """Where weights come from, where the model is cut, and what it is written with."""
-    group.add_argument("--weights", help="torchvision weights: DEFAULT, a name, or none (random)")
-    group.add_argument("--checkpoint", metavar="FILE", help="state dict to load, .pth, .pth.xz or .safetensors")
-    group.add_argument("--layer", metavar="NAME", help="module path, tensor, or index from `ortcam inspect MODEL`")
-    group.add_argument("--opset", type=OPSET, metavar="N", help="ONNX operator set for models from PyTorch")
-    group.add_argument("--calibration", metavar="DIR", help="pictures for int8, of the kind that will be explained")
+_Add = Callable[..., Any]
+
+_LABELS: Final[dict[str, Any]] = {
+    "metavar": "FILE",
+    "help": "class names: a text, CSV or JSON file, or `imagenet` (default: the model's own, else class 0, 1 ...)",
+}
+_PRESET: Final[dict[str, Any]] = {
+    "choices": tuple(PRESETS),
+    "metavar": "NAME",
+    "help": f"usual preprocessing: {', '.join(PRESETS)}",
+}
+_INPUT_SIZE: Final[dict[str, Any]] = {"type": SIDE, "metavar": "H,W", "help": "of the model's input, such as 224"}
+_INPUT_LAYOUT: Final[dict[str, Any]] = {
+    "choices": ("nchw", "nhwc"),
+    "help": "of an .onnx file whose input does not tell",
+}
 
 
-def _add_graph_input(group: Any, output: str) -> None:
-    group.add_argument("--input-size", type=SIDE, nargs=2, metavar=("H", "W"), help="of the model's input")
-    group.add_argument("--input-layout", choices=("nchw", "nhwc"), help="of an .onnx file whose input does not tell")
-    group.add_argument(output, metavar="NAME", help="of the model's outputs, the one to explain")
-    group.add_argument(
+def _add_pixels(add: _Add) -> None:
+    add("--resize", type=RESIZE, metavar="N", help="short side before the centre crop (default: straight to the size)")
+    add("--scale", type=SCALE, metavar="S", help="value of white before mean and std: 1 or 255 (default: 1)")
+    add("--mean", type=MEAN, metavar="R,G,B", help="per channel, of pixels in [0,S], such as .5,.5,.5")
+    add("--std", type=STD, metavar="R,G,B", help="per channel, of pixels in [0,S]")
+    add("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std (default: rgb)")
+    add("--interpolation", choices=("bilinear", "bicubic"), help="of the resize (default: bilinear)")
+
+
+def _add_outputs(add: _Add) -> None:
+    add("--model-output", dest="output", metavar="NAME", help="output to explain, where the model has several")
+    add(
         "--activation",
         choices=("softmax", "sigmoid", "probabilities"),
-        help="from logits to probabilities; sigmoid: class by class; probabilities: the model gives them",
+        help="from outputs to probabilities; sigmoid: per class (default: what the graph ends in, else softmax)",
     )
 
 
-def _add_preprocessing(group: Any) -> None:
-    group.add_argument(
-        "--resize", type=RESIZE, metavar="N", help="short side before the centre crop; else straight to size"
-    )
-    group.add_argument("--scale", type=SCALE, metavar="S", help="what white becomes before mean and std: 1 or 255")
-    group.add_argument("--mean", type=MEAN, nargs=3, metavar="M", help="a channel, of pixels in [0,S]")
-    group.add_argument("--std", type=STD, nargs=3, metavar="D", help="a channel, of pixels in [0,S]")
-    group.add_argument("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std")
-    group.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
+def _add_weights(add: _Add) -> None:
+    add("--checkpoint", metavar="FILE", help="weights to load: .pth, .pth.xz or .safetensors")
+    add("--weights", metavar="NAME", help="of torchvision: DEFAULT, a name, or none (random)")
+    add("--layer", metavar="NAME", help="where maps are taken: a name or index that `ortcam inspect MODEL` lists")
+    add("--calibration", metavar="DIR", help="pictures for int8, like those that will be explained")
+    add("--opset", type=OPSET, metavar="N", help="ONNX operator set, for models from PyTorch")
 
 
-class _Hidden:
-    """A group of flags that work and are not in the help; their names in the options begin with `model_`."""
+def _prefixed(group: Any, *, rare: bool = False) -> _Add:
+    """`add_argument` of a group, under names in the options that no command has itself."""
 
-    def __init__(self, group: Any) -> None:
-        self._group = group
+    def add(flag: str, **settings: Any) -> None:
+        name = settings.get("dest", flag.removeprefix("--").replace("-", "_"))
+        text = settings["help"]
+        group.add_argument(flag, **settings | {"dest": _PREFIX + name, "help": Rare(text) if rare else text})
 
-    def add_argument(self, flag: str, **settings: Any) -> None:
-        """Add a flag."""
-        name = "output" if flag == "--model-output" else flag.removeprefix("--").replace("-", "_")
-        self._group.add_argument(flag, **settings | {"dest": _PREFIX + name, "help": argparse.SUPPRESS})
+    return add
 
 
 def extra_for(model: str) -> str:
@@ -156,8 +173,7 @@ def extra_for(model: str) -> str:
 
 def given_flags(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """Those of the flags that were given; what was not is left to the function's own default."""
-    values = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
 def _as_flags(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import argparse
 import re
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from ortcam.ranges import Range
+from ortcam.ranges import Numbers, Range, is_number, numbers_in
 from ortcam.suggestions import did_you_mean
 from ortcam.terminal import complain, printable
 
@@ -126,6 +127,24 @@ class Parser(argparse.ArgumentParser):
             parser = self.commands.get(getattr(options, "command", None) or "", self)
             parser.error(_unknown(unknown, parser))
         return options
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, once numbers that belong together are one word: `--mean .5 .5 .5` is `--mean=.5,.5,.5`."""
+        return super().parse_known_args(self._joined(sys.argv[1:] if args is None else args), namespace)
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        joined: list[str] = []
+        waiting = list(words)
+        while waiting and waiting[0] != "--":
+            word = waiting.pop(0)
+            action = self._option_string_actions.get(word)
+            if action is not None and isinstance(action.type, Numbers):
+                numbers: list[str] = []
+                while waiting and len(numbers) < action.type.count and is_number(waiting[0]):
+                    numbers += numbers_in(waiting.pop(0))
+                word = f"{word}={','.join(numbers)}" if numbers else word
+            joined.append(word)
+        return joined + waiting
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence, made safe for a terminal, and exit with 2."""

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from ortcam.bundle import Bundle, Graphs, Parity, Variant
 from ortcam.explanation import Explanation
@@ -127,10 +127,8 @@ def _briefly(explanations: Sequence[Explanation]) -> str:
 
 
 def print_inspection(inspection: Any) -> None:
-    """Print what `inspect MODEL` found: preprocessing, graph, and the layers to cut at."""
-    print_preprocessing(inspection.source.preprocessing, inspection.source.preprocessing_source)
-    for note in inspection.notes:
-        say(f"note           {note}")
+    """Print what `inspect MODEL` found: inputs, outputs, classes, preprocessing, and the layers to cut at."""
+    _print_model(inspection)
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
     passed = "every path from image to logits passes these"
     if not inspection.layers:
@@ -153,6 +151,48 @@ def print_inspection(inspection: Any) -> None:
                 *(("", "-", *_described(layer), "") for layer in inspection.branches),
             ]
         )
+
+
+_ENDINGS: Final[dict[str | None, str]] = {
+    None: "none found: outputs count as logits of a softmax, unless --activation says otherwise",
+    "probabilities": "none known, but the outputs are probabilities",
+}
+
+
+def _print_model(inspection: Any) -> None:
+    source = inspection.source
+    made = [f"opset {inspection.opset}"] if inspection.opset else []
+    made += [f"made by {inspection.producer}"] if inspection.producer else []
+    say(f"model          {source.record.name} ({', '.join([source.record.source, *made])})")
+    for title, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
+        for value in values:
+            say(f"{title:<15}{value}")
+    say(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
+    say(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
+    if source.metadata:
+        say(f"metadata       {', '.join(f'{key}={_shortened(value)}' for key, value in source.metadata.items())}")
+    if inspection.knows_preprocessing:
+        print_preprocessing(source.preprocessing, source.preprocessing_source)
+    else:
+        say("preprocessing  not known: say --preset or --mean and --std when you export or explain")
+    for assumed in source.assumed:
+        say(f"assumed        {assumed}")
+    for note in inspection.notes:
+        say(f"note           {note}")
+
+
+def _classes_in_words(inspection: Any) -> str:
+    labels = inspection.labels
+    if labels is None:
+        offered = inspection.source.labels
+        not_fitting = "" if offered is None else f" ({inspection.source.labels_source} has {len(offered)} names)"
+        return f"no names found, class 0 to class {inspection.classes - 1}{not_fitting}; --labels FILE names them"
+    more = " ..." if len(labels) > 6 else ""
+    return f"{', '.join(labels[:6])}{more} ({inspection.source.labels_source or 'as given'})"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _described(layer: Any) -> tuple[str, str, str, str]:
