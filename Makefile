@@ -9,7 +9,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-compare parity sweep model bundle web docs dist clean
+	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web page docs dist clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -145,6 +145,9 @@ bundle: $(VENV)/dev.stamp  ## export the shipped bundle again from its trained w
 	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint models/shapes/shapes.pth --labels models/shapes/labels.txt \
 		--resize 224 -o models/shapes.ortcam --force
 
+notebooks: $(VENV)/dev.stamp  ## run the notebooks of docs/notebooks again and keep their outputs
+	$(BIN)/python -m tests.docs.notebooks
+
 # Vite and what it builds with run on these versions of Node.
 WEB := runtime/web
 WEB_PORT ?= 8173
@@ -156,8 +159,11 @@ $(WEB)/node_modules/.stamp: $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/
 	cd $(WEB) && npm ci --silent
 	@touch $@
 
-web: $(WEB)/node_modules/.stamp  ## build the page that explains in the browser, and serve it on http://127.0.0.1:$$(WEB_PORT)
+web: $(WEB)/node_modules/.stamp  ## build the page for a server of your own (runtime/web/dist), and serve it on http://127.0.0.1:$$(WEB_PORT)
 	cd $(WEB) && npm run --silent check && npm run --silent build -- --logLevel warn && npm run --silent preview -- --port $(WEB_PORT)
+
+page: $(WEB)/node_modules/.stamp  ## build the page that `ortcam web` serves again, after a change in runtime/web
+	cd $(WEB) && npm run --silent check && npm run --silent page -- --logLevel warn
 
 docs: $(VENV)/dev.stamp  ## build the documentation into site/, with all links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean

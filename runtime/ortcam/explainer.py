@@ -89,7 +89,7 @@ _MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Prediction:
     """A class that the model gives an image.
 
@@ -102,6 +102,9 @@ class Prediction:
     index: int
     label: str
     probability: float
+
+    def __repr__(self) -> str:
+        return f"<Prediction {self.label!r} ({self.index}), {self.probability:.2%}>"
 
 
 def load(
@@ -374,7 +377,7 @@ class Explainer:
 
         Example:
             >>> explainer.top("mug.jpg", top_k=1)  # doctest: +SKIP
-            [Prediction(index=4, label='mug', probability=0.99)]
+            [<Prediction 'mug' (4), 98.62%>]
         """
         count = min(as_top_k(top_k), len(self.labels))
         clean = self._clean_pass(self.read(image, preprocessed=preprocessed))

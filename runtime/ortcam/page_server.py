@@ -118,7 +118,7 @@ def site_of(bundles: Sequence[tuple[str, Bundle]]) -> Site:
     folder = page_folder()
     resources = {_address(path, folder): _of_the_page(path, folder) for path in sorted(folder.rglob("*"))}
     resources = {address: resource for address, resource in resources.items() if resource is not None}
-    photographs = [address for address in resources if address.startswith(_SAMPLES)]
+    photographs = [address for address in resources if address.startswith(_SAMPLES) and address.endswith(".jpg")]
     drawings = {f"{_SAMPLES}shapes/{path.name}": path for path in sample_pictures()}
     offered = []
     for number, (name, bundle) in enumerate(bundles):
@@ -189,10 +189,8 @@ class PageServer(http.server.ThreadingHTTPServer):
         try:
             super().__init__((ADDRESS, port), _Answers)
         except OSError as error:
-            why = (
-                "in use by another program" if error.errno == errno.EADDRINUSE else f"not to be had ({error.strerror})"
-            )
-            raise OptionError(f"port={port}: it is {why}; accepted is another port, or 0 for any free one") from error
+            why = "in use by another program" if error.errno == errno.EADDRINUSE else f"refused ({error.strerror})"
+            raise OptionError(f"port={port} is {why}: accepted is another port, or 0 for any free one") from error
 
     @property
     def url(self) -> str:

@@ -45,7 +45,7 @@ def add_evaluate(commands: Any) -> None:
         "wins. Needs the extra `evaluate`.",
         examples=(
             "ortcam evaluate shapes photos/",
-            "ortcam evaluate resnet18 photos.csv -m scorecam++,iscam:budget=0.25 --limit 100",
+            "ortcam evaluate resnet18 photos.csv -m scorecam++,iscam:budget=25% --limit 50",
         ),
     )
     add_model(parser)

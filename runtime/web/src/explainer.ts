@@ -139,7 +139,11 @@ export class Explainer {
     }
     if (known === null && stopped()) return null;
     const weights = known?.weights ?? scoring.weights(task.target);
-    const error = known?.error ?? (scoring.complete ? 0 : null);
+    const error = known?.error ?? null;
+    if (work.plan.gate !== null) {
+      const { data } = finish(rawMap(work, weights, STEP_OF_PREVIEWS), work); // the map itself takes a moment
+      show({ passes: scoring.passes, total, error, map: { data, height, width } });
+    }
     const { data, flat } = finish(rawMap(work, weights, 1), work);
     this.map = { data, height, width };
     const seconds = (performance.now() - started) / 1000;

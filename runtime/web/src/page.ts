@@ -166,7 +166,7 @@ async function open(): Promise<void> {
   const runs =
     opened.provider === "webgpu" ? "WebGPU" : `WebAssembly in ${threads} ${threads === 1 ? "thread" : "threads"}`;
   const version = site.ortcam === null ? "ortcam" : `ortcam ${site.ortcam}`;
-  const sees = `${model}: ${labels.length} classes, sees ${width} × ${height} pixels, ${opened.channels} channels.`;
+  const sees = `${model}: ${counted(labels.length)} classes, sees ${width} × ${height} pixels, ${counted(opened.channels)} channels.`;
   page.engine.textContent = [sees, `${version} runs as ${runs}.`, ...notes].join(" ");
   offerGates(opened.scorers);
   showClasses();
@@ -263,7 +263,6 @@ function errorInWords(error: number | null): string {
 }
 
 function passesInWords({ passes, total }: { passes: number; total: number }): string {
-  const counted = (count: number): string => count.toLocaleString("en");
   return passes < total ? `${counted(passes)} of ${counted(total)} passes` : `${counted(passes)} passes`;
 }
 
@@ -298,6 +297,10 @@ function readLook(): Look {
   };
 }
 
+function counted(count: number): string {
+  return count.toLocaleString("en");
+}
+
 function percent(probability: number): string {
   return `${(100 * probability).toFixed(1)} %`;
 }
@@ -318,9 +321,9 @@ function showClasses(): void {
   page.classes.replaceChildren(...shown.map((index) => classRow(index, probabilities)));
   page.classes.toggleAttribute("data-explainable", probabilities !== null);
   page.classesHelp.textContent =
-    probabilities === null ? `This model knows ${labels.length} classes.` : "Click a class to see what speaks for it.";
+    probabilities === null ? `This model knows ${counted(labels.length)} classes.` : "Click a class to see what speaks for it.";
   const others = order.length - shown.length;
-  page.more.textContent = shown.length === 0 ? "No class has that in its name." : others > 0 ? `and ${others} more` : "";
+  page.more.textContent = shown.length === 0 ? "No class has that in its name." : others > 0 ? `and ${counted(others)} more` : "";
   if (focused) page.classes.querySelector<HTMLInputElement>("input:checked")?.focus();
 }
 

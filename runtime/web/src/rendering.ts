@@ -15,7 +15,7 @@ export interface SaliencyMap {
  */
 export const BLENDS = ["rising", "flat"] as const;
 export type Blend = (typeof BLENDS)[number];
-export const DEFAULT_ALPHA: Readonly<Record<Blend, number>> = { rising: 0.7, flat: 0.5 };
+export const DEFAULT_ALPHA: Readonly<Record<Blend, number>> = { rising: 0.65, flat: 0.5 };
 
 export interface Look {
   readonly colormap: Colormap;
@@ -29,8 +29,8 @@ interface Size {
 }
 
 /** Of the map: below the first nothing is drawn, from the second on it is at its most opaque. */
-const [BEGIN, FULL] = [0.12, 0.6];
-const DIM = 0.45; // brightness of what the model did not see
+const [BEGIN, FULL] = [0.1, 0.9];
+const DIM = 0.6; // brightness of what the model did not see
 const GREY = 0.5; // how much of its colour is taken away
 const LUMA = [0.299, 0.587, 0.114]; // ITU-R BT.601
 

@@ -12,7 +12,7 @@ export class Stage {
   private picture: Picture | null = null;
   private map: SaliencyMap | null = null;
   private cells: Size = { height: 1, width: 1 };
-  private look: Look = { colormap: "turbo", blend: "rising", alpha: 0.7 };
+  private look: Look = { colormap: "turbo", blend: "rising", alpha: 0.65 };
   private dimmed: Blend | null = null; // for which look the photograph is drawn
 
   constructor(
