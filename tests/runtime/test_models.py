@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tests.conftest import TinyNet
 
 import ortcam
 from ortcam import bundle_cache
@@ -16,7 +17,6 @@ from ortcam.cli import main
 from ortcam.model_identity import key_of
 from ortcam.models import bundle_of, is_bundle
 from ortcam.shipped import bundle_path, demo_picture
-from tests.conftest import TinyNet
 
 TINY = {"preset": "imagenet", "activation": "softmax"}
 
