@@ -24,6 +24,7 @@ from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
 from ortcam.methods import Plan, resolve_method
+from ortcam.models import bundle_of
 from ortcam.processors import processor_name
 from ortcam.ranges import RUNS, SECONDS
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
@@ -42,8 +43,8 @@ _BARE_IMAGES: Final = 32
 _SEARCHES: Final = 3
 _ESTIMATE_BATCH: Final = 8
 
-# Called with a line about what is measured next.
-Say = Callable[[str], None]
+# Called with the number of cases that are measured, of all, and with the one that is measured next.
+Progress = Callable[[int, int, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Report:
 
 
 def benchmark(
-    bundle: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Bundle,
     image: str | os.PathLike[str],
     *,
     methods: Sequence[str],
@@ -136,37 +137,47 @@ def benchmark(
     providers: Sequence[Provider] | None = None,
     threads: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    white: int | None = None,
+    strict: bool = False,
     runs: int = DEFAULT_RUNS,
     seconds: float = DEFAULT_SECONDS,
-    say: Say | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Measure every combination of method, precision and batch size.
 
     Args:
-        bundle: folder written by `ortcam export`.
-        image: photograph to explain.
+        model: what `ortcam.load` takes.
+        image: image to explain.
         methods: names; one that a model cannot have (`cam` without a linear head) becomes a note.
         precisions: of the masked passes; None takes the bundle's own.
-        batch_sizes: masked images a run, or "auto".
+        batch_sizes: masked images per run, or "auto".
         providers: execution providers, in order of preference.
         threads: inside an operator on the CPU.
-        max_pixels: a photograph with more pixels is refused, as by `ortcam.load`.
-        runs: explanations timed a case, after one to warm up.
-        seconds: allowed for all cases together. Where an explanation would need more than its share, it is measured
-            with a budget of as many channels as fit, at least one batch, and its scoring scaled to all of them.
-        say: told what is measured next.
+        max_pixels: an image with more pixels is refused, as by `ortcam.load`.
+        white: as `ortcam.load` takes it.
+        strict: the same.
+        runs: explanations timed per case, after one to warm up.
+        seconds: time for all cases together. An explanation that would need more than its share is measured with a
+            budget: as many channels as fit, at least one batch. Its scoring time is then scaled up to all channels.
+        progress: called before each case, and at the end.
 
     Raises:
         BundleError: the bundle cannot be trusted or read.
         ImageError: missing or not an image.
         OptionError: an unknown method, precision or value.
         ProviderError: a provider that this ONNX Runtime does not have.
+
+    ```python
+    from ortcam.benchmark import benchmark
+
+    report = benchmark("shapes", "cat.jpg", methods=["scorecam++"], seconds=10)
+    print(report.rows[0].median)  # seconds per explanation
+    ```
     """
     RUNS.check(runs)
     SECONDS.check(seconds)
-    say = say or (lambda _: None)
     names = [resolve_method(method, {}).method.name for method in methods]
-    read = read_bundle(bundle)
+    read = model if isinstance(model, Bundle) else read_bundle(bundle_of(model, {}, doing="benchmark"))
     chosen = tuple(dict.fromkeys(read.check_precision(name) for name in precisions or (None,)))
     cases = [
         Case(method, precision, size)
@@ -177,20 +188,32 @@ def benchmark(
     ]
     if not cases:
         raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
+    load_options = {
+        "providers": providers,
+        "threads": threads,
+        "max_pixels": max_pixels,
+        "white": white,
+        "strict": strict,
+    }
     content = read_file(image, check_max_pixels(max_pixels)).data
     bench: _Bench | None = None
     rows: list[Row] = []
     notes: list[str] = []
-    for case in cases:
+    for done, case in enumerate(cases):
+        if progress is not None:
+            progress(done, len(cases), f"{case.method}, {case.precision}, batch size {case.batch_size}")
         if bench is None or bench.precision != case.precision:
-            bench = _Bench(read, content, case.precision, providers, threads, max_pixels)
-        say(f"{case.method}, {case.precision}, batch size {case.batch_size}")
+            bench = _Bench(
+                read, content, case.precision, load_options, SessionOptions(resolve_providers(providers), threads)
+            )
         try:
             rows.append(bench.measure(case, runs, seconds / len(cases)))
         except OptionError as error:
             if _is_masking(case.method):  # a model may lack what the others need
                 raise
             notes.append(f"{case.method} is left out: {error}")
+    if progress is not None:
+        progress(len(cases), len(cases), "")
     assert bench is not None
     record = bench.explainer.bundle
     return Report(
@@ -221,20 +244,13 @@ class _Bench:
         bundle: Bundle,
         content: bytes,
         precision: str,
-        providers: Sequence[Provider] | None,
-        threads: int | None,
-        max_pixels: int,
+        load_options: dict[str, Any],
+        bare_options: SessionOptions,
     ) -> None:
         self.precision = precision
-        self.explainer: Explainer = load(
-            bundle, providers=providers, threads=threads, max_pixels=max_pixels, precision=precision
-        )
+        self.explainer: Explainer = load(bundle, precision=precision, **load_options)
         self._content = content
-        self._bare = BareModel(
-            self.explainer.bundle,
-            SessionOptions(resolve_providers(providers), threads),
-            self.explainer.preprocess(content),
-        )
+        self._bare = BareModel(self.explainer.bundle, bare_options, self.explainer.preprocess(content))
         self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
 
     def measure(self, case: Case, runs: int, seconds: float) -> Row:

@@ -9,7 +9,7 @@ import platform
 import reprlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,26 @@ from ortcam.classifier import (
     prefix_tokens,
     to_probabilities,
 )
-from ortcam.errors import BundleError, ClosedError, OptionError, OrtcamError, OutOfMemoryError, TargetError
+from ortcam.errors import (
+    BundleError,
+    ClosedError,
+    ImageError,
+    OptionError,
+    OrtcamError,
+    OutOfMemoryError,
+    TargetError,
+)
 from ortcam.explanation import Explanation, Stats
 from ortcam.export_options import ExportOptions, check_options
 from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
+from ortcam.image_arrays import ArrayLike, is_array, is_pillow
+from ortcam.image_inputs import expand
 from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
 from ortcam.models import bundle_of
 from ortcam.pace import Pace
-from ortcam.photograph import Image, Photograph, read_ahead, read_photograph
+from ortcam.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
 from ortcam.processors import processor_name, usable_cores
 from ortcam.ranges import BATCH_SIZE, SAMPLING_ERROR
 from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
@@ -57,7 +67,17 @@ from ortcam.upsampling import upsample
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LEAST_RANGE", "BatchSize", "Explainer", "Image", "Target", "finish", "load", "resolve_task"]
+__all__ = [
+    "LEAST_RANGE",
+    "BatchSize",
+    "Explainer",
+    "Image",
+    "Prediction",
+    "Target",
+    "finish",
+    "load",
+    "resolve_task",
+]
 
 BatchSize = int | Literal["auto"]
 
@@ -67,6 +87,24 @@ LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 _HEAD_BATCH_SIZE: Final = 32
 _MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
 _GATED_OUTPUTS: Final = ("probabilities", "logits", "partial_maps")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Prediction:
+    """A class that the model gives an image.
+
+    Attributes:
+        index: of the class.
+        label: its name.
+        probability: in [0,1].
+    """
+
+    index: int
+    label: str
+    probability: float
+
+    def __repr__(self) -> str:
+        return f"<Prediction {self.label!r} ({self.index}), {self.probability:.2%}>"
 
 
 def load(
@@ -138,7 +176,7 @@ def load(
 
 def _log(line: str) -> None:
     """Say what an export did and assumed, where nothing in Python handles warnings, on standard error."""
-    logging.getLogger("ortcam").warning(line)
+    logging.getLogger("ortcam").warning("ortcam: %s", line)
 
 
 class Explainer:
@@ -239,49 +277,127 @@ class Explainer:
         """The execution providers that run, in order."""
         return tuple(self._session(self.bundle.manifest.graphs.features).get_providers())
 
-    def read(self, image: Image) -> Photograph:
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else self._precision
+        return f"<Explainer of {self.bundle.manifest.in_words}, {state}>"
+
+    def read(self, image: Image | None = None, *, preprocessed: ArrayLike | None = None) -> Photograph:
         """Decode and preprocess an image once, for several explanations of it.
 
         Args:
-            image: path, encoded bytes, or uint8 RGB [H0,W0,3].
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
 
         Raises:
-            ImageError: missing, not an image, truncated or too large.
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
+            OptionError: neither an image nor a preprocessed one, or both.
+
+        Example:
+            >>> photograph = explainer.read("cat.jpg")  # doctest: +SKIP
+            >>> maps = [explainer.explain(photograph, method=m) for m in ("scorecam", "cam")]  # doctest: +SKIP
         """
         self._check_open()
         preprocessing = self.bundle.manifest.preprocessing
+        if (image is None) == (preprocessed is None):
+            raise OptionError(
+                "an image and preprocessed= are both given: give one of them"
+                if image is not None
+                else "no image: give an image, or preprocessed= with the model's input"
+            )
+        if image is None:
+            return read_preprocessed(preprocessed, preprocessing)
         return read_photograph(
             image, preprocessing, max_pixels=self._max_pixels, white=self._white, strict=self._strict
         )
 
-    def preprocess(self, image: Image) -> NDArray[np.float32]:
-        """What the model sees: float32 [1,3,H,W].
+    @overload
+    def preprocess(self, image: Image) -> NDArray[np.float32]: ...
+    @overload
+    def preprocess(self, image: list[Image] | tuple[Image, ...]) -> list[NDArray[np.float32]]: ...
+    def preprocess(
+        self, image: Image | list[Image] | tuple[Image, ...]
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Return what the model sees: float32 [1,3,H,W], or a list of them for a list of images.
 
         Args:
-            image: as `read` takes it.
+            image: as `explain` takes it.
 
         Raises:
             ImageError: missing, not an image, truncated or too large.
         """
+        if isinstance(image, list | tuple):
+            return [photograph.model_input for photograph in self.read_many(image)]
         return self.read(image).model_input
 
-    def predict(self, image: Image) -> NDArray[np.float32]:
-        """Probabilities of the classes: float32 [classes].
+    @overload
+    def predict(self, image: Image | None = None, *, preprocessed: ArrayLike | None = None) -> NDArray[np.float32]: ...
+    @overload
+    def predict(self, image: list[Image] | tuple[Image, ...]) -> list[NDArray[np.float32]]: ...
+    def predict(
+        self,
+        image: Image | list[Image] | tuple[Image, ...] | None = None,
+        *,
+        preprocessed: ArrayLike | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Return the probability of every class: float32 [classes], or a list of them for a list of images.
+
+        Softmax models give probabilities that add up to 1. Sigmoid models give each class a probability of its own.
+
+        Args:
+            image: as `explain` takes it.
+            preprocessed: a model input instead of an image, as `explain` takes it.
 
         Raises:
-            ImageError: missing, not an image, truncated or too large.
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
             NotFiniteError: a feature or a logit is infinite or not a number.
-        """
-        return self._clean_pass(self.read(image)).probabilities
 
-    def features(self, image: Image) -> NDArray[np.float32]:
-        """The maps of the layer that explanations are made of: float32 [C,h,w].
+        Example:
+            >>> explainer.predict("cat.jpg").shape  # doctest: +SKIP
+            (1000,)
+        """
+        if isinstance(image, list | tuple):
+            _check_alone(preprocessed)
+            return [self._clean_pass(photograph).probabilities for photograph in self.read_many(image)]
+        return self._clean_pass(self.read(image, preprocessed=preprocessed)).probabilities
+
+    def top(
+        self, image: Image | None = None, *, top_k: int = 5, preprocessed: ArrayLike | None = None
+    ) -> list[Prediction]:
+        """Return the most probable classes of an image, the most probable first.
+
+        Args:
+            image: as `explain` takes it, but one image.
+            top_k: how many classes; all of them if the model has fewer.
+            preprocessed: a model input instead of an image, as `explain` takes it.
 
         Raises:
-            ImageError: missing, not an image, truncated or too large.
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
+            NotFiniteError: a feature or a logit is infinite or not a number.
+            TargetError: `top_k` is no whole number from 1.
+
+        Example:
+            >>> explainer.top("mug.jpg", top_k=1)  # doctest: +SKIP
+            [<Prediction 'mug' (4), 98.62%>]
+        """
+        count = min(as_top_k(top_k), len(self.labels))
+        clean = self._clean_pass(self.read(image, preprocessed=preprocessed))
+        return [
+            Prediction(int(index), self.labels[index], float(clean.probabilities[index]))
+            for index in _most_probable(clean.logits, count)
+        ]
+
+    def features(self, image: Image | None = None, *, preprocessed: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Return the maps of the layer that explanations are made of: float32 [C,h,w].
+
+        Args:
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
+
+        Raises:
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
             NotFiniteError: a feature or a logit is infinite or not a number.
         """
-        return self._clean_pass(self.read(image)).maps
+        return self._clean_pass(self.read(image, preprocessed=preprocessed)).maps
 
     def logits(
         self, count: int, inputs: Callable[[slice], NDArray[np.float32]], *, batch_size: BatchSize = "auto"
@@ -326,10 +442,12 @@ class Explainer:
             start += size
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
 
+    @overload
     def explain(
         self,
-        image: Image,
+        image: Image | None = None,
         *,
+        preprocessed: ArrayLike | None = None,
         method: str = "scorecam++",
         target: Target | Iterable[Target] | None = None,
         top_k: int = 1,
@@ -341,42 +459,72 @@ class Explainer:
         sampling_error: float | None = None,
         progress: Progress | None = None,
         **options: object,
-    ) -> Explanation:
-        """Explain why the model gives an image its classes; any number of them costs the same forward passes.
+    ) -> Explanation: ...
+    @overload
+    def explain(self, image: list[Image] | tuple[Image, ...], **arguments: Any) -> list[Explanation]: ...
+    def explain(
+        self,
+        image: Image | list[Image] | tuple[Image, ...] | None = None,
+        *,
+        preprocessed: ArrayLike | None = None,
+        method: str = "scorecam++",
+        target: Target | Iterable[Target] | None = None,
+        top_k: int = 1,
+        batch_size: BatchSize = "auto",
+        budget: float | int | None = None,
+        deadline: float | None = None,
+        tolerance: float | None = None,
+        completion: Completion = "gaussian-process",
+        sampling_error: float | None = None,
+        progress: Progress | None = None,
+        **options: object,
+    ) -> Explanation | list[Explanation]:
+        """Explain why the model gives an image its classes. Several classes cost the same forward passes as one.
 
-        With no limit every channel is scored and the map is exact. `budget`, `deadline` and `tolerance` stop earlier,
-        whichever comes first; the weights of the other channels are then predicted from those scored (see
-        `ortcam.completion`), and `stats` says what was covered and how wrong the map may be.
+        Without a limit every channel is scored, and the map is exact. `budget`, `deadline` and `tolerance` stop
+        earlier, whichever comes first. The weights of the other channels are then predicted from those that were scored
+        (see `ortcam.completion`), and `stats` says how much was scored and how wrong the map may be.
 
         Args:
-            image: path, encoded bytes, uint8 RGB [H0,W0,3], or what `read` returned.
+            image: path, encoded bytes, binary file object, `PIL.Image`, or an array or tensor: uint8, or floats from 0
+                to 1, [H0,W0,3] or [3,H0,W0] (`ortcam.image.read_image` lists everything); or what `read` returned. A
+                list of images gives a list of explanations. For a folder or for many images use `explain_many`.
+            preprocessed: instead of an image: the model's input, floats [1,3,H,W] or [3,H,W], as a service already has
+                it. The overlay then shows this input, with its normalisation undone.
             method: "scorecam", "scorecam++", "sscam" or "iscam"; "recipro-cam", "ablation-cam", "eigen-cam" or "cam".
-            target: class index, label, or several of them: a list, an array, a tensor. An integer is an index; a text
-                is read as by `class_index`. One map each, in the order given; a class that comes twice costs nothing
-                more. None takes the `top_k` most probable classes.
-            top_k: how many classes where no target is given.
-            batch_size: masked images, or altered features, a run of the graph; changes time and memory, not the result
-                beyond rounding, unless there is a deadline. "auto" finds a good one while it explains and remembers it.
+            target: class index, label, or several of them as a list, an array or a tensor. An integer is an index.
+                `class_index` has the rule for texts. Each gives one map, in the order given. None takes the `top_k`
+                most probable classes.
+            top_k: how many classes, if there is no target.
+            batch_size: masked images, or altered features, per run of the graph. It changes time and memory, but not
+                the result beyond rounding, unless there is a deadline. "auto" finds a good one while it explains, and
+                remembers it.
             budget: channels to score: a share in (0,1] of those that are not flat, or a whole number of them.
-            deadline: milliseconds from the call to the result. At least one run of the graph is made; a first
-                explanation also opens the sessions. With a deadline, and only then, the map depends on the machine and
-                its load: on how much is scored in time, and on what is simplified to be ready in time, which
+            deadline: milliseconds from the call to the result. At least one run of the graph is made. A first
+                explanation also opens the sessions. Only with a deadline does the map depend on the machine and its
+                load: on how much is scored in time, and on what is simplified to be ready in time, which
                 `stats.simplified` names. `stats.seconds_late` says by how much a deadline was missed.
             tolerance: the largest error of the map, in (0,1), that the estimate may show when the loop stops.
-            completion: "gaussian-process", or "none": channels that were not scored weigh nothing.
+            completion: "gaussian-process", or "none": channels that were not scored have no weight.
             sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
-                below this share of it, or of the mean weight if that is larger; None takes all samples.
+                below this share of it, or of the mean weight if that is larger. None takes all samples.
             progress: called as progress(passes made, passes in all) after every run of the graph.
             **options: of the method; see `ortcam.methods.METHODS`.
 
         Raises:
-            ImageError: missing, not an image, truncated or too large.
-            OptionError: an unknown method or option, a value that is not accepted (numbers: out of the range that
-                `ortcam.ranges` has), or a method that this bundle's head does not allow.
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
+            OptionError: an unknown method or option, a value that is not accepted (`ortcam.ranges` has the numbers), a
+                method that this bundle's head does not allow, or no image.
             NotFiniteError: a feature, a logit, a score or the map is infinite or not a number.
             OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
                 features do not.
             TargetError: a class that the model does not have, or a label that names none or several.
+
+        Example:
+            >>> explanation = explainer.explain("cat.jpg", top_k=3)  # doctest: +SKIP
+            >>> explanation.save("out/cat")  # doctest: +SKIP
+            >>> explainer.explain(frame, method="cam", target="dog")  # uint8 [480,640,3]  # doctest: +SKIP
+            >>> explainer.explain(preprocessed=tensor, budget=0.12)  # float32 [1,3,224,224]  # doctest: +SKIP
         """
         task = resolve_task(
             method=method,
@@ -391,31 +539,42 @@ class Explainer:
             progress=progress,
             **options,
         )
-        return self._explain(image, task)
+        if isinstance(image, list | tuple):
+            _check_alone(preprocessed)
+            self._check(task)
+            return list(self._explain_each(self.read_many(image), task))
+        return self._explain(image, task, preprocessed)
 
-    def explain_iter(self, image: Image, **arguments: Any) -> Iterator[Explanation]:
-        """Explain an image bit by bit: a generator of maps, each better than the one before; the last is the result.
+    def explain_iter(
+        self, image: Image | None = None, *, preprocessed: ArrayLike | None = None, **arguments: Any
+    ) -> Iterator[Explanation]:
+        """Explain an image bit by bit: a generator of maps, each better than the one before. The last is the result.
 
-        The channels are scored in the order that tells most about the map, the first map comes after a few of them,
-        and each has an estimate of its error. With no limit the last map is exact.
+        The channels that tell most about the map are scored first. The first map comes after a few of them, and each
+        map has an estimate of its error. Without a limit the last map is exact.
 
         Args:
-            image: as `explain` takes it.
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
             **arguments: those of `explain`.
 
         Raises:
             OrtcamError: as `explain`.
+
+        Example:
+            >>> for preview in explainer.explain_iter("cat.jpg"):  # doctest: +SKIP
+            ...     print(preview.stats.scored_channels, preview.stats.estimated_error)
         """
-        return self._explanations(image, resolve_task(**arguments), previews=True)
+        return self._explanations(image, resolve_task(**arguments), preprocessed, previews=True)
 
     def explain_many(
         self,
-        images: Iterable[Image],
+        images: Iterable[Image] | str | os.PathLike[str],
         *,
         on_error: Callable[[Image, OrtcamError], None] | None = None,
         **arguments: Any,
     ) -> Generator[Explanation, None, None]:
-        """Explain images one after the other, decoding and preprocessing the next ones meanwhile: a generator.
+        """Explain images one after the other, and read the next ones meanwhile: a generator.
 
         Whatever `images`, `on_error` or `progress` raises is raised here. The thread ends with the generator: when it
         is exhausted, closed or dropped.
@@ -424,12 +583,17 @@ class Explainer:
         are in memory: at most 60 MB and 18 bytes per pixel of `max_pixels`, 510 MB by default.
 
         Args:
-            images: any iterable; a thread takes images from it and decodes them, at most two ahead.
-            on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
+            images: any iterable of images. A thread takes images from it and decodes them, at most two ahead. Or a
+                folder ("photos") or a glob ("photos/**"), whose images come in natural order.
+            on_error: called with an image that cannot be read and the error; the image is then skipped. None raises.
             **arguments: those of `explain`.
 
         Raises:
             OrtcamError: as `explain`.
+
+        Example:
+            >>> for explanation in explainer.explain_many("photos", budget=0.12):  # doctest: +SKIP
+            ...     print(explanation)
         """
         task = resolve_task(**arguments)
         self._check(task)
@@ -443,7 +607,10 @@ class Explainer:
                 yield self._explain(photograph, task)
 
     def read_many(
-        self, images: Iterable[Image], *, on_error: Callable[[Image, OrtcamError], None] | None = None
+        self,
+        images: Iterable[Image] | str | os.PathLike[str],
+        *,
+        on_error: Callable[[Image, OrtcamError], None] | None = None,
     ) -> Generator[Photograph, None, None]:
         """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
 
@@ -453,12 +620,18 @@ class Explainer:
         Memory: as `explain_many`.
 
         Args:
-            images: any iterable; a thread takes images from it and decodes them, at most two ahead.
-            on_error: called with an image that cannot be read and the error, and the image is skipped; None raises.
+            images: as `explain_many` takes them.
+            on_error: called with an image that cannot be read and the error; the image is then skipped. None raises.
 
         Raises:
-            ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None.
+            ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None; or `images`
+                is one image, or a folder without any.
         """
+        return self._read_each(_several(images), on_error)
+
+    def _read_each(
+        self, images: Iterable[Image], on_error: Callable[[Image, OrtcamError], None] | None
+    ) -> Generator[Photograph, None, None]:
         with contextlib.closing(read_ahead(images, self.read)) as ahead:
             for image, photograph in ahead:
                 try:
@@ -470,19 +643,21 @@ class Explainer:
                     continue
                 yield ready
 
-    def _explain(self, image: Image, task: "Task") -> Explanation:
-        *_, last = self._explanations(image, task, previews=False)
+    def _explain(self, image: Image | None, task: "Task", preprocessed: ArrayLike | None = None) -> Explanation:
+        *_, last = self._explanations(image, task, preprocessed, previews=False)
         return last
 
-    def _explanations(self, image: Image, task: "Task", *, previews: bool) -> Iterator[Explanation]:
+    def _explanations(
+        self, image: Image | None, task: "Task", preprocessed: ArrayLike | None, *, previews: bool
+    ) -> Iterator[Explanation]:
         """The explanations of an image on the way to the one asked for, which is the last."""
         clock = _Clock()
         self._check_targets(task)
         plan = task.settings.plan
         if isinstance(plan, HeadPlan):
-            yield self._explain_with_head(image, plan, task, clock)
+            yield self._explain_with_head(image, plan, task, preprocessed, clock)
             return
-        photograph = self.read(image)
+        photograph = self.read(image, preprocessed=preprocessed)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
         targets, asked = self._resolve_targets(task, clean.logits)
@@ -567,17 +742,19 @@ class Explainer:
             scored=scored,
             flat=flat,
             image=photograph.pixels,
-            preprocessing=self.bundle.manifest.preprocessing,
+            preprocessing=photograph.preprocessing,
             stats=stats,
             provenance={"limits": _limits_record(task), **self._provenance(photograph)},
         )
 
-    def _explain_with_head(self, image: Image, plan: HeadPlan, task: "Task", clock: "_Clock") -> Explanation:
+    def _explain_with_head(
+        self, image: Image | None, plan: HeadPlan, task: "Task", preprocessed: ArrayLike | None, clock: "_Clock"
+    ) -> Explanation:
         """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
         method = task.settings.method
         self._check_head(method)
-        photograph = self.read(image)
+        photograph = self.read(image, preprocessed=preprocessed)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
         targets, asked = self._resolve_targets(task, clean.logits)
@@ -742,8 +919,7 @@ class Explainer:
         """The classes to explain, each once, and of each class asked for its place among them."""
         top_k = as_top_k(task.top_k, len(self.labels))
         if task.target is None:
-            # The order of the probabilities, but for those that float32 no longer tells apart.
-            return np.argsort(-logits, kind="stable")[:top_k].astype(np.int64), np.arange(top_k)
+            return _most_probable(logits, top_k), np.arange(top_k)
         wanted = [self.class_index(item) for item in task.target]
         once = list(dict.fromkeys(wanted))
         return np.array(once, np.int64), np.array([once.index(index) for index in wanted])
@@ -816,7 +992,7 @@ class Explainer:
             "model": dataclasses.asdict(manifest.model),
             "cut": dataclasses.asdict(manifest.cut),
             "activation": manifest.activation,
-            "preprocessing": dataclasses.asdict(manifest.preprocessing),
+            "preprocessing": dataclasses.asdict(photograph.preprocessing),
             "requested_providers": [[name, dict(values)] for name, values in self._options.providers],
             "threads": self._options.threads,
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
@@ -920,6 +1096,34 @@ def resolve_task(
     size: BatchSize = "auto" if isinstance(batch_size, str) else int(batch_size)
     error = None if sampling_error is None else float(sampling_error)
     return Task(settings, limits, targets, top_k, size, error, progress)
+
+
+def _most_probable(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The most probable classes, int64 [count]: in the order of the logits, which float32 tells apart for longer."""
+    return np.argsort(-logits, kind="stable")[:count].astype(np.int64)
+
+
+def _several(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image]:
+    """Images to iterate over; those of a folder or a glob, if it is one.
+
+    Raises:
+        ImageError: it is a single image that is no path, or a folder or a glob without images.
+    """
+    if isinstance(images, str | os.PathLike):
+        return expand([os.fsdecode(images)], tell=lambda _: None)
+    found: Any = images
+    of_pixels = is_pillow(found) or (is_array(found) and len(getattr(found, "shape", ())) < 4)
+    if of_pixels or isinstance(found, bytes | bytearray | memoryview | Photograph) or hasattr(found, "read"):
+        raise ImageError(
+            f"{type(found).__name__} is one image, and this takes several: give a list of images, a batch "
+            "[N, H, W, 3], a folder or a glob; `explain` takes one"
+        )
+    return images
+
+
+def _check_alone(preprocessed: object) -> None:
+    if preprocessed is not None:
+        raise OptionError("an image and preprocessed= are both given: give one of them")
 
 
 def _in_words(targets: tuple[Target, ...]) -> str:

@@ -270,7 +270,9 @@ def _open_at_once(path: str, flags: int) -> int:
 
 def _check_regular(mode: int, name: str) -> None:
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{name} is a directory: give the path of one picture ({ACCEPTED})")
+        raise ImageError(
+            f"{name} is a folder: give the path of one image ({ACCEPTED}), or use explain_many, which takes a folder"
+        )
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
         what = kinds.get(stat.S_IFMT(mode), "no file")

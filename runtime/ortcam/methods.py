@@ -154,7 +154,7 @@ class Option:
     help: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Method:
     """A row of the tables above.
 
@@ -164,6 +164,11 @@ class Method:
         title: for pictures and tables.
         options: what can be set.
         plan: from the complete options to what the engine does.
+        summary: what the method does, in one sentence.
+        formula: the map before ReLU, in the notation of the tables.
+        cost: forward passes per image, in words.
+        source: the paper, and the version that is followed.
+        use: when to choose it, in one sentence.
         needs_head: whether the bundle has to have a head; a cut inside a branch leaves none.
     """
 
@@ -172,7 +177,16 @@ class Method:
     title: str
     options: tuple[Option, ...]
     plan: Callable[[Mapping[str, Any]], Plan | HeadPlan]
+    summary: str
+    formula: str
+    cost: str
+    source: str
+    use: str
     needs_head: bool = False
+
+    def __repr__(self) -> str:
+        options = ", ".join(option.name for option in self.options) or "none"
+        return f"<Method {self.name}, forward passes: {self.cost}; options: {options}>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,21 +239,25 @@ _WEIGHTING: Final = _choice(
     "weighting",
     "probability",
     "logit-softmax",
-    help="class probability (authors' code), or softmax over channels of the logit (Algorithm 1; torch-cam >= 0.3.2)",
+    help="weight of a channel: the class probability (authors' code), or a softmax over channels of the class logit "
+    "(the paper's Algorithm 1, torch-cam >= 0.3.2)",
 )
 _BASELINE: Final = _choice(
     "baseline",
     "none",
     "zeros",
-    help="zeros: subtract p(X_b)[c], X_b = 0 (the paper's increase of confidence); it cancels in a softmax of logits",
+    help="zeros: subtract the class probability of an all-zero image (the paper's increase of confidence); it cancels "
+    "out with weighting=logit-softmax",
 )
 _NORMALIZE: Final = _choice(
     "normalize",
     "after-upsampling",
     "before-upsampling",
-    help="min-max of a map at image size (authors' code) or at feature resolution (torch-cam)",
+    help="scale each map to [0,1] at image size (authors' code) or at feature size (torch-cam)",
 )
-_MAPS: Final = _choice("maps", "raw", "normalized", help="what is summed: U(A_k), or s(U(A_k)) (torch-cam before 0.4)")
+_MAPS: Final = _choice(
+    "maps", "raw", "normalized", help="sum the raw maps, or those scaled to [0,1] (torch-cam before 0.4)"
+)
 _SHARED: Final = (_WEIGHTING, _BASELINE, _NORMALIZE, _MAPS)
 
 
@@ -303,58 +321,95 @@ def _cam(options: Mapping[str, Any]) -> HeadPlan:  # noqa: ARG001 - it has no op
 
 
 MASKED_METHODS: Final = (
-    Method("scorecam", ("score-cam",), "Score-CAM", _SHARED, _scorecam),
+    Method(
+        "scorecam",
+        ("score-cam",),
+        "Score-CAM",
+        _SHARED,
+        _scorecam,
+        summary="Masks the image with each channel's map. A channel weighs as much as the class probability it leaves.",
+        formula="sum_k p(X * s(U(A_k)))[c] U(A_k)",
+        cost="1 per channel",
+        source="Wang et al., Score-CAM, CVPR workshops 2020; as in the authors' code",
+        use="Choose it to compare with published Score-CAM results. Its maps are narrower than those of scorecam++.",
+    ),
     Method(
         "scorecam++",
         ("scorecampp", "score-cam++"),
         "ScoreCAM++",
         (
             _choice(
-                "gate", *GATES, "minmax", help="activation in place of the min-max; negative where the features are"
+                "gate",
+                *GATES,
+                "minmax",
+                help="function that turns a map into a mask; features below zero give a negative mask",
             ),
             Option(
                 "gate_sum",
                 True,
                 "true or false",
                 _parse_flag,
-                "sum the gated maps (figure 1) or, for the ablation, the raw ones",
+                "sum the gated maps (the paper's figure 1), or the raw ones (for an ablation)",
             ),
             _WEIGHTING,
             _BASELINE,
         ),
         _scorecampp,
+        summary="Score-CAM with tanh in place of the scaling to [0,1], in the masks and in the sum.",
+        formula="sum_k p(X * tanh(U(A_k)))[c] tanh(U(A_k))",
+        cost="1 per channel",
+        source='Mitra et al., "Reliable or Deceptive?", arXiv 2404.19341; figure 1',
+        use="The default. Its maps keep more of the class probability than those of scorecam, and are broader.",
     ),
     Method(
         "sscam",
         ("ss-cam",),
         "SS-CAM",
         (
-            _number(_SAMPLES, 35, "N, noise samples a channel"),
+            _number(_SAMPLES, 35, "noise samples per channel (N)"),
             Option(
                 "std",
                 None,
                 f"'authors' or {_SPREAD.words}",
                 _parse_std,
-                "standard deviation; by default 'authors' for noise on the input, 2.0 for noise on the activation",
+                "standard deviation of the noise; without it 'authors' for noise=input and 2.0 for noise=activation",
             ),
             _choice(
-                "noise", "input", "activation", help="on the masked image (the poster), or on the mask (torch-cam)"
+                "noise",
+                "input",
+                "activation",
+                help="add noise to the masked image (the poster) or the mask (torch-cam)",
             ),
-            _number(SEED, 0, "of the noise"),
+            _number(SEED, 0, "seed of the noise; the same seed gives the same map everywhere"),
             *_SHARED,
         ),
         _sscam,
+        summary="Score-CAM, with each channel's weight averaged over noisy copies of the masked image.",
+        formula="sum_k mean_i p(X * s(U(A_k)) + n_i)[c] U(A_k)",
+        cost="35 per channel (num_samples)",
+        source='Wang et al., SS-CAM, arXiv 2006.14255; the poster "Improved variants of Score-CAM"',
+        use="Choose it to reproduce published results. It is slow: --sampling-error 0.2 stops sampling early.",
     ),
     Method(
         "iscam",
         ("is-cam",),
         "IS-CAM",
         (
-            _number(_SAMPLES, 10, "N, steps of the path"),
-            _choice("path", "cumulative", "linear", help="c_i = i(i+1)/(2N) (the poster's recurrence), or i/N"),
+            _number(_SAMPLES, 10, "steps per channel (N)"),
+            _choice(
+                "path",
+                "cumulative",
+                "linear",
+                help="factor of step i: i(i+1)/(2N) (the poster's recurrence), or i/N (an integral)",
+            ),
             *_SHARED,
         ),
         _iscam,
+        summary="Score-CAM, with each channel's weight averaged over steps of the masked image's intensity.",
+        formula="sum_k mean_i p(c_i X * s(U(A_k)))[c] U(A_k)",
+        cost="10 per channel (num_samples)",
+        source='Naidu et al., IS-CAM, arXiv 2010.03023; the poster "Improved variants of Score-CAM"',
+        use="Choose it to reproduce published results. It is slow: --sampling-error 0.2 stops sampling early.",
     ),
 )
 
@@ -369,22 +424,39 @@ HEAD_METHODS: Final = (
                 "single",
                 "gaussian",
                 "gaussian-spread",
-                help="what is kept of the features: one position (authors' code); a 3 x 3 Gaussian of them around it "
-                "(openvino_xai for transformers); or the one position spread by that Gaussian (authors' is_gaussian)",
+                help="features that are kept: one position (authors' code); a 3 x 3 Gaussian around it (openvino_xai "
+                "for transformers); or one position spread by that Gaussian (the authors' is_gaussian)",
             ),
             _choice(
-                "score", "probability", "logit", help="of the class, given what is kept (the authors: probability)"
+                "score",
+                "probability",
+                "logit",
+                help="what a position is worth: the class probability (the authors), or the class logit",
             ),
         ),
         _reciprocam,
+        summary="Keeps one position of the features at a time. A position is worth the class probability it leaves.",
+        formula="p(A * k_ij)[c] at each position i, j",
+        cost="1 of the head per position",
+        source="Byun & Lee, arXiv 2209.14074, CVPR workshops 2024; as in the authors' code",
+        use="Choose it for speed: it takes an eighth of the time of scorecam or less, and works with any head.",
         needs_head=True,
     ),
     Method(
         "ablation-cam",
         ("ablationcam",),
         "Ablation-CAM",
-        (_choice("score", "logit", "probability", help="of the class, whose relative drop is the weight"),),
+        (
+            _choice(
+                "score", "logit", "probability", help="score of the class, whose relative drop is the channel's weight"
+            ),
+        ),
         _ablationcam,
+        summary="Sets one channel to zero at a time. A channel weighs as much as the class score drops.",
+        formula="sum_k (y - y_k) / |y| A_k",
+        cost="1 of the head per channel",
+        source="Desai & Ramaswamy, Ablation-CAM, WACV 2020; but for the sign where y is negative",
+        use="Choose it for speed where each channel should be tested, as Score-CAM does.",
         needs_head=True,
     ),
     Method(
@@ -397,12 +469,29 @@ HEAD_METHODS: Final = (
                 False,
                 "true or false",
                 _parse_flag,
-                "take the mean of each channel off before the decomposition (pytorch-grad-cam), or not (the paper)",
+                "subtract the mean of each channel first (pytorch-grad-cam), or not (the paper)",
             ),
         ),
         _eigencam,
+        summary="Projects the features on their first principal component. The map is the same for every class.",
+        formula="sum_k v_k A_k",
+        cost="none",
+        source="Muhammad & Yeasin, Eigen-CAM, arXiv 2008.00299",
+        use="Choose it to see where the features are active. It cannot say what speaks for a class.",
     ),
-    Method("cam", (), "CAM", (), _cam, needs_head=True),
+    Method(
+        "cam",
+        (),
+        "CAM",
+        (),
+        _cam,
+        summary="Weighs the channels by the classifier's last layer.",
+        formula="sum_k w_kc A_k",
+        cost="none per image; 1 of the head per channel, once",
+        source="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016",
+        use="The quickest, for models that end in average pooling and one linear layer, such as ResNets.",
+        needs_head=True,
+    ),
 )
 
 METHODS: Final = (*MASKED_METHODS, *HEAD_METHODS)

@@ -116,8 +116,8 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_sha256(record: Mapping[str, Any]) -> str | None:
-    """The hash of an image, of its file or, where it was given as an array, of its pixels."""
-    found = record.get("sha256") or record.get("pixels_sha256")
+    """The hash of an image: of its file, of its pixels if it was given as an array, or of a preprocessed input."""
+    found = record.get("sha256") or record.get("pixels_sha256") or record.get("input_sha256")
     return None if found is None else str(found)
 
 

@@ -287,7 +287,9 @@ def _seconds(seconds: float) -> str:
 
 def _file_name(record: Mapping[str, Any]) -> str:
     path = record.get("path")
-    return "" if path is None else str(path).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    if path is None:
+        return "preprocessed input" if record.get("preprocessed") else ""
+    return str(path).replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ortcam.evaluation.protocols import resolve_protocol
 from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import collect, summarise
 from ortcam.evaluation.variants import Variant, baselines
+from ortcam.evaluation.verdict import reach_verdict
 from ortcam.image import write_png
 from ortcam.preprocessing import Preprocessing
 
@@ -31,12 +32,13 @@ PREPROCESSING = Preprocessing(
     height=32, width=48, resize=None, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), channel_order="bgr", scale=255.0
 )
 MORE = {
-    "settings": {"bundle": "c981" * 16, "images": "photographs", "labels": None, "seed": 0, "metrics": ["adcc"]},
+    "settings": {"bundle": "c981" * 16, "images": "photographs", "annotations": None, "seed": 0, "metrics": ["adcc"]},
     "protocol": dataclasses.asdict(resolve_protocol("soft-map")),
     "model": {"name": "tiny", "source": "onnx", "weights": None, "weights_sha256": None},
     "providers": ["CPUExecutionProvider"],
     "versions": {"ortcam": "1.2.3", "onnxruntime": "1.20"},
     "failures": [],
+    "notes": [],
 }
 METRICS = ("average-drop", "increase", "win", "insertion-zero", "deletion-zero", "coherency", "complexity", "adcc")
 ADCC = ("average-drop", "coherency", "complexity", "adcc")  # and what it is made of
@@ -66,6 +68,7 @@ def report(tmp_path):
                 path,
                 results,
                 summary,
+                reach_verdict(results, summary),
                 journal,
                 examples,
                 PREPROCESSING,
@@ -213,8 +216,8 @@ def test_bold_is_what_is_better_than_every_other_method(report):
 def test_bands_and_what_is_said_of_intervals_begin_at_ten_images(report, count, intervals):
     page = report(names(count), wanted=("insertion-zero", "deletion-zero"))
     assert page.source.count("<polygon") == (2 * len(METHODS + baselines(0)) if intervals else 0)
-    assert ("How to read the intervals" in page.source) == intervals
-    assert ("Fewer than 10 images" in page.source) != intervals
+    assert ("the 95&nbsp;% interval of the mean" in page.source) == intervals
+    assert ("9 images: too few to call anything better" in page.source) != intervals
 
 
 def test_a_single_method_is_not_bold(report):
@@ -264,9 +267,9 @@ def test_a_card_shows_the_crop_and_the_map_on_it(report):
     np.testing.assert_allclose(photograph[50, 20], [220, 30, 20], atol=8)
     np.testing.assert_allclose(photograph[50, 140], [0, 0, 100], atol=8)
     laid = pictures["Map of Score-CAM on one.png"]
-    # Half of the picture and half of jet, which is (0, 0, 128) at 0 and (128, 0, 0) at 1.
-    np.testing.assert_allclose(laid[50, 20], [110, 15, 74], atol=8)
-    np.testing.assert_allclose(laid[50, 140], [64, 0, 50], atol=8)
+    # The picture alone where the map is 0, and 65 % of turbo's (122, 4, 3) where it is 1.
+    np.testing.assert_allclose(laid[50, 20], [220, 30, 20], atol=8)
+    np.testing.assert_allclose(laid[50, 140], [79, 3, 37], atol=8)
 
 
 def _decoded(address):

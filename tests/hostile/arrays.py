@@ -59,12 +59,17 @@ ARRAYS: Final[dict[str, HostileArray]] = {
     "big-endian numbers of 16 bits": HostileArray(lambda: _RAMP.astype(">u2")),
     "truths": HostileArray(lambda: _RAMP > 9),
     "signed bytes": HostileArray(lambda: _RAMP.astype(np.int8)),
+    "at the limit, floats with the channels first, of no stride": HostileArray(
+        lambda: np.broadcast_to(np.float64(1), (3, 5000, 5000)), lambda: np.full((5000, 5000, 3), 255, np.uint8)
+    ),
+    "floats that overflow": HostileArray(lambda: np.full((6, 4, 3), 1e300)),
+    "channels first or last": HostileArray(lambda: np.zeros((3, 4, 3), np.uint8)),
     "not-a-numbers": HostileArray(lambda: np.full((4, 4, 3), np.nan)),
     "no rows": HostileArray(lambda: np.zeros((0, 4, 3), np.uint8)),
     "no columns of 2**40 rows": HostileArray(lambda: np.zeros((2**40, 0, 3), np.uint8)),
     "no channels": HostileArray(lambda: np.zeros((4, 4, 0), np.uint8)),
-    "two channels": HostileArray(lambda: np.zeros((4, 4, 2), np.uint8)),
-    "five channels": HostileArray(lambda: np.zeros((4, 4, 5), np.uint8)),
+    "two channels": HostileArray(lambda: np.zeros((6, 4, 2), np.uint8)),
+    "five channels": HostileArray(lambda: np.zeros((6, 4, 5), np.uint8)),
     "no dimension": HostileArray(lambda: np.array(9, np.uint8)),
     "a dimension": HostileArray(lambda: np.zeros(12, np.uint8)),
     "a batch": HostileArray(lambda: np.zeros((1, 4, 4, 3), np.uint8)),
@@ -72,7 +77,7 @@ ARRAYS: Final[dict[str, HostileArray]] = {
     "read-only": HostileArray(lambda: np.broadcast_to(_RAMP, _RAMP.shape), _ramp),
     "Fortran's order": HostileArray(lambda: np.asfortranarray(_RAMP), _ramp),
     "backwards": HostileArray(lambda: _RAMP[::-1, ::-1], lambda: np.ascontiguousarray(_RAMP[::-1, ::-1])),
-    "every other pixel": HostileArray(lambda: _RAMP[::2, ::2], lambda: np.ascontiguousarray(_RAMP[::2, ::2])),
+    "every other pixel": HostileArray(lambda: _RAMP[:, ::2], lambda: np.ascontiguousarray(_RAMP[:, ::2])),
     "channels first, turned": HostileArray(
         lambda: np.ascontiguousarray(_RAMP.transpose(2, 0, 1)).transpose(1, 2, 0), _ramp
     ),

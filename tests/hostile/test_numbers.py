@@ -257,6 +257,7 @@ def test_every_public_number_is_known_here() -> None:
         "max_pixels",
         "white",
     }
+    known.add("progress")  # a function that is told numbers
     known |= {"limit", "seed", "step", "longest_side", "randomize", "runs", "seconds", "opset", "input_size", "target"}
     public = [ortcam.load, ortcam_export.export, ortcam_export.inspect_model, ortcam_export.fuse, benchmark, Evaluation]
     public += [member for _, member in inspect.getmembers(ortcam.Explainer, inspect.isfunction)]

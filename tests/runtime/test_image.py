@@ -1,7 +1,6 @@
 """Decoding against Pillow, and the errors of pictures that are none."""
 
 import contextlib
-import io
 import json
 import os
 import socket
@@ -145,8 +144,11 @@ def test_arrays_of_pixels_become_rgb():
 @pytest.mark.parametrize(
     ("pixels", "named"),
     [
-        (np.zeros((4, 5, 3), np.float32), "float32 [4, 5, 3]"),
-        (np.zeros((4, 5, 2), np.uint8), "uint8 [4, 5, 2]"),
+        (np.zeros((5, 5, 3), np.int64), "int64 [5, 5, 3]"),
+        (np.zeros((5, 5, 3), bool), "bool [5, 5, 3]"),
+        (np.zeros((5, 5, 2), np.uint8), "uint8 [5, 5, 2]"),
+        (np.zeros((3, 3, 3), np.uint8), "uint8 [3, 3, 3] may have its channels first or last"),
+        (np.zeros(5, np.uint8), "uint8 [5] has one dimension"),
         (np.zeros((1, 4, 5, 3), np.uint8), "uint8 [1, 4, 5, 3]"),
         (np.zeros((0, 5, 3), np.uint8), "uint8 [0, 5, 3]"),
         (np.zeros((4, 5), np.uint16), "uint16 [4, 5]"),
@@ -180,7 +182,7 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path):
     text.write_text("hello world\n" * 10)
     for source, wrong in [
         (tmp_path / "absent.png", "does not exist"),
-        (tmp_path, "is a directory"),
+        (tmp_path, "is a folder"),
         (empty, "is empty"),
         (text, "is not a picture"),
         (f"{tmp_path}/a\0b", "cannot be read"),
@@ -189,6 +191,7 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path):
         assert wrong in said
         assert repr(os.fspath(source)) in said
     assert "NoneType" in message(None)
+    assert "from list: this takes one image" in message([photograph()])
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -405,12 +408,9 @@ def test_a_file_of_another_format_is_not_read_to_its_end(tmp_path):
     tracemalloc.stop()
 
 
-def test_pictures_of_other_libraries_are_told_what_to_give():
-    picture = Image.fromarray(photograph())
-    assert 'np.asarray(image.convert("RGB"))' in message(picture)
-    assert ".read()" in message(io.BytesIO(b"x"))
-    assert "uint8 [H, W, 3]" in message(SimpleNamespace(__array__=None))
-    assert "a path, the encoded bytes or a uint8 array" in message([1, 2])
+def test_what_is_no_image_is_told_what_is_one():
+    wanted = "give a path, the bytes of a file, a binary file object, an array, a tensor or a Pillow image"
+    assert f"SimpleNamespace: {wanted}" in message(SimpleNamespace(__array__=None))
 
 
 def test_png_is_written_without_loss_under_any_name(tmp_path):

@@ -11,7 +11,6 @@ from ortcam.cli.parsers import Rare
 from ortcam.cli.progress import Bar
 from ortcam.errors import OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS
-from ortcam.methods import METHODS
 from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
 from ortcam.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.saved import lost
@@ -52,8 +51,8 @@ def add_method(
     *,
     default: str | None = "scorecam++",
     several: bool = True,
-    metavar: str = "METHOD",
-    help: str = "",  # noqa: A002
+    metavar: str = "",
+    help: str = "",  # noqa: A002 - as argparse calls it
 ) -> None:
     """Add `-m/--method`.
 
@@ -61,16 +60,16 @@ def add_method(
         parser: or a group of one.
         default: the methods where none is given; None: `help` says which.
         several: whether methods may be given with commas between them.
-        metavar: what one method looks like.
+        metavar: instead of METHODS or METHOD.
         help: instead of the usual words.
     """
-    names = ", ".join(method.name for method in METHODS)
+    words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
     parser.add_argument(
         "-m",
         "--method",
         default=default,
-        metavar=f"{metavar}[,...]" if several else metavar,
-        help=help or f"{names}; `ortcam methods` explains them",
+        metavar=metavar or ("METHODS" if several else "METHOD"),
+        help=help or f"{words} (default: %(default)s)",
     )
 
 
@@ -81,7 +80,7 @@ def add_option(parser: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="option of the method, such as gate=sigmoid; see `ortcam methods NAME`",
+        help="option of a method (see `ortcam methods NAME`)",
     )
 
 
@@ -91,10 +90,10 @@ def add_targets(parser: Any) -> None:
         "-t",
         "--target",
         action="append",
-        metavar="CLASS[,...]",
-        help="classes to explain, by label or index, such as dog or 3",
+        metavar="CLASSES",
+        help="labels or indices, such as dog,3",
     )
-    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default: 1)")
+    parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
 
 
 def add_output(
@@ -126,7 +125,9 @@ def add_quiet(parser: Any) -> None:
 
 def add_rendering(parser: Any) -> None:
     """Add `--colormap`, `--blend` and `--alpha`: how maps are drawn over images."""
-    parser.add_argument("--colormap", choices=COLORMAPS, default="turbo", help="colours of the map")
+    parser.add_argument(
+        "--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help=f"of the map: {', '.join(COLORMAPS)}"
+    )
     parser.add_argument(
         "--blend",
         choices=BLENDS,
@@ -146,21 +147,22 @@ def rendering(options: argparse.Namespace) -> Rendering:
     return Rendering(options.colormap, options.blend, options.alpha)
 
 
-def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False) -> Any:
+def add_execution(
+    parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False, passes: bool = True
+) -> Any:
     """Add the flags that say what computes, and how: providers, threads, batch size, precision.
 
     Args:
         parser: of the command.
         low_memory: whether `--low-memory` is among them.
         several: whether `--batch-size` and `--precision` take several values, with commas between them.
+        passes: whether the command makes masked passes, which `--batch-size` and `--precision` are of.
 
     Returns:
         The group, for flags that belong there.
     """
     group = parser.add_argument_group("execution")
-    group.add_argument(
-        "--provider", metavar="NAME[,...]", help="execution providers in order, such as cuda,cpu (default: the fastest)"
-    )
+    group.add_argument("--provider", metavar="NAMES", help="execution providers, such as cuda,cpu (default: the best)")
     group.add_argument(
         "--provider-option",
         action="append",
@@ -169,17 +171,17 @@ def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, s
         help=Rare("option of the first provider, such as precision=bf16 for openvino"),
     )
     group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
-    if several:
+    if passes and several:
         group.add_argument(
-            "--batch-size", default="auto", metavar="N[,...]", help="masked images per run, such as 1,16,auto"
+            "--batch-size", default="auto", metavar="SIZES", help="masked images per run, such as 1,16,auto"
         )
         group.add_argument(
-            "--precision", metavar="P[,...]", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
+            "--precision", metavar="NAMES", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
         )
-    else:
+    elif passes:
         group.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images per run")
         group.add_argument(
-            "--precision", metavar="P", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
+            "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
         )
     if low_memory:
         group.add_argument("--low-memory", action="store_true", help=Rare("use less memory, for small devices; slower"))

@@ -1,89 +1,100 @@
-"""`ortcam evaluate`: its flags, its progress and its table."""
+"""`ortcam evaluate`: its flags, its progress and what it prints."""
 
 import argparse
-import sys
-from typing import Any
+import os
+import shutil
+from typing import Any, Final
 
-from ortcam.arguments import batch_size, providers
-from ortcam.cli.common import EXIT_BAD_INPUT
+from ortcam.arguments import providers
+from ortcam.cli.common import (
+    EXIT_BAD_INPUT,
+    add_alias,
+    add_execution,
+    add_image_reading,
+    add_method,
+    add_output,
+    add_quiet,
+)
 from ortcam.cli.models import add_model, open_bundle
-from ortcam.errors import OrtcamError
+from ortcam.cli.parsers import Rare, add_command
+from ortcam.cli.progress import Bar
+from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.folder import check_folder
 from ortcam.evaluation.variants import parse_variants
 from ortcam.extras import missing
-from ortcam.image import DEFAULT_MAX_PIXELS
-from ortcam.ranges import LIMIT, MAX_PIXELS, RANDOMIZE, SEED, STEP, THREADS, WHITE
+from ortcam.image_inputs import STDIN, expand
+from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.result_folders import check_output
 from ortcam.session import resolve_providers
-from ortcam.terminal import complain, others_aside
+from ortcam.terminal import complain, others_aside, say
 
 __all__ = ["add_evaluate"]
+
+_WIDTH: Final = 80  # columns of what is printed; less in a narrower terminal
+_NARROWEST: Final = 50
 
 
 def add_evaluate(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "evaluate",
-        help="measure how faithful explanations are (needs `ortcam[evaluate]`)",
-        allow_abbrev=False,
-        description="Metrics of faithfulness and localisation, with intervals and paired differences, and a report.",
+        _evaluate,
+        help="measure which method explains a model best",
+        description="Measure how faithful explanations are on your images, and write a report that says which method "
+        "wins. Needs the extra `evaluate`.",
+        examples=(
+            "ortcam evaluate shapes photos/",
+            "ortcam evaluate resnet18 photos.csv -m scorecam++,iscam:budget=25% --limit 50",
+        ),
     )
-    parser.set_defaults(run=_evaluate)
     add_model(parser)
     parser.add_argument(
-        "images", metavar="IMAGES", help="a folder, a folder of class folders, or a CSV with file, class and boxes"
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="a folder, a folder with one folder per class, a CSV (file, class, boxes), or images",
     )
-    parser.add_argument(
-        "-m",
-        "--method",
+    what = parser.add_argument_group("what to measure")
+    add_method(
+        what,
         default="scorecam,scorecam++",
-        metavar="METHOD[,METHOD...]",
-        help="each METHOD[:KEY=VALUE...], say scorecam++:gate=sigmoid, iscam:budget=0.25, scorecam:precision=int8 "
-        "(default: %(default)s)",
+        metavar="METHOD[:KEY=VALUE]",
+        help="methods, with options, limits or precision, such as iscam:budget=0.25",
     )
-    parser.add_argument(
-        "--metrics", metavar="M[,M...]", help="names or groups: confidence, insertion, deletion, adcc, pointing"
+    what.add_argument(
+        "--metrics",
+        metavar="M[,...]",
+        help="names, or groups: confidence, insertion, deletion, adcc, pointing (default: those of the protocol)",
     )
-    parser.add_argument(
-        "--protocol", default="soft-map", metavar="P", help="soft-map, adcc, scorecam-paper, scorecampp-notebook"
+    what.add_argument(
+        "--protocol",
+        default="soft-map",
+        metavar="P",
+        help=Rare("conventions: soft-map, adcc, scorecam-paper, scorecampp-notebook"),
     )
-    parser.add_argument("--annotations", metavar="FILE", help="of a folder: CSV (file, class, boxes), or JSON object")
-    parser.add_argument("--limit", type=LIMIT, metavar="N", help="this many of the images, drawn by --seed")
-    parser.add_argument("--seed", type=SEED, default=0, metavar="S", help="of all chance (default %(default)s)")
-    parser.add_argument(
-        "--step", type=STEP, metavar="PIXELS", help="of insertion and deletion (default: a hundredth of the image)"
+    what.add_argument(
+        "--randomize", type=RANDOMIZE, metavar="N", help="also check on N images that maps change with the weights"
     )
-    parser.add_argument(
-        "--randomize",
-        type=RANDOMIZE,
-        metavar="N",
-        help="also the randomised-weights check (Adebayo et al. 2018), on N of the images",
+    what.add_argument(
+        "--step",
+        type=STEP,
+        metavar="PIXELS",
+        help=Rare("pixels per step of insertion and deletion (default: a hundredth of the image)"),
     )
-    parser.add_argument("-o", "--output", default="evaluation", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
-    parser.add_argument(
-        "--batch-size",
-        type=batch_size,
-        default="auto",
-        metavar="N",
-        help="masked images a run, 65536 at most (default: auto)",
+    which = parser.add_argument_group("which images")
+    which.add_argument("--limit", type=LIMIT, metavar="N", help="take N of the images, drawn by --seed")
+    which.add_argument("--seed", type=SEED, default=0, metavar="S", help=Rare("of everything that chance decides"))
+    which.add_argument(
+        "--annotations", metavar="FILE", help="what a folder's images show: CSV (file, class, boxes) or JSON"
     )
-    parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
-    parser.add_argument(
-        "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="of the first provider"
-    )
-    parser.add_argument("--precision", metavar="P", help="of the masked passes: fp16, int8")
-    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument(
-        "--max-pixels",
-        type=MAX_PIXELS,
-        default=DEFAULT_MAX_PIXELS,
-        metavar="N",
-        help="skip images of more pixels, or that take more than about 12 N bytes of memory (default %(default)s)",
-    )
-    parser.add_argument("--strict", action="store_true", help="skip damaged images, even if a part can be read")
-    parser.add_argument("--white", type=WHITE, metavar="N", help="white in 16-bit PNG, TIFF, PNM: 4095 for 12 bits")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+    results = parser.add_argument_group("results")
+    add_output(results, default="evaluation", help="folder to write to")
+    results.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
+    add_quiet(results)
+    add_execution(parser, low_memory=False)
+    add_image_reading(parser)
+    add_alias(parser, "--method", "--methods")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -93,9 +104,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     parse_variants(methods)
     wanted = providers(options.provider, options.provider_option)
     resolve_providers(wanted)
+    images = _images(options.images)
     try:
-        from tqdm import tqdm  # noqa: PLC0415
-
         from ortcam.evaluation.running import Evaluation  # noqa: PLC0415 - only this command needs what it loads
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
@@ -104,12 +114,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     with others_aside():
         evaluation = Evaluation(
             bundle,
-            options.images,
+            images,
             options.output,
             methods=methods,
             metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
             protocol=options.protocol,
-            labels=options.annotations,
+            annotations=options.annotations,
             limit=options.limit,
             seed=options.seed,
             step=options.step,
@@ -123,24 +133,37 @@ def _evaluate(options: argparse.Namespace) -> int:
             randomize=options.randomize,
             resume=options.resume,
         )
-    with tqdm(total=evaluation.count, desc="evaluating", unit="map", disable=True if options.quiet else None) as bar:
-        earlier: int | None = None
-
-        def advance(made: int, _: int) -> None:
-            nonlocal earlier
-            if earlier is None:  # what an earlier run made says nothing of the time left
-                earlier = bar.n = bar.initial = made
-            bar.update(made - bar.n)
-
-        def say(failure: str) -> None:
-            with bar.external_write_mode(file=sys.stderr):
-                complain(failure)
-
-        with others_aside():
-            report = evaluation.run(
-                progress=advance,
-                on_failure=lambda failure: say(f"{failure.image}: {failure.error}"),
-            )
     if not options.quiet:
-        print(report.in_words())
+        for note in evaluation.notes:
+            complain(note)
+    bar: Bar | None = None
+
+    def advance(made: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:  # what an earlier run made says nothing of the time left
+            bar = Bar("evaluating", total=total, unit="map", quiet=options.quiet, done=made)
+        bar.update(made)
+
+    def tell(image: str, error: str) -> None:
+        line = f"{image}: {error}"
+        complain(line) if bar is None else bar.say(line)
+
+    try:
+        with others_aside():
+            report = evaluation.run(progress=advance, on_failure=lambda failure: tell(failure.image, failure.error))
+    finally:
+        if bar is not None:
+            bar.close()
+    if not options.quiet:
+        width = max(_NARROWEST, min(_WIDTH, shutil.get_terminal_size().columns))
+        for line in report.in_words(width).splitlines():
+            say(line)
     return EXIT_BAD_INPUT if report.failures else 0
+
+
+def _images(arguments: list[str]) -> str | list[str]:
+    """One folder, file or CSV as it is; several images, or a pattern, as their list."""
+    if STDIN in arguments:
+        raise OptionError("IMAGES -: standard input has one image; accepted are a folder, a CSV, or images")
+    pattern = any(mark in arguments[0] for mark in "*?[") and not os.path.lexists(arguments[0])
+    return arguments[0] if len(arguments) == 1 and not pattern else expand(arguments)

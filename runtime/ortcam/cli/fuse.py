@@ -8,9 +8,12 @@ from typing import Any
 from ortcam.allocation import Limits
 from ortcam.arguments import budget, pairs_of
 from ortcam.bundle import Bundle, read_bundle
+from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet
 from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.parsers import Rare, add_command
+from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
-from ortcam.exporter import import_exporter, timed_report
+from ortcam.exporter import import_exporter
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
 from ortcam.ranges import CHUNK, TOP_K
 from ortcam.terminal import others_aside, say
@@ -22,43 +25,43 @@ __all__ = ["add_fuse"]
 def add_fuse(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
     names = ", ".join(method.name for method in MASKED_METHODS)
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "fuse",
-        help="make one .onnx file that explains (needs `ortcam[onnx]`)",
-        allow_abbrev=False,
-        description="One ONNX file, image in and saliency out, for any ONNX Runtime: Python, Node, C++, Triton ...",
+        _fuse,
+        help="make one .onnx file that explains, for Node, C++, Triton ...",
+        description="Make one ONNX file, image in and map out, that any ONNX Runtime can run: Python, Node, C++, "
+        "Triton. Needs the extra `onnx`.",
+        examples=("ortcam fuse shapes -o explainer.onnx", "ortcam fuse resnet18 --triton models --budget 25%"),
     )
-    parser.set_defaults(run=_fuse)
     add_model(parser)
-    parser.add_argument("-m", "--method", default="scorecam++", metavar="METHOD", help=f"{names} (default: scorecam++)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="file to write, say explainer.onnx")
-    parser.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")
-    parser.add_argument("--name", metavar="NAME", help="of the model in the repository (default: bundle and method)")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the method, as in explain"
+    what = parser.add_argument_group("what to explain")
+    add_method(what, several=False, help=f"one of {names}")
+    add_option(what)
+    classes = what.add_mutually_exclusive_group()
+    classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
+    classes.add_argument("--runtime-targets", action="store_true", help="take the classes as an input, int64 [K]")
+    what.add_argument("--uint8-input", action="store_true", help="take an RGB image of any size, uint8 [h,w,3]")
+    what.add_argument("--budget", type=budget, metavar="B", help="channels to score: a share such as 25%%, or a number")
+    results = parser.add_argument_group("results")
+    add_output(results, metavar="FILE", help="file to write, such as explainer.onnx")
+    results.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")
+    results.add_argument("--name", metavar="NAME", help="of the model there (default: bundle and method)")
+    results.add_argument("--external", action="store_true", help="write the weights to FILE.data, beside the file")
+    results.add_argument("--no-verify", action="store_true", help="do not compare the file's maps with the runtime's")
+    add_force(results)
+    add_quiet(results)
+    execution = parser.add_argument_group("execution")
+    execution.add_argument("--batch-size", type=CHUNK, metavar="N", help="masked images per run (default: 8)")
+    execution.add_argument(
+        "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
     )
-    parser.add_argument(
-        "--budget", type=budget, metavar="B", help="channels to score, by energy: 0.25, 25%%, or a number"
-    )
-    parser.add_argument("--precision", metavar="P", help="of the masked passes, where the bundle has it: fp16, int8")
-    classes = parser.add_mutually_exclusive_group()
-    classes.add_argument("--top-k", type=TOP_K, metavar="K", help="explain the K most probable classes (default 1)")
-    classes.add_argument("--runtime-targets", action="store_true", help="the classes are an input, int64 [K]")
-    parser.add_argument(
-        "--uint8-input", action="store_true", help="the input is an RGB picture, uint8 [h,w,3], of any size"
-    )
-    parser.add_argument(
-        "--batch-size", type=CHUNK, metavar="N", help="masked images at a time: time and memory (default 8)"
-    )
-    parser.add_argument("--external", action="store_true", help="weights beside the file, in FILE.data")
-    parser.add_argument("--no-verify", action="store_true", help="do not run the file and compare it with the runtime")
-    parser.add_argument("--force", action="store_true", help="replace what is there")
-    parser.add_argument("--quiet", action="store_true", help="say nothing")
 
 
 def _fuse(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.triton is None):
-        raise OptionError("accepted is -o FILE, or --triton DIR")
+        both = "give one of them" if options.output is not None else "one of them is missing"
+        raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
     if not isinstance(settings.plan, Plan):
         names = ", ".join(method.name for method in MASKED_METHODS)
@@ -66,7 +69,8 @@ def _fuse(options: argparse.Namespace) -> int:
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
-    with others_aside():
+    with others_aside(), stages(quiet=options.quiet) as report:
+        report("loading the packages of ONNX")
         fused = exporter.fuse(
             bundle,
             options.output,
@@ -81,7 +85,7 @@ def _fuse(options: argparse.Namespace) -> int:
             external=options.external,
             verify=not options.no_verify,
             force=options.force,
-            report=None if options.quiet else timed_report(),
+            report=report,
             **size,
             **settings.options,
         )
@@ -123,11 +127,12 @@ def _pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _print(fused: Any) -> None:
     beside = "" if fused.external is None else f", weights in {fused.external.name}"
-    say(f"file           {fused.path} ({fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside})")
+    rows = [("file", str(fused.path))]
+    rows += [("", f"{fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside}")]
     for title, values in (("input", fused.inputs), ("output", fused.outputs)):
-        for name, kind in values.items():
-            say(f"{title:<15}{name}: {kind}")
-    if fused.difference is None:
-        say("verified       no")
-    else:
-        say(f"verified       maps within {fused.difference:.1e} of the runtime's, on a picture of the bundle")
+        rows += [(title, f"{name}: {kind}") for name, kind in values.items()]
+    verified = (
+        "no (--no-verify)" if fused.difference is None else f"maps differ from the runtime's by {fused.difference:.1e}"
+    )
+    for title, text in (*rows, ("verified", verified)):
+        say(f"{title:<10}{text}")

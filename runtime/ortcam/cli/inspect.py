@@ -133,8 +133,8 @@ def _verify(bundle: Bundle) -> None:
         print(f"accepted {variant.tolerance:.1e}")
         _refuse_variant(bundle, name, difference)
     print(
-        "verdict        sound: no file has changed since the export, and on this machine the graphs give what the "
-        f"original model gave, within {measured.logits:.0e} relative"
+        "verdict        sound: no file has changed since the export, and on this machine the graphs give the logits of "
+        f"the original model (largest difference {measured.logits:.1e} relative)"
     )
 
 

@@ -13,6 +13,7 @@ from ortcam._version import __version__
 from ortcam.cli.benchmark import add_benchmark
 from ortcam.cli.cache import add_cache
 from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from ortcam.cli.completion import add_completion
 from ortcam.cli.demo import add_demo
 from ortcam.cli.evaluate import add_evaluate
 from ortcam.cli.explain import add_explain
@@ -21,6 +22,8 @@ from ortcam.cli.fuse import add_fuse
 from ortcam.cli.inspect import add_inspect
 from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
+from ortcam.cli.predict import add_predict
+from ortcam.cli.web import add_web
 from ortcam.errors import OrtcamError, OutputError
 from ortcam.terminal import complain, guarded_output, say
 
@@ -116,6 +119,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="ortcam")
     add_demo(commands)
     add_explain(commands)
+    add_predict(commands)
+    add_web(commands)
     add_methods(commands)
     add_inspect(commands)
     add_export(commands)
@@ -123,6 +128,7 @@ def _parser() -> Parser:
     add_evaluate(commands)
     add_benchmark(commands)
     add_cache(commands)
+    add_completion(commands, _parser)
     parser.commands = commands.choices
     for name, command in parser.commands.items():
         command.set_defaults(command=name)

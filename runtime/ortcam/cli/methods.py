@@ -1,14 +1,31 @@
 """`ortcam methods`: what the methods are, what they cost, and their options."""
 
 import argparse
-from typing import Any
+import textwrap
+from collections.abc import Iterable
+from typing import Any, Final
 
 from ortcam.cli.common import add_json
 from ortcam.cli.parsers import add_command
-from ortcam.methods import METHODS, Method, resolve_method
-from ortcam.terminal import json_text
+from ortcam.methods import METHODS, Method, Option, Plan, resolve_method
+from ortcam.terminal import columns, json_text, say
 
 __all__ = ["add_methods"]
+
+_DEFAULT: Final = "scorecam++"
+_SYMBOLS: Final = {
+    "X": "X the image as the model takes it",
+    "A": "A the features, A_k their channel k",
+    "U(": "U upsampling to image size",
+    "s(": "s scaling to [0,1]",
+    "p(": "p(Z)[c] the probability of class c for Z",
+    "n_i": "n_i noise",
+    "c_i": "c_i the factor of step i",
+    "k_ij": "k_ij 1 at position i, j and 0 elsewhere",
+    "y": "y the class logit, y_k without channel k",
+    "v_k": "v the first right singular vector of the features",
+    "w_kc": "w_kc the weight of channel k for class c",
+}
 
 
 def add_methods(commands: Any) -> None:
@@ -17,20 +34,86 @@ def add_methods(commands: Any) -> None:
         commands,
         "methods",
         _methods,
-        help="what the methods are, what they cost, and their options",
-        description="List the methods of explaining; with NAME, the options of one.",
+        help="list the methods: what they do and what they cost",
+        description="List the methods, with what each does, costs, and is good for; with NAME, the options of one.",
         examples=("ortcam methods", "ortcam methods scorecam++"),
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="method whose options are shown")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="show the options of this method, such as scorecam++")
     add_json(parser)
 
 
 def _methods(options: argparse.Namespace) -> int:
-    chosen = METHODS if options.name is None else (resolve_method(options.name, {}).method,)
+    method = None if options.name is None else resolve_method(options.name, {}).method
     if options.json:
-        print(json_text([_record(method) for method in chosen]))
+        print(json_text([_record(item) for item in METHODS] if method is None else _record(method)))
+    else:
+        for line in _list() if method is None else _page(method):
+            say(line)
     return 0
 
 
+def _list() -> Iterable[str]:
+    for method in METHODS:
+        yield from _wrapped(f"forward passes: {method.cost}", f"{method.name:<14}")
+        yield from _wrapped(f"{method.summary} {method.use}", "  ")
+        yield ""
+    yield from _wrapped("`ortcam methods NAME` shows the options, the formula and the source of one.", "")
+
+
+def _page(method: Method) -> Iterable[str]:
+    also = f", or {', '.join(method.aliases)}" if method.aliases else ""
+    yield f"{method.name}{also}: {method.title}"
+    yield from _wrapped(f"{method.summary} {method.use}", "  ")
+    yield ""
+    plan = resolve_method(method.name, {}).plan
+    limits = "--budget, --deadline, --tolerance" if isinstance(plan, Plan) else "none: it is quick as it is"
+    limits += ", --sampling-error" if isinstance(plan, Plan) and plan.samples > 1 else ""
+    symbols = "; ".join(words for symbol, words in _SYMBOLS.items() if symbol in method.formula)
+    for name, text in (
+        ("forward passes", method.cost),
+        ("limits", limits),
+        ("map", f"ReLU({method.formula}), scaled to [0,1]"),
+        ("", symbols),
+        ("source", method.source),
+    ):
+        yield from _wrapped(text, f"  {name:<16}", 18)
+    yield ""
+    if not method.options:
+        yield "no options"
+        return
+    yield "options: --option KEY=VALUE, in Python explain(..., KEY=VALUE)"
+    for option in method.options:
+        yield from _wrapped(option.help, f"  {option.name:<16}", 18)
+        default = "" if option.default is None else f"; default: {_shown(option)}"
+        yield from _wrapped(f"accepted: {option.accepted}{default}", " " * 18)
+
+
+def _wrapped(text: str, first: str, indent: int | None = None) -> list[str]:
+    later = " " * (len(first) if indent is None else indent)
+    return textwrap.wrap(
+        text, min(columns(), 100), initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
+
+
+def _shown(option: Option) -> str:
+    """The default of an option, as it is given on a command line."""
+    return str(option.default).lower() if isinstance(option.default, bool) else str(option.default)
+
+
 def _record(method: Method) -> dict[str, Any]:
-    return {"name": method.name}
+    return {
+        "name": method.name,
+        "aliases": list(method.aliases),
+        "title": method.title,
+        "summary": method.summary,
+        "use": method.use,
+        "forward_passes": method.cost,
+        "formula": method.formula,
+        "source": method.source,
+        "needs_head": method.needs_head,
+        "default": method.name == _DEFAULT,
+        "options": [
+            {"name": item.name, "default": item.default, "accepted": item.accepted, "help": item.help}
+            for item in method.options
+        ],
+    }

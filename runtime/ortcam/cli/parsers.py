@@ -15,7 +15,7 @@ from ortcam.terminal import complain, printable
 __all__ = ["Parser", "Rare", "add_command"]
 
 _WIDEST: Final = 100  # columns of help text, however wide the terminal is
-_FLAGS: Final = 26  # columns for the flags, before their help begins
+_FLAGS: Final = 24  # columns for the flags, before their help begins
 _REQUIRED: Final = "the following arguments are required: "
 _EXPECTED: Final = re.compile(r"expected (one argument|at least one argument|\d+ arguments?)")
 
@@ -167,7 +167,7 @@ class Parser(argparse.ArgumentParser):
         """A message of argparse as a sentence that says what to type."""
         if message.startswith(_REQUIRED):
             missing = message.removeprefix(_REQUIRED).split(", ")
-            example = f", say `{self.examples[0]}`" if self.examples else ""
+            example = f", such as `{self.examples[0]}`" if self.examples else ""
             return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing{example}"
         message = message.removeprefix("argument ")
         if found := _EXPECTED.search(message):
@@ -215,9 +215,7 @@ def add_command(
     """
     shown = "\n".join(f"  {example}" for example in examples)
     heading = "example" if len(examples) == 1 else "examples"
-    parser: Parser = commands.add_parser(
-        name, help=help, description=f"{description}\n\n{heading}:\n{shown}".replace("%", "%%")
-    )
+    parser: Parser = commands.add_parser(name, help=help, description=f"{description}\n\n{heading}:\n{shown}")
     parser.examples = tuple(examples)
     parser.set_defaults(run=run)
     return parser

@@ -1,4 +1,4 @@
-"""The images of an evaluation: a folder, a folder of class folders, or a CSV with file, class and boxes."""
+"""The images of an evaluation: a folder, a folder of class folders, single files, or a CSV with classes and boxes."""
 
 import csv
 import dataclasses
@@ -24,7 +24,9 @@ __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 # x0, y0, x1, y1 in pixels of the upright image, the last two excluded.
 Box = tuple[float, float, float, float]
 
+_FILE_COLUMNS: Final = ("file", "filename", "image", "path")
 _CLASS_COLUMNS: Final = ("class", "class_index", "label")
+_DELIMITERS: Final = (",", ";", "\t")  # spreadsheets of some countries write the others
 _MOST_OF_A_LIST: Final = 2**28  # bytes; a million images with boxes take a quarter of it
 _INDEX: Final = re.compile("[0-9]{1,9}")
 _SIZE: Final = Range("size", 1, 1_000_000)
@@ -53,40 +55,56 @@ class Example:
 
 
 def read_dataset(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     class_index: Callable[[int | str], int],
     *,
-    labels: str | os.PathLike[str] | None = None,
+    annotations: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Example]:
     """Find the images, their classes and boxes; no image is opened.
 
     Args:
-        source: a folder of images; a folder of folders, one a class, named by its label or index; or a CSV whose header
-            has `file`, and may have `class` (or `class_index`, or `label`), `boxes` (x0 y0 x1 y1, several parted by
-            semicolons) and `width` and `height`. Files lie beside the CSV, or in the folder of its name.
+        source: one of these:
+
+            - a folder of images,
+            - a folder with one folder per class, named by its label or index,
+            - an image, or a list of images,
+            - a CSV with a header. It needs a column `file`. It may have `class` (a label or an index), `boxes`
+              (x0 y0 x1 y1 in pixels; a semicolon between boxes), and `width` and `height` of the image that the boxes
+              are given for. Files lie beside the CSV, or in the folder of its name.
         class_index: from a label or an index to the index, or TargetError; `Explainer.class_index`.
-        labels: of a folder: a CSV as above, or a JSON object from file names or class folders to classes.
-        limit: how many images to take; which ones, chance decides. A larger limit adds to those of a smaller one.
+        annotations: what the images of a folder show: a CSV as above, or a JSON object from file names or class folders
+            to classes.
+        limit: how many images to take. Chance decides which. A larger limit adds to those of a smaller one.
         seed: of that chance.
+        tell: called with a sentence where something is left out.
 
     Raises:
         DatasetError: nothing there, or a line that makes no sense.
         TargetError: a class that the model does not have.
     """
-    path = Path(source)
-    if path.is_dir():
-        examples = _from_folder(path, class_index, None if labels is None else Path(labels))
-    elif path.is_file() and labels is None:
-        examples = list(_from_csv(path, _csv_folder(path), class_index))
+    listed = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    if not listed:
+        raise DatasetError("images: the list is empty; accepted are a folder, a CSV, or images")
+    path, where = Path(listed[0]), str(listed[0])
+    table = None if annotations is None else Path(annotations)
+    if table is not None and not (len(listed) == 1 and path.is_dir()):
+        raise DatasetError(f"--annotations {table}: goes with a folder of images; {path} is none")
+    if len(listed) > 1 or (is_image_name(path.name) and not path.is_dir()):
+        where = "the list of images"
+        examples = [Example(as_text(Path(item).as_posix()), Path(item)) for item in listed]
+    elif path.is_dir():
+        examples = _from_folder(path, class_index, table, tell)
     elif path.is_file():
-        raise DatasetError(f"--labels {labels}: goes with a folder of images; {path} is a file that names the classes")
+        examples = list(_from_csv(path, _csv_folder(path), class_index))
+        _check_there(examples, path)
     else:
-        raise DatasetError(f"{path}: there is no such folder or CSV")
+        raise DatasetError(f"{path}: there is no such folder, image or CSV")
     if not examples:
-        raise DatasetError(f"{path}: no images in it; accepted are files that end in {', '.join(SUFFIXES)}")
-    _check_twice(examples, path)
+        raise DatasetError(f"{where}: no images in it; accepted are files that end in {', '.join(SUFFIXES)}")
+    _check_twice(examples, where)
     if limit is not None and limit < len(examples):
         kept = np.random.default_rng(seed).permutation(len(examples))[:limit]
         examples = [examples[index] for index in sorted(kept)]
@@ -119,11 +137,13 @@ def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, wi
     return inside
 
 
-def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: Path | None) -> list[Example]:
+def _from_folder(
+    folder: Path, class_index: Callable[[int | str], int], labels: Path | None, tell: Callable[[str], None]
+) -> list[Example]:
     found = sorted(_images(folder), key=lambda path: path.relative_to(folder).as_posix())
     if labels is not None and labels.suffix.lower() != ".json":
         rows = list(_from_csv(labels, folder, class_index))
-        _check_twice(rows, labels)
+        _check_twice(rows, str(labels))
         given = {example.name: example for example in rows}
         examples = [_example(path, folder, None) for path in found]
         _check_labels(labels, given, (example.name for example in examples))
@@ -136,6 +156,12 @@ def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: 
     below = [name for name in names if len(name.parts) > 1 and name.as_posix() not in classes]
     unsaid = list(dict.fromkeys(name.parts[0] for name in below if name.parts[0] not in classes))
     read = _class_reader(unsaid, class_index)
+    if labels is None and unsaid and not any(_may_be_class(name, read) for name in unsaid):
+        tell(
+            f"{folder}: no class of the model is called as its folders are ({_first(unsaid)}), so the images have no "
+            "labels; --annotations FILE.json says what folders stand for"
+        )
+        return [_example(path, folder, None) for path in found]
     of_folders = classes | {name: _folder_class(name, read, labels) for name in unsaid}
     examples = []
     for path, name in zip(found, names, strict=True):
@@ -149,12 +175,21 @@ def _from_folder(folder: Path, class_index: Callable[[int | str], int], labels: 
 def _check_labels(labels: Path, given: Collection[str], names: Iterable[str]) -> None:
     if given and not any(name in given for name in names):
         raise DatasetError(
-            f"--labels {labels}: names none of the images; accepted are paths relative to the folder, and "
+            f"--annotations {labels}: names none of the images; accepted are paths relative to the folder, and "
             f"{next(iter(given))!r} is none"
         )
 
 
-def _check_twice(examples: Iterable[Example], source: Path) -> None:
+def _check_there(examples: Sequence[Example], path: Path) -> None:
+    """Refuse a CSV none of whose files is there."""
+    if examples and not any(example.path.exists() for example in examples):
+        raise DatasetError(
+            f"{path}: none of its {len(examples)} files is there, such as {examples[0].path}; accepted are paths "
+            f"relative to the CSV, or to a folder {path.stem!r} beside it"
+        )
+
+
+def _check_twice(examples: Iterable[Example], source: str) -> None:
     seen: set[str] = set()
     for example in examples:
         if example.name in seen:
@@ -184,11 +219,24 @@ def _example(path: Path, folder: Path, label: int | None) -> Example:
     return Example(as_text(path.relative_to(folder).as_posix()), path, label)
 
 
+def _may_be_class(name: str, read: Callable[[str], int]) -> bool:
+    """Whether a folder is named after a class, or by a number, which is meant to be one."""
+    try:
+        read(name)
+    except TargetError:
+        return bool(_INDEX.fullmatch(name))
+    return True
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def _folder_class(name: str, read: Callable[[str], int], labels: Path | None) -> int:
     try:
         return read(name)
     except TargetError as error:
-        hint = "add it to the file given as --labels" if labels else "--labels FILE.json says what folders stand for"
+        hint = f"add it to {labels}" if labels else "--annotations FILE.json says what folders stand for"
         raise TargetError(f"folder {name!r}: {error}; {hint}") from None
 
 
@@ -244,10 +292,13 @@ def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int])
     _check_list(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            head = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(_DELIMITERS, key=head.count))
             columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            if "file" not in columns:
-                raise DatasetError(f"{path}: its header has no column 'file', but {', '.join(columns) or 'nothing'}")
+            if not set(_FILE_COLUMNS) & set(columns):
+                has = f"has the columns {', '.join(columns)}" if any(columns) else "is empty"
+                raise DatasetError(f"{path}: its first line {has}; accepted is a header with a column 'file'")
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from None
@@ -262,9 +313,9 @@ def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int])
 def _from_row(
     row: Mapping[str, str | None], folder: Path, class_index: Callable[[int | str], int], read: Callable[[str], int]
 ) -> Example:
-    name = (row["file"] or "").strip()
-    if not name:
-        raise DatasetError("no file")
+    name = _first_filled(row, _FILE_COLUMNS)
+    if name is None:
+        raise DatasetError("names no file")
     given, index = _first_filled(row, _CLASS_COLUMNS), _first_filled(row, ("class_index",))
     if index is not None and _INDEX.fullmatch(index):
         label: int | None = class_index(int(index))

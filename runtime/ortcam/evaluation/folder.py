@@ -25,7 +25,9 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     try:
         if (folder / JOURNAL).exists():
             if not resume:
-                raise OutputError(f"{folder}: there is an evaluation in it; --resume goes on with it")
+                raise OutputError(
+                    f"{folder}: there is an evaluation in it; --resume goes on with it, -o DIR begins another one"
+                )
             return
         taken = [name for name in _RESULTS if (folder / name).exists() or (folder / name).is_symlink()]
     except OSError as error:

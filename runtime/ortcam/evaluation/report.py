@@ -20,6 +20,7 @@ from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.metrics import Metric
 from ortcam.evaluation.results import Band, Results, Summary, median_of_known
 from ortcam.evaluation.statistics import FEWEST, Difference, Interval
+from ortcam.evaluation.verdict import MEANING, Standing, Verdict
 from ortcam.files import write_whole
 from ortcam.photograph import read_photograph
 from ortcam.preprocessing import Preprocessing
@@ -69,6 +70,7 @@ _WIDTH, _HEIGHT = 440, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 418, 12, 244
 _POINTS: Final = 101  # of a curve at most
 _MARKS_A_CURVE: Final = 6
+_BANDS_AT_ONCE: Final = 2  # methods up to which the bands of all of them are shown
 _PAIRS_AT_ONCE: Final = 10  # that are shown of a metric without being asked for
 _MARGIN: Final = 0.06  # left and right of what a plot of differences shows, of its width
 
@@ -100,10 +102,17 @@ class _Look:
 
 @dataclasses.dataclass(frozen=True)
 class _Cell:
-    """A mean in the table; `best` where it is better than that of every other method."""
+    """A mean in the table.
+
+    Attributes:
+        interval: the mean with its interval; None where the variant was not measured.
+        best: whether the method is better than every other method.
+        beaten: titles of the baselines that are better than the method.
+    """
 
     interval: Interval | None
     best: bool
+    beaten: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +127,37 @@ class _Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Place:
+    """How the variants stand on a metric.
+
+    Attributes:
+        metric: it.
+        n: images compared.
+        decided: whether these are enough.
+        best: the method that is better than every other one.
+        leading: methods that no other method is better than; without the best one.
+        behind: methods that another method is better than.
+        beaten: methods, each with the baselines that are better than it.
+    """
+
+    metric: Metric
+    n: int
+    decided: bool
+    best: _Look | None
+    leading: list[_Look]
+    behind: list[_Look]
+    beaten: list[tuple[_Look, list[_Look]]]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Line:
-    """A curve: points of the line and of its band, where it has one, as SVG has them, and where its marks are."""
+    """A curve: points of the line and of its band, where it has one, as SVG has them, and where its marks are.
+
+    The area under it is in percent; None where the method was not measured on all images.
+    """
 
     look: _Look
+    area: float | None
     line: str
     band: str | None
     marks: list[tuple[float, float]]
@@ -129,9 +165,10 @@ class _Line:
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """Curves of one metric; ticks are places in the view box and what is written there."""
+    """Curves of one metric; ticks are places in the view box and what is written there. Curves of deletion fall."""
 
     metric: Metric
+    falls: bool
     lines: list[_Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -209,6 +246,7 @@ def write_report(
     path: Path,
     results: Results,
     summary: Summary,
+    verdict: Verdict,
     journal: Journal,
     examples: Sequence[Example],
     preprocessing: Preprocessing,
@@ -224,6 +262,7 @@ def write_report(
         path: of the page; it is replaced as a whole.
         results: every number.
         summary: means, intervals and differences.
+        verdict: what they say.
         journal: has the thumbnails of the maps.
         examples: where the photographs are.
         preprocessing: of the model; the gallery shows its crop.
@@ -240,6 +279,7 @@ def write_report(
     metrics = [metric for metric in results.metrics if any(metric.name in row for row in summary.table.values())]
     telling = [metric for name in _TELLING for metric in metrics if metric.name == name] or metrics
     primary = telling[0] if telling else None
+    standings = {standing.metric: standing for standing in verdict.standings}
     cards = []
     if primary is not None:
         chosen = _choose(results, primary, min(_PHOTOGRAPHS, max(2, _PICTURES // (len(looks) + 1))))
@@ -250,13 +290,18 @@ def write_report(
         marks=_MARKS,
         metrics=metrics,
         measured={name: item.n for row in summary.table.values() for name, item in row.items()},
-        rows=_rows(results, summary, metrics, looks),
+        verdict=verdict,
+        meaning=MEANING,
+        places=_places(verdict, metrics, looks),
+        rows=_rows(results, summary, standings, metrics, looks),
         panels=[
             _panel(metric, results.bands[metric.name], summary, looks)
             for metric in metrics
             if metric.name in results.bands
         ],
         view=(_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
+        bands=sum(not look.baseline for look in looks.values()) <= _BANDS_AT_ONCE,
+        disagreements=any(item.disagrees for items in summary.differences.values() for item in items),
         apart=[
             _apart(metric, summary.differences[metric.name], looks, primary=metric == primary)
             for metric in metrics
@@ -318,11 +363,24 @@ def _looks(results: Results) -> Iterator[_Look]:
         )
 
 
-def _rows(results: Results, summary: Summary, metrics: Sequence[Metric], looks: Mapping[str, _Look]) -> list[_Row]:
+def _rows(
+    results: Results,
+    summary: Summary,
+    standings: Mapping[str, Standing],
+    metrics: Sequence[Metric],
+    looks: Mapping[str, _Look],
+) -> list[_Row]:
+    def cell(name: str, metric: str) -> _Cell:
+        interval, standing = summary.table[name].get(metric), standings.get(metric)
+        if standing is None:
+            return _Cell(interval, best=False, beaten=[])
+        beaten = [looks[baseline].title for baseline in standing.beaten.get(name, ())]
+        return _Cell(interval, standing.best == name, beaten)
+
     return [
         _Row(
             look,
-            [_Cell(summary.table[name].get(metric.name), name == _best(metric, summary, looks)) for metric in metrics],
+            [cell(name, metric.name) for metric in metrics],
             median_of_known(results.seconds[name]),
             median_of_known(results.passes[name]),
             int(results.flat[name].sum()),
@@ -331,18 +389,21 @@ def _rows(results: Results, summary: Summary, metrics: Sequence[Metric], looks: 
     ]
 
 
-def _best(metric: Metric, summary: Summary, looks: Mapping[str, _Look]) -> str | None:
-    """The method that is better than every other one, by the intervals of the differences."""
-    methods = [name for name, look in looks.items() if not look.baseline and metric.name in summary.table[name]]
-    won = {
-        (item.better, item.second if item.better == item.first else item.first)
-        for item in summary.differences.get(metric.name, [])
-    }
-    for name in methods:
-        others = [other for other in methods if other != name]
-        if others and all((name, other) in won for other in others):
-            return name
-    return None
+def _places(verdict: Verdict, metrics: Sequence[Metric], looks: Mapping[str, _Look]) -> list[_Place]:
+    standings = {standing.metric: standing for standing in verdict.standings}
+    return [
+        _Place(
+            metric,
+            found.n,
+            found.decided,
+            None if found.best is None else looks[found.best],
+            [looks[name] for name in found.leading if name != found.best],
+            [looks[name] for name in found.behind],
+            [(looks[name], [looks[baseline] for baseline in others]) for name, others in found.beaten.items()],
+        )
+        for metric in metrics
+        if (found := standings.get(metric.name)) is not None
+    ]
 
 
 def _panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: Mapping[str, _Look]) -> _Panel:
@@ -369,6 +430,7 @@ def _panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: M
         lines.append(
             _Line(
                 look,
+                area.mean if (area := summary.table[name].get(metric.name)) is not None else None,
                 _points(across, mean),
                 around,
                 [(round(float(across[i]), 1), round(float(mean[i]), 1)) for i in at],
@@ -382,6 +444,7 @@ def _panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: M
     )
     return _Panel(
         metric,
+        not inserts,
         lines,
         [(float(x(np.array(share))), f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         [(float(y(np.array(tick))), f"{tick:.0%}") for tick in _ticks(0, top)],

@@ -11,31 +11,39 @@ from typing import Any, Final
 import numpy as np
 
 from ortcam._version import __version__
-from ortcam.bundle import file_sha256, read_bundle
+from ortcam.bundle import Bundle, file_sha256, read_bundle
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measuring, explain
 from ortcam.evaluation.metrics import METRICS
+from ortcam.evaluation.printing import in_words
 from ortcam.evaluation.protocols import Protocol, resolve_protocol
 from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
-from ortcam.evaluation.statistics import FEWEST, Interval, intervals
+from ortcam.evaluation.statistics import intervals
 from ortcam.evaluation.variants import Variant, baselines, parse_variants
+from ortcam.evaluation.verdict import MEANING, Verdict, reach_verdict
 from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
+from ortcam.models import bundle_of
 from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.session import Provider, runtime_version
+from ortcam.suggestions import did_you_mean
+from ortcam.terminal import as_text
 from ortcam.unfinished import temporary_folder
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
 # Called with (measurements made, measurements in all) after each of them.
 Progress = Callable[[int, int], None]
+
+DEFAULT_METHODS: Final = ("scorecam", "scorecam++")
+DEFAULT_OUTPUT: Final = "evaluation"
 
 # What is measured, too: ADCC is made of the means of its parts, and the pointing games mean nothing without chance.
 _NEEDED: Final = {
@@ -54,61 +62,49 @@ class Report:
     Attributes:
         results: every number.
         summary: means, intervals and differences.
+        verdict: what they say, in sentences.
         failures: images that were skipped, or methods on them.
         folder: where the files are.
     """
 
     results: Results
     summary: Summary
+    verdict: Verdict
     failures: list[Failure]
     folder: Path
 
-    def in_words(self) -> str:
-        """The table of means with their intervals, for a terminal."""
-        count = len(self.results.images)
-        table = self.summary.table
-        counts = {name: item.n for row in table.values() for name, item in row.items()}
-        metrics = [metric for metric in self.results.metrics if metric.name in counts]
-        arrows = {"higher": "+", "lower": "-", None: " "}
-        of_some = {name: f" (of {n})" if n != count else "" for name, n in counts.items()}
-        head = ["", *(f"{metric.title}{of_some[metric.name]} {arrows[metric.better]}" for metric in metrics)]
-        names = [variant.title for variant in self.results.variants]
-        columns = [
-            [_cell(table[variant.name].get(metric.name)) for variant in self.results.variants] for metric in metrics
-        ]
-        rows = [head, *([name, *cells] for name, *cells in zip(names, *columns, strict=True))]
-        # Metrics go down and methods across, which fits more terminals.
-        turned = list(zip(*rows, strict=True))
-        widths = [max(len(row[column]) for row in turned) for column in range(len(turned[0]))]
-        lines = [
-            "  ".join(
-                text.ljust(width) if not column else text.rjust(width)
-                for column, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in turned
-        ]
-        skipped = f", {len(self.failures)} failures" if self.failures else ""
-        interval = " [95 % interval]" if count >= FEWEST else f" (intervals from {FEWEST} images on)"
-        note = f"{count} images{skipped}; percent, mean{interval}; + higher is better, - lower is better"
-        missing = [metric.title for metric in self.results.metrics if metric.name not in counts]
-        if missing:
-            note += f"\nnot measured: {', '.join(missing)} (the pointing games need boxes of the class explained)"
-        return "\n".join([*lines, "", note, str(self.folder / "report.html")])
+    def in_words(self, width: int = 80) -> str:
+        """The verdict, then a table of means, for a terminal.
+
+        Args:
+            width: of the terminal, in columns.
+        """
+        return in_words(self.results, self.summary, self.verdict, str(self.folder / "report.html"), width)
 
 
 class Evaluation:
-    """An evaluation that is checked as far as it can be without looking at an image, and not begun."""
+    """An evaluation that has been checked as far as possible without reading an image, and has not begun.
+
+    Attributes:
+        protocol: the conventions.
+        variants: methods, and the baselines behind them.
+        metrics: names of what is measured.
+        examples: the images.
+        folder: where the results go.
+        settings: what the results depend on, as JSON.
+        notes: sentences about what was left out.
+    """
 
     def __init__(
         self,
-        bundle: str | os.PathLike[str],
-        images: str | os.PathLike[str],
-        output: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Bundle | Explainer,
+        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        output: str | os.PathLike[str] = DEFAULT_OUTPUT,
         *,
-        methods: Sequence[str],
+        methods: Sequence[str] = DEFAULT_METHODS,
         metrics: Sequence[str] | None = None,
         protocol: str = "soft-map",
-        labels: str | os.PathLike[str] | None = None,
+        annotations: str | os.PathLike[str] | None = None,
         limit: int | None = None,
         seed: int = 0,
         step: int | None = None,
@@ -125,23 +121,24 @@ class Evaluation:
         """Find everything and check it.
 
         Args:
-            bundle: written by `ortcam export`.
-            images: see `read_dataset`.
+            model: what `ortcam.load` takes, or an explainer whose bundle is meant.
+            images: a folder, a folder with one folder per class, a CSV, an image or several; see `read_dataset`.
             output: folder for the results.
-            methods: METHOD[:KEY=VALUE...], where a key is an option, a limit or `precision`.
+            methods: each METHOD[:KEY=VALUE...], such as "iscam:budget=0.25". A key is an option of the method, a limit
+                or `precision`.
             metrics: names or groups; None takes those of the protocol.
             protocol: name of the conventions.
-            labels: see `read_dataset`.
-            limit: how many images.
+            annotations: what the images of a folder show; see `read_dataset`.
+            limit: how many images to take; chance decides which.
             seed: of the choice of images, the random weights and the resampling.
             step: pixels that a step of insertion and deletion changes; None: a hundredth of them.
-            batch_size: masked or altered images a run.
+            batch_size: masked or altered images per run.
             providers: as `ortcam.load` takes them.
             threads: the same.
             precision: of the masked passes where the method does not say.
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
-            strict: damaged images are skipped, even if they can be read in part.
+            strict: skip damaged images, even if they can be read in part.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -161,12 +158,15 @@ class Evaluation:
         self._load = functools.partial(
             load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
         )
-        read = read_bundle(bundle)  # once: the same one in every precision
+        read = _bundle(model)  # once: the same one in every precision
         self._explainers: dict[str | None, Explainer] = {
             name: self._load(read, precision=name or precision) for name in precisions
         }
         explainer = self._explainers[None]
-        self.examples = read_dataset(images, explainer.class_index, labels=labels, limit=limit, seed=seed)
+        self.notes: list[str] = []
+        self.examples = read_dataset(
+            images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, tell=self.notes.append
+        )
         preprocessing = explainer.bundle.manifest.preprocessing
         pixels = preprocessing.height * preprocessing.width
         if step is not None and step > pixels:
@@ -194,7 +194,7 @@ class Evaluation:
         self.settings: dict[str, Any] = {
             "bundle": explainer.bundle.sha256,
             "images": _file_record(images),
-            "labels": None if labels is None else _file_record(labels),
+            "annotations": None if annotations is None else _file_record(annotations),
             "methods": [variant.name for variant in self.variants],
             "metrics": list(self.metrics),
             "protocol": self.protocol.name,
@@ -350,13 +350,16 @@ class Evaluation:
                 f"{self.folder}: not a single image could be measured; the first error: {failures[0].error}"
             )
         summary = summarise(results, self.protocol, seed=self._seed)
+        verdict = reach_verdict(results, summary, failures)
         explainer = self._explainers[None]
         more = {
+            "verdict": dataclasses.asdict(verdict) | {"meaning": MEANING},
             "settings": self.settings,
             "protocol": dataclasses.asdict(self.protocol),
             "model": dataclasses.asdict(explainer.bundle.manifest.model),
             "providers": list(explainer.providers),
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
+            "notes": self.notes,
             "failures": [dataclasses.asdict(failure) for failure in failures],
             "randomized": self._randomized(journal.similarities()),
         }
@@ -367,6 +370,7 @@ class Evaluation:
                 self.folder / "report.html",
                 results,
                 summary,
+                verdict,
                 journal,
                 self.examples,
                 explainer.bundle.manifest.preprocessing,
@@ -377,7 +381,7 @@ class Evaluation:
             )
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written to: {error.strerror or error}") from error
-        return Report(results, summary, failures, self.folder)
+        return Report(results, summary, verdict, failures, self.folder)
 
     def _randomized(self, similarities: Sequence[Similarity]) -> dict[str, list[dict[str, Any]]]:
         """Mean similarity with its interval, by variant and depth; empty without the check."""
@@ -396,35 +400,53 @@ class Evaluation:
 
 
 def evaluate(
-    bundle: str | os.PathLike[str],
-    images: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Bundle | Explainer,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str] = DEFAULT_OUTPUT,
     *,
-    methods: Sequence[str],
+    methods: Sequence[str] = DEFAULT_METHODS,
     progress: Progress | None = None,
     on_failure: Callable[[Failure], None] | None = None,
-    **arguments: Any,
+    **settings: Any,
 ) -> Report:
-    """Measure how faithful explanations are; see `Evaluation` for the arguments.
+    """Measure how faithful explanations are, and write a report.
+
+    Args:
+        model: what `ortcam.load` takes, or an explainer.
+        images: a folder, a folder with one folder per class, a CSV, an image or several; see `read_dataset`.
+        output: folder for the results.
+        methods: each METHOD[:KEY=VALUE...].
+        progress: called with the maps measured and the maps in all.
+        on_failure: called when an image, or a method on it, is skipped.
+        settings: the other arguments of `Evaluation`.
 
     Raises:
         OrtcamError: bad input, or results that cannot be written.
+
+    ```python
+    from ortcam.evaluation import evaluate
+
+    report = evaluate("shapes", "photos/", methods=["scorecam++", "cam"])
+    print(report.in_words())  # and open evaluation/report.html
+    ```
     """
-    evaluation = Evaluation(bundle, images, output, methods=methods, **arguments)
+    evaluation = Evaluation(model, images, output, methods=methods, **settings)
     return evaluation.run(progress=progress, on_failure=on_failure)
 
 
-def _cell(interval: Interval | None) -> str:
-    if interval is None:
-        return "-"
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.2f}"
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+def _bundle(model: str | os.PathLike[str] | Bundle | Explainer) -> Bundle:
+    if isinstance(model, Explainer):
+        return model.bundle
+    return model if isinstance(model, Bundle) else read_bundle(bundle_of(model, {}, doing="evaluate"))
 
 
-def _file_record(path: str | os.PathLike[str]) -> dict[str, str | None]:
-    """Where it is and, of a file, what is in it."""
-    found = Path(path).resolve()
+def _file_record(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> dict[str, Any] | list[str]:
+    """Where it is and, of a file, what is in it; of several, where they are."""
+    if not isinstance(source, (str, os.PathLike)):
+        return [as_text(str(Path(item).resolve())) for item in source]
+    found = Path(source).resolve()
     return {"path": str(found), "sha256": file_sha256(found) if found.is_file() else None}
 
 
@@ -436,8 +458,9 @@ def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[s
     for name in names:
         if name not in known:
             groups = ", ".join(dict.fromkeys(metric.group for metric in METRICS))
+            accepted = ", ".join(metric.name for metric in METRICS)
             raise OptionError(
-                f"metric {name!r}: accepted is {', '.join(metric.name for metric in METRICS)}, or a group: {groups}"
+                f"metric {name!r}: accepted is {accepted}, or a group: {groups}{did_you_mean(name, sorted(known))}"
             )
     wanted = tuple(metric.name for metric in definitions.chosen(names))
     needed = [part for name in wanted for part in _NEEDED.get(name, ())]

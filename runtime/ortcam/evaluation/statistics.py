@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ RESAMPLES: Final = 5000
 LEVEL: Final = 0.95
 # Images below which a bootstrap interval would exclude zero by chance far too often.
 FEWEST: Final = 10
-_EXACT: Final = 50  # pairs up to which p is exact
+_EXACT: Final = 50  # pairs up to which p is exact without ties
+_EXACT_WITH_TIES: Final = 13  # and with ties: all 2^13 signs are tried
 # Numbers that a bootstrap may have in memory at once.
 _AT_ONCE: Final = 4_000_000
 
@@ -46,7 +47,9 @@ class Difference:
         p_adjusted: by Benjamini and Hochberg, over all pairs of this metric.
         effect: matched-pairs rank-biserial correlation in [-1,1]: the share of the ranks that speak for the first, less
             that which speak for the second (Kerby 2014).
-        better: the variant that is better, by the interval; None where it includes zero.
+        better: the variant that is better; None unless the interval excludes zero, `p_adjusted` is below 0.05, and both
+            point the same way.
+        disagrees: whether only one of the two, interval or test, finds a better variant, or each finds another.
     """
 
     first: str
@@ -56,6 +59,14 @@ class Difference:
     p_adjusted: float
     effect: float
     better: str | None
+    disagrees: bool
+
+    @property
+    def worse(self) -> str | None:
+        """The variant that the better one is better than; None without a better one."""
+        if self.better is None:
+            return None
+        return self.second if self.better == self.first else self.first
 
 
 def intervals(values: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
@@ -104,15 +115,23 @@ def differences(
     tests = [_wilcoxon(row) for row in apart]
     adjusted = stats.false_discovery_control([p for p, _ in tests])
     return [
-        Difference(first, second, interval, p, float(q), effect, _better(first, second, interval, metric.better))
+        Difference(first, second, interval, p, float(q), effect, *_judged(first, second, interval, q, effect, metric))
         for (first, second), interval, (p, effect), q in zip(pairs, found, tests, adjusted, strict=True)
     ]
 
 
-def _better(first: str, second: str, interval: Interval, better: Literal["higher", "lower"] | None) -> str | None:
-    if better is None or interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
-        return None
-    return first if (interval.low > 0) == (better == "higher") else second
+def _judged(
+    first: str, second: str, interval: Interval, p_adjusted: float, effect: float, metric: Metric
+) -> tuple[str | None, bool]:
+    """The better variant, if interval and test agree on it, and whether they disagree."""
+    if metric.better is None or interval.low is None or interval.high is None:
+        return None, False
+    # The side whose values are larger, 1 for the first: by the mean, and by the ranks. 0: not decided.
+    by_interval = int(interval.low > 0) - int(interval.high < 0)
+    by_test = int(np.sign(effect)) if p_adjusted < 1 - LEVEL else 0
+    if by_interval != by_test or by_interval == 0:
+        return None, by_interval != by_test
+    return (first if (by_interval > 0) == (metric.better == "higher") else second), False
 
 
 def _bootstrap(samples: Sequence[Floats], statistic: Any, seed: int) -> list[Interval]:
@@ -157,6 +176,8 @@ def _wilcoxon(apart: Floats) -> tuple[float, float]:
         return 1.0, 0.0
     ranks = stats.rankdata(np.abs(kept))
     effect = float((np.sign(kept) * ranks).sum() / ranks.sum())
-    # Ties have no exact distribution, short of going through all permutations.
-    exact = kept.size <= _EXACT and len(np.unique(np.abs(kept))) == kept.size
-    return float(stats.wilcoxon(kept, method="exact" if exact else "asymptotic").pvalue), effect
+    ties = len(np.unique(np.abs(kept))) < kept.size
+    method: Any = "exact" if kept.size <= _EXACT and not ties else "asymptotic"
+    if ties and kept.size <= _EXACT_WITH_TIES:
+        method = stats.PermutationMethod()  # as few are all tried
+    return float(stats.wilcoxon(kept, method=method).pvalue), effect
