@@ -1,7 +1,7 @@
 """Every code block of README.md and docs/ runs, in a folder with the files that they speak of.
 
 Blocks of `sh` and `python` run in order, one namespace per page. A comment above a block that cannot run here says why:
-`<!-- skip: next "reason" -->`, or `<!-- skip: next if(fast, reason="...") -->` for what `make test-all` runs alone.
+`<!-- skip: next "reason" -->`, or `<!-- skip: next if(fast, reason="...") -->` for what `make test-slow` runs alone.
 """
 
 import json
@@ -30,7 +30,9 @@ from ortcam.image import write_png
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 WITH_BLOCKS = [page for page in PAGES if re.search(r"^```(sh|python)$", page.read_text("utf-8"), re.MULTILINE)]
-WITH_SLOW_BLOCKS = [page for page in WITH_BLOCKS if "if(fast" in page.read_text("utf-8")]
+# Those of `make test`. The others, and the slow blocks of these, run with `make test-slow`.
+QUICK = [REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorials" / "first-map.md"]
+SLOW = [page for page in WITH_BLOCKS if page not in QUICK or "if(fast" in page.read_text("utf-8")]
 
 MY_MODELS = """
 import torch
@@ -128,14 +130,14 @@ def _run(page: Path, *, fast: bool) -> None:
             continue
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_the_code_blocks_of_a_page_run(page: Path, workplace: Path) -> None:
+@pytest.mark.parametrize("page", QUICK, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_the_quick_code_blocks_of_a_page_run(page: Path, workplace: Path) -> None:
     _run(page, fast=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_SLOW_BLOCKS, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_the_code_blocks_of_a_page_run_with_the_slow_ones(page: Path, workplace: Path) -> None:
+@pytest.mark.parametrize("page", SLOW, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_all_code_blocks_of_a_page_run(page: Path, workplace: Path) -> None:
     _run(page, fast=False)
 
 
@@ -180,6 +182,7 @@ def test_one_version_in_all_places() -> None:
     assert re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0] == version
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")],
