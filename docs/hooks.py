@@ -108,8 +108,12 @@ def notebook_files(path: Path, config: MkDocsConfig) -> Iterator[File]:
 
 def _output(output: Mapping[str, Any]) -> Iterator[str]:
     data = output.get("data", {})
-    if "image/png" in data:
-        yield f'<img alt="output" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
+    kind = next((kind for kind in ("image/png", "image/jpeg") if kind in data), None)
+    if kind is not None:
+        encoded = "".join("".join(data[kind]).split())
+        yield f'<img alt="what the cell shows" src="data:{kind};base64,{encoded}">'
+    elif "text/html" in data:
+        yield "".join(data["text/html"])
     elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
         yield f"```text\n{text}\n```"
 

@@ -95,10 +95,12 @@ def _fill(folder: Path) -> None:
     parts = (onnx.load(ortcam.shipped.bundle_path() / f"{name}.onnx") for name in ("features", "head"))
     onnx.save(onnx.compose.merge_models(*parts, io_map=[("features", "features")]), files / "model.onnx")
     # Where torchvision would put the weights that it downloads: random ones.
-    weights = folder / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
-    weights.parent.mkdir(parents=True)
+    weights = folder / "torch" / "hub" / "checkpoints"
+    weights.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    for name in ("resnet18", "mobilenet_v2"):
+        file = torchvision.models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+        torch.save(torchvision.models.get_model(name).state_dict(), weights / file)
 
 
 @pytest.fixture
