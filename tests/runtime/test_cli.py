@@ -107,7 +107,7 @@ def broken_pictures(folder: Path, photograph: Path) -> dict[str, Path]:
     assert ok
     contents = {
         "zero-bytes.png": b"",
-        "text.jpg": b"this is not a picture\n" * 9,
+        "text.jpg": b"this is not an image\n" * 9,
         "truncated.jpg": jpeg.tobytes()[: len(jpeg) // 2],
         "truncated.png": photograph.read_bytes()[:-40],
     }
