@@ -858,6 +858,7 @@ def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ortcam.cli.demo.MASKED_METHODS", [METHOD for METHOD in METHODS if METHOD.name == "scorecam"])
+    monkeypatch.setattr("ortcam.cli.demo._DEMO_OPTIONS", {"scorecam": {"budget": 8}})
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     (tmp_path / "mine").mkdir()
