@@ -14,8 +14,8 @@ from typing import Final
 
 from ortcam.extras import TORCH
 from ortcam.models import ACCEPTED
+from ortcam.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
-from ortcam_export.suggestions import did_you_mean
 
 __all__ = ["check_model", "check_takes_checkpoint", "is_program_file", "look_beside_user", "torchvision_names"]
 
@@ -52,7 +52,7 @@ def check_model(model: str | Path) -> None:
     path = Path(model)
     if path.suffix.lower() == ".onnx":
         if not path.exists():
-            raise ExportError(f"{path}: no such file")
+            raise ExportError(f"{path}: no such file; {_ACCEPTED}")
         return
     if is_program_file(name):
         _check_program_file(path)
@@ -116,8 +116,12 @@ def _check_torchvision(name: str) -> None:
             f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
         )
     classifiers = [other for other, kind in names.items() if kind == "classifier"]
-    hint = did_you_mean(name, classifiers) or "torchvision.models.list_models() lists the names"
-    raise ExportError(f"unknown model {name!r}: {_ACCEPTED}; {hint}")
+    hint = did_you_mean(name, classifiers)
+    raise ExportError(
+        f"unknown model {name!r}{hint} {_ACCEPTED}"
+        if hint
+        else f"unknown model {name!r}: {_ACCEPTED}; torchvision.models.list_models() lists the names"
+    )
 
 
 def _check_package(name: str) -> None:
@@ -151,15 +155,15 @@ def _check_inside(name: str, module: str, attribute: str) -> None:
             if within is None:
                 return  # found by another finder than that of files
             there = [item.name for item in pkgutil.iter_modules(within.submodule_search_locations)]
-            hint = did_you_mean(part, there) or f"{within.name} has {', '.join(there[:5])} ..."
-            raise ExportError(f"{name}: No module named {whole!r}; accepted is package.module:callable; {hint}")
+            hint = did_you_mean(part, there) or f"; {within.name} has {', '.join(there[:5])} ..."
+            raise ExportError(f"{name}: No module named {whole!r}; accepted is package.module:callable{hint}")
     if module == "timm.models" and found is not None and found.origin is not None:
         texts = [file.read_text("utf-8", "replace") for file in Path(found.origin).parent.glob("*.py")]
         if not any(re.search(rf"\b{attribute}\b", text) for text in texts):
-            close = did_you_mean(attribute, {item for text in texts for item in _TIMM_MODEL.findall(text)})
+            close = did_you_mean(attribute, sorted({item for text in texts for item in _TIMM_MODEL.findall(text)}))
             raise ExportError(
-                f"{name}: timm.models has no {attribute!r}; accepted is package.module:callable; "
-                f"{close or 'timm.list_models() lists the names'}"
+                f"{name}: timm.models has no {attribute!r}; accepted is package.module:callable"
+                f"{close or '; timm.list_models() lists the names'}"
             )
 
 
@@ -171,12 +175,19 @@ def look_beside_user() -> None:
 
 def _check_program_file(path: Path) -> None:
     if not path.exists():
-        raise ExportError(f"{path}: no such file")
+        raise ExportError(f"{path}: no such file; {_ACCEPTED}")
     try:
         with zipfile.ZipFile(path) as archive:
             inside = archive.namelist()
+            pickles = [name for name in inside if name.endswith("/data.pkl")]
+            ultralytics = any(b"ultralytics" in archive.read(name) for name in pickles[:1])
     except (OSError, zipfile.BadZipFile):
-        inside = []
+        inside, ultralytics = [], False
+    if ultralytics:
+        raise ExportError(
+            f"{path}: a model of Ultralytics, which only its own package opens; export it with "
+            f"`yolo export model={path.name} format=onnx`, and take the .onnx file"
+        )
     if path.suffix.lower() == ".pt2":
         if not inside:
             raise ExportError(

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import inspect
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -82,14 +81,11 @@ def _own_sources() -> list[Path]:
     for name, loaded in list(sys.modules.items()):
         if name.partition(".")[0] in ("ortcam", "ortcam_export"):  # their versions and sources count elsewhere
             continue
-        try:
-            file = inspect.getsourcefile(loaded)
-        except TypeError:
+        file = getattr(loaded, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or "site-packages" in file:
             continue
-        path = Path(file).resolve() if file else None
-        if path is None or path.suffix != ".py" or not path.is_file():
-            continue
-        if not any(path.is_relative_to(folder) for folder in packages) and "site-packages" not in path.parts:
+        path = Path(file).resolve()
+        if not any(path.is_relative_to(folder) for folder in packages) and path.is_file():
             found.add(path)
     return sorted(found)
 

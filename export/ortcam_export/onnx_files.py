@@ -616,8 +616,10 @@ def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayo
                 f"{path}: --input-layout {given}: the input is {describe(image)}, which has 3 channels elsewhere"
             )
         return given
-    if len(certain) == 1:
-        return certain[0]  # type: ignore[return-value]
+    if not certain:  # as Hugging Face's exporter names open sides: batch_size, num_channels, height, width
+        certain = [layout for layout, side in (("nchw", first), ("nhwc", last)) if "channel" in str(side).lower()]
+    if len(certain) == 1 and certain[0] in possible:
+        return certain[0]
     if len(possible) == 1:
         return possible[0]
     if not possible:

@@ -21,6 +21,7 @@ from ortcam.migration import migrate
 from ortcam.plausibility import check_graphs, check_manifest, check_weights
 from ortcam.preprocessing import Preprocessing
 from ortcam.schema import SchemaError, decode, encode_json, parse_json
+from ortcam.terminal import printable, shortened
 
 __all__ = [
     "GATES",
@@ -53,6 +54,8 @@ MANIFEST_NAME: Final = "bundle.json"
 
 LARGEST_MANIFEST: Final = 2**23  # bytes; a hundred thousand labels of 80 letters
 _LONGEST_NAME: Final = 255  # bytes, as file systems have it
+_SHOWN: Final = 3  # labels in a representation
+_LONGEST_LIST: Final = 60  # characters of them
 # What folders, drives and streams are told apart by, what no file system takes, and what ONNX Runtime's names for
 # tensors in memory have.
 _NOT_IN_NAMES: Final = re.compile(r"[/\\:*\x00-\x1f\x7f]|_ORT_MEM_ADDR_")
@@ -232,7 +235,7 @@ class FileRecord:
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Manifest:
     """The content of `bundle.json`.
 
@@ -270,6 +273,17 @@ class Manifest:
     files: dict[str, FileRecord]
     versions: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"<Manifest of {self.in_words}>"
+
+    @property
+    def in_words(self) -> str:
+        """The model in a few words: "resnet18: 1000 classes (tench, goldfish, ...), softmax, 224 x 224 pixels"."""
+        some = ", ".join(self.labels[:_SHOWN]) + (", ..." if len(self.labels) > _SHOWN else "")
+        size = f"{self.preprocessing.height} x {self.preprocessing.width} pixels"
+        text = f"{self.model.name}: {len(self.labels)} classes ({shortened(some, _LONGEST_LIST)}), {self.activation}"
+        return printable(f"{text}, {size}")
+
     def to_json(self) -> str:
         """Encode `bundle.json`. The same manifest always gives the same text.
 
@@ -283,7 +297,7 @@ class Manifest:
 class Content:
     """The verified bytes of a file, and their SHA-256."""
 
-    data: bytes
+    data: bytes = dataclasses.field(repr=False)
     sha256: str
 
 
@@ -306,7 +320,7 @@ class Graph:
 _contents: "weakref.WeakValueDictionary[str, Content]" = weakref.WeakValueDictionary()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Bundle:
     """A bundle whose files have been checked.
 
@@ -323,6 +337,9 @@ class Bundle:
     schema: int
     sha256: str
     weights: Mapping[str, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        return f"<Bundle {printable(self.path.name)} of {self.manifest.in_words}>"
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists. The file may have changed since it was checked."""

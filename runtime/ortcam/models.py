@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +37,7 @@ def is_bundle(model: object) -> bool:
     name = os.fsdecode(model)
     path = Path(name)
     try:
-        if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam":
+        if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam" or not name:
             return True
         return path.is_dir() and _graph_in(path) is None
     except (OSError, ValueError):
@@ -90,6 +89,8 @@ def bundle_of(
             raise OptionError(
                 f"{flags}: goes with a model to export; {printable(os.fsdecode(model))} is a bundle, which has its own"
             )
+        if not os.fsdecode(model):
+            raise OptionError(f"MODEL is empty; accepted is {ACCEPTED}")
         path = Path(os.fsdecode(model))
         shipped = os.fsdecode(model) == SHIPPED and not (path / MANIFEST_NAME).exists()
         return bundle_path() if shipped else path
@@ -116,7 +117,7 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
         exporter.export(name or model, place, report=report, **given)
 
     def conclude(what: str) -> None:
-        announce(f"exported {words} {what}, {time.perf_counter() - started:.1f} s")
+        announce(f"exported {words} in {time.perf_counter() - started:.1f} s, {what}")
         for line in assumed:
             announce(line)
 
@@ -124,7 +125,7 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
     if key is None:
         place = _temporary() / "model.ortcam"
         make(place)
-        conclude("for this run alone (nothing tells it from others)")
+        conclude("for this run alone: its content has no hash to find it by")
         return place
     try:
         place, found = obtain(
@@ -133,11 +134,11 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
     except CacheError as error:
         place = _temporary() / f"{key.name}.ortcam"
         make(place)
-        conclude(f"for this run alone ({error})")
+        conclude(f"for this run alone: {error}")
     else:
         if not found:
             trim()
-            conclude(f"once, kept in {_short(place.parents[2])} (`ortcam cache`)")
+            conclude(f"kept in {_short(place.parents[2])} (`ortcam cache` lists it)")
     return place
 
 
@@ -160,12 +161,12 @@ def _exporter(name: str | None, doing: str) -> Any:
     return import_exporter(f"{doing} {name}" if name else doing, extra)
 
 
-@functools.cache
 def _temporary() -> Path:
-    """A folder that is gone when this process ends."""
+    """A new folder that is gone when this process ends."""
     stack = contextlib.ExitStack()
     try:
-        folder = stack.enter_context(temporary_folder())
+        folder = stack.enter_context(temporary_folder()) / "bundle"  # the outer one is locked
+        folder.mkdir()
     except OSError as error:
         raise OutputError(
             f"{error.filename or 'the folder for temporary files'}: cannot be written: {error.strerror or error}"

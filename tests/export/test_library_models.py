@@ -214,6 +214,7 @@ TIMM = {
 }
 
 
+@pytest.mark.sample("test_efficientnet")
 @pytest.mark.parametrize("name", TIMM)
 def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     torch.manual_seed(0)
@@ -233,10 +234,12 @@ def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, p
     np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture), logits.softmax(1)[0].numpy(), atol=bound)
 
 
+@pytest.mark.slow
 def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) -> None:
     module = timm.create_model("test_resnet", num_classes=3)
-    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
-        export(module, tmp_path / "a.ortcam")
+    said: list[str] = []
+    assert export(module, tmp_path / "b.ortcam", report=said.append).manifest.labels[2] == "class 2"
+    assert any(line.startswith("assumed: classes go by their index, as nothing names them") for line in said)
     manifest = export(
         module, tmp_path / "a.ortcam", labels=["a", "b", "c"], input_size=(64, 64), mean=(0, 0, 0), channel_order="bgr"
     ).manifest
@@ -273,8 +276,7 @@ def test_a_timm_checkpoint_brings_its_own_number_of_classes(name: str, tmp_path:
     images = torch.rand(1, 3, *size)
     with torch.inference_mode():
         assert torch.equal(source.classifier(images), trained.half().float()(images))
-    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
-        open_source(f"timm.models:{name}", checkpoint=tmp_path / "c.pth")
+    assert open_source(f"timm.models:{name}", checkpoint=tmp_path / "c.pth").labels is None
 
 
 def vit() -> nn.Module:
@@ -320,6 +322,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, Any], str]
 }
 
 
+@pytest.mark.sample("vit")
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     build, processor, settings, layer = TRANSFORMERS[name]
@@ -343,10 +346,10 @@ def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_pa
 def test_placeholders_are_no_labels(tmp_path: Path) -> None:
     module = transformers.ViTForImageClassification(transformers.ViTConfig(**TOKENS, image_size=32, patch_size=8))
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
-    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
-        export(module, tmp_path / "a.ortcam", preprocessing=processor)
+    assert export(module, tmp_path / "a.ortcam", preprocessing=processor).manifest.labels == ("class 0", "class 1")
 
 
+@pytest.mark.slow
 def test_inspecting_a_transformers_model_needs_no_size() -> None:
     assert inspect_model(vit()).default.cut.module == "vit.layers.1"
 
@@ -357,6 +360,7 @@ def pair() -> tuple[nn.Module, object]:
     return vit(), transformers.ViTImageProcessor(size={"height": 32, "width": 32})
 
 
+@pytest.mark.slow
 def test_a_callable_may_return_a_preprocessing_with_its_module(tmp_path: Path) -> None:
     bundle = export(f"{__name__}:pair", tmp_path / "a.ortcam", mean=(0.4, 0.4, 0.4))
     assert bundle.manifest.preprocessing.mean == (0.4, 0.4, 0.4)

@@ -49,7 +49,7 @@ def add_benchmark(commands: Any) -> None:
         description="Measure the time per explanation by method, precision and batch size, and the memory it takes.",
         examples=(
             "ortcam benchmark shapes",
-            "ortcam benchmark resnet18 -m scorecam++ --batch-size 1,8,auto --plot latency.png",
+            "ortcam benchmark resnet18 --batch-size 1,8,auto --plot latency.png",
         ),
     )
     add_model(parser)

@@ -9,8 +9,9 @@ from ortcam.cli.common import add_alias, add_force
 from ortcam.cli.models import OF_THE_MODEL, add_input, extra_for, given_flags
 from ortcam.cli.parsers import add_command
 from ortcam.cli.printing import print_bundle
+from ortcam.cli.progress import stages
 from ortcam.errors import OptionError
-from ortcam.exporter import import_exporter, timed_report
+from ortcam.exporter import import_exporter
 from ortcam.models import is_bundle
 from ortcam.terminal import others_aside
 
@@ -62,8 +63,8 @@ def _export(options: argparse.Namespace) -> int:
     exporter = import_exporter(f"`ortcam export {options.model}`", extra_for(options.model))
     given = given_flags(options, OF_THE_MODEL)
     bundle = options.bundle or f"{_stem(options.model)}.ortcam"
-    with others_aside():
-        made = exporter.export(options.model, bundle, force=options.force, report=timed_report(), **given)
+    with others_aside(), stages() as report:
+        made = exporter.export(options.model, bundle, force=options.force, report=report, **given)
     print_bundle(made)
     return 0
 
