@@ -57,7 +57,7 @@ TEXTS = {
         "--activation",
         "-m/--method",
     ),
-    *("-t/--target", "--provider", "--provider-option", "--option", "--colormap", "--completion", "--name"),
+    *("-t/--target", "--provider", "--provider-option", "--option", "--colormap", "--blend", "--completion", "--name"),
     *(
         "--triton",
         "--metrics",
