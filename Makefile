@@ -9,7 +9,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web page docs dist clean
+	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -165,6 +165,7 @@ web: $(WEB)/node_modules/.stamp  ## build the page for a server of your own (run
 page: $(WEB)/node_modules/.stamp  ## build the page that `ortcam web` serves again, after a change in runtime/web
 	cd $(WEB) && npm run --silent check && npm run --silent page -- --logLevel warn
 
+.PHONY: docs dist
 docs: $(VENV)/dev.stamp  ## build the documentation into site/, with all links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
 	@echo "open site/index.html"
