@@ -8,7 +8,7 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+.PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
 	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web clean
 
 help:  ## list the targets
@@ -34,15 +34,17 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
-# JOBS=2 runs as many files of tests side by side (0: one after another); each job exports its bundles anew.
-JOBS ?= 0
-PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
+# JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
+JOBS ?= auto
+PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 
-test: $(VENV)/dev.stamp  ## run the tests (JOBS=2: two files at a time); those that need $$ORTCAM_TEST_DATA skip without it
+test: $(VENV)/dev.stamp  ## run every module once for real (5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-all: $(VENV)/dev.stamp  ## run the slow tests, too (more models, more photographs)
-	$(BIN)/python $(PYTEST) -m "slow or not slow"
+test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (20 minutes on two cores)
+	$(BIN)/python $(PYTEST) -m slow
+
+test-all: test test-slow  ## run all tests
 
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
@@ -52,7 +54,7 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 # The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
-TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
+TESTING := pytest pytest-xdist filelock psutil pillow jsonschema safetensors
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export --ignore=tests/export/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)

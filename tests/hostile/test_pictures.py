@@ -75,6 +75,7 @@ def measure(bomb: Bomb, measuring: Measuring, folder: Path) -> tuple[int, Measur
         path.unlink()
 
 
+@pytest.mark.sample(every=6)
 @pytest.mark.parametrize(
     "bomb", [pytest.param(bomb, id=bomb.name, marks=[pytest.mark.slow] * bomb.slow) for bomb in BOMBS]
 )

@@ -1,10 +1,8 @@
 """What reading a picture may cost: memory and time, each file in a process of its own; and damage that is told."""
 
 import io
-import json
 import os
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.hostile.measuring import Measuring
 from tests.pictures import bmp, encoded, exif, photograph, pillow, png, png_chunk, tiff, webp_animation
 
 import ortcam.image
@@ -27,7 +26,7 @@ from ortcam.rendering import shrunk
 
 BUILD = cv2.getBuildInformation()
 needs_avif = pytest.mark.skipif("AVIF:                        " not in BUILD, reason="this OpenCV reads no AVIF")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="measures forked processes")
 PREPROCESSING = Preprocessing(8, 8, None, (0,) * 3, (1,) * 3)
 
 
@@ -41,32 +40,24 @@ def message(source, **options):
 # Memory and time, measured
 
 
-READ = """
-import json, sys, time, warnings
-import ortcam
-from ortcam.errors import ImageError
-from ortcam.image import read_image
-warnings.simplefilter("ignore")
-def status(name):
-    line = next(line for line in open("/proc/self/status") if line.startswith(name))
-    return int(line.split()[1]) * 1024
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
-before, clock = status("VmRSS"), time.process_time()
-try:
-    said = list(read_image(sys.argv[1], max_pixels=int(sys.argv[2])).shape)
-except ImageError as error:
-    said = str(error)
-print(json.dumps([said, status("VmHWM") - before, time.process_time() - clock]))
-"""
+@pytest.fixture(scope="module")
+def warm():
+    """The process that measures in children of its own."""
+    with Measuring() as measuring:
+        yield measuring
 
 
-def measured(file, max_pixels=DEFAULT_MAX_PIXELS):
+@pytest.fixture
+def measured(warm):
     """What reading a file gives: its shape or the error, the rise of the peak of memory in bytes, seconds of CPU."""
-    run = subprocess.run(
-        [sys.executable, "-c", READ, file, str(max_pixels)], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert run.stderr == ""
-    return json.loads(run.stdout)
+
+    def measure(file, max_pixels=DEFAULT_MAX_PIXELS):
+        found = warm("tests.hostile.measuring:read", str(file), {"max_pixels": max_pixels})
+        assert not found.printed
+        assert found.error in ("", "ImageError"), found
+        return found.message or found.result, found.memory, found.cpu
+
+    return measure
 
 
 def long_png(side, bits, colour):
@@ -102,7 +93,7 @@ WITHIN = {
 
 @linux
 @pytest.mark.parametrize("name", WITHIN)
-def test_a_picture_is_read_within_its_memory_by_the_limit_that_its_message_names(name, tmp_path):
+def test_a_picture_is_read_within_its_memory_by_the_limit_that_its_message_names(name, tmp_path, measured):
     (tmp_path / "x").write_bytes(WITHIN[name]())
     limit = SIDE * SIDE
     said, memory, _ = measured(tmp_path / "x", limit)
@@ -118,7 +109,7 @@ def test_a_picture_is_read_within_its_memory_by_the_limit_that_its_message_names
 @linux
 @needs_avif
 @pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (8, 4), (10, 3), (12, 4)])
-def test_an_avif_is_read_within_its_memory(bits, channels, tmp_path):
+def test_an_avif_is_read_within_its_memory(bits, channels, tmp_path, measured):
     picture = np.full((1000, 1000, channels), 99, np.uint8 if bits == 8 else np.uint16)
     settings = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_SPEED, 10]
     (tmp_path / "x").write_bytes(cv2.imencode(".avif", picture, settings)[1].tobytes())
@@ -178,7 +169,7 @@ def followed_tiff():
 
 @linux
 @pytest.mark.parametrize("make", [followed_png, followed_tiff])
-def test_what_follows_samples_costs_nothing(make, tmp_path):
+def test_what_follows_samples_costs_nothing(make, tmp_path, measured):
     (tmp_path / "x").write_bytes(make())
     said, memory, seconds = measured(tmp_path / "x", 10**7)
     assert said == [1000, 1000, 3]
@@ -244,7 +235,7 @@ BOMBS = {
 
 @linux
 @pytest.mark.parametrize("name", BOMBS)
-def test_what_would_take_long_is_refused_soon(name, tmp_path):
+def test_what_would_take_long_is_refused_soon(name, tmp_path, measured):
     make, what = BOMBS[name]
     (tmp_path / "x").write_bytes(make())
     said, memory, seconds = measured(tmp_path / "x")
@@ -289,7 +280,7 @@ READ_ALL_THE_SAME = {
 
 @linux
 @pytest.mark.parametrize("name", READ_ALL_THE_SAME)
-def test_what_is_not_needed_is_not_read(name, tmp_path):
+def test_what_is_not_needed_is_not_read(name, tmp_path, measured):
     (tmp_path / "x").write_bytes(READ_ALL_THE_SAME[name]())
     said, memory, seconds = measured(tmp_path / "x", 10**6)
     assert said in ([8, 8, 3], [9, 9, 3])

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 from tests.conftest import REPOSITORY
 
 import ortcam
@@ -22,17 +23,18 @@ Explain = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def explain() -> Explain:
+def explain(shared: Path) -> Explain:
     """Run `node explain.js` with some arguments, its dependencies installed where they are not."""
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}")
-    if not (EXAMPLE / "node_modules").is_dir():
-        done = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund"], cwd=EXAMPLE, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            pytest.skip(f"the example's dependencies cannot be installed: {done.stderr.strip()[-500:]}")
+    with FileLock(shared / "example.lock"):
+        if not (EXAMPLE / "node_modules").is_dir():
+            done = subprocess.run(
+                ["npm", "install", "--no-audit", "--no-fund"], cwd=EXAMPLE, capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                pytest.skip(f"the example's dependencies cannot be installed: {done.stderr.strip()[-500:]}")
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = ["node", "explain.js", *map(str, arguments)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tests.conftest import REPOSITORY
 
 import ortcam
@@ -20,13 +21,14 @@ PATIENCE = 60_000  # milliseconds; what is waited for takes a few seconds on two
 
 
 @pytest.fixture(scope="session")
-def node_modules():
+def node_modules(shared):
     """The folder of the page's dependencies, installed where they are not."""
     for tool in ("node", "npm", "make"):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}, which builds the page")
     command = ["make", "--silent", "runtime/web/node_modules/.stamp"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    with FileLock(shared / "page.lock"):
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"the page's dependencies cannot be installed: {done.stderr.strip()[-500:]}")
     return WEB / "node_modules"
