@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ortcam.cache_folder import bundles_folder
+from ortcam.cache_folder import VARIABLE, bundles_folder
 from ortcam.errors import OptionError, OutputError
 from ortcam.files import make_folder, write_whole
 from ortcam.locks import Lock, lock
@@ -47,7 +47,6 @@ _MOST_OF_A_RECORD: Final = 2**20  # bytes
 _MANIFEST: Final = "bundle.json"
 _SOON: Final = 0.2  # seconds within which a lock is got where nobody exports
 _PATIENCE: Final = 3600.0  # seconds to wait for another process's export
-_TRIES: Final = 10  # more often nobody removes what is just being used
 _DAY: Final = 24 * 60 * 60.0
 
 # Entries that this process uses, until it ends.
@@ -104,18 +103,31 @@ def obtain(
     most_bytes()  # before the work
     root = bundles_folder()
     if root is None:
-        raise CacheError("ORTCAM_CACHE is off, or there is no home folder")
+        raise CacheError("ORTCAM_CACHE is off" if VARIABLE in os.environ else "there is no home folder")
+    try:
+        make_folder(root)
+    except OSError as error:
+        raise CacheError(f"the cache folder {root} cannot be written to: {error.strerror or error}") from None
     folder = root.absolute() / key
     place = folder / "bundle" / f"{name}.ortcam"
-    made = False
-    for _ in range(_TRIES):
+    made = told = False
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
         if _take(folder, place):
             return place, not made
+        earlier = _held.pop(folder, None)
+        if earlier is not None:  # of a bundle that somebody has removed or damaged
+            earlier.release()
         try:
             make_folder(place.parent)
-            held = _lock_to_write(folder, waiting)
+            held = lock(folder, patience=_SOON)
         except FileNotFoundError:
             continue  # another process has just removed what looked like a leftover
+        except BlockingIOError:
+            if not told:
+                waiting()
+            told = True
+            continue  # another process is making it, or has made it and uses it
         except OSError as error:
             raise CacheError(f"the cache folder {root} cannot be written to: {error.strerror or error}") from None
         try:
@@ -125,7 +137,7 @@ def obtain(
         finally:
             if held is not None:
                 held.release()
-    raise CacheError(f"{folder}: other processes keep removing it")
+    raise CacheError(f"{folder}: another process has been working on it for {_PATIENCE / 60:.0f} minutes")
 
 
 def trim() -> None:
@@ -183,6 +195,8 @@ def most_bytes() -> int:
 
 def _make(folder: Path, place: Path, record: Mapping[str, str], make: Callable[[Path], object]) -> None:
     try:
+        if place.exists():  # damaged
+            shutil.rmtree(place)
         write_whole(folder / _RECORD, encode_json(dict(record), ascii_only=True).encode() + b"\n")
     except OSError as error:
         raise CacheError(f"the cache folder {folder.parent} cannot be written to: {error.strerror or error}") from None
@@ -210,17 +224,6 @@ def _take(folder: Path, place: Path) -> bool:
     with contextlib.suppress(OSError):  # a cache that is read only
         os.utime(folder / _RECORD)
     return _is_complete(place)
-
-
-def _lock_to_write(folder: Path, waiting: Callable[[], None]) -> Lock | None:
-    earlier = _held.pop(folder, None)
-    if earlier is not None:  # of a bundle that somebody has removed by hand
-        earlier.release()
-    try:
-        return lock(folder, patience=_SOON)
-    except BlockingIOError:
-        waiting()
-        return lock(folder, patience=_PATIENCE)
 
 
 def _is_complete(place: Path) -> bool:

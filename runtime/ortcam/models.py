@@ -117,7 +117,7 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
         exporter.export(name or model, place, report=report, **given)
 
     def conclude(what: str) -> None:
-        announce(f"exported {words} {what}, {time.perf_counter() - started:.1f} s")
+        announce(f"exported {words} in {time.perf_counter() - started:.1f} s, {what}")
         for line in assumed:
             announce(line)
 
@@ -125,7 +125,7 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
     if key is None:
         place = _temporary() / "model.ortcam"
         make(place)
-        conclude("for this run alone (nothing tells it from others)")
+        conclude("for this run alone: its content has no hash to find it by")
         return place
     try:
         place, found = obtain(
@@ -134,11 +134,11 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
     except CacheError as error:
         place = _temporary() / f"{key.name}.ortcam"
         make(place)
-        conclude(f"for this run alone ({error})")
+        conclude(f"for this run alone: {error}")
     else:
         if not found:
             trim()
-            conclude(f"once, kept in {_short(place.parents[2])} (`ortcam cache`)")
+            conclude(f"kept in {_short(place.parents[2])} (`ortcam cache` lists it)")
     return place
 
 

@@ -1,0 +1,218 @@
+"""MODEL: a bundle, the shipped one, or what is exported once; what is hashed so that no stale bundle is found."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.conftest import TinyNet
+
+import ortcam
+from ortcam import bundle_cache
+from ortcam.cli import main
+from ortcam.model_identity import key_of
+from ortcam.models import bundle_of, is_bundle
+from ortcam.shipped import bundle_path, demo_picture
+
+TINY = {"preset": "imagenet", "activation": "softmax"}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bundle_cache, "_held", {})
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
+    torch.onnx.export(TinyNet().eval(), (torch.zeros(1, 3, 32, 48),), path, dynamo=True, verbose=False)
+    return onnx.load(path).SerializeToString()
+
+
+@pytest.fixture
+def tiny_file(graph: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(graph)
+    return path
+
+
+def test_shapes_is_the_shipped_bundle_unless_one_of_that_name_is_here(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert ortcam.load("shapes").bundle.path == bundle_path().resolve()
+    (tmp_path / "shapes").symlink_to(tiny_bundle)
+    assert ortcam.load("shapes").labels == ortcam.load(tiny_bundle).labels
+
+
+def test_a_file_is_exported_once_and_explained(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", str(tiny_file), str(demo_picture()), "-m", "eigen-cam", "--preset", "imagenet"]
+    assert main([*command, "-o", "first"]) == 0
+    said = capsys.readouterr().err
+    assert "ortcam: exported" in said
+    assert "assumed: classes go by their index" in said
+    assert "assumed: the layer" in said
+    assert main([*command, "-o", "second"]) == 0
+    assert "exported" not in capsys.readouterr().err
+    assert len(bundle_cache.entries()) == 1
+
+
+def test_python_loads_what_the_command_loads(tiny_file: Path) -> None:
+    explainer = ortcam.load(tiny_file, labels=list("abcdef"), input_size=(32, 48), **TINY)
+    assert explainer.labels == tuple("abcdef")
+    module = ortcam.load(TinyNet().eval(), input_size=(32, 48), **TINY)
+    assert module.labels[0] == "class 0"
+    picture = np.zeros((32, 48, 3), np.uint8)
+    np.testing.assert_allclose(module.predict(picture), explainer.predict(picture), rtol=1e-4, atol=1e-6)
+    assert ortcam.load(TinyNet().eval(), input_size=(32, 48), **TINY).bundle.path == module.bundle.path
+
+
+def test_weights_of_a_module_count(tiny_file: Path) -> None:
+    module = TinyNet().eval()
+    first = ortcam.load(module, input_size=(32, 48), **TINY).bundle.path
+    with torch.no_grad():
+        module.classifier.bias += 1
+    assert ortcam.load(module, input_size=(32, 48), **TINY).bundle.path != first
+
+
+def test_the_key_changes_with_all_that_an_export_depends_on(tiny_file: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("a\nb\n")
+    options: dict[str, Any] = {"labels": str(labels), "mean": (0.5, 0.5, 0.5)}
+
+    def key(**changes: Any) -> str:
+        found = key_of(str(tiny_file), options | changes)
+        assert found is not None
+        return found.key
+
+    keys = [key(), key(mean=(0.4, 0.5, 0.5)), key(precision="fp16")]
+    labels.write_text("a\nc\n")
+    keys.append(key())
+    (tmp_path / "labels.txt").write_text("x")  # beside the model
+    keys.append(key())
+    content = tiny_file.read_bytes()
+    tiny_file.write_bytes(content + b"\x42\x00")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+    tiny_file.write_bytes(content)
+    assert key() == keys[-2]
+
+
+def test_weights_beside_a_file_count(tiny_file: Path) -> None:
+    model = onnx.load(tiny_file)
+    onnx.save(model, tiny_file, save_as_external_data=True, location="tiny.data", size_threshold=0)
+    first = key_of(str(tiny_file), {})
+    data = tiny_file.with_name("tiny.data")
+    changed = bytearray(data.read_bytes())
+    changed[0] ^= 1
+    data.write_bytes(changed)
+    assert first != key_of(str(tiny_file), {})
+
+
+def test_a_callable_is_called_again_and_found_as_long_as_it_returns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "weight.txt").write_text("1")
+    (tmp_path / "opening_models.py").write_text(
+        "import torch\nfrom pathlib import Path\nfrom tests.conftest import TinyNet\n"
+        "def make():\n    net = TinyNet()\n"
+        "    with torch.no_grad():\n        net.classifier.bias += float(Path('weight.txt').read_text())\n"
+        "    return net.eval()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load() -> Path:
+        return ortcam.load("opening_models:make", input_size=(32, 48), **TINY).bundle.path
+
+    first = load()
+    assert load() == first
+    (tmp_path / "weight.txt").write_text("2")
+    assert load() != first
+
+
+def test_where_nothing_is_kept_the_export_serves_this_process_alone(
+    tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORTCAM_CACHE", "off")
+    said: list[str] = []
+    place = bundle_of(str(tiny_file), TINY, announce=said.append)
+    assert ortcam.load(place).labels[0] == "class 0"
+    assert "for this run alone: ORTCAM_CACHE is off" in said[0]
+
+
+def test_a_folder_with_one_graph_is_that_graph(tiny_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    tiny_file.rename(folder / "model.onnx")
+    (folder / "config.json").write_text(json.dumps({"id2label": dict(enumerate("abcdef"))}))
+    assert not is_bundle(folder)
+    assert ortcam.load(folder, **TINY).labels == tuple("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("nothing.onnx", r"nothing\.onnx: no such file; a model is a bundle"),
+        ("nothing.ortcam", "there is no such folder"),
+        ("", "MODEL is empty"),
+        ("resnet81", r"unknown model 'resnet81': did you mean resnet18"),
+        ("some/where", "a model is a bundle, `shapes`"),
+    ],
+)
+def test_what_is_no_model_is_one_sentence_that_says_what_is_one(
+    model: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", model, "photo.jpg"]) == 2
+    found = capsys.readouterr().err
+    with pytest.raises(ortcam.OrtcamError, match=message):
+        ortcam.load(model)
+    assert found.count("\n") == 1
+
+
+def test_options_of_an_export_do_not_go_with_a_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ortcam.OptionError, match="labels: goes with a model to export"):
+        ortcam.load("shapes", labels=["a"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'preste'; did you mean 'preset'"):
+        ortcam.load("shapes", preste="imagenet")  # type: ignore[call-arg]
+    assert main(["explain", "shapes", str(demo_picture()), "--input-size", "224"]) == 2
+    assert "--input-size: goes with a model" in capsys.readouterr().err
+
+
+def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = bundle_of(str(tiny_file), TINY)
+    assert main(["cache"]) == 0
+    assert "tiny.onnx" in (listed := capsys.readouterr().out)
+    assert "1 bundle, " in listed
+    assert main(["cache", "clear"]) == 0
+    assert "which another process uses" in capsys.readouterr().out  # this one
+    for held in bundle_cache._held.values():
+        if held is not None:
+            held.release()
+    bundle_cache._held.clear()
+    assert main(["cache", "clear", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["removed"]) == 1
+    assert not os.path.lexists(place)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--mean", ".5,.5,.5", "--std", ".5", ".5", ".5"],
+        ["--mean", ".5", "--std=.5,.5,.5"],
+        ["--mean", ".5,", ".5,", ".5", "--std", ".5"],
+    ],
+)
+@pytest.mark.parametrize("size", [["32", "48"], ["32,48"], ["32x48"]])
+def test_numbers_that_belong_together_may_be_one_word_or_several(
+    words: list[str], size: list[str], tiny_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ortcam.cli.main import _parser
+
+    options = _parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
+    assert options.model_mean == options.model_std == (0.5, 0.5, 0.5)
+    assert options.model_input_size == (32, 48)
+    assert options.images == ["a.jpg", "b.jpg"]
+    assert _parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)
