@@ -9,7 +9,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web clean
+	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -159,8 +159,11 @@ $(WEB)/node_modules/.stamp: $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/
 	cd $(WEB) && npm ci --silent
 	@touch $@
 
-web: $(WEB)/node_modules/.stamp  ## build the page that explains in the browser, and serve it on http://127.0.0.1:$$(WEB_PORT)
+web: $(WEB)/node_modules/.stamp  ## build the page for a server of your own (runtime/web/dist), and serve it on http://127.0.0.1:$$(WEB_PORT)
 	cd $(WEB) && npm run --silent check && npm run --silent build -- --logLevel warn && npm run --silent preview -- --port $(WEB_PORT)
+
+page: $(WEB)/node_modules/.stamp  ## build the page that `ortcam web` serves again, after a change in runtime/web
+	cd $(WEB) && npm run --silent check && npm run --silent page -- --logLevel warn
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo $(WEB)/node_modules $(WEB)/dist

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.cli import main
+from ortcam.cli import demo, main
 from ortcam.cli.main import _parser
 from ortcam.image import read_image
 from ortcam.shipped import bundle_path, demo_picture
@@ -44,8 +44,10 @@ def test_maps_fall_on_their_objects(
 
 
 def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    few = {"budget": 8}
+    monkeypatch.setattr(demo, "_DEMO_OPTIONS", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
     assert main(["demo", "-o", str(tmp_path)]) == 0
     sheet = read_image(tmp_path / f"{demo_picture().stem}.png")
     assert sheet.shape[1] > 5 * 250
