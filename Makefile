@@ -8,8 +8,8 @@ export ORTCAM_TEST_DATA ?= ../shared/data
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-compare parity sweep model bundle web clean
+.PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -34,15 +34,17 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
-# JOBS=2 runs as many files of tests side by side (0: one after another); each job exports its bundles anew.
-JOBS ?= 0
-PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
+# JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
+JOBS ?= auto
+PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 
-test: $(VENV)/dev.stamp  ## run the tests (JOBS=2: two files at a time); those that need $$ORTCAM_TEST_DATA skip without it
+test: $(VENV)/dev.stamp  ## run every module once for real (5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-all: $(VENV)/dev.stamp  ## run the slow tests, too (more models, more photographs)
-	$(BIN)/python $(PYTEST) -m "slow or not slow"
+test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (20 minutes on two cores)
+	$(BIN)/python $(PYTEST) -m slow
+
+test-all: test test-slow  ## run all tests
 
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
@@ -52,7 +54,7 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 # The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
-TESTING := pytest pytest-xdist psutil pillow jsonschema safetensors
+TESTING := pytest pytest-xdist filelock psutil pillow jsonschema safetensors
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export --ignore=tests/export/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
@@ -143,6 +145,9 @@ bundle: $(VENV)/dev.stamp  ## export the shipped bundle again from its trained w
 	$(BIN)/ortcam export shufflenet_v2_x0_5 --checkpoint models/shapes/shapes.pth --labels models/shapes/labels.txt \
 		--resize 224 -o models/shapes.ortcam --force
 
+notebooks: $(VENV)/dev.stamp  ## run the notebooks of docs/notebooks again and keep their outputs
+	$(BIN)/python -m tests.docs.notebooks
+
 # Vite and what it builds with run on these versions of Node.
 WEB := runtime/web
 WEB_PORT ?= 8173
@@ -154,8 +159,11 @@ $(WEB)/node_modules/.stamp: $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/
 	cd $(WEB) && npm ci --silent
 	@touch $@
 
-web: $(WEB)/node_modules/.stamp  ## build the page that explains in the browser, and serve it on http://127.0.0.1:$$(WEB_PORT)
+web: $(WEB)/node_modules/.stamp  ## build the page for a server of your own (runtime/web/dist), and serve it on http://127.0.0.1:$$(WEB_PORT)
 	cd $(WEB) && npm run --silent check && npm run --silent build -- --logLevel warn && npm run --silent preview -- --port $(WEB_PORT)
+
+page: $(WEB)/node_modules/.stamp  ## build the page that `ortcam web` serves again, after a change in runtime/web
+	cd $(WEB) && npm run --silent check && npm run --silent page -- --logLevel warn
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo $(WEB)/node_modules $(WEB)/dist

@@ -14,7 +14,7 @@ from torch import nn
 
 from ortcam.bundle import MANIFEST_NAME, FileRecord, file_sha256
 from ortcam.image import write_png
-from ortcam_export import export
+from tests.sharing import export_once
 
 REPOSITORY = Path(__file__).parents[1]
 TINY_LABELS = ("cat", "dog", "sea snake", "crane", "crane", "white, striped")
@@ -73,22 +73,27 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundles") / "tiny.ortcam"
-    export(TinyNet().eval(), path, **TINY_INPUT)
-    return path
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run for what all its workers read: see `export_once`."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def dead_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(shared: Path) -> Path:
+    return export_once(TinyNet().eval(), shared / "tiny.ortcam", **TINY_INPUT)
+
+
+@pytest.fixture(scope="session")
+def dead_bundle(shared: Path) -> Path:
     """A classifier whose maps are zero whatever the image."""
-    path = tmp_path_factory.mktemp("bundles") / "dead.ortcam"
     module = TinyNet()
     with torch.no_grad():
         module.features[4].weight.zero_()
         module.features[4].bias.fill_(-1)
-    export(module.eval(), path, layer="features", **TINY_INPUT)
-    return path
+    return export_once(module.eval(), shared / "dead.ortcam", layer="features", **TINY_INPUT)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from torchvision.models import VisionTransformer
 
 import ortcam
 from ortcam_export import export
+from tests.sharing import export_once
 
 # Top-1 and top-5 hits among the 300 photographs, as measured with Pillow preprocessing in PyTorch.
 HITS = {
@@ -31,27 +32,28 @@ def deit_tiny() -> VisionTransformer:
 
 
 def export_real(name: str, data: Path, folder: Path) -> Path:
+    """The bundle of real weights; one that lies in the folder already is taken."""
     checkpoint = data / "weights" / f"{name}.pth.xz"
     if name != "deit_tiny":
-        return export(name, folder / name, checkpoint=checkpoint).path
-    return export(
+        return export_once(name, folder / f"real-{name}", checkpoint=checkpoint)
+    return export_once(
         f"{__name__}:deit_tiny",
-        folder / name,
+        folder / f"real-{name}",
         checkpoint=checkpoint,
         input_size=(224, 224),
         resize=256,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         labels=data / "imagenet_classes.json",
-    ).path
+    )
 
 
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in ("mobilenet_v2", "resnet18") else []) for name in HITS],
 )
-def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: Path, tmp_path: Path) -> None:
-    explainer = ortcam.load(export_real(name, data, tmp_path))
+def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: Path, shared: Path) -> None:
+    explainer = ortcam.load(export_real(name, data, shared))
     with (data / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
     hits = np.zeros(2)
@@ -62,8 +64,8 @@ def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: 
         assert abs(hit - percent / 100 * len(rows)) <= 1.15  # within one image; the percentages are rounded to 0.1
 
 
-def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_maps(data: Path, tmp_path: Path) -> None:
-    explainer = ortcam.load(export_real("deit_tiny", data, tmp_path))
+def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_maps(data: Path, shared: Path) -> None:
+    explainer = ortcam.load(export_real("deit_tiny", data, shared))
     cut = explainer.bundle.manifest.cut
     assert (cut.module, cut.layout, cut.prefix_tokens) == ("encoder.layers.encoder_layer_10", "tokens", 1)
     assert (cut.channels, cut.height, cut.width) == (192, 14, 14)
@@ -73,12 +75,12 @@ def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_map
 
 
 @pytest.mark.parametrize(("method", "apart"), [("scorecam", 5), ("scorecam++", 15)])
-def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, data: Path, tmp_path: Path) -> None:
+def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, data: Path, shared: Path) -> None:
     """The dog stands above the cat: the map of the cat's class has its centre of mass lower, by rows of 224.
 
     Score-CAM separates the two less (11 rows) than ScoreCAM++ (32): its masks keep more of the dog for the cat's class.
     """
-    explainer = ortcam.load(export_real("squeezenet1_1", data, tmp_path))
+    explainer = ortcam.load(export_real("squeezenet1_1", data, shared))
     e = explainer.explain(data / "two_class" / "dog_cat.png", method=method, target=["bull mastiff", "tiger cat"])
     rows = np.arange(224)
     dog, cat = ((m.sum(axis=1) * rows).sum() / m.sum() for m in e.maps)
@@ -86,12 +88,14 @@ def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, d
     overlay = e.overlay(1)
     assert overlay.shape == e.image.shape
     _, covered = e.on_photograph(1)
-    np.testing.assert_array_equal(overlay[~covered], e.image[~covered])
+    assert overlay[~covered].mean() < 0.7 * e.image[~covered].mean(), "what the model did not see is dimmed"
+    former = e.overlay(1, colormap="jet", blend="flat")
+    np.testing.assert_array_equal(former[~covered], e.image[~covered])
     assert 0 < covered.mean() < 1
 
 
-def test_photographs_as_released_are_explained_at_their_own_size(data: Path, tmp_path: Path) -> None:
-    explainer = ortcam.load(export_real("squeezenet1_1", data, tmp_path))
+def test_photographs_as_released_are_explained_at_their_own_size(data: Path, shared: Path) -> None:
+    explainer = ortcam.load(export_real("squeezenet1_1", data, shared))
     for path in sorted((data / "originals").iterdir())[:3]:
         e = explainer.explain(path, method="scorecam++")
         assert e.overlay().shape == e.image.shape
@@ -125,9 +129,9 @@ def export_file(path: Path, data: Path) -> ortcam.Explainer:
     return ortcam.load(bundle.path)
 
 
-def test_a_file_for_one_image_explains_as_the_module_it_came_from(data: Path, tmp_path: Path) -> None:
+def test_a_file_for_one_image_explains_as_the_module_it_came_from(data: Path, shared: Path, tmp_path: Path) -> None:
     from_file = export_file(squeezenet_file(data, tmp_path), data)
-    from_module = ortcam.load(export_real("squeezenet1_1", data, tmp_path))
+    from_module = ortcam.load(export_real("squeezenet1_1", data, shared))
     assert from_file.bundle.manifest.cut.module == from_module.bundle.manifest.cut.module == "features"
     for photograph in sorted((data / "images").iterdir())[:20]:
         np.testing.assert_allclose(from_file.predict(photograph), from_module.predict(photograph), atol=1e-5)

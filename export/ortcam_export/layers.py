@@ -1,7 +1,6 @@
 """Where a classifier can be cut: the tensors that every path from image to logits passes, and the best of them."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
+from ortcam.suggestions import did_you_mean
 from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs import (
     build_head,
@@ -340,10 +340,9 @@ def _named(layers: list[Layer], name: str, model: ir.Model, folder: Path, probe:
         raise ExportError(f"layer {name!r} lies inside an If, Loop or Scan; accepted is one outside of it")
     known = [text for layer in layers for text in (*layer.modules, layer.cut.tensor)]
     everything = [*known, *module_ends(data), *(value.name or "" for node in data for value in node.outputs)]
-    close = difflib.get_close_matches(name, list(dict.fromkeys(everything)), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "`ortcam inspect` lists them"
+    hint = did_you_mean(name, everything) or "; `ortcam inspect` lists them"
     raise ExportError(
-        f"no layer {name!r} with a spatial or token layout; {hint} (a convolution with a BatchNorm behind it is one "
+        f"no layer {name!r} with a spatial or token layout{hint} (a convolution with a BatchNorm behind it is one "
         "operator with it, and has its name)"
     )
 

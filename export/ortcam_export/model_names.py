@@ -14,8 +14,8 @@ from typing import Final
 
 from ortcam.extras import TORCH
 from ortcam.models import ACCEPTED
+from ortcam.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
-from ortcam_export.suggestions import did_you_mean
 
 __all__ = ["check_model", "check_takes_checkpoint", "is_program_file", "look_beside_user", "torchvision_names"]
 
@@ -116,11 +116,11 @@ def _check_torchvision(name: str) -> None:
             f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
         )
     classifiers = [other for other, kind in names.items() if kind == "classifier"]
-    hint = did_you_mean(name, classifiers) or "torchvision.models.list_models() lists the names"
+    hint = did_you_mean(name, classifiers)
     raise ExportError(
-        f"unknown model {name!r}: {hint} {_ACCEPTED}"
-        if hint.endswith("?")
-        else f"unknown model {name!r}: {_ACCEPTED}; {hint}"
+        f"unknown model {name!r}{hint} {_ACCEPTED}"
+        if hint
+        else f"unknown model {name!r}: {_ACCEPTED}; torchvision.models.list_models() lists the names"
     )
 
 
@@ -155,15 +155,15 @@ def _check_inside(name: str, module: str, attribute: str) -> None:
             if within is None:
                 return  # found by another finder than that of files
             there = [item.name for item in pkgutil.iter_modules(within.submodule_search_locations)]
-            hint = did_you_mean(part, there) or f"{within.name} has {', '.join(there[:5])} ..."
-            raise ExportError(f"{name}: No module named {whole!r}; accepted is package.module:callable; {hint}")
+            hint = did_you_mean(part, there) or f"; {within.name} has {', '.join(there[:5])} ..."
+            raise ExportError(f"{name}: No module named {whole!r}; accepted is package.module:callable{hint}")
     if module == "timm.models" and found is not None and found.origin is not None:
         texts = [file.read_text("utf-8", "replace") for file in Path(found.origin).parent.glob("*.py")]
         if not any(re.search(rf"\b{attribute}\b", text) for text in texts):
-            close = did_you_mean(attribute, {item for text in texts for item in _TIMM_MODEL.findall(text)})
+            close = did_you_mean(attribute, sorted({item for text in texts for item in _TIMM_MODEL.findall(text)}))
             raise ExportError(
-                f"{name}: timm.models has no {attribute!r}; accepted is package.module:callable; "
-                f"{close or 'timm.list_models() lists the names'}"
+                f"{name}: timm.models has no {attribute!r}; accepted is package.module:callable"
+                f"{close or '; timm.list_models() lists the names'}"
             )
 
 

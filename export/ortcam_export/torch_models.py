@@ -15,6 +15,7 @@ import torchvision
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.preprocessing import Preprocessing
+from ortcam.suggestions import did_you_mean
 from ortcam_export.checkpoints import (
     class_count,
     differing_classes,
@@ -50,7 +51,6 @@ from ortcam_export.sources import (
     said_preprocessing,
     unknown_preprocessing,
 )
-from ortcam_export.suggestions import did_you_mean
 from ortcam_export.torch_outputs import as_classifier, count_classes
 
 if TYPE_CHECKING:
@@ -256,9 +256,9 @@ def _find(name: str) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         there = [key for key in dir(module) if not key.startswith("_") and callable(getattr(module, key, None))]
-        hint = did_you_mean(attribute, there) or _some_of(there)
+        hint = did_you_mean(attribute, there) or f"; {_some_of(there)}"
         raise ExportError(
-            f"{name}: {module_name} has no {attribute!r}; accepted is package.module:callable; {hint}"
+            f"{name}: {module_name} has no {attribute!r}; accepted is package.module:callable{hint}"
         ) from None
 
 
@@ -267,7 +267,8 @@ def _not_importable(module_name: str, error: ImportError) -> str:
     if not isinstance(error, ModuleNotFoundError) or error.name != module_name or parent not in sys.modules:
         return first_line(error)
     there = [found.name for found in pkgutil.iter_modules(getattr(sys.modules[parent], "__path__", []))]
-    return f"{first_line(error)}; {did_you_mean(last, there) or _some_of(there)}"
+    hint = did_you_mean(last, there) or f"; {_some_of(there)}"
+    return f"{first_line(error)}{hint}"
 
 
 def _some_of(names: list[str]) -> str:

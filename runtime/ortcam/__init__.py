@@ -24,7 +24,7 @@ from ortcam.errors import (
     ProviderError,
     TargetError,
 )
-from ortcam.explainer import Explainer, load
+from ortcam.explainer import Explainer, Prediction, load
 from ortcam.explanation import Explanation, Stats
 from ortcam.methods import METHODS, Method
 from ortcam.photograph import Photograph
@@ -47,6 +47,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Photograph",
+    "Prediction",
     "Preprocessing",
     "ProviderError",
     "Stats",

@@ -29,7 +29,7 @@ from ortcam.saved import MANIFEST, PREVIEW, OccupiedError, image_sha256, read_ma
 from ortcam.sheet import SavedResult, is_sheet
 from ortcam.terminal import as_text, printable
 
-__all__ = ["write"]
+__all__ = ["check", "write"]
 
 _PAGE: Final = "index.html"
 _GENERATOR: Final = "ortcam gallery 1"  # a page of another number is written anew as a whole
@@ -83,7 +83,20 @@ def write(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _blocks_of(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+def check(folder: str | os.PathLike[str]) -> None:
+    """Find out before the work that a folder holds an `index.html` that is not from ortcam.
+
+    Raises:
+        OutputError: it does.
+    """
+    path = Path(folder) / _PAGE
+    try:
+        _blocks_of(path, all_of_them=False)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _blocks_of(path: Path, *, all_of_them: bool = True) -> dict[tuple[Any, ...], dict[str, Any]]:
     """What an earlier page has, by what it was made from.
 
     Raises:
@@ -103,7 +116,7 @@ def _blocks_of(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
             raise OutputError(
                 f"{path}: is not a page that ortcam wrote and is left alone; move it, or choose another folder"
             )
-        if f'content="{_GENERATOR}"' not in start:
+        if f'content="{_GENERATOR}"' not in start or not all_of_them:
             return {}
         for line in file:
             if (block := _BLOCK.fullmatch(line.rstrip("\n"))) is not None:
@@ -173,8 +186,9 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
     }
     data = [_script(f'id="{name}"', _json(value)) for name, value in (("settings", settings), ("list", listed))]
     data += [_script(f'class="{kind}"', block) for kind in blocks for block in blocks[kind]]
-    name = folder.resolve().name or "Explanations"
-    return _filled(f"{printable(as_text(name))}: explanations", "\n".join(data))
+    name = printable(as_text(folder.resolve().name))
+    title = "Explanations" if name.lower() in ("", "explanations") else f"{name}: explanations"
+    return _filled(title, "\n".join(data))
 
 
 def _filled(title: str, data: str) -> str:

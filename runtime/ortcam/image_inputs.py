@@ -10,6 +10,8 @@ from typing import Final
 
 from ortcam.errors import ImageError
 from ortcam.image import DEFAULT_MAX_PIXELS, largest_file
+from ortcam.saved import MANIFEST
+from ortcam.sheet import is_sheet
 from ortcam.terminal import complain, printable
 
 __all__ = [
@@ -31,6 +33,7 @@ STDIN: Final = "-"
 STDIN_NAME: Final = "stdin"  # what results of standard input are called
 
 _GLOB: Final = re.compile(r"[*?\[]")
+_OF_A_RESULT: Final = re.compile(r"class-[0-9]+-(heatmap|overlay)\.png|image\.jpg")  # of `Explanation.save`
 _DIGITS: Final = re.compile(r"([0-9]+)")
 _NAMED: Final = 2  # of the files that are left out
 
@@ -43,9 +46,10 @@ def expand(arguments: Sequence[str], *, tell: Callable[[str], None] | None = Non
     1. A file stays as it is, and so does a path that does not exist: reading it gives the error.
     2. A folder gives the images in it, by the end of their names (`SUFFIXES`), not those in its subfolders.
     3. A glob gives the images that match it. `**` matches subfolders too, as in `'photos/**'`.
-    4. Hidden files are left out. Images come in natural order: `img2` before `img10`.
-    5. An image that a folder or a glob gives again is taken once.
-    6. `-` is standard input and stays `-`. `from_argument` reads it.
+    4. Hidden files are left out, and so are pictures that ortcam made: sheets, overlays, heatmaps.
+    5. Images come in natural order: `img2` before `img10`.
+    6. An image that a folder or a glob gives again is taken once.
+    7. `-` is standard input and stays `-`. `from_argument` reads it.
 
     Args:
         arguments: as the command line has them.
@@ -130,7 +134,7 @@ def _home(pattern: str) -> str:
 def _of_folder(argument: str, path: str, tell: Callable[[str], None]) -> list[str]:
     try:
         entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
-        images = [entry.path for entry in entries if is_image_name(entry.name) and entry.is_file()]
+        images = [entry.path for entry in entries if entry.is_file() and _is_image(entry.path)]
         folders = sorted(entry.name for entry in entries if entry.is_dir())
     except OSError as error:
         raise ImageError(f"folder {_shown(argument)} cannot be read ({error.strerror or error})") from None
@@ -146,7 +150,7 @@ def _of_folder(argument: str, path: str, tell: Callable[[str], None]) -> list[st
 def _of_glob(argument: str, pattern: str, tell: Callable[[str], None]) -> list[str]:
     matches = sorted(set(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - of paths that stay as they are typed
     files = [match for match in matches if Path(match).is_file()]
-    images = [match for match in files if is_image_name(os.path.basename(match))]  # noqa: PTH119
+    images = [match for match in files if _is_image(match)]
     if not images:
         if not matches:
             raise ImageError(f"glob {_shown(argument)} matches nothing: give the path of an image or of a folder")
@@ -178,10 +182,24 @@ def _alternating() -> Iterable[bool]:
         yield True
 
 
+def _is_image(path: str) -> bool:
+    """Whether a file is an image that counts, and none of the pictures that ortcam writes."""
+    file = Path(path)
+    if not is_image_name(file.name):
+        return False
+    if _OF_A_RESULT.fullmatch(file.name) and file.with_name(MANIFEST).is_file():
+        return next(file.parent.glob("class-*.npy"), None) is None
+    return not is_sheet(file)
+
+
 def _tell_of_others(
     argument: str, images: int, others: Sequence[str], folders: Sequence[str], tell: Callable[[str], None]
 ) -> None:
     parts = []
+    own = sum(is_image_name(os.path.basename(name)) for name in others)  # noqa: PTH119
+    others = [name for name in others if not is_image_name(os.path.basename(name))]  # noqa: PTH119
+    if own:
+        parts.append(_counted(own, "picture") + " that ortcam made")
     if others:
         named = ", ".join(printable(os.path.basename(name)) for name in others[:_NAMED])  # noqa: PTH119
         more = ", ..." if len(others) > _NAMED else ""

@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def samples(self) -> int:
-        """Forward passes a channel."""
+        """Forward passes per channel."""
         return self.noise.samples if self.noise else len(self.coefficients)
 
 
@@ -154,7 +154,7 @@ class Option:
     help: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Method:
     """A row of the tables above.
 
@@ -183,6 +183,10 @@ class Method:
     source: str
     use: str
     needs_head: bool = False
+
+    def __repr__(self) -> str:
+        options = ", ".join(option.name for option in self.options) or "none"
+        return f"<Method {self.name}, forward passes: {self.cost}; options: {options}>"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ortcam.errors import ImageError, OrtcamError
 from ortcam.image import ImageSource, decode, encoded_of, read_image
 from ortcam.image_arrays import as_array, described, is_array
 from ortcam.preprocessing import Preprocessing
-from ortcam.terminal import as_text
+from ortcam.terminal import as_text, printable
 
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph", "read_preprocessed"]
 
@@ -52,9 +52,12 @@ class Photograph:
     is_preprocessed: bool = False
 
     def __repr__(self) -> str:
-        source = "preprocessed input" if self.is_preprocessed else self.record.get("path") or "image"
+        path = self.record.get("path")
+        source = "preprocessed input" if self.is_preprocessed else os.path.basename(path) if path else "image"  # noqa: PTH119
         height, width = self.pixels.shape[:2]
-        return f"<Photograph {source!s}, {width} x {height} pixels, model input {list(self.model_input.shape)}>"
+        return (
+            f"<Photograph {printable(source)}, {width} x {height} pixels, model input {list(self.model_input.shape)}>"
+        )
 
 
 Image = ImageSource | Photograph

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import cv2
@@ -82,7 +82,7 @@ class CropGeometry:
         return top, left, bottom, right
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preprocessing:
     """Resize, centre-crop, scale and normalise, with the defaults bit for bit as torchvision does with a PIL image.
 
@@ -135,7 +135,7 @@ class Preprocessing:
             value = getattr(self, name)
             if not _is_triple(value) or (name == "std" and min(value) <= 0):
                 sign = "positive" if name == "std" else "finite"
-                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, one a channel")
+                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, one per channel")
             object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
         if self.interpolation not in tuple(SUPPORT):
             raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(SUPPORT)}")
@@ -159,6 +159,11 @@ class Preprocessing:
                 f"preprocessing scale={self.scale}, mean={self.mean}, std={self.std}: the model's input would be "
                 "infinite or no number in float32"
             )
+
+    def __repr__(self) -> str:
+        """The call that makes it; values that are the default are left out."""
+        values = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
+        return f"Preprocessing({', '.join(f'{name}={value!r}' for name, value, usual in values if value != usual)})"
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn a photograph into the model's input.

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_PIXELS",
     "MEAN",
     "OPSET",
+    "PORT",
     "RANDOMIZE",
     "RESIZE",
     "RUNS",
@@ -229,6 +230,7 @@ LIMIT: Final = Range("limit", 1, 1_000_000_000)
 MAX_PIXELS: Final = Range("max_pixels", 1, 2**31 - 1)
 MEAN: Final = Numbers("mean", -1e6, 1e6, whole=False, count=3)
 OPSET: Final = Range("opset", 1, 1000)
+PORT: Final = Range("port", 0, 65535)
 RANDOMIZE: Final = Range("randomize", 1, 1_000_000_000)
 RESIZE: Final = Range("resize", 1, 16384)
 RUNS: Final = Range("runs", 1, 10_000)

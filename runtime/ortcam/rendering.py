@@ -202,7 +202,7 @@ def framed(image: NDArray[np.uint8], seen: tuple[int, int, int, int]) -> None:
 def smoothed(saliency: NDArray[np.float32], cell: tuple[float, float]) -> NDArray[np.float32]:
     """A map without the creases that bilinear interpolation leaves between the cells of a layer.
 
-    A Gaussian of a quarter of a cell is far narrower than what a map can show, so nothing moves; peaks get a little
+    A Gaussian of a sixth of a cell is far narrower than what a map can show, so nothing moves; peaks get a little
     lower, and the map is scaled back to its own maximum.
 
     Args:
@@ -212,7 +212,7 @@ def smoothed(saliency: NDArray[np.float32], cell: tuple[float, float]) -> NDArra
     Returns:
         float32 [H, W] in [0, 1].
     """
-    sigma_y, sigma_x = (max(side / 4, 0.01) for side in cell)
+    sigma_y, sigma_x = (max(side / 6, 0.01) for side in cell)
     soft = cv2.GaussianBlur(saliency, (0, 0), sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE)
     highest, peak = float(saliency.max()), float(soft.max())
     scaled = soft if peak <= 0 else soft * np.float32(highest / peak)

@@ -179,7 +179,8 @@ def _is_ours(folder: Path) -> bool:
 
 def _own_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """The files of a manifest's classes that are there."""
-    names = _files_of(manifest) + [PREVIEW] * (PREVIEW in manifest.get("files", ()))
+    listed = manifest.get("files")
+    names = [*_files_of(manifest), *([PREVIEW] if isinstance(listed, list) and PREVIEW in listed else [])]
     return [name for name in names if (folder / name).is_file() or (folder / name).is_symlink()]
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import io
 import json
@@ -23,6 +22,7 @@ from ortcam.extras import end_the_command, install, runtimes
 from ortcam.memory import give_back
 from ortcam.processors import usable_cores
 from ortcam.ranges import THREADS
+from ortcam.suggestions import suggestions
 from ortcam.telemetry import decline_telemetry
 
 decline_telemetry()
@@ -149,7 +149,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
 
 def _provider_hint(name: str, available: Mapping[str, str]) -> str:
     """The end of the message about a provider that is not there: the extra that brings it, or what was meant."""
-    close = difflib.get_close_matches(name, [*available, *_EXTRA_OF], n=1)
+    close = suggestions(name, [*available, *_EXTRA_OF])
     if not close:
         return ""
     if close[0] in available:

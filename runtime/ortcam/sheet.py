@@ -245,11 +245,12 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
     )
     notes = [f"{passes} · {_seconds(stats['seconds'])}"]
     if stats["scored_channels"] < stats["live_channels"]:
+        scored = f"{stats['scored_channels']} of {stats['live_channels']} channels"
         error = stats["estimated_error"]
-        known = (
-            "" if error is None else f", error about {max(error):.2f}" if max(error) < 1 else ", error not known yet"
-        )
-        notes.append(f"{stats['scored_channels']} of {stats['live_channels']} channels{known}")
+        if error is None:
+            notes.append(scored)
+        else:
+            notes += [f"{scored}, error {max(error):.2f}"] if max(error) < 1 else [scored, "error not known yet"]
     given = summary["options"]
     usual = {} if method is None else {option.name: option.default for option in method.options}
     special = [f"{name} {_short(value)}" for name, value in given.items() if name in usual and value != usual[name]]
@@ -260,7 +261,7 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
         order=_ORDER.get(summary["method"], len(_ORDER)),
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
-        model=str(summary["model"]["name"]),
+        model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`
         classes=tuple(_Class(int(t["index"]), str(t["label"]), float(t["probability"])) for t in summary["targets"]),
         maps=maps,
         geometry=preprocessing.geometry(int(height), int(width_)),
@@ -286,7 +287,9 @@ def _seconds(seconds: float) -> str:
 
 def _file_name(record: Mapping[str, Any]) -> str:
     path = record.get("path")
-    return "" if path is None else str(path).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    if path is None:
+        return "preprocessed input" if record.get("preprocessed") else ""
+    return str(path).replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)

@@ -49,20 +49,50 @@ def test_class_folders_are_labels_or_indices(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_class_says_how_to_name_it(tmp_path: Path) -> None:
-    touch(tmp_path, "n02123045/1.jpg")
-    with pytest.raises(TargetError, match=r"folder 'n02123045'.*--labels"):
+    touch(tmp_path, "n02123045/1.jpg", "dog/2.jpg")
+    with pytest.raises(TargetError, match=r"folder 'n02123045'.*--annotations"):
         read_dataset(tmp_path, class_index)
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({"n02123045": "cat"}))
-    (example,) = read_dataset(tmp_path, class_index, labels=labels)
-    assert example.label == 0
+    assert [example.label for example in read_dataset(tmp_path, class_index, annotations=labels)] == [1, 0]
+
+
+def test_folders_none_of_which_is_a_class_leave_the_images_without_labels_and_say_so(tmp_path: Path) -> None:
+    touch(tmp_path, "holiday/1.jpg", "work/2.jpg")
+    told: list[str] = []
+    assert [example.label for example in read_dataset(tmp_path, class_index, tell=told.append)] == [None, None]
+    assert len(told) == 1
+    assert "holiday, work" in told[0]
+    assert "--annotations" in told[0]
+    touch(tmp_path, "17/3.jpg")  # a number is meant as a class
+    with pytest.raises(TargetError, match=r"folder '\w+'"):
+        read_dataset(tmp_path, class_index)
+
+
+def test_images_may_be_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    paths = [tmp_path / "b.jpg", tmp_path / "a.jpg"]
+    assert [example.path for example in read_dataset(paths, class_index)] == paths
+    assert [example.path for example in read_dataset(tmp_path / "a.jpg", class_index)] == paths[1:]
+    with pytest.raises(DatasetError, match="list is empty"):
+        read_dataset([], class_index)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("column", ["file", "Filename", "image"])
+def test_a_csv_as_spreadsheets_write_it_is_read(tmp_path: Path, delimiter: str, column: str) -> None:
+    touch(tmp_path, "a.jpg")
+    rows = [[column, "class", "boxes"], ["a.jpg", "dog", '"1 2 3 4;5 6 7 8"']]
+    (tmp_path / "list.csv").write_text("\n".join(delimiter.join(row) for row in rows))
+    (example,) = read_dataset(tmp_path / "list.csv", class_index)
+    assert (example.name, example.label, len(example.boxes)) == ("a.jpg", 1, 2)
 
 
 def test_labels_of_a_flat_folder_come_from_a_csv(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", "a.jpg", "b.jpg")
     labels = tmp_path / "labels.csv"
     labels.write_text("file,class,boxes\nb.jpg,dog,1 2 3 4\n")
-    first, second = read_dataset(images, class_index, labels=labels)
+    first, second = read_dataset(images, class_index, annotations=labels)
     assert (first.label, first.boxes) == (None, ())
     assert (second.label, second.boxes) == (1, ((1, 2, 3, 4),))
 
@@ -75,10 +105,11 @@ def test_a_csv_names_files_beside_it_or_in_the_folder_of_its_name(tmp_path: Path
         "b.jpg,0,cat,341,256,1 2 30 40;5 6 70 80\n"
         "c.jpg,1,dog,341,256,\n"
     )
+    touch(tmp_path, "a.jpg")
     a, b, c = read_dataset(csv, class_index)
     assert a == Example("a.jpg", tmp_path / "a.jpg", 2, ((75.7, 73.7, 300.8, 131.8),), (341, 256))
     assert (len(b.boxes), len(c.boxes)) == (2, 0)
-    (tmp_path / "images").mkdir()
+    touch(tmp_path, "images/a.jpg")
     assert read_dataset(csv, class_index)[0].path == tmp_path / "images" / "a.jpg"
 
 
@@ -99,13 +130,17 @@ def test_a_line_that_makes_no_sense_is_named(tmp_path: Path, line: str, message:
 
 
 def test_what_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no such folder or CSV"):
+    with pytest.raises(DatasetError, match="no such folder, image or CSV"):
         read_dataset(tmp_path / "gone", class_index)
     with pytest.raises(DatasetError, match="no images in it"):
         read_dataset(tmp_path, class_index)
     (tmp_path / "images.csv").write_text("name\nx.jpg\n")
-    with pytest.raises(DatasetError, match="no column 'file'"):
+    with pytest.raises(DatasetError, match="has the columns name; accepted is a header with a column 'file'"):
         read_dataset(tmp_path / "images.csv", class_index)
+    (tmp_path / "none.csv").write_text("file\nx.jpg\n")
+    with pytest.raises(DatasetError, match=r"none of its 1 files is there, such as .*x\.jpg"):
+        read_dataset(tmp_path / "none.csv", class_index)
+    touch(tmp_path, "x.jpg")
     (tmp_path / "twice.csv").write_text("file\nx.jpg\nx.jpg\n")
     with pytest.raises(DatasetError, match="comes twice"):
         read_dataset(tmp_path / "twice.csv", class_index)
@@ -135,14 +170,15 @@ def test_a_number_that_is_an_index_and_the_label_of_another_class_is_refused_whe
     def class_index(target: int | str) -> int:
         return targets.class_index(target, ("1", "10", "2"))
 
-    with pytest.raises(TargetError, match=r"folder '1': .*index:1 or label:1.*--labels"):
+    with pytest.raises(TargetError, match=r"folder '1': .*index:1 or label:1.*--annotations"):
         read_dataset(tmp_path, class_index)
     (tmp_path / "labels.json").write_text(json.dumps({"0": 0, "1": "index:1"}))
-    found = read_dataset(tmp_path, class_index, labels=tmp_path / "labels.json")
+    found = read_dataset(tmp_path, class_index, annotations=tmp_path / "labels.json")
     assert [example.label for example in found] == [0, 1]
 
 
 def test_a_header_may_have_spaces_and_capitals(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
     (tmp_path / "images.csv").write_text("File, Class, Boxes\na.jpg,dog,1 2 3 4\n")
     (example,) = read_dataset(tmp_path / "images.csv", class_index)
     assert (example.label, example.boxes) == (1, ((1, 2, 3, 4),))
@@ -154,10 +190,10 @@ def test_labels_that_name_no_image_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text('{"images/a.jpg": "dog"}')
     for name in ("labels.csv", "labels.json"):
         with pytest.raises(DatasetError, match=r"names none of the images.*'images/a.jpg'"):
-            read_dataset(images, class_index, labels=tmp_path / name)
+            read_dataset(images, class_index, annotations=tmp_path / name)
     (tmp_path / "labels.csv").write_text("file,class\na.jpg,dog\na.jpg,cat\n")
     with pytest.raises(DatasetError, match="comes twice"):
-        read_dataset(images, class_index, labels=tmp_path / "labels.csv")
+        read_dataset(images, class_index, annotations=tmp_path / "labels.csv")
 
 
 def test_images_are_found_through_links_and_beside_their_folder(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from ortcam.preprocessing import Preprocessing
 from ortcam.targets import class_index
 
 
-def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(data: Path, tmp_path: Path) -> None:
-    bundle = export_real("squeezenet1_1", data, tmp_path)
+def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(
+    data: Path, shared: Path, tmp_path: Path
+) -> None:
+    bundle = export_real("squeezenet1_1", data, shared)
     report = evaluate(
         bundle,
         data / "images.csv",

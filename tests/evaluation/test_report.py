@@ -21,6 +21,7 @@ from ortcam.evaluation.protocols import resolve_protocol
 from ortcam.evaluation.report import write_report
 from ortcam.evaluation.results import collect, summarise
 from ortcam.evaluation.variants import Variant, baselines
+from ortcam.evaluation.verdict import reach_verdict
 from ortcam.image import write_png
 from ortcam.preprocessing import Preprocessing
 
@@ -31,12 +32,13 @@ PREPROCESSING = Preprocessing(
     height=32, width=48, resize=None, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), channel_order="bgr", scale=255.0
 )
 MORE = {
-    "settings": {"bundle": "c981" * 16, "images": "photographs", "labels": None, "seed": 0, "metrics": ["adcc"]},
+    "settings": {"bundle": "c981" * 16, "images": "photographs", "annotations": None, "seed": 0, "metrics": ["adcc"]},
     "protocol": dataclasses.asdict(resolve_protocol("soft-map")),
     "model": {"name": "tiny", "source": "onnx", "weights": None, "weights_sha256": None},
     "providers": ["CPUExecutionProvider"],
     "versions": {"ortcam": "1.2.3", "onnxruntime": "1.20"},
     "failures": [],
+    "notes": [],
 }
 METRICS = ("average-drop", "increase", "win", "insertion-zero", "deletion-zero", "coherency", "complexity", "adcc")
 ADCC = ("average-drop", "coherency", "complexity", "adcc")  # and what it is made of
@@ -66,6 +68,7 @@ def report(tmp_path):
                 path,
                 results,
                 summary,
+                reach_verdict(results, summary),
                 journal,
                 examples,
                 PREPROCESSING,
@@ -213,8 +216,22 @@ def test_bold_is_what_is_better_than_every_other_method(report):
 def test_bands_and_what_is_said_of_intervals_begin_at_ten_images(report, count, intervals):
     page = report(names(count), wanted=("insertion-zero", "deletion-zero"))
     assert page.source.count("<polygon") == (2 * len(METHODS + baselines(0)) if intervals else 0)
-    assert ("How to read the intervals" in page.source) == intervals
-    assert ("Fewer than 10 images" in page.source) != intervals
+    assert ("the 95&nbsp;% interval of the mean" in page.source) == intervals
+    assert ("9 images: too few to call anything better" in page.source) != intervals
+
+
+def test_the_verdict_comes_first_and_a_method_that_a_baseline_beats_is_marked(report):
+    def scores(image, method):
+        # The first method is the better one throughout; the first baseline is better than the second method.
+        return {"average-gain": (50.0, 30.0, 40.0, 10.0, 20.0)[method] + image / 10 + (image * (method + 3)) % 5 / 5}
+
+    page = report(names(16), scores, wanted=("average-gain",))
+    told = " ".join("".join(page.text).split())
+    assert "Score-CAM is better than IS-CAM (samples 4) on Average Gain." in told
+    assert "Random weights (a baseline) is better than IS-CAM (samples 4) on Average Gain." in told
+    assert told.index("Verdict") < told.index("Means") < told.index("Paired differences")
+    rows = re.findall(r'<tr>\n<th scope="row" data-value="([^"]+)">(.*?)</tr>', page.source, re.DOTALL)
+    assert [title for title, row in rows if 'class="beaten"' in row] == ["IS-CAM (samples 4)"]
 
 
 def test_a_single_method_is_not_bold(report):
@@ -264,9 +281,9 @@ def test_a_card_shows_the_crop_and_the_map_on_it(report):
     np.testing.assert_allclose(photograph[50, 20], [220, 30, 20], atol=8)
     np.testing.assert_allclose(photograph[50, 140], [0, 0, 100], atol=8)
     laid = pictures["Map of Score-CAM on one.png"]
-    # Half of the picture and half of jet, which is (0, 0, 128) at 0 and (128, 0, 0) at 1.
-    np.testing.assert_allclose(laid[50, 20], [110, 15, 74], atol=8)
-    np.testing.assert_allclose(laid[50, 140], [64, 0, 50], atol=8)
+    # The picture alone where the map is 0, and 65 % of turbo's (122, 4, 3) where it is 1.
+    np.testing.assert_allclose(laid[50, 20], [220, 30, 20], atol=8)
+    np.testing.assert_allclose(laid[50, 140], [79, 3, 37], atol=8)
 
 
 def _decoded(address):
@@ -374,6 +391,35 @@ def test_a_browser_loads_it_without_complaint(report, browse):
     assert 'data-ready="true"' in document
     assert '<div class="sorting">' in document
     assert 'button type="button" disabled' not in document
+
+
+def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report, browse, changed):
+    script = """
+      const table = document.querySelector(".means .scrolled");
+      addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
+        document.title = [table.dataset.more, table.querySelector(".hint").hidden,
+          document.documentElement.scrollWidth <= innerWidth].join();
+      })));
+    """
+    page = report(names(12))
+    wide = browse(changed(page, script + "document.querySelector('.means').style.width = '3000px';"))
+    assert "<title>,true," in wide[0]
+    narrow = browse(changed(page, script + "document.body.style.width = '25rem';"))
+    assert "<title>right,false,true</title>" in narrow[0]
+
+
+def test_bands_of_many_methods_are_shown_one_by_one(report, browse, changed):
+    methods = [*METHODS, Variant("cam", "CAM")]
+    script = """
+      const shown = () => [...document.querySelectorAll(".panels .band")].map((band) => getComputedStyle(band).display);
+      const before = shown();
+      document.querySelector("#key-1 button").click();
+      document.title = [before.every((display) => display === "none"), shown().indexOf("inline") >= 0,
+        shown().filter((display) => display === "inline").length, getComputedStyle(document.querySelector(
+        ".panels .s0")).opacity < 0.5, document.querySelector("#key-1 button").getAttribute("aria-pressed")].join();
+    """
+    page = report(names(12), methods=methods, wanted=("insertion-zero", "deletion-zero"))
+    assert "<title>true,true,2,true,true</title>" in browse(changed(page, script))[0]
 
 
 def test_the_browsers_complaints_are_seen(report, browse, changed):

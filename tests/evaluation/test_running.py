@@ -19,13 +19,15 @@ import pytest
 import ortcam
 from ortcam.cli import main
 from ortcam.errors import NotFiniteError, OrtcamError, OutputError
+from ortcam.evaluation import evaluate
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
-from ortcam.evaluation.running import Evaluation, evaluate
+from ortcam.evaluation.running import Evaluation
 from ortcam.evaluation.variants import Baseline, Variant
 from ortcam.extras import install
 from ortcam.image import write_png
+from ortcam.shipped import sample_pictures
 from ortcam.upsampling import upsample
 
 BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
@@ -249,12 +251,30 @@ def test_a_method_that_fails_everywhere_leaves_the_others_alone(
     assert report.summary.table["scorecam"]["win"].n == COUNT
 
 
+def test_a_newcomer_names_the_shipped_model_and_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    samples = [str(path) for path in sample_pictures()]
+    assert main(["evaluate", "shapes", *samples, "-m", "eigen-cam", "--metrics", "complexity"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("too few to call anything better. At least 10 are needed.")
+    assert lines[-1] == f"Open {Path('evaluation', 'report.html')}"
+    verdict = json.loads(Path("evaluation", "summary.json").read_text())["verdict"]
+    assert verdict["short"][0] == lines[0]
+
+
+def test_an_explainer_stands_for_its_bundle(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    report = evaluate(ortcam.load(tiny_bundle), images, tmp_path / "out", methods=["eigen-cam"], metrics=["complexity"])
+    assert len(report.results.images) == COUNT
+
+
 def test_what_could_not_be_measured_is_said(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     folder = images.with_suffix("")  # no boxes
     report = evaluate(tiny_bundle, folder, tmp_path / "out", methods=["eigen-cam"], metrics=["pointing", "complexity"])
-    assert "not measured: " in report.in_words()
+    assert "Not measured: " in report.in_words()
     report = evaluate(tiny_bundle, images, tmp_path / "two", methods=["eigen-cam"], metrics=["pointing", "complexity"])
-    assert "not measured: " not in report.in_words()
+    assert "Not measured: " not in report.in_words()
 
 
 def test_another_evaluation_is_not_gone_on_with(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:

@@ -79,3 +79,37 @@ def test_adcc_is_that_of_the_means() -> None:
     (found,) = adcc_intervals({"a": parts}, seed=0).values()
     assert found.mean == pytest.approx(adcc(*parts.mean(axis=1)))
     assert found.low < found.mean < found.high
+
+
+def test_an_interval_without_the_test_makes_nothing_better() -> None:
+    # Five large differences of one sign among many of the other: the mean says one thing, the ranks another.
+    values = np.full(40, -1.0)
+    values[:5] = 40.0
+    values += np.random.default_rng(0).normal(0, 0.1, 40)
+    (found,) = differences({"a": values, "b": np.zeros(40)}, GAIN, seed=0)
+    assert found.interval.low > 0
+    assert found.p_adjusted < 0.05
+    assert found.effect < 0
+    assert (found.better, found.worse, found.disagrees) == (None, None, True)
+
+
+def test_what_the_adjustment_takes_back_is_not_better() -> None:
+    generator = np.random.default_rng(1)
+    values = {"a": generator.normal(0, 1, 30)}
+    values["b"] = values["a"] + generator.normal(0.42, 1, 30)
+    (alone,) = differences(values, GAIN, seed=0)
+    assert alone.better == "b"
+    many = values | {f"c{index}": values["a"] + generator.normal(0, 1, 30) for index in range(8)}
+    among = differences(many, GAIN, seed=0)[0]
+    assert among.interval.low == alone.interval.low
+    assert among.p_adjusted > 0.05 > among.p
+    assert (among.better, among.disagrees) == (None, True)
+
+
+def test_p_of_few_differences_with_ties_is_exact() -> None:
+    # Five images of twelve on which one method gains and none on which the other does: 2 of 2^5 signs are as extreme.
+    values = np.repeat([100.0, 0.0], [5, 7])
+    (found,) = differences({"a": values, "b": np.zeros(12)}, GAIN, seed=0)
+    assert found.p == pytest.approx(2 / 2**5)
+    assert found.interval.low > 0
+    assert found.better is None

@@ -12,6 +12,7 @@ import torch
 from tests.conftest import TINY_INPUT, TinyNet
 from tests.export.onnx_graphs import CLASSES, FLOAT, LABELS, GraphBuilder, InputForm, image_info, tensor_info
 from tests.export.rounding import logit_error
+from tests.sharing import export_once
 from torch import nn
 
 import ortcam
@@ -41,13 +42,14 @@ class SpelledOut(nn.Module):
         return powers / powers.sum(1, keepdim=True)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize(
     ("ending", "activation"),
     [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "softmax"), (nn.Sigmoid(), "sigmoid"), (SpelledOut(), "softmax")],
     ids=["softmax", "log-softmax", "sigmoid", "spelled-out"],
 )
 def test_a_module_that_ends_in_an_activation_is_not_activated_twice(
-    ending: nn.Module, activation: str, tmp_path: Path, picture: np.ndarray
+    ending: nn.Module, activation: str, shared: Path, tmp_path: Path, picture: np.ndarray
 ) -> None:
     module = Ended(ending).eval()
     bundle = export(module, tmp_path / "e.ortcam", **TINY_INPUT)
@@ -59,7 +61,8 @@ def test_a_module_that_ends_in_an_activation_is_not_activated_twice(
     if isinstance(ending, nn.LogSoftmax):
         expected = np.exp(expected)
     np.testing.assert_allclose(explainer.predict(picture), expected, atol=logit_error(TinyNet().eval(), image))
-    plain = ortcam.load(export(TinyNet().eval(), tmp_path / "p.ortcam", activation=activation, **TINY_INPUT).path)
+    said = TINY_INPUT | {"activation": activation}
+    plain = ortcam.load(export_once(TinyNet().eval(), shared / f"tiny-{activation}.ortcam", **said))
     maps = [e.explain(picture, method="scorecam", top_k=2).maps for e in (explainer, plain)]
     np.testing.assert_allclose(*maps, atol=1e-4)
 
@@ -87,14 +90,16 @@ class Sorted(nn.Module):
         return values + self.offset if self.offset else values
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("count", [6, 3])
-def test_scores_by_rank_are_taken_in_front_of_the_ranking(count: int, tmp_path: Path, picture: np.ndarray) -> None:
+def test_scores_by_rank_are_taken_in_front_of_the_ranking(
+    count: int, tiny_bundle: Path, tmp_path: Path, picture: np.ndarray
+) -> None:
     said: list[str] = []
     bundle = export(Ended(Sorted(count)).eval(), tmp_path / "e.ortcam", report=said.append, **TINY_INPUT)
-    plain = export(TinyNet().eval(), tmp_path / "p.ortcam", **TINY_INPUT)
     assert "the model ends in TopK, scores by rank: the scores in front, of all 6 classes, are taken" in said
     assert "scores by rank" in bundle.manifest.preprocessing_source
-    found, expected = (ortcam.load(made.path).predict(picture) for made in (bundle, plain))
+    found, expected = (ortcam.load(path).predict(picture) for path in (bundle.path, tiny_bundle))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -129,7 +129,7 @@ def test_a_layer_is_named_by_module_index_or_tensor(name: str, layers: tuple[Lay
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("feature.3", "did you mean features.3"),
+        ("feature.3", "did you mean 'features.3'"),
         ("classifier", r"'classifier' gives \[1, 6\] .*no spatial or token layout"),
         ("77", "77"),
     ],

@@ -82,7 +82,7 @@ def test_a_layer_inside_a_branch_explains_with_the_whole_model(tmp_path: Path, p
 
 
 def test_a_branch_is_named_in_the_suggestions(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=re.escape("did you mean block.first")):
+    with pytest.raises(ExportError, match=re.escape("did you mean 'block.first'")):
         export(Residual(), tmp_path / "a.ortcam", layer="block.frist", **TINY_INPUT)
     with pytest.raises(ExportError, match=r"layer 'head' gives \[1, 6\] for an image, which has no spatial"):
         export(Residual(), tmp_path / "a.ortcam", layer="head", **TINY_INPUT)

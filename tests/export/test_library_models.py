@@ -214,6 +214,7 @@ TIMM = {
 }
 
 
+@pytest.mark.sample("test_efficientnet")
 @pytest.mark.parametrize("name", TIMM)
 def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     torch.manual_seed(0)
@@ -233,6 +234,7 @@ def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, p
     np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture), logits.softmax(1)[0].numpy(), atol=bound)
 
 
+@pytest.mark.slow
 def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) -> None:
     module = timm.create_model("test_resnet", num_classes=3)
     said: list[str] = []
@@ -320,6 +322,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, Any], str]
 }
 
 
+@pytest.mark.sample("vit")
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     build, processor, settings, layer = TRANSFORMERS[name]
@@ -346,6 +349,7 @@ def test_placeholders_are_no_labels(tmp_path: Path) -> None:
     assert export(module, tmp_path / "a.ortcam", preprocessing=processor).manifest.labels == ("class 0", "class 1")
 
 
+@pytest.mark.slow
 def test_inspecting_a_transformers_model_needs_no_size() -> None:
     assert inspect_model(vit()).default.cut.module == "vit.layers.1"
 
@@ -356,6 +360,7 @@ def pair() -> tuple[nn.Module, object]:
     return vit(), transformers.ViTImageProcessor(size={"height": 32, "width": 32})
 
 
+@pytest.mark.slow
 def test_a_callable_may_return_a_preprocessing_with_its_module(tmp_path: Path) -> None:
     bundle = export(f"{__name__}:pair", tmp_path / "a.ortcam", mean=(0.4, 0.4, 0.4))
     assert bundle.manifest.preprocessing.mean == (0.4, 0.4, 0.4)

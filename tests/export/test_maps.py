@@ -212,6 +212,7 @@ ARRANGED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], 
 }
 
 
+@pytest.mark.sample("first", "bottom up")
 @pytest.mark.parametrize("name", ARRANGED)
 def test_the_patch_under_a_painted_part_is_the_one_that_moves(name: str, tmp_path: Path) -> None:
     arranged, extra = ARRANGED[name]
@@ -646,6 +647,7 @@ def test_a_map_of_one_row_goes_into_one_file_that_explains(tmp_path: Path) -> No
     np.testing.assert_allclose(found, expected, atol=rounding_error(2 * products))
 
 
+@pytest.mark.slow
 def test_a_random_transformer_with_large_weights_keeps_its_last_block_but_one(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

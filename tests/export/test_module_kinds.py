@@ -311,7 +311,7 @@ def needs_an_argument(classes: int) -> nn.Module:
     [
         ("number", "is int; accepted is a module, or a callable that returns one"),
         ("needs_an_argument", "missing 1 required positional argument: 'classes'; accepted is a callable that"),
-        ("needs_argument", "has no 'needs_argument'; .*did you mean needs_an_argument"),
+        ("needs_argument", "has no 'needs_argument'; .*did you mean 'needs_an_argument'"),
     ],
 )
 def test_what_a_name_stands_for_is_said(name: str, message: str) -> None:

@@ -1,8 +1,10 @@
 """Every `.onnx` file of the zoo: its bundle gives what the file gives, from graphs that are tidy, and explains it."""
 
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,10 @@ from ortcam.cli import main
 from ortcam.errors import OrtcamError
 from ortcam_export import export
 
-# One of each kind, for what need not be asked of all.
+# One of each kind, for what need not be asked of all, and for `make test`.
 REPRESENTATIVES = (
-    "torch_old_swin",
-    "torch_new_transformer",
+    "torch_old_transformer",
+    "torch_new_view_one",
     "opset_7_with_weights_among_the_inputs",
     "tf_mobilenet_v3_with_channels_last_inside",
     "ends_in_sigmoid_for_many_labels",
@@ -52,25 +54,48 @@ REPRESENTATIVES = (
 )
 
 
-@pytest.fixture(scope="module", params=ZOO)
-def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ZooFile:
-    return ZOO[request.param](tmp_path_factory.mktemp("zoo"))
+# For what takes long and is the same for all: two that PyTorch wrote, an old opset, quantized.
+FEW = ("torch_old_transformer", "torch_new_view_one", "opset_7_with_weights_among_the_inputs", "int8_qdq_per_channel")
+
+Exported = Callable[[str], tuple[ZooFile, Bundle | OrtcamError]]
 
 
 @pytest.fixture(scope="module")
-def exported(file: ZooFile) -> Bundle | OrtcamError:
-    try:
-        return export(file.path, file.path.with_suffix(".ortcam"), **file.arguments)
-    except OrtcamError as error:
-        return error
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A file of the zoo by name, and its bundle or why there is none; each is made once."""
+
+    @functools.cache
+    def made(name: str) -> tuple[ZooFile, Bundle | OrtcamError]:
+        file = ZOO[name](tmp_path_factory.mktemp("zoo"))
+        try:
+            return file, export(file.path, file.path.with_suffix(".ortcam"), **file.arguments)
+        except OrtcamError as error:
+            return file, error
+
+    return made
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in REPRESENTATIVES else pytest.mark.slow) for name in ZOO],
+)
+def name(request: pytest.FixtureRequest) -> str:
+    """Of a file; `make test` takes one of each kind."""
+    return str(request.param)
 
 
 @pytest.fixture
-def bundle(exported: Bundle | OrtcamError) -> Bundle:
+def file(name: str, exported: Exported) -> ZooFile:
+    return exported(name)[0]
+
+
+@pytest.fixture
+def bundle(name: str, exported: Exported) -> Bundle:
     """The file's bundle; where there is none, `test_the_file_exports` says why, once."""
-    if isinstance(exported, OrtcamError):
+    bundle = exported(name)[1]
+    if isinstance(bundle, OrtcamError):
         pytest.skip("not exported")
-    return exported
+    return bundle
 
 
 def logits_of(bundle: Bundle, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -112,9 +137,10 @@ def test_the_file_runs_and_tells_pictures_apart(file: ZooFile) -> None:
         assert (first - second).min() > 2 * file.tolerance * np.abs(logits).max()
 
 
-def test_the_file_exports(exported: Bundle | OrtcamError) -> None:
-    if isinstance(exported, OrtcamError):
-        raise exported
+def test_the_file_exports(name: str, exported: Exported) -> None:
+    bundle = exported(name)[1]
+    if isinstance(bundle, OrtcamError):
+        raise bundle
 
 
 # The classifier ------------------------------------------------------------------------------------------------------
@@ -254,10 +280,9 @@ def test_it_explains_and_the_map_follows_picture_or_class(file: ZooFile, bundle:
         assert np.abs(explanations[0].maps[0] - explanations[1].maps[0]).max() > 0.05
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_all_four_methods_explain_it(name: str, tmp_path: Path) -> None:
-    file = ZOO[name](tmp_path)
-    explainer = ortcam.load(export(file.path, tmp_path / "b.ortcam", **file.arguments).path)
+@pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
+def test_all_four_methods_explain_it(file: ZooFile, bundle: Bundle) -> None:
+    explainer = ortcam.load(bundle.path)
     for method, options in (("scorecam", {}), ("scorecam++", {}), ("sscam", {"num_samples": 2}), ("iscam", {})):
         explanation = explainer.explain(file.pictures(1)[0], method=method, top_k=2, **options)
         assert np.isfinite(explanation.maps).all(), method
@@ -267,12 +292,10 @@ def test_all_four_methods_explain_it(name: str, tmp_path: Path) -> None:
 # What need not be asked of all ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_the_same_file_gives_the_same_bundle(name: str, tmp_path: Path) -> None:
-    file = ZOO[name](tmp_path)
-    first = export(file.path, tmp_path / "a.ortcam", **file.arguments)
-    second = export(file.path, tmp_path / "b.ortcam", **file.arguments)
-    assert first.sha256 == second.sha256
+@pytest.mark.sample(*FEW)
+@pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
+def test_the_same_file_gives_the_same_bundle(file: ZooFile, bundle: Bundle, tmp_path: Path) -> None:
+    assert export(file.path, tmp_path / "b.ortcam", **file.arguments).sha256 == bundle.sha256
 
 
 WITHOUT_TORCH = """
@@ -298,15 +321,17 @@ for path, bundle, arguments in json.load(sys.stdin):
 """
 
 
-def test_an_onnx_file_is_exported_where_there_is_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [FEW, pytest.param(REPRESENTATIVES, marks=pytest.mark.slow)], ids=["few", "many"])
+def test_an_onnx_file_is_exported_where_there_is_no_torch(
+    names: tuple[str, ...], exported: Exported, tmp_path: Path
+) -> None:
     jobs: list[tuple[str, str, dict[str, Any]]] = []
     expected = []
-    for name in REPRESENTATIVES:
-        folder = tmp_path / name
-        folder.mkdir()
-        file = ZOO[name](folder)
-        jobs.append((str(file.path), str(folder / "without.ortcam"), file.arguments))
-        expected.append(export(file.path, folder / "with.ortcam", **file.arguments).sha256)
+    for name in names:
+        file, bundle = exported(name)
+        assert isinstance(bundle, Bundle)
+        jobs.append((str(file.path), str(tmp_path / f"{name}.ortcam"), file.arguments))
+        expected.append(bundle.sha256)
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH], input=json.dumps(jobs), capture_output=True, text=True, check=False
     )

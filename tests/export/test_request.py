@@ -11,15 +11,15 @@ import torchvision
 from tests.conftest import REPOSITORY
 
 from ortcam.extras import install
+from ortcam.suggestions import suggestions
 from ortcam_export.model_names import check_model, torchvision_names
-from ortcam_export.suggestions import suggest
 
 # Each is refused without torch or onnx_ir; {good} is a folder to write to, {bundle} a bundle that is there.
 REFUSED = {
     "export resnet18 -o {bundle}": "a bundle is there already; --force replaces it",
     "export resnet18 -o {good}/no/a.ortcam": "the folder {good}/no does not exist",
     "export resnet18 -o {good}": "exists and is not a bundle",
-    "export resnet-18 -o {good}/a.ortcam": "unknown model 'resnet-18'.*did you mean resnet18\\?",
+    "export resnet-18 -o {good}/a.ortcam": "unknown model 'resnet-18'.*did you mean 'resnet18'\\?",
     "export fcn_resnet50 -o {good}/a.ortcam": "fcn_resnet50 is a segmentation model",
     "export resnet18 -o {good}/a.ortcam --labels {good}/none.txt": "none.txt: no such file; accepted is `imagenet`, or",
     "export resnet18 -o {good}/a.ortcam --checkpoint {good}/none.pth": "none.pth: no such checkpoint",
@@ -31,14 +31,14 @@ REFUSED = {
     "export resnet18 -o {good}/a.ortcam --scale 0": "scale=0.0: accepted is a number above 0",
     "export resnet18 -o {good}/a.ortcam --opset 0": "opset=0: accepted is a whole number",
     "export nothing_here.at:all -o {good}/a.ortcam": "No module named 'nothing_here', neither installed nor in",
-    "export timm.modelz:resnet18 -o {good}/a.ortcam": "No module named 'timm.modelz'.*did you mean models",
-    "export timm.models:resnet81 -o {good}/a.ortcam": "timm.models has no 'resnet81'.*did you mean resnet18",
+    "export timm.modelz:resnet18 -o {good}/a.ortcam": "No module named 'timm.modelz'.*did you mean 'models'",
+    "export timm.models:resnet81 -o {good}/a.ortcam": "timm.models has no 'resnet81'.*did you mean 'resnet18'",
     "export timm.models:resnet-18 -o {good}/a.ortcam": "did you mean timm.models:resnet18",
     "export {good}/none.onnx -o {good}/a.ortcam": "none.onnx: no such file",
     "export {good}/none.pt2 -o {good}/a.ortcam": "none.pt2: no such file",
     "export {good}/weights.safetensors -o {good}/a.ortcam": "a checkpoint, which holds weights and no model",
     "export model.tflite -o {good}/a.ortcam": "model.tflite: no such file, and no name of a model",
-    "inspect efficientnet": "did you mean efficientnet_b0, efficientnet_b1, efficientnet_b2",
+    "inspect efficientnet": "did you mean 'efficientnet_b0', 'efficientnet_b1', 'efficientnet_b2'",
 }
 SCRIPT = """
 import sys
@@ -135,5 +135,5 @@ def test_what_may_be_a_model_passes() -> None:
 )
 def test_names_are_suggested_by_their_words(name: str, first: str) -> None:
     known = [known for known, kind in torchvision_names().items() if kind == "classifier"]
-    assert suggest(name, known)[0].startswith(first)
-    assert suggest("qqqqq", known) == []
+    assert suggestions(name, known)[0].startswith(first)
+    assert suggestions("qqqqq", known) == []

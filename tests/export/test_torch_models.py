@@ -30,6 +30,7 @@ def architecture(name: str, classes: int) -> nn.Module:
         return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
 
 
+@pytest.mark.sample(every=8)
 @pytest.mark.parametrize(
     "name", [name for name in CLASSIFIERS if name not in REGNETS or name in ("regnet_x_400mf", "regnet_y_400mf")]
 )
@@ -41,6 +42,7 @@ def test_the_number_of_classes_of_a_checkpoint_is_known_in_whatever_order_its_ke
         assert class_count(other, {f"module.{key}": state[key] for key in keys}) == 7
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_a_checkpoint_of_an_inception_gives_the_logits_of_torchvisions_own_model(
@@ -76,6 +78,7 @@ def test_a_checkpoint_of_other_classes_loads_without_its_auxiliary_heads(tmp_pat
     assert source.classifier(torch.zeros(1, 3, 224, 224)).shape == (1, 5)
 
 
+@pytest.mark.sample("googlenet")
 @pytest.mark.parametrize("name", ["vit_b_32", "googlenet", "inception_v3"])
 def test_random_weights_have_logits_that_depend_on_the_image(name: str) -> None:
     before = torch.get_rng_state()
@@ -89,6 +92,7 @@ def test_random_weights_have_logits_that_depend_on_the_image(name: str) -> None:
     assert (first - second).abs().max() > 1e-3 * first.abs().max()
 
 
+@pytest.mark.slow
 def test_a_random_vit_has_a_default_layer_before_its_last_block() -> None:
     inspection = inspect_model("vit_b_32", input_size=(64, 64))
     assert inspection.default.cut.module == "encoder.layers.encoder_layer_10"

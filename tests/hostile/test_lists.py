@@ -56,7 +56,7 @@ def test_labels_that_are_no_list_are_not_opened(case: str, suffix: str, tmp_path
     path = tmp_path / f"labels{suffix}"
     make(path)
     with pytest.raises(DatasetError, match=message):
-        read_dataset(tmp_path / "images", lambda target: class_index(target, LABELS), labels=path)
+        read_dataset(tmp_path / "images", lambda target: class_index(target, LABELS), annotations=path)
 
 
 def test_json_of_any_depth_is_refused(tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_json_of_any_depth_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     path.write_text("[" * 100_000)
     with pytest.raises(DatasetError, match="cannot be read as JSON"):
-        read_dataset(tmp_path, lambda target: class_index(target, LABELS), labels=path)
+        read_dataset(tmp_path, lambda target: class_index(target, LABELS), annotations=path)

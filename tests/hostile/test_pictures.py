@@ -75,6 +75,7 @@ def measure(bomb: Bomb, measuring: Measuring, folder: Path) -> tuple[int, Measur
         path.unlink()
 
 
+@pytest.mark.sample(every=6)
 @pytest.mark.parametrize(
     "bomb", [pytest.param(bomb, id=bomb.name, marks=[pytest.mark.slow] * bomb.slow) for bomb in BOMBS]
 )
@@ -151,7 +152,7 @@ def _link(path: Path, to: str) -> Path:
         pytest.param(lambda path: path.parent, "is a folder", id="directory"),
         pytest.param(lambda path: _link(path, path.name), "cannot be read", id="link-to-itself"),
         pytest.param(lambda path: Path("/proc/self/mem"), "cannot be read", id="memory"),
-        pytest.param(lambda path: Path("/proc/self/pagemap"), "is not a picture", id="endless-file"),
+        pytest.param(lambda path: Path("/proc/self/pagemap"), "is not an image", id="endless-file"),
         pytest.param(lambda path: path, "does not exist", id="missing"),
     ],
 )

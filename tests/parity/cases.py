@@ -14,8 +14,8 @@ from torch import nn
 
 import ortcam
 from ortcam import Explainer, Explanation
-from ortcam_export import export
 from tests.reference import Classifier, HeadReference, Reference, Result, at_cut, promised_noise
+from tests.sharing import export_once
 
 # METHODS.md, "Parity targets".
 BOUND = 1e-4
@@ -60,8 +60,12 @@ def small_case(
     labels: str = "abcde",
     activation: Literal["softmax", "sigmoid"] = "softmax",
 ) -> Case:
-    """A small random classifier, cut at `layer`; of five classes, unless there are more or fewer labels."""
-    export(
+    """A small random classifier, cut at `layer`; of five classes, unless there are more or fewer labels.
+
+    A bundle that lies in the folder already is taken for its own.
+    """
+    folder.mkdir(exist_ok=True)
+    export_once(
         module.eval(),
         folder / "bundle",
         layer=layer,
@@ -80,9 +84,10 @@ def real_case(name: str, data: Path, folder: Path, *, size: int = 224) -> Case:
     Args:
         name: "squeezenet1_1", "mobilenet_v2", "resnet18" or "deit_tiny".
         data: the folder of real weights.
-        folder: for the bundle.
+        folder: for the bundle; one that lies there already is taken.
         size: side of the input.
     """
+    folder.mkdir(exist_ok=True)
     checkpoint = data / "weights" / f"{name}.pth.xz"
     with lzma.open(checkpoint) as file:
         state = torch.load(file, weights_only=True)
@@ -94,9 +99,9 @@ def real_case(name: str, data: Path, folder: Path, *, size: int = 224) -> Case:
     if name == "deit_tiny":
         labels = json.loads((data / "imagenet_classes.json").read_text("utf-8"))
         spec |= {"resize": 256, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "labels": labels}
-        export(module.eval(), folder / "bundle", **spec)
+        export_once(module.eval(), folder / "bundle", **spec)
     else:
-        export(name, folder / "bundle", checkpoint=checkpoint, **spec)
+        export_once(name, folder / "bundle", checkpoint=checkpoint, **spec)
     return open_case(module.eval(), folder / "bundle")
 
 

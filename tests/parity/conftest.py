@@ -13,59 +13,55 @@ from tests.parity.cases import BranchNet, Case, SmallNet, randomize, real_case, 
 
 
 @pytest.fixture(scope="session")
-def squeezenet(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def squeezenet(data: Path, shared: Path) -> Case:
     """Real weights, 512 channels of 13 x 13."""
-    return real_case("squeezenet1_1", data, tmp_path_factory.mktemp("squeezenet"))
+    return real_case("squeezenet1_1", data, shared / "squeezenet")
 
 
 @pytest.fixture(scope="session")
-def squeezenet_96(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def squeezenet_96(data: Path, shared: Path) -> Case:
     """The same weights on images of 96 x 96, at a fifth of the time."""
-    return real_case("squeezenet1_1", data, tmp_path_factory.mktemp("squeezenet_96"), size=96)
+    return real_case("squeezenet1_1", data, shared / "squeezenet_96", size=96)
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def small(shared: Path) -> Case:
     """64 x 64; of the 8 channels the first is 0 everywhere and the second 0.7 everywhere."""
-    return small_case(SmallNet(flat=(0.0, 0.7)), tmp_path_factory.mktemp("small"), size=(64, 64))
+    return small_case(SmallNet(flat=(0.0, 0.7)), shared / "small", size=(64, 64))
 
 
 @pytest.fixture(scope="session")
-def small_signed(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def small_signed(shared: Path) -> Case:
     """48 x 80, features of either sign; the first channel is -0.7 everywhere."""
-    return small_case(
-        SmallNet(signed=True, flat=(-0.7,)), tmp_path_factory.mktemp("signed"), size=(48, 80), layer="last"
-    )
+    return small_case(SmallNet(signed=True, flat=(-0.7,)), shared / "signed", size=(48, 80), layer="last")
 
 
 @pytest.fixture(scope="session")
-def small_transformer(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def small_transformer(shared: Path) -> Case:
     """32 x 32, a class token and 4 x 4 patches."""
     module = torchvision.models.VisionTransformer(
         image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=12, mlp_dim=24, num_classes=5
     )
     randomize(module, 0.3)
-    return small_case(module, tmp_path_factory.mktemp("transformer"), size=(32, 32), layer=None)
+    return small_case(module, shared / "transformer", size=(32, 32), layer=None)
 
 
 @pytest.fixture(scope="session")
-def small_branch(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def small_branch(shared: Path) -> Case:
     """64 x 64, cut at a layer that a skip connection goes around; features of either sign."""
-    return small_case(BranchNet(), tmp_path_factory.mktemp("branch"), size=(64, 64), layer="inner")
+    return small_case(BranchNet(), shared / "branch", size=(64, 64), layer="inner")
 
 
 @pytest.fixture(scope="session")
-def small_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def small_multilabel(shared: Path) -> Case:
     """64 x 64, five classes that do not exclude each other; the first of the 8 channels is 0.7 everywhere."""
-    return small_case(SmallNet(flat=(0.7,)), tmp_path_factory.mktemp("multilabel"), size=(64, 64), activation="sigmoid")
+    return small_case(SmallNet(flat=(0.7,)), shared / "multilabel", size=(64, 64), activation="sigmoid")
 
 
 @pytest.fixture(scope="session")
-def small_binary(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def small_binary(shared: Path) -> Case:
     """64 x 64, one logit."""
-    return small_case(
-        SmallNet(classes=1), tmp_path_factory.mktemp("binary"), size=(64, 64), labels="a", activation="sigmoid"
-    )
+    return small_case(SmallNet(classes=1), shared / "binary", size=(64, 64), labels="a", activation="sigmoid")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def largest_difference(case: Case, image: Any, folder: Path, batch_size: int = 3
     return float(np.abs(saliency - expected.maps).max())
 
 
+@pytest.mark.sample(every=7)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_small_models(
@@ -56,6 +57,7 @@ def test_small_models(
     assert largest_difference(case, small_picture, tmp_path, top_k=top_k, **settings) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

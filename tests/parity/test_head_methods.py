@@ -34,14 +34,14 @@ NETWORKS = ["small", "small_signed", "small_transformer", "small_multilabel", "n
 
 
 @pytest.fixture(scope="module")
-def nhwc(tmp_path_factory) -> Case:
-    return small_case(PooledNet("nhwc", hidden=True), tmp_path_factory.mktemp("nhwc"), size=(48, 80))
+def nhwc(shared) -> Case:
+    return small_case(PooledNet("nhwc", hidden=True), shared / "nhwc", size=(48, 80))
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory) -> Case:
+def tokens(shared) -> Case:
     """6 x 10 patches and no class token."""
-    return small_case(PooledNet("tokens", hidden=True), tmp_path_factory.mktemp("tokens"), size=(48, 80))
+    return small_case(PooledNet("tokens", hidden=True), shared / "tokens", size=(48, 80))
 
 
 def picture(case: Case) -> NDArray[np.uint8]:
@@ -115,17 +115,17 @@ def test_cam_sums_the_features_by_the_weights_of_the_linear_layer(layout, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory) -> Case:
+def resnet(shared) -> Case:
     torch.manual_seed(0)
     module = torchvision.models.resnet18(num_classes=5)
-    return small_case(module, tmp_path_factory.mktemp("resnet"), size=(96, 64), layer="layer4")
+    return small_case(module, shared / "resnet", size=(96, 64), layer="layer4")
 
 
 @pytest.fixture(scope="module")
-def mobilenet(tmp_path_factory) -> Case:
+def mobilenet(shared) -> Case:
     torch.manual_seed(0)
     module = torchvision.models.mobilenet_v2(num_classes=5)
-    return small_case(module, tmp_path_factory.mktemp("mobilenet"), size=(96, 64), layer="features")
+    return small_case(module, shared / "mobilenet", size=(96, 64), layer="features")
 
 
 @pytest.mark.parametrize(("network", "layer"), [("resnet", "fc"), ("mobilenet", "classifier.1")])

@@ -25,8 +25,8 @@ GRAD_CAM = {"weighting": "logit-softmax", "normalize": "after-upsampling"}
 
 
 @pytest.fixture(scope="module")
-def resnet_112(data, tmp_path_factory) -> Case:
-    return real_case("resnet18", data, tmp_path_factory.mktemp("resnet18"), size=112)
+def resnet_112(data, shared) -> Case:
+    return real_case("resnet18", data, shared / "resnet18", size=112)
 
 
 def low_resolution_map(raw: NDArray[Any]) -> NDArray[np.float64]:

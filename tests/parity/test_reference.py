@@ -80,6 +80,7 @@ def test_the_defaults_are_those_of_the_method_page(method):
 # Small classifiers: every combination of options.
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_branch", "small_multilabel"])
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -197,9 +198,9 @@ def test_scorecampp_scores_constant_channels_and_its_constant_map_is_zeros(all_f
 
 
 @pytest.fixture(scope="module")
-def all_flat(tmp_path_factory):
+def all_flat(shared):
     constants = (0.0, *np.linspace(0.2, 1.7, 7).tolist())
-    return small_case(SmallNet(flat=constants), tmp_path_factory.mktemp("all_flat"), size=(64, 64))
+    return small_case(SmallNet(flat=constants), shared / "all_flat", size=(64, 64))
 
 
 # What must not change a result beyond the rounding of other kernels and of sums in another order.
@@ -228,6 +229,7 @@ def assert_same(explanation, other, atol):
     np.testing.assert_allclose(explanation.weights, other.weights, rtol=0, atol=atol)
 
 
+@pytest.mark.sample(every=4)
 @some_options
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
 def test_the_batch_size_does_not_change_the_result(small, small_picture, options, batch_size, same):
@@ -275,9 +277,9 @@ def test_the_order_of_channels_does_not_change_the_map(small, permuted, small_pi
 
 
 @pytest.fixture(scope="module")
-def permuted(small, tmp_path_factory):
+def permuted(small, shared):
     order = [5, 2, 7, 0, 3, 1, 6, 4]
-    return small_case(small.module.permuted(order), tmp_path_factory.mktemp("permuted"), size=(64, 64)), order
+    return small_case(small.module.permuted(order), shared / "permuted", size=(64, 64)), order
 
 
 def test_a_seed_gives_the_same_sscam_map_whatever_the_batch_size(small, small_picture):
@@ -297,6 +299,7 @@ def test_another_seed_gives_another_sscam_map(small, small_picture):
 # Real weights on photographs.
 
 
+@pytest.mark.slow
 def test_scorecam_and_scorecampp_are_their_formulas_on_real_weights(squeezenet, data):
     image = data / "images" / "val_0010.jpg"
     targets = top(squeezenet, image)
@@ -331,6 +334,7 @@ REAL_OPTIONS = {
 }
 
 
+@pytest.mark.sample("val_0001.jpg")
 @pytest.mark.parametrize("photograph", REAL_OPTIONS)
 def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photograph):
     image = data / "images" / photograph
@@ -345,6 +349,7 @@ def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photog
     assert_mostly_close(differences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", UNBOUNDED_GATES)
 def test_gates_without_bound_are_as_exact_as_float32_can_be(squeezenet_96, data, gate):
     """Features reach 200, and so do their masks; logits reach thousands, where float32 is too coarse for a softmax.

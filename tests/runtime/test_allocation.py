@@ -46,18 +46,30 @@ def options_of(method: str) -> dict[str, Any]:
     return {"method": method, **({"num_samples": SAMPLES[method]} if method in SAMPLES else {}), **SETTLED}
 
 
+class Exact(dict[str, ortcam.Explanation]):
+    """Explanations of two classes by method, each made when it is first asked for."""
+
+    def __init__(self, explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
+        self._explainer, self._photograph = explainer, photograph
+
+    def __missing__(self, method: str) -> ortcam.Explanation:
+        self[method] = self._explainer.explain(self._photograph, top_k=2, **options_of(method))
+        return self[method]
+
+
 @pytest.fixture(scope="module")
-def exact(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> dict[str, ortcam.Explanation]:
-    return {method: explainer.explain(photograph, top_k=2, **options_of(method)) for method in METHODS}
+def exact(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> Exact:
+    return Exact(explainer, photograph)
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
+@pytest.mark.sample("scorecam", "scorecam++")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_budget_is_kept_and_what_is_scored_is_exact(
-    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: dict[str, ortcam.Explanation]
+    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
 ) -> None:
     e, whole = explainer.explain(photograph, top_k=2, budget=0.1, **options_of(method)), exact[method]
     live = whole.stats.live_channels
@@ -72,6 +84,7 @@ def test_a_budget_is_kept_and_what_is_scored_is_exact(
         assert np.abs(e.maps[k] - whole.maps[k]).max() <= e.stats.estimated_error[k] < 1
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
 def test_completion_is_nearer_to_the_exact_map_than_the_plain_sum(
@@ -92,6 +105,7 @@ def test_completion_is_nearer_to_the_exact_map_than_the_plain_sum(
     assert sum(completed for completed, _ in errors) < 0.6 * sum(plain for _, plain in errors)
 
 
+@pytest.mark.sample("scorecam")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("budget", [1.0, 10**6])
 def test_where_every_channel_is_scored_nothing_is_completed(
@@ -99,7 +113,7 @@ def test_where_every_channel_is_scored_nothing_is_completed(
     budget: float,
     explainer: ortcam.Explainer,
     photograph: ortcam.Photograph,
-    exact: dict[str, ortcam.Explanation],
+    exact: Exact,
 ) -> None:
     e, whole = explainer.explain(photograph, top_k=2, budget=budget, **options_of(method)), exact[method]
     assert e.stats.estimated_error == whole.stats.estimated_error == (0, 0)
@@ -130,17 +144,20 @@ def test_the_predicted_part_of_a_gated_sum_is_that_of_gated_maps(
     assert np.abs(e.raw_maps - expected).max() < 1e-2 * np.abs(expected).max()
 
 
-def test_gates_outside_the_graph_are_those_inside(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
-    for gate, function in GATE_FUNCTIONS.items():
-        e = explainer.explain(photograph, gate=gate, **SETTLED)
-        maps = explainer._clean_pass(photograph).maps
-        expected = np.tensordot(e.weights, function(upsample(maps, 224, 224)), axes=1)
-        np.testing.assert_allclose(e.raw_maps, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+@pytest.mark.sample("tanh")
+@pytest.mark.parametrize("gate", GATE_FUNCTIONS)
+def test_a_gate_outside_the_graph_is_the_one_inside(
+    gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
+) -> None:
+    e = explainer.explain(photograph, gate=gate, **SETTLED)
+    maps = explainer._clean_pass(photograph).maps
+    expected = np.tensordot(e.weights, GATE_FUNCTIONS[gate](upsample(maps, 224, 224)), axes=1)
+    np.testing.assert_allclose(e.raw_maps, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
 def test_a_tolerance_is_met_or_all_is_scored(
-    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: dict[str, ortcam.Explanation]
+    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
 ) -> None:
     passes = []
     for tolerance in (0.3, 0.1, 0.02):
@@ -201,9 +218,10 @@ def test_no_time_at_all_still_gives_a_map(explainer: ortcam.Explainer, photograp
         assert not e.flat[0]
 
 
+@pytest.mark.sample("scorecam++")
 @pytest.mark.parametrize("method", METHODS)
 def test_previews_grow_into_the_exact_map(
-    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: dict[str, ortcam.Explanation]
+    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
 ) -> None:
     previews = list(explainer.explain_iter(photograph, top_k=2, **options_of(method)))
     passes = [e.stats.passes for e in previews]
@@ -215,7 +233,7 @@ def test_previews_grow_into_the_exact_map(
 
 
 def test_previews_without_completion_grow_too(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: dict[str, ortcam.Explanation]
+    explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
 ) -> None:
     previews = list(explainer.explain_iter(photograph, top_k=2, completion="none", **options_of("scorecam")))
     assert len(previews) > 3
@@ -299,12 +317,13 @@ def test_no_sampling_error_is_small_enough_to_change_the_mean(
     np.testing.assert_allclose(all_samples.weights, whole.weights, rtol=1e-4)
 
 
+@pytest.mark.sample("scorecam++")
 @pytest.mark.parametrize("method", ["scorecam++", "sscam"])
 def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost(
     method: str,
     explainer: ortcam.Explainer,
     photograph: ortcam.Photograph,
-    exact: dict[str, ortcam.Explanation],
+    exact: Exact,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, put = Bound.run, Bound.put

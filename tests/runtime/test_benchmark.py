@@ -1,16 +1,18 @@
 """`ortcam benchmark`: what it reports and how it refuses; how long anything takes is nobody's promise here."""
 
+import doctest
 import json
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 from ortcam import BundleError, OptionError
-from ortcam.benchmark import Report, benchmark
+from ortcam.benchmark import Report, Row, benchmark
+from ortcam.cli import benchmark as command
 from ortcam.cli import main
 from ortcam.image import read_image
-from ortcam.shipped import bundle_path
 
 
 def measured(bundle: Path, photograph: Path, **options: object) -> Report:
@@ -69,10 +71,11 @@ def test_the_shipped_bundle_is_measured_on_the_shipped_picture_and_drawn(
 ) -> None:
     plot = tmp_path / "plot.png"
     arguments = ["--methods", "scorecam", "--batch-sizes", "16", "--runs", "1", "--seconds", "2", "--plot", str(plot)]
-    assert main(["benchmark", str(bundle_path()), *arguments]) == 0
+    assert main(["benchmark", "shapes", *arguments]) == 0
     table = capsys.readouterr().out
     for word in ("scorecam", "overhead", "peak memory", "CPUExecutionProvider"):
         assert word in table
+    assert table.splitlines()[-1] == f"Open {plot}"
     assert read_image(plot).shape[1] > 400
 
 
@@ -80,8 +83,8 @@ def test_the_shipped_bundle_is_measured_on_the_shipped_picture_and_drawn(
     ("arguments", "word"),
     [
         (["--methods", "gradcam"], "gradcam"),
-        (["--methods", "scorecam", "--batch-sizes", "0"], "batch-sizes"),
-        (["--methods", "scorecam", "--batch-sizes", "many"], "batch-sizes"),
+        (["--method", "scorecam", "--batch-size", "0"], "batch-size"),
+        (["--methods", "scorecam", "--batch-sizes", "many"], "batch-size"),
         (["--runs", "0"], "runs"),
         (["--seconds", "0"], "seconds"),
         (["--image", "nowhere.jpg"], "nowhere.jpg"),
@@ -116,7 +119,7 @@ def test_a_plot_without_matplotlib_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["benchmark", str(tiny_bundle), "--plot", "plot.png"]) == 2
-    assert "ortcam[plot]" in capsys.readouterr().err
+    assert "[plot]" in capsys.readouterr().err
 
 
 def test_an_unknown_method_is_refused_before_anything_runs(tmp_path: Path, photograph: Path) -> None:
@@ -138,13 +141,75 @@ def test_a_method_that_the_model_cannot_have_becomes_a_note(branch_bundle: Path,
 
 
 def test_what_cannot_be_measured_is_said_before_anything_is(tiny_bundle: Path, photograph: Path) -> None:
-    said: list[str] = []
+    said: list[object] = []
     with pytest.raises(BundleError, match="no scorers in int8 in this bundle"):
-        measured(tiny_bundle, photograph, precisions=["fp32", "int8"], say=said.append)
+        measured(tiny_bundle, photograph, precisions=["fp32", "int8"], progress=lambda *told: said.append(told))
     for nothing in ({"methods": []}, {"batch_sizes": []}):
         with pytest.raises(OptionError, match="accepted is one of each or more"):
-            measured(tiny_bundle, photograph, say=said.append, **nothing)
+            measured(tiny_bundle, photograph, progress=lambda *told: said.append(told), **nothing)
     assert not said
+
+
+def a_row(method: str, precision: str, *, passes: int, all_passes: int) -> Row:
+    masked = all_passes > 0
+    return Row(
+        method=method,
+        precision=precision,
+        batch_size=32,
+        providers=("CPUExecutionProvider",),
+        passes=passes,
+        all_passes=all_passes,
+        head_passes=0 if masked else 49,
+        seconds=(1.0,),
+        bare_seconds=0.0018 if masked else None,
+        median=0.002 * max(all_passes, 1),
+        p95=0.0022 * max(all_passes, 1),
+        overhead=0.08 if masked else None,
+    )
+
+
+ROWS = {
+    "one": (a_row("scorecam++", "float32", passes=512, all_passes=512),),
+    "twenty": tuple(
+        a_row(method, precision, passes=min(passes, 896), all_passes=passes)
+        for method, passes in (("scorecam", 512), ("scorecam++", 512), ("sscam", 17920), ("iscam", 5120), ("cam", 0))
+        for precision in ("float32", "float16", "int8", "float32")
+    ),
+}
+
+
+def a_report(rows: tuple[Row, ...]) -> Report:
+    return Report(
+        bundle={"path": "models/resnet18.ortcam", "sha256": "0"},
+        model="resnet18 $x$",
+        image="cat.jpg",
+        machine={"processor": "A processor with a long name @ 2.90GHz", "logical_cores": 2, "system": "Linux-6.1.0"},
+        versions={"ortcam": "0", "onnxruntime": "1", "numpy": "2", "python": "3"},
+        threads=None,
+        runs=5,
+        seconds_allowed=60,
+        rows=rows,
+        notes=("recipro-cam is left out: it needs the head alone, and the cut of this bundle lies in a branch",),
+        peak_memory_bytes=10**9,
+    )
+
+
+@pytest.mark.parametrize("count", ROWS)
+def test_the_table_fits_eighty_columns_and_marks_what_was_scaled(count: str) -> None:
+    text = command._in_words(a_report(ROWS[count]))
+    assert max(map(len, text.splitlines())) <= 80
+    assert ("~35.8 s" in text) == ("scaled up" in text) == (count == "twenty")
+    assert doctest.testmod(command).failed == 0
+
+
+@pytest.mark.parametrize("count", ROWS)
+def test_the_plot_carries_values_units_and_a_title_and_marks_what_was_scaled(count: str, tmp_path: Path) -> None:
+    with mpl.rc_context({"svg.fonttype": "none", "text.usetex": False}):
+        command._draw(a_report(ROWS[count]), tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    for words in ("Time per explanation: resnet18 ", "time per explanation (logarithmic)", "1.02 s", "5 runs"):
+        assert words in drawn
+    assert ("~35.8 s" in drawn) == ("scaled up from a part of the passes" in drawn) == (count == "twenty")
 
 
 def test_a_precision_is_called_by_its_name(tiny_bundle: Path, photograph: Path) -> None:

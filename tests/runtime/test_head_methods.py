@@ -249,7 +249,7 @@ def test_an_explanation_has_the_documented_shapes_types_and_counts(
     assert seen[-1:] == ([(passes, passes)] if passes else [])
     assert len(seen) == e.stats.runs
     np.testing.assert_array_equal(e.probabilities, explainer.predict(photograph)[list(e.targets)])
-    assert f"{passes} {'head ' if passes else ''}passes" in repr(e)
+    assert f"{passes} {'passes of the head' if passes else 'forward passes'}" in repr(e)
     json.dumps(e.summary())
 
 
@@ -435,8 +435,8 @@ def test_the_command_line_takes_them_like_any_other(
     arguments = ["explain", str(tiny_bundle), str(photograph), "-o", str(tmp_path), "-m", "recipro-cam,EigenCAM,cam"]
     assert main([*arguments, "--option", "kernel=gaussian", "--option", "center=true"]) == 0
     printed = capsys.readouterr().out
-    assert "recipro-cam  96 head passes of 10 channels" in printed
-    assert "eigen-cam  0 passes of 10 channels" in printed
+    assert "96 passes of the head" in printed
+    assert "no forward passes" in printed
     manifest = json.loads((tmp_path / "photo" / "recipro-cam" / "manifest.json").read_text("utf-8"))
     assert manifest["options"] == {"kernel": "gaussian", "score": "probability"}
     assert manifest["stats"]["head_passes"] == 96
@@ -467,4 +467,4 @@ assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", 
 def test_stats_of_masked_methods_count_no_head_passes(explainer: ortcam.Explainer, photograph: Path) -> None:
     stats = explainer.explain(photograph, method="scorecam").stats
     assert stats.head_passes == 0
-    assert dataclasses.replace(stats, passes=7).passes_in_words == "7 passes"
+    assert dataclasses.replace(stats, passes=7).passes_in_words == "7 forward passes"

@@ -11,6 +11,8 @@ import pytest
 import ortcam
 from ortcam import image_inputs
 from ortcam.image_inputs import expand, from_argument
+from ortcam.sheet import save as save_sheet
+from ortcam.shipped import bundle_path, demo_picture
 
 
 @pytest.fixture
@@ -50,6 +52,20 @@ def test_what_is_left_out_is_said_in_one_line(folder: Path, capsys: pytest.Captu
     )
     expand([str(folder / "*.jpg"), str(folder / "sub")])
     assert capsys.readouterr().err == ""
+
+
+def test_pictures_that_ortcam_made_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "mug.png"
+    image.write_bytes(demo_picture().read_bytes())
+    explanation = ortcam.load(bundle_path()).explain(image, method="recipro-cam")
+    folder = explanation.save(tmp_path / "mug" / "recipro-cam").parent
+    sheet = save_sheet(folder, [explanation])
+    assert expand([str(tmp_path)]) == [str(image)] != [str(sheet)]
+    assert "1 image; left out: 1 picture that ortcam made and 1 subfolder" in capsys.readouterr().err
+    assert expand([f"{tmp_path}/**"]) == [str(image)]
+    assert "1 image; left out: 4 pictures that ortcam made and 2 other files (class-" in capsys.readouterr().err
+    overlay = next(folder.glob("*/*-overlay.png"))
+    assert expand([str(overlay)]) == [str(overlay)]  # what is named is taken
 
 
 def test_files_stay_as_they_are_and_what_a_folder_gives_again_is_taken_once(folder: Path) -> None:

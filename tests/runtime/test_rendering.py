@@ -1,11 +1,11 @@
-"""Colours, blends and figures."""
+"""Colours, blends, and what is done to the part of a photograph that the model did not see."""
 
-import cv2
 import numpy as np
 import pytest
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.rendering import COLORMAPS, _line, figure, heatmap, overlay
+from ortcam.preprocessing import Preprocessing
+from ortcam.rendering import BEGIN, COLORMAPS, FULL, Rendering, dimmed, draw_map, heatmap, opacity, overlay, smoothed
 
 
 def noise(height, width):
@@ -17,7 +17,7 @@ def ramp(height, width):
 
 
 def test_jet_runs_from_blue_to_red_in_rgb():
-    colours = heatmap(np.array([[0, 0.5, 1]], np.float32))
+    colours = heatmap(np.array([[0, 0.5, 1]], np.float32), "jet")
     assert colours.dtype == np.uint8
     assert colours[0].argmax(axis=1).tolist() == [2, 1, 0]
 
@@ -36,26 +36,79 @@ def test_a_colormap_is_drawn_and_clips_what_is_outside(colormap):
 
 
 def test_an_unknown_colormap_is_answered_with_the_known_ones():
-    with pytest.raises(OptionError, match=r"'hot'.*jet, turbo, viridis"):
+    with pytest.raises(OptionError, match=r"'hot'.*turbo, viridis, jet"):
         heatmap(ramp(2, 2), "hot")
 
 
-def test_alpha_is_the_weight_of_the_heatmap():
+def test_the_flat_blend_gives_the_heatmap_one_weight():
     image, saliency = noise(20, 30), ramp(20, 30)
-    np.testing.assert_array_equal(overlay(image, saliency, alpha=0), image)
-    np.testing.assert_array_equal(overlay(image, saliency, alpha=1), heatmap(saliency))
-    expected = 0.7 * image + 0.3 * heatmap(saliency, "turbo")
-    result = overlay(image, saliency, alpha=0.3, colormap="turbo")
+    np.testing.assert_array_equal(overlay(image, saliency, blend="flat", alpha=0), image)
+    np.testing.assert_array_equal(overlay(image, saliency, blend="flat", alpha=1), heatmap(saliency))
+    expected = 0.7 * image + 0.3 * heatmap(saliency, "jet")
+    result = overlay(image, saliency, alpha=0.3, colormap="jet", blend="flat")
     np.testing.assert_allclose(result.astype(float), expected, atol=0.51)
 
 
-def test_pixels_that_are_not_covered_stay_as_in_the_photograph():
+def test_a_photograph_is_untouched_where_the_map_is_low_and_most_covered_where_it_is_high():
+    image, saliency = noise(40, 50), ramp(40, 50)
+    result = overlay(image, saliency)
+    np.testing.assert_array_equal(result[saliency <= BEGIN], image[saliency <= BEGIN])
+    full = saliency >= FULL
+    expected = 0.35 * image + 0.65 * heatmap(saliency)
+    np.testing.assert_allclose(result[full].astype(float), expected[full], atol=1)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_opacity_never_falls_as_the_map_rises(alpha):
+    rise = opacity(np.linspace(-1, 2, 3001, dtype=np.float32), alpha)
+    assert (np.diff(rise) >= 0).all()
+    assert (rise[0], rise[-1]) == (0, np.float32(alpha))
+
+
+def test_what_is_not_covered_is_dimmed_or_left_alone():
     image, saliency = noise(20, 30), ramp(20, 30)
     covered = np.zeros((20, 30), bool)
     covered[5:9, 3:20] = True
-    result = overlay(image, saliency, covered=covered)
-    np.testing.assert_array_equal(result[~covered], image[~covered])
-    np.testing.assert_array_equal(result[covered], overlay(image, saliency)[covered])
+    for blend, outside in (("rising", dimmed(image)), ("flat", image)):
+        result = overlay(image, saliency, blend=blend, covered=covered)
+        np.testing.assert_array_equal(result[~covered], outside[~covered])
+        np.testing.assert_array_equal(result[covered], overlay(image, saliency, blend=blend)[covered])
+    assert dimmed(image).mean() < 0.7 * image.mean()
+
+
+@pytest.mark.parametrize("size", [(90, 160), (160, 90), (90, 90), (3, 400)])
+@pytest.mark.parametrize("grey", [0, 255])
+def test_the_crop_is_framed_where_the_photograph_goes_on(size, grey):
+    geometry = Preprocessing(32, 32, 36, (0.5,) * 3, (0.5,) * 3).geometry(*size)
+    image = np.full((*size, 3), grey, np.uint8)
+    nothing = np.zeros((32, 32), np.float32)
+    result = draw_map(image, nothing, geometry, cells=(4, 4), rendering=Rendering())
+    top, left, bottom, right = geometry.seen()
+    np.testing.assert_array_equal(result[top:bottom, left:right], image[top:bottom, left:right])
+    for y, x in ((top - 1, (left + right) // 2), ((top + bottom) // 2, left - 1)):
+        assert min(y, x) < 0 or (result[y, x] == 255).all()
+    former = draw_map(image, nothing, geometry, cells=(4, 4), rendering=Rendering("jet", "flat", 0.0))
+    np.testing.assert_array_equal(former, image)
+
+
+def test_a_map_is_smoothed_without_moving_and_keeps_its_range():
+    coarse = np.zeros((7, 7), np.float32)
+    coarse[2, 4] = 1
+    saliency = np.kron(coarse, np.ones((32, 32), np.float32))
+    soft = smoothed(saliency, (32, 32))
+    assert soft.max() == 1
+    assert soft.min() == 0
+    assert np.abs(np.diff(soft, axis=0)).max() < 0.1 < np.abs(np.diff(saliency, axis=0)).max()
+    rows, columns = (np.average(np.arange(224), weights=soft.sum(axis=axis)) for axis in (1, 0))
+    assert abs(rows - (2.5 * 32 - 0.5)) < 0.5
+    assert abs(columns - (4.5 * 32 - 0.5)) < 0.5
+    np.testing.assert_array_equal(smoothed(np.zeros((9, 9), np.float32), (3, 3)), np.zeros((9, 9), np.float32))
+
+
+@pytest.mark.parametrize("given", [{"blend": "rise"}, {"colormap": "hot"}, {"alpha": 2}, {"alpha": float("nan")}])
+def test_a_rendering_that_is_not_accepted_is_refused(given):
+    with pytest.raises(OptionError, match="accepted is"):
+        Rendering(**given)
 
 
 def test_an_overlay_leaves_its_inputs_alone():
@@ -79,78 +132,3 @@ def test_a_map_of_another_size_is_refused_with_both_sizes():
         overlay(noise(2, 2), ramp(2, 2), covered=np.ones((3, 2), bool))
     with pytest.raises(ImageError, match=r"\[1, 2, 2\]"):
         heatmap(ramp(2, 2)[None])
-
-
-LONG = "A caption that is much longer than any panel is wide, gypsy quay " * 4
-
-
-@pytest.mark.parametrize("panel_height", [32, 100, 300])
-@pytest.mark.parametrize("caption", ["Input", LONG, f"{LONG}\n{LONG}", "猫 é …", ""])
-@pytest.mark.parametrize("size", [(1, 1), (375, 500), (500, 20), (20, 2000)])
-def test_nothing_of_a_figure_reaches_into_its_margin(size, caption, panel_height):
-    white = np.full((*size, 3), 255, np.uint8)
-    result = figure([(caption, white), ("next", white)], title=LONG, panel_height=panel_height)
-    assert result.dtype == np.uint8
-    assert result.shape[0] >= panel_height
-    margin = np.ones(result.shape[:2], bool)
-    margin[17:-17, 17:-17] = False
-    assert (result[margin] == 255).all()
-
-
-@pytest.mark.parametrize("font", [cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX])
-@pytest.mark.parametrize("scale", [0.45, 0.55, 0.75])
-@pytest.mark.parametrize("text", ["jgpqy|_@(Q)", "WWWWWW", "ÅÉj猫", "SS-CAM 0.931", "/\\f", LONG])
-def test_text_is_not_cut_off(text, scale, font):
-    line = _line(text, 400, scale, font, (0, 0, 0))
-    assert line.shape[1] <= 400
-    assert line.min() < 128
-    for edge in (line[0], line[-1], line[:, -1]):
-        assert (edge > 200).all()
-
-
-def test_a_caption_that_is_too_long_ends_in_dots_before_the_next_panel():
-    white = np.full((100, 100, 3), 255, np.uint8)
-    result = figure([(LONG, white), ("", white)], panel_height=150)
-    caption = result[18:40]
-    ink = np.flatnonzero((caption < 128).any(axis=(0, 2)))
-    first_panel = 18 + 152
-    assert ink.max() < first_panel
-    # The dots sit on the line: their columns have ink in the lower half only.
-    last = caption[:, ink.max()]
-    assert (last[: len(last) // 2] > 128).all()
-
-
-def test_panels_keep_their_colours_and_proportions():
-    red = np.zeros((50, 100, 3), np.uint8)
-    red[..., 0] = 200
-    result = figure([("red", red)], panel_height=120)
-    found = (result == (200, 0, 0)).all(axis=2)
-    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
-    assert (len(rows), len(columns)) == (120, 240)
-    assert found.sum() == 120 * 240
-
-
-@pytest.mark.parametrize(("panels", "columns", "rows"), [(5, None, 1), (6, None, 2), (5, 2, 3), (1, 4, 1)])
-def test_panels_are_set_in_rows(panels, columns, rows):
-    black = np.zeros((40, 40, 3), np.uint8)
-    result = figure([("", black)] * panels, columns=columns, panel_height=200)
-    inside = (result == 0).all(axis=2).any(axis=1)
-    assert np.count_nonzero(np.diff(inside.astype(int)) == 1) == rows
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"panels": []}, "at least one panel"),
-        ({"panels": [("a", noise(4, 4))], "columns": 0}, "columns=0"),
-        ({"panels": [("a", noise(4, 4))], "panel_height": 8}, "panel_height=8"),
-    ],
-)
-def test_a_figure_that_cannot_be_set_is_refused(arguments, named):
-    with pytest.raises(OptionError, match=named):
-        figure(**arguments)
-
-
-def test_a_panel_that_is_no_rgb_picture_is_named():
-    with pytest.raises(ImageError, match=r"'map'.*float32"):
-        figure([("map", ramp(4, 4))])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.cli import main
+from ortcam.cli import demo, main
+from ortcam.cli.main import _parser
 from ortcam.image import read_image
 from ortcam.shipped import bundle_path, demo_picture
 from shapes import evaluate
@@ -38,10 +39,19 @@ def test_maps_fall_on_their_objects(explainer: ortcam.Explainer, method: str, sa
     assert found.own.mean() >= 0.95, "with two objects, the map of each class prefers its own"
 
 
-def test_the_demo_draws_one_figure_of_all_methods_and_both_classes(tmp_path: Path) -> None:
+def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"budget": 8}
+    monkeypatch.setattr(demo, "_DEMO_OPTIONS", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
     assert main(["demo", "-o", str(tmp_path)]) == 0
-    figure = read_image(tmp_path / "demo.png")
-    assert figure.shape[1] > 4 * 300
+    sheet = read_image(tmp_path / f"{demo_picture().stem}.png")
+    assert sheet.shape[1] > 5 * 250
+    assert "umbrella" in (tmp_path / "index.html").read_text("utf-8")
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "index.html") in printed
+    for command in [line.split("ortcam ")[1] for line in printed.splitlines() if line.startswith("  ortcam ")]:
+        _parser().parse_args(command.split())
     folder = tmp_path / demo_picture().stem
     for method in ("scorecam", "scorecam++", "sscam", "iscam"):
         manifest = json.loads((folder / method / "manifest.json").read_text())

@@ -1,66 +1,65 @@
-"""The page, built once and served on loopback with its headers, and tabs of a real headless Chromium that visit it."""
+"""The page that comes with ortcam, served as `ortcam web` serves it, and tabs of a headless Chromium that visit it."""
 
 import json
 import shutil
-import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tests.conftest import REPOSITORY
 
 import ortcam
+from ortcam.bundle import read_bundle
+from ortcam.page_server import PageServer, Resource, Site, site_of
 
 WEB = REPOSITORY / "runtime" / "web"
 SAMPLES = REPOSITORY / "models" / "shapes" / "samples"
 SHIPPED = REPOSITORY / "models" / "shapes.ortcam"
 WIDE = {"width": 1280, "height": 900}
-PATIENCE = 60_000  # milliseconds; what is waited for takes a few seconds on two slow cores
+PATIENCE = 120_000  # milliseconds; what is waited for takes a few seconds on two slow cores
 
 
 @pytest.fixture(scope="session")
-def node_modules():
+def node_modules(shared):
     """The folder of the page's dependencies, installed where they are not."""
     for tool in ("node", "npm", "make"):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}, which builds the page")
     command = ["make", "--silent", "runtime/web/node_modules/.stamp"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    with FileLock(shared / "page.lock"):
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"the page's dependencies cannot be installed: {done.stderr.strip()[-500:]}")
     return WEB / "node_modules"
 
 
-class Site:
-    """The built page: its folder, to which tests add bundles, and its address."""
+class Served:
+    """The page, its address, and bundles that tests lay beside it."""
 
-    def __init__(self, folder, address):
-        self.folder = folder
-        self.address = address
+    def __init__(self, server, folder):
+        self.address = server.url
+        self._resources = server.site.resources
+        self._folder = folder
 
     def add_bundle(self, name, source):
-        return Path(shutil.copytree(source, self.folder / name))
+        folder = Path(shutil.copytree(source, self._folder / name))
+        for path in folder.iterdir():
+            self._resources[f"{name}/{path.name}"] = Resource(path, "application/octet-stream")
+        return folder
 
 
 @pytest.fixture(scope="session")
-def site(node_modules, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    vite = ["node", node_modules / "vite" / "bin" / "vite.js"]
-    where = ["--outDir", folder]
-    subprocess.run(
-        [*vite, "build", *where, "--emptyOutDir", "--logLevel", "error"], cwd=WEB, check=True, capture_output=True
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [*vite, "preview", *where, "--port", str(port), "--strictPort"]
-    with subprocess.Popen(command, cwd=WEB, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert any(str(port) in line for line in server.stdout), "the server did not start"
-            yield Site(folder, f"http://127.0.0.1:{port}/")
-        finally:
-            server.terminate()
+def site(tmp_path_factory):
+    made = site_of([("shapes", read_bundle(SHIPPED))])
+    with PageServer(Site(dict(made.resources), made.headers)) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield Served(server, tmp_path_factory.mktemp("bundles-beside-the-page"))
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +69,20 @@ def browser(chromium):
         running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield running
         running.close()
+
+
+# Sets controls without a word of it, and says by an event of one of them that something changed.
+SET = """([values, target]) => {
+  for (const [id, value] of Object.entries(values)) document.getElementById(id).value = value;
+  const row = document.querySelector(`#classes input[value="${target}"]`);
+  if (row !== null) row.checked = true;
+  const { dataset } = document.body; // waiting for a property would need an eval, which the page's policy refuses
+  dataset.explained = false;
+  document.addEventListener("ortcam-explained", () => (dataset.explained = true), { once: true });
+  if (document.documentElement.dataset.state === "explained") {
+    (row ?? document.getElementById("until")).dispatchEvent(new Event("change", { bubbles: true }));
+  }
+}"""
 
 
 class Visit:
@@ -94,34 +107,60 @@ class Visit:
     def wait(self, state):
         self.tab.wait_for_selector(f"html[data-state={state}]")
 
-    def read(self, file, state="ready"):
-        """Choose a file: a path, or a name and bytes; with no state it is one that is refused."""
+    def expect_explanation(self):
+        """Note the next explanation, for `wait_until`; a property would need an eval, which is refused."""
+        self.tab.evaluate(
+            "() => { const { dataset } = document.body; dataset.explained = false;"
+            "document.addEventListener('ortcam-explained', () => (dataset.explained = true), { once: true }) }"
+        )
+
+    def wait_until(self, what):
+        self.tab.wait_for_selector(f"body[data-{what}=true]")
+
+    def choose(self, file):
+        """Choose a file: a path, or a name and bytes."""
         if isinstance(file, tuple):
             file = {"name": file[0], "mimeType": "image/jpeg", "buffer": file[1]}
         self.tab.set_input_files("#file", file)
-        self.tab.wait_for_selector("#error:not([hidden])") if state is None else self.wait(state)
-        return self
 
-    def settings(self, method, *, percent=100, target=None, samples=None, seed=None, gate=None):
-        self.tab.select_option("#method", method)
-        for name, value in (("samples-count", samples), ("seed", seed), ("budget", percent)):
-            if value is not None:
-                self.tab.fill(f"#{name}", str(value))
-        for name, value in (("gate", gate), ("target", target)):
-            if value is not None:
-                self.tab.select_option(f"#{name}", str(value))
-        return self
+    def refused(self, file):
+        """What the page says to a file that it does not take."""
+        self.choose(file)
+        self.tab.wait_for_selector("#error:not([hidden])")
+        return self.error
 
-    def explain(self, method, **settings):
-        """The map as it is downloaded: float32 [H,W]."""
-        self.settings(method, **settings)
-        self.tab.click("#explain")
+    def explain(self, file, method="scorecam", **settings):
+        """The map of an image's likeliest class, as it is downloaded: float32 [H,W]. No pass is made before."""
+        self.tab.evaluate("document.documentElement.dataset.state = 'empty'")
+        self._set(method, **settings)
+        self.choose(file)
+        return self._map()
+
+    def explain_again(self, method="scorecam", *, target=None, **settings):
+        """The map after the settings were changed."""
+        self._set(method, target=target, **settings)
+        return self._map()
+
+    def _set(self, method, *, percent=3, until=None, target=None, samples=None, seed=None, gate=None):
+        values = {
+            "method": method,
+            "until": until or ("budget" if percent < 100 else "exact"),
+            "budget": percent,
+            "samples-count": samples,
+            "seed": seed,
+            "gate": gate,
+        }
+        self.tab.evaluate(SET, [{name: str(value) for name, value in values.items() if value is not None}, target])
+
+    def _map(self):
+        self.wait_until("explained")
         self.wait("explained")
         return np.load(self.download("#save-map"))
 
     def download(self, button):
+        self.tab.evaluate("document.getElementById('advanced').open = true")
         with self.tab.expect_download() as download:
-            self.tab.click(button)
+            self.tab.click(button)  # a real click: browsers throttle downloads that nobody asked for
         return Path(download.value.path())
 
     def manifest(self):

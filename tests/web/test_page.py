@@ -17,22 +17,22 @@ from ortcam.image import encode_png, read_image
 FISH, MUG = SAMPLES / "fish.png", SAMPLES / "mug-umbrella.png"
 
 
-def explain(explainer, picture, method, percent=100, **options):
-    """Python's explanation with the page's budget: the channels beyond it weigh nothing."""
-    budget = {} if percent == 100 else {"budget": percent / 100, "completion": "none"}
-    return explainer.explain(picture, method=method, batch_size=8, **budget, **options)
+def explain(explainer, image, method, percent=3, **options):
+    """Python's explanation with the page's budget."""
+    budget = {} if percent == 100 else {"budget": percent / 100}
+    return explainer.explain(image, method=method, batch_size=8, **budget, **options)
 
 
-def test_it_loads_without_complaint_in_several_threads_and_asks_nobody_else(fresh):
+def test_it_names_the_classes_and_asks_nobody_else(fresh):
     visit = fresh.open()
     assert visit.tab.evaluate("crossOriginIsolated")
     assert "WebAssembly" in visit.tab.inner_text("#engine")
-    assert "1 thread" not in visit.tab.inner_text("#engine")
-    visit.read(FISH).explain("scorecam", percent=1)
+    assert "1 thread." not in visit.tab.inner_text("#engine")
+    assert visit.tab.locator("#classes li").all_inner_texts() == list(ortcam.load(SHIPPED).labels)
+    visit.explain(FISH)
     assert {urlsplit(address).netloc for address in visit.requests if not address.startswith("blob:")} == {
         urlsplit(visit.site.address).netloc
     }
-    assert not [address for address in visit.requests if "asyncify" in address]  # the other runtime
 
 
 def test_neither_page_nor_worker_may_speak_to_others(fresh):
@@ -51,69 +51,105 @@ def test_neither_page_nor_worker_may_speak_to_others(fresh):
     visit.complaints.clear()
 
 
+# Of a budget: the scores differ in their last bits, and so may which of two channels is scored that are wanted alike.
+ALIKE = 2e-3
+more = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("picture", "method", "page", "python"),
+    ("image", "method", "page", "python"),
     [
         (FISH, "scorecam", {}, {}),
-        (MUG, "scorecam", {"target": 5}, {"target": 5}),
-        (FISH, "scorecam++", {"gate": "tanh"}, {}),
-        (MUG, "scorecam++", {"gate": "sigmoid-relu"}, {"gate": "sigmoid-relu"}),
-        (MUG, "scorecam++", {"gate": "relu", "target": 6}, {"gate": "relu", "target": 6}),
-        (FISH, "scorecam++", {"gate": "minmax"}, {"gate": "minmax"}),
-        (MUG, "iscam", {"samples": 3}, {"num_samples": 3}),
+        pytest.param(MUG, "scorecam++", {"gate": "tanh"}, {}, marks=more),
+        pytest.param(MUG, "scorecam++", {"gate": "sigmoid-relu"}, {"gate": "sigmoid-relu"}, marks=more),
+        pytest.param(MUG, "scorecam++", {"gate": "relu"}, {"gate": "relu"}, marks=more),
+        pytest.param(FISH, "scorecam++", {"gate": "minmax"}, {"gate": "minmax"}, marks=more),
+        pytest.param(MUG, "iscam", {"samples": 3}, {"num_samples": 3}, marks=more),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else None,
 )
-def test_a_shipped_picture_is_explained_as_in_python(visit, explainer, record_property, picture, method, page, python):
-    visit.read(picture)
-    found = visit.explain(method, percent=6, **page)
-    expected = explain(explainer, picture, method, percent=6, **python)
+def test_a_budget_predicts_what_it_does_not_score_as_python_does(
+    visit, explainer, record_property, image, method, page, python
+):
+    found = visit.explain(image, method, percent=6, **page)
+    expected = explain(explainer, image, method, percent=6, **python)
     assert found.dtype == np.float32
     difference = float(np.abs(found - expected.maps[0]).max())
     record_property("difference", difference)
-    assert difference <= 1e-3
-    probabilities = [row["probability"] for row in visit.manifest()["probabilities"]]
-    np.testing.assert_allclose(probabilities, explainer.predict(picture), atol=1e-5)
+    assert difference <= ALIKE
+    manifest = visit.manifest()
+    assert manifest["stats"]["passes"] == expected.stats.passes
+    assert manifest["stats"]["estimated_error"] == pytest.approx(expected.stats.estimated_error, rel=0.5)
+    probabilities = [row["probability"] for row in manifest["probabilities"]]
+    np.testing.assert_allclose(probabilities, explainer.predict(image), atol=1e-5)
 
 
-def test_all_channels_give_the_exact_map_and_it_grows_on_the_way(fresh, explainer, record_property):
-    visit = fresh.open().read(MUG)
+@pytest.mark.parametrize(("method", "kind"), [("scorecam++", "tiny"), pytest.param("scorecam", "branch", marks=more)])
+def test_a_run_knows_the_exact_maps_of_all_classes(fresh, method, kind, request, photograph):
+    visit = fresh
+    bundle = request.getfixturevalue(f"{kind}_bundle")
+    visit.site.add_bundle(kind, bundle)
+    visit.open(f"?bundle={kind}")
+    assert "6 classes, sees 48 × 32 pixels" in visit.tab.inner_text("#engine")
+    explainer = ortcam.load(bundle)
+    found = visit.explain(photograph, method, percent=100)
+    np.testing.assert_allclose(found, explain(explainer, photograph, method, 100).maps[0], atol=1e-5)
+    passes = visit.manifest()["stats"]["passes"]
+    for target in range(6):
+        found = visit.explain_again(method, percent=100, target=target)
+        expected = explain(explainer, photograph, method, 100, target=target)
+        np.testing.assert_allclose(found, expected.maps[0], atol=1e-5)
+        manifest = visit.manifest()
+        assert manifest["targets"][0]["index"] == target
+        assert manifest["stats"]["passes"] == passes
+    assert visit.tab.inner_text("#passes").startswith("exact")
+    assert not visit.tab.is_visible("#refine")
+
+
+def test_a_click_on_a_class_swaps_the_map_without_a_pass(visit):
+    first = visit.explain(MUG, percent=6)
+    passes = visit.manifest()["stats"]["passes"]
     visit.tab.evaluate(
-        """() => {
-          window.seen = [];
-          const heatmap = document.getElementById("heatmap");
-          const probe = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-          document.addEventListener("ortcam-preview", ({ detail }) => {
-            if (detail.map === null) return;
-            probe.clearRect(0, 0, 1, 1);
-            probe.drawImage(heatmap, -heatmap.width >> 1, -heatmap.height >> 1);
-            const [, , , alpha] = probe.getImageData(0, 0, 1, 1).data;
-            window.seen.push({ passes: detail.passes, total: detail.total, alpha, map: detail.map.data });
-          });
-          document.addEventListener("ortcam-explained", ({ detail }) => {
-            for (const preview of window.seen) {
-              const errors = preview.map.map((value, i) => Math.abs(value - detail.map.data[i]));
-              preview.error = errors.reduce((a, b) => Math.max(a, b));
-              delete preview.map;
-            }
-          });
-        }"""
+        "document.addEventListener('ortcam-explained', () => (document.body.dataset.swapped = true), {once: true})"
     )
-    found = visit.explain("scorecam")
-    expected = explain(explainer, MUG, "scorecam")
-    difference = float(np.abs(found - expected.maps[0]).max())
-    record_property("difference", difference)
-    assert difference <= 1e-3
+    visit.tab.click("#classes li >> nth=1")
+    visit.wait_until("explained")
+    assert np.abs(np.load(visit.download("#save-map")) - first).max() > 0.1
+    assert visit.manifest()["stats"]["passes"] == passes
+    label = visit.tab.inner_text("#classes li >> nth=1 >> span >> nth=0")
+    assert visit.tab.inner_text("#status").startswith(f"{label}: strongest")
+
+
+@pytest.mark.slow
+def test_it_refines_until_the_error_is_small_and_then_to_the_exact_map(fresh, explainer, record_property):
+    visit = fresh.open()
+    visit.tab.evaluate(
+        "window.seen = []; document.addEventListener('ortcam-preview', ({detail}) =>"
+        " window.seen.push({...detail, map: detail.map && [...detail.map.data]}))"
+    )
+    quick = visit.explain(MUG, "scorecam++", until="0.05")
     seen = visit.tab.evaluate("seen")
+    assert seen[0]["passes"] == 0
+    assert seen[1]["error"] is None  # not known yet
     passes = [preview["passes"] for preview in seen]
-    assert len(seen) >= 3
-    assert passes == sorted(set(passes))
-    assert passes[0] < expected.stats.passes / 4
-    assert {preview["total"] for preview in seen} == {expected.stats.passes}
-    assert {preview["alpha"] for preview in seen} == {255}
-    errors = [preview["error"] for preview in seen]
-    assert errors[0] > 0.01
+    assert passes == sorted(passes)
+    exact = explain(explainer, MUG, "scorecam++", 100)
+    size = exact.maps[0].shape
+    errors = [np.abs(np.reshape(preview["map"], size) - exact.maps[0]).max() for preview in seen if preview["map"]]
     assert errors[-1] < 0.5 * errors[0]
+    stats = visit.manifest()["stats"]
+    assert stats["estimated_error"][0] <= 0.05
+    assert stats["passes"] < 0.5 * exact.stats.passes
+    difference = float(np.abs(quick - exact.maps[0]).max())
+    record_property("difference", difference)
+    assert difference <= 0.05
+    visit.tab.evaluate(
+        "document.addEventListener('ortcam-explained', () => (document.body.dataset.exact = true), {once: true})"
+    )
+    visit.tab.click("#refine")
+    visit.wait_until("explained")
+    np.testing.assert_allclose(np.load(visit.download("#save-map")), exact.maps[0], atol=1e-4)
+    assert visit.manifest()["stats"]["passes"] == exact.stats.passes
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +164,19 @@ def photographs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain.jpg", "turned.jpg"])
 def test_a_jpeg_photograph_is_explained_as_in_python(visit, explainer, photographs, record_property, name):
-    visit.read(photographs / name)
-    found = visit.explain("scorecam", percent=6)
+    found = visit.explain(photographs / name, percent=6)
     expected = explain(explainer, photographs / name, "scorecam", percent=6)
     difference = float(np.abs(found - expected.maps[0]).max())
     record_property("difference", difference)
-    assert difference <= 1e-3
+    assert difference <= ALIKE
     written = read_image(visit.download("#save-overlay").read_bytes())
-    assert np.abs(written.astype(int) - expected.overlay()).max() <= 2
+    assert np.abs(written.astype(int) - expected.overlay()).max() <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_the_colours_under_the_alpha_of_a_png_are_kept(visit, explainer, mode):
     picture = Image.open(FISH)
@@ -149,50 +186,50 @@ def test_the_colours_under_the_alpha_of_a_png_are_kept(visit, explainer, mode):
     else:
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
         picture.convert(mode).save(file, "PNG")
-    visit.read(("glass.png", file.getvalue()))
-    found = visit.explain("scorecam", percent=3)
-    expected = explain(explainer, file.getvalue(), "scorecam", percent=3)
-    np.testing.assert_allclose(found, expected.maps[0], atol=1e-3)
+    found = visit.explain(("glass.png", file.getvalue()))
+    np.testing.assert_allclose(found, explain(explainer, file.getvalue(), "scorecam").maps[0], atol=ALIKE)
 
 
+@pytest.mark.slow
 def test_ss_cam_has_pythons_noise(visit, explainer):
-    visit.read(FISH)
-    first = visit.explain("sscam", percent=3, samples=4, seed=1)
-    again = visit.explain("sscam", percent=3, samples=4, seed=1)
-    other = visit.explain("sscam", percent=3, samples=4, seed=2)
+    first = visit.explain(FISH, "sscam", samples=4, seed=1)
+    again = visit.explain(FISH, "sscam", samples=4, seed=1)
+    other = visit.explain_again("sscam", samples=4, seed=2)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
-    expected = explain(explainer, FISH, "sscam", percent=3, num_samples=4, seed=1).maps[0]
-    np.testing.assert_allclose(first, expected, atol=1e-5)
+    expected = explain(explainer, FISH, "sscam", num_samples=4, seed=1).maps[0]
+    np.testing.assert_allclose(first, expected, atol=ALIKE)
 
 
-def test_it_cancels_and_can_explain_again(visit, explainer):
-    visit.read(FISH).settings("sscam", samples=100)
+@pytest.mark.slow
+def test_it_stops_and_goes_on(visit):
     visit.tab.evaluate(
-        "document.addEventListener('ortcam-preview', ({detail}) => (document.body.dataset.passes = detail.passes > 0))"
+        "document.addEventListener('ortcam-preview', ({detail}) =>"
+        " (document.body.dataset.stoppable = detail.passes >= 24))"
     )
-    visit.tab.click("#explain")
-    visit.tab.wait_for_selector("body[data-passes=true]")
-    assert visit.tab.is_disabled("#explain")
-    assert visit.tab.evaluate("document.activeElement.id") == "cancel"
-    visit.tab.click("#cancel")
-    visit.wait("ready")
-    assert visit.tab.evaluate("document.activeElement.id") == "explain"
-    assert visit.tab.inner_text("#status") == "Cancelled."
-    assert visit.tab.is_disabled("#save-map")
-    found = visit.explain("scorecam", percent=3)
-    np.testing.assert_allclose(found, explain(explainer, FISH, "scorecam", percent=3).maps[0], atol=1e-3)
+    visit.tab.evaluate("document.documentElement.dataset.state = 'empty'")
+    visit._set("scorecam", percent=100)
+    visit.choose(FISH)
+    visit.wait_until("stoppable")
+    visit.tab.click("#stop")
+    visit.wait("explained")
+    stopped = visit.manifest()["stats"]
+    assert 0 < stopped["scored_channels"] < stopped["live_channels"]
+    assert "of 885 passes" in visit.tab.inner_text("#passes")
+    visit.explain_again(until="budget", percent=12)
+    assert visit.manifest()["stats"]["scored_channels"] >= 0.12 * stopped["live_channels"]
 
 
-def test_another_picture_ends_an_explanation(visit, explainer):
-    visit.read(FISH).settings("sscam", samples=100)
-    visit.tab.click("#explain")
-    visit.tab.click("#samples button >> nth=1")
-    visit.wait("ready")
-    assert "mug-umbrella.png, 320 × 240 pixels" in visit.tab.inner_text("#caption")
-    np.testing.assert_allclose(
-        visit.explain("scorecam", percent=3), explain(explainer, MUG, "scorecam", percent=3).maps[0], atol=1e-3
-    )
+@pytest.mark.slow
+def test_another_image_ends_an_explanation(visit):
+    visit.tab.evaluate("document.documentElement.dataset.state = 'empty'")
+    visit._set("sscam", samples=100, percent=100)
+    visit.choose(FISH)
+    visit.wait("explaining")
+    found = visit.explain(MUG)
+    assert found.max() == 1
+    assert visit.manifest()["image"]["path"] == MUG.name
+    assert visit.manifest()["method"] == "scorecam"
 
 
 def _large_png():
@@ -208,52 +245,62 @@ def _large_png():
         (
             "notes.jpg",
             b"Hello, this is text.\n",
-            'notes.jpg is not a picture that browsers read: it begins with "Hello, t"',
+            'notes.jpg is not an image that browsers read: it begins with "Hello, t"',
         ),
-        ("empty.jpg", b"", "empty.jpg is empty: 0 bytes"),
-        ("half.png", FISH.read_bytes()[:5000], "half.png is truncated: 5000 bytes end before the picture does"),
+        pytest.param("empty.jpg", b"", "empty.jpg is empty: 0 bytes", marks=more),
+        pytest.param(
+            "half.png",
+            FISH.read_bytes()[:5000],
+            "half.png is truncated: 5000 bytes end before the image does",
+            marks=more,
+        ),
         ("large.png", _large_png(), "large.png has 100000 x 100000 = 10000000000 pixels, more than the limit"),
-        ("damaged.gif", b"GIF89a\x10\x00\x10\x00" + bytes(90), "damaged.gif is a GIF file that cannot be decoded"),
+        pytest.param(
+            "damaged.gif",
+            b"GIF89a\x10\x00\x10\x00" + bytes(90),
+            "damaged.gif is a GIF file that cannot be decoded",
+            marks=more,
+        ),
     ],
+    ids=["text", "empty", "truncated", "large", "damaged"],
 )
-def test_what_is_no_picture_is_refused_and_the_page_goes_on(visit, name, content, message):
-    visit.read(FISH)
+def test_what_is_no_image_is_refused_and_the_page_goes_on(visit, name, content, message):
+    visit.explain(FISH)
     assert not visit.tab.is_visible("#error")
-    visit.read((name, content), state=None)
-    assert message in visit.error
+    assert message in visit.refused((name, content))
     if "large" not in name:
         assert "accepted: JPEG, PNG, WebP, GIF, BMP, AVIF" in visit.error
-    # The picture that was there stays.
-    assert "fish" in visit.tab.inner_text("#probabilities li >> nth=0")
-    assert visit.explain("scorecam", percent=1).max() == 1
-    visit.read(MUG)
+    # The image that was there stays.
+    assert "fish" in visit.tab.inner_text("#classes li >> nth=0")
+    assert visit.explain_again(percent=4).max() == 1
     assert not visit.tab.is_visible("#error")
-    assert "mug" in visit.tab.inner_text("#caption")
 
 
-def test_the_downloads_are_those_of_python(visit, explainer):
-    visit.read(MUG)
-    visit.explain("scorecam++", percent=6, gate="mish", target=4)
-    visit.tab.select_option("#colormap", "turbo")
+def test_what_is_saved_is_what_python_saves(visit, explainer):
+    visit.explain(MUG, "scorecam++", gate="mish")
+    visit.tab.select_option("#colormap", "viridis")
+    visit.tab.select_option("#blend", "flat")
     visit.tab.fill("#opacity", "70")
     manifest = visit.manifest()
-    expected = explain(explainer, MUG, "scorecam++", percent=6, gate="mish", target=4)
+    expected = explain(explainer, MUG, "scorecam++", gate="mish")
     summary = json.loads(json.dumps(expected.summary()))
     for key in ("method", "options", "map_size", "photograph_size", "limits", "bundle", "activation", "preprocessing"):
         assert manifest[key] == summary[key], key
     (found,), (wanted,) = manifest["targets"], summary["targets"]
     assert found == wanted | {"probability": pytest.approx(wanted["probability"], abs=1e-6)}
-    for key in ("precision", "channels", "live_channels", "scored_channels", "passes", "energy_covered"):
+    for key in ("precision", "channels", "live_channels", "scored_channels", "passes"):
         assert manifest["stats"][key] == pytest.approx(summary["stats"][key]), key
     assert manifest["stats"]["providers"] == ["wasm"]
     assert manifest["image"] == {"path": MUG.name, "sha256": hashlib.sha256(MUG.read_bytes()).hexdigest()}
-    assert manifest["rendering"] == {"colormap": "turbo", "alpha": 0.7}
+    assert manifest["rendering"] == {"colormap": "viridis", "blend": "flat", "alpha": 0.7}
     assert manifest["versions"]["ortcam"] == summary["versions"]["ortcam"]
     assert manifest["versions"]["onnxruntime-web"].count(".") == 2
-    written = read_image(visit.download("#save-overlay").read_bytes())
-    difference = np.abs(written.astype(int) - expected.overlay(colormap="turbo", alpha=0.7))
-    assert difference.max() <= 2
-    assert difference.mean() < 0.02
+    flat = {"colormap": "viridis", "blend": "flat", "alpha": 0.7}
+    written = read_image(visit.download("#save-overlay").read_bytes()).astype(int)
+    assert np.abs(written - expected.overlay(**flat)).max() <= 3
+    visit.tab.select_option("#blend", "rising")
+    written = read_image(visit.download("#save-overlay").read_bytes()).astype(int)
+    assert np.abs(written - expected.overlay(colormap="viridis")).max() <= 3
 
 
 def test_the_keyboard_is_enough(fresh):
@@ -270,43 +317,57 @@ def test_the_keyboard_is_enough(fresh):
         pytest.fail(f"{selector} is not reached")
 
     tab_to("#file")
-    # Chromium shows the focus of the hidden input as the outline of the area around it.
-    assert visit.tab.evaluate("getComputedStyle(document.getElementById('drop')).outlineStyle") == "solid"
+    # Chromium shows the focus of the hidden input as the outline of its label.
+    assert visit.tab.evaluate("getComputedStyle(document.getElementById('choose')).outlineStyle") == "solid"
     with visit.tab.expect_file_chooser():
         keyboard.press("Enter")
+    visit._set("scorecam", until="0.1")
     tab_to("#samples button:last-child")
     keyboard.press("Enter")
-    visit.wait("ready")
-    tab_to("#target")
-    keyboard.press("ArrowDown")
-    tab_to("#method")
-    keyboard.press("ArrowDown")
-    assert visit.tab.input_value("#method") == "scorecam"
-    tab_to("#budget")
-    keyboard.press("Control+A")
-    keyboard.type("2")
-    tab_to("#explain")
-    keyboard.press("Enter")
     visit.wait("explained")
-    tab_to("#opacity")
-    keyboard.press("ArrowRight")
-    assert visit.tab.inner_text("#opacity-value") == "51 %"
+    tab_to("#classes input")
+    keyboard.press("ArrowDown")
+    visit.tab.wait_for_selector("#classes li:nth-child(2) input:checked", state="attached")
+    visit.wait("explained")
+    assert visit.tab.evaluate("document.activeElement.matches('#classes input:checked')")
+    tab_to("summary")
+    keyboard.press("Enter")
+    tab_to("#method")
     tab_to("#save-manifest")
     with visit.tab.expect_download():
         keyboard.press("Enter")
+    tab_to("#opacity")
+    keyboard.press("ArrowRight")
+    assert visit.tab.inner_text("#opacity-value") == "66 %"
 
 
 def test_what_is_seen_is_also_said(visit):
     unnamed = """[...document.querySelectorAll("input, select, button, progress, canvas:not([aria-hidden]), img")]
       .filter((e) => !(e.labels?.length || e.ariaLabel || e.alt || e.textContent.trim() || e.querySelector("img[alt]")))
       .map((e) => e.outerHTML)"""
+    visit.explain(FISH)
     assert visit.tab.evaluate(unnamed) == []
-    visit.read(FISH)
-    assert visit.tab.get_attribute("#photograph", "aria-label") == "fish.png, without a heatmap"
-    visit.explain("scorecam", percent=6)
     said = visit.tab.get_attribute("#photograph", "aria-label")
     assert said == "fish.png with the heatmap of fish by Score-CAM, strongest in the middle"
-    assert visit.tab.inner_text("#status") == "Score-CAM for fish: strongest in the middle."
+    assert visit.tab.inner_text("#status") == "fish: strongest in the middle."
+
+
+def test_an_image_can_be_pasted(visit):
+    visit.explain(FISH)
+    visit._set("scorecam")
+    visit.tab.evaluate(
+        """async (address) => {
+          const file = new File([await (await fetch(address)).blob()], "pasted.png", { type: "image/png" });
+          const clipboardData = new DataTransfer();
+          clipboardData.items.add(file);
+          document.body.dataset.explained = false;
+          document.addEventListener("ortcam-explained", () => (document.body.dataset.explained = true), { once: true });
+          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+        }""",
+        "samples/shapes/mug-umbrella.png",
+    )
+    visit.wait_until("explained")
+    assert visit.manifest()["image"]["path"] == "pasted.png"
 
 
 CONTRASTS = """() => {
@@ -335,43 +396,33 @@ CONTRASTS = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(visit, scheme):
     visit.tab.emulate_media(color_scheme=scheme)
-    visit.read(FISH).explain("scorecam", percent=1)
+    visit.explain(FISH)
+    visit.tab.evaluate("document.getElementById('advanced').open = true")
     assert visit.tab.evaluate(CONTRASTS) == []
-    visit.read(("notes.jpg", b"text"), state=None)
+    visit.refused(("notes.jpg", b"text"))
     assert visit.tab.evaluate(CONTRASTS) == []
+    visit.tab.evaluate("document.getElementById('advanced').open = false")
 
 
-def test_it_fits_a_phone(fresh):
+def test_a_phone_has_the_button_in_sight_and_nothing_beside_the_screen(fresh):
     visit = fresh
-    visit.tab.set_viewport_size({"width": 390, "height": 844})
+    visit.tab.set_viewport_size({"width": 360, "height": 640})
     widest = "document.documentElement.scrollWidth"
+    in_sight = "(id) => document.getElementById(id).getBoundingClientRect().bottom <= innerHeight"
     visit.open()
-    assert visit.tab.evaluate(widest) <= 390
-    visit.read(("notes.jpg", b"text"), state=None)
-    assert "notes.jpg is not a picture" in visit.error
+    assert visit.tab.evaluate(in_sight, "choose")
+    assert visit.tab.evaluate(widest) <= 360
     name = "a-name-without-a-single-space-" * 5 + ".png"
-    visit.read((name, FISH.read_bytes())).settings("sscam", samples=1)
-    assert visit.tab.evaluate(widest) <= 390
-    visit.explain("scorecam", percent=1)
-    assert visit.tab.evaluate(widest) <= 390
-    visit.read((name, b"text"), state=None)
-    assert visit.tab.evaluate(widest) <= 390
+    visit.explain((name, FISH.read_bytes()))
+    visit.tab.evaluate("document.getElementById('advanced').open = true")
+    assert visit.tab.evaluate(widest) <= 360
+    for element in ("choose", "status", "refine"):
+        assert visit.tab.evaluate(in_sight, element), element
+    assert name in visit.refused((name, b"text"))
+    assert visit.tab.evaluate(widest) <= 360
 
 
 # Bundles of one's own.
-
-
-@pytest.mark.parametrize(("method", "kind"), [("scorecam", "tiny"), ("scorecam++", "tiny"), ("scorecam", "branch")])
-def test_another_bundle_is_explained_as_in_python(fresh, method, kind, request, photograph):
-    visit = fresh
-    bundle = request.getfixturevalue(f"{kind}_bundle")
-    name = f"{kind}-{method.replace('+', 'p')}"
-    visit.site.add_bundle(name, bundle)
-    visit.open(f"?bundle={name}")
-    assert "6 classes, sees 48 × 32 pixels" in visit.tab.inner_text("#engine")
-    found = visit.read(photograph).explain(method)
-    np.testing.assert_allclose(found, explain(ortcam.load(bundle), photograph, method).maps[0], atol=1e-3)
-    assert visit.manifest()["cut"]["channels"] == 10
 
 
 def truncate(bundle):
@@ -400,12 +451,17 @@ def rewrite(**entries):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("truncated", truncate, "truncated/weights.bin: truncated, 1000 bytes instead of 1470720; copy or export"),
         ("altered", alter, "altered/features.onnx: altered, its SHA-256 is not the one in bundle.json"),
         ("lost", lose, "lost/features.onnx: missing, the server answers 404"),
-        ("newer", rewrite(schema=99), "newer/bundle.json: schema 99 is newer than this page reads (3)"),
-        ("wrong", rewrite(labels=[]), "wrong/bundle.json.labels is []: accepted is a list of texts"),
-        ("strange", rewrite(activation="relu"), 'activation is "relu": accepted is softmax or sigmoid'),
+        *(
+            pytest.param(*case, marks=more)
+            for case in (
+                ("truncated", truncate, "truncated/weights.bin: truncated, 1000 bytes instead of 1470720; copy or"),
+                ("newer", rewrite(schema=99), "newer/bundle.json: schema 99 is newer than this page reads (3)"),
+                ("wrong", rewrite(labels=[]), "wrong/bundle.json.labels is []: accepted is a list of texts"),
+                ("strange", rewrite(activation="relu"), 'activation is "relu": accepted is softmax or sigmoid'),
+            )
+        ),
     ],
 )
 def test_a_damaged_bundle_is_refused(fresh, name, damage, message):
@@ -415,12 +471,15 @@ def test_a_damaged_bundle_is_refused(fresh, name, damage, message):
     assert message in visit.error
     assert visit.tab.is_disabled("#file")
     if name == "lost":
-        assert len(visit.complaints) == 1
-        visit.complaints.clear()
+        visit.complaints.clear()  # the browser says it, too, if it comes to that
 
 
 @pytest.mark.parametrize(
-    "address", ["https://example.org/x", "//example.org/x", "data:text/plain,x", "\\\\example.org"]
+    "address",
+    [
+        "https://example.org/x",
+        *(pytest.param(other, marks=more) for other in ("//example.org/x", "data:text/plain,x", "\\\\example.org")),
+    ],
 )
 def test_a_bundle_from_elsewhere_is_refused_without_asking_for_it(fresh, address):
     visit = fresh

@@ -1,92 +1,123 @@
 """`ortcam benchmark`: its flags, its table, its JSON and its plot."""
 
 import argparse
-import contextlib
 import dataclasses
-import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ortcam.arguments import providers
 from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
+from ortcam.cli.common import (
+    add_alias,
+    add_execution,
+    add_force,
+    add_image_reading,
+    add_json,
+    add_method,
+    add_quiet,
+)
 from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.parsers import add_command
+from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OutputError
 from ortcam.extras import missing
 from ortcam.files import replacing
-from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import METHODS
-from ortcam.ranges import BATCH_SIZE, MAX_PIXELS, RUNS, SECONDS, THREADS, shown
+from ortcam.ranges import BATCH_SIZE, RUNS, SECONDS, shown
+from ortcam.session import resolve_providers
 from ortcam.shipped import demo_picture
-from ortcam.terminal import json_text, others_aside, printable
+from ortcam.terminal import json_text, others_aside, printable, say
 from ortcam.unfinished import clear
 
 __all__ = ["add_benchmark"]
 
 _PLOTS: Final = (".png", ".svg", ".pdf")
+_WIDTH: Final = 80  # columns of what is printed
+_SHORT: Final = {"float32": "fp32", "float16": "fp16"}
+_EXPLANATION, _BARE = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion
 
 
 def add_benchmark(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    names = ", ".join(method.name for method in METHODS)
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "benchmark",
-        help="how long explanations take on a model and this device",
-        allow_abbrev=False,
-        description="Latency by method, precision and batch size, what it adds to the bare forward passes, and memory.",
+        _benchmark,
+        help="measure how long explanations take on this device",
+        description="Measure the time per explanation by method, precision and batch size, and the memory it takes.",
+        examples=(
+            "ortcam benchmark shapes",
+            "ortcam benchmark resnet18 --batch-size 1,8,auto --plot latency.png",
+        ),
     )
-    parser.set_defaults(run=_benchmark)
     add_model(parser)
-    parser.add_argument(
-        "--methods", metavar="METHOD[,METHOD...]", help=f"of {names} (default: all that the model can have)"
-    )
-    parser.add_argument("--batch-sizes", default="auto", metavar="N[,N...]", help="numbers, or auto (default: auto)")
-    parser.add_argument("--precision", metavar="P[,P...]", help="fp32, fp16, int8 (default: the bundle's own)")
-    parser.add_argument("--provider", metavar="NAME[,NAME...]", help="execution providers, say cuda,cpu")
-    parser.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
-    parser.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs (default %(default)s)")
-    parser.add_argument("--image", metavar="FILE", help="photograph to explain (default: the shipped one)")
-    parser.add_argument(
-        "--max-pixels",
-        type=MAX_PIXELS,
-        default=DEFAULT_MAX_PIXELS,
-        metavar="N",
-        help="refuse an image of more pixels, or that takes more than about 12 N bytes of memory (default %(default)s)",
-    )
-    parser.add_argument(
+    what = parser.add_argument_group("what to measure")
+    names = ", ".join(method.name for method in METHODS)
+    add_method(what, default=None, help=f"{names} (default: all that the model can have)")
+    what.add_argument("--image", metavar="FILE", help="image to explain (default: a shipped one)")
+    what.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs, after one to warm up")
+    what.add_argument(
         "--seconds",
         type=SECONDS,
         default=DEFAULT_SECONDS,
         metavar="S",
-        help="about how long all may take (default %(default)g); longer explanations are measured in part and scaled",
+        help="time for all together; what takes longer is measured in part and scaled up (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--plot", metavar="FILE", help=f"also draw them, {', '.join(_PLOTS)} (needs `ortcam[plot]`)")
-    parser.add_argument("--force", action="store_true", help="replace a plot that is there")
+    results = parser.add_argument_group("results")
+    results.add_argument("--plot", metavar="FILE", help=f"also draw them: {', '.join(_PLOTS)} (needs `ortcam[plot]`)")
+    add_force(results, "replace a plot that is there")
+    add_json(results)
+    add_quiet(results)
+    add_execution(parser, low_memory=False, several=True)
+    add_image_reading(parser)
+    for flag, old in (("--method", "--methods"), ("--batch-size", "--batch-sizes")):
+        add_alias(parser, flag, old)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else _check_plot(Path(options.plot), force=options.force)
+    sizes = [_batch_size(size) for size in _names(options.batch_size) or ["auto"]]
+    wanted = providers(options.provider, options.provider_option)
+    resolve_providers(wanted)
     bundle = open_bundle(options)
-    with others_aside():
-        report = benchmark(
-            bundle,
-            options.image or demo_picture(),
-            methods=_names(options.methods) or [method.name for method in METHODS],
-            precisions=_names(options.precision),
-            batch_sizes=[_batch_size(size) for size in _names(options.batch_sizes) or ["auto"]],
-            providers=_names(options.provider),
-            threads=options.threads,
-            max_pixels=options.max_pixels,
-            runs=options.runs,
-            seconds=options.seconds,
-            say=_say if sys.stderr.isatty() else None,
-        )
+    bar: Bar | None = None
+
+    def advance(done: int, total: int, doing: str) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = Bar("measuring", total=total, unit="cases", quiet=options.quiet)
+        bar.update(done, note=doing)
+
+    try:
+        with others_aside():
+            report = benchmark(
+                bundle,
+                options.image or demo_picture(),
+                methods=_names(options.method) or [method.name for method in METHODS],
+                precisions=_names(options.precision),
+                batch_sizes=sizes,
+                providers=wanted,
+                threads=options.threads,
+                max_pixels=options.max_pixels,
+                white=options.white,
+                strict=options.strict,
+                runs=options.runs,
+                seconds=options.seconds,
+                progress=advance,
+            )
+    finally:
+        if bar is not None:
+            bar.close()
     if options.json:
         print(json_text(dataclasses.asdict(report) | {"peak_memory": PEAK_MEMORY}))
-    else:
+    elif not options.quiet:
         print(_in_words(report))
-    if plot is not None:
+    if plot is not None and report.rows:
         _draw(report, plot)
+        if not options.json and not options.quiet:
+            say(f"Open {plot}")
     return 0
 
 
@@ -101,59 +132,88 @@ def _batch_size(text: str) -> int | str:
         return int(BATCH_SIZE.parse(text))
     except ValueError:
         raise OptionError(
-            f"--batch-sizes {shown(text)}: accepted is auto, or whole numbers {BATCH_SIZE.bounds}"
+            f"--batch-size {shown(text)}: accepted is auto, or whole numbers {BATCH_SIZE.bounds}"
         ) from None
 
 
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(f"measuring {printable(line)}", file=sys.stderr, flush=True)
-
-
 def _in_words(report: Report) -> str:
+    """The table and how it came about, at most 80 columns wide where names allow it."""
     machine = report.machine
-    head = ("method", "precision", "batch", "passes", "median", "p95", "bare passes", "overhead")
+    several = len({row.precision for row in report.rows}) > 1
+    head = ("method", "type", "batch", "passes", "median", "p95", "bare", "overhead")
     rows = [head, *(_cells(row) for row in report.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    providers = ", ".join(dict.fromkeys(row.providers[0] for row in report.rows if row.providers))
-    lines = [
-        f"{report.model} ({report.bundle['path']}), {providers}, threads {report.threads or 'automatic'}",
-        f"{machine['processor']}, {machine['logical_cores']} logical cores, {machine['system']}",
-        ", ".join(f"{name} {version}" for name, version in report.versions.items()),
-        f"{report.runs} runs each after one to warm up, {report.image}",
-        "",
-        *("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows),
-        "",
-        "bare passes: features and head alone in float32 at the same batch size, as many images; overhead: beyond them",
+    if not several:
+        rows = [(row[0], *row[2:]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= _WIDTH else " "
+    table = [
+        gap.join(
+            text.rjust(width) if place else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
     ]
-    if any(row.passes < row.all_passes for row in report.rows):
-        lines.append("~ scaled from the passes that were made to all of them; --seconds allows for more")
+    providers_used = ", ".join(dict.fromkeys(row.providers[0] for row in report.rows if row.providers))
+    precision = "" if several or not report.rows else f"{report.rows[0].precision}, "
+    legend = [
+        "median, p95: time per explanation, from the image file to the map.",
+        "bare: the same number of forward passes alone, in float32. overhead: what an explanation takes beyond these.",
+    ]
+    if any(_is_scaled(row) for row in report.rows):
+        legend.append("~ scaled up: only a part of the passes was measured. A larger --seconds measures more of them.")
+    if any(row.head_passes for row in report.rows):
+        legend.append("head: passes of the head alone, which are cheap.")
+    legend += report.notes
+    facts = [
+        f"model: {report.model} ({report.bundle['path']})",
+        f"image: {report.image}",
+        f"runs: {report.runs} per row, after one to warm up",
+        f"on: {providers_used}, {precision}threads {report.threads or 'automatic'}",
+        f"machine: {machine['processor']}, {machine['logical_cores']} logical cores, {machine['system']}",
+        f"versions: {', '.join(f'{name} {version}' for name, version in report.versions.items())}",
+    ]
     if report.peak_memory_bytes is not None:
-        lines.append(f"peak memory {report.peak_memory_bytes / 1e6:.0f} MB: {PEAK_MEMORY}")
-    return "\n".join(map(printable, [*lines, *report.notes]))
+        facts.append(f"peak memory: {report.peak_memory_bytes / 1e6:.0f} MB of this process so far, with all methods")
+    wrapped = [
+        line
+        for text in [*legend, "", *facts]
+        for line in (textwrap.wrap(printable(text), _WIDTH, subsequent_indent="  ", break_long_words=False) or [""])
+    ]
+    return "\n".join([*map(printable, table), "", *wrapped])
+
+
+def _is_scaled(row: Row) -> bool:
+    return row.passes < row.all_passes
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    scaled = row.passes < row.all_passes
-    about = "~" if scaled else ""
-    passes = f"{row.passes} of {row.all_passes}" if scaled else str(row.passes)
+    about = "~" if _is_scaled(row) else ""
+    passes = f"{row.passes}/{row.all_passes}" if about else str(row.passes)
     if row.head_passes:
         passes = f"{row.head_passes} head"
     bare = None if row.bare_seconds is None else row.bare_seconds * row.all_passes
     return (
         row.method,
-        row.precision,
+        _SHORT.get(row.precision, row.precision),
         str(row.batch_size),
         passes,
         f"{about}{_seconds(row.median)}",
         f"{about}{_seconds(row.p95)}",
         "-" if bare is None else f"{about}{_seconds(bare)}",
-        "-" if row.overhead is None else f"{100 * row.overhead:+.1f} %",
+        "-" if row.overhead is None else f"{100 * row.overhead:+.0f} %",
     )
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.1f} ms"
+    """A time in three digits or so.
+
+    Example:
+        >>> [_seconds(value) for value in (0.0042, 0.42, 4.2, 42, 420)]
+        ['4.2 ms', '420 ms', '4.20 s', '42.0 s', '420 s']
+    """
+    if value < 1:
+        return f"{1e3 * value:.1f} ms" if value < 0.1 else f"{1e3 * value:.0f} ms"
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 
 def _check_plot(path: Path, *, force: bool) -> Path:
@@ -180,49 +240,85 @@ def _check_plot(path: Path, *, force: bool) -> Path:
 
 
 def _draw(report: Report, path: Path) -> None:
-    """A dot at the median, a line to the 95th percentile, a mark where the bare passes end; time is logarithmic."""
+    """Write a plot: per row a dot at the median with its value, a line to the 95th percentile, and the bare passes.
+
+    A dot that is hollow, with "~" before its value, is scaled up from a part of the passes. Time is logarithmic.
+    """
     import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
     rows: Sequence[Row] = report.rows
-    places = range(len(rows))
-    figure, axis = plt.subplots(figsize=(7.5, 1.6 + 0.34 * len(rows)), layout="constrained")
-    axis.errorbar(
-        [row.median for row in rows],
-        places,
-        xerr=([0] * len(rows), [row.p95 - row.median for row in rows]),
-        linestyle="none",
-        marker="o",
-        color="#0072B2",
-        capsize=3,
-        label="explanation (line: to the 95th percentile)",
-    )
+    height = 1.7 + 0.32 * len(rows)
+    figure, axis = plt.subplots(figsize=(8, height), layout="constrained")
+    for scaled in (False, True):
+        some = [(place, row) for place, row in enumerate(rows) if _is_scaled(row) == scaled]
+        if some:
+            axis.errorbar(
+                [row.median for _, row in some],
+                [place for place, _ in some],
+                xerr=([0] * len(some), [row.p95 - row.median for _, row in some]),
+                linestyle="none",
+                marker="o",
+                markersize=7,
+                markerfacecolor="white" if scaled else _EXPLANATION,
+                color=_EXPLANATION,
+                capsize=3,
+                label="scaled up from a part of the passes" if scaled else "explanation: median, line to p95",
+            )
     bare = [(place, row.bare_seconds * row.all_passes) for place, row in enumerate(rows) if row.bare_seconds]
     if bare:
         axis.scatter(
             [seconds for _, seconds in bare],
             [place for place, _ in bare],
             marker="|",
-            s=220,
+            s=180,
             linewidths=2,
-            color="#D55E00",
+            color=_BARE,
             zorder=3,
-            label="its bare forward passes",
+            label="its forward passes alone",
         )
-    axis.set_yticks(places, [f"{row.method}, {row.precision}, batch {row.batch_size}" for row in rows])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xscale("log")
     low, high = axis.get_xlim()
-    axis.set_xlim(low / 2, high * 2)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    # Room on the right for the values, which stand behind the last mark of their row.
+    axis.set_xlim(low / 1.5, high * max(1.5, (high / low) ** 0.22))
+    for place, row in enumerate(rows):
+        end = max([row.p95, *(seconds for at, seconds in bare if at == place)])
+        value = f"{'~' if _is_scaled(row) else ''}{_seconds(row.median)}"
+        axis.annotate(value, (end, place), (9, 0), textcoords="offset points", va="center", fontsize=9, weight="bold")
+    several = len({row.precision for row in rows}) > 1
+    axis.set_yticks(
+        range(len(rows)),
+        [
+            ", ".join(
+                [
+                    row.method,
+                    *([row.precision] if several else []),
+                    *([f"batch {row.batch_size}"] if row.passes else []),
+                ]
+            )
+            for row in rows
+        ],
+    )
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 60 else (1,)))
+    axis.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g} s" if value >= 1 else f"{1e3 * value:g} ms")
+    )
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("seconds an explanation (logarithmic)")
-    axis.set_title(f"{report.model}: {report.machine['processor']}", fontsize=10)
-    axis.grid(visible=True, color="#dddddd", linewidth=0.7)
+    axis.set_xlabel("time per explanation (logarithmic)")
+    axis.grid(visible=True, axis="x", color="#dddddd", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    providers_used = ", ".join(dict.fromkeys(row.providers[0].removesuffix("ExecutionProvider") for row in rows))
+    precision = "" if several else f"{rows[0].precision}, "
+    figure.suptitle(f"Time per explanation: {_plain(report.model)}", fontsize=13, weight="bold")
+    axis.set_title(
+        _plain(f"{report.machine['processor']}; {providers_used}, {precision}{report.runs} runs"),
+        fontsize=9,
+        color="#555555",
+    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     try:
         clear(path.parent)
         with replacing(path, durable=True) as partial:
@@ -231,3 +327,8 @@ def _draw(report: Report, path: Path) -> None:
         raise OutputError(f"--plot {path}: cannot be written: {error.strerror or error}") from None
     finally:
         plt.close(figure)
+
+
+def _plain(text: str) -> str:
+    """A text that matplotlib does not take for a formula."""
+    return printable(text).replace("$", r"\$")

@@ -147,13 +147,16 @@ def rendering(options: argparse.Namespace) -> Rendering:
     return Rendering(options.colormap, options.blend, options.alpha)
 
 
-def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False) -> Any:
+def add_execution(
+    parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False, passes: bool = True
+) -> Any:
     """Add the flags that say what computes, and how: providers, threads, batch size, precision.
 
     Args:
         parser: of the command.
         low_memory: whether `--low-memory` is among them.
         several: whether `--batch-size` and `--precision` take several values, with commas between them.
+        passes: whether the command makes masked passes, which `--batch-size` and `--precision` are of.
 
     Returns:
         The group, for flags that belong there.
@@ -168,14 +171,14 @@ def add_execution(parser: argparse.ArgumentParser, *, low_memory: bool = True, s
         help=Rare("option of the first provider, such as precision=bf16 for openvino"),
     )
     group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
-    if several:
+    if passes and several:
         group.add_argument(
             "--batch-size", default="auto", metavar="SIZES", help="masked images per run, such as 1,16,auto"
         )
         group.add_argument(
             "--precision", metavar="NAMES", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
         )
-    else:
+    elif passes:
         group.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images per run")
         group.add_argument(
             "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")

@@ -22,11 +22,12 @@ from ortcam.unfinished import clear
 
 __all__ = ["add_demo"]
 
-# So that a newcomer need not wait, the two methods that take many samples score the most important channels alone. The
-# picture says so.
+# So that a newcomer need not wait, all but the default method score the most important channels alone. The picture says
+# so.
 _DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "sscam": {"num_samples": 4, "budget": 96},
-    "iscam": {"budget": 64},
+    "scorecam": {"budget": 256},
+    "sscam": {"num_samples": 4, "budget": 64},
+    "iscam": {"budget": 48},
 }
 
 
@@ -46,6 +47,7 @@ def add_demo(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     output = check_output(options.output)
+    gallery.check(output)
     clear(output)
     explainer = load(bundle_path())
     picture = demo_picture()

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, get_args
@@ -30,11 +29,11 @@ from ortcam.cli.common import (
     rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
+from ortcam.cli.images import add_images, image_names
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.errors import (
     BundleError,
-    ImageError,
     OptionError,
     OrtcamError,
     OutOfMemoryError,
@@ -45,9 +44,8 @@ from ortcam.errors import (
 from ortcam.explainer import Explainer, load, resolve_task
 from ortcam.explanation import Explanation
 from ortcam.files import FULL
-from ortcam.image_inputs import STDIN, display_name, expand, from_argument, is_image_name
+from ortcam.image_inputs import display_name, from_argument
 from ortcam.methods import Plan, resolve_method
-from ortcam.models import is_bundle
 from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256
@@ -70,9 +68,7 @@ def add_explain(commands: Any) -> None:
         examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
     )
     add_model(parser)
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="file, folder, pattern such as 'a/*.jpg', or - (stdin)"
-    )
+    add_images(parser)
     what = parser.add_argument_group("what to explain")
     add_method(what)
     add_option(what)
@@ -172,7 +168,7 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     output = check_output(options.output)
     wanted = providers(options.provider, options.provider_option)
     resolve_providers(wanted)
-    names = _names(options)
+    names = image_names(options)
     explainer = load(
         open_bundle(options),
         providers=wanted,
@@ -253,23 +249,6 @@ def _explain_each(
             report.image(image.name, made, sheet)
         if not work:
             return
-
-
-def _names(options: argparse.Namespace) -> list[str]:
-    """The images as they were given, folders and patterns taken apart.
-
-    Raises:
-        OrtcamError: a folder or a pattern without images, no image at all, or an image where the model belongs.
-    """
-    if is_image_name(options.model) and os.path.isfile(options.model):  # noqa: PTH113 - a text, as it was given
-        example = f"ortcam explain shapes {options.model}"
-        raise OptionError(f"{options.model} is an image; the model comes first, such as `{example}`")
-    names = expand(options.images, tell=(lambda _: None) if options.quiet else None)
-    missing = [name for name in names if name != STDIN and not os.path.lexists(name)]
-    if len(missing) == len(names) and not is_bundle(options.model):  # found before an export, which takes a while
-        others = f" (the same of {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ImageError(f"{missing[0]}: there is no such file{others}")
-    return names
 
 
 def _index(output: Path, report: ExplainReport) -> Path | None:

@@ -70,6 +70,7 @@ def _fuse(options: argparse.Namespace) -> int:
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
     with others_aside(), stages(quiet=options.quiet) as report:
+        report("loading the packages of ONNX")
         fused = exporter.fuse(
             bundle,
             options.output,

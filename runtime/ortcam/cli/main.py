@@ -22,6 +22,8 @@ from ortcam.cli.fuse import add_fuse
 from ortcam.cli.inspect import add_inspect
 from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
+from ortcam.cli.predict import add_predict
+from ortcam.cli.web import add_web
 from ortcam.errors import OrtcamError, OutputError
 from ortcam.terminal import complain, guarded_output, say
 
@@ -117,6 +119,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="ortcam")
     add_demo(commands)
     add_explain(commands)
+    add_predict(commands)
+    add_web(commands)
     add_methods(commands)
     add_inspect(commands)
     add_export(commands)

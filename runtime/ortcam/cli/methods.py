@@ -34,7 +34,7 @@ def add_methods(commands: Any) -> None:
         commands,
         "methods",
         _methods,
-        help="list the methods: what they do, what they cost, and their options",
+        help="list the methods: what they do and what they cost",
         description="List the methods, with what each does, costs, and is good for; with NAME, the options of one.",
         examples=("ortcam methods", "ortcam methods scorecam++"),
     )

@@ -37,9 +37,17 @@ OF_THE_MODEL: Final = (*EXPORT_OPTIONS, "precision")
 _PREFIX: Final = "model_"  # of their names in the options of a command that is no export
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, `--labels` and `--preset`, and the other flags of `ortcam export`, which `--help-all` shows."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add MODEL, `--labels` and `--preset`, and the other flags of `ortcam export`, which `--help-all` shows.
+
+    Args:
+        parser: of a command.
+        several: take any number of models, none included; `options.model` is a list then.
+    """
+    if several:
+        parser.add_argument("model", nargs="*", metavar="MODEL", help=f"{MODEL_HELP}; without one: shapes")
+    else:
+        parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("MODEL, if it is no bundle (exported once, then kept: `ortcam cache`)")
     add = _prefixed(group)
     add("--labels", **_LABELS)

@@ -167,7 +167,7 @@ class Parser(argparse.ArgumentParser):
         """A message of argparse as a sentence that says what to type."""
         if message.startswith(_REQUIRED):
             missing = message.removeprefix(_REQUIRED).split(", ")
-            example = f", say `{self.examples[0]}`" if self.examples else ""
+            example = f", such as `{self.examples[0]}`" if self.examples else ""
             return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing{example}"
         message = message.removeprefix("argument ")
         if found := _EXPECTED.search(message):
@@ -215,9 +215,7 @@ def add_command(
     """
     shown = "\n".join(f"  {example}" for example in examples)
     heading = "example" if len(examples) == 1 else "examples"
-    parser: Parser = commands.add_parser(
-        name, help=help, description=f"{description}\n\n{heading}:\n{shown}".replace("%", "%%")
-    )
+    parser: Parser = commands.add_parser(name, help=help, description=f"{description}\n\n{heading}:\n{shown}")
     parser.examples = tuple(examples)
     parser.set_defaults(run=run)
     return parser
@@ -228,7 +226,8 @@ def _unknown(words: Sequence[str], parser: Parser) -> str:
     first = words[0].partition("=")[0]
     if first[:1] != "-":
         return f"{printable(first)}: `{parser.prog}` takes no such argument"
-    known = [flag for item in parser._actions if item.help != argparse.SUPPRESS for flag in item.option_strings]
+    shown = [item for item in parser._actions if item.help != argparse.SUPPRESS]
+    known = [flag for item in shown for flag in item.option_strings if flag.startswith("--")]
     return f"unknown flag {first}{did_you_mean(first, known)}"
 
 

@@ -21,6 +21,8 @@ __all__ = [
     "print_row",
 ]
 
+_NAMES: Final = 22  # columns of a row for the names of image and class, at least
+
 
 def print_explanation(image: str, explanation: Explanation, folder: Path, ours: TextIO | None = None) -> None:
     """Print one explanation: classes, cost, how exact it is, and the overlays."""
@@ -43,9 +45,11 @@ def print_image(
     width = columns()
     say(shortened(printable(image), width), ours)
     first = explanations[0]
-    labels = [shortened(printable(label), max(width - 18, 12)) for label in first.labels]
-    for target, label, probability in zip(first.targets, labels, first.probabilities, strict=True):
-        say(f"  {target:>5}  {label:<{width - 18}}  {probability:>7.2%}", ours)
+    digits = max(len(str(target)) for target in first.targets)
+    room = width - digits - 13
+    for target, text, probability in zip(first.targets, first.labels, first.probabilities, strict=True):
+        label = shortened(printable(text), room)
+        say(f"  {target:>{digits}}  {label:<{room}}  {probability:>7.2%}", ours)
     longest = max(len(explanation.method) for explanation in explanations)
     for explanation in explanations:
         words = f"  {explanation.method:<{longest}}  {explanation.stats.seconds:.2f} s  {', '.join(_cost(explanation))}"
@@ -64,11 +68,15 @@ def print_row(image: str, explanations: Sequence[Explanation], ours: TextIO | No
         ours: where results go; None: standard output.
     """
     first = explanations[0]
-    more = f" +{len(first.targets) - 1}" if len(first.targets) > 1 else ""
     seconds = sum(explanation.stats.seconds for explanation in explanations)
     note = _briefly(explanations)
-    behind = f"{more} {first.probabilities[0]:7.2%} {seconds:7.2f} s{f'  {note}' if note else ''}"
-    room = max(columns() - len(behind) - 2, 12)
+    behind = f" {first.probabilities[0]:7.2%}"
+    for more in (
+        f" {seconds:7.2f} s",
+        f"  {note}" if note else "",
+    ):  # what a narrow terminal has no room for is left out
+        behind += more if columns() - len(behind) - len(more) >= _NAMES else ""
+    room = columns() - len(behind) - 2
     left = min(max(len(printable(image)), 12), room - min(len(printable(first.labels[0])), room // 2))
     name = shortened(printable(image), left)
     label = shortened(printable(first.labels[0]), room - left)

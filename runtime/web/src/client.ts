@@ -37,7 +37,7 @@ export class Client {
     });
   }
 
-  /** Stop the explanation that runs; it answers null. */
+  /** Stop the explanation that runs; it answers with the map that it has, or null. */
   cancel(): void {
     this.worker.postMessage({ kind: "cancel" } satisfies Cancel);
   }

@@ -1,6 +1,6 @@
 /** The colormaps of `ortcam.rendering`: OpenCV's tables of 256 colours, RGB, as `cv2.applyColorMap` has them. */
 
-export const COLORMAPS = ["jet", "turbo", "viridis"] as const;
+export const COLORMAPS = ["turbo", "viridis", "jet"] as const;
 export type Colormap = (typeof COLORMAPS)[number];
 
 const ENCODED: Readonly<Record<Colormap, string>> = {

@@ -1,19 +1,21 @@
 /** The way of the data: photograph, features and probabilities, masks, scores, map, manifest. */
+import { type Known, Run } from "./budget";
 import { type Bundle, openBundle, sha256 } from "./bundle";
 import { classify, type CleanPass } from "./classifier";
 import { OrtcamError } from "./errors";
 import { decodeImage } from "./image";
 import { prepareMasks } from "./masks";
-import type { Explained, Manifest, Opened, Picture, Preview, Task } from "./messages";
-import { allOptions, resolvePlan } from "./methods";
+import type { Explained, Manifest, Opened, Picture, Preview, Requests, Task } from "./messages";
+import { allOptions, type Choice, resolvePlan } from "./methods";
 import { cropGeometry, type Pixels, preprocess } from "./preprocessing";
-import { overlay, type SaliencyMap } from "./rendering";
-import type { Colormap } from "./colormaps";
-import { finish, rawMap, score, type Scores, type Work } from "./scoring";
+import { type Look, overlay, type SaliencyMap } from "./rendering";
+import { finish, rawMap, Scoring, type Work } from "./scoring";
 import { hasGpu, loadRuntime, type Provider, reason, Sessions } from "./session";
 
+const MOST_RUNS = 3; // methods whose scores are kept
+const STEP_OF_PREVIEWS = 4; // pixels
 const BATCH_SIZE: Readonly<Record<Provider, number>> = { wasm: 8, webgpu: 32 };
-const MILLISECONDS_BETWEEN_PREVIEWS = 100;
+const MILLISECONDS_BETWEEN_PREVIEWS = 200;
 const DISPLAY_SIDE = 1024; // pixels
 
 /** A picture as it is worked on. */
@@ -29,11 +31,13 @@ interface Photograph {
 export class Explainer {
   private photograph: Photograph | null = null;
   private map: SaliencyMap | null = null;
+  private readonly kept = new Map<string, Run>(); // by method and its options, the last one asked for last
 
   private constructor(
     private readonly bundle: Bundle,
     private readonly sessions: Sessions,
     private readonly notes: readonly string[],
+    private readonly version: string | null, // of ortcam
   ) {}
 
   /**
@@ -41,16 +45,16 @@ export class Explainer {
    *
    * @throws OrtcamError the bundle cannot be fetched or trusted
    */
-  static async open(address: string, wanted: Provider | "auto"): Promise<Explainer> {
+  static async open({ address, provider: wanted, version }: Requests["open"]["asks"]): Promise<Explainer> {
     const bundle = await openBundle(address);
     const notes: string[] = [];
     if (bundle.sha256 === null)
       notes.push("This address is not a secure one, so the bundle's hashes were not checked.");
-    if (wanted === "webgpu" || (wanted === "auto" && (await hasGpu()))) {
+    if (__WEBGPU__ && (wanted === "webgpu" || (wanted === "auto" && (await hasGpu())))) {
       try {
         const sessions = new Sessions(await loadRuntime("webgpu"), bundle);
         await sessions.open(bundle.manifest.graphs.features);
-        return new Explainer(bundle, sessions, notes);
+        return new Explainer(bundle, sessions, notes, version);
       } catch (error) {
         notes.push(`WebGPU did not start, WebAssembly runs instead: ${reason(error)}`);
       }
@@ -61,7 +65,7 @@ export class Explainer {
     }
     const sessions = new Sessions(runtime, bundle);
     await sessions.open(bundle.manifest.graphs.features);
-    return new Explainer(bundle, sessions, notes);
+    return new Explainer(bundle, sessions, notes, version);
   }
 
   get opened(): Opened {
@@ -73,6 +77,7 @@ export class Explainer {
       channels: manifest.cut.channels,
       scorers: Object.keys(manifest.graphs.scorers),
       mapSize: [manifest.preprocessing.height, manifest.preprocessing.width],
+      cells: { height: manifest.cut.height, width: manifest.cut.width },
       provider,
       threads,
       notes: this.notes,
@@ -92,6 +97,7 @@ export class Explainer {
     const digest = await sha256(new Uint8Array(await file.arrayBuffer()));
     this.photograph = { name, sha256: digest, pixels, input, clean };
     this.map = null;
+    this.kept.clear();
     const { height, width } = pixels;
     return {
       height,
@@ -103,48 +109,79 @@ export class Explainer {
   }
 
   /**
-   * Explain the picture.
+   * Explain the picture, from what is known of it for this method on.
    *
    * @param show called with previews
-   * @param cancelled asked after every run of the scorer
-   * @returns null where it was cancelled
+   * @param stopped asked after every run of the scorer
+   * @returns null where it was stopped before there was a map
    * @throws OrtcamError no picture was read, or the scorer does not run
    */
-  async explain(task: Task, show: (preview: Preview) => void, cancelled: () => boolean): Promise<Explained | null> {
+  async explain(task: Task, show: (preview: Preview) => void, stopped: () => boolean): Promise<Explained | null> {
     const started = performance.now();
-    const { photograph, bundle } = this;
-    if (photograph === null) throw new OrtcamError("there is no picture to explain: choose one first");
-    const { preprocessing, graphs } = bundle.manifest;
-    const { height, width } = preprocessing;
-    const plan = resolvePlan(task.choice);
-    if (!Object.hasOwn(graphs.scorers, plan.scorer)) {
-      const known = Object.keys(graphs.scorers).join(", ");
-      throw new OrtcamError(`${bundle.name}: no scorer for ${plan.scorer} in this bundle; it has ${known}`);
-    }
-    const scorer = await this.sessions.open(graphs.scorers[plan.scorer]);
-    const { features } = photograph.clean;
-    const masks = prepareMasks(features, plan, height, width);
-    const live = masks.order.length;
-    const limit = task.budget === null ? live : Math.min(Math.ceil(task.budget * live), live);
-    const work: Work = { input: photograph.input, height, width, features, masks, plan, target: task.target, limit };
-    const total = limit * plan.coefficients.length;
-    const { runtime } = this.sessions;
-    let scores: Scores | null = null;
+    const { photograph } = this;
+    if (photograph === null) throw new OrtcamError("there is no image to explain: choose one first");
+    const run = await this.runOf(task.choice, photograph);
+    const { scoring } = run;
+    const { work } = scoring;
+    const { height, width } = work;
+    const total = run.limit(task.limits) * work.plan.coefficients.length;
+    let known: Known | null = null;
     let shown = -Infinity;
-    show({ passes: 0, total, map: null });
-    for await (scores of score(runtime, scorer, work, BATCH_SIZE[runtime.provider])) {
+    show({ passes: scoring.passes, total, error: null, map: null });
+    for await (const step of run.explain(task.target, task.limits)) {
+      if (step.whole) known = step; // where it is stopped, what is half done is not in the map
       await otherTasks();
-      if (cancelled()) return null;
+      if (stopped()) break;
       if (performance.now() - shown < MILLISECONDS_BETWEEN_PREVIEWS) continue;
+      const { data } = finish(rawMap(work, step.weights, STEP_OF_PREVIEWS), work);
+      show({ passes: scoring.passes, total, error: step.error, map: { data, height, width } });
       shown = performance.now();
-      const { data } = finish(rawMap(work, scores), work);
-      show({ passes: scores.passes, total, map: { data, height, width } });
     }
-    const { data, flat } =
-      scores === null ? { data: new Float32Array(height * width), flat: true } : finish(rawMap(work, scores), work);
+    if (known === null && stopped()) return null;
+    const weights = known?.weights ?? scoring.weights(task.target);
+    const error = known?.error ?? null;
+    if (work.plan.gate !== null) {
+      const { data } = finish(rawMap(work, weights, STEP_OF_PREVIEWS), work); // the map itself takes a moment
+      show({ passes: scoring.passes, total, error, map: { data, height, width } });
+    }
+    const { data, flat } = finish(rawMap(work, weights, 1), work);
     this.map = { data, height, width };
     const seconds = (performance.now() - started) / 1000;
-    return { map: this.map, flat, manifest: this.manifest(task, photograph, { work, scores, flat, seconds }) };
+    return {
+      map: this.map,
+      flat,
+      error,
+      passes: scoring.passes,
+      total: scoring.order.length * work.plan.coefficients.length,
+      manifest: this.manifest(task, photograph, { run, error, flat, seconds }),
+    };
+  }
+
+  /** The run of a method on a picture: one that is there, or a new one. */
+  private async runOf(choice: Choice, { input, clean }: Photograph): Promise<Run> {
+    const key = JSON.stringify(choice);
+    const { preprocessing, graphs, labels } = this.bundle.manifest;
+    let run = this.kept.get(key);
+    this.kept.delete(key);
+    if (run === undefined) {
+      const plan = resolvePlan(choice);
+      if (!Object.hasOwn(graphs.scorers, plan.scorer)) {
+        const known = Object.keys(graphs.scorers).join(", ");
+        throw new OrtcamError(`${this.bundle.name}: no scorer for ${plan.scorer} in this bundle; it has ${known}`);
+      }
+      const scorer = await this.sessions.open(graphs.scorers[plan.scorer], "partial_maps");
+      const { height, width } = preprocessing;
+      const { features } = clean;
+      const masks = prepareMasks(features, plan, height, width);
+      const work: Work = { input, height, width, features, masks, plan, classes: labels.length };
+      const { runtime } = this.sessions;
+      run = new Run(new Scoring(runtime, scorer, work, BATCH_SIZE[runtime.provider]));
+    }
+    this.kept.set(key, run); // behind those that were asked for earlier
+    for (const oldest of this.kept.keys()) {
+      if (this.kept.size > MOST_RUNS) this.kept.delete(oldest);
+    }
+    return run;
   }
 
   /**
@@ -152,23 +189,26 @@ export class Explainer {
    *
    * @throws OrtcamError there is no map
    */
-  async overlay(colormap: Colormap, alpha: number): Promise<Blob> {
+  async overlay(look: Look): Promise<Blob> {
     const { photograph, map } = this;
-    if (photograph === null || map === null) throw new OrtcamError("there is no map to lay over the picture");
+    if (photograph === null || map === null) throw new OrtcamError("there is no map to lay over the image");
     const { pixels } = photograph;
-    const geometry = cropGeometry(this.bundle.manifest.preprocessing, pixels.height, pixels.width);
-    const blend = overlay(pixels, map, geometry, { colormap, alpha });
-    return canvasOf({ ...pixels, data: blend }).convertToBlob({ type: "image/png" });
+    const { preprocessing, cut } = this.bundle.manifest;
+    const geometry = cropGeometry(preprocessing, pixels.height, pixels.width);
+    const drawn = overlay(pixels, map, geometry, { ...look, cells: cut });
+    return canvasOf({ ...pixels, data: drawn }).convertToBlob({ type: "image/png" });
   }
 
   private manifest(
-    { choice, target, budget }: Task,
+    { choice, target, limits }: Task,
     { name, sha256: digest, pixels, clean }: Photograph,
-    { work, scores, flat, seconds }: { work: Work; scores: Scores | null; flat: boolean; seconds: number },
+    { run, error, flat, seconds }: { run: Run; error: number | null; flat: boolean; seconds: number },
   ): Manifest {
     const { manifest, name: folder, sha256: bundleDigest } = this.bundle;
     const { runtime } = this.sessions;
-    const { order, energy } = work.masks;
+    const { scoring, chosenFor } = run;
+    const { scored, order, work } = scoring;
+    const { energy } = work.masks;
     const sum = (channels: readonly number[]): number => channels.reduce((total, k) => total + energy[k], 0);
     return {
       method: choice.method,
@@ -180,16 +220,18 @@ export class Explainer {
         providers: [runtime.provider],
         threads: runtime.threads,
         precision: manifest.precision,
-        batch_size: BATCH_SIZE[runtime.provider],
+        batch_size: scoring.size,
         channels: work.features.count,
         live_channels: order.length,
-        scored_channels: work.limit,
-        passes: scores?.passes ?? 0,
-        runs: scores?.runs ?? 0,
+        scored_channels: scored.length,
+        chosen_for: chosenFor,
+        passes: scoring.passes,
+        runs: scoring.runs,
         seconds,
-        energy_covered: sum(order) > 0 ? sum(order.slice(0, work.limit)) / sum(order) : 1,
+        energy_covered: sum(order) > 0 ? sum(scored.map((place) => order[place])) / sum(order) : 1,
+        estimated_error: [error ?? 1],
       },
-      limits: { budget, deadline: null, tolerance: null, completion: "none", sampling_error: null },
+      limits: { ...limits, deadline: null, completion: "gaussian-process", sampling_error: null },
       image: { path: name, sha256: digest },
       probabilities: manifest.labels.map((label, index) => ({ index, label, probability: clean.probabilities[index] })),
       bundle: { name: folder, sha256: bundleDigest },
@@ -197,7 +239,7 @@ export class Explainer {
       cut: manifest.cut,
       activation: manifest.activation,
       preprocessing: manifest.preprocessing,
-      versions: { ortcam: __VERSION__, "onnxruntime-web": runtime.version, browser: navigator.userAgent },
+      versions: { ortcam: this.version, "onnxruntime-web": runtime.version, browser: navigator.userAgent },
     };
   }
 }

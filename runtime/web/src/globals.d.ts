@@ -1,3 +1,3 @@
 /** What the build puts into the source. */
 
-declare const __VERSION__: string;
+declare const __WEBGPU__: boolean; // whether the page brings the ONNX Runtime that computes on a GPU

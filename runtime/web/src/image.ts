@@ -1,9 +1,9 @@
-/** A picture file becomes upright opaque pixels, those that OpenCV and Pillow give where the browser allows it. */
+/** An image file becomes upright opaque pixels, those that OpenCV and Pillow give where the browser allows it. */
 import { OrtcamError } from "./errors";
 import { decodePngWithoutAlpha } from "./png";
 import type { Pixels } from "./preprocessing";
 
-/** Pictures above this are refused before they are decoded: a tab has less memory than a server. */
+/** Images above this are refused before they are decoded: a tab has less memory than a server. */
 export const MAX_PIXELS = 2 ** 26;
 
 export const ACCEPTED = "accepted: JPEG, PNG, WebP, GIF, BMP, AVIF";
@@ -16,12 +16,12 @@ interface Header {
 }
 
 /**
- * Decode a picture.
+ * Decode an image.
  *
- * Alpha is dropped, not blended, as Pillow's `convert("RGB")` does; of a picture other than PNG, colours that are all
+ * Alpha is dropped, not blended, as Pillow's `convert("RGB")` does; of an image other than PNG, colours that are all
  * but transparent have lost bits on the way, since browsers multiply by alpha.
  *
- * @throws OrtcamError the file is empty, no picture, truncated, damaged or too large
+ * @throws OrtcamError the file is empty, no image, truncated, damaged or too large
  */
 export async function decodeImage(file: Blob, name: string): Promise<Pixels> {
   if (file.size === 0) throw new OrtcamError(`${name} is empty: 0 bytes; ${ACCEPTED}`);
@@ -38,7 +38,7 @@ export async function decodeImage(file: Blob, name: string): Promise<Pixels> {
   } catch {
     if (header === null) {
       throw new OrtcamError(
-        `${name} is not a picture that browsers read: it begins with ${quoted(bytes)}; ${ACCEPTED}`,
+        `${name} is not an image that browsers read: it begins with ${quoted(bytes)}; ${ACCEPTED}`,
       );
     }
     throw new OrtcamError(`${name} is a ${header.kind} file that cannot be decoded: it is damaged; ${ACCEPTED}`);
@@ -103,12 +103,12 @@ function readHeader(bytes: Uint8Array, name: string): Header | null {
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw new OrtcamError(`${name} is truncated: ${bytes.length} bytes end before the picture does; ${ACCEPTED}`);
+    throw new OrtcamError(`${name} is truncated: ${bytes.length} bytes end before the image does; ${ACCEPTED}`);
   }
   return null;
 }
 
-/** To the picture's own end-of-image marker: that of an EXIF thumbnail lies inside a segment, which is skipped. */
+/** To the image's own end-of-image marker: that of an EXIF thumbnail lies inside a segment, which is skipped. */
 function walkJpeg(view: DataView): Header {
   let [position, width, height] = [2, 0, 0];
   for (;;) {

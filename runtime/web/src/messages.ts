@@ -1,23 +1,23 @@
 /** What the page and its worker say to each other. */
-import type { Colormap } from "./colormaps";
+import type { Limits } from "./budget";
 import type { Choice } from "./methods";
 import type { CropGeometry } from "./preprocessing";
-import type { SaliencyMap } from "./rendering";
+import type { Look, SaliencyMap } from "./rendering";
 import type { Provider } from "./session";
 
 /** What can be asked of the worker, by name, and what it answers; `id` tells the answers apart. */
 export interface Requests {
-  open: { asks: { readonly address: string; readonly provider: Provider | "auto" }; answers: Opened };
+  open: { asks: { readonly address: string; readonly provider: Provider | "auto"; readonly version: string | null }; answers: Opened };
   read: { asks: { readonly file: Blob; readonly name: string }; answers: Picture };
-  explain: { asks: Task; answers: Explained | null }; // null where it was cancelled
-  overlay: { asks: { readonly colormap: Colormap; readonly alpha: number }; answers: Blob };
+  explain: { asks: Task; answers: Explained | null }; // null where it was stopped before there was a map
+  overlay: { asks: Look; answers: Blob };
 }
 
 export type Request = {
   [Kind in keyof Requests]: { readonly id: number; readonly kind: Kind; readonly asks: Requests[Kind]["asks"] };
 }[keyof Requests];
 
-/** Stops the explanation that runs, if one does; it answers null then. */
+/** Stops the explanation that runs, if one does; it answers with what it has. */
 export interface Cancel {
   readonly kind: "cancel";
 }
@@ -34,6 +34,7 @@ export interface Opened {
   readonly channels: number;
   readonly scorers: readonly string[];
   readonly mapSize: readonly [number, number];
+  readonly cells: { readonly height: number; readonly width: number }; // of the layer
   readonly provider: Provider;
   readonly threads: number;
   readonly notes: readonly string[]; // what the reader should know of how it runs
@@ -51,19 +52,23 @@ export interface Picture {
 export interface Task {
   readonly choice: Choice;
   readonly target: number;
-  readonly budget: number | null; // share of the live channels in (0, 1]; null takes all of them
+  readonly limits: Limits;
 }
 
 /** A map on its way. */
 export interface Preview {
   readonly passes: number;
-  readonly total: number;
+  readonly total: number; // passes of an exact map, or of the budget
+  readonly error: number | null; // of the map, estimated; null: not known yet
   readonly map: SaliencyMap | null; // null before the first pass
 }
 
 export interface Explained {
   readonly map: SaliencyMap;
   readonly flat: boolean;
+  readonly error: number | null; // 0: exact
+  readonly passes: number;
+  readonly total: number; // passes of an exact map
   readonly manifest: Manifest;
 }
 

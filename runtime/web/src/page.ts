@@ -4,34 +4,30 @@
  * For tests and other scripts the document's element says in `data-state` what goes on (loading, empty, reading, ready,
  * explaining, explained, broken), and the document gets two events: `ortcam-preview` with a `Preview`, and
  * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path),
- * and what it runs by (`?provider=wasm` or `webgpu`; by default WebGPU where there is a GPU).
+ * and what it runs by (`?provider=wasm`, or `webgpu` where the page was built with it).
  */
 import { bundleAddress } from "./bundle";
+import type { Limits } from "./budget";
 import { Client, WorkerLostError } from "./client";
 import { type Colormap, COLORMAPS } from "./colormaps";
 import { OrtcamError } from "./errors";
-import type { Explained, Opened, Picture, Preview, Task } from "./messages";
-import { type Choice, type Gate, GATES, type MethodName, resolvePlan, TITLES } from "./methods";
+import type { Explained, Opened, Picture, Preview } from "./messages";
+import { type Choice, type Gate, GATES, type MethodName, TITLES } from "./methods";
 import { encodeNpy } from "./npy";
+import { type Blend, DEFAULT_ALPHA, type Look } from "./rendering";
 import type { Provider } from "./session";
+import { fetchSite, type Offer, type Site } from "./site";
 import { Stage, strongestPart } from "./stage";
 
 type State = "loading" | "empty" | "reading" | "ready" | "explaining" | "explained" | "broken";
 
-const SHIPPED_BUNDLE = "shapes.ortcam";
-const SHIPPED_SAMPLES = import.meta.glob<string>("../../../models/shapes/samples/*.png", {
-  query: "?url",
-  import: "default",
-  eager: true,
-});
-const MOST_BARS = 8;
+const MOST_ROWS = 10; // classes in the list; the others are found by their names
 const DEFAULT_SAMPLES: Partial<Record<MethodName, number>> = { sscam: 35, iscam: 10 };
 const HELP: Readonly<Record<MethodName, string>> = {
-  "scorecam++":
-    "The picture is masked by each channel of the last layer through a gate; the probability left is its weight.",
-  scorecam: "The picture is masked by each channel of the last layer, from 0 to 1; the probability left is its weight.",
-  sscam: "Score-CAM with noise on the masked picture, averaged. The same seed gives the same noise, here and in Python.",
-  iscam: "Score-CAM, averaged over masks that grow stronger.",
+  "scorecam++": "Masks the image with each channel through a gate. The probability that is left is the channel's weight.",
+  scorecam: "Masks the image with each channel, scaled to 0 to 1. The probability that is left is the channel's weight.",
+  sscam: "Score-CAM, averaged over noise on the masked image. Needs as many times the passes as there are samples.",
+  iscam: "Score-CAM, averaged over masks that grow stronger. Needs as many times the passes as there are samples.",
 };
 
 function element<T extends HTMLElement>(id: string): T {
@@ -41,61 +37,71 @@ function element<T extends HTMLElement>(id: string): T {
 }
 
 const page = {
+  model: element("model"),
+  modelName: element("model-name"),
+  bundle: element<HTMLSelectElement>("bundle"),
   file: element<HTMLInputElement>("file"),
+  choose: element("choose"),
+  cameraFile: element<HTMLInputElement>("camera-file"),
   drop: element("drop"),
   invitation: element("invitation"),
   picture: element("picture"),
-  caption: element("caption"),
+  try: element("try"),
+  tryTitle: element("try-title"),
   samples: element("samples"),
   progress: element<HTMLProgressElement>("progress"),
   status: element("status"),
+  passes: element("passes"),
   error: element("error"),
+  stop: element<HTMLButtonElement>("stop"),
+  refine: element<HTMLButtonElement>("refine"),
   form: element<HTMLFormElement>("form"),
-  controls: element<HTMLFieldSetElement>("controls"),
-  target: element<HTMLSelectElement>("target"),
+  classesHelp: element("classes-help"),
+  search: element<HTMLInputElement>("search"),
+  classes: element("classes"),
+  more: element("more"),
   method: element<HTMLSelectElement>("method"),
   methodHelp: element("method-help"),
   gate: element<HTMLSelectElement>("gate"),
   count: element<HTMLInputElement>("samples-count"),
   seed: element<HTMLInputElement>("seed"),
+  until: element<HTMLSelectElement>("until"),
+  budgetField: element("budget-field"),
   budget: element<HTMLInputElement>("budget"),
-  explain: element<HTMLButtonElement>("explain"),
-  cancel: element<HTMLButtonElement>("cancel"),
-  cost: element("cost"),
-  passes: element("passes"),
-  probabilities: element("probabilities"),
-  noProbabilities: element("no-probabilities"),
-  appearance: element<HTMLFieldSetElement>("appearance"),
-  downloads: element<HTMLFieldSetElement>("downloads"),
+  appearance: element("appearance"),
+  downloads: [element("save-overlay"), element("save-map"), element("save-manifest")] as HTMLButtonElement[],
   opacity: element<HTMLInputElement>("opacity"),
   opacityValue: element("opacity-value"),
   colormap: element<HTMLSelectElement>("colormap"),
+  blend: element<HTMLSelectElement>("blend"),
   engine: element("engine"),
 };
 
 const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
+let site: Site = { ortcam: null, bundles: [] };
 let provider: Provider | null = null; // that which is left after WebGPU has failed
 let opened: Opened | null = null;
 let current: { readonly file: Blob; readonly name: string; readonly picture: Picture } | null = null;
 let explained: Explained | null = null;
-let reads = 0;
+let said: [string, string] = ["", ""]; // of the map that is shown
+let target = 0;
+let turns = 0; // of whatever begins anew: of several that come at once the last one counts
 let running: Promise<void> = Promise.resolve(); // settles when the explanation that was started last has ended
 
-function setState(state: State, status: string): void {
+function setState(state: State, status: string, passes = ""): void {
   document.documentElement.dataset["state"] = state;
   page.status.textContent = status;
+  page.passes.textContent = passes;
   const open = state !== "loading" && state !== "broken";
-  page.file.disabled = !open;
+  for (const input of [page.file, page.cameraFile]) input.disabled = !open;
   for (const button of page.samples.querySelectorAll("button")) button.disabled = !open;
-  const explainable = state === "ready" || state === "explained";
-  page.controls.disabled = !explainable;
-  page.explain.disabled = !explainable;
-  page.cancel.hidden = state !== "explaining";
-  page.appearance.disabled = state !== "explaining" && state !== "explained";
-  page.downloads.disabled = state !== "explained";
+  page.stop.hidden = state !== "explaining";
   page.progress.hidden = state !== "explaining";
-  page.passes.textContent = "";
+  page.refine.hidden = state !== "ready" && (state !== "explained" || explained === null || explained.error === 0);
+  page.refine.textContent = state === "ready" ? "Explain" : "Make it exact";
+  page.appearance.hidden = current === null;
+  for (const button of page.downloads) button.disabled = state !== "explained";
 }
 
 function showError(message: string | null): void {
@@ -104,17 +110,18 @@ function showError(message: string | null): void {
 }
 
 /** Where the page stands once nothing runs any more. */
-function settle(status: string): void {
-  if (opened === null) setState("broken", status);
-  else if (current === null) setState("empty", status);
-  else setState(explained === null ? "ready" : "explained", status);
+function settle(status: string, passes = ""): void {
+  if (opened === null) setState("broken", status, passes);
+  else if (current === null) setState("empty", status, passes);
+  else setState(explained === null ? "ready" : "explained", status, passes);
 }
 
 /** Show what went wrong and leave the page as it can go on from: with a new worker where the old one is lost. */
 async function recover(error: unknown): Promise<void> {
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof OrtcamError) {
-    settle("");
+    const [status, passes] = explained === null ? ["", ""] : said;
+    settle(status, passes);
     showError(text);
     return;
   }
@@ -124,8 +131,8 @@ async function recover(error: unknown): Promise<void> {
   client.restart();
   if (opened?.provider === "webgpu") provider = "wasm";
   if (opened !== null) await open();
-  if (kept !== null && opened !== null) await read(kept.file, kept.name);
-  showError(`That did not work, and the computation was started anew: ${text}`);
+  if (kept !== null && opened !== null) await read(kept.file, kept.name, { explains: false });
+  showError(`That did not work, and the computation was started again: ${text}`);
 }
 
 function wantedProvider(): Provider | "auto" {
@@ -134,12 +141,23 @@ function wantedProvider(): Provider | "auto" {
   throw new OrtcamError(`?provider=${wanted}: accepted is wasm or webgpu`);
 }
 
+/** The bundle that the address asks for, or that is chosen. */
+function wantedBundle(): { address: string; offer: Offer | null } {
+  const offer = site.bundles.at(Math.max(page.bundle.selectedIndex, 0)) ?? null;
+  const asked = new URL(location.href).searchParams.has("bundle");
+  const shipped = offer?.address ?? "shapes.ortcam";
+  return { address: bundleAddress(new URL(location.href), shipped), offer: asked ? null : offer };
+}
+
 async function open(): Promise<void> {
-  setState("loading", "Loading the classifier …");
+  setState("loading", "Loading the model …");
   opened = null;
   try {
-    const address = bundleAddress(new URL(location.href), SHIPPED_BUNDLE);
-    opened = await client.ask("open", { address, provider: provider ?? wantedProvider() });
+    const { address, offer } = wantedBundle();
+    listSamples(offer?.samples ?? []);
+    page.modelName.textContent = offer?.name ?? address.split("/").at(-2) ?? "";
+    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam };
+    opened = await client.ask("open", asks);
   } catch (error) {
     setState("broken", "");
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
@@ -148,93 +166,115 @@ async function open(): Promise<void> {
   const { model, labels, mapSize, threads, notes } = opened;
   const [height, width] = mapSize;
   const runs =
-    opened.provider === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  const what = `${model}: ${labels.length} classes, sees ${width} × ${height} pixels.`;
-  page.engine.textContent = [what, `Runs by ${runs}.`, ...notes].join(" ");
+    opened.provider === "webgpu" ? "WebGPU" : `WebAssembly in ${threads} ${threads === 1 ? "thread" : "threads"}`;
+  const version = site.ortcam === null ? "ortcam" : `ortcam ${site.ortcam}`;
+  const sees = `${model}: ${counted(labels.length)} classes, sees ${width} × ${height} pixels, ${counted(opened.channels)} channels.`;
+  page.engine.textContent = [sees, `${version} runs as ${runs}.`, ...notes].join(" ");
   offerGates(opened.scorers);
-  settle("Ready for a picture.");
+  showClasses();
+  settle("");
 }
 
-/** Show and classify a picture; of several that come at once the last one counts. */
-async function read(file: Blob, name: string): Promise<void> {
-  const turn = ++reads;
-  if (document.documentElement.dataset["state"] === "explaining") {
-    client.cancel();
-    await running;
-  }
+/** Show, classify and explain an image; of several that come at once the last one counts. */
+async function read(file: Blob, name: string, { explains = true } = {}): Promise<void> {
+  const turn = ++turns;
+  await stopped();
   showError(null);
   setState("reading", `Reading ${name} …`);
   try {
     const picture = await client.ask("read", { file, name });
-    if (turn !== reads) return;
+    if (turn !== turns) return;
     current = { file, name, picture };
     explained = null;
+    target = picture.probabilities.reduce((best, value, i, all) => (value > all[best] ? i : best), 0);
     stage.showPicture(picture, name);
     page.invitation.hidden = true;
     page.picture.hidden = false;
-    const size = `${picture.width} × ${picture.height} pixels`;
-    page.caption.textContent = `${name}, ${size}. Click or drop to change it, or try:`;
-    showProbabilities(picture.probabilities);
-    settle("Choose a class and a method, then explain.");
+    page.drop.classList.add("full");
+    page.choose.textContent = "Choose another";
+    page.tryTitle.textContent = "Try another:";
+    page.search.value = "";
+    showClasses();
+    if (explains) await explain();
+    else settle("");
   } catch (error) {
     await recover(error);
   }
 }
 
-async function explain(): Promise<void> {
+/** End the explanation that runs, if one does. */
+async function stopped(): Promise<void> {
+  if (document.documentElement.dataset["state"] !== "explaining") return;
+  client.cancel();
+  await running;
+}
+
+/** Explain the chosen class with the chosen settings, from what is known of the image on. */
+async function explain(limits = readLimits()): Promise<void> {
+  const turn = ++turns;
+  await stopped();
+  if (turn !== turns || current === null || opened === null || !page.form.checkValidity()) return;
+  running = run(limits);
+  await running;
+}
+
+async function run(limits: Limits): Promise<void> {
   if (current === null || opened === null) return;
   const { name } = current;
-  const task = readTask();
-  const label = opened.labels[task.target];
-  const title = TITLES[task.choice.method];
+  const choice = readChoice();
+  const label = opened.labels[target];
+  const title = TITLES[choice.method];
   explained = null;
   stage.clearMap();
-  stage.describe(`${name}, its heatmap being computed`);
+  stage.describe(`${name}; the heatmap is being computed`);
   showError(null);
-  page.progress.value = 0;
-  setState("explaining", `${title} for ${label} …`);
-  page.cancel.focus({ preventScroll: true });
-  page.drop.scrollIntoView({ block: "nearest" }); // on a phone the controls are below the picture
+  page.progress.removeAttribute("value");
+  setState("explaining", `Explaining ${label} …`);
   try {
-    explained = await client.ask("explain", task, showPreview);
+    explained = await client.ask("explain", { choice, target, limits }, showPreview);
     if (explained === null) {
-      stage.clearMap();
       stage.describe(`${name}, without a heatmap`);
-      settle("Cancelled.");
+      settle("Stopped before there was a map.");
     } else {
-      stage.showMap(explained.map);
-      const where = explained.flat
-        ? "flat: nothing speaks for this class"
-        : `strongest ${strongestPart(explained.map)}`;
+      stage.showMap(explained.map, opened.cells);
+      const where = explained.flat ? "nothing speaks for this class" : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
-      settle(`${title} for ${label}: ${where}.`);
-      page.passes.textContent = `${page.progress.max} passes`;
+      said = [`${label}: ${where}.`, `${errorInWords(explained.error)} · ${passesInWords(explained)}`];
+      settle(...said);
       document.dispatchEvent(new CustomEvent("ortcam-explained", { detail: explained }));
     }
   } catch (error) {
     stage.clearMap();
     await recover(error);
   }
-  if (document.activeElement === document.body || document.activeElement === page.cancel) {
-    page.explain.focus({ preventScroll: true });
+  if (document.activeElement === document.body) {
+    (page.refine.hidden ? page.method : page.refine).focus({ preventScroll: true });
   }
 }
 
 function showPreview(preview: Preview): void {
   page.progress.max = Math.max(preview.total, 1);
   page.progress.value = preview.passes;
-  page.passes.textContent = `${preview.passes} of ${preview.total} passes`;
-  if (preview.map !== null) stage.showMap(preview.map);
+  page.passes.textContent = `${errorInWords(preview.error)} · ${passesInWords(preview)}`;
+  if (preview.map !== null && opened !== null) stage.showMap(preview.map, opened.cells);
   document.dispatchEvent(new CustomEvent("ortcam-preview", { detail: preview }));
 }
 
-function readTask(): Task {
-  const budget = page.budget.valueAsNumber;
-  return {
-    choice: readChoice(),
-    target: Number(page.target.value),
-    budget: budget >= 100 ? null : budget / 100,
-  };
+function errorInWords(error: number | null): string {
+  if (error === null) return "error not known yet";
+  return error === 0 ? "exact" : `estimated error ${error < 0.095 ? error.toFixed(3) : error.toFixed(2)}`;
+}
+
+function passesInWords({ passes, total }: { passes: number; total: number }): string {
+  return passes < total ? `${counted(passes)} of ${counted(total)} passes` : `${counted(passes)} passes`;
+}
+
+function readLimits(): Limits {
+  const until = page.until.value;
+  if (until === "exact") return { budget: null, tolerance: null };
+  if (until !== "budget") return { budget: null, tolerance: Number(until) };
+  const percent = page.budget.valueAsNumber;
+  return { budget: percent >= 100 ? null : percent / 100, tolerance: null };
 }
 
 function readChoice(): Choice {
@@ -252,28 +292,63 @@ function readChoice(): Choice {
   }
 }
 
+function readLook(): Look {
+  return {
+    colormap: page.colormap.value as Colormap,
+    blend: page.blend.value as Blend,
+    alpha: page.opacity.valueAsNumber / 100,
+  };
+}
+
+function counted(count: number): string {
+  return count.toLocaleString("en");
+}
+
 function percent(probability: number): string {
   return `${(100 * probability).toFixed(1)} %`;
 }
 
-function showProbabilities(probabilities: Float32Array): void {
-  const labels = opened?.labels ?? [];
-  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a] || a - b);
-  page.target.replaceChildren(
-    ...order.map((index) => new Option(`${labels[index]} (${percent(probabilities[index])})`, String(index))),
-  );
-  page.noProbabilities.hidden = true;
-  page.probabilities.replaceChildren(
-    ...order.slice(0, MOST_BARS).map((index) => {
-      const row = document.createElement("li");
-      row.style.setProperty("--share", String(probabilities[index]));
-      const [label, value] = [document.createElement("span"), document.createElement("span")];
-      label.textContent = labels[index];
-      value.textContent = percent(probabilities[index]);
-      row.append(label, value);
-      return row;
-    }),
-  );
+/** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
+function showClasses(): void {
+  if (opened === null) return;
+  const { labels } = opened;
+  const probabilities = current?.picture.probabilities ?? null;
+  const focused = page.classes.contains(document.activeElement);
+  const wanted = page.search.value.trim().toLowerCase();
+  page.search.hidden = labels.length <= MOST_ROWS;
+  let order = [...labels.keys()];
+  if (probabilities !== null) order.sort((a, b) => probabilities[b] - probabilities[a] || a - b);
+  if (wanted !== "") order = order.filter((index) => labels[index].toLowerCase().includes(wanted));
+  const shown = order.slice(0, MOST_ROWS);
+  if (probabilities !== null && wanted === "" && !shown.includes(target)) shown.push(target);
+  page.classes.replaceChildren(...shown.map((index) => classRow(index, probabilities)));
+  page.classes.toggleAttribute("data-explainable", probabilities !== null);
+  page.classesHelp.textContent =
+    probabilities === null ? `This model knows ${counted(labels.length)} classes.` : "Click a class to see what speaks for it.";
+  const others = order.length - shown.length;
+  page.more.textContent = shown.length === 0 ? "No class has that in its name." : others > 0 ? `and ${counted(others)} more` : "";
+  if (focused) page.classes.querySelector<HTMLInputElement>("input:checked")?.focus();
+}
+
+function classRow(index: number, probabilities: Float32Array | null): HTMLElement {
+  const row = document.createElement("li");
+  const label = document.createElement("span");
+  label.textContent = opened?.labels[index] ?? "";
+  if (probabilities === null) {
+    row.append(label);
+    return row;
+  }
+  const [radio, line, value] = [
+    Object.assign(document.createElement("input"), { type: "radio", name: "target", value: String(index) }),
+    document.createElement("label"),
+    document.createElement("span"),
+  ];
+  radio.checked = index === target;
+  value.textContent = percent(probabilities[index]);
+  row.style.setProperty("--share", String(probabilities[index]));
+  line.append(radio, label, value);
+  row.append(line);
+  return row;
 }
 
 /** Offer the gates that the bundle has scorers for; min-max is the plain scorer's. */
@@ -290,29 +365,21 @@ function showOptions(): void {
   for (const field of page.form.querySelectorAll<HTMLElement>("[data-of]")) {
     field.hidden = !field.dataset["of"]?.split(" ").includes(method);
   }
-  showCost();
-}
-
-function showCost(): void {
-  const [budget, count] = [page.budget.valueAsNumber, page.count.valueAsNumber];
-  if (opened === null || !(budget >= 1) || !(count >= 1)) return;
-  const passes =
-    Math.ceil((opened.channels * Math.min(budget, 100)) / 100) * resolvePlan(readChoice()).coefficients.length;
-  page.cost.textContent = `Up to ${passes} forward passes`;
+  page.budgetField.hidden = page.until.value !== "budget";
 }
 
 function save(content: BlobPart, type: string, ending: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type }));
-  link.download = `${current?.name.replace(/\.[^.]*$/, "") ?? "picture"}-${explained?.manifest["method"]}${ending}`;
+  const label = (opened?.labels[target] ?? "").replace(/[^\p{L}\p{N}]+/gu, "-");
+  link.download = `${current?.name.replace(/\.[^.]*$/, "") ?? "image"}-${explained?.manifest["method"]}-${label}${ending}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 async function saveOverlay(): Promise<void> {
   try {
-    const rendering = { colormap: page.colormap.value as Colormap, alpha: page.opacity.valueAsNumber / 100 };
-    save(await client.ask("overlay", rendering), "image/png", "-overlay.png");
+    save(await client.ask("overlay", readLook()), "image/png", ".png");
   } catch (error) {
     await recover(error);
   }
@@ -326,28 +393,21 @@ function saveMap(): void {
 
 function saveManifest(): void {
   if (explained === null) return;
-  const rendering = { colormap: page.colormap.value, alpha: page.opacity.valueAsNumber / 100 };
-  save(`${JSON.stringify({ ...explained.manifest, rendering }, null, 1)}\n`, "application/json", "-manifest.json");
+  save(`${JSON.stringify({ ...explained.manifest, rendering: readLook() }, null, 1)}\n`, "application/json", ".json");
 }
 
-function listSamples(): void {
-  for (const address of Object.values(SHIPPED_SAMPLES)) {
-    const name =
-      address
-        .split("/")
-        .pop()
-        ?.replace(/-[\w-]{8}(?=\.png$)/, "") ?? address;
-    const button = document.createElement("button");
-    const picture = Object.assign(new Image(), {
-      src: address,
-      alt: `Sample ${name.replace(/\.png$/, "")}`,
-      height: 48,
-    });
-    button.type = "button";
-    button.append(picture);
-    button.addEventListener("click", () => void readSample(address, name));
-    page.samples.append(button);
-  }
+function listSamples(addresses: readonly string[]): void {
+  page.try.hidden = addresses.length === 0;
+  page.samples.replaceChildren(
+    ...addresses.map((address) => {
+      const name = decodeURIComponent(address.split("/").pop() ?? address);
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(Object.assign(new Image(), { src: address, alt: name.replace(/\.\w+$/, "").replace(/-/g, " ") }));
+      button.addEventListener("click", () => void readSample(address, name));
+      return button;
+    }),
+  );
 }
 
 async function readSample(address: string, name: string): Promise<void> {
@@ -360,49 +420,100 @@ async function readSample(address: string, name: string): Promise<void> {
   }
 }
 
-function listen(): void {
-  page.file.addEventListener("change", () => {
-    const file = page.file.files?.[0];
-    page.file.value = ""; // the same file can be chosen again
-    if (file !== undefined) void read(file, file.name);
+function listenForImages(): void {
+  for (const input of [page.file, page.cameraFile]) {
+    input.addEventListener("change", () => {
+      const file = input.files?.[0];
+      input.value = ""; // the same file can be chosen again
+      if (file !== undefined) void read(file, file.name);
+    });
+  }
+  page.drop.addEventListener("click", () => {
+    if (current === null) page.file.click();
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"] as const) {
-    // Anywhere on the page: a picture that misses the area must not replace the page.
+    // Anywhere on the page: an image that misses the area must not replace the page.
     document.addEventListener(kind, (event) => {
       event.preventDefault();
       page.drop.classList.toggle("over", kind === "dragenter" || kind === "dragover");
     });
   }
-  document.addEventListener("drop", (event) => {
-    const file = event.dataTransfer?.files[0];
+  const take = (data: DataTransfer | null): void => {
+    const file = data?.files[0];
     if (file !== undefined && !page.file.disabled) void read(file, file.name);
+  };
+  document.addEventListener("drop", (event) => take(event.dataTransfer));
+  document.addEventListener("paste", (event) => take(event.clipboardData));
+}
+
+function listenForSettings(): void {
+  page.form.addEventListener("submit", (event) => event.preventDefault());
+  page.form.addEventListener("change", (event) => {
+    const changed = event.target as HTMLInputElement;
+    if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
+    if (changed.name === "target") target = Number(changed.value);
+    if (changed.id === "method") {
+      page.count.value = String(DEFAULT_SAMPLES[page.method.value as MethodName] ?? page.count.value);
+    }
+    showOptions();
+    void explain();
   });
-  page.form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    running = explain();
-  });
-  page.form.addEventListener("input", showCost);
-  page.cancel.addEventListener("click", () => {
-    page.status.textContent = "Cancelling …";
+  page.search.addEventListener("input", showClasses);
+  page.stop.addEventListener("click", () => {
+    page.status.textContent = "Stopping …";
     client.cancel();
   });
-  page.method.addEventListener("change", () => {
-    page.count.value = String(DEFAULT_SAMPLES[page.method.value as MethodName] ?? page.count.value);
-    showOptions();
+  page.refine.addEventListener("click", () => {
+    const exact = document.documentElement.dataset["state"] === "explained";
+    void explain(exact ? { budget: null, tolerance: null } : readLimits());
   });
-  page.opacity.addEventListener("input", () => {
+  page.bundle.addEventListener("change", () => void changeBundle());
+}
+
+async function changeBundle(): Promise<void> {
+  await stopped();
+  const kept = current;
+  [current, explained] = [null, null];
+  await open();
+  if (kept !== null && opened !== null) await read(kept.file, kept.name);
+}
+
+function listenForLooks(): void {
+  const look = (): void => {
     page.opacityValue.textContent = `${page.opacity.value} %`;
-    stage.setOpacity(page.opacity.valueAsNumber / 100);
+    stage.setLook(readLook());
+  };
+  page.opacity.addEventListener("input", look);
+  page.colormap.addEventListener("change", look);
+  page.blend.addEventListener("change", () => {
+    page.opacity.value = String(100 * DEFAULT_ALPHA[page.blend.value as Blend]);
+    look();
   });
-  page.colormap.addEventListener("change", () => stage.setColormap(page.colormap.value as Colormap));
   element("save-overlay").addEventListener("click", () => void saveOverlay());
   element("save-map").addEventListener("click", saveMap);
   element("save-manifest").addEventListener("click", saveManifest);
+  page.colormap.replaceChildren(...COLORMAPS.map((name) => new Option(name, name)));
+  look();
 }
 
-page.colormap.replaceChildren(...COLORMAPS.map((name) => new Option(name, name)));
-stage.setOpacity(page.opacity.valueAsNumber / 100);
-listSamples();
-listen();
-await open();
+async function begin(): Promise<void> {
+  setState("loading", "Loading the model …");
+  try {
+    site = await fetchSite();
+  } catch (error) {
+    setState("broken", "");
+    showError((error as Error).message);
+    return;
+  }
+  page.bundle.replaceChildren(...site.bundles.map(({ name }) => new Option(name)));
+  const chooses = site.bundles.length > 1 && !new URL(location.href).searchParams.has("bundle");
+  page.model.hidden = !chooses;
+  page.modelName.hidden = chooses;
+  await open();
+}
+
+listenForImages();
+listenForSettings();
+listenForLooks();
 showOptions();
+await begin();

@@ -1,6 +1,7 @@
-/** The scoring loop: masked forward passes in chunks, each one run of a scorer graph, summed into weights and a map. */
+/** The scoring loop: masked forward passes in chunks, each one run of a scorer graph, whose scores are kept for all classes. */
 import type { InferenceSession } from "onnxruntime-web";
 import { OrtcamError } from "./errors";
+import { gateFunction } from "./gates";
 import type { Masks } from "./masks";
 import type { Plan } from "./methods";
 import { drawNoise, shuffled } from "./noise";
@@ -15,112 +16,196 @@ export interface Work {
   readonly features: Maps;
   readonly masks: Masks;
   readonly plan: Plan;
-  readonly target: number;
-  readonly limit: number; // channels, in order of energy
+  readonly classes: number;
 }
 
-/** What the passes have given so far. */
-export interface Scores {
-  readonly sum: Float64Array; // [C], of the probabilities
-  readonly count: Int32Array; // [C], passes
-  readonly gated: Float64Array | null; // [height, width], sum of alpha_k gate(U(A_k)), where there is a gate
-  passes: number;
-  runs: number;
+// Of the sum of the weights: a channel below that changes no map, and need not be gated.
+const NEGLIGIBLE = 1e-10;
+const TINIEST = 2 ** -126; // the smallest normal float32
+
+/** The masked passes of one image, made a group of channels at a time; what they gave is kept for every class. */
+export class Scoring {
+  private readonly sums: Float32Array; // [C, classes], of the probabilities
+  private readonly counts: Int32Array; // [C], passes
+  private readonly spread: Float32Array; // [C], of the noise
+  private readonly fixed: Feeds;
+  passes = 0;
+  runs = 0;
+
+  /** @param size masked images a run */
+  constructor(
+    private readonly runtime: Runtime,
+    private readonly scorer: InferenceSession,
+    readonly work: Work,
+    readonly size: number,
+  ) {
+    const { input, height, width, masks, plan, classes } = work;
+    const { maps } = masks;
+    this.sums = new Float32Array(maps.count * classes);
+    this.counts = new Int32Array(maps.count);
+    this.spread = plan.seed === null ? new Float32Array(maps.count) : noiseSpread(work);
+    const { Tensor } = runtime.library;
+    this.fixed = {
+      image: this.float(input, 1, 3, height, width),
+      maps: this.float(maps.data, 1, maps.count, maps.height, maps.width),
+      targets: new Tensor(
+        "int64",
+        BigInt64Array.from({ length: classes }, (_, i) => BigInt(i)),
+        [classes],
+      ),
+      baseline: this.float(new Float32Array(classes), classes),
+      logit_softmax: new Tensor("bool", Uint8Array.of(0), []),
+    };
+  }
+
+  /** The live channels, by descending energy: what is called a place is an index into them. */
+  get order(): readonly number[] {
+    return this.work.masks.order;
+  }
+
+  /** The places whose channels have all their samples, ascending. */
+  get scored(): number[] {
+    const samples = this.work.plan.coefficients.length;
+    return [...this.order.keys()].filter((place) => this.counts[this.order[place]] === samples);
+  }
+
+  get complete(): boolean {
+    return this.scored.length === this.order.length;
+  }
+
+  /** The weights of a class by place, [L]: means of the samples so far; 0 where there is none. */
+  weights(target: number): Float64Array {
+    const { classes } = this.work;
+    return Float64Array.from(this.order, (channel) => {
+      const count = this.counts[channel];
+      return count === 0 ? 0 : Math.max(this.sums[channel * classes + target] / count, TINIEST);
+    });
+  }
+
+  /**
+   * Make the passes of some places that have none yet; yields after every run of the graph.
+   *
+   * Samples outside, channels inside: whoever looks in between sees all of these channels with a few samples. So the
+   * steps of a path come in random order. What an earlier call left half done is begun anew.
+   *
+   * @throws OrtcamError a score is not a number
+   */
+  async *run(places: readonly number[]): AsyncGenerator<void, void, void> {
+    const { plan, height, width, classes } = this.work;
+    const channels = places.map((place) => this.order[place]);
+    for (const channel of channels) {
+      this.passes -= this.counts[channel];
+      this.counts[channel] = 0;
+      this.sums.fill(0, channel * classes, (channel + 1) * classes);
+    }
+    for (const [sample, coefficient] of shuffled(plan.coefficients).entries()) {
+      const noise =
+        plan.seed === null ? null : this.float(drawNoise(3 * height * width, plan.seed, sample), 1, 3, height, width);
+      for (let start = 0; start < channels.length; start += this.size) {
+        await this.runChunk(channels.slice(start, start + this.size), coefficient, noise === null ? {} : { noise });
+        yield;
+      }
+    }
+  }
+
+  private async runChunk(chunk: readonly number[], coefficient: number, noise: Feeds): Promise<void> {
+    const { classes } = this.work;
+    const { Tensor } = this.runtime.library;
+    // A GPU compiles for every new shape, so there the last chunk is as long as the others.
+    const rows = this.runtime.provider === "webgpu" ? this.size : chunk.length;
+    const padded = Array.from({ length: rows }, (_, i) => chunk[Math.min(i, chunk.length - 1)]);
+    const feeds: Feeds = {
+      ...this.fixed,
+      ...noise,
+      channels: new Tensor("int64", BigInt64Array.from(padded, BigInt), [rows]),
+      scale: this.float(new Float32Array(rows).fill(coefficient), rows),
+      sigma: this.float(
+        Float32Array.from(padded, (channel) => this.spread[channel]),
+        rows,
+      ),
+      keep: this.float(new Float32Array(rows), rows),
+    };
+    const [probabilities] = await run(this.scorer, feeds, ["probabilities"]);
+    if (probabilities.length !== rows * classes || probabilities.some(Number.isNaN)) {
+      throw new OrtcamError("the score of a masked image is not a number: the model's values are too large");
+    }
+    for (const [row, channel] of chunk.entries()) {
+      for (let i = 0; i < classes; i++) this.sums[channel * classes + i] += probabilities[row * classes + i];
+      this.counts[channel] += 1;
+    }
+    this.passes += chunk.length;
+    this.runs += 1;
+  }
+
+  private float(data: Float32Array, ...dims: number[]) {
+    return new this.runtime.library.Tensor("float32", data, dims);
+  }
+}
+
+/** What the weights are summed over, at feature resolution: gated, min-maxed or raw maps by place, [L, h, w]. */
+export function summandsOf({ masks, plan, features }: Work): Maps {
+  return picked(plan.gate !== null || plan.normalized ? masks.maps : features, masks.order, plan.gate);
+}
+
+/** The masks at feature resolution, as they multiply the image, by place: [L, h, w]. */
+export function gatedMasks({ masks, plan }: Work): Maps {
+  return picked(masks.maps, masks.order, plan.gate);
+}
+
+function picked({ data, height, width }: Maps, channels: readonly number[], gate: Plan["gate"]): Maps {
+  const size = height * width;
+  const out = new Float32Array(channels.length * size);
+  for (const [place, channel] of channels.entries()) {
+    out.set(data.subarray(channel * size, (channel + 1) * size), place * size);
+  }
+  return { data: gate === null ? out : out.map(gateFunction(gate)), count: channels.length, height, width };
 }
 
 /**
- * Make the passes in chunks; yields the scores, the same object each time, after every run of the graph.
+ * The weighted sum before ReLU: float64, at feature resolution where U is linear, else [height, width] / step.
  *
- * Samples outside, channels inside: whoever looks in between sees all channels with a few samples. So the steps of a
- * path come in random order.
- *
- * @param size masked images a run
- * @throws OrtcamError a score is not a number
+ * @param weights by place, [L]
+ * @param step pixels from one that is gated to the next
  */
-export async function* score(
-  runtime: Runtime,
-  scorer: InferenceSession,
-  work: Work,
-  size: number,
-): AsyncGenerator<Scores, void, void> {
-  const { input, height, width, masks, plan } = work;
-  const { Tensor } = runtime.library;
-  const float = (data: Float32Array, ...dims: number[]) => new Tensor("float32", data, dims);
-  const { maps } = masks;
-  const scores: Scores = {
-    sum: new Float64Array(maps.count),
-    count: new Int32Array(maps.count),
-    gated: plan.gate === null ? null : new Float64Array(height * width),
-    passes: 0,
-    runs: 0,
-  };
-  const spread = plan.seed === null ? new Float32Array(maps.count) : noiseSpread(work);
-  const fixed = {
-    image: float(input, 1, 3, height, width),
-    maps: float(maps.data, 1, maps.count, maps.height, maps.width),
-    targets: new Tensor("int64", BigInt64Array.of(BigInt(work.target)), [1]),
-    baseline: float(new Float32Array(1), 1),
-    logit_softmax: new Tensor("bool", Uint8Array.of(0), []),
-  };
-  const outputs = plan.gate === null ? ["probabilities"] : ["probabilities", "partial_maps"];
-  const channels = masks.order.slice(0, work.limit);
-  for (const [sample, coefficient] of shuffled(plan.coefficients).entries()) {
-    const noise =
-      plan.seed === null ? null : float(drawNoise(3 * height * width, plan.seed, sample), 1, 3, height, width);
-    for (let start = 0; start < channels.length; start += size) {
-      const chunk = channels.slice(start, start + size);
-      // A GPU compiles for every new shape, so there the last chunk is as long as the others.
-      const rows = runtime.provider === "webgpu" ? size : chunk.length;
-      const padded = Array.from({ length: rows }, (_, i) => chunk[Math.min(i, chunk.length - 1)]);
-      const feeds: Feeds = {
-        ...fixed,
-        ...(noise && { noise }),
-        channels: new Tensor("int64", BigInt64Array.from(padded, BigInt), [rows]),
-        scale: float(new Float32Array(rows).fill(coefficient), rows),
-        sigma: float(
-          Float32Array.from(padded, (channel) => spread[channel]),
-          rows,
-        ),
-        keep: float(
-          Float32Array.from(padded, (_, i) => (i < chunk.length ? 1 : 0)),
-          rows,
-        ),
-      };
-      const [probabilities, partial] = await run(scorer, feeds, outputs);
-      for (const [row, channel] of chunk.entries()) {
-        if (Number.isNaN(probabilities[row])) {
-          throw new OrtcamError("the score of a masked image is not a number: the model's values are too large");
-        }
-        scores.sum[channel] += probabilities[row];
-        scores.count[channel] += 1;
-      }
-      if (scores.gated !== null) {
-        for (let i = 0; i < partial.length; i++) scores.gated[i] += partial[i];
-      }
-      scores.passes += chunk.length;
-      scores.runs += 1;
-      yield scores;
-    }
+export function rawMap(work: Work, weights: Float64Array, step: number): { data: Float64Array } & Size {
+  const { features, masks, plan } = work;
+  if (plan.gate !== null) return gatedSum(work, weights, step);
+  const { data: summed, height, width } = plan.normalized ? masks.maps : features;
+  const size = height * width;
+  const data = new Float64Array(size);
+  for (const [place, channel] of masks.order.entries()) {
+    const weight = weights[place];
+    if (weight === 0) continue;
+    for (let i = 0; i < size; i++) data[i] += weight * summed[channel * size + i];
   }
+  return { data, height, width };
 }
 
-/** The weighted sum before ReLU: float64 [height, width] where gated maps are summed, else [h, w]; U is linear. */
-export function rawMap({ features, masks, plan }: Work, { sum, count, gated }: Scores): Float64Array {
-  if (gated !== null) return gated;
-  const summed = plan.normalized ? masks.maps : features;
-  const size = summed.height * summed.width;
-  const raw = new Float64Array(size);
-  for (let channel = 0; channel < summed.count; channel++) {
-    if (count[channel] === 0) continue;
-    const weight = sum[channel] / count[channel];
-    for (let i = 0; i < size; i++) raw[i] += weight * summed.data[channel * size + i];
+interface Size {
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Sum alpha_k gate(U(A_k)), gated at one pixel in `step` of both axes. */
+function gatedSum({ masks, plan, ...work }: Work, weights: Float64Array, step: number) {
+  const { maps, order } = masks;
+  const gate = gateFunction(plan.gate);
+  const to = { height: Math.ceil(work.height / step), width: Math.ceil(work.width / step) };
+  const size = maps.height * maps.width;
+  const data = new Float64Array(to.height * to.width);
+  const least = NEGLIGIBLE * weights.reduce((total, weight) => total + weight, 0);
+  for (const [place, channel] of order.entries()) {
+    const weight = weights[place];
+    if (weight <= least) continue;
+    const mask = upsample(maps.data.subarray(channel * size, (channel + 1) * size), maps, to);
+    for (let i = 0; i < data.length; i++) data[i] += weight * gate(mask[i]);
   }
-  return raw;
+  return { data, ...to };
 }
 
 /** ReLU at image size and min-max: float32 [height, width] in [0, 1]; flat is beyond the rounding of float32 sums. */
-export function finish(raw: Float64Array, { features, height, width }: Work): { data: Float32Array; flat: boolean } {
-  const full = raw.length === height * width ? raw : upsample(raw, features, { height, width });
+export function finish(raw: { data: Float64Array } & Size, { height, width }: Work): { data: Float32Array; flat: boolean } {
+  const full = raw.data.length === height * width ? raw.data : upsample(raw.data, raw, { height, width });
   let [low, high, scale] = [Infinity, 0, 0];
   for (const value of full) {
     low = Math.min(low, Math.max(value, 0));

@@ -1,11 +1,8 @@
 /** ONNX Runtime in the browser: on the GPU by WebGPU where there is one, else as WebAssembly, in threads if it may. */
 import type { InferenceSession, Tensor } from "onnxruntime-web";
-import gpuGlue from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
-import gpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
-import cpuGlue from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
-import cpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { type Bundle, fetchFile, weightsOf } from "./bundle";
 import { OrtcamError } from "./errors";
+import { withoutOutput } from "./onnx_outputs";
 
 export type Provider = "webgpu" | "wasm";
 
@@ -21,17 +18,40 @@ export interface Runtime {
   readonly version: string;
 }
 
+/** What a provider needs: the library, and the addresses of its glue and its WebAssembly. */
+interface Parts {
+  readonly library: Library;
+  readonly mjs: string;
+  readonly wasm: string;
+}
+
+async function partsOf(provider: Provider): Promise<Parts> {
+  if (__WEBGPU__ && provider === "webgpu") {
+    const [library, glue, binary] = await Promise.all([
+      import("onnxruntime-web/webgpu"),
+      import("onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url"),
+      import("onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url"),
+    ]);
+    return { library, mjs: glue.default, wasm: binary.default };
+  }
+  const [library, glue, binary] = await Promise.all([
+    import("onnxruntime-web/wasm"),
+    import("onnxruntime-web/ort-wasm-simd-threaded.mjs?url"),
+    import("onnxruntime-web/ort-wasm-simd-threaded.wasm?url"),
+  ]);
+  return { library, mjs: glue.default, wasm: binary.default };
+}
+
 /** Load the part of ONNX Runtime that this provider needs, and no other. */
 export async function loadRuntime(provider: Provider): Promise<Runtime> {
-  const gpu = provider === "webgpu";
-  const library: Library = gpu ? await import("onnxruntime-web/webgpu") : await import("onnxruntime-web/wasm");
+  const { library, mjs, wasm } = await partsOf(provider);
   const cores = navigator.hardwareConcurrency || 1;
   // Half of what the browser counts are physical cores on most machines with more than four.
   const threads = globalThis.crossOriginIsolated ? Math.min(cores <= 4 ? cores : cores >> 1, MOST_THREADS) : 1;
   library.env.logLevel = "error";
   library.env.wasm.numThreads = threads;
   const absolute = (address: string): string => new URL(address, import.meta.url).href;
-  library.env.wasm.wasmPaths = { mjs: absolute(gpu ? gpuGlue : cpuGlue), wasm: absolute(gpu ? gpuBinary : cpuBinary) };
+  library.env.wasm.wasmPaths = { mjs: absolute(mjs), wasm: absolute(wasm) };
   return { library, provider, threads, version: library.env.versions.web ?? library.env.versions.common };
 }
 
@@ -55,12 +75,14 @@ export class Sessions {
     private readonly bundle: Bundle,
   ) {}
 
-  open(graph: string): Promise<InferenceSession> {
-    return remembered(this.opened, graph, () => this.create(graph));
+  /** @param without an output that is not needed, nor computed then */
+  open(graph: string, without: string | null = null): Promise<InferenceSession> {
+    return remembered(this.opened, graph, () => this.create(graph, without));
   }
 
-  private async create(graph: string): Promise<InferenceSession> {
-    const bytes = await fetchFile(this.bundle, graph);
+  private async create(graph: string, without: string | null): Promise<InferenceSession> {
+    const whole = await fetchFile(this.bundle, graph);
+    const bytes = without === null ? whole : withoutOutput(whole, without);
     const externalData = await Promise.all(
       weightsOf(this.bundle, bytes).map(async (path) => ({ path, data: await this.weightsFile(path) })),
     );

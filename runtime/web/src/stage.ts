@@ -1,50 +1,56 @@
-/** The picture with its heatmap on the page, and what it shows in words. */
-import type { Colormap } from "./colormaps";
+/** The image with its heatmap on the page, and what it shows in words. */
 import type { Picture } from "./messages";
-import { heatmapOnPhotograph, type SaliencyMap } from "./rendering";
+import { type Blend, dimOutside, heatmapOnPhotograph, type Look, type SaliencyMap, seenPart, smoothed } from "./rendering";
 
-/** The two canvases, one on the other; the upper one's opacity is the weight of the heatmap. */
+interface Size {
+  readonly height: number;
+  readonly width: number;
+}
+
+/** The two canvases, one on the other; the opacity of the upper one is that of the look. */
 export class Stage {
   private picture: Picture | null = null;
   private map: SaliencyMap | null = null;
-  private colormap: Colormap = "jet";
+  private cells: Size = { height: 1, width: 1 };
+  private look: Look = { colormap: "turbo", blend: "rising", alpha: 0.65 };
+  private dimmed: Blend | null = null; // for which look the photograph is drawn
 
   constructor(
     private readonly photograph: HTMLCanvasElement,
     private readonly heatmap: HTMLCanvasElement,
   ) {}
 
-  /** Show another picture, without a heatmap. */
+  /** Show another image, without a heatmap. */
   showPicture(picture: Picture, name: string): void {
     this.picture = picture;
     const { width, height } = picture.display;
     for (const canvas of [this.photograph, this.heatmap]) Object.assign(canvas, { width, height });
-    this.photograph.getContext("2d")?.drawImage(picture.display, 0, 0);
+    this.photograph.closest<HTMLElement>(".drop")?.style.setProperty("--ratio", String(width / height));
     this.clearMap();
     this.describe(`${name}, without a heatmap`);
   }
 
-  showMap(map: SaliencyMap): void {
+  /** @param cells of the layer: the creases between them are smoothed */
+  showMap(map: SaliencyMap, cells: Size): void {
     this.map = map;
+    this.cells = cells;
     this.paint();
   }
 
   clearMap(): void {
     this.map = null;
     this.heatmap.getContext("2d")?.clearRect(0, 0, this.heatmap.width, this.heatmap.height);
+    this.paintPhotograph(null);
   }
 
-  setColormap(colormap: Colormap): void {
-    this.colormap = colormap;
-    this.paint();
+  setLook(look: Look): void {
+    const repaint = look.colormap !== this.look.colormap || look.blend !== this.look.blend;
+    this.look = look;
+    this.heatmap.style.opacity = String(look.alpha);
+    if (repaint) this.paint();
   }
 
-  /** @param opacity in [0, 1] */
-  setOpacity(opacity: number): void {
-    this.heatmap.style.opacity = String(opacity);
-  }
-
-  /** What is read to those who do not see the picture. */
+  /** What is read to those who do not see the image. */
   describe(text: string): void {
     this.photograph.setAttribute("aria-label", text);
   }
@@ -52,8 +58,25 @@ export class Stage {
   private paint(): void {
     if (this.picture === null || this.map === null) return;
     const { width, height } = this.heatmap;
-    const pixels = heatmapOnPhotograph(this.map, this.picture.geometry, { height, width }, this.colormap);
+    const map = this.look.blend === "rising" ? smoothed(this.map, this.cells) : this.map;
+    const pixels = heatmapOnPhotograph(map, this.picture.geometry, { height, width }, this.look);
     this.heatmap.getContext("2d")?.putImageData(new ImageData(pixels, width, height), 0, 0);
+    this.paintPhotograph(this.look.blend);
+  }
+
+  /** The photograph, dimmed where the model did not see it if a rising heatmap lies on it. */
+  private paintPhotograph(blend: Blend | null): void {
+    const context = this.photograph.getContext("2d", { willReadFrequently: true });
+    if (this.picture === null || context === null || (blend !== null && blend === this.dimmed)) return;
+    this.dimmed = blend;
+    const { width, height } = this.photograph;
+    context.drawImage(this.picture.display, 0, 0);
+    const seen = seenPart(this.picture.geometry, { height, width });
+    const all = seen.top === 0 && seen.left === 0 && seen.bottom === height && seen.right === width;
+    if (blend !== "rising" || all) return;
+    const pixels = context.getImageData(0, 0, width, height);
+    dimOutside({ data: pixels.data, height, width }, seen);
+    context.putImageData(pixels, 0, 0);
   }
 }
 
@@ -61,7 +84,11 @@ export class Stage {
 export function strongestPart({ data, height, width }: SaliencyMap): string {
   let most = 0;
   for (let i = 1; i < data.length; i++) if (data[i] > data[most]) most = i;
-  const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(most / width)) / height)];
-  const column = ["left", "centre", "right"][Math.floor((3 * (most % width)) / width)];
-  return row === "middle" && column === "centre" ? "in the middle" : `${row} ${column}`;
+  const row = Math.floor((3 * Math.floor(most / width)) / height);
+  const column = Math.floor((3 * (most % width)) / width);
+  return [
+    ["at the upper left", "at the top", "at the upper right"],
+    ["on the left", "in the middle", "on the right"],
+    ["at the lower left", "at the bottom", "at the lower right"],
+  ][row][column];
 }

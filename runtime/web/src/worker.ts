@@ -28,7 +28,7 @@ async function reply(request: Request): Promise<void> {
 
 async function work(request: Request): Promise<{ answer: unknown; transfer?: Transferable[] }> {
   if (request.kind === "open") {
-    explainer = Explainer.open(request.asks.address, request.asks.provider);
+    explainer = Explainer.open(request.asks);
     return { answer: (await explainer).opened };
   }
   if (explainer === null) throw new OrtcamError("no bundle is open");
@@ -44,7 +44,7 @@ async function work(request: Request): Promise<{ answer: unknown; transfer?: Tra
       return { answer: await opened.explain(request.asks, show, () => cancelled) };
     }
     case "overlay":
-      return { answer: await opened.overlay(request.asks.colormap, request.asks.alpha) };
+      return { answer: await opened.overlay(request.asks) };
   }
 }
 

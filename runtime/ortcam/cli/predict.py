@@ -1,0 +1,173 @@
+"""`ortcam predict`: the most probable classes of images, as the exported model gives them."""
+
+import argparse
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TextIO
+
+from ortcam.arguments import providers
+from ortcam.bundle import Manifest
+from ortcam.cli.common import EXIT_BAD_INPUT, add_execution, add_image_reading, add_json, add_quiet
+from ortcam.cli.images import add_images, image_names
+from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.parsers import add_command
+from ortcam.cli.progress import Bar
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.explainer import Explainer, Prediction, load
+from ortcam.image_inputs import display_name, from_argument
+from ortcam.ranges import TOP_K
+from ortcam.session import resolve_providers
+from ortcam.terminal import columns, complain, json_text, others_aside, printable, say, shortened
+
+__all__ = ["add_predict"]
+
+_TOP_K: Final = 5
+_COLUMNS: Final = ("image", "rank", "index", "label", "probability")
+_WIDEST_NAME: Final = 32
+
+
+def add_predict(commands: Any) -> None:
+    """Add the command to the subparsers of `ortcam`."""
+    parser = add_command(
+        commands,
+        "predict",
+        _predict,
+        help="print the most probable classes of images",
+        description="Print what the exported model predicts: the most probable classes of each image.",
+        examples=("ortcam predict shapes photo.jpg", "ortcam predict model.onnx photos/ --csv"),
+    )
+    add_model(parser)
+    add_images(parser)
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--top-k",
+        type=TOP_K,
+        metavar="K",
+        help="classes per image (default: 5; for many images, as many as a line holds)",
+    )
+    results.add_argument("--csv", action="store_true", help="print the results as CSV, a line per image and class")
+    add_json(results)
+    add_quiet(results)
+    add_execution(parser, passes=False)
+    add_image_reading(parser)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if options.json and options.csv:
+        raise OptionError("--json with --csv: give one or the other")
+    with others_aside() as ours:
+        wanted = providers(options.provider, options.provider_option)
+        resolve_providers(wanted)
+        names = image_names(options)
+        explainer = load(
+            open_bundle(options),
+            providers=wanted,
+            threads=options.threads,
+            max_pixels=options.max_pixels,
+            white=options.white,
+            strict=options.strict,
+            low_memory=options.low_memory,
+        )
+        manifest = explainer.bundle.manifest
+        errors: list[dict[str, str]] = []
+        results: list[dict[str, Any]] = []
+        tell = _teller(options, names, manifest, results, ours)
+        watched = not (options.json or options.csv) and ours.isatty()  # lines as they come are signs of life
+        with Bar("predicting", total=len(names), unit="images", quiet=options.quiet or watched) as bar:
+
+            def fail(name: str, error: OrtcamError) -> None:
+                errors.append({"image": name, "error": str(error)})
+                with bar.aside():
+                    complain(str(error))
+
+            top_k = _TOP_K if options.top_k is None else options.top_k
+            for done, (name, found) in enumerate(_found(explainer, names, options.max_pixels, top_k, fail), 1):
+                tell(name, found)
+                bar.update(done, note=os.path.basename(name))  # noqa: PTH119 - a text, as it was given
+    if options.json:
+        record = {"model": manifest.model.name, "classes": len(manifest.labels), "activation": manifest.activation}
+        print(json_text(record | {"predictions": results, "errors": errors}))
+    return EXIT_BAD_INPUT if errors else 0
+
+
+def _found(
+    explainer: Explainer,
+    names: Sequence[str],
+    max_pixels: int,
+    top_k: int,
+    fail: Callable[[str, OrtcamError], None],
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """The most probable classes of each image that can be read; the others go to `fail`."""
+    # The photographs come in the order of the images, less those that failed.
+    waiting = iter([display_name(name) for name in names])
+    sources = [from_argument(name, max_pixels=max_pixels) for name in names]
+    for photograph in explainer.read_many(sources, on_error=lambda _, error: fail(next(waiting), error)):
+        name = next(waiting)
+        try:
+            found = explainer.top(photograph, top_k=top_k)
+        except OrtcamError as error:
+            fail(name, error)
+            continue
+        yield name, found
+
+
+def _teller(
+    options: argparse.Namespace, names: Sequence[str], manifest: Manifest, results: list[dict[str, Any]], ours: TextIO
+) -> Callable[[str, Sequence[Prediction]], None]:
+    """What prints, or keeps for JSON, the classes of an image."""
+    if options.json:
+        return lambda name, found: results.append({"image": name, "classes": [vars(item) for item in found]})
+    if options.csv:
+        writer = csv.writer(ours, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        return lambda name, found: writer.writerows(
+            (printable(name), rank, item.index, printable(item.label), f"{item.probability:.9g}")
+            for rank, item in enumerate(found, 1)
+        )
+    if not options.quiet:
+        meaning = (
+            "each class has a probability of its own"
+            if manifest.activation == "sigmoid"
+            else "the probabilities add up to 1"
+        )
+        say(f"{manifest.model.name}: {len(manifest.labels)} classes, {manifest.activation} ({meaning})", ours)
+    if len(names) == 1 or options.top_k is not None:
+        return lambda name, found: _print_table(name, found, ours)
+    shared = _shared_folder(names)
+    width = min(max(len(printable(display_name(name).removeprefix(shared))) for name in names), _WIDEST_NAME)
+    return lambda name, found: _print_row(name.removeprefix(shared), found, width, ours)
+
+
+def _shared_folder(names: Sequence[str]) -> str:
+    """The folder that all images lie in, which a row leaves out; empty where there is none.
+
+    Example:
+        >>> _shared_folder(["a/b/c.jpg", "a/b/d/e.jpg"]), _shared_folder(["a.jpg", "b/c.jpg"])
+        ('a/b/', '')
+    """
+    common = os.path.commonprefix(list(names))  # noqa: RUF071 - cut at a separator below
+    return common[: common.rfind(os.sep) + 1]
+
+
+def _print_table(image: str, found: Sequence[Prediction], ours: TextIO) -> None:
+    """A line per class."""
+    width = columns()
+    say(shortened(printable(image), width), ours)
+    for item in found:
+        label = shortened(printable(item.label), width - 18)
+        say(f"  {item.index:>5}  {label:<{width - 18}}  {item.probability:>7.2%}", ours)
+
+
+def _print_row(image: str, found: Sequence[Prediction], width: int, ours: TextIO) -> None:
+    """One line with the most probable class, and as many more as it holds."""
+    line = f"{shortened(printable(image), width):<{width}}"
+    room = columns() - len(line)
+    for place, item in enumerate(found):
+        label = shortened(printable(item.label), max(room - 10, 8)) if place == 0 else printable(item.label)
+        part = f"  {item.probability:>7.2%} {label}"
+        if place and len(part) > room:
+            break
+        line += part
+        room -= len(part)
+    say(line, ours)

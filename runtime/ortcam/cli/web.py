@@ -1,0 +1,61 @@
+"""`ortcam web`: the page that explains in the browser, served on this machine alone."""
+
+import argparse
+import contextlib
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from ortcam.bundle import Bundle, read_bundle
+from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.parsers import add_command
+from ortcam.models import SHIPPED
+from ortcam.page_server import PageServer, site_of
+from ortcam.ranges import PORT
+from ortcam.terminal import printable
+
+__all__ = ["add_web"]
+
+
+def add_web(commands: Any) -> None:
+    """Add the command to the subparsers of `ortcam`."""
+    parser = add_command(
+        commands,
+        "web",
+        _web,
+        help="explain images in the browser, on this machine",
+        description="Open a page in the browser that explains images. Your images stay in the browser, and nobody on "
+        "another machine can open the page.",
+        examples=("ortcam web", "ortcam web resnet18", "ortcam web old.ortcam new.ortcam --port 8173"),
+    )
+    add_model(parser, several=True)
+    parser.add_argument("--port", type=PORT, default=0, metavar="N", help="port of 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
+def _web(options: argparse.Namespace) -> int:
+    bundles = [_named(model, options) for model in options.model or [SHIPPED]]
+    with PageServer(site_of(bundles), options.port) as server:
+        print(printable(f"{server.url} (Ctrl-C ends it)"), flush=True)
+        if not options.no_browser:
+            _open_browser(server.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
+
+
+def _named(model: str, options: argparse.Namespace) -> tuple[str, Bundle]:
+    """A bundle with the name that the page shows for it: that of the file or folder, or the model's."""
+    bundle = read_bundle(open_bundle(argparse.Namespace(**vars(options) | {"model": model})))
+    path = Path(model)
+    return (path.stem if path.suffix in (".ortcam", ".onnx", ".pt2") else path.name or model), bundle
+
+
+def _open_browser(address: str) -> None:
+    """Open the page where there is a screen: a browser for terminals would take the keyboard of this one."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.open(address)
