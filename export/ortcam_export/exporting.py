@@ -246,7 +246,13 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         ExportError: the model cannot be loaded or converted.
     """
     source = open_source(model, weights=weights, spec=spec)
-    converted = convert(source, opset=opset, activation=spec.activation)
+    unclear: tuple[str, ...] = ()
+    try:
+        converted = convert(source, opset=opset, activation=spec.activation)
+    except ExportError as error:  # of outputs that could mean several things; what cannot be read at all fails again
+        if spec.activation is not None:
+            raise
+        converted, unclear = convert(source, opset=opset, activation="softmax"), (f"an export asks: {error}",)
     graph = converted.model
     with temporary() as folder:
         WeightsFile(folder).store(graph)
@@ -276,12 +282,12 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         tuple(branches),
         len(graph.graph),
         count_macs(graph.graph),
-        converted.notes,
+        (*converted.notes, *unclear),
         inputs,
         outputs,
         classes,
         labels,
-        taken if taken is not None else None if converted.assumed_activation else "probabilities",
+        taken or (None if unclear or converted.assumed_activation or spec.activation else "probabilities"),
         version,
         producer,
     )

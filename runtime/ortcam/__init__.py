@@ -25,7 +25,7 @@ from ortcam.errors import (
     ProviderError,
     TargetError,
 )
-from ortcam.explainer import Explainer, load
+from ortcam.explainer import Explainer, Prediction, load
 from ortcam.explanation import Explanation, Stats
 from ortcam.methods import METHODS, Method
 from ortcam.photograph import Photograph
@@ -48,6 +48,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Photograph",
+    "Prediction",
     "Preprocessing",
     "ProviderError",
     "Stats",

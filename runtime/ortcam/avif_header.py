@@ -59,13 +59,13 @@ def walk_avif(data: bytes) -> Header:
     boxes = Parts(_MOST_BOXES, "boxes")
     meta = next((body for kind, body in list(_boxes(memoryview(data), boxes)) if kind == b"meta"), None)
     if meta is None:
-        raise RefusedError("an animated AVIF file without a still picture")
+        raise RefusedError("an animated AVIF file without a still image")
     items = _read_meta(meta[4:], len(data), boxes)
     kind = items.kinds.get(items.primary)
     if kind == b"grid":
-        raise RefusedError("an AVIF file whose picture is made of tiles (a grid)")
+        raise RefusedError("an AVIF file whose image is made of tiles (a grid)")
     if kind != b"av01":
-        raise DamagedError(f"its primary item is {kind!r}, not an AV1 picture")
+        raise DamagedError(f"its primary item is {kind!r}, not an AV1 image")
     properties = _properties(items)
     if b"ispe" not in properties:
         raise DamagedError("its primary item has no width and height")
@@ -124,7 +124,7 @@ def _boxes(data: memoryview, boxes: Parts) -> Iterator[tuple[bytes, memoryview]]
             start += 8
         end = position + size if size else len(data)
         if end < start:
-            raise DamagedError(f"its box {kind!r} is of {size} bytes")
+            raise DamagedError(f"its box {kind!r} has {size} bytes")
         if end > len(data):
             raise struct.error
         yield kind, data[start:end]
@@ -241,7 +241,7 @@ class _Stream:
         bits: of a sample.
         grey: no colours.
         full_range: all values are in use.
-        planes: samples a pixel, those of colours included, as libaom keeps them: of grey it keeps colours, too.
+        planes: samples per pixel, those of colours included, as libaom keeps them: of grey it keeps colours, too.
         grain: grain may be laid over a frame.
         frames: how many there are.
     """
@@ -312,9 +312,9 @@ def _read_stream(data: memoryview, number: int) -> _Stream:
             frames += 1
         position += size
     if not headers:
-        raise DamagedError(f"its item {number} is no AV1 picture")
+        raise DamagedError(f"its item {number} is not an AV1 image")
     if frames > _MOST_FRAMES:
-        raise RefusedError(f"an AVIF file of more than {_MOST_FRAMES} frames in a picture")
+        raise RefusedError(f"an AVIF file of more than {_MOST_FRAMES} frames per image")
     first = headers[0]
     for other in headers[1:]:
         if other != first:

@@ -1,8 +1,9 @@
-"""How long explanations take on this model and this device: by method, precision and batch size.
+"""How long explanations take with this model on this device: by method, precision and batch size.
 
-A measured explanation starts from the encoded photograph and ends with the map, after one to warm up. What it costs
-beyond its forward passes shows beside bare passes: features and head alone, in batches of the same size, on copies of
-the same photograph, timed between the explanations. Nothing here needs more than serving does.
+A measured explanation starts from the encoded image and ends with the map, after one to warm up. Beside it stand bare
+passes: features and head alone, in batches of the same size, on copies of the same image, timed between the
+explanations. They show what an explanation takes beyond its forward passes. This module needs nothing that serving
+does not need.
 """
 
 import dataclasses
@@ -34,8 +35,8 @@ __all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case"
 DEFAULT_RUNS: Final = 5
 DEFAULT_SECONDS: Final = 60.0
 PEAK_MEMORY: Final = (
-    "the most that was resident in this process so far: Python, libraries, sessions and all methods together; "
-    "memory on other devices than the CPU is not in it"
+    "the highest resident memory of this process so far: Python, libraries, sessions and all methods together; memory "
+    "of devices other than the CPU is not included"
 )
 
 _BARE_RUNS: Final = 3
@@ -54,7 +55,7 @@ class Case:
     Attributes:
         method: name.
         precision: of the masked passes, as the bundle calls it.
-        batch_size: masked images a run, or "auto".
+        batch_size: masked images per run, or "auto".
     """
 
     method: str
@@ -71,15 +72,15 @@ class Row:
         precision: that ran, as the bundle calls it.
         batch_size: that ran.
         providers: that ran.
-        passes: masked forward passes that were made; 0 for methods that mask nothing.
-        all_passes: that an explanation makes; more than `passes` where the time allowed was short.
-        head_passes: of the head alone, of methods that mask nothing.
-        seconds: of every run, with the passes that were made.
-        bare_seconds: an image, of features and head alone, at this batch size; None where nothing is masked
-            or the passes are not in the precision of these graphs.
-        median: seconds of a whole explanation; where not all passes were made, scoring is scaled to all of them.
-        p95: the same, the 95th percentile (interpolated between the runs).
-        overhead: time of a measured explanation by its bare passes, less one; None where these are.
+        passes: masked forward passes that were measured; 0 for methods that mask nothing.
+        all_passes: passes of a whole explanation; more than `passes` if there was no time for all of them.
+        head_passes: passes of the head alone, for methods that mask nothing.
+        seconds: of each run, with the passes that were measured.
+        bare_seconds: seconds per image of features and head alone, at this batch size; None if nothing is masked, or
+            if the masked passes have another precision.
+        median: seconds of a whole explanation; scaled up if not all passes were measured.
+        p95: the same for the 95th percentile (interpolated between the runs).
+        overhead: time of a measured explanation divided by that of its bare passes, minus 1; None without these.
     """
 
     method: str
@@ -103,15 +104,15 @@ class Report:
     Attributes:
         bundle: folder and SHA-256 of the manifest.
         model: its name.
-        image: what was explained.
+        image: the image explained.
         machine: processor, logical cores, system.
         versions: of ortcam, ONNX Runtime, NumPy and Python.
-        threads: asked for; None for ONNX Runtime's choice.
-        runs: explanations timed a case.
-        seconds_allowed: for all of them together.
-        rows: one a case.
+        threads: asked for; None: chosen automatically.
+        runs: explanations timed per case.
+        seconds_allowed: for all cases together.
+        rows: one per case.
         notes: cases that could not be measured, and why.
-        peak_memory_bytes: see PEAK_MEMORY; None where the system does not tell.
+        peak_memory_bytes: see PEAK_MEMORY; None if the system does not tell.
     """
 
     bundle: dict[str, str]
@@ -237,7 +238,7 @@ def benchmark(
 
 
 class _Bench:
-    """One bundle in one precision, with its bare graphs beside it."""
+    """One bundle in one precision, and its bare graphs."""
 
     def __init__(
         self,
@@ -254,7 +255,7 @@ class _Bench:
         self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
 
     def measure(self, case: Case, runs: int, seconds: float) -> Row:
-        """Time a case in about so many seconds."""
+        """Time a case, in about this many seconds."""
         plan = resolve_method(case.method, {}).plan
         samples = plan.samples if isinstance(plan, Plan) else 0
         options: dict[str, Any] = {"method": case.method}
@@ -292,7 +293,7 @@ class _Bench:
         )
 
     def _warm_up(self, options: dict[str, Any]) -> Explanation:
-        """Explain once; more often where the automatic batch size is still being looked for."""
+        """Explain once, or more often while the automatic batch size is still being searched."""
         explanation = self.explainer.explain(self._content, **options)
         for _ in range(_SEARCHES):
             before = explanation.stats.batch_size
@@ -304,7 +305,7 @@ class _Bench:
         return explanation
 
     def _cap(self, case: Case, samples: int, seconds: float) -> dict[str, Any]:
-        """The budget of an explanation that would take longer than this; nothing for one that would not."""
+        """Choose a budget for an explanation that would take longer than this; none for others."""
         channels = self.explainer.bundle.manifest.cut.channels
         if channels * samples * self._estimate <= seconds:
             return {}
@@ -319,7 +320,7 @@ class _Bench:
 
 
 class BareModel:
-    """Features and head, or the whole classifier where there is no head; features stay on their device."""
+    """Features and head, or the whole classifier if there is no head. Features stay on their device."""
 
     def __init__(self, bundle: Bundle, options: SessionOptions, image: NDArray[np.float32]) -> None:
         graphs = bundle.manifest.graphs
@@ -333,7 +334,7 @@ class BareModel:
             self._graphs.append((open_session(bundle.graph(graphs.head), options), "features", "logits"))
 
     def seconds_an_image(self, batch_size: int) -> float:
-        """The mean of a few passes after one to warm up, since the time of an explanation is a sum."""
+        """Time a few passes after one to warm up; the mean, because the time of an explanation is a sum."""
         batch = np.repeat(self._image, batch_size, axis=0)
         self._run(batch)
         runs = max(_BARE_RUNS, -(-_BARE_IMAGES // batch_size))
@@ -357,7 +358,7 @@ class BareModel:
 
 
 def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
-    """Seconds with all passes: the scoring stage scaled where only some were made."""
+    """Seconds with all passes: the scoring stage is scaled up if only some were measured."""
     stats = explanation.stats
     if not 0 < stats.passes < all_passes:
         return elapsed
@@ -365,7 +366,7 @@ def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
 
 
 def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
-    """The batch sizes to measure a method with: all, or one where it masks nothing and they do not matter."""
+    """The batch sizes to measure a method with: all, or one if it masks nothing."""
     yield from sizes if _is_masking(method) else ("auto",)
 
 

@@ -180,13 +180,14 @@ def _log(line: str) -> None:
 
 
 class Explainer:
-    """A classifier with its explanations: one bundle, its sessions opened when first needed and then kept.
+    """Predicts and explains with one bundle. `ortcam.load` makes it.
 
-    Not meant to be shared between threads: a run uses inputs that are kept in place. Explainers of one model share its
-    weights and, on the CPU, its sessions, so one for each thread costs little.
+    Sessions are opened when they are first needed, and kept. Give each thread an explainer of its own, since a run
+    writes to inputs that are kept in place. That costs little: explainers of one model share its weights and, on the
+    CPU, its sessions.
 
-    It can be pickled: as a reference, the path of the folder and the hash of its bundle.json, which is checked again
-    where it is unpickled. A copy of an explainer is a new one of the same bundle.
+    A pickle is a reference: the path of the folder and the hash of its bundle.json, which is checked again on
+    unpickling. A copy is a new explainer of the same bundle.
 
     ```python
     with ortcam.load("resnet18.ortcam") as explainer:
@@ -220,7 +221,7 @@ class Explainer:
         self._last_clean_pass: tuple[Photograph, _CleanPass] | None = None
 
     def close(self) -> None:
-        """Let go of sessions and weights, and give their memory back; afterwards every use is a `ClosedError`.
+        """Release sessions, weights and their memory. Every later use raises `ClosedError`.
 
         The end of a `with` block does the same, and so does dropping the last reference.
         """
@@ -269,12 +270,12 @@ class Explainer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One name a class, in the order of the logits."""
+        """The names of the classes, in the order of the logits."""
         return self.bundle.manifest.labels
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The execution providers that run, in order."""
+        """The execution providers in use, in order."""
         return tuple(self._session(self.bundle.manifest.graphs.features).get_providers())
 
     def __repr__(self) -> str:
@@ -402,12 +403,12 @@ class Explainer:
     def logits(
         self, count: int, inputs: Callable[[slice], NDArray[np.float32]], *, batch_size: BatchSize = "auto"
     ) -> NDArray[np.float32]:
-        """Logits of many inputs that never lie in memory together: float32 [count,classes].
+        """Compute the logits of many inputs that are never in memory together: float32 [count,classes].
 
         Args:
-            count: of the inputs.
-            inputs: makes some of them, float32 [n,3,H,W], preprocessed.
-            batch_size: inputs a run, or "auto"; no more than 2 GB of them are made at a time.
+            count: how many inputs.
+            inputs: makes the inputs of a slice, preprocessed: float32 [n,3,H,W].
+            batch_size: inputs per run, or "auto". At most 2 GB of them are made at a time.
 
         Raises:
             OptionError: a batch size that is not accepted.
@@ -576,10 +577,10 @@ class Explainer:
     ) -> Generator[Explanation, None, None]:
         """Explain images one after the other, and read the next ones meanwhile: a generator.
 
-        Whatever `images`, `on_error` or `progress` raises is raised here. The thread ends with the generator: when it
-        is exhausted, closed or dropped.
+        What `images`, `on_error` or `progress` raises is raised here. The thread ends when the generator is exhausted,
+        closed or dropped.
 
-        Memory: beside the image that is explained (3 bytes per pixel), one that was read and one that is being read
+        Memory: besides the image that is explained (3 bytes per pixel), one that was read and one that is being read
         are in memory: at most 60 MB and 18 bytes per pixel of `max_pixels`, 510 MB by default.
 
         Args:
@@ -614,8 +615,8 @@ class Explainer:
     ) -> Generator[Photograph, None, None]:
         """Decode and preprocess images in a thread while earlier ones are worked on: a generator.
 
-        Whatever `images` or `on_error` raises is raised here. The thread ends with the generator: when it is exhausted,
-        closed or dropped.
+        What `images` or `on_error` raises is raised here. The thread ends when the generator is exhausted, closed or
+        dropped.
 
         Memory: as `explain_many`.
 
@@ -925,11 +926,11 @@ class Explainer:
         return np.array(once, np.int64), np.array([once.index(index) for index in wanted])
 
     def class_index(self, target: Target) -> int:
-        """The index of a class given by index or label; `ortcam.targets` has the rule.
+        """Find the index of a class by index or label; `ortcam.targets` has the rule.
 
         Args:
-            target: an integer is an index. A text is a label in any case, underscores for spaces, or else an index;
-                "index:2" and "label:2" say which.
+            target: an integer is an index. A text is a label, in upper or lower case and with underscores or spaces,
+                or else an index. "index:2" and "label:2" say which.
 
         Raises:
             TargetError: no such class, several of this label, or a number that may mean two classes.
@@ -937,17 +938,18 @@ class Explainer:
         return class_index(target, self.labels)
 
     def check(self, **arguments: Any) -> dict[str, Any]:
-        """Find out what is wrong with the arguments of `explain` before any image is read.
+        """Check the arguments of `explain` before any image is read.
 
         Args:
             **arguments: those of `explain`.
 
         Returns:
-            What a saved manifest says of what the maps depend on beside image and classes: method, options, limits,
+            What the maps depend on besides image and classes, as a saved manifest has it: method, options, limits,
             precision and bundle.
 
         Raises:
-            OrtcamError: as `explain`, for what is wrong with every image; but for `cam`, which has to run the head.
+            OrtcamError: as `explain`, for what would be wrong with every image. Whether `cam` fits the model is found
+                only when the head runs.
         """
         return self._check(resolve_task(**arguments))
 

@@ -235,9 +235,9 @@ def read_file(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS
                 _check_encoded(size, name, max_pixels)
             return Encoded(name, parts[0] if len(parts) == 1 else b"".join(parts))
     except FileNotFoundError:
-        raise ImageError(f"{name} does not exist: give the path of a picture ({ACCEPTED})") from None
+        raise ImageError(f"{name} does not exist: give the path of an image ({ACCEPTED})") from None
     except MemoryError:
-        raise ImageError(f"{name} does not fit into memory: give the path of a smaller file") from None
+        raise ImageError(f"{name} does not fit into memory: give a smaller file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name} cannot be read ({reason}): give the path of a readable file") from None
@@ -516,7 +516,7 @@ def _tell_of_damage(what: str, name: str, *, strict: bool) -> None:
     """
     if strict:
         raise ImageError(f"{name} is damaged ({what}), and strict refuses it")
-    _warn(f"{name} is damaged, and parts of it may not be as they were ({what})")
+    _warn(f"{name} is damaged, and parts of it may be wrong ({what})")
 
 
 @functools.cache
@@ -533,8 +533,8 @@ def _warn_if_dark(samples: NDArray[Any], name: str, *, inverted: bool = False) -
         return
     used, wrong = (1 << bits) - 1, "bright" if inverted else "dark"
     _warn(
-        f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, it comes out too {wrong} "
-        f"and white={used} (--white {used}) makes it right; white={WHITE} says that all 16 are"
+        f"{name} has samples of 16 bits, none above {top}: if only {bits} bits are in use, the image is too {wrong}, "
+        f"and white={used} (--white {used}) corrects it; white={WHITE} says that all 16 are in use"
     )
 
 

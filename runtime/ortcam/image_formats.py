@@ -39,7 +39,7 @@ def read_header(data: bytes, name: str) -> Header:
     try:
         return walk(data)
     except (struct.error, IndexError):
-        raise ImageError(f"{name} is truncated: {len(data)} bytes end before the picture does") from None
+        raise ImageError(f"{name} is truncated: the file ends after {len(data)} bytes, before its image does") from None
     except DamagedError as error:
         raise ImageError(f"{name} is damaged: {error}") from None
     except RefusedError as error:
@@ -62,7 +62,7 @@ def check_signature(head: bytes, name: str) -> Callable[[bytes], Header]:
     for signature, what in _OTHERS:
         if signature.match(head):
             raise ImageError(f"{name} is {what}, which is not accepted; {ACCEPTED}")
-    raise ImageError(f"{name} is not a picture: it {_not_a_picture(head)}; {ACCEPTED}")
+    raise ImageError(f"{name} is not an image: it {_not_a_picture(head)}; {ACCEPTED}")
 
 
 _PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
@@ -88,7 +88,7 @@ def _walk_png(data: bytes) -> Header:
         elif kind == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[start + 8 : end - 4])
         elif kind == b"PLTE" and end - start > _PALETTE + 12:
-            raise DamagedError(f"its palette is of {end - start - 12} bytes")
+            raise DamagedError(f"its palette has {end - start - 12} bytes")
         elif kind == b"IDAT":
             samples.append((start + 8, end - 4))
         if kind in _PNG_KEPT:
@@ -128,7 +128,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if (kind == b"IHDR") != (start == 8):
             raise DamagedError("IHDR is not its first chunk, or not the only one")
         if kind[:1].isupper() and kind not in _PNG_KEPT:
-            raise DamagedError(f"its chunk {kind!r} is unknown and yet essential")
+            raise DamagedError(f"its chunk {kind!r} is unknown, but marked as needed")
         yield kind, start, end
         start = end
 
@@ -141,7 +141,7 @@ _MOST_INFLATED = 1032  # bytes from one of deflate
 
 
 def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
-    """Bytes of the lines of a PNG of so many bits a pixel; each has one for its filter."""
+    """Bytes of the lines of a PNG of so many bits per pixel; each has one for its filter."""
     total = 0
     for across, down, left, top in _PASSES if interlaced else ((1, 1, 0, 0),):
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
@@ -162,7 +162,7 @@ def _check_surplus(data: bytes, parts: Sequence[tuple[int, int]], needed: int) -
     except zlib.error:
         return ""  # libpng finds that, too
     if size > needed + _TOLERATED:
-        raise DamagedError("its samples go on behind its pixels")
+        raise DamagedError("its pixel data are longer than its pixels need")
     return ""
 
 
@@ -194,13 +194,13 @@ def _walk_webp(data: bytes) -> Header:
             frame = start, stop
     if animated:
         if frame is None:
-            raise DamagedError("it is animated and holds no frame")
+            raise DamagedError("it is animated, but holds no frame")
         return _webp_first_frame(data, width, height, orientation or 1, *frame)
     if picture is None:
-        raise DamagedError("it holds no picture")
+        raise DamagedError("it holds no image")
     size = _webp_size(data, *picture[:2])
     if width and size != (width, height):
-        raise DamagedError(f"it says {width} x {height} pixels and holds {size[0]} x {size[1]}")
+        raise DamagedError(f"its header says {width} x {height} pixels, but it holds {size[0]} x {size[1]}")
     working, measure = _webp_working(data, picture, alpha, size)
     return Header(
         kind="WebP",
@@ -214,7 +214,7 @@ def _walk_webp(data: bytes) -> Header:
 
 def _only(before: tuple[int, int] | None, start: int, stop: int) -> tuple[int, int]:
     if before is not None:
-        raise DamagedError("it has two chunks of alpha")
+        raise DamagedError("it has two alpha chunks")
     return start, stop
 
 
@@ -289,7 +289,7 @@ def _webp_size(data: bytes, kind: bytes, start: int) -> tuple[int, int]:
     if kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, start + 6))
         if not width or not height:
-            raise DamagedError(f"it holds a picture of {width} x {height} pixels")
+            raise DamagedError(f"it holds an image of {width} x {height} pixels")
         return width, height
     (bits,) = struct.unpack_from("<I", data, start + 1)
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -322,7 +322,7 @@ def _walk_bmp(data: bytes) -> Header:
     if compression in _BMP_PACKED:
         raise RefusedError(f"a {_BMP_PACKED[compression]} inside a BMP file")
     if bits not in _BMP_BITS:
-        raise RefusedError(f"a BMP file of {bits} bits a pixel", ", ".join(map(str, sorted(_BMP_BITS))))
+        raise RefusedError(f"a BMP file of {bits} bits per pixel", ", ".join(map(str, sorted(_BMP_BITS))))
     if width < 1 or height < 1:
         raise DamagedError(f"its header says {width} x {height} pixels")
     masks = struct.unpack_from("<III", data, 54) if compression in _BMP_BITFIELDS else ()
@@ -414,12 +414,12 @@ def _walk_gif(data: bytes) -> Header:
                 frame = (*place, own & _GIF_INTERLACED), colours, (position, end)
             position = end
         else:
-            raise DamagedError(f"a block of it begins with {block}, which GIF does not know")
+            raise DamagedError(f"one of its blocks begins with {block}, which GIF does not know")
     if frame is None:
         raise DamagedError("it holds no frame")
     (left, top, columns, rows, interlaced), colours, (start, end) = frame
     if not columns or not rows:
-        raise DamagedError(f"its first frame is of {columns} x {rows} pixels")
+        raise DamagedError(f"its first frame has {columns} x {rows} pixels")
     width, height = max(width, left + columns), max(height, top + rows)
     # The first frame alone, no colour transparent, as Pillow's convert("RGB") shows it.
     screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, _GIF_GLOBAL | 0x77, transparent, 0)
@@ -487,7 +487,7 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
         (rb"\0\0\x02\0[^\0]", "a cursor (CUR)"),
         (rb"icns", "an icon (ICNS)"),
         (rb"RIFF....ACON", "an animated cursor (ANI)"),
-        (rb"qoif", "a QOI picture"),
+        (rb"qoif", "a QOI image"),
         (rb"P7\s", "a PAM picture (P7)"),
         (rb"P[Ff]\s", "a PFM picture (floating point)"),
         (rb"\x59\xa6\x6a\x95", "a Sun raster picture"),

@@ -87,14 +87,14 @@ def walk_jpeg(data: bytes) -> Header:
             if scans > _MOST_SCANS:
                 raise RefusedError(f"a JPEG of more than {_MOST_SCANS} scans")
             if frame is None:
-                raise DamagedError("a scan of it comes before its frame")
+                raise DamagedError("one of its scans comes before its frame")
             _read_scan(segment, frame)
             if _MARKER.match(data, position):
                 frame.flaw = frame.flaw or f"its scan {scans} holds no data"
         elif marker == _APP1 and segment.startswith(b"Exif\0\0") and not orientation:
             orientation = exif_orientation(segment)
     if data.endswith(b"\xff\xd9"):
-        raise DamagedError("a marker amid its pixels leads past its end")
+        raise DamagedError("a marker in its pixels points past the end of the file")
     raise struct.error
 
 
@@ -108,12 +108,12 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         if marker in {_SOI, _TEM}:
             continue
         if marker == _LS:
-            raise RefusedError("a JPEG-LS picture")
+            raise RefusedError("a JPEG-LS image")
         length = 0
         if marker != _EOI:
             (length,) = struct.unpack_from(">H", data, position)
             if length < 2:
-                raise DamagedError(f"a segment of it is of {length} bytes")
+                raise DamagedError(f"one of its segments has {length} bytes")
         yield marker, data[position + 2 : position + length], position + length
         position += length
 
@@ -121,13 +121,13 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 def _read_frame(marker: int, segment: bytes) -> _Frame:
     bits, height, width, count = struct.unpack_from(">BHHB", segment)
     if marker in _ARITHMETIC:  # slow, and libjpeg fills what is missing of it with grey and says nothing
-        raise RefusedError("a JPEG of arithmetic coding")
+        raise RefusedError("a JPEG with arithmetic coding")
     if marker not in _DECODED:
         raise RefusedError("a lossless or hierarchical JPEG")
     if bits != 8:
-        raise RefusedError(f"a JPEG of {bits} bits a sample", "8")
+        raise RefusedError(f"a JPEG of {bits} bits per sample", "8")
     if not 1 <= count <= 4 or not height or not width:
-        raise DamagedError(f"its frame is of {width} x {height} pixels and {count} components")
+        raise DamagedError(f"its frame has {width} x {height} pixels and {count} components")
     components = []
     for number in range(count):
         name, sampling, _ = struct.unpack_from("BBB", segment, 6 + 3 * number)
@@ -145,14 +145,14 @@ def _read_scan(segment: bytes, frame: _Frame) -> None:
         first, last, bits = 0, 0, 0
     refined, left = bits >> 4, bits & 15
     if first > last or last >= _COEFFICIENTS:
-        raise DamagedError(f"a scan of it is of the coefficients {first} to {last}")
+        raise DamagedError(f"one of its scans has coefficients {first} to {last}")
     frame.several_scans |= count < len(frame.components)
     free = list(frame.components)  # several may have one name
     for number in range(count):
         name = segment[1 + 2 * number]
         component = next((one for one in free if one.name == name), None)
         if component is None:
-            raise DamagedError(f"a scan of it is of component {name}, which its frame does not have")
+            raise DamagedError(f"one of its scans has component {name}, which its frame lacks")
         free.remove(component)
         if refined and component.left[first : last + 1] != [refined] * (last + 1 - first):
             frame.flaw = frame.flaw or f"no scan holds the first bits of its component {name}"

@@ -36,7 +36,7 @@ def walk_pnm(data: bytes) -> Header:
     kind = data[1:2]
     match = (_BITMAP if kind in b"14" else _MAP).match(data)
     if match is None:
-        raise DamagedError("its header does not give width, height and the sample that is white")
+        raise DamagedError("its header lacks width, height or the sample that is white")
     width, height, *rest = (int(number) for number in match.groups())
     white = rest[0] if rest else 1
     channels = 3 if kind in b"36" else 1

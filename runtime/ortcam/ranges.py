@@ -195,7 +195,7 @@ def numbers_in(text: str) -> list[str]:
         >>> numbers_in("224x224"), numbers_in(".5,")
         (['224', '224'], ['.5'])
     """
-    return [part for part in re.split(r"[,x\s]+", text) if part] or [text]
+    return [part for part in re.split(r"[,x]", text) if part] or [text]
 
 
 def is_number(text: str) -> bool:

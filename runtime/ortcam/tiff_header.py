@@ -32,7 +32,7 @@ _NEEDED: Final = {
 }
 _FIELDS: Final = {1: 1, 3: 2, 4: 4, 5: 8, 7: 1}  # bytes of BYTE, SHORT, LONG, RATIONAL, UNDEFINED
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-# Bits a sample, and the fewest samples a pixel.
+# Bits a sample, and the fewest samples per pixel.
 _COLOURS: Final = {
     _WHITE_IS_ZERO: ({1, 8, 10, 12, 14, 16}, 1),
     _BLACK_IS_ZERO: ({1, 8, 10, 12, 14, 16}, 1),
@@ -86,7 +86,7 @@ def walk_tiff(data: bytes) -> Header:
     if _DNG in tags:
         raise RefusedError("a DNG raw photograph")
     if tags.get(_SUBFILE, (0,))[0] & 1 or tags.get(_OLD_SUBFILE, (1,))[0] == 2:
-        raise RefusedError("a TIFF file whose first picture is a preview (a raw photograph?)")
+        raise RefusedError("a TIFF file whose first image is a preview (a raw photograph?)")
     photometric, bits = _check_samples(tags)
     layout = _check_layout(tags, len(data), width, height)
     rows, columns = (layout.rows * layout.down, layout.columns * layout.across) if layout.tiled else (height, width)
@@ -109,7 +109,7 @@ def walk_tiff(data: bytes) -> Header:
 
 
 def _check_samples(tags: dict[int, tuple[int, ...]]) -> tuple[int, int]:
-    """The photometric interpretation and the bits a sample of a picture that is accepted."""
+    """The photometric interpretation and the bits per sample of a picture that is accepted."""
     photometric = tags.get(_PHOTOMETRIC, (-1,))[0]
     if photometric not in _COLOURS:
         unknown = f"a TIFF file of unknown colours (photometric interpretation {photometric})"
@@ -119,22 +119,22 @@ def _check_samples(tags: dict[int, tuple[int, ...]]) -> tuple[int, int]:
     accepted, fewest = _COLOURS[photometric]
     bits, samples = tags.get(_BITS, (1,)), tags.get(_SAMPLES, (1,))[0]
     if len(set(bits)) > 1 or bits[0] not in accepted:
-        stored = f"a TIFF file of {_numbers(set(bits))} bits a sample"
+        stored = f"a TIFF file of {_numbers(set(bits))} bits per sample"
         raise RefusedError(stored, f"for its colours {_numbers(accepted)}")
     most = min(fewest + 1, 4)
     if not fewest <= samples <= most:
-        raise RefusedError(f"a TIFF file of {samples} samples a pixel", f"for its colours {_numbers({fewest, most})}")
+        raise RefusedError(f"a TIFF file of {samples} samples per pixel", f"for its colours {_numbers({fewest, most})}")
     if samples == 2 and bits[0] > 8:  # OpenCV would decode them at 8 bits, whatever white is
-        raise RefusedError(f"a TIFF file of grey and alpha of {bits[0]} bits a sample", "1, 8")
+        raise RefusedError(f"a TIFF file of grey and alpha of {bits[0]} bits per sample", "1, 8")
     if samples > 1 and bits[0] > 8 and tags.get(_PLANAR, (1,))[0] == 2:
         # OpenCV takes the first plane for all of them, and what lies in memory behind it.
         raise RefusedError(
-            f"a TIFF file of {bits[0]} bits a sample in separate planes", "the samples of a pixel together"
+            f"a TIFF file of {bits[0]} bits per sample in separate planes", "the samples of a pixel together"
         )
     compression = tags.get(_COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
         named = _OTHER_COMPRESSIONS.get(compression, f"compression {compression}")
-        raise RefusedError(f"a TIFF file that is compressed by {named}", "none, LZW, deflate, PackBits, JPEG, CCITT")
+        raise RefusedError(f"a TIFF file compressed by {named}", "none, LZW, deflate, PackBits, JPEG, CCITT")
     return photometric, bits[0]
 
 
@@ -144,7 +144,7 @@ def _numbers(values: set[int]) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Strips or tiles: pixels of each, how many there are, their samples a pixel, and where they lie."""
+    """Strips or tiles: pixels of each, how many there are, their samples per pixel, and where they lie."""
 
     tiled: bool
     across: int
@@ -175,7 +175,7 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
     else:
         across, down = width, min(tags.get(_ROWS, (height,))[0], height)
     if not across or not down:
-        raise DamagedError(f"its strips or tiles are of {across} x {down} pixels")
+        raise DamagedError(f"its strips or tiles have {across} x {down} pixels")
     columns, rows = -(-width // across), -(-height // down)
     samples = tags.get(_SAMPLES, (1,))[0]
     planes = samples if tags.get(_PLANAR, (1,))[0] == 2 else 1
@@ -183,13 +183,13 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
     counts = tags.get(_TILE_COUNTS if tiled else _COUNTS, ())
     parts = columns * rows * planes
     if len(offsets) < parts or len(counts) < len(offsets):
-        missing = f"{len(offsets)} places and {len(counts)} sizes of {parts} strips or tiles"
+        missing = f"{len(offsets)} offsets and {len(counts)} sizes for {parts} strips or tiles"
         raise DamagedError(f"it gives {missing}")
     places = tuple(zip(offsets[:parts], counts, strict=False))
     if any(offset + count > size for offset, count in places):
         raise struct.error
     if not all(count for _, count in places):
-        raise DamagedError("a strip or tile of it has no bytes")
+        raise DamagedError("one of its strips or tiles has no bytes")
     if sum(count for _, count in places) > size:  # each is decoded for itself, however many lie at one place
         raise DamagedError(f"its {parts} strips or tiles have more bytes than the file, so they overlap")
     return _Layout(tiled, across, down, columns, rows, planes, samples // planes, height, places)
@@ -198,7 +198,7 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
 def _working(layout: _Layout, bits: int) -> int:
     """Bytes that libtiff and OpenCV need for one strip or tile, beside the picture that it has not been written to yet.
 
-    It lies in memory as it is in the file, as it is stored, and as RGBA, or with 16 bits a sample.
+    It lies in memory as it is in the file, as it is stored, and as RGBA, or with 16 bits per sample.
     """
     pixels, samples = layout.across * layout.down, layout.samples * layout.planes
     encoded = max(count for _, count in layout.places)
@@ -250,7 +250,7 @@ def _check_parts(data: bytes, tags: dict[int, tuple[int, ...]], layout: _Layout)
         elif compression == _PACKBITS:
             whole, budget = _unpacks(part, needed, budget, order)
         elif compression == _LZW and not flaw and not _is_ended(bytes(part[-5:]).translate(order)):
-            flaw = f"its strip or tile {index} breaks off without the code that ends it"
+            flaw = f"its strip or tile {index} ends without its end code"
         if not whole:
             raise DamagedError(f"its strip or tile {index} ends before its {needed} bytes of pixels do")
     return flaw

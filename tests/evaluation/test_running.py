@@ -25,6 +25,7 @@ from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
 from ortcam.evaluation.running import Evaluation
 from ortcam.evaluation.variants import Baseline, Variant
+from ortcam.extras import install
 from ortcam.image import write_png
 from ortcam.shipped import sample_pictures
 from ortcam.upsampling import upsample
@@ -374,7 +375,7 @@ def test_the_command_says_what_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ortcam.evaluation.running", None)  # as if scipy were not installed
     assert main(["evaluate", str(tiny_bundle), str(images)]) == 2
-    assert 'pip install "ortcam[evaluate]"' in capsys.readouterr().err
+    assert install("evaluate") in capsys.readouterr().err
 
 
 def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path) -> None:

@@ -92,8 +92,14 @@ def test_a_checkpoint_of_another_number_of_classes_is_its_own_model(tmp_path: Pa
     torch.save(torchvision.models.squeezenet1_1(num_classes=4).state_dict(), state)
     bundle = export("squeezenet1_1", tmp_path / "a.ortcam", checkpoint=state, labels=["a", "b", "c", "d"])
     assert bundle.manifest.labels == ("a", "b", "c", "d")
-    with pytest.raises(ExportError, match="1000 labels for a model of 4 classes"):
-        export("squeezenet1_1", tmp_path / "b.ortcam", checkpoint=state)
+    said: list[str] = []
+    bundle = export("squeezenet1_1", tmp_path / "b.ortcam", checkpoint=state, report=said.append)
+    assert bundle.manifest.labels == ("class 0", "class 1", "class 2", "class 3")
+    assumed = "\n".join(line for line in said if line.startswith("assumed: "))
+    assert "short side to 256, centre crop 224 x 224" in assumed
+    assert "are not for its 4 classes" in assumed
+    assert "logits of a softmax" in assumed
+    assert "the layer features" in assumed
 
 
 @pytest.fixture(scope="module")
@@ -314,8 +320,8 @@ def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) ->
         (["resnet18", "--weights", "IMAGENET9"], "unknown weights 'IMAGENET9'; accepted: none, IMAGENET1K_V1, DEFAULT"),
         (["tests.conftest:nothing"], "accepted is package.module:callable"),
         (["no.such.module:model"], "accepted is package.module:callable"),
-        (["tests.conftest:TinyNet"], "--input-size H W"),
-        (["tests.conftest:TinyNet", "--input-size", "32", "48"], "--mean R G B, --std R G B, --labels FILE"),
+        (["tests.conftest:TinyNet"], "give --preset NAME, or .*, and --input-size 224"),
+        (["tests.conftest:TinyNet", "--input-size", "32", "48"], "--preset NAME, or --mean R,G,B and --std R,G,B$"),
         (["missing.onnx", "--mean", "0", "0", "0", "--std", "1", "1", "1"], "missing.onnx: no such file"),
     ],
 )

@@ -237,8 +237,9 @@ def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, p
 @pytest.mark.slow
 def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) -> None:
     module = timm.create_model("test_resnet", num_classes=3)
-    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
-        export(module, tmp_path / "a.ortcam")
+    said: list[str] = []
+    assert export(module, tmp_path / "b.ortcam", report=said.append).manifest.labels[2] == "class 2"
+    assert any(line.startswith("assumed: classes go by their index, as nothing names them") for line in said)
     manifest = export(
         module, tmp_path / "a.ortcam", labels=["a", "b", "c"], input_size=(64, 64), mean=(0, 0, 0), channel_order="bgr"
     ).manifest
@@ -275,8 +276,7 @@ def test_a_timm_checkpoint_brings_its_own_number_of_classes(name: str, tmp_path:
     images = torch.rand(1, 3, *size)
     with torch.inference_mode():
         assert torch.equal(source.classifier(images), trained.half().float()(images))
-    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
-        open_source(f"timm.models:{name}", checkpoint=tmp_path / "c.pth")
+    assert open_source(f"timm.models:{name}", checkpoint=tmp_path / "c.pth").labels is None
 
 
 def vit() -> nn.Module:
@@ -346,8 +346,7 @@ def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_pa
 def test_placeholders_are_no_labels(tmp_path: Path) -> None:
     module = transformers.ViTForImageClassification(transformers.ViTConfig(**TOKENS, image_size=32, patch_size=8))
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
-    with pytest.raises(ExportError, match="has to be given: --labels FILE"):
-        export(module, tmp_path / "a.ortcam", preprocessing=processor)
+    assert export(module, tmp_path / "a.ortcam", preprocessing=processor).manifest.labels == ("class 0", "class 1")
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def refused(message: str) -> Callable[[Case], Case]:
 # Not a classifier of images ------------------------------------------------------------------------------------------
 
 
-@refused(r"--output.*boxes.*scores|boxes.*scores.*--output")
+@refused(r"--model-output.*boxes.*scores|boxes.*scores.*--model-output")
 def detector(folder: Path) -> tuple[Path, dict[str, Any]]:
     g = GraphBuilder()
     maps = g.features("image")
@@ -332,14 +332,14 @@ def layer_in_a_loop(folder: Path) -> tuple[Path, dict[str, Any]]:
 # What only the user can say ------------------------------------------------------------------------------------------
 
 
-@refused(r"(?=.*--mean)(?=.*--std)(?=.*--channel-order)(?=.*--labels)")
+@refused(r"^(?!.*--labels)(?=.*--preset NAME)(?=.*--mean)(?=.*--std)")
 def nothing_said(folder: Path) -> tuple[Path, dict[str, Any]]:
     return plain(folder), {"mean": None, "std": None, "channel_order": None, "labels": None}
 
 
-@refused(r"^(?!.*(--mean|--std|--labels)).*--channel-order")
-def channel_order_not_said(folder: Path) -> tuple[Path, dict[str, Any]]:
-    return plain(folder), {"channel_order": None}
+@refused(r"^(?!.*--mean).*--std R,G,B")
+def std_not_said(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return plain(folder), {"std": None}
 
 
 @refused(r"uint8.*--mean")
@@ -357,7 +357,7 @@ def output_that_is_not_there(folder: Path) -> tuple[Path, dict[str, Any]]:
     return ZOO["several_outputs"](folder).path, {"output": "nonsense"}
 
 
-@refused(r"--output.*maps.*embedding.*logits|maps.*embedding.*logits.*--output")
+@refused(r"--model-output.*maps.*embedding.*logits|maps.*embedding.*logits.*--model-output")
 def several_outputs_and_none_named(folder: Path) -> tuple[Path, dict[str, Any]]:
     return ZOO["several_outputs"](folder).path, {}
 

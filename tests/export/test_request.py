@@ -10,6 +10,7 @@ import pytest
 import torchvision
 from tests.conftest import REPOSITORY
 
+from ortcam.extras import install
 from ortcam.suggestions import suggestions
 from ortcam_export.model_names import check_model, torchvision_names
 
@@ -20,7 +21,7 @@ REFUSED = {
     "export resnet18 -o {good}": "exists and is not a bundle",
     "export resnet-18 -o {good}/a.ortcam": "unknown model 'resnet-18'.*did you mean 'resnet18'\\?",
     "export fcn_resnet50 -o {good}/a.ortcam": "fcn_resnet50 is a segmentation model",
-    "export resnet18 -o {good}/a.ortcam --labels {good}/none.txt": "none.txt: cannot be read as a file of labels",
+    "export resnet18 -o {good}/a.ortcam --labels {good}/none.txt": "none.txt: no such file; accepted is `imagenet`, or",
     "export resnet18 -o {good}/a.ortcam --checkpoint {good}/none.pth": "none.pth: no such checkpoint",
     "export resnet18 -o {good}/a.ortcam --checkpoint {good}": "a folder; accepted is a file with a state dict",
     "export resnet18 -o {good}/a.ortcam --precision fp17": "precision 'fp17'",
@@ -85,8 +86,8 @@ def test_importing_the_package_without_onnx_names_the_extras() -> None:
     )
     said = run(script).strip()
     assert said == (
-        'ortcam_export needs onnx, onnx-ir, onnxscript: pip install "ortcam[onnx]" brings what .onnx files need, '
-        'pip install "ortcam[export]" what PyTorch models need, too'
+        f"ortcam_export needs onnx, onnx-ir, onnxscript: {install('onnx')} brings what .onnx files need, "
+        f"{install('export')} what PyTorch models need, too"
     )
 
 
@@ -97,7 +98,7 @@ def test_a_pytorch_model_without_pytorch_names_its_extra(tmp_path: Path) -> None
         "from ortcam.cli import main\n"
         f"main(['export', 'resnet18', '-o', {str(tmp_path / 'a.ortcam')!r}])"
     )
-    assert 'needs torch and torchvision: pip install "ortcam[export]"' in run(script)
+    assert "needs torch and torchvision: pip install torch torchvision" in run(script)
 
 
 def test_torchvisions_names_are_read_off_its_files() -> None:

@@ -276,9 +276,13 @@ def test_a_model_that_returns_logits_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("form", "output", "message"),
     [
-        (lambda x: (x, x), None, r"tuple of 0: \[N,6\], 1: \[N,6\]; .* --output 0 takes one of them"),
-        (lambda x: {"a": x, "b": x}, "c", r"--output c: .* dict of a: \[N,6\], b: \[N,6\]; accepted is one of these"),
-        (lambda x: x, "logits", "--output logits: the model returns one tensor"),
+        (lambda x: (x, x), None, r"tuple of 0: \[N,6\], 1: \[N,6\]; .* --model-output 0 takes one of them"),
+        (
+            lambda x: {"a": x, "b": x},
+            "c",
+            r"--model-output c: .* dict of a: \[N,6\], b: \[N,6\]; accepted is one of these",
+        ),
+        (lambda x: x, "logits", "--model-output logits: the model returns one tensor"),
         (
             lambda x: {"out": x[:, :, None, None].expand(-1, -1, 4, 4)},
             None,

@@ -24,7 +24,7 @@ from ortcam.evaluation.running import Evaluation
 from ortcam.evaluation.variants import parse_variants
 from ortcam.explainer import resolve_task
 from ortcam.methods import METHODS, resolve_method
-from ortcam.ranges import Range, shown
+from ortcam.ranges import Numbers, Range, shown
 from ortcam.rendering import shrunk
 
 # Options whose value is a text; any other that takes a value has a `Range`, or is one of NUMBERS below. A new option of
@@ -47,6 +47,10 @@ TEXTS = {
         "--channel-order",
         "--interpolation",
         "--labels",
+        "--preset",
+        "--annotations",
+        "--model-output",
+        "action",
         "--input-layout",
         "--activation",
         "-m/--method",
@@ -150,7 +154,8 @@ def test_both_bounds_are_accepted_and_nothing_beyond(parser: argparse.ArgumentPa
     ):
         text = str(bound) if range_.whole else f"{bound:.1f}" if bound == int(bound) else f"{bound:e}"
         if not is_open:
-            assert range_(text) == bound
+            expected = (bound,) * range_.count if isinstance(range_, Numbers) else bound
+            assert range_(text) == expected
         with pytest.raises(OptionError, match="accepted is"):
             range_.check(outside)
     if action.default is not None and not isinstance(action.default, str):

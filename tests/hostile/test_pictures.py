@@ -152,7 +152,7 @@ def _link(path: Path, to: str) -> Path:
         pytest.param(lambda path: path.parent, "is a folder", id="directory"),
         pytest.param(lambda path: _link(path, path.name), "cannot be read", id="link-to-itself"),
         pytest.param(lambda path: Path("/proc/self/mem"), "cannot be read", id="memory"),
-        pytest.param(lambda path: Path("/proc/self/pagemap"), "is not a picture", id="endless-file"),
+        pytest.param(lambda path: Path("/proc/self/pagemap"), "is not an image", id="endless-file"),
         pytest.param(lambda path: path, "does not exist", id="missing"),
     ],
 )

@@ -107,7 +107,7 @@ def broken_pictures(folder: Path, photograph: Path) -> dict[str, Path]:
     assert ok
     contents = {
         "zero-bytes.png": b"",
-        "text.jpg": b"this is not a picture\n" * 9,
+        "text.jpg": b"this is not an image\n" * 9,
         "truncated.jpg": jpeg.tobytes()[: len(jpeg) // 2],
         "truncated.png": photograph.read_bytes()[:-40],
     }
@@ -343,7 +343,7 @@ def test_the_shipped_bundle_verifies_unless_it_is_from_before_probes() -> None:
     ("arguments", "message"),
     [
         (["BUNDLE", "--input-size", "32", "48"], "--input-size: goes with a model"),
-        (["BUNDLE", "--input-layout", "nhwc", "--output", "x"], "--input-layout, --output: goes with a model"),
+        (["BUNDLE", "--input-layout", "nhwc", "--output", "x"], "--input-layout, --model-output: goes with a model"),
         (["resnet18", "--verify"], "--verify: goes with a bundle; resnet18 is none"),
     ],
 )
@@ -374,8 +374,9 @@ def test_export_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "ortcam_export", told)
     assert main(["export", "m.onnx", "-o", "b.ortcam"]) == 2
     flags = (
-        "--input-size 8 9 --input-layout nhwc --output y --resize 10 --scale 255 --mean 1 2 3 --std 4 5 6 --opset 18 "
-        "--channel-order bgr --interpolation bicubic --activation sigmoid --labels l.txt --weights W --checkpoint c "
+        "--input-size 8 9 --input-layout nhwc --model-output y --resize 10 --scale 255 --mean 1 2 3 --std 4 5 6 "
+        "--opset 18 --channel-order bgr --interpolation bicubic --activation sigmoid --labels l.txt --weights W "
+        "--checkpoint c "
         "--layer f --force --precision fp32,int8 --calibration d"
     )
     assert main(["export", "m.onnx", "--bundle", "b.ortcam", *flags.split()]) == 2

@@ -184,7 +184,7 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path):
         (tmp_path / "absent.png", "does not exist"),
         (tmp_path, "is a folder"),
         (empty, "is empty"),
-        (text, "is not a picture"),
+        (text, "is not an image"),
         (f"{tmp_path}/a\0b", "cannot be read"),
     ]:
         said = message(source)

@@ -553,7 +553,7 @@ OTHERS = [
     (b"\x76\x2f\x31\x01" + bytes(99), "is an OpenEXR picture"),
     (b"8BPS\0\1" + bytes(99), "is a Photoshop document"),
     (encoded(photograph(), "ICO"), "is an icon"),
-    (b"qoif" + bytes(99), "is a QOI picture"),
+    (b"qoif" + bytes(99), "is a QOI image"),
     (b"P7\nWIDTH 4\nHEIGHT 4\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(48), "is a PAM picture"),
     (b"PF\n4 4\n-1.0\n" + bytes(192), "is a PFM picture"),
     (b"\x59\xa6\x6a\x95" + bytes(99), "is a Sun raster picture"),
@@ -561,7 +561,7 @@ OTHERS = [
     (b"II\x2a\0\x10\0\0\0CR\2\0" + bytes(99), "is a CR2 raw photograph"),
     (b"%PDF-1.7\n" + bytes(99), "is a PDF document"),
     (b"\x93NUMPY\1\0" + bytes(99), "is a NumPy array"),
-    (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a picture: it is an SVG drawing"),
+    (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image: it is an SVG drawing"),
     (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg width='4'/>", "is an SVG drawing"),
     (b"<!DOCTYPE html><html></html>", "is a web page"),
     (b"\n<html lang='en'>", "is a web page"),
@@ -613,13 +613,13 @@ def masked(*masks):
 
 
 VARIETIES = [
-    (lambda: encoded(photograph(), "AVIF").replace(b"av01", b"grid"), "is an AVIF file whose picture is made of tiles"),
-    (lambda: box(b"ftyp", b"avis" + bytes(4)) + box(b"moov", b""), "is an animated AVIF file without a still picture"),
-    (lambda: sof(encoded(photograph(), "JPEG"), bits=12), "is a JPEG of 12 bits a sample"),
+    (lambda: encoded(photograph(), "AVIF").replace(b"av01", b"grid"), "is an AVIF file whose image is made of tiles"),
+    (lambda: box(b"ftyp", b"avis" + bytes(4)) + box(b"moov", b""), "is an animated AVIF file without a still image"),
+    (lambda: sof(encoded(photograph(), "JPEG"), bits=12), "is a JPEG of 12 bits per sample"),
     (lambda: sof(encoded(photograph(), "JPEG"), marker=0xC3), "is a lossless or hierarchical JPEG"),
-    (lambda: b"\xff\xd8\xff\xf7\0\x0b\x08\0\1\0\1\1\1\x11\0" + bytes(9), "is a JPEG-LS picture"),
+    (lambda: b"\xff\xd8\xff\xf7\0\x0b\x08\0\1\0\1\1\1\x11\0" + bytes(9), "is a JPEG-LS image"),
     (lambda: scans(65), "is a JPEG of more than 64 scans"),
-    (lambda: bmp(2, [bytes(4)] * 4, width=4, height=4), "is a BMP file of 2 bits a pixel"),
+    (lambda: bmp(2, [bytes(4)] * 4, width=4, height=4), "is a BMP file of 2 bits per pixel"),
     (lambda: bmp(24, encoded(photograph(), "JPEG"), compression=4, width=4, height=4), "is a JPEG inside a BMP file"),
     (lambda: masked(0xFF, 0xFF00, 0xFF0000), "is a BMP file of the colour masks 0xff, 0xff00, 0xff0000"),
     (lambda: masked(0x3FF << 20, 0x3FF << 10, 0x3FF), "is a BMP file of the colour masks 0x3ff00000, 0xffc00, 0x3ff"),
@@ -629,17 +629,17 @@ VARIETIES = [
     (lambda: tiff(photograph().astype(np.float32), 32, 2, tags=[(339, 3, [3] * 3)]), "of floating-point numbers"),
     (lambda: tiff(ramp().astype(np.int16), 16, 1, tags=[(339, 3, [2])]), "is a TIFF file of signed integers"),
     (lambda: tiff(ramp().astype(np.int8), 8, 1, tags=[(339, 3, [2])]), "is a TIFF file of signed integers"),
-    (lambda: tiff(ramp().astype(np.uint32), 32, 1), "is a TIFF file of 32 bits a sample"),
-    (lambda: tiff(deep(photograph()[..., :2], 16), 16, 1), "is a TIFF file of grey and alpha of 16 bits a sample"),
-    (lambda: tiff(ramp() >> 4, 4, 1), "is a TIFF file of 4 bits a sample"),
-    (lambda: tiff(deep(np.dstack([photograph(), ramp()[:97, :1].repeat(131, 1)]), 16), 16, 5), "of 16 bits a sample"),
+    (lambda: tiff(ramp().astype(np.uint32), 32, 1), "is a TIFF file of 32 bits per sample"),
+    (lambda: tiff(deep(photograph()[..., :2], 16), 16, 1), "is a TIFF file of grey and alpha of 16 bits per sample"),
+    (lambda: tiff(ramp() >> 4, 4, 1), "is a TIFF file of 4 bits per sample"),
+    (lambda: tiff(deep(np.dstack([photograph(), ramp()[:97, :1].repeat(131, 1)]), 16), 16, 5), "of 16 bits per sample"),
     (lambda: tiff(photograph(), 8, 8), "is a TIFF file of CIE L*a*b* colours"),
     (lambda: tiff(deep(photograph(), 16), 16, 8), "is a TIFF file of CIE L*a*b* colours"),
     (lambda: tiff(ramp(), 8, 32803), "is a raw photograph (colour filter array)"),
     (lambda: tiff(ramp(), 8, 1, tags=[(50706, 1, [1, 4, 0, 0])]), "is a DNG raw photograph"),
-    (lambda: tiff(photograph(), 8, 2, tags=[(254, 4, [1])]), "is a TIFF file whose first picture is a preview"),
+    (lambda: tiff(photograph(), 8, 2, tags=[(254, 4, [1])]), "is a TIFF file whose first image is a preview"),
     (lambda: tiff(ramp(), 8, 1, tags=[(259, 3, [50000])]), "is a TIFF file that is compressed by Zstandard"),
-    (lambda: tiff(np.dstack([photograph(), photograph()]), 8, 2), "is a TIFF file of 6 samples a pixel"),
+    (lambda: tiff(np.dstack([photograph(), photograph()]), 8, 2), "is a TIFF file of 6 samples per pixel"),
 ]
 
 
@@ -658,7 +658,7 @@ def lying_webp():
 
 
 DAMAGED = [
-    (lying_webp, "it says 8 x 6 pixels and holds 40 x 30"),
+    (lying_webp, "its header says 8 x 6 pixels, but it holds 40 x 30"),
     (lambda: tiff(ramp(), 8, 1, tags=[(256, 9, [9])]), "gives no width and height as whole numbers"),
     (lambda: tiff(ramp(), 8, 1, tags=[(278, 4, [1])]), "1 places and 1 sizes of 256 strips"),
     (lambda: tiff(ramp(), 8, 1, tags=[(278, 4, [0])]), "its strips or tiles are of 9 x 0 pixels"),

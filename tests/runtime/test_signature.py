@@ -16,6 +16,7 @@ import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
 from ortcam.cli import main
 from ortcam.errors import BundleError, OptionError
+from ortcam.extras import install
 from ortcam.shipped import bundle_path
 from ortcam.signature import SIGNATURE_NAME, verify_signature
 
@@ -154,4 +155,4 @@ def test_without_the_package_the_command_that_installs_it_is_said(signed: Path) 
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert 'pip install "ortcam[sign]"' in done.stderr
+    assert install("sign") in done.stderr

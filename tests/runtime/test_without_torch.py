@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ortcam.extras import TORCH, install
+
 FORBIDDEN = ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "ortcam_export", "PIL", "scipy", "matplotlib")
 
 REFUSE = f"""
@@ -71,13 +73,13 @@ def test_export_without_its_extra_says_which_to_install(tmp_path: Path) -> None:
     script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     result = run(script, "export", "resnet18", "-o", tmp_path / "x.ortcam")
     assert result.returncode == 2
-    assert result.stderr.strip().endswith('pip install "ortcam[export]"')
+    assert result.stderr.strip().endswith(install("export"))
     assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_without_a_runtime_the_import_says_which_extra_to_install() -> None:
     result = run("import ortcam", extra=("onnxruntime",))
-    assert 'pip install "ortcam[cpu]" (any machine), pip install "ortcam[gpu]" (NVIDIA CUDA)' in result.stderr
+    assert f"{install('cpu')} (any machine), {install('gpu')} (NVIDIA CUDA)" in result.stderr
 
 
 def without(package: str, folder: Path) -> dict[str, str]:
@@ -125,4 +127,4 @@ def test_the_command_says_in_one_line_what_is_missing_and_how_to_install_it(
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert " needs " in line
-    assert f'pip install "ortcam[{extra}]"' in line
+    assert (TORCH if package.startswith("torch") else install(extra)) in line

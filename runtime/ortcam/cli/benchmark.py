@@ -87,7 +87,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     def advance(done: int, total: int, doing: str) -> None:
         nonlocal bar
         if bar is None:
-            bar = Bar("measuring", total=total, unit="case", quiet=options.quiet)
+            bar = Bar("measuring", total=total, unit="cases", quiet=options.quiet)
         bar.update(done, note=doing)
 
     try:

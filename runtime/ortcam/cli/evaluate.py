@@ -141,7 +141,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     def advance(made: int, total: int) -> None:
         nonlocal bar
         if bar is None:  # what an earlier run made says nothing of the time left
-            bar = Bar("evaluating", total=total, unit="map", quiet=options.quiet, done=made)
+            bar = Bar("evaluating", total=total, unit="maps", quiet=options.quiet, done=made)
         bar.update(made)
 
     def tell(image: str, error: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ortcam.bundle import Bundle, Parity, read_bundle
 from ortcam.cli.common import add_alias, add_json
-from ortcam.cli.models import MODEL_HELP, add_graph_input, extra_for, given_flags
+from ortcam.cli.models import MODEL_HELP, add_graph_input, extra_for, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection
 from ortcam.errors import BundleError, OptionError
@@ -52,7 +52,7 @@ def _inspect(options: argparse.Namespace) -> int:
     given = given_flags(options, _OF_A_MODEL)
     if is_bundle(options.model):
         if given:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            flags = ", ".join(map(flag_of, given))
             raise OptionError(f"{flags}: goes with a model; {options.model} is a bundle, which has its own")
         _inspect_bundle(options)
         return 0

@@ -23,6 +23,7 @@ __all__ = [
     "add_input",
     "add_model",
     "extra_for",
+    "flag_of",
     "given_flags",
     "open_bundle",
 ]
@@ -70,7 +71,7 @@ def open_bundle(options: argparse.Namespace) -> Path:
     """
     given = {name: value for name in EXPORT_OPTIONS if (value := getattr(options, _PREFIX + name, None)) is not None}
     if is_bundle(options.model):
-        return bundle_of(options.model, _as_flags(given))
+        return bundle_of(options.model, {flag_of(name): value for name, value in given.items()})
     quiet = bool(getattr(options, "quiet", False))
     with others_aside(), _stages(options.model, quiet=quiet) as stage:
         said: list[str] = []
@@ -176,10 +177,9 @@ def given_flags(options: argparse.Namespace, names: Sequence[str]) -> dict[str, 
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
-def _as_flags(given: dict[str, Any]) -> dict[str, Any]:
-    """The same by the names of the flags, for a message."""
-    flags = {name: f"--{name.replace('_', '-')}" for name in given} | {"output": "--model-output"}
-    return {flags[name]: value for name, value in given.items()}
+def flag_of(name: str) -> str:
+    """The flag of an option of the export."""
+    return "--model-output" if name == "output" else f"--{name.replace('_', '-')}"
 
 
 @contextlib.contextmanager

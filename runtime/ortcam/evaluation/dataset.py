@@ -21,7 +21,7 @@ from ortcam.terminal import as_text
 
 __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 
-# x0, y0, x1, y1 in pixels of the upright image, the last two excluded.
+# x0, y0, x1, y1 in pixels of the upright image; x1 and y1 lie outside.
 Box = tuple[float, float, float, float]
 
 _FILE_COLUMNS: Final = ("file", "filename", "image", "path")
@@ -43,8 +43,8 @@ class Example:
         name: unique; the path relative to the folder or CSV.
         path: of the file.
         label: class index, where it is known.
-        boxes: of objects of that class; none where they are not known.
-        size: width and height of the upright image that the boxes are given for, of any scale; None: the file's.
+        boxes: of objects of that class; empty if unknown.
+        size: width and height that the boxes are given for, at any scale of the upright image; None: the file's own.
     """
 
     name: str
@@ -112,7 +112,7 @@ def read_dataset(
 
 
 def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, width: int) -> NDArray[np.bool_]:
-    """Which pixels of the model's input have their centre in a box: bool [H,W].
+    """Tell which pixels of the model's input have their centre in a box: bool [H,W].
 
     Args:
         example: with the boxes.
@@ -121,7 +121,7 @@ def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, wi
         width: the same.
 
     Raises:
-        DatasetError: the boxes are of an image of another shape.
+        DatasetError: the boxes are given for an image of another shape.
     """
     at = preprocessing.geometry(height, width)
     boxes_width, boxes_height = example.size or (width, height)
@@ -198,9 +198,9 @@ def _check_twice(examples: Iterable[Example], source: str) -> None:
 
 
 def _class_reader(texts: Iterable[str], class_index: Callable[[int | str], int]) -> Callable[[str], int]:
-    """How the classes of a dataset are read: as labels if all of them are labels, else each by the rule of targets.
+    """Choose how to read the classes of a dataset: as labels if all of them are labels, else by the rule of targets.
 
-    So folders named 1, 10, 11, 2 are classes of these labels, whatever their indices.
+    So folders named 1, 10, 11, 2 are the classes with these labels, whatever their indices.
     """
 
     def as_label(text: str) -> int:
@@ -267,10 +267,10 @@ def _read_json(path: Path, class_index: Callable[[int | str], int]) -> dict[str,
 
 
 def _check_list(path: Path) -> None:
-    """Refuse a pipe, a device, and what is too large for a list of images, before it is opened.
+    """Refuse a pipe, a device, or a file too large for a list of images, before it is opened.
 
     Raises:
-        DatasetError: it is one of them, or cannot be looked at.
+        DatasetError: it is one of these, or cannot be read.
     """
     try:
         status = path.stat()

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what is written to it, and what must not be there before."""
+"""The folder of an evaluation: which files it gets, and which must not be there before."""
 
 from pathlib import Path
 from typing import Final
@@ -13,14 +13,15 @@ _RESULTS: Final = ("results.csv", "results.parquet", "summary.json", "report.htm
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """Find out whether an evaluation can begin in a folder, or go on, without writing over anything.
+    """Check that an evaluation can begin or go on in a folder without overwriting anything.
 
     Args:
-        folder: it need not be there.
+        folder: need not exist.
         resume: go on with the evaluation in it, if there is one.
 
     Raises:
-        OutputError: there is one and it is not to be resumed, or files of other things have the names of results.
+        OutputError: the folder has an evaluation and `resume` is False, or has files of something else that are called
+            as the results are.
     """
     try:
         if (folder / JOURNAL).exists():
@@ -34,6 +35,5 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise OutputError(f"{folder}: cannot be looked at: {error.strerror or error}") from None
     if taken:
         raise OutputError(
-            f"{folder}: has {', '.join(taken)} of something else, since there is no {JOURNAL} beside; name another "
-            "folder with -o"
+            f"{folder}: has {', '.join(taken)} of something else, as there is no {JOURNAL}; name another folder with -o"
         )

@@ -1,4 +1,4 @@
-"""What has been measured so far, a line each, so that a run that is killed goes on where it was."""
+"""The journal of an evaluation: one line per measurement, so that a killed run can go on where it was."""
 
 import base64
 import dataclasses
@@ -22,7 +22,7 @@ from ortcam.unfinished import clear
 
 __all__ = ["Failure", "Journal", "read_measurements"]
 
-_DIGITS: Final = 6  # of the confidences in curves
+_DIGITS: Final = 6  # decimals of the confidences in curves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +41,23 @@ class Failure:
 
 
 class Journal:
-    """A JSON-lines file in the output folder: the settings first, then a measurement or a failure a line.
+    """A JSON-lines file in the output folder: the settings first, then one measurement or failure per line.
 
-    A line is on the disk before the next one is measured. What a kill leaves of a line is cut off when the journal is
-    opened again.
+    Each line is on the disk before the next measurement begins. A kill may leave half a line. It is cut off when the
+    journal is opened again.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Begin a journal, or go on with one.
 
         Args:
-            folder: made where it is not there.
-            settings: what results depend on, as JSON.
-            resume: go on with the journal in the folder if there is one.
+            folder: created if it does not exist.
+            settings: what the results depend on, as JSON.
+            resume: go on with the journal in the folder, if there is one.
 
         Raises:
-            OutputError: there is one and it is not to be resumed, or it was begun with other settings, or the results
-                would be written over other files, or nothing can be written there.
+            OutputError: the folder has a journal and `resume` is False, the journal was begun with other settings,
+                files of something else would be overwritten, or the folder cannot be written to.
         """
         self.path = folder / JOURNAL
         given = json.loads(json.dumps(settings))
@@ -84,11 +84,11 @@ class Journal:
         self._file.close()
 
     def add(self, item: Measurement | Similarity | Failure) -> None:
-        """Write a line and have it on the disk.
+        """Write a line, and wait until it is on the disk.
 
         Raises:
             OutputError: the disk is full, or gone.
-            NotFiniteError: a number of it is not finite, and nothing was written.
+            NotFiniteError: one of its numbers is not finite; nothing was written.
         """
         entry = dataclasses.asdict(item)
         if isinstance(item, Measurement):
@@ -100,11 +100,11 @@ class Journal:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def measurements(self) -> Iterator[Measurement]:
-        """What is in it, in the order it was measured; one at a time in memory."""
+        """The measurements, in the order in which they were made; one at a time in memory."""
         return read_measurements(self.path.parent)
 
     def failures(self) -> list[Failure]:
-        """The failures of what was not measured after all."""
+        """The failures; without those that a later run measured after all."""
         found: dict[tuple[str, str | None], Failure] = {}
         for entry in self._entries():
             key = entry.get("image", ""), entry.get("variant")
@@ -116,11 +116,11 @@ class Journal:
         return list(found.values())
 
     def measured(self) -> Iterator[tuple[str, str]]:
-        """Image and variant of every measurement, in the order it was made."""
+        """Image and variant of each measurement, in the order in which they were made."""
         return ((entry["image"], entry["variant"]) for entry in self._entries() if "scores" in entry)
 
     def similarities(self) -> list[Similarity]:
-        """Those of the randomised-weights check."""
+        """The results of the randomised-weights check."""
         return [Similarity(**entry) for entry in self._entries() if "spearman" in entry]
 
     def _entries(self) -> Iterator[dict[str, Any]]:
@@ -133,20 +133,20 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def _check_settings(self, given: Mapping[str, Any]) -> None:
-        """Refuse what is no journal, and one that was begun with other settings."""
+        """Refuse a file that is no journal, and a journal that was begun with other settings."""
         with self.path.open("rb") as file:
             first = file.readline()
         try:
             settings = json.loads(first)["settings"]
         except (ValueError, KeyError, TypeError):
-            raise OutputError(f"{self.path}: is no journal of `ortcam evaluate`") from None
+            raise OutputError(f"{self.path}: is no journal of `ortcam evaluate`; name another folder with -o") from None
         changed = sorted(key for key in {*settings, *given} if settings.get(key) != given.get(key))
         if changed:
             was = ", ".join(f"{key} {_short(settings.get(key))}, now {_short(given.get(key))}" for key in changed)
-            raise OutputError(f"{self.path.parent}: was begun with other settings: {was}")
+            raise OutputError(f"{self.path.parent}: was begun with other settings: {was}; name another folder with -o")
 
     def _lock(self) -> None:
-        """Keep others from writing here as long as this process does, where the system has such locks."""
+        """Lock the journal against other processes, where the system has such locks."""
         try:
             # The file rather than the folder, which on a network file system keeps off those of this machine alone.
             if not lock_descriptor(self._file.fileno()):
@@ -156,14 +156,14 @@ class Journal:
             raise OutputError(f"{self.path.parent}: another `ortcam evaluate` is writing to it") from None
 
     def _cut_half_line(self) -> None:
-        """Cut off what a kill has left of a line."""
+        """Cut off the half line that a kill may have left."""
         with self.path.open("rb+") as file:
             whole = sum(len(line) for line in file if line.endswith(b"\n"))
             file.truncate(whole)
 
 
 def read_measurements(folder: Path) -> Iterator[Measurement]:
-    """What the journal in the folder of an evaluation holds, in the order it was measured; one at a time in memory."""
+    """Read the measurements in the folder of an evaluation, in their order; one at a time in memory."""
     for entry in _read(folder / JOURNAL):
         if "scores" in entry:
             pixels = np.frombuffer(base64.b64decode(entry["thumbnail"]), np.uint8)

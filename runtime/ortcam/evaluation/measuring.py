@@ -1,4 +1,4 @@
-"""One image and one method: the map, and everything that is measured of it."""
+"""One image and one method: the map, and all its metrics."""
 
 import dataclasses
 import time
@@ -25,15 +25,15 @@ THUMBNAIL = 28
 
 @dataclasses.dataclass(frozen=True)
 class Clean:
-    """What is known of an image before any map is made.
+    """What is known about an image before any map is made.
 
     Attributes:
         example: the image, its class and boxes.
         photograph: decoded and preprocessed.
-        target: the class of the largest logit, which is the one explained.
-        probability: of that class.
-        confidence: Y, the same or its logit, as the protocol says.
-        inside: bool [H,W], pixels in the boxes; None where there are none or the class is not that of the boxes.
+        target: the class with the largest logit. It is the one explained.
+        probability: of the target.
+        confidence: Y, the probability or the logit of the target, as the protocol says.
+        inside: bool [H,W], pixels inside the boxes; None without boxes, or where they belong to another class.
     """
 
     example: Example
@@ -46,7 +46,7 @@ class Clean:
 
 @dataclasses.dataclass(frozen=True)
 class Explained:
-    """A map, float32 [H,W] in [0,1], whether it is flat, and the masked passes it took."""
+    """A map, float32 [H,W] in [0,1], whether it is flat, and how many masked passes it took."""
 
     saliency: NDArray[np.float32]
     flat: bool
@@ -55,22 +55,22 @@ class Explained:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What was measured of a map.
+    """The metrics of one map.
 
     Attributes:
         image: name of the example.
         variant: name of the variant.
-        label: class of the image, where it is known.
+        label: class of the image; None if unknown.
         target: class explained.
         probability: of the target on the clean image.
         clean: Y.
-        masked: O; None where it was not asked for.
+        masked: O; None if no metric needs it.
         flat: whether the map is flat.
-        seconds: the explanation took.
-        passes: masked forward passes it made.
-        scores: percentages by name of the metric; Win comes later, it needs all methods.
-        curves: confidences by name of the metric, from 0 to all pixels.
-        thumbnail: uint8 [28,28], the map made small.
+        seconds: time of the explanation.
+        passes: masked forward passes of the explanation.
+        scores: percentages by metric. Win is added later, because it needs all methods.
+        curves: confidences by metric, from no pixel to all pixels.
+        thumbnail: uint8 [28,28], a small copy of the map.
     """
 
     image: str
@@ -89,7 +89,7 @@ class Measurement:
 
 
 class Measuring:
-    """The metrics of a protocol, on one model."""
+    """Measures the metrics of a protocol on one model."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class Measuring:
         step: int | None = None,
         batch_size: BatchSize = "auto",
     ) -> None:
-        """Take what stays the same for all images.
+        """Keep what is the same for all images.
 
         Args:
-            explainers: of the same bundle, by precision; None is the one that everything but the masked passes runs on.
+            explainers: of one bundle, by precision. The one under None does everything but the masked passes.
             protocol: the conventions.
             wanted: names of metrics.
-            step: pixels that a step of insertion and deletion changes; None: a hundredth of them.
-            batch_size: masked or altered images a run.
+            step: pixels per step of insertion and deletion; None: a hundredth of the image.
+            batch_size: masked or altered images per run.
         """
         self._explainers = explainers
         self._explainer = explainers[None]
@@ -118,11 +118,11 @@ class Measuring:
         self._last_ends: tuple[Clean, dict[Fill, tuple[NDArray[np.float32], float]]] | None = None
 
     def clean(self, example: Example, photograph: Photograph) -> Clean:
-        """Classify an image, and find its boxes in the model's input.
+        """Classify an image, and place its boxes in the model's input.
 
         Raises:
-            NotFiniteError: the logits are not numbers.
-            DatasetError: its boxes are of an image of another shape.
+            NotFiniteError: a logit is infinite or not a number.
+            DatasetError: the boxes are given for an image of another shape.
         """
         logits = self._logits(1, lambda _: photograph.model_input)[0]
         target = int(np.argmax(logits))
@@ -135,12 +135,12 @@ class Measuring:
         return Clean(example, photograph, target, probability, confidence, inside)
 
     def measure(self, clean: Clean, variant: Variant) -> Measurement:
-        """Explain an image and measure the map.
+        """Explain an image, and measure the map.
 
         Raises:
             OrtcamError: as `Explainer.explain`.
         """
-        # A photograph of its own: no method finds the features that another has left.
+        # A copy, so that no method profits from features that another one has computed.
         photograph = dataclasses.replace(clean.photograph)
         clock = time.perf_counter()
         found = self.explain(clean, photograph, variant)
@@ -186,7 +186,7 @@ class Measuring:
         )
 
     def explain(self, clean: Clean, photograph: Photograph, variant: Variant) -> Explained:
-        """The map of a photograph, the clean one or an altered one, for the class of the clean one.
+        """Explain a photograph, clean or altered, for the class of the clean one.
 
         Raises:
             OrtcamError: as `Explainer.explain`.
@@ -200,7 +200,7 @@ class Measuring:
         return float(logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean, logits))
 
     def _curves(self, clean: Clean, saliency: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Probabilities of the class while pixels appear and vanish, by metric."""
+        """Probabilities of the target while pixels appear or vanish, by metric."""
         ranks = metrics.pixel_ranks(saliency)
         counts = metrics.shares(saliency.size, self._step)
         image = clean.photograph.model_input[0]
@@ -226,7 +226,7 @@ class Measuring:
         return curves
 
     def _end(self, clean: Clean, fill: Fill) -> tuple[NDArray[np.float32], float]:
-        """What there is where nothing is, float32 [3,H,W], and its probability; the same for all methods."""
+        """The image without any pixel, float32 [3,H,W], and its probability; the same for all methods."""
         if self._last_ends is None or self._last_ends[0] is not clean:
             self._last_ends = clean, {}
         known = self._last_ends[1]
@@ -246,7 +246,7 @@ class Measuring:
         return exact_probabilities(logits, self._explainer.bundle.manifest.activation)
 
     def _of_target(self, clean: Clean, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probability of the class explained, from logits [...,classes]."""
+        """Probability of the target, from logits [...,classes]."""
         return np.asarray(self._probabilities(logits)[..., clean.target])
 
 
@@ -258,15 +258,15 @@ def explain(
     name: str,
     batch_size: BatchSize,
 ) -> Explained:
-    """The map of a variant.
+    """Make the map of a variant.
 
     Args:
         explainer: of the model.
         photograph: to explain.
         target: class index.
-        variant: how.
-        name: of the image; random weights are drawn from it.
-        batch_size: masked images a run.
+        variant: method or baseline.
+        name: of the image; it seeds random weights.
+        batch_size: masked images per run.
 
     Raises:
         OrtcamError: as `Explainer.explain`.

@@ -1,4 +1,4 @@
-"""Protocols: the conventions that a table of metrics stands for, as data."""
+"""Protocols: the conventions of published tables of metrics, as data."""
 
 import dataclasses
 from typing import Final, Literal
@@ -15,12 +15,12 @@ class Protocol:
 
     Attributes:
         name: in `--protocol`.
-        confidence: what Y and O are: the probability of the class (softmax, or the sigmoid of a sigmoid head), or its
+        confidence: what Y and O are: the probability of the class (by softmax or sigmoid, as the model has it), or its
             logit.
         ties_increase: whether O = Y counts as an increase.
-        keep_half: whether the lower half of the map's pixels is set to zero before it masks the image.
-        metrics: what is measured where the user names nothing.
-        help: where it comes from.
+        keep_half: whether the lower half of the map's pixels is set to zero before the map masks the image.
+        metrics: measured by default.
+        help: where the conventions come from.
     """
 
     name: str
@@ -84,10 +84,10 @@ PROTOCOLS: Final = (
 
 
 def resolve_protocol(name: str) -> Protocol:
-    """The protocol of this name.
+    """Find the protocol of a name.
 
     Raises:
-        OptionError: there is none.
+        OptionError: no protocol has this name.
     """
     for protocol in PROTOCOLS:
         if protocol.name == name:

@@ -1,8 +1,8 @@
-"""The randomised-weights check: maps of a model whose weights are shuffled, from the logits down, are other maps.
+"""The randomised-weights check: when weights are shuffled, from the logits down, the maps must change.
 
-Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that stays the same when the weights are lost
-explains the image, not the model. Here the entries of a weight are shuffled, which keeps their distribution, and with
-it the scale of what comes out; the similarity of the maps is Spearman's rank correlation.
+Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that stays the same without the weights explains
+the image, not the model. Here the entries of each weight are shuffled. That keeps their distribution, and so the scale
+of the outputs. The similarity of two maps is Spearman's rank correlation.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from ortcam.errors import BundleError
 
 __all__ = ["DEPTHS", "Similarity", "Weight", "check_weights", "shuffled_bundle", "similarity"]
 
-# Shares of the weights, from the logits down; 0 stands for the last one alone.
+# Shares of the weights, from the logits down; 0 means the last weight alone.
 DEPTHS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _FLOAT: Final[dict[int, type[np.floating[Any]]]] = {
@@ -32,7 +32,7 @@ _FLOAT: Final[dict[int, type[np.floating[Any]]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """A map beside that of the model with shuffled weights, for the same image and class.
+    """How similar a map is to that of the model with shuffled weights, for the same image and class.
 
     Attributes:
         image: name of the example.
@@ -48,7 +48,7 @@ class Similarity:
 
 
 def similarity(saliency: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Spearman's rank correlation of two maps [H,W]; 0 where one is flat, 1 where both are."""
+    """Compute Spearman's rank correlation of two maps [H,W]; 0 if one is flat, 1 if both are."""
     flat = [bool(np.ptp(item) == 0) for item in (saliency, other)]
     if any(flat):
         return float(all(flat))
@@ -56,13 +56,13 @@ def similarity(saliency: NDArray[np.float32], other: NDArray[np.float32]) -> flo
 
 
 def shuffled_bundle(bundle: Bundle, folder: Path, depth: float, *, seed: int) -> Path:
-    """A copy of a bundle with the entries of its last weights shuffled, in all its float graphs alike.
+    """Copy a bundle, and shuffle the entries of its last weights, alike in all its float graphs.
 
     Args:
         bundle: to copy.
-        folder: to write the copy in; empty.
-        depth: share of the weights, from the logits down; 0 shuffles the last one.
-        seed: of the shuffling; a larger depth shuffles the same weights in the same way, and more.
+        folder: empty; the copy is written there.
+        depth: share of the weights, from the logits down; 0 shuffles the last weight alone.
+        seed: of the shuffling. A larger depth shuffles the same weights in the same way, and more of them.
 
     Raises:
         BundleError: the bundle keeps no float weights in a file of their own.
@@ -86,7 +86,7 @@ def shuffled_bundle(bundle: Bundle, folder: Path, depth: float, *, seed: int) ->
 
 
 def check_weights(bundle: Bundle) -> "list[Weight]":
-    """The weights that can be shuffled, in the order in which the image meets them.
+    """List the weights that can be shuffled, in the order of the data flow.
 
     Raises:
         BundleError: there are none.
@@ -99,7 +99,7 @@ def check_weights(bundle: Bundle) -> "list[Weight]":
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """Where a weight lies: file, offset in bytes, number of values and their type."""
+    """Where a weight lies: file, offset in bytes, number of values, and their type."""
 
     file: str
     offset: int
@@ -108,7 +108,7 @@ class Weight:
 
 
 def _weights(bundle: Bundle) -> Iterator[Weight]:
-    """Weights of at least two dimensions, in the order in which the image meets them."""
+    """Weights of at least two dimensions, in the order of the data flow."""
     graphs = bundle.manifest.graphs
     seen = set()
     for name in (graphs.features, graphs.head) if graphs.head is not None else (graphs.classifier,):

@@ -1,4 +1,4 @@
-"""`report.html`: the table, curves, differences and a gallery of an evaluation, on a page that needs no other file."""
+"""`report.html`: verdict, means, curves, differences and images of an evaluation, on one self-contained page."""
 
 import base64
 import dataclasses
@@ -39,7 +39,7 @@ _SIDE: Final = 160  # pixels of the longer side of a picture
 _QUALITY: Final = 80  # of its JPEG
 _FAILURES: Final = 500  # listed at most; summary.json has all
 
-# What the gallery is chosen by: the first of these that is measured. The first three stand below every picture.
+# The gallery is chosen by the first of these that is measured. The first three are printed below each picture.
 _TELLING: Final = ("adcc", "insertion-zero", "average-drop", "deletion-zero")
 _BELOW_PICTURES: Final = 3
 
@@ -77,13 +77,13 @@ _MARGIN: Final = 0.06  # left and right of what a plot of differences shows, of 
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """A variant, and what tells it from the others in all plots.
+    """A variant, and its look in all plots.
 
     Attributes:
         number: its place among the variants.
         name: of the variant.
         title: of the variant.
-        baseline: whether it is one.
+        baseline: whether it is a baseline.
         colour: on a light page.
         pale: colour on a dark page.
         dash: of its line, as SVG has it.
@@ -256,21 +256,21 @@ def write_report(
     white: int | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Write the page. Photographs that can no longer be read are left out of the gallery.
+    """Write the page. Images that can no longer be read are left out of the gallery.
 
     Args:
-        path: of the page; it is replaced as a whole.
+        path: of the page, which is replaced as a whole.
         results: every number.
         summary: means, intervals and differences.
-        verdict: what they say.
+        verdict: the findings in sentences.
         journal: has the thumbnails of the maps.
-        examples: where the photographs are.
+        examples: where the images are.
         preprocessing: of the model; the gallery shows its crop.
         more: what summary.json has beside results and summary: settings, protocol, model, providers, versions,
             failures, and randomized where that was checked.
-        max_pixels: larger photographs are left out.
+        max_pixels: larger images are left out.
         white: as of `read_image`.
-        labels: names of the classes; without them there are indices.
+        labels: names of the classes; classes without one are called by their index.
 
     Raises:
         OSError: the page cannot be written.
@@ -317,7 +317,7 @@ def write_report(
         more=more,
         written=dt.datetime.now(dt.UTC),
     )
-    # A file name may be no Unicode; its odd bytes become question marks.
+    # The name of a file need not be Unicode; other bytes become question marks.
     write_whole(path, page.encode(errors="replace"), durable=True)
 
 
@@ -460,7 +460,7 @@ def _apart(metric: Metric, differences: Sequence[Difference], looks: Mapping[str
     for title, baselines in (("Between methods", 0), ("Against baselines", 1)):
         some = [item for item in differences if looks[item.first].baseline + looks[item.second].baseline == baselines]
         if some:
-            # What would be long is folded, but for one metric; so are baselines beside methods.
+            # Long lists are folded, except for one metric; so are the baselines beside methods.
             opened = not plots and (primary or len(some) <= _PAIRS_AT_ONCE)
             plots.append(_plot(title, some, looks, opened=opened))
     return _Apart(metric, differences[0].interval.n, plots)
@@ -521,7 +521,7 @@ def _cards(
     max_pixels: int,
     white: int | None,
 ) -> Iterator[_Card]:
-    """The gallery; one photograph and the thumbnails of those chosen are in memory at a time."""
+    """Make the gallery. Memory holds one photograph at a time, and the thumbnails of those chosen."""
     names = {results.images[index] for index, _ in chosen}
     thumbnails: dict[str, dict[str, Pixels]] = {name: {} for name in names}
     for measurement in journal.measurements():
@@ -623,14 +623,14 @@ def _points(x: Floats, y: Floats) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high, three to six or so, zero among them if it lies there."""
+    """Choose about three to six round numbers from low to high, with zero if it lies between."""
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5.5)
     return [step * count for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _number(value: float | None) -> str:
-    """As it is read: two decimals, a real minus."""
+    """Two decimals, and a typographic minus."""
     if value is None or math.isnan(value):
         return "–"
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")

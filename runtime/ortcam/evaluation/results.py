@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: a table of images, methods and metrics, its summary, and the files they go to."""
+"""The numbers of an evaluation: values by image, method and metric, their summary, and the files they are saved in."""
 
 import dataclasses
 import itertools
@@ -51,7 +51,7 @@ _SCHEMA: Final = pa.schema(
     }
 )
 _TEXTS: Final = [field.name for field in _SCHEMA if field.type == pa.string()]
-# What a spreadsheet takes for a formula at the beginning of a cell, also in full width; and the mark that prevents it.
+# Beginnings of a cell that a spreadsheet takes for a formula, also in full width, and the mark that prevents it.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _TEXT_MARK: Final = "'"
 _NORMAL: Final = 1.96  # half a 95 % interval, in standard errors
@@ -59,12 +59,12 @@ _NORMAL: Final = 1.96  # half a 95 % interval, in standard errors
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-    """A mean curve of insertion or deletion with the 95 % interval of the mean at every step.
+    """A mean curve of insertion or deletion, with the 95 % interval of the mean at every step.
 
     Attributes:
-        share: float64 [n], of the pixels changed.
-        mean: float64 [n], confidence.
-        half: float64 [n], half of the interval; None with fewer than 10 images.
+        share: float64 [n], share of the pixels that have changed.
+        mean: float64 [n], mean confidence.
+        half: float64 [n], half the width of the interval; None with fewer than 10 images.
     """
 
     share: Floats
@@ -74,18 +74,18 @@ class Band:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Everything measured; rows are images, NaN where something was not measured.
+    """Everything measured. Arrays have one row per image, NaN where something was not measured.
 
     Attributes:
         images: their names.
         variants: in the order asked for, baselines last.
-        metrics: measured.
+        metrics: those measured.
         values: float64 [n] by variant and metric, percentages.
-        label: int64 [n], -1 where it is not known.
+        label: int64 [n], -1 if unknown.
         target: int64 [n].
         probability: float64 [n], of the target.
         masked: float64 [n] by variant: O.
-        seconds: float64 [n] by variant, of an explanation.
+        seconds: float64 [n] by variant, time of an explanation.
         passes: float64 [n] by variant.
         flat: bool [n] by variant.
         bands: by metric and variant.
@@ -107,11 +107,11 @@ class Results:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What is said of the results.
+    """Means and differences.
 
     Attributes:
-        table: interval by variant and metric, over the images that all variants have.
-        differences: of all pairs of variants, by metric.
+        table: mean with its interval by variant and metric, over the images that all variants have.
+        differences: between all pairs of variants, by metric.
     """
 
     table: dict[str, dict[str, Interval]]
@@ -121,14 +121,14 @@ class Summary:
 def collect(
     journal: Journal, images: Collection[str], variants: Sequence[Variant], wanted: Sequence[str], share: Floats
 ) -> Results:
-    """Read a journal; curves are summed up as they come, so that memory holds no more than a number a metric.
+    """Read a journal. Curves are averaged while they are read, so that memory holds one number per metric.
 
     Args:
         journal: of the run.
-        images: names of those to report on.
+        images: names of the images to report on.
         variants: to report on, baselines last.
         wanted: names of metrics.
-        share: float64 [n], of the pixels changed at each step of the curves.
+        share: float64 [n], share of the pixels that have changed at each step of the curves.
     """
     found_images = dict.fromkeys(image for image, _ in journal.measured() if image in images)
     place = {image: index for index, image in enumerate(found_images)}
@@ -178,7 +178,7 @@ def collect(
 
 
 def _wins(masked: dict[str, Floats]) -> dict[str, Floats]:
-    """100 for the highest O of an image, shared where several have it; NaN where one was not measured."""
+    """Give 100 to the highest O of an image, shared by those that tie; NaN if one of them was not measured."""
     if not masked:
         return {}
     stacked = np.stack(list(masked.values()))
@@ -189,7 +189,7 @@ def _wins(masked: dict[str, Floats]) -> dict[str, Floats]:
 
 
 def summarise(results: Results, protocol: Protocol, *, seed: int) -> Summary:
-    """Intervals and differences, each over the images where every variant has the metric.
+    """Compute intervals and differences, each over the images on which every variant has the metric.
 
     Raises:
         AssertionError: Average Drop and Increase in Confidence add up to more than 100, which the protocol forbids.
@@ -226,7 +226,7 @@ def summarise(results: Results, protocol: Protocol, *, seed: int) -> Summary:
 
 
 class _Moments:
-    """Mean and variance of curves of any length, one after the other (Welford 1962)."""
+    """Mean and variance of curves, added one after the other (Welford 1962)."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -247,9 +247,9 @@ class _Moments:
 
 
 def write_tables(results: Results, folder: Path) -> None:
-    """One row an image, method and metric: results.csv and results.parquet.
+    """Write results.csv and results.parquet, with one row per image, method and metric.
 
-    Texts in results.csv are as `as_cell` makes them; those in results.parquet are as they are.
+    Texts in results.csv are escaped by `as_cell`; those in results.parquet are not.
 
     Raises:
         OSError: they cannot be written.
@@ -269,9 +269,9 @@ def write_tables(results: Results, folder: Path) -> None:
 
 
 def as_cell(text: str) -> str:
-    """A text as a cell of a CSV that no spreadsheet takes for a formula: with an apostrophe before what looks like one.
+    """Escape a text for a CSV, so that no spreadsheet takes it for a formula: an apostrophe is put before it.
 
-    One that begins with an apostrophe gets another, so that a reader has the text by taking one away.
+    A text that begins with an apostrophe gets another one. A reader gets the text back by removing one apostrophe.
 
     Example:
         >>> as_cell("=1+1.png"), as_cell("'quoted'.png"), as_cell("cat.jpg")
@@ -302,7 +302,7 @@ def _rows(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
-    """The summary as it is written: settings, table, differences."""
+    """Encode summary.json: settings, verdict, table, differences."""
     labelled = results.label >= 0
     content = more | {
         "images": {
@@ -334,6 +334,6 @@ def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
 
 
 def median_of_known(values: Floats) -> float | None:
-    """The median of what is not NaN; None where nothing is."""
+    """Compute the median of the values that are not NaN; None if all are."""
     known = values[~np.isnan(values)]
     return float(np.median(known)) if known.size else None

@@ -1,4 +1,4 @@
-"""The run of an evaluation: images, methods, metrics, a journal, and what is written at the end."""
+"""The run of an evaluation: images, methods, metrics, the journal, and the files written at the end."""
 
 import dataclasses
 import functools
@@ -39,19 +39,19 @@ from ortcam.unfinished import temporary_folder
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
-# Called with (measurements made, measurements in all) after each of them.
+# Called with the maps measured and the maps in all, after each map.
 Progress = Callable[[int, int], None]
 
 DEFAULT_METHODS: Final = ("scorecam", "scorecam++")
 DEFAULT_OUTPUT: Final = "evaluation"
 
-# What is measured, too: ADCC is made of the means of its parts, and the pointing games mean nothing without chance.
+# Metrics that are measured too: ADCC needs the means of its parts, and the pointing games mean nothing without chance.
 _NEEDED: Final = {
     "adcc": ("coherency", "complexity", "average-drop"),
     "energy-pointing": ("box-area",),
     "pointing": ("box-area",),
 }
-_SHUFFLED_BATCH_SIZE: Final = 8  # no search: its result would be kept for a bundle that nobody meets again
+_SHUFFLED_BATCH_SIZE: Final = 8  # no search, because its result would be kept for a bundle that is thrown away
 _NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
 
 
@@ -62,7 +62,7 @@ class Report:
     Attributes:
         results: every number.
         summary: means, intervals and differences.
-        verdict: what they say, in sentences.
+        verdict: the findings in sentences.
         failures: images that were skipped, or methods on them.
         folder: where the files are.
     """
@@ -211,24 +211,24 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """Maps to measure in all: images times methods and baselines, and those of shuffled weights."""
+        """How many maps are to be measured: images times methods and baselines, plus those of shuffled weights."""
         return len(self.examples) * len(self.variants) + len(self._checked) * len(self.variants) * len(DEPTHS)
 
     def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:
         """Measure what is not measured yet, and write the results.
 
         Args:
-            progress: called with what an earlier run made, then after every measurement.
+            progress: called with the maps measured and the maps in all: at the start, then after each map.
             on_failure: called when an image, or a method on it, is skipped.
 
         Raises:
-            OutputError: the results cannot be written, or there are others.
-            OrtcamError: not a single image could be measured.
+            OutputError: the results cannot be written, or would overwrite others.
+            OrtcamError: no image could be measured.
         """
         with Journal(self.folder, self.settings, resume=self._resume) as journal:
             self._measure(journal, progress, on_failure)
             if self._checked:
-                self._conclude(journal)  # what is there, whatever becomes of the check
+                self._conclude(journal)  # what is measured so far, whatever becomes of the check
                 self._check_randomized(journal, progress, on_failure)
             return self._conclude(journal)
 
@@ -271,7 +271,7 @@ class Evaluation:
         fail: Callable[[Failure], None],
         advance: Callable[[int], None],
     ) -> Iterator[tuple[Clean, list[Variant]]]:
-        """The images that can be read and classified; the next ones are decoded meanwhile."""
+        """Read and classify images; the next ones are decoded meanwhile."""
         waiting = iter(missing)
 
         def skip(_: object, error: OrtcamError) -> None:
@@ -293,7 +293,7 @@ class Evaluation:
     def _check_randomized(
         self, journal: Journal, progress: Progress | None, on_failure: Callable[[Failure], None] | None
     ) -> None:
-        """The maps of models whose weights are shuffled beside those of the model."""
+        """Compare the maps of models with shuffled weights with those of the model."""
         done = {(item.image, item.variant, item.depth) for item in journal.similarities()}
         measured = set(journal.measured())
         pairs = [
@@ -330,7 +330,7 @@ class Evaluation:
     def _compare(
         self, shuffled: Explainer, depth: float, example: Example, variants: Sequence[Variant], batch_size: BatchSize
     ) -> Iterator[Similarity | Failure]:
-        """The maps of one image by the model and by that with shuffled weights."""
+        """Compare the maps of one image by the model and by the one with shuffled weights."""
         clean: Clean | None = None
         for variant in variants:
             try:
@@ -384,7 +384,7 @@ class Evaluation:
         return Report(results, summary, verdict, failures, self.folder)
 
     def _randomized(self, similarities: Sequence[Similarity]) -> dict[str, list[dict[str, Any]]]:
-        """Mean similarity with its interval, by variant and depth; empty without the check."""
+        """Compute mean similarities with their intervals, by variant and depth; empty without the check."""
         asked = {example.name for example in self._checked}
         columns: dict[str, dict[float, list[float]]] = {}
         for item in similarities:
@@ -468,5 +468,7 @@ def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[s
     if not wanted:
         raise OptionError("no metric to measure")
     if protocol.confidence == "logit" and (odd := _NOT_OF_LOGITS & set(wanted)):
-        raise OptionError(f"{', '.join(sorted(odd))} with protocol {protocol.name}: of logits there is no such thing")
+        raise OptionError(
+            f"{', '.join(sorted(odd))} with protocol {protocol.name}: needs probabilities, but it takes logits"
+        )
     return wanted

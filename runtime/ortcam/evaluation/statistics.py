@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 RESAMPLES: Final = 5000
 LEVEL: Final = 0.95
-# Images below which a bootstrap interval would exclude zero by chance far too often.
+# With fewer images a bootstrap interval would exclude zero by chance far too often.
 FEWEST: Final = 10
 _EXACT: Final = 50  # pairs up to which p is exact without ties
 _EXACT_WITH_TIES: Final = 13  # and with ties: all 2^13 signs are tried
@@ -27,7 +27,7 @@ _AT_ONCE: Final = 4_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % percentile bootstrap interval over images; None with fewer than 10 of them."""
+    """A mean and its 95 % bootstrap interval (percentiles, over images); None with fewer than 10 images."""
 
     mean: float
     low: float | None
@@ -37,16 +37,16 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What two methods differ by on the same images, first minus second.
+    """The difference of two methods on the same images, first minus second.
 
     Attributes:
         first: name of a variant.
         second: name of the other.
         interval: of the mean difference.
-        p: of Wilcoxon's signed-rank test, two-sided; 1 where all differences are zero.
-        p_adjusted: by Benjamini and Hochberg, over all pairs of this metric.
-        effect: matched-pairs rank-biserial correlation in [-1,1]: the share of the ranks that speak for the first, less
-            that which speak for the second (Kerby 2014).
+        p: of Wilcoxon's signed-rank test, two-sided; 1 if all differences are zero.
+        p_adjusted: adjusted over all pairs of this metric (Benjamini and Hochberg 1995).
+        effect: matched-pairs rank-biserial correlation in [-1,1]: the share of the ranks in favour of the first, minus
+            the share in favour of the second (Kerby 2014).
         better: the variant that is better; None unless the interval excludes zero, `p_adjusted` is below 0.05, and both
             point the same way.
         disagrees: whether only one of the two, interval or test, finds a better variant, or each finds another.
@@ -70,11 +70,11 @@ class Difference:
 
 
 def intervals(values: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
-    """The mean of every variant.
+    """Compute the mean of each variant, with its interval.
 
     Args:
         values: float64 [n] by variant, the same images in the same order.
-        seed: of the resampling, whose images are the same for all variants.
+        seed: of the resampling, which draws the same images for all variants.
     """
     names = list(values)
     stacked = np.stack([values[name] for name in names])
@@ -82,7 +82,7 @@ def intervals(values: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]
 
 
 def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
-    """ADCC of the means, as it is published.
+    """Compute the ADCC of the means, as it was published, with its interval.
 
     Args:
         parts: float64 [3,n] by variant: coherency, complexity and Average Drop in percent.
@@ -95,13 +95,13 @@ def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Inter
 def differences(
     values: Mapping[str, Floats], metric: Metric, *, seed: int, adcc_parts: Mapping[str, Floats] | None = None
 ) -> list[Difference]:
-    """Every pair of variants.
+    """Compare each pair of variants.
 
     Args:
         values: float64 [n] by variant, the same images in the same order.
-        metric: says what is better.
+        metric: says which side is better.
         seed: of the resampling.
-        adcc_parts: as `adcc_intervals` takes them: the interval is then that of the difference in ADCC of the means.
+        adcc_parts: as `adcc_intervals` takes them. The interval is then that of the difference in ADCC of the means.
     """
     pairs = list(itertools.combinations(values, 2))
     if not pairs:
@@ -135,7 +135,7 @@ def _judged(
 
 
 def _bootstrap(samples: Sequence[Floats], statistic: Any, seed: int) -> list[Interval]:
-    """A statistic of samples [m,n] over the n images, m times; an image that is drawn is drawn for all."""
+    """Resample a statistic of m rows [m,n] over n images. All rows get the same images."""
     rows, count = samples[0].shape
     means = statistic(*samples, axis=-1)
     if count < FEWEST:
@@ -170,7 +170,7 @@ def _adcc_apart(*parts: Floats, axis: int) -> Floats:
 
 
 def _wilcoxon(apart: Floats) -> tuple[float, float]:
-    """P value and rank-biserial correlation of paired differences; those that are zero are left out."""
+    """Compute p and the rank-biserial correlation of paired differences; zero differences are left out."""
     kept = apart[apart != 0]
     if not kept.size:
         return 1.0, 0.0

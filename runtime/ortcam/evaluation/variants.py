@@ -1,4 +1,4 @@
-"""What is evaluated beside each other: methods with their options, and the baselines that any of them must beat."""
+"""What an evaluation compares: methods with their options, and the baselines that each method must beat."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ Maps = NDArray[np.float32]
 
 _GAUSSIAN_SIGMA: Final = 0.25  # of a side
 
-# What `explain` takes beside the options of a method, and how its text is read.
+# Arguments of `explain` that are no options of a method, and how their text is read.
 _LIMITS: Final[dict[str, Callable[[str], object]]] = {
     "budget": budget,
     "deadline": DEADLINE.read,
@@ -39,10 +39,10 @@ class Variant:
     Attributes:
         name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
         title: for tables.
-        arguments: of `Explainer.explain`; empty for a baseline.
-        plan: what the engine does; None for a baseline.
+        arguments: for `Explainer.explain`; empty for a baseline.
+        plan: what the method does; None for a baseline.
         precision: of the masked passes; None takes the bundle's own.
-        baseline: what makes the map where it is no method.
+        baseline: makes the map of a baseline; None for a method.
     """
 
     name: str
@@ -54,10 +54,14 @@ class Variant:
 
 
 def parse_variants(texts: Sequence[str]) -> list[Variant]:
-    """Variants from METHOD[:KEY=VALUE...], where a key is an option of the method, a limit or `precision`.
+    """Parse METHOD[:KEY=VALUE...], where a key is an option of the method, a limit or `precision`.
 
     Raises:
-        OptionError: a method, key or value that is not accepted, or a variant that comes twice.
+        OptionError: an unknown method, key or value, or a variant given twice.
+
+    Example:
+        >>> [variant.title for variant in parse_variants(["scorecam++", "iscam:budget=0.25"])]
+        ['ScoreCAM++', 'IS-CAM (budget 0.25)']
     """
     found: dict[str, Variant] = {}
     for text in texts:
@@ -109,21 +113,22 @@ class Baseline:
     """A map that no method made.
 
     Attributes:
-        kind: "random-weights": sum w_k U(A_k), w uniform in [0,1), drawn once an image; "mean-activation": all w_k the
-            same; "centred-gaussian": a Gaussian in the middle, sigma a quarter of each side, whatever the image.
-        seed: of the weights.
+        kind: "random-weights": sum w_k U(A_k) with w_k uniform in [0,1), drawn once per image; "mean-activation": the
+            same with equal w_k; "centred-gaussian": a Gaussian in the middle, the same for all images, with a sigma of
+            a quarter of each side.
+        seed: of the random weights.
     """
 
     kind: Literal["random-weights", "mean-activation", "centred-gaussian"]
     seed: int = 0
 
     def __call__(self, explainer: Explainer, photograph: Photograph, name: str) -> tuple[Maps, bool]:
-        """The map, float32 [H,W] in [0,1], and whether it is flat.
+        """Make the map, float32 [H,W] in [0,1], and tell whether it is flat.
 
         Args:
             explainer: of the model.
-            photograph: or its masked version.
-            name: of the image; the weights are drawn from it.
+            photograph: clean or masked.
+            name: of the image; it seeds the weights.
         """
         height, width = photograph.model_input.shape[2:]
         if self.kind == "centred-gaussian":
@@ -140,7 +145,7 @@ class Baseline:
 
 
 def baselines(seed: int) -> list[Variant]:
-    """The three of them."""
+    """List the three baselines."""
     return [Variant(kind, title, baseline=Baseline(kind, seed)) for kind, title in BASELINES.items()]
 
 
