@@ -178,6 +178,16 @@ def test_the_map_for_language_models_names_every_page() -> None:
     assert not {page for page in pages if f"({page})" not in text}
 
 
+def test_the_page_about_the_code_names_files_that_are_there() -> None:
+    text = (REPOSITORY / "docs" / "explanation" / "code.md").read_text("utf-8")
+    for row in text.splitlines():
+        folder = REPOSITORY
+        for name in re.findall(r"`(\w[\w/.]+)`", row):
+            path = REPOSITORY / name if "/" in name else folder / name
+            folder = path.parent
+            assert path.exists(), f"{name} in: {row}"
+
+
 def test_one_version_in_all_places() -> None:
     version = ortcam.__version__
     assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text("utf-8")
