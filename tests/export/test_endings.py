@@ -229,6 +229,7 @@ COMBINED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], 
 }
 
 
+@pytest.mark.sample("mean of softmaxes", "sigmoid by hand")
 @pytest.mark.parametrize("name", COMBINED)
 def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     combine, activation = COMBINED[name]

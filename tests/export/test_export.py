@@ -43,12 +43,8 @@ def logits_of(bundle: Path, images: np.ndarray) -> np.ndarray:
     return ort.InferenceSession(bundle / "head.onnx").run(["logits"], {"features": features})[0]
 
 
-SLOW = ("resnet50", "vgg16", "densenet121")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in DEFAULT_LAYERS]
-)
+@pytest.mark.sample("squeezenet1_1", "shufflenet_v2_x0_5")
+@pytest.mark.parametrize("name", DEFAULT_LAYERS)
 def test_a_torchvision_model_splits_at_its_last_spatial_layer_and_stays_itself(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = torchvision.models.get_model(name, weights=None).eval()
