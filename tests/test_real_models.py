@@ -48,10 +48,8 @@ def export_real(name: str, data: Path, folder: Path) -> Path:
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in ("mobilenet_v2", "resnet18") else []) for name in HITS],
-)
+@pytest.mark.sample("squeezenet1_1")
+@pytest.mark.parametrize("name", HITS)
 def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: Path, shared: Path) -> None:
     explainer = ortcam.load(export_real(name, data, shared))
     with (data / "images.csv").open() as file:
@@ -64,6 +62,7 @@ def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: 
         assert abs(hit - percent / 100 * len(rows)) <= 1.15  # within one image; the percentages are rounded to 0.1
 
 
+@pytest.mark.slow
 def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_maps(data: Path, shared: Path) -> None:
     explainer = ortcam.load(export_real("deit_tiny", data, shared))
     cut = explainer.bundle.manifest.cut
@@ -74,6 +73,7 @@ def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_map
     assert e.maps.max() == 1
 
 
+@pytest.mark.sample("scorecam++")
 @pytest.mark.parametrize(("method", "apart"), [("scorecam", 5), ("scorecam++", 15)])
 def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, data: Path, shared: Path) -> None:
     """The dog stands above the cat: the map of the cat's class has its centre of mass lower, by rows of 224.
@@ -94,6 +94,7 @@ def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, d
     assert 0 < covered.mean() < 1
 
 
+@pytest.mark.slow
 def test_photographs_as_released_are_explained_at_their_own_size(data: Path, shared: Path) -> None:
     explainer = ortcam.load(export_real("squeezenet1_1", data, shared))
     for path in sorted((data / "originals").iterdir())[:3]:
@@ -129,6 +130,7 @@ def export_file(path: Path, data: Path) -> ortcam.Explainer:
     return ortcam.load(bundle.path)
 
 
+@pytest.mark.slow
 def test_a_file_for_one_image_explains_as_the_module_it_came_from(data: Path, shared: Path, tmp_path: Path) -> None:
     from_file = export_file(squeezenet_file(data, tmp_path), data)
     from_module = ortcam.load(export_real("squeezenet1_1", data, shared))
@@ -150,11 +152,12 @@ class Photographs(CalibrationDataReader):
         return next(self.feeds, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [
         pytest.param(QuantFormat.QDQ, id="qdq"),
-        pytest.param(QuantFormat.QOperator, id="qoperator", marks=pytest.mark.slow),
+        pytest.param(QuantFormat.QOperator, id="qoperator"),
     ],
 )
 def test_an_8_bit_file_is_exact_and_its_maps_look_like_those_in_float32(

@@ -1,4 +1,4 @@
-"""The way of the data: photograph, features and logits, targets, masks, scores, weights, map, `Explanation`."""
+"""Data flow of an explanation: image, features and logits, targets, masks, scores, weights, map, `Explanation`."""
 
 import contextlib
 import dataclasses
@@ -132,7 +132,7 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded, and files that would take more than
-            60 MB and 12 bytes per pixel of this number; `ortcam.read_image` has the details.
+            60 MB and 12 bytes per pixel of this number; `ortcam.image.read_image` has the details.
         white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
             65535, with a warning where that leaves an image dark.
         strict: refuse damaged images that can be read in part, instead of warning.
@@ -870,7 +870,7 @@ class Explainer:
             if len(logits[0]) != len(manifest.labels):
                 raise BundleError(
                     f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
-                    f"{len(manifest.labels)} labels; accepted is one a class"
+                    f"{len(manifest.labels)} labels; accepted is one per class"
                 )
             check_finite("features and logits of the image", features, logits)
             clean = _CleanPass(

@@ -21,6 +21,7 @@ from ortcam.preprocessing import Preprocessing
 from ortcam.targets import class_index
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(
     data: Path, shared: Path, tmp_path: Path
 ) -> None:

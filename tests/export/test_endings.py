@@ -42,7 +42,7 @@ class SpelledOut(nn.Module):
         return powers / powers.sum(1, keepdim=True)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.sample("sigmoid")
 @pytest.mark.parametrize(
     ("ending", "activation"),
     [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "softmax"), (nn.Sigmoid(), "sigmoid"), (SpelledOut(), "softmax")],
@@ -229,6 +229,7 @@ COMBINED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], 
 }
 
 
+@pytest.mark.sample("mean of softmaxes", "sigmoid by hand")
 @pytest.mark.parametrize("name", COMBINED)
 def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     combine, activation = COMBINED[name]
@@ -268,6 +269,7 @@ def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, pic
     np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=88 * 1.2e-7)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     ("combine", "activation", "message"),
     [

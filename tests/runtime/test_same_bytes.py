@@ -81,6 +81,7 @@ def delete(versions: Path) -> None:
     shutil.rmtree(versions / "v1")
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("change", [switch, rewrite_in_place, truncate, delete])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_a_loaded_explainer_is_that_of_the_bundle_it_verified(
@@ -215,7 +216,7 @@ def test_a_benchmark_measures_one_bundle(versions: Path, photograph: Path) -> No
         batch_sizes=[4],
         runs=1,
         seconds=0.1,
-        say=lambda _: switch(versions) if (versions / "current").readlink() != Path("v2") else None,
+        progress=lambda *_: switch(versions) if (versions / "current").readlink() != Path("v2") else None,
     )
     assert report.bundle["sha256"] == before
 

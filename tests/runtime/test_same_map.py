@@ -59,6 +59,7 @@ def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
     return explainer.read(demo_picture())
 
 
+@pytest.mark.sample(every=5)
 @each_limit
 def test_the_batch_size_does_not_change_the_map(
     limits: dict[str, Any], explainer: ortcam.Explainer, photograph: ortcam.Photograph
