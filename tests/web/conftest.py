@@ -76,8 +76,9 @@ SET = """([values, target]) => {
   for (const [id, value] of Object.entries(values)) document.getElementById(id).value = value;
   const row = document.querySelector(`#classes input[value="${target}"]`);
   if (row !== null) row.checked = true;
-  window.explained = false;
-  document.addEventListener("ortcam-explained", () => (window.explained = true), { once: true });
+  const { dataset } = document.body; // waiting for a property would need an eval, which the page's policy refuses
+  dataset.explained = false;
+  document.addEventListener("ortcam-explained", () => (dataset.explained = true), { once: true });
   if (document.documentElement.dataset.state === "explained") {
     (row ?? document.getElementById("until")).dispatchEvent(new Event("change", { bubbles: true }));
   }
@@ -105,6 +106,16 @@ class Visit:
 
     def wait(self, state):
         self.tab.wait_for_selector(f"html[data-state={state}]")
+
+    def expect_explanation(self):
+        """Note the next explanation, for `wait_until`; a property would need an eval, which is refused."""
+        self.tab.evaluate(
+            "() => { const { dataset } = document.body; dataset.explained = false;"
+            "document.addEventListener('ortcam-explained', () => (dataset.explained = true), { once: true }) }"
+        )
+
+    def wait_until(self, what):
+        self.tab.wait_for_selector(f"body[data-{what}=true]")
 
     def choose(self, file):
         """Choose a file: a path, or a name and bytes."""
@@ -142,13 +153,14 @@ class Visit:
         self.tab.evaluate(SET, [{name: str(value) for name, value in values.items() if value is not None}, target])
 
     def _map(self):
-        self.tab.wait_for_function("window.explained")
+        self.wait_until("explained")
         self.wait("explained")
         return np.load(self.download("#save-map"))
 
     def download(self, button):
+        self.tab.evaluate("document.getElementById('advanced').open = true")
         with self.tab.expect_download() as download:
-            self.tab.evaluate("(selector) => document.querySelector(selector).click()", button)
+            self.tab.click(button)  # a real click: browsers throttle downloads that nobody asked for
         return Path(download.value.path())
 
     def manifest(self):
