@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -88,7 +89,8 @@ def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, d
     overlay = e.overlay(1)
     assert overlay.shape == e.image.shape
     _, covered = e.on_photograph(1)
-    assert overlay[~covered].mean() < 0.7 * e.image[~covered].mean(), "what the model did not see is dimmed"
+    inner = ~cv2.dilate(covered.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)  # without the frame
+    assert overlay[inner].mean() < 0.65 * e.image[inner].mean(), "what the model did not see is dimmed"
     former = e.overlay(1, colormap="jet", blend="flat")
     np.testing.assert_array_equal(former[~covered], e.image[~covered])
     assert 0 < covered.mean() < 1

@@ -125,7 +125,7 @@ def _path_to_logits(returned: Any, output: str | None) -> tuple[str | int, ...]:
         if isinstance(value, torch.Tensor):
             return (key,)
     several = [key for key, value in entries.items() if isinstance(value, torch.Tensor) and _are_logits(value)]
-    hint = f"; --output {several[0]} takes one of them" if several else ""
+    hint = f"; --model-output {several[0]} takes one of them" if several else ""
     raise ExportError(f"the model returns {_describe(returned)}{_looks_like(returned)}; {_ACCEPTED}{hint}")
 
 

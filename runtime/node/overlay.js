@@ -61,7 +61,7 @@ function placesInCrop(size, resized, offset, crop) {
  * @param {number[]} cells rows and columns of the layer that the map comes from
  */
 export function drawOverlay(photograph, map, geometry, cells) {
-  const soft = smoothed(map, map.height / cells[0] / 4, map.width / cells[1] / 4);
+  const soft = smoothed(map, map.height / cells[0] / 6, map.width / cells[1] / 6);
   const { data, height, width } = photograph;
   const { x, y } = geometry;
   const drawn = new Uint8Array(data.length);

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ortcam.bundle import MANIFEST_NAME
-from ortcam.errors import OptionError, OutputError
+from ortcam.errors import BundleError, OptionError, OutputError
 from ortcam.exporter import import_exporter
+from ortcam.ranges import shown
 from ortcam.shipped import bundle_path
 from ortcam.terminal import printable
 from ortcam.unfinished import temporary_folder
@@ -42,6 +43,12 @@ def is_bundle(model: object) -> bool:
         return path.is_dir() and _graph_in(path) is None
     except (OSError, ValueError):
         return True  # which says what is wrong with it
+
+
+def _is_of_torch(model: object) -> bool:
+    """Whether something is a module or a program of PyTorch, or one of them and its preprocessing."""
+    candidate = model[0] if isinstance(model, tuple) and model else model
+    return any(base.__module__.partition(".")[0] == "torch" for base in type(candidate).__mro__)
 
 
 def file_of(model: str) -> str:
@@ -94,6 +101,8 @@ def bundle_of(
         path = Path(os.fsdecode(model))
         shipped = os.fsdecode(model) == SHIPPED and not (path / MANIFEST_NAME).exists()
         return bundle_path() if shipped else path
+    if not isinstance(model, (str, os.PathLike)) and not _is_of_torch(model):
+        raise BundleError(f"{shown(model)}: is no model; accepted is {ACCEPTED}, or a torch.nn.Module")
     if precision is not None:
         given["precision"] = precision
     return _exported(model, given, doing, stage, announce)

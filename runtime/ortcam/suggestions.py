@@ -26,7 +26,7 @@ def suggestions(text: str, known: Iterable[str]) -> list[str]:
 
     The first of these rules that finds any decides. What it finds comes in the order of its likeness, letter by letter.
 
-    1. The same letters and digits: "resnet-18" is "resnet18".
+    1. The same letters and digits, an s at the end or not: "resnet-18" is "resnet18", "gates" is "gate".
     2. The most words shared: "cat" finds "tiger cat", not "car". A number or a single letter alone is no word shared.
     3. All letters of the text come first: "mobilenetv3" finds "mobilenet_v3_large".
     4. A word begins like another: "cats" finds "tiger cat".
@@ -49,7 +49,7 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
 
 def _alike(letters: str, wanted: set[str], names: list[str]) -> list[str]:
     """The names that the first rule finds that finds any."""
-    if same := [name for name in names if _letters(name) == letters]:
+    if same := [name for name in names if _letters(name) in (letters, letters.removesuffix("s"))]:
         return same
     words = {name: _words(name) for name in names}
     telling = {word for word in wanted if len(word) > 1 and not word.isdigit()} or wanted

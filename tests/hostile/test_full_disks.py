@@ -70,7 +70,7 @@ def begun(folder: Path) -> list[Path]:
 def test_nothing_is_explained_once_a_result_could_not_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, computed, lines = limited(
-        50_000, "explain", tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "-o", out, "--quiet"
+        200_000, "explain", tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "-o", out, "--quiet"
     )
     assert (code, computed) == (2, 3), lines
     assert lines == [f"ortcam: {out / 'b' / 'cam'}: cannot write the explanation here: File too large"]
@@ -79,6 +79,17 @@ def test_nothing_is_explained_once_a_result_could_not_be_written(tiny_bundle: Pa
         assert all((out / "a" / method / name).is_file() for name in manifest["files"])
     assert not list((out / "b" / "cam").iterdir())
     assert not (out / "c").exists()
+    assert begun(out) == []
+
+
+def test_nothing_is_explained_once_a_sheet_could_not_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, computed, lines = limited(
+        50_000, "explain", tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "-o", out, "--quiet"
+    )
+    assert (code, computed) == (2, 2), lines
+    assert lines[0] == f"ortcam: {out / 'a.png'}: cannot be written: File too large"
+    assert not (out / "b").exists()
     assert begun(out) == []
 
 

@@ -5,6 +5,7 @@ the gating a given time per call or channel, and everything else takes none.
 """
 
 import dataclasses
+import re
 import time
 from typing import Any
 
@@ -187,7 +188,9 @@ def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[s
     arguments = ["explain", str(bundle_path()), str(demo_picture()), "-o", str(tmp_path), "--deadline", "100"]
     assert main([*arguments, "--batch-size", "8"]) == 0
     printed = capsys.readouterr().out
-    assert "the deadline was missed by 19" in printed  # 1.9 seconds, and the run
+    late = re.search(r"(\d+) ms after the deadline", printed)
+    assert late is not None
+    assert int(late[1]) >= 1900  # the clean pass alone took two seconds
     assert "simplified to meet the deadline: weights that were not scored" in printed
 
 

@@ -227,6 +227,7 @@ def _explain_each(
         image = next(waiting)
         report.begin(image.name)
         made: list[tuple[Explanation, Path]] = []
+        full = False
         for item in list(work):
             try:
                 progress = report.progress(item.arguments)
@@ -246,8 +247,9 @@ def _explain_each(
                 )
             except OrtcamError as error:
                 report.fail(image.name, error)
+                full = _is_full(error)
             report.image(image.name, made, sheet)
-        if not work:
+        if full or not work:
             return
 
 
