@@ -26,9 +26,9 @@ def suggestions(text: str, known: Iterable[str]) -> list[str]:
 
     The first of these rules that finds any decides. What it finds comes in the order of its likeness, letter by letter.
 
-    1. The same letters and digits, an s at the end or not: "resnet-18" is "resnet18", "gates" is "gate".
+    1. The same letters and digits: "resnet-18" is "resnet18".
     2. The most words shared: "cat" finds "tiger cat", not "car". A number or a single letter alone is no word shared.
-    3. All letters of the text come first: "mobilenetv3" finds "mobilenet_v3_large".
+    3. All letters of the text come first: "mobilenetv3" finds "mobilenet_v3_large". A plural leaves this to the next rule.
     4. A word begins like another: "cats" finds "tiger cat".
     5. Similar letters: "gatte" finds "gate".
 
@@ -49,14 +49,19 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
 
 def _alike(letters: str, wanted: set[str], names: list[str]) -> list[str]:
     """The names that the first rule finds that finds any."""
-    if same := [name for name in names if _letters(name) in (letters, letters.removesuffix("s"))]:
+    if same := [name for name in names if _letters(name) == letters]:
         return same
     words = {name: _words(name) for name in names}
     telling = {word for word in wanted if len(word) > 1 and not word.isdigit()} or wanted
     shared = {name: len(words[name] & wanted) if words[name] & telling else 0 for name in names}
     if most := max(shared.values(), default=0):
         return [name for name in names if shared[name] == most]
-    if len(letters) >= _LEAST_LETTERS and (family := [name for name in names if _letters(name).startswith(letters)]):
+    plural = any(f"{_letters(name)}s" == letters for name in names)
+    if (
+        not plural
+        and len(letters) >= _LEAST_LETTERS
+        and (family := [name for name in names if _letters(name).startswith(letters)])
+    ):
         return family
     if begun := [name for name in names if any(_begin_alike(one, other) for one in words[name] for other in wanted)]:
         return begun
