@@ -19,6 +19,7 @@ from benchmarks.subjects import SUBJECTS, missing_data
 from numpy.typing import NDArray
 
 import ortcam
+import ortcam_export
 from ortcam import gallery
 from ortcam.cli import main as ortcam_command
 from ortcam.image import encode_jpeg, write_png
@@ -45,7 +46,9 @@ def main() -> int:
         if options.only in (None, "demo"):
             demo(folder)
         if options.only in (None, "coffee", "page"):
-            explainer = ortcam.load(SUBJECTS[_MODEL].export(folder))
+            weights = SUBJECTS[_MODEL].checkpoint
+            bundle = ortcam_export.export(_MODEL, folder / "mobilenet_v2.ortcam", checkpoint=weights, labels="imagenet")
+            explainer = ortcam.load(bundle.path)
             if options.only != "page":
                 photograph(explainer, folder)
             if options.only != "coffee":

@@ -42,7 +42,7 @@ _FEWEST: Final = 16
 _MOST: Final = 0.875
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
-# Steps per doubling in which it is counted how much a channel is wanted.
+# Steps per doubling to which the benefit of scoring a channel is rounded.
 _STEPS: Final = 1024
 # Runs are not cut shorter than this to meet a deadline, since a short run takes more time per row; the first run has
 # more, for without scores there is no map.

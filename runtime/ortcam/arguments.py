@@ -13,7 +13,7 @@ __all__ = ["batch_size", "budget", "pairs_of", "providers"]
 
 
 def batch_size(text: str) -> BatchSize:
-    """Masked images a run, or "auto"; a type of argparse.
+    """Masked images per run, or "auto"; a type of argparse.
 
     Raises:
         ArgumentTypeError: neither.

@@ -78,7 +78,7 @@ class ModelRecord:
         name: torchvision name, `package.module:callable`, or the stem of the `.onnx` file.
         source: "torchvision", "torch" or "onnx".
         weights: name of the torchvision weights, of the checkpoint file, or None for random weights.
-        weights_sha256: SHA-256 of the checkpoint file or of the `.onnx` file, where there is one.
+        weights_sha256: SHA-256 of the checkpoint file or of the `.onnx` file, if there is one.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Cut:
 
     Attributes:
         tensor: name of the tensor in the exported graph.
-        module: path of the module that makes it, where the graph still knows.
+        module: path of the module that makes it, if the graph still knows.
         layout: "nchw" [N,C,h,w], "nhwc" [N,h,w,C], or "tokens" [N,T,C] with T = prefix_tokens + height * width.
         channels: C, the number of maps.
         height: h, rows of a map.
@@ -121,13 +121,13 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Graphs:
-    """File names of the graphs; of `head` and `classifier` exactly one is there.
+    """File names of the graphs. A bundle has either `head` or `classifier`.
 
     Attributes:
         features: image [N,3,H,W] -> features.
-        head: features -> logits [N,classes], where every path passes the cut.
-        classifier: image [N,3,H,W] -> logits [N,classes], where the cut lies inside a branch: what goes around it
-            leaves no head that is a function of the features alone.
+        head: features -> logits [N,classes], if every path passes the cut.
+        classifier: image [N,3,H,W] -> logits [N,classes], if the cut lies inside a branch. Other paths then go around
+            the cut, so no head is a function of the features alone.
         scorers: mask kind ("linear", "noise", or a gate) -> scorer graph.
     """
 
@@ -139,16 +139,16 @@ class Graphs:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """The check made at export: the graphs against the model they came from.
+    """The check made at export: the graphs against the model that they came from.
 
     Attributes:
         reference: what the graphs were compared with.
         inputs: number of probe images.
         logits: max |graphs(x) - model(x)| / max |model(x)|, graphs(x) = head(features(x)) or classifier(x).
         scorer: the same for the masked logits of the scorer against graphs(mask * x).
-        tolerance: what the logits had to stay within.
-        scorer_tolerance: what the scorers had to stay within; more for a graph of 8-bit integers, where a masked pixel
-            that falls between two of them may go either way.
+        tolerance: bound for the logits.
+        scorer_tolerance: bound for the scorers. It is wider for a graph of 8-bit integers, because a masked pixel that
+            falls between two of them may be rounded either way.
     """
 
     reference: str
@@ -161,11 +161,11 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """File names of what parity was measured on, so that it can be measured again where the bundle is used.
+    """File names of the images on which parity was measured, so that it can be measured again where the bundle is used.
 
     Attributes:
         images: uint8 [N,H,W,3], RGB pictures at the size of the model's input.
-        logits: float32 [N,classes], those that the original model gave for them.
+        logits: float32 [N,classes], given by the original model.
     """
 
     images: str
@@ -174,13 +174,13 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class Likeness:
-    """How alike the maps of a variant and those in float32 are, over the pictures that were measured.
+    """How similar the maps of a variant are to those in float32, over the images measured.
 
     Attributes:
         pearson_mean: mean of Pearson's correlation over the pixels of the two maps.
-        pearson_min: the least of it.
+        pearson_min: the lowest of them.
         spearman_mean: mean of Spearman's rank correlation over the pixels of the two maps.
-        spearman_min: the least of it.
+        spearman_min: the lowest of them.
     """
 
     pearson_mean: float
@@ -191,14 +191,14 @@ class Likeness:
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-    """What a coarser arithmetic does to explanations, measured at export against float32.
+    """How a lower precision changes explanations, measured at export against float32.
 
     Attributes:
-        images: number of pictures.
+        images: number of images.
         held_out: whether they were kept out of calibration.
-        channels: the most channels scored for a map, those of the highest energy.
-        top1: share of the passes, clean and masked, whose most probable class is the one in float32.
-        maps: method -> likeness of its maps, for the most probable class of the clean picture.
+        channels: the most channels scored per map, those of the highest energy.
+        top1: share of the passes, clean and masked, that have the same most probable class as in float32.
+        maps: method -> similarity of its maps, for the most probable class of the clean image.
     """
 
     images: int
@@ -210,14 +210,14 @@ class Fidelity:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """The scorers once more in a coarser arithmetic; their inputs and outputs are those of the float32 ones.
+    """The scorers in a lower precision. Their inputs and outputs are those of the float32 scorers.
 
     Attributes:
         scorers: mask kind -> scorer graph, for the same kinds.
         parity: max |logits - float32's| / max |float32's| of images masked by maps in [0,1], over all scorers.
-        tolerance: what that may be where the bundle is used: other machines round otherwise.
-        calibration: what the ranges of integers were measured on, in words; None where nothing had to be.
-        fidelity: what it does to maps.
+        tolerance: bound for `parity` where the bundle is used, since other machines round differently.
+        calibration: on which images the ranges of integers were measured, in words; None if no range was needed.
+        fidelity: how it changes maps.
     """
 
     scorers: dict[str, str]
@@ -237,12 +237,12 @@ class FileRecord:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Manifest:
-    """What `bundle.json` holds.
+    """The content of `bundle.json`.
 
     Attributes:
-        schema: version of this schema; a reader refuses a newer one and brings an older one up to its own.
+        schema: version of this schema. A reader refuses a newer version and migrates an older one.
         model: the classifier.
-        labels: one name a class, in the order of the logits.
+        labels: one name per class, in the order of the logits.
         activation: from logits to probabilities: "softmax" over the classes, or the "sigmoid" of each.
         preprocessing: from an RGB photograph to the model's input.
         preprocessing_source: where the preprocessing came from, in words.
@@ -253,8 +253,8 @@ class Manifest:
         opset: version of the ONNX operator set.
         parity: what was measured at export.
         probe: what it was measured on; None in bundles of schema 1.
-        files: every file of the bundle but bundle.json itself.
-        versions: tools that made the bundle.
+        files: every file of the bundle except bundle.json itself.
+        versions: of the tools that made the bundle.
     """
 
     schema: int
@@ -285,17 +285,17 @@ class Manifest:
         return printable(f"{text}, {size}")
 
     def to_json(self) -> str:
-        """The text of `bundle.json`; the same manifest always gives the same text.
+        """Encode `bundle.json`. The same manifest always gives the same text.
 
         Raises:
-            NotFiniteError: a number of it is infinite or not a number, which JSON does not have.
+            NotFiniteError: one of its numbers is infinite or not a number, which JSON cannot hold.
         """
         return encode_json(dataclasses.asdict(self)) + "\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Content:
-    """The bytes of a file, as they were verified, and their SHA-256."""
+    """The verified bytes of a file, and their SHA-256."""
 
     data: bytes = dataclasses.field(repr=False)
     sha256: str
@@ -303,7 +303,7 @@ class Content:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A graph of a bundle with all it needs, as it was verified: nothing of it is read from a disk again.
+    """A verified graph of a bundle with its weights. Nothing of it is read from a disk again.
 
     Attributes:
         name: of its file, for messages.
@@ -325,8 +325,8 @@ class Bundle:
     """A bundle whose files have been checked.
 
     Attributes:
-        path: the folder: absolute, and no link, so that it stays the one that was checked.
-        manifest: what its bundle.json says, brought up to today's schema.
+        path: of the folder; absolute and without links, so that it stays the folder that was checked.
+        manifest: the content of its bundle.json, migrated to the current schema.
         schema: that of bundle.json as it was written.
         sha256: SHA-256 of bundle.json, and through the hashes in it of the whole bundle.
         weights: name of a graph -> names of the files that hold its weights.
@@ -342,11 +342,11 @@ class Bundle:
         return f"<Bundle {printable(self.path.name)} of {self.manifest.in_words}>"
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists; what lies there may have changed since it was checked."""
+        """Path of a file that the manifest lists. The file may have changed since it was checked."""
         return self.path / name
 
     def content(self, name: str) -> Content:
-        """What a file that the manifest lists holds: kept by whoever holds it, else read and verified again.
+        """Content of a file that the manifest lists: from memory if it is held (`hold`), else read and verified again.
 
         Raises:
             BundleError: the file is missing, or it has changed since the bundle was read.
@@ -361,7 +361,7 @@ class Bundle:
             raise BundleError(f"the bundle has changed since it was loaded: {error}") from None
 
     def graph(self, name: str) -> Graph:
-        """A graph with its weights, verified.
+        """Read a graph with its weights, verified.
 
         Raises:
             BundleError: a file is missing, or it has changed since the bundle was read.
@@ -369,14 +369,14 @@ class Bundle:
         return Graph(name, self.content(name), {file: self.content(file) for file in self.weights[name]})
 
     def hold(self, precision: str | None = None) -> dict[str, Content]:
-        """What the graphs of a precision need: as long as it is kept, `graph` and `content` read no file again.
+        """Hold what the graphs of a precision need. While the result exists, `graph` and `content` read no file again.
 
         Args:
             precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
 
         Raises:
             OptionError: no precision of this name.
-            BundleError: the bundle has no scorers in it, a file is missing, or it has changed.
+            BundleError: the bundle has no scorers in this precision, or a file is missing or has changed.
         """
         return self._hold(self.check_precision(precision), self.content)
 
@@ -386,7 +386,7 @@ class Bundle:
         return {name: read(name) for name in dict.fromkeys([*graphs, *weights])}
 
     def copy_to(self, folder: Path) -> "Bundle":
-        """Write the files once more, verified, into a folder that is there; returns the bundle that lies there.
+        """Copy the verified files into an existing folder, and return the bundle there.
 
         Raises:
             BundleError: a file is missing, or it has changed since the bundle was read.
@@ -399,11 +399,11 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What its scorers can compute in, its own graphs' precision first."""
+        """Precisions of the scorers; that of the bundle's own graphs comes first."""
         return (self.manifest.precision, *self.manifest.variants)
 
     def check_precision(self, name: str | None) -> str:
-        """The precision by its name in full; that of the bundle's own graphs where None is asked for.
+        """Return the full name of a precision; for None, that of the bundle's own graphs.
 
         Raises:
             OptionError: no precision of this name.
@@ -443,7 +443,7 @@ _TRIES: Final = 10  # more often nobody replaces a bundle while it is read
 
 
 def _again_if_replaced(read: Callable[_P, _Read]) -> Callable[_P, _Read]:
-    """Read a bundle again where another one has taken its place meanwhile, so that it is the old or the new one."""
+    """Read a bundle again if another one has taken its place meanwhile: the result is the old or the new one."""
 
     @functools.wraps(read)
     def again(*args: _P.args, **kwargs: _P.kwargs) -> _Read:
@@ -461,7 +461,7 @@ def _again_if_replaced(read: Callable[_P, _Read]) -> Callable[_P, _Read]:
 
 
 def _stamp(path: Any) -> tuple[int, ...] | None:
-    """What tells the bundle.json that lies in a folder from one that lies there later."""
+    """Tell whether the bundle.json in a folder is still the same file."""
     try:
         found = (Path(os.fsdecode(path)) / MANIFEST_NAME).stat()
     except (OSError, ValueError, TypeError, RuntimeError):
@@ -473,9 +473,9 @@ def _stamp(path: Any) -> tuple[int, ...] | None:
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Read and verify a bundle: schema, names, sizes, hashes and graphs, before ONNX Runtime touches anything of it.
 
-    Its files may be links, as in a cache of models: their content is what is checked. To deploy a new version, write it
-    into a folder of its own and switch a link, or rename the folder: never write into files that somebody may be
-    reading. Whoever has loaded the old version keeps it.
+    Files may be links, as in a cache of models; their content is checked. To deploy a new version, write it into a
+    folder of its own, then switch a link or rename the folder. Never write into files that a process may be reading. A
+    process that has loaded the old version keeps it.
 
     Raises:
         BundleError: not a bundle, a newer schema, a missing, truncated or altered file, a name that leaves the folder,
@@ -490,7 +490,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 @_again_if_replaced
 def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> tuple[Bundle, dict[str, Content]]:
-    """The same, with what the graphs of a precision need: every file is read once, and what was checked is kept.
+    """Read a bundle, and hold what the graphs of a precision need. Each file is read once, and kept as it was checked.
 
     Args:
         path: of the folder.
@@ -515,10 +515,14 @@ def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> t
 
 
 def precision_by_name(name: str) -> Precision:
-    """A precision by name: "float32" or "fp32", "float16" or "fp16", "int8", in any case.
+    """Return the full name of a precision: "float32" or "fp32", "float16" or "fp16", "int8", in any case.
 
     Raises:
-        OptionError: none of these.
+        OptionError: no precision of this name.
+
+    Example:
+        >>> precision_by_name("FP16")
+        'float16'
     """
     known = {**_SHORT_PRECISIONS, **{full: full for full in get_args(Precision)}}
     found: Precision | None = known.get(name.strip().lower()) if isinstance(name, str) else None
@@ -528,13 +532,13 @@ def precision_by_name(name: str) -> Precision:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
+    """Compute the SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
-    """What bundle.json says, before any other file is looked at."""
+    """Read bundle.json, before any other file is opened."""
     try:
         folder = Path(os.fsdecode(path))
     except TypeError:
@@ -568,14 +572,14 @@ def _read_manifest(path: str | os.PathLike[str]) -> Bundle:
 
 
 def _read_graphs(bundle: Bundle, keep: Collection[str]) -> tuple[Bundle, dict[str, Content]]:
-    """Look at all graphs of a bundle before anything else reads them.
+    """Check all graphs of a bundle before anything else reads them.
 
     Args:
-        bundle: its manifest is read.
-        keep: graphs whose bytes are wanted.
+        bundle: whose manifest has been read.
+        keep: names of the graphs whose bytes are needed.
 
     Returns:
-        The bundle with what the graphs say of their weights, and the bytes of those wanted.
+        The bundle, with the weights that each graph names, and the bytes of the graphs in `keep`.
 
     Raises:
         BundleError: a graph is missing, altered, not what the manifest says, or could do harm; see `GraphReader`.
@@ -596,7 +600,7 @@ def _read_graphs(bundle: Bundle, keep: Collection[str]) -> tuple[Bundle, dict[st
 
 
 def _graphs_of(manifest: Manifest, *precisions: str) -> list[str]:
-    """File names of the features, the head or classifier, and the scorers of precisions, each once."""
+    """List the file names of the features, the head or classifier, and the scorers, each once."""
     graphs, variants = manifest.graphs, manifest.variants
     scorers = [variants[name].scorers if name in variants else graphs.scorers for name in precisions]
     names = [graphs.features, graphs.head, graphs.classifier, *(file for kinds in scorers for file in kinds.values())]
@@ -604,7 +608,7 @@ def _graphs_of(manifest: Manifest, *precisions: str) -> list[str]:
 
 
 def _parse(text: bytes, path: Path) -> tuple[int, Manifest]:
-    """The schema that the text is written in, and the manifest in today's."""
+    """Parse bundle.json: the schema that it was written in, and the manifest in the current schema."""
     try:
         raw = parse_json(text)
     except ValueError as error:
@@ -657,7 +661,7 @@ def _check_names(manifest: Manifest, folder: Path) -> None:
 
 
 def _read_file(folder: Path, name: str, record: FileRecord) -> Content:
-    """Read a whole file and verify what was read; of equal contents there is one in memory."""
+    """Read and verify a whole file. Equal contents are kept in memory once."""
     path = _regular(folder / name)
     try:
         with path.open("rb") as file:
@@ -672,7 +676,7 @@ def _read_file(folder: Path, name: str, record: FileRecord) -> Content:
 
 
 def _check_file(folder: Path, name: str, record: FileRecord) -> None:
-    """Verify a file and keep nothing of it."""
+    """Verify a file without keeping it in memory."""
     path = _regular(folder / name)
     try:
         _check_size(path, path.stat().st_size, record)

@@ -1,4 +1,4 @@
-"""The one exception family: an error that a user can cause is an `OrtcamError`, with the value and what is accepted."""
+"""Errors: each that a user can cause is an `OrtcamError`, whose message has the value given and what is accepted."""
 
 __all__ = [
     "BundleError",

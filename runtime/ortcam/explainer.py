@@ -1,4 +1,4 @@
-"""The way of the data: photograph, features and logits, targets, masks, scores, weights, map, `Explanation`."""
+"""Data flow of an explanation: image, features and logits, targets, masks, scores, weights, map, `Explanation`."""
 
 import contextlib
 import dataclasses
@@ -870,7 +870,7 @@ class Explainer:
             if len(logits[0]) != len(manifest.labels):
                 raise BundleError(
                     f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
-                    f"{len(manifest.labels)} labels; accepted is one a class"
+                    f"{len(manifest.labels)} labels; accepted is one per class"
                 )
             check_finite("features and logits of the image", features, logits)
             clean = _CleanPass(

@@ -34,7 +34,7 @@ class Stats:
     Attributes:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
         precision: what the scorer computed in: "float32", "float16" or "int8".
-        batch_size: masked images, or altered features, a run at most; of a search the best so far.
+        batch_size: most masked images, or altered features, per run; during the search: the best size so far.
         channels: C, maps of the layer.
         live_channels: channels that are not flat. Where no image is masked: not zero everywhere.
         scored_channels: those of them whose weights come from passes, or from the features alone where no image is
@@ -44,15 +44,14 @@ class Stats:
         seconds: wall time of the whole explanation.
         seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
         energy_covered: share of the live channels' energy (sum of the positive part) that the scored ones have.
-        estimated_error: of each of the K maps, how far a value is likely to be from the exact one at most: 0 where
-            all channels were scored with all samples; 1, nothing is known, with fewer than 8 scored channels, before
-            the process has chosen as many as it was given to begin with, or without time for an estimate; None where
-            weights were neither scored nor predicted.
-        standard_error: of each of the K maps, where channels were sampled less than the method says: the largest
-            standard error of a weight, relative to it or to the mean weight (1 or so after a single sample, of which
-            nothing is known); else None.
+        estimated_error: per map, how far a value probably is from the exact one at most. 0: every channel was scored
+            with all samples. 1: not known yet; fewer than 8 channels are scored, or the Gaussian process has not yet
+            chosen as many as it began with, or there was no time to estimate. None: weights were neither scored nor
+            predicted.
+        standard_error: per map, where channels were sampled less than the method says: the largest standard error of a
+            weight, relative to it or to the mean weight; about 1 after a single sample, which tells nothing. Else None.
         head_passes: passes of the head alone, of the methods that mask no image. `cam` makes them once, for the first.
-        simplified: what was done in a simpler way to meet a deadline, a sentence each; empty where nothing was.
+        simplified: what was done in a simpler way to meet a deadline, one sentence each; empty where nothing was.
         seconds_late: how long after its deadline the explanation was ready; 0 where it met it or had none.
     """
 
@@ -85,7 +84,7 @@ class Stats:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """Saliency maps of one image, one a target class.
+    """Saliency maps of one image, one per target class.
 
     Attributes:
         method: name of the method.

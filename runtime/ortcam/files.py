@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, even after a kill, and on the disk where somebody is told so."""
+"""Files and folders that are either complete or absent, even after a kill, and safely on the disk once reported."""
 
 import contextlib
 import ctypes
@@ -43,11 +43,11 @@ _NO_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A place to write a file to; it is moved over `path` at the end, or removed if anything goes wrong.
+    """Yield a place to write a file to. The file is moved over `path` at the end, or removed after an error.
 
     Args:
         path: of the file.
-        durable: whether it is to be on the disk at the end, since somebody is told that it is there.
+        durable: wait until it is on the disk, because the user is told that it is there.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
@@ -63,12 +63,12 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file beside its place and move it there, over what is there.
+    """Write a file beside its place, then move it there, replacing what is there.
 
     Args:
         path: of the file.
         content: of the file.
-        durable: as of `replacing`.
+        durable: as for `replacing`.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
@@ -78,16 +78,16 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes], *, instead_of: Iterable[str] = ()) -> None:
-    """Write files that belong together: all are on the disk beside their places before the first is moved there.
+    """Write files that belong together. All are on the disk beside their places before the first is moved there.
 
-    With `instead_of` a new folder takes the place of the old one in one step, where the system can do that and the
-    folder holds nothing else: whoever reads there sees the old files or the new ones. Elsewhere the files in
-    `instead_of` go first, and for a moment the last of the new ones, which speaks for the others, is missing.
+    With `instead_of` a new folder replaces the old one in one step, if the system can do that and the folder holds
+    nothing else: a reader sees the old files or the new ones. Otherwise the files in `instead_of` are removed first,
+    and for a moment the last of the new ones, which describes the others, is missing.
 
     Args:
-        folder: of all of them; this process has it locked.
-        contents: by name, in the order in which they are moved; the file that speaks for the others comes last.
-        instead_of: names of files that go once all is written and before anything is moved.
+        folder: of all files; this process has locked it.
+        contents: by name, in the order in which they are moved. The file that describes the others comes last.
+        instead_of: names of files to remove once all is written, before anything is moved.
 
     Raises:
         OSError: they cannot be written; what was there is left as it is.
@@ -117,7 +117,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes], *, instead_of: I
 
 
 def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -> bool:
-    """Put written files in the place of a folder that holds nothing but `gone`; false where that is impossible."""
+    """Replace a folder that holds nothing but `gone` by the written files; false if that is impossible."""
     known = {*gone, *(path.name for path in (*places, *places.values()))}
     done = False
     try:
@@ -150,7 +150,7 @@ def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -
 
 
 def _is_current(found: os.stat_result) -> bool:
-    """Whether a folder is the one that this process is in, which would find itself in a folder that is gone."""
+    """Tell whether a folder is the current one of this process, which must not be removed."""
     with contextlib.suppress(OSError):
         return os.path.samestat(found, Path().stat())
     return False
@@ -167,7 +167,7 @@ def _move_back(made: Path, places: Mapping[Path, Path]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are not there, and have them on the disk.
+    """Create a folder and missing parents, and wait until they are on the disk.
 
     Raises:
         OSError: it cannot be made.
@@ -179,14 +179,14 @@ def make_folder(folder: Path) -> None:
 
 
 def move_folder(made: Path, destination: Path, own: Path) -> None:
-    """Give a folder the name of another one, in one step as far as the system can, and have it on the disk.
+    """Put a folder in the place of another one, in one step if the system can, and wait until it is on the disk.
 
-    Where the system cannot exchange two folders (Windows, some network file systems) there is a moment without either.
-    The next run brings the old one back if this one is killed in that moment.
+    If the system cannot exchange two folders (Windows, some network file systems), neither is there for a moment. If
+    this run is killed in that moment, the next run restores the old one.
 
     Args:
-        made: whole, in the workspace.
-        destination: beside the workspace; what is there ends up in the workspace, which is removed later.
+        made: the complete folder, in the workspace.
+        destination: beside the workspace. What is there ends up in the workspace, which is removed later.
         own: the workspace.
 
     Raises:
@@ -209,7 +209,7 @@ def move_folder(made: Path, destination: Path, own: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Exchange the names of two files or folders in one step; false where system or file system cannot.
+    """Exchange the names of two files or folders in one step; false if system or file system cannot.
 
     Raises:
         OSError: one of them is missing, or must not be moved.
@@ -228,7 +228,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 @functools.cache
 def _swap() -> Callable[[bytes, bytes], int] | None:
-    """A function that exchanges two paths and returns 0, or the number of an error; None where there is none."""
+    """Find the function that exchanges two paths and returns 0 or the number of an error; None without one."""
     name = {"linux": "renameat2", "darwin": "renamex_np"}.get(sys.platform)
     if name is None:
         return None
@@ -250,7 +250,7 @@ def _swap() -> Callable[[bytes, bytes], int] | None:
 
 
 def sync(path: Path) -> None:
-    """Have a file on the disk, or the names in a folder, as far as the system and the file system do that.
+    """Wait until a file, or the names in a folder, are on the disk, as far as system and file system support that.
 
     Raises:
         OSError: the disk is full, or broken.
@@ -274,7 +274,7 @@ def sync(path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """Have a folder on the disk with all that is in it.
+    """Wait until a folder is on the disk with all its content.
 
     Raises:
         OSError: the disk is full, or broken.
@@ -287,12 +287,12 @@ def sync_all(folder: Path) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes and threads that ask for the same folder waiting, where the system has such locks.
+    """Lock a folder, so that other processes and threads wait for it, if the system has such locks.
 
     What killed processes have left there is removed.
 
     Raises:
-        OSError: there is no such folder, or another process does not leave it.
+        OSError: there is no such folder, or another process keeps it.
     """
     try:
         held = lock(folder, patience=_PATIENCE)

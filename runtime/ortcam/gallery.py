@@ -186,8 +186,9 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
     }
     data = [_script(f'id="{name}"', _json(value)) for name, value in (("settings", settings), ("list", listed))]
     data += [_script(f'class="{kind}"', block) for kind in blocks for block in blocks[kind]]
-    name = folder.resolve().name or "Explanations"
-    return _filled(f"{printable(as_text(name))}: explanations", "\n".join(data))
+    name = printable(as_text(folder.resolve().name))
+    title = "Explanations" if name.lower() in ("", "explanations") else f"{name}: explanations"
+    return _filled(title, "\n".join(data))
 
 
 def _filled(title: str, data: str) -> str:

@@ -1,8 +1,8 @@
-"""What a graph file holds, read without ONNX: its inputs, outputs and weights; refused is what no bundle has.
+"""Reads the inputs, outputs and weights of a graph file without ONNX, and refuses what no bundle has.
 
-ONNX Runtime parses a graph with protobuf, and some of its versions read whatever file a graph names. So that both see
-the same, this reader is stricter than protobuf: every field known and of its type, none of those that are there once
-given twice, every number in its shortest form.
+ONNX Runtime parses a graph with protobuf, and some of its versions read any file that a graph names. This reader is
+stricter than protobuf, so that both see the same: each field is known and of its type, no single field comes twice, and
+each number has its shortest form.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ _Table = dict[int, tuple[int, bool]]
 
 
 def _table(text: str) -> _Table:
-    """Number and wire type, as they stand before a field -> its number and whether it may come again."""
+    """Number and wire type, as they stand before a field -> its number, and whether it may repeat."""
     fields = [(int(field.rstrip("VFDB*")), field.lstrip("0123456789")) for field in text.split()]
     return {number << 3 | wire: (number, len(kind) > 1) for number, kind in fields for wire in _WIRES[kind]}
 
@@ -90,8 +90,8 @@ class Value:
     """An input or output of a graph, as it declares it.
 
     Attributes:
-        dtype: TensorProto.DataType; 0 where it is no tensor.
-        shape: a number a side, None for an open one; None where the graph does not say.
+        dtype: TensorProto.DataType; 0 if it is no tensor.
+        shape: one number per dimension, None for an open one; None if the graph does not say.
     """
 
     dtype: int
@@ -100,12 +100,12 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class GraphContents:
-    """What the rest of the program has to know of a graph.
+    """What the rest of the program needs to know about a graph.
 
     Attributes:
         inputs: by name.
         outputs: by name.
-        weights: the parts of other files that it names: file, offset, length.
+        weights: parts of other files that it names: file, offset, length.
     """
 
     inputs: dict[str, Value]
@@ -122,7 +122,7 @@ class GraphReader:
     """Reads the graphs of one bundle.
 
     Args:
-        sizes: of the files of the bundle, by name: a graph may name no other file.
+        sizes: of the files of the bundle, by name. A graph may name no other file.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
@@ -130,15 +130,15 @@ class GraphReader:
         self._seen: dict[bytes, list[_Part]] = {}
 
     def read(self, data: bytes, path: Path) -> GraphContents:
-        """Look at every node and every tensor of a graph; its embedded weights are not copied.
+        """Check each node and tensor of a graph. Embedded weights are not copied.
 
         Args:
             data: of the file.
             path: of the file, for messages.
 
         Raises:
-            BundleError: no ONNX file; nodes that hold graphs, functions, or operators that other tools bring; weights
-                in a file that is not one of the bundle's, or beyond its end; more nodes than any classifier has.
+            BundleError: no ONNX file; nodes that hold graphs, functions, or operators of other tools; weights in a file
+                outside the bundle, or beyond the end of a file; more nodes than any classifier has.
         """
         try:
             return self._model(_Message(data))
@@ -171,7 +171,7 @@ class GraphReader:
         return GraphContents(inputs, outputs, frozenset(parts))
 
     def _once(self, file: "_Message", span: _Span, look: Callable[["_Message", _Span], list[_Part]]) -> list[_Part]:
-        """Look at one of those that are the same, byte for byte: scorers share most of their nodes and tensors."""
+        """Check parts that are equal byte for byte only once: scorers share most of their nodes and tensors."""
         start, stop = span
         if stop - start > _REMEMBERED:
             return look(file, span)
@@ -203,7 +203,7 @@ class GraphReader:
         return []
 
     def _tensor(self, file: "_Message", span: _Span) -> list[_Part]:
-        """Where a tensor lies, if it lies in another file."""
+        """Find where a tensor lies, if in another file."""
         tensor = file.fields(span, _TENSOR, "TensorProto")
         said, dtype, sides = f"tensor {_quoted(file.text(tensor, 8))}", file.number(tensor, 2), file.numbers(tensor, 1)
         bits = _BITS.get(dtype)
@@ -284,11 +284,11 @@ class _Message:
         self._left = _MOST_FIELDS + 1
 
     def fields(self, span: _Span, known: _Table, name: str) -> dict[int, list[_Span]]:  # noqa: PLR0912 - no calls: fast
-        """Field number -> where its values are, of one message.
+        """Index the fields of a message: number -> where its values are.
 
         Raises:
-            _Refused: a field that is not known or of another type, or one that is there once given twice.
-            IndexError: the file ends within it.
+            _Refused: an unknown field, one of another type, or a single field given twice.
+            IndexError: the file ends inside the message.
         """
         data, (at, stop) = self.data, span
         found: dict[int, list[_Span]] = {}
@@ -329,7 +329,7 @@ class _Message:
         return found
 
     def text(self, message: Mapping[int, Sequence[_Span]], number: int) -> str:
-        """The text of a field; empty where it is not there."""
+        """The text of a field; empty if absent."""
         if number not in message:
             return ""
         start, stop = message[number][0]
@@ -338,11 +338,11 @@ class _Message:
         return self.data[start:stop].decode("utf-8", "backslashreplace")
 
     def number(self, message: Mapping[int, Sequence[_Span]], number: int) -> int:
-        """The number of a field; 0 where it is not there."""
+        """The number of a field; 0 if absent."""
         return self._varint(message[number][0][0])[0] if number in message else 0
 
     def numbers(self, message: Mapping[int, Sequence[_Span]], number: int) -> list[int]:
-        """The numbers of a field, one by one or packed; no more than a tensor may have sides."""
+        """The numbers of a field, one by one or packed; at most as many as a tensor may have dimensions."""
         values: list[int] = []
         for start, stop in message.get(number, ()):
             at = start
@@ -354,7 +354,7 @@ class _Message:
         return values
 
     def _varint(self, at: int) -> tuple[int, int]:
-        """A number of 7 bits per byte, and where it ends."""
+        """Read a number of 7 bits per byte, and find where it ends."""
         data = self.data
         byte = data[at]
         if byte < 128:

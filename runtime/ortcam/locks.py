@@ -1,4 +1,4 @@
-"""Locks on files and folders: other processes and threads wait, and a lock ends with its process, however that ends."""
+"""Locks on files and folders. Other processes and threads wait. A lock ends with its process, even by a kill."""
 
 import contextlib
 import errno
@@ -21,14 +21,14 @@ _LOCK_FILE: Final = ".ortcam-lock"
 
 
 class Lock:
-    """What is locked until `release`, or until the process ends."""
+    """A lock that lasts until `release`, or until the process ends."""
 
     def __init__(self, descriptor: int, own_file: Path | None = None) -> None:
         self._descriptor = descriptor
         self._own_file = own_file
 
     def release(self) -> None:
-        """Let others go on."""
+        """Release the lock."""
         try:
             if fcntl is not None:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # for a process forked meanwhile, too
@@ -43,22 +43,22 @@ class Lock:
 
 
 def lock(path: Path, *, patience: float = 0.0, shared: bool = False) -> Lock | None:
-    """Lock a folder, or, where the system is POSIX, a file.
+    """Lock a folder, or a file on POSIX systems.
 
-    On a network file system a lock on a folder keeps the processes of this machine apart, not those of others.
+    On a network file system a lock on a folder separates only the processes of one machine.
 
     Args:
-        path: it is there. Should another folder take its place while this process waits, that one is locked.
-        patience: seconds to wait for whoever has it.
-        shared: whether others may have it at the same time, who ask for it in the same way.
+        path: exists. If another folder takes its place while this process waits, the new one is locked.
+        patience: seconds to wait for the process that holds it.
+        shared: whether others that also ask for a shared lock may have it at the same time.
 
     Returns:
-        The lock; None where the system or the file system has none (no shared ones on Windows), or the folder can be
-        written to and not be read.
+        The lock; None if the system or the file system has no such locks (Windows has no shared ones), or if the folder
+        can be written to but not read.
 
     Raises:
-        BlockingIOError: another one has it and keeps it.
-        OSError: there is nothing of this name, or it cannot be opened.
+        BlockingIOError: another process holds it.
+        OSError: the path does not exist, or cannot be opened.
     """
     end = time.monotonic() + patience
     if fcntl is None:
@@ -83,10 +83,10 @@ def lock(path: Path, *, patience: float = 0.0, shared: bool = False) -> Lock | N
 
 
 def lock_descriptor(descriptor: int) -> bool:
-    """Lock an open file as long as it is open; false where the system or the file system has no such locks.
+    """Lock an open file as long as it is open; false if the system or the file system has no such locks.
 
     Raises:
-        BlockingIOError: another one has it.
+        BlockingIOError: another process holds it.
     """
     return fcntl is not None and _flock(fcntl, descriptor, 0.0)
 
@@ -106,7 +106,7 @@ def _flock(fcntl: ModuleType, descriptor: int, end: float, *, shared: bool = Fal
 
 
 def _lock_by_file(folder: Path, end: float) -> Lock | None:
-    """Windows: a file in the folder is locked. It cannot be removed while anybody has it open."""
+    """Windows: lock a file in the folder. It cannot be removed while a process has it open."""
     if msvcrt is None or not folder.is_dir():
         return None
     place = folder / _LOCK_FILE

@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def samples(self) -> int:
-        """Forward passes a channel."""
+        """Forward passes per channel."""
         return self.noise.samples if self.noise else len(self.coefficients)
 
 

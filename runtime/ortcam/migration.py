@@ -1,7 +1,7 @@
-"""Bundles of older schemas: what each step of the schema added, filled in with what held before it.
+"""Migration of bundles with older schemas: each step adds the new fields, with the values that held before it.
 
-The rule: a reader of schema n reads every schema from 1 to n, by one function a step, applied one after another; a
-newer schema is refused. A step says nothing that its bundles did not mean when they were written.
+A reader of schema n reads all schemas from 1 to n. There is one function per step, and they are applied one after
+another. A newer schema is refused. A step adds nothing that its bundles did not mean when they were written.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ Raw = Mapping[str, Any]
 
 
 def migrate(raw: Raw) -> Raw:
-    """The parsed bundle.json of any schema as one of today's.
+    """Migrate a parsed bundle.json of any schema to the current one.
 
     Args:
         raw: the object in bundle.json, whose "schema" is an integer.
 
     Raises:
-        SchemaError: an entry that its schema did not have yet.
+        SchemaError: it has an entry that its schema did not have yet.
     """
     while (step := MIGRATIONS.get(raw["schema"])) is not None:
         raw = step(raw) | {"schema": raw["schema"] + 1}
@@ -29,7 +29,7 @@ def migrate(raw: Raw) -> Raw:
 
 
 def _from_1(raw: Raw) -> dict[str, Any]:
-    """What schema 1 knew: torchvision's resize, RGB in [0,1], softmax, one tolerance, cuts on every path, no probe."""
+    """Add what schema 1 implied: torchvision's resize, RGB in [0,1], softmax, one tolerance, a head, no probe."""
     return _with(raw, "bundle.json", activation="softmax", probe=None) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
@@ -45,7 +45,7 @@ def _from_1(raw: Raw) -> dict[str, Any]:
 
 
 def _from_2(raw: Raw) -> dict[str, Any]:
-    """What schema 2 knew: scorers in the precision of the other graphs alone."""
+    """Add what schema 2 implied: scorers in the precision of the other graphs alone."""
     return _with(raw, "bundle.json", variants={})
 
 

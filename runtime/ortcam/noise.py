@@ -6,7 +6,7 @@ With mix a hash of 32 bits (`mix`) and key a hash of seed and sample, value i of
 
 the transform of Box and Muller ("A note on the generation of random normal deviates", 1958) of two uniform numbers.
 Nothing is carried from one value to the next, so the numbers depend on no chunk size, thread or provider. They fall
-within +-5.8, and have a period of 2^31 values a sample.
+within +-5.8, and have a period of 2^31 values per sample.
 """
 
 import functools

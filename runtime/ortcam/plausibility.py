@@ -1,4 +1,4 @@
-"""Whether a manifest can be true: its numbers within bounds, and its graphs what it says they are."""
+"""Checks whether a manifest can be true: numbers within bounds, and graphs as it describes them."""
 
 import operator
 import re
@@ -37,10 +37,10 @@ _Shape = tuple[int | None, ...]
 
 
 def check_manifest(manifest: "Manifest") -> None:
-    """Refuse numbers and sizes that no bundle has, before anything is computed or reserved with them.
+    """Refuse numbers and sizes that no bundle has, before anything is computed or allocated with them.
 
     Raises:
-        BundleError: says which entry, its value, and what is accepted.
+        BundleError: names the entry, its value, and what is accepted.
     """
     for name, (least, most) in RANGES.items():
         value = operator.attrgetter(name)(manifest)
@@ -67,16 +67,16 @@ def check_manifest(manifest: "Manifest") -> None:
 
 
 def check_graphs(manifest: "Manifest", contents: Mapping[str, GraphContents]) -> None:
-    """Refuse graphs whose declared inputs and outputs are not those that the manifest promises.
+    """Refuse graphs whose inputs and outputs are not those that the manifest promises.
 
-    A side that a graph leaves open is not checked here but where it is run.
+    A dimension that a graph leaves open is checked when the graph runs.
 
     Args:
         manifest: of the bundle.
         contents: of every graph, by file name.
 
     Raises:
-        BundleError: says which graph, input or output, and what the manifest says of it.
+        BundleError: names the graph, the input or output, and what the manifest says about it.
     """
     for name, graph in contents.items():
         given, made = _promised(manifest, name)
@@ -98,10 +98,10 @@ def check_graphs(manifest: "Manifest", contents: Mapping[str, GraphContents]) ->
 
 
 def check_weights(manifest: "Manifest", contents: Mapping[str, GraphContents]) -> None:
-    """Refuse files of weights of which hardly anything is used, before they are read: they cost memory for nothing.
+    """Refuse files of weights that are hardly used, before they are read, because they only cost memory.
 
     Raises:
-        BundleError: says which file, its size and how much of it the graphs name.
+        BundleError: names the file, its size, and how much of it the graphs use.
     """
     parts = {part for graph in contents.values() for part in graph.weights}
     for name in {file for file, _, _ in parts}:
@@ -111,7 +111,7 @@ def check_weights(manifest: "Manifest", contents: Mapping[str, GraphContents]) -
 
 
 def _promised(manifest: "Manifest", name: str) -> tuple[dict[str, _Shape], dict[str, _Shape]]:
-    """What the manifest says of the inputs and outputs of a graph file, whatever it is used as."""
+    """List what the manifest promises about the inputs and outputs of a graph file, in all its uses."""
     sides, graphs = manifest.preprocessing, manifest.graphs
     image, features = (None, 3, sides.height, sides.width), (None, *manifest.cut.shape)
     given: dict[str, _Shape] = {}
@@ -136,7 +136,7 @@ def _promised(manifest: "Manifest", name: str) -> tuple[dict[str, _Shape], dict[
 
 
 def _agrees(value: Value, promised: _Shape) -> bool:
-    """Whether an input or output may have a shape; what the graph leaves open may be anything."""
+    """Tell whether an input or output can have a shape; open dimensions can have any size."""
     if value.dtype != FLOAT32:
         return False
     if value.shape is None:

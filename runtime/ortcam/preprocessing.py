@@ -135,7 +135,7 @@ class Preprocessing:
             value = getattr(self, name)
             if not _is_triple(value) or (name == "std" and min(value) <= 0):
                 sign = "positive" if name == "std" else "finite"
-                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, one a channel")
+                raise OptionError(f"preprocessing {name}={value!r}: expected three {sign} numbers, one per channel")
             object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
         if self.interpolation not in tuple(SUPPORT):
             raise OptionError(f"preprocessing interpolation={self.interpolation!r}: expected one of {list(SUPPORT)}")

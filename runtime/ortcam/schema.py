@@ -1,4 +1,4 @@
-"""JSON and dataclasses from it, strictly: every field there, none unknown, each of its type, and all numbers finite."""
+"""Strict JSON: parsed into dataclasses with no field missing, none unknown, the right types, and finite numbers."""
 
 import dataclasses
 import json
@@ -26,11 +26,11 @@ _NAMES: typing.Final = {str: "a text", int: "a whole number", float: "a number",
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: not JSON in UTF-8, NaN, infinite numbers or numbers too large for a float, nested too deeply, or an
-            entry that comes twice in one object, of which every reader would take another.
+        ValueError: not JSON in UTF-8, NaN, numbers that are infinite or too large for a float, nesting too deep, or a
+            key given twice in one object, because readers disagree on which one counts.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
@@ -53,16 +53,16 @@ def encode_json(
     ascii_only: bool = False,
     default: Callable[[Any], object] | None = None,
 ) -> str:
-    """A JSON text, without a line's end.
+    """Encode a value as JSON, without a newline at the end.
 
     Args:
-        value: of dictionaries, lists, texts, numbers.
-        indent: spaces of a level; None keeps it on one line.
-        ascii_only: escape whatever is not ASCII.
-        default: makes a value that JSON has of one that it has not.
+        value: made of dictionaries, lists, texts and numbers.
+        indent: spaces per level; None keeps it on one line.
+        ascii_only: escape everything that is not ASCII.
+        default: converts a value that JSON does not have.
 
     Raises:
-        NotFiniteError: a number is infinite or not a number, which JSON does not have.
+        NotFiniteError: a number is infinite or not a number, which JSON cannot hold.
     """
     try:
         return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=default)
@@ -98,7 +98,7 @@ def decode(kind: type[T], value: object, where: str) -> T:
     """Build a dataclass from parsed JSON.
 
     Fields may be dataclasses, `tuple[X, ...]`, tuples of fixed length, `dict[str, X]`, `Literal`, `X | None`, and str,
-    int, float and bool. Half a character in a text becomes its escape, since nothing can print or write it.
+    int, float and bool. A lone surrogate in a text is escaped, because nothing can print or write it.
 
     Raises:
         SchemaError: a field missing, unknown, or of another type.
@@ -140,12 +140,12 @@ def _field(kind: Any, value: Any, where: str) -> Any:
 
 
 def _name(key: str) -> str:
-    """The name of an entry for a message, if need be in quotes."""
+    """Name an entry in a message, in quotes if needed."""
     return key if key.isprintable() and 0 < len(key) <= 80 else reprlib.repr(key)
 
 
 def _in_words(kind: Any) -> str:
-    """What is accepted for a field."""
+    """Say what a field accepts."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return ", ".join(map(repr, arguments))

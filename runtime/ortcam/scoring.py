@@ -67,10 +67,10 @@ class Scores:
         scored: bool [C], the channels whose weights come from passes.
         passes: forward passes made, padding left out.
         chunks: runs of the scorer graph.
-        batch_size: masked images of a full run; of a search the best so far.
+        batch_size: masked images of a full run; during the search: the best size so far.
         energy_covered: share of the live channels' energy that the scored ones have, in [0,1].
         error: float64 [K], the estimate of the largest error of the finished maps; 0 where every channel was scored
-            with all samples, 1 where nothing is known, None where nothing was predicted.
+            with all samples, 1 where it is not known yet, None where nothing was predicted.
         standard_error: float64 [K], of the weights that are means of fewer samples than the method has: the largest
             over channels, relative to the weight or the mean weight; None where all samples were made.
         simplified: what was done in a simpler way to meet the deadline, in words.
@@ -156,7 +156,7 @@ class Scoring:
             plan: of the method.
             targets: int64 [K], classes; the passes are the same for any number of them.
             baseline: float32 [K], subtracted from the probabilities.
-            sizes: says how many masked images a run takes.
+            sizes: decides how many masked images each run has.
             sampling_error: of a method that takes the mean over samples: a channel has enough of them when the standard
                 error of its mean is below this share of its weight or of the mean weight; None takes all samples.
             pace: what is known about the time that runs and the rest take; None: nothing.

@@ -261,7 +261,7 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
         order=_ORDER.get(summary["method"], len(_ORDER)),
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
-        model=str(summary["model"]["name"]),
+        model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`
         classes=tuple(_Class(int(t["index"]), str(t["label"]), float(t["probability"])) for t in summary["targets"]),
         maps=maps,
         geometry=preprocessing.geometry(int(height), int(width_)),

@@ -1,6 +1,6 @@
-"""The signature of a bundle: minisign's, of bundle.json, whose hashes are those of every other file.
+"""The signature of a bundle: minisign signs bundle.json, which has the hashes of all other files.
 
-Whoever publishes a bundle signs it with minisign 0.6 or later, or with any tool that writes its format:
+The publisher of a bundle signs it with minisign 0.6 or later, or with any tool that writes its format:
 
     minisign -G                                  # once: minisign.pub and a secret key
     minisign -S -m BUNDLE/bundle.json            # writes BUNDLE/bundle.json.minisig
@@ -32,7 +32,7 @@ _MOST_BYTES: Final = 65_536  # of a signature or a key; minisign's have some hun
 
 @dataclasses.dataclass(frozen=True)
 class _Signature:
-    """What a signature file holds: the signer's key, the two signatures, and the comment that the second one is of."""
+    """The content of a signature file: the key, the two signatures, and the comment that the second one signs."""
 
     key_id: bytes
     signature: bytes
@@ -41,7 +41,7 @@ class _Signature:
 
 
 def verify_signature(bundle: Bundle, public_key: str | os.PathLike[str]) -> str:
-    """Verify that the holder of a key has signed this very bundle: what was read, not what lies there by now.
+    """Verify that the holder of a key has signed this bundle, as it was read and not as the folder may be now.
 
     ```python
     bundle = ortcam.read_bundle("resnet18.ortcam")
@@ -50,15 +50,15 @@ def verify_signature(bundle: Bundle, public_key: str | os.PathLike[str]) -> str:
     ```
 
     Args:
-        bundle: read; its files have been checked against its bundle.json, and `load` takes no others.
-        public_key: minisign's: the path of its file, or the key itself, 56 characters that begin with "RW".
+        bundle: read, so its files have been checked against its bundle.json. `load` uses no others.
+        public_key: of minisign: the path of its file, or the key itself, 56 characters that begin with "RW".
 
     Returns:
         The trusted comment of the signature.
 
     Raises:
-        BundleError: no signature, a broken one, one of another key, or of another bundle.json.
-        OptionError: no such key.
+        BundleError: no signature, a broken one, or one by another key or of another bundle.json.
+        OptionError: not a public key.
         OrtcamError: the package cryptography is not installed.
     """
     try:
@@ -92,7 +92,7 @@ def verify_signature(bundle: Bundle, public_key: str | os.PathLike[str]) -> str:
 
 
 def _read_key(public_key: str | os.PathLike[str]) -> tuple[bytes, bytes]:
-    """Its number [8] and the key [32]."""
+    """Read the number [8] and the key [32]."""
     text = os.fspath(public_key)
     accepted = "accepted is minisign's: the file minisign.pub, or the 56 characters in it that begin with RW"
     if not (len(text) == 56 and text.startswith("RW")):
@@ -119,7 +119,7 @@ def _parse_signature(text: str, path: Path) -> _Signature:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """A regular file, or the beginning of it."""
+    """Read a regular file, or its beginning."""
     if not path.is_file():  # a pipe would wait for a writer
         raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     with path.open("rb") as file:
@@ -127,7 +127,7 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def _decode(text: str) -> bytes:
-    """The bytes of a text in Base64; none where it is something else."""
+    """Decode a text in Base64; no bytes if it is something else."""
     try:
         return base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
@@ -135,5 +135,5 @@ def _decode(text: str) -> bytes:
 
 
 def _key_name(key_id: bytes) -> str:
-    """As minisign shows it."""
+    """Name a key as minisign shows it."""
     return key_id[::-1].hex().upper()

@@ -1,4 +1,4 @@
-"""How many masked images a run of the graph takes: found while explaining, since every run counts, and remembered."""
+"""Batch size: how many masked images a run of the graph has; found while explaining, and cached."""
 
 import contextlib
 import os
@@ -33,8 +33,8 @@ _PATIENCE: Final = 0.5
 class ChunkSizes:
     """The sizes of the runs of one scorer: fixed, or searched among candidates in ascending order.
 
-    A search spends no pass: it times the runs that an explanation makes anyway. It goes on from one explanation to the
-    next until it has an answer.
+    The search costs no forward pass: it times the runs that an explanation makes anyway. It goes on from one
+    explanation to the next until it has an answer.
     """
 
     def __init__(

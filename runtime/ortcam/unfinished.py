@@ -1,10 +1,10 @@
-"""What a run has begun and not finished: hidden files and folders, which the next run removes if that one was killed.
+"""Unfinished results: hidden files and folders, which the next run removes if the run that began them was killed.
 
-Their names are `.ortcam-` and 16 hexadecimal digits. The first 8 tell the machine, since locks reach no further:
+Their names are `.ortcam-` and 16 hexadecimal digits. The first 8 name the machine, because locks reach no further:
 
-1. Of this machine: whoever works on one has it locked, so that one which is not locked is nobody's.
-2. Of another machine, or where there are no locks: it is nobody's when nothing in it has changed for a day.
-3. Only what belongs to this user is removed, and nothing is followed through a link.
+1. On this machine, a run locks what it works on. What is not locked is abandoned.
+2. What another machine began, or what lies where there are no locks, is abandoned if it has not changed for a day.
+3. Only what belongs to this user is removed, and links are not followed.
 """
 
 import contextlib
@@ -51,12 +51,12 @@ _LARGEST_PLAN: Final = 1 << 16
 
 
 def new_name() -> str:
-    """A name that nothing has, which tells the next run that this machine made it and may not have finished it."""
+    """Make an unused name, which tells the next run that this machine began it and may not have finished it."""
     return f".ortcam-{_machine()}{secrets.token_hex(4)}"
 
 
 def workspace(parent: Path) -> contextlib.AbstractContextManager[Path]:
-    """A hidden folder of this user alone, gone afterwards whatever happens; what killed runs left beside it goes first.
+    """Make a hidden folder for this user alone, and remove it afterwards; remove first what killed runs left beside it.
 
     Args:
         parent: where it is made: beside the result, so that this can be moved into place, or for temporary files.
@@ -70,9 +70,9 @@ def workspace(parent: Path) -> contextlib.AbstractContextManager[Path]:
 
 @contextlib.contextmanager
 def begun(parent: Path) -> Iterator[Path]:
-    """A workspace, while what killed runs left beside it stays.
+    """Make a workspace, without removing what killed runs left beside it.
 
-    The folder is locked and no file in it: on SMB shares a lock keeps even its owner from writing in another way.
+    The folder is locked, not the files in it: on SMB shares a locked file cannot be written, not even by its owner.
 
     Args:
         parent: where it is made.
@@ -97,7 +97,7 @@ def begun(parent: Path) -> Iterator[Path]:
 
 
 def temporary_folder() -> contextlib.AbstractContextManager[Path]:
-    """A workspace in the system's folder for temporary files, say for weights that no memory holds.
+    """Make a workspace in the system's folder for temporary files, for example for weights that do not fit into memory.
 
     Raises:
         OSError: it cannot be made.
@@ -106,20 +106,20 @@ def temporary_folder() -> contextlib.AbstractContextManager[Path]:
 
 
 def settle_later(folder: Path, last: str, *, new: Sequence[Path], old: Sequence[Path]) -> None:
-    """Write down in a workspace which files beside it are of no use if a run is killed while it puts several in place.
+    """Record in a workspace which files beside it become useless if a run is killed while it puts several in place.
 
     Args:
-        folder: the workspace; it holds `last`.
-        last: name of the file that speaks for the others and is moved out of the workspace last.
-        new: files in the workspace that are of no use beside it as long as `last` has not been moved there.
-        old: files beside the workspace that are of no use once it has.
+        folder: the workspace, which holds `last`.
+        last: name of the file that describes the others. It is moved out of the workspace last.
+        new: files of the workspace that are useless outside until `last` has been moved.
+        old: files beside the workspace that are useless once `last` has been moved.
     """
     plan = {"last": last, "new": _marks(new), "old": _marks(old)}
     (folder / _PLAN).write_text(json.dumps(plan), "utf-8")
 
 
 def settle(folder: Path) -> None:
-    """Bring back what a workspace holds of a result that is missing, and remove files beside it that are of no use.
+    """Restore a missing result from a workspace, and remove useless files beside it.
 
     Raises:
         OSError: something cannot be moved or removed.
@@ -141,11 +141,11 @@ def settle(folder: Path) -> None:
 
 
 def clear(folder: Path, *, former: str | None = None) -> None:
-    """Remove what killed runs left in a folder, or bring it back where they had moved a result aside.
+    """Remove what killed runs left in a folder, or restore a result that they had moved aside.
 
     Args:
-        folder: nothing happens where another run is just writing to it, or where it cannot be read.
-        former: name of a result in it, of which earlier versions named what they began: `.NAME.HEX`, `.NAME.HEX.old`.
+        folder: left as it is if another run is writing to it, or if it cannot be read.
+        former: name of a result in it. Earlier versions called their unfinished files `.NAME.HEX` and `.NAME.HEX.old`.
     """
     with contextlib.suppress(OSError):
         held = lock(folder, patience=_PATIENCE)
@@ -157,7 +157,7 @@ def clear(folder: Path, *, former: str | None = None) -> None:
 
 
 def clear_locked(folder: Path, *, former: str | None = None) -> None:
-    """The same for whoever has locked the folder."""
+    """Do the same as `clear` for a caller that has locked the folder."""
     with contextlib.suppress(OSError):
         # And not `.NAME.20251231`: somebody's copy of that day.
         digits = rf"(?!{_DATE})[0-9a-f]{{8}}"
@@ -175,7 +175,7 @@ def clear_locked(folder: Path, *, former: str | None = None) -> None:
 
 
 def _is_ours(entry: os.DirEntry[str], formerly: re.Pattern[str] | None) -> bool | None:
-    """Whether an entry was begun on this machine; None where no run of this user began it."""
+    """Tell whether an entry was begun on this machine; None if no run of this user began it."""
     state = entry.stat(follow_symlinks=False)
     is_folder = stat.S_ISDIR(state.st_mode)
     if not (is_folder or stat.S_ISREG(state.st_mode)) or (os.name == "posix" and state.st_uid != os.geteuid()):
@@ -227,7 +227,7 @@ def _begin_folder(parent: Path) -> tuple[Path, Lock | None]:
 
 
 def _end(folder: Path) -> None:
-    """Remove a workspace once nothing in it is of use; what can neither be put back nor removed stays."""
+    """Remove a workspace once it holds nothing useful. What can be neither restored nor removed stays."""
     with contextlib.suppress(OSError):
         settle(folder)
     aside = folder / ASIDE
@@ -237,7 +237,7 @@ def _end(folder: Path) -> None:
 
 
 def _marks(paths: Sequence[Path]) -> dict[str, list[int]]:
-    """The marks of files by name; another run may just have removed one."""
+    """The marks of files, by name. Another run may just have removed one."""
     marks = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -246,13 +246,13 @@ def _marks(paths: Sequence[Path]) -> dict[str, list[int]]:
 
 
 def _mark(path: Path) -> list[int]:
-    """What tells a file from another one that takes its name later."""
+    """A mark that tells a file from a later one of the same name."""
     state = path.lstat()
     return [state.st_ino, state.st_size, state.st_mtime_ns]
 
 
 def _plan(path: Path) -> tuple[str, dict[str, list[int]], dict[str, list[int]]] | None:
-    """What `settle_later` wrote; None where there is none, or a kill has left half of it."""
+    """Read what `settle_later` wrote; None if absent, or if a kill has left half of it."""
     try:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode) or state.st_size > _LARGEST_PLAN:
@@ -267,7 +267,7 @@ def _plan(path: Path) -> tuple[str, dict[str, list[int]], dict[str, list[int]]] 
 
 
 def _last_change(path: Path) -> float:
-    """When anything in a file or folder was changed last, in seconds since 1970."""
+    """Find when a file, or anything in a folder, was last changed, in seconds since 1970."""
     newest = path.lstat().st_mtime
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
@@ -282,7 +282,7 @@ def _is_folder(path: Path) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Eight digits for the machine as it was booted, within which locks are seen."""
+    """Eight digits for this boot of the machine, within which locks are seen."""
     try:
         booted = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
     except (OSError, ValueError):

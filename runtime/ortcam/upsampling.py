@@ -57,7 +57,7 @@ def extreme_rows(size_in: int, size_out: int) -> NDArray[np.float32]:
 def upsampled_range(
     maps: NDArray[np.float32], height: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(min U(A_k), max U(A_k)) of every channel, exactly, at about 4 h w values a channel instead of height x width.
+    """(min U(A_k), max U(A_k)) per channel, exactly, from about 4 h w values instead of height x width.
 
     Between four neighbouring samples U is bilinear, and a bilinear function on a box takes its extremes at the corners
     of the box; so only the first and last output row and column between neighbours have to be looked at.

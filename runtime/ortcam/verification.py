@@ -1,4 +1,4 @@
-"""Parity: how far the graphs of a bundle are from the model they came from, at export and again where they are used."""
+"""Parity: how far the graphs of a bundle are from their model, measured at export and again where they are used."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ _NOISE: Final = 0.5  # sigma, with the image itself in place of noise
 
 
 class _NotFiniteProbeError(BundleError, NotFiniteError):
-    """A probe whose logits are infinite or not numbers: the bundle is damaged, and a value is not finite."""
+    """A probe with logits that are infinite or not numbers: the bundle is damaged, and a value is not finite."""
 
 
 def verify(bundle: Bundle) -> Parity:
@@ -63,7 +63,7 @@ def verify(bundle: Bundle) -> Parity:
         bundle: read, so its hashes have been checked.
 
     Returns:
-        What was measured now; `parity_failure` says whether it is beyond the tolerance recorded at export.
+        The parity measured now. `parity_failure` tells whether it exceeds the tolerance recorded at export.
 
     Raises:
         BundleError: no probe, a probe of another form, or graphs that cannot be run or do not fit the manifest.
@@ -96,7 +96,7 @@ def verify_variants(bundle: Bundle) -> dict[str, float]:
         bundle: read, so its hashes have been checked.
 
     Returns:
-        Name of the variant -> what `Variant.parity` is, now; to be compared with `Variant.tolerance`.
+        Name of the variant -> its `Variant.parity` now, to be compared with `Variant.tolerance`.
 
     Raises:
         BundleError: no probe, a probe of another form, or graphs that cannot be run or do not fit the manifest.
@@ -128,9 +128,9 @@ def verify_variants(bundle: Bundle) -> dict[str, float]:
 def measure_variant(
     opener: Opener, graphs: Graphs, scorers: Mapping[str, str], cut: Cut, *, images: NDArray[np.float32]
 ) -> float:
-    """Max |difference| / max |logit| of scorers against a bundle's own, over all kinds and the strongest channels.
+    """Measure max |difference| / max |logit| of scorers against a bundle's own, on the strongest channels.
 
-    The maps are min-maxed for the gates, too: what lies beyond [0,1] is beyond what integers were calibrated for.
+    Maps are min-maxed for the gates, too: integers are calibrated for [0,1] alone.
 
     Args:
         opener: of the graphs.
@@ -140,7 +140,7 @@ def measure_variant(
         images: float32 [N,3,H,W], preprocessed; the first is masked.
 
     Returns:
-        The largest of all kinds; infinite where a logit is not finite.
+        The largest value over all kinds; infinite if a logit is not finite.
 
     Raises:
         BundleError: a graph that ONNX Runtime does not accept.
@@ -175,9 +175,9 @@ def measure_parity(
     tolerance: float = PARITY_TOLERANCE,
     scorer_tolerance: float = PARITY_TOLERANCE,
 ) -> Parity:
-    """The graphs against the model, at batch sizes N and 1, and every scorer against the graphs on images masked here.
+    """Compare the graphs with the model at batch sizes N and 1, and each scorer with the graphs on masked images.
 
-    A scorer's probabilities are held to the activation of its own logits, in the same figure.
+    The same figure compares the probabilities of a scorer with the activation of its own logits.
 
     Args:
         opener: of the graphs.
@@ -187,8 +187,8 @@ def measure_parity(
         images: float32 [N,3,H,W], preprocessed.
         logits: float32 [N,classes], the model's own.
         reference: what computed them, in words.
-        tolerance: of the logits, to be recorded; see `parity_failure`.
-        scorer_tolerance: of the scorers, likewise.
+        tolerance: for the logits, to be recorded; see `parity_failure`.
+        scorer_tolerance: for the scorers, to be recorded.
 
     Raises:
         BundleError: a graph that ONNX Runtime does not accept.
@@ -222,7 +222,7 @@ def measure_parity(
 
 
 def parity_failure(parity: Parity, graphs: Graphs) -> str | None:
-    """What is beyond the tolerance, in words; None where nothing is."""
+    """Say what exceeds its tolerance; None if nothing does."""
     for what, difference, tolerance in (
         (graphs_in_words(graphs), parity.logits, parity.tolerance),
         ("a scorer", parity.scorer, parity.scorer_tolerance),
@@ -233,18 +233,18 @@ def parity_failure(parity: Parity, graphs: Graphs) -> str | None:
 
 
 def graphs_in_words(graphs: Graphs) -> str:
-    """What gives a bundle's logits: "head(features(x))", or "the classifier" where the cut lies inside a branch."""
+    """Say what gives a bundle's logits: "head(features(x))", or "the classifier" if the cut lies inside a branch."""
     return "head(features(x))" if graphs.head is not None else "the classifier"
 
 
 def probe_input(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """What the model sees of probe pictures, which need no resize: uint8 [N,H,W,3] -> float32 [N,3,H,W]."""
+    """Preprocess probe images, which need no resize: uint8 [N,H,W,3] -> float32 [N,3,H,W]."""
     values = dataclasses.replace(preprocessing, resize=None)
     return np.concatenate([values(picture) for picture in pictures])
 
 
 def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The pictures that parity was measured on, uint8 [N,H,W,3], and the model's logits, float32 [N,classes].
+    """Read the images on which parity was measured, uint8 [N,H,W,3], and the model's logits, float32 [N,classes].
 
     Raises:
         BundleError: no probe, or files of another form.
@@ -267,7 +267,7 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 
 
 def _read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    """An array in numpy's format; its header is compared with what is accepted, and never evaluated."""
+    """Read an array in numpy's format. Its header is compared with the accepted ones and never evaluated."""
     path, data = bundle.file(name), bundle.content(name).data
     accepted = f"{np.dtype(dtype)} {list(shape)}"
     if data.startswith(b"PK"):
@@ -291,7 +291,7 @@ def _read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple
 
 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a scorer makes of an image, float32 [1,3,H,W], and some maps, [B,h,w]: float32 [B,3,H,W]."""
+    """Mask an image, float32 [1,3,H,W], with maps [B,h,w] as a scorer does: float32 [B,3,H,W]."""
     mask = upsample(maps, *image.shape[2:])[:, None]
     masked = (GATE_FUNCTIONS[kind](mask) if kind in GATE_FUNCTIONS else mask) * image
     return (masked + _NOISE * image if kind == "noise" else masked).astype(np.float32)
@@ -304,20 +304,20 @@ def _strongest(maps: NDArray[np.float32]) -> NDArray[np.int64]:
 def run_scorer(
     scorer: Session, image: NDArray[np.float32], maps: NDArray[np.float32], channels: NDArray[np.int64], *, classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits and probabilities of all classes from a scorer for an image masked by B channels, one run.
+    """Run a scorer once: logits and probabilities of all classes, for an image masked by B channels.
 
     Args:
         scorer: of any kind.
         image: float32 [1,3,H,W], preprocessed.
         maps: float32 [C,h,w].
         channels: int64 [B].
-        classes: how many the model has.
+        classes: number of classes of the model.
 
     Returns:
         Two arrays float32 [B,classes].
 
     Raises:
-        BundleError: the scorer gives something else.
+        BundleError: the scorer returns something else.
     """
     feeds: dict[str, NDArray[Any]] = {
         "image": image,
@@ -341,7 +341,7 @@ def run_scorer(
 
 
 def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Max |value - expected| / max |expected|; infinite for another shape or where a value is not finite."""
+    """Compute max |value - expected| / max |expected|; infinite for another shape or a value that is not finite."""
     if value.shape != expected.shape or not np.isfinite(value).all():
         return float("inf")
     return float(np.abs(value - expected).max() / max(float(np.abs(expected).max()), 1e-12))

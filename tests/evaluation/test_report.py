@@ -220,6 +220,20 @@ def test_bands_and_what_is_said_of_intervals_begin_at_ten_images(report, count, 
     assert ("9 images: too few to call anything better" in page.source) != intervals
 
 
+def test_the_verdict_comes_first_and_a_method_that_a_baseline_beats_is_marked(report):
+    def scores(image, method):
+        # The first method is the better one throughout; the first baseline is better than the second method.
+        return {"average-gain": (50.0, 30.0, 40.0, 10.0, 20.0)[method] + image / 10 + (image * (method + 3)) % 5 / 5}
+
+    page = report(names(16), scores, wanted=("average-gain",))
+    told = " ".join("".join(page.text).split())
+    assert "Score-CAM is better than IS-CAM (samples 4) on Average Gain." in told
+    assert "Random weights (a baseline) is better than IS-CAM (samples 4) on Average Gain." in told
+    assert told.index("Verdict") < told.index("Means") < told.index("Paired differences")
+    rows = re.findall(r'<tr>\n<th scope="row" data-value="([^"]+)">(.*?)</tr>', page.source, re.DOTALL)
+    assert [title for title, row in rows if 'class="beaten"' in row] == ["IS-CAM (samples 4)"]
+
+
 def test_a_single_method_is_not_bold(report):
     assert 'class="best"' not in report(names(5), methods=METHODS[:1]).source
 
@@ -377,6 +391,35 @@ def test_a_browser_loads_it_without_complaint(report, browse):
     assert 'data-ready="true"' in document
     assert '<div class="sorting">' in document
     assert 'button type="button" disabled' not in document
+
+
+def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report, browse, changed):
+    script = """
+      const table = document.querySelector(".means .scrolled");
+      addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
+        document.title = [table.dataset.more, table.querySelector(".hint").hidden,
+          document.documentElement.scrollWidth <= innerWidth].join();
+      })));
+    """
+    page = report(names(12))
+    wide = browse(changed(page, script + "document.querySelector('.means').style.width = '3000px';"))
+    assert "<title>,true," in wide[0]
+    narrow = browse(changed(page, script + "document.body.style.width = '25rem';"))
+    assert "<title>right,false,true</title>" in narrow[0]
+
+
+def test_bands_of_many_methods_are_shown_one_by_one(report, browse, changed):
+    methods = [*METHODS, Variant("cam", "CAM")]
+    script = """
+      const shown = () => [...document.querySelectorAll(".panels .band")].map((band) => getComputedStyle(band).display);
+      const before = shown();
+      document.querySelector("#key-1 button").click();
+      document.title = [before.every((display) => display === "none"), shown().indexOf("inline") >= 0,
+        shown().filter((display) => display === "inline").length, getComputedStyle(document.querySelector(
+        ".panels .s0")).opacity < 0.5, document.querySelector("#key-1 button").getAttribute("aria-pressed")].join();
+    """
+    page = report(names(12), methods=methods, wanted=("insertion-zero", "deletion-zero"))
+    assert "<title>true,true,2,true,true</title>" in browse(changed(page, script))[0]
 
 
 def test_the_browsers_complaints_are_seen(report, browse, changed):

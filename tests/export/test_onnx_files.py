@@ -414,7 +414,8 @@ def flags(arguments: dict[str, Any], folder: Path) -> list[str]:
             said += ["--labels", str(folder / "labels.txt")]
         else:
             values = value if isinstance(value, (tuple, list)) else [value]
-            said += [f"--{key.replace('_', '-')}", *map(str, values)]
+            flag = "model-output" if key == "output" else key.replace("_", "-")
+            said += [f"--{flag}", *map(str, values)]
     return said
 
 

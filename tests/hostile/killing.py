@@ -305,7 +305,7 @@ def benchmark_report(folder: Path) -> Any:
             }
         )
     ]
-    return type("Report", (), {"rows": rows, "model": "x", "machine": {"processor": "y"}})()
+    return type("Report", (), {"rows": rows, "runs": 1, "model": "x", "machine": {"processor": "y"}})()
 
 
 def state_of_file(name: str) -> Callable[[Path], str]:

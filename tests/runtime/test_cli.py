@@ -50,6 +50,7 @@ def test_explain_writes_a_folder_an_image_and_method(tiny_bundle: Path, photogra
         folder = tmp_path / "out" / "photo" / method
         assert {path.name for path in folder.iterdir()} == {
             "manifest.json",
+            "image.jpg",
             *(f"class-{c}{end}" for c in (0, 1) for end in (".npy", "-heatmap.png", "-overlay.png")),
         }
         assert read_image(folder / "class-1-overlay.png").shape == (90, 120, 3)
@@ -113,8 +114,7 @@ def broken_pictures(folder: Path, photograph: Path) -> dict[str, Path]:
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    (folder / "folder.png").mkdir()
-    return {name: folder / name for name in (*contents, "folder.png", "missing.jpg")}
+    return {name: folder / name for name in (*contents, "missing.jpg")}
 
 
 def test_broken_images_get_one_line_each_and_the_others_are_explained(
@@ -128,7 +128,18 @@ def test_broken_images_get_one_line_each_and_the_others_are_explained(
     for name, line in zip(broken, lines, strict=True):
         assert name in line
     assert (tmp_path / "out" / "photo" / "scorecam++" / "manifest.json").is_file()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "photo", "photo.png"]
+
+
+def test_a_folder_without_images_is_said_before_anything_is_explained(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = ["explain", str(tiny_bundle), str(photograph), str(tmp_path / "empty"), "-o", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "empty' has no images" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_unusual_pictures_are_explained(tiny_bundle: Path, picture: np.ndarray, tmp_path: Path) -> None:
@@ -173,7 +184,8 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(
     (tmp_path / "photo-2.png").write_bytes(photograph.read_bytes())
     images = [photograph, tmp_path / "b" / "photo.jpg", tmp_path / "photo-2.png"]
     assert run("explain", tiny_bundle, *images, "-o", tmp_path / "o").returncode == 0
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["photo", "photo-2", "photo-2-2"]
+    folders = sorted(path.name for path in (tmp_path / "o").iterdir() if path.is_dir())
+    assert folders == ["photo", "photo-2", "photo-2-2"]
 
 
 @pytest.mark.parametrize(
@@ -411,6 +423,8 @@ def test_every_flag_of_export_is_an_argument_of_export() -> None:
     accepted = set(inspect.signature(ortcam_export.export).parameters)
     help_text = run("export", "--help").stdout
     flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]*)", help_text)} - {"help", "help_all"}
+    names = {"output": "bundle", "model_output": "output"}  # of the arguments, where a flag is called otherwise
+    flags = {names.get(flag, flag) for flag in flags}
     assert flags <= accepted, "a flag that export() does not know"
     assert accepted - flags <= {"model", "report", "preprocessing"}, "an argument without a flag"
 
@@ -578,7 +592,7 @@ def test_results_with_other_settings_are_replaced_only_by_force_and_nothing_is_d
     command = ["explain", str(tiny_bundle), *images, "-t", "1", "-o", str(tmp_path / "out"), "--quiet"]
     assert main([*command, "--budget", "4"]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    for flags in (["--budget", "5"], ["--option", "gate=sigmoid"], ["--colormap", "turbo"]):
+    for flags in (["--budget", "5"], ["--option", "gate=sigmoid"], ["--colormap", "jet"]):
         assert main([*command, *(["--budget", "4"] if "--budget" not in flags else []), *flags, "-t", "2"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "photo/scorecam++: holds class 1 explained with" in line

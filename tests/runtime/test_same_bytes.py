@@ -215,7 +215,7 @@ def test_a_benchmark_measures_one_bundle(versions: Path, photograph: Path) -> No
         batch_sizes=[4],
         runs=1,
         seconds=0.1,
-        say=lambda _: switch(versions) if (versions / "current").readlink() != Path("v2") else None,
+        progress=lambda *_: switch(versions) if (versions / "current").readlink() != Path("v2") else None,
     )
     assert report.bundle["sha256"] == before
 

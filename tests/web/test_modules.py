@@ -6,19 +6,26 @@ import subprocess
 
 import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
-from tests.web.conftest import WEB
+from tests.web.conftest import SHIPPED, WEB
 
 from ortcam.bundle import Cut
 from ortcam.classifier import as_maps
+from ortcam.completion import MaskModel
+from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import GATES, Plan
 from ortcam.noise import draw_noise
 from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import COLORMAPS
+from ortcam.rendering import COLORMAPS, smoothed
 from ortcam.scoring import prepare_masks
 from ortcam.upsampling import upsample, upsampled_range
 
-NAMES = ("preprocessing", "upsampling", "masks", "colormaps", "noise", "cut")
+NAMES = (
+    *("preprocessing", "upsampling", "masks", "colormaps", "noise", "cut"),
+    *("completion", "gates", "linear_algebra", "onnx_outputs", "rendering"),
+)
 TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
 RUN = """
 import { readFileSync } from "node:fs";
@@ -49,7 +56,11 @@ def call(node_modules, tmp_path_factory):
     script.write_text(RUN, "utf-8")
 
     def run(module, body, **given):
-        names = {np.dtype(np.uint8): "Uint8ClampedArray", np.dtype(np.float32): "Float32Array"}
+        names = {
+            np.dtype(np.uint8): "Uint8ClampedArray",
+            np.dtype(np.float32): "Float32Array",
+            np.dtype(np.float64): "Float64Array",
+        }
         arrays = {
             name: {"type": names[array.dtype], "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
             for name, array in given.items()
@@ -152,3 +163,122 @@ def test_shuffling_loses_nothing(call):
     order = call("noise", "return { order: Float64Array.from(own.shuffled([...Array(50).keys()])) };")["order"]
     assert sorted(order) == list(range(50))
     assert abs(np.corrcoef(order, np.arange(50))[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("name", GATE_FUNCTIONS)
+def test_gates_are_those_of_python(call, name):
+    values = np.linspace(-12, 12, 4001, dtype=np.float32)
+    found = call("gates", f"return {{ out: given.values.map(own.gateFunction({json.dumps(name)})) }};", values=values)
+    np.testing.assert_allclose(found["out"], GATE_FUNCTIONS[name](values), atol=2e-6)  # up to 12, in float32
+
+
+def _weights(masks, rng):
+    """Weights that are a smooth function of the masks, with a little noise: float64 [L]."""
+    direction = rng.standard_normal(masks[0].size)
+    slope = masks.reshape(len(masks), -1) @ direction
+    return np.exp(slope / np.abs(slope).max() * 4 - 4 + 0.1 * rng.standard_normal(len(masks)))
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "scored"),
+    [(60, (7, 7), 20), (300, (6, 9), 90), (40, (16, 20), 8), (700, (7, 7), 560)],
+    ids=["few", "oblong", "fine", "many"],  # of the last more are scored than the others are predicted from
+)
+def test_the_gaussian_process_predicts_and_doubts_as_in_python(call, channels, size, scored):
+    rng = np.random.default_rng(0)
+    masks = cv2.GaussianBlur(rng.random((channels * size[0], size[1])), (0, 0), 1).reshape(channels, *size)
+    masks = (masks - masks.min()) / np.ptp(masks)
+    masks = masks.astype(np.float32)
+    weights = _weights(masks, rng)
+    given = np.sort(rng.choice(channels, scored, replace=False))
+    model = MaskModel(masks)
+    prediction = model.condition(given, weights[given, None])
+    summands = (masks * rng.random((channels, 1, 1))).astype(np.float32)
+    error = model.map_error(prediction, summands, np.zeros(1))
+    cells = min(size[0], 7) * min(size[1], 7)
+    body = f"""
+      const shape = {{ count: {channels}, height: {size[0]}, width: {size[1]} }};
+      const model = new own.MaskModel({{ data: given.masks, ...shape }});
+      const prediction = model.condition([...given.scored], given.weights);
+      const error = model.mapError(prediction, {{ data: given.summands, ...shape }}, given.normals);
+      const drawn = model.mapError(prediction, {{ data: given.summands, ...shape }});
+      return {{ ...prediction, error: [error], drawn: [drawn] }};
+    """
+    found = call(
+        "completion",
+        body,
+        masks=masks,
+        summands=summands,
+        scored=given.astype(np.float32),
+        weights=weights,
+        normals=np.random.default_rng(0).standard_normal((96, cells)),
+    )
+    # Python's distances and kernels are float32. A variance is what such a sum leaves of 1: its root is known to 1e-3.
+    np.testing.assert_allclose(found["weights"], prediction.weights[:, 0], rtol=1e-3, atol=1e-4 * weights.max())
+    np.testing.assert_allclose(found["deviation"], prediction.deviation[:, 0], rtol=5e-3, atol=1e-3 * weights.max())
+    assert found["error"] == pytest.approx(error, rel=0.02)
+    assert found["drawn"] == pytest.approx(error, rel=0.5)  # other draws: the tail of 96
+
+
+def test_the_root_of_a_symmetric_matrix_is_found(call):
+    rng = np.random.default_rng(0)
+    square = rng.standard_normal((30, 12))
+    square = square.T @ square
+    body = """
+      const { values, vectors } = own.symmetricEigen({ data: given.square, rows: 12, columns: 12 });
+      return { values, vectors: vectors.data };
+    """
+    found = call("linear_algebra", body, square=square)
+    vectors = found["vectors"].reshape(12, 12)
+    np.testing.assert_allclose(np.sort(found["values"]), np.linalg.eigvalsh(square), rtol=1e-10)
+    np.testing.assert_allclose(vectors * found["values"] @ vectors.T, square, atol=1e-10 * np.abs(square).max())
+
+
+@pytest.mark.parametrize("name", ["scorer-tanh.onnx", "scorer-linear.onnx"])
+def test_a_scorer_loses_its_sum_and_gives_the_same_probabilities(call, name):
+    model = np.frombuffer((SHIPPED / name).read_bytes(), np.uint8)
+    body = """
+      const model = new Uint8Array(given.model.buffer);
+      return { pruned: own.withoutOutput(model, "partial_maps") };
+    """
+    pruned = call("onnx_outputs", body, model=model)["pruned"].tobytes()
+    outputs = ["probabilities", "logits"]
+    weights = {"weights.bin": (SHIPPED / "weights.bin").read_bytes()}
+    found, whole = (_scores(content, weights, outputs) for content in (pruned, model.tobytes()))
+    np.testing.assert_array_equal(found, whole)
+    assert (pruned == model.tobytes()) == (name == "scorer-linear.onnx")
+    graph = onnx.load_model_from_string(pruned).graph
+    assert [value.name for value in graph.output] == outputs
+    read = {text for node in graph.node for text in node.input} | set(outputs)
+    assert all(read & set(node.output) for node in graph.node)  # nothing is computed that nobody reads
+
+
+def _scores(model, weights, outputs):
+    settings = onnxruntime.SessionOptions()
+    names, values = list(weights), list(weights.values())
+    settings.add_external_initializers_from_files_in_memory(names, values, [len(value) for value in values])
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds = {
+        "image": rng.standard_normal((1, 3, 224, 224), np.float32),
+        "maps": rng.random((1, 1024, 7, 7), np.float32),
+        "channels": np.array([3, 900]),
+        "targets": np.arange(7),
+        "scale": np.ones(2, np.float32),
+        "keep": np.ones(2, np.float32),
+        "baseline": np.zeros(7, np.float32),
+        "logit_softmax": np.array(False),
+    }
+    return session.run(outputs, {value.name: feeds[value.name] for value in session.get_inputs()})[0]
+
+
+def test_maps_are_smoothed_as_in_python(call):
+    saliency = cv2.resize(np.random.default_rng(0).random((5, 7), np.float32), (56, 40))
+    body = """
+      const map = { data: given.saliency, height: 40, width: 56 };
+      return own.smoothed(map, { height: 5, width: 7 });
+    """
+    found = call(
+        "rendering", body.replace("return own", "const { data } = own") + "return { data };", saliency=saliency
+    )
+    np.testing.assert_allclose(found["data"].reshape(40, 56), smoothed(saliency, (8, 8)), atol=1e-5)

@@ -302,6 +302,7 @@ def test_what_is_saved_is_what_python_saves(visit, explainer):
     written = read_image(visit.download("#save-overlay").read_bytes()).astype(int)
     assert np.abs(written - expected.overlay(colormap="viridis")).max() <= 3
 
+
 def test_the_keyboard_is_enough(fresh):
     visit = fresh
     visit.tab.on("filechooser", lambda chooser: None)  # from now on, so that the one below is not missed

@@ -226,7 +226,8 @@ def _unknown(words: Sequence[str], parser: Parser) -> str:
     first = words[0].partition("=")[0]
     if first[:1] != "-":
         return f"{printable(first)}: `{parser.prog}` takes no such argument"
-    known = [flag for item in parser._actions if item.help != argparse.SUPPRESS for flag in item.option_strings]
+    shown = [item for item in parser._actions if item.help != argparse.SUPPRESS]
+    known = [flag for item in shown for flag in item.option_strings if flag.startswith("--")]
     return f"unknown flag {first}{did_you_mean(first, known)}"
 
 

@@ -84,6 +84,7 @@ let provider: Provider | null = null; // that which is left after WebGPU has fai
 let opened: Opened | null = null;
 let current: { readonly file: Blob; readonly name: string; readonly picture: Picture } | null = null;
 let explained: Explained | null = null;
+let said: [string, string] = ["", ""]; // of the map that is shown
 let target = 0;
 let turns = 0; // of whatever begins anew: of several that come at once the last one counts
 let running: Promise<void> = Promise.resolve(); // settles when the explanation that was started last has ended
@@ -119,7 +120,8 @@ function settle(status: string, passes = ""): void {
 async function recover(error: unknown): Promise<void> {
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof OrtcamError) {
-    settle("");
+    const [status, passes] = explained === null ? ["", ""] : said;
+    settle(status, passes);
     showError(text);
     return;
   }
@@ -237,7 +239,8 @@ async function run(limits: Limits): Promise<void> {
       stage.showMap(explained.map, opened.cells);
       const where = explained.flat ? "nothing speaks for this class" : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
-      settle(`${label}: ${where}.`, `${errorInWords(explained.error)} · ${passesInWords(explained)}`);
+      said = [`${label}: ${where}.`, `${errorInWords(explained.error)} · ${passesInWords(explained)}`];
+      settle(...said);
       document.dispatchEvent(new CustomEvent("ortcam-explained", { detail: explained }));
     }
   } catch (error) {

@@ -25,6 +25,7 @@ export class Stage {
     this.picture = picture;
     const { width, height } = picture.display;
     for (const canvas of [this.photograph, this.heatmap]) Object.assign(canvas, { width, height });
+    this.photograph.closest<HTMLElement>(".drop")?.style.setProperty("--ratio", String(width / height));
     this.clearMap();
     this.describe(`${name}, without a heatmap`);
   }
