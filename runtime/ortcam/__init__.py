@@ -9,6 +9,7 @@ explanation.save("out/")
 ```
 """
 
+from ortcam import gallery
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import (
@@ -53,6 +54,7 @@ __all__ = [
     "Stats",
     "TargetError",
     "__version__",
+    "gallery",
     "load",
     "read_bundle",
     "sheet",

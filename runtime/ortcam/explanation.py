@@ -1,4 +1,4 @@
-"""The result of explaining one image: maps, scores, what was done; drawn over the photograph and saved as files."""
+"""Explanation: the result for one image. Maps, scores and what was done; drawn, shown and saved as files."""
 
 import base64
 import dataclasses
@@ -34,25 +34,25 @@ class Stats:
     Attributes:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
         precision: what the scorer computed in: "float32", "float16" or "int8".
-        batch_size: most masked images, or altered features, per run; during the search: the best size so far.
-        channels: C, maps of the layer.
-        live_channels: channels that are not flat. Where no image is masked: not zero everywhere.
-        scored_channels: those of them whose weights come from passes, or from the features alone where no image is
-            masked; the weights of the others were predicted, or are zero with `completion="none"`.
+        batch_size: most masked images, or altered features, per run. During the search: the best batch size so far.
+        channels: C, the number of channels of the layer.
+        live_channels: how many channels are not flat. For methods that mask no image: not zero everywhere.
+        scored_channels: how many live channels have a weight from forward passes, or from the features alone where no
+            image is masked. The other weights were predicted, or are zero with `completion="none"`.
         passes: masked forward passes.
         runs: runs of the scorer graph, or of the head.
         seconds: wall time of the whole explanation.
-        seconds_by_stage: of "decode", "features", "prepare", "scoring" and "map".
-        energy_covered: share of the live channels' energy (sum of the positive part) that the scored ones have.
-        estimated_error: per map, how far a value probably is from the exact one at most. 0: every channel was scored
-            with all samples. 1: not known yet; fewer than 8 channels are scored, or the Gaussian process has not yet
-            chosen as many as it began with, or there was no time to estimate. None: weights were neither scored nor
-            predicted.
-        standard_error: per map, where channels were sampled less than the method says: the largest standard error of a
-            weight, relative to it or to the mean weight; about 1 after a single sample, which tells nothing. Else None.
-        head_passes: passes of the head alone, of the methods that mask no image. `cam` makes them once, for the first.
-        simplified: what was done in a simpler way to meet a deadline, one sentence each; empty where nothing was.
-        seconds_late: how long after its deadline the explanation was ready; 0 where it met it or had none.
+        seconds_by_stage: wall time of "decode", "features", "prepare", "scoring" and "map".
+        energy_covered: share of the live channels' energy (sum of the positive part) in the scored channels.
+        estimated_error: per map, how far a value is likely to be from the exact one at most. 0: all channels were
+            scored with all samples. 1: not known yet, because fewer than 8 channels are scored, or the first ones that
+            the budget names are not all scored, or there was no time for an estimate. None: weights were neither scored
+            nor predicted.
+        standard_error: per map, where channels had fewer samples than the method says: the largest standard error of a
+            weight, relative to it or to the mean weight. About 1 after a single sample, which tells nothing. Else None.
+        head_passes: passes of the head alone, for methods that mask no image. `cam` makes them once, for the first.
+        simplified: what was simplified to meet a deadline, one sentence each.
+        seconds_late: how long after its deadline the explanation was ready; 0 if it met it or had none.
     """
 
     providers: tuple[str, ...]
@@ -84,24 +84,24 @@ class Stats:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """Saliency maps of one image, one per target class.
+    """Saliency maps of one image, one per target class. A notebook shows it as a sheet.
 
     Attributes:
         method: name of the method.
         title: its name in print.
-        options: all its options, defaults included.
+        options: all its options, with defaults.
         targets: K class indices.
         labels: their K names.
         probabilities: float32 [K], of the clean image.
         maps: float32 [K,H,W] in [0,1] at model input size: ReLU, then min-max.
-        raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed. Of
-            Recipro-CAM the scores of the positions.
-        weights: float32 [K,C], alpha; zero for flat channels, and throughout for Recipro-CAM, which weighs no channels.
-            Of Eigen-CAM the singular vector, the same for all classes.
-        scored: bool [C], true where the weight comes from a pass, or from the features alone where no image is masked;
-            elsewhere it was predicted, or is zero.
-        flat: bool [K], true where the map was flat after ReLU and is returned as zeros. A class so improbable that its
-            probabilities underflow in float32 (below 1e-45) ends here, too; `weighting="logit-softmax"` explains it.
+        raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed. For
+            Recipro-CAM: the scores of the positions.
+        weights: float32 [K,C], alpha. Zero for flat channels, and for all of Recipro-CAM, which weighs no channels. For
+            Eigen-CAM: the singular vector, the same for all classes.
+        scored: bool [C], true where the weight comes from a forward pass, or from the features alone where no image is
+            masked. Elsewhere the weight was predicted, or is zero.
+        flat: bool [K], true where the map was flat after ReLU; it is then zero. This happens, too, to a class so
+            improbable that its probabilities underflow in float32 (below 1e-45); `weighting="logit-softmax"` helps.
         image: uint8 [H0,W0,3], the upright RGB photograph.
         preprocessing: how the photograph became the model's input.
         stats: what was done.

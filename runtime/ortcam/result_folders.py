@@ -1,4 +1,4 @@
-"""Where the results of `ortcam explain` go: a folder per image, below the one of -o, which no other image has."""
+"""Result folders: where `ortcam explain` saves. Each image has a folder of its own below the output folder."""
 
 import os
 import re
@@ -22,9 +22,9 @@ _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.
 class ResultFolders:
     """The folders of the images of one command.
 
-    A folder is named by the image's stem. It belongs to the image whose explanations are in it, and to the image that
-    this command gave it to. An image whose folder belongs to another one gets the next number: `cat`, `cat-2`. An image
-    that was explained there before finds its folder again, by its hash.
+    A folder has the name of the image without its suffix. It belongs to the image whose explanations are in it, or to
+    which this command has given it. If the folder belongs to another image, the next number is tried: `cat`, `cat-2`.
+    An image that was explained before finds its folder again, by its hash.
     """
 
     def __init__(self, output: Path) -> None:

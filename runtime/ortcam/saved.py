@@ -1,4 +1,4 @@
-"""The folder of a saved explanation: what its manifest says, what is added to it, and what would be lost."""
+"""The folder of a saved explanation: reads its manifest, adds classes to it, and says what would be lost."""
 
 import contextlib
 import json
@@ -31,21 +31,21 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
 
     Rules:
 
-    1. Classes explained before from the same image, with the same bundle, method and settings, stay in the manifest.
+    1. Other classes stay in the manifest if they were explained from the same image, with the same bundle, method and
+       settings. How they are drawn (`rendering`) is one of the settings.
     2. An explanation of something else is not overwritten, unless by `force`: then it is replaced as a whole.
-    3. Files that are none of an explanation's are left alone.
-    4. A manifest is there only while all files that it lists are; a failure leaves the one before.
-    5. What replaces an explanation takes its place in one step: the folder is exchanged. Where the system cannot do
-       that (Windows, some network file systems), or the folder holds other files, too, several files cannot be replaced
-       at once: for some milliseconds there is no manifest, and whoever reads there tries again. Other runs that save
-       there wait.
+    3. Files that do not belong to an explanation are left alone.
+    4. A manifest exists only while all files that it lists exist. If saving fails, the former one stays.
+    5. A new explanation takes the place of the old one in one step: the folders are exchanged. Windows and some network
+       file systems cannot do that, nor can it be done where the folder holds other files. Then there is no manifest for
+       some milliseconds, and readers try again. Other runs that save there wait.
     6. What is saved is on the disk.
 
     Args:
-        folder: it is made where it is not there.
-        summary: what the manifest says but for `files`.
+        folder: made if it does not exist.
+        summary: the manifest without `files`.
         contents: of the files, by name.
-        force: replace an explanation of something else, or a manifest that is none of ortcam's.
+        force: replace an explanation of something else, or a manifest that ortcam did not write.
 
     Raises:
         OccupiedError: something would be lost.
@@ -74,11 +74,11 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an explanation; None where there is none.
+    """Read the manifest of an explanation; None if there is none.
 
     Raises:
-        OccupiedError: there is one, and it is no explanation's.
-        OSError: it cannot be looked at.
+        OccupiedError: the file is not the manifest of an explanation.
+        OSError: it cannot be read.
     """
     path = folder / MANIFEST
     try:
@@ -97,7 +97,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the files of an explanation depend on beside the class, as JSON has it."""
+    """What the files of an explanation depend on apart from the class, as JSON types.
+
+    Two explanations with the same identity may be saved in one folder.
+    """
     rendering = manifest["rendering"]
     return _as_json(
         {
@@ -122,11 +125,11 @@ def image_sha256(record: Mapping[str, Any]) -> str | None:
 
 
 def lost(folder: Path, wanted: Mapping[str, Any]) -> str | None:
-    """What would be lost in a folder by saving something there, in words; None where nothing would.
+    """Say in a sentence what would be lost by saving to a folder; None if nothing would.
 
     Args:
         folder: of an explanation.
-        wanted: a manifest of what is to be saved, as far as it is known before.
+        wanted: the manifest to be saved, as far as it is known before the work.
     """
     try:
         old = read_manifest(folder)

@@ -638,7 +638,7 @@ VARIETIES = [
     (lambda: tiff(ramp(), 8, 32803), "is a raw photograph (colour filter array)"),
     (lambda: tiff(ramp(), 8, 1, tags=[(50706, 1, [1, 4, 0, 0])]), "is a DNG raw photograph"),
     (lambda: tiff(photograph(), 8, 2, tags=[(254, 4, [1])]), "is a TIFF file whose first image is a preview"),
-    (lambda: tiff(ramp(), 8, 1, tags=[(259, 3, [50000])]), "is a TIFF file that is compressed by Zstandard"),
+    (lambda: tiff(ramp(), 8, 1, tags=[(259, 3, [50000])]), "is a TIFF file compressed by Zstandard"),
     (lambda: tiff(np.dstack([photograph(), photograph()]), 8, 2), "is a TIFF file of 6 samples per pixel"),
 ]
 
@@ -660,8 +660,8 @@ def lying_webp():
 DAMAGED = [
     (lying_webp, "its header says 8 x 6 pixels, but it holds 40 x 30"),
     (lambda: tiff(ramp(), 8, 1, tags=[(256, 9, [9])]), "gives no width and height as whole numbers"),
-    (lambda: tiff(ramp(), 8, 1, tags=[(278, 4, [1])]), "1 places and 1 sizes of 256 strips"),
-    (lambda: tiff(ramp(), 8, 1, tags=[(278, 4, [0])]), "its strips or tiles are of 9 x 0 pixels"),
+    (lambda: tiff(ramp(), 8, 1, tags=[(278, 4, [1])]), "1 offsets and 1 sizes for 256 strips"),
+    (lambda: tiff(ramp(), 8, 1, tags=[(278, 4, [0])]), "its strips or tiles have 9 x 0 pixels"),
     (
         lambda: tiff(ramp(), 8, 1).replace(struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 256, 4, 1)),
         "tag 256 twice",

@@ -111,7 +111,7 @@ def bmp_bombs() -> Iterator[Bomb]:
             name=f"bmp-cut-at-{at}.bmp",
             kind="truncation",
             make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not a picture",
+            refused=f"{BROKEN}|not an image",
         )
     yield Bomb(
         name="bmp-sparse-100gb.bmp", kind="sparse file", make=lambda: whole, tail=10**11, refused="", memory=6 * MB

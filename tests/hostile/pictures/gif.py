@@ -157,7 +157,7 @@ def gif_bombs() -> Iterator[Bomb]:
             name=f"gif-cut-at-{at}.gif",
             kind="truncation",
             make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not a picture",
+            refused=f"{BROKEN}|not an image",
         )
     yield Bomb(
         name="gif-8sq-and-150mb-behind.gif",

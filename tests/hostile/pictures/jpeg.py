@@ -385,7 +385,7 @@ def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
             name=f"jpg-cut-at-{at}.jpg",
             kind="truncation",
             make=lambda at=at: small[:at],
-            refused=f"{BROKEN}|not a picture",
+            refused=f"{BROKEN}|not an image",
         )
     yield Bomb(
         name="jpg-no-scan.jpg",

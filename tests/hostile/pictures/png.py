@@ -289,7 +289,7 @@ def png_chunk_bombs() -> Iterator[Bomb]:
             name=f"png-cut-at-{at}.png",
             kind="truncation",
             make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not a picture",
+            refused=f"{BROKEN}|not an image",
         )
     yield Bomb(
         name="png-two-headers.png",

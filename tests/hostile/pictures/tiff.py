@@ -197,7 +197,7 @@ def tiff_bombs() -> Iterator[Bomb]:
             name=f"tiff-cut-at-{at}.tiff",
             kind="truncation",
             make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not a picture",
+            refused=f"{BROKEN}|not an image",
         )
     yield Bomb(
         name="tiff-sparse-100gb.tiff", kind="sparse file", make=lambda: whole, tail=10**11, refused="", memory=6 * MB

@@ -421,5 +421,5 @@ def webp_chunk_bombs(one: bytes) -> Iterator[Bomb]:
             name=f"webp-cut-at-{at}.webp",
             kind="truncation",
             make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not a picture",
+            refused=f"{BROKEN}|not an image",
         )
