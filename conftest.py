@@ -34,12 +34,21 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `@pytest.mark.sample` leaves to `make test-all`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what `@pytest.mark.sample` leaves to `make test-slow`."""
+    found: dict[str, bool] = {}
     for item in items:
         sample = item.get_closest_marker("sample")
-        if sample is not None and not _in_sample(item, *sample.args, **sample.kwargs):
+        if sample is None:
+            continue
+        chosen = _in_sample(item, *sample.args, **sample.kwargs)
+        if not chosen:
             item.add_marker(pytest.mark.slow)
+        test = item.nodeid.partition("[")[0]
+        found[test] = found.get(test, False) or chosen
+    lost = [test for test, any_chosen in found.items() if not any_chosen]
+    if lost and not any("::" in argument for argument in config.args):  # not where a user asks for single cases
+        raise pytest.UsageError(f"no case is in the sample of {', '.join(lost)}")
 
 
 def _in_sample(item: pytest.Item, *names: str, every: int | None = None) -> bool:
@@ -49,4 +58,5 @@ def _in_sample(item: pytest.Item, *names: str, every: int | None = None) -> bool
         return True
     if every is not None:
         return sum(cases.indices.values()) % every == 0
-    return any(name == cases.id or name in cases.params.values() for name in names)
+    own = {cases.id, *(value for value in cases.params.values() if isinstance(value, str))}
+    return not own.isdisjoint(names)

@@ -45,8 +45,8 @@ class Stats:
         seconds_by_stage: wall time of "decode", "features", "prepare", "scoring" and "map".
         energy_covered: share of the live channels' energy (sum of the positive part) in the scored channels.
         estimated_error: per map, how far a value is likely to be from the exact one at most. 0: all channels were
-            scored with all samples. 1: not known yet, because fewer than 8 channels are scored, or the first ones that
-            the budget names are not all scored, or there was no time for an estimate. None: weights were neither scored
+            scored with all samples. 1: not known yet, because fewer than 8 channels are scored, or the Gaussian process
+            has chosen fewer than it began with, or there was no time for an estimate. None: weights were neither scored
             nor predicted.
         standard_error: per map, where channels had fewer samples than the method says: the largest standard error of a
             weight, relative to it or to the mean weight. About 1 after a single sample, which tells nothing. Else None.

@@ -111,8 +111,8 @@ def opacity(saliency: NDArray[np.float32], alpha: float = 0.65) -> NDArray[np.fl
         alpha: the highest opacity, in [0, 1].
 
     Example:
-        >>> opacity(np.array([0, 0.1, 0.5, 1], np.float32), 0.8).round(2).tolist()
-        [0.0, 0.0, 0.4, 0.8]
+        >>> print(opacity(np.array([0, 0.1, 0.5, 1], np.float32), 0.8).round(2))
+        [0.  0.  0.4 0.8]
     """
     t = np.clip((saliency - np.float32(BEGIN)) / np.float32(FULL - BEGIN), 0, 1)
     rise: NDArray[np.float32] = (np.float32(alpha) * t * t * (3 - 2 * t)).astype(np.float32)
@@ -150,7 +150,7 @@ def overlay(
     Example:
         >>> grey = np.full((1, 2, 3), 128, np.uint8)
         >>> overlay(grey, np.array([[0, 1]], np.float32), colormap="viridis").tolist()
-        [[[128, 128, 128], [215, 200, 64]]]
+        [[[128, 128, 128], [209, 195, 69]]]
     """
     rendering = Rendering(colormap, blend, alpha)
     assert rendering.alpha is not None

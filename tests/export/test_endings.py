@@ -42,7 +42,7 @@ class SpelledOut(nn.Module):
         return powers / powers.sum(1, keepdim=True)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.sample("sigmoid")
 @pytest.mark.parametrize(
     ("ending", "activation"),
     [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "softmax"), (nn.Sigmoid(), "sigmoid"), (SpelledOut(), "softmax")],
@@ -269,6 +269,7 @@ def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, pic
     np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=88 * 1.2e-7)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     ("combine", "activation", "message"),
     [

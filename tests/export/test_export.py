@@ -43,7 +43,7 @@ def logits_of(bundle: Path, images: np.ndarray) -> np.ndarray:
     return ort.InferenceSession(bundle / "head.onnx").run(["logits"], {"features": features})[0]
 
 
-@pytest.mark.sample("squeezenet1_1", "shufflenet_v2_x0_5")
+@pytest.mark.sample("squeezenet1_1")
 @pytest.mark.parametrize("name", DEFAULT_LAYERS)
 def test_a_torchvision_model_splits_at_its_last_spatial_layer_and_stays_itself(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -115,6 +115,7 @@ def test_inspect_lists_every_layer_with_its_shape_and_marks_the_default(layers: 
     assert inspect_model(TinyNet(), input_size=(32, 48)).default == layers[-1]
 
 
+@pytest.mark.sample("tensor")
 @pytest.mark.parametrize("name", ["features.3", "3", "tensor"])
 def test_a_layer_is_named_by_module_index_or_tensor(name: str, layers: tuple[Layer, ...], tmp_path: Path) -> None:
     name = layers[3].cut.tensor if name == "tensor" else name
@@ -122,6 +123,7 @@ def test_a_layer_is_named_by_module_index_or_tensor(name: str, layers: tuple[Lay
     assert bundle.manifest.cut == layers[3].cut
 
 
+@pytest.mark.sample("feature.3")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -187,6 +189,7 @@ def test_what_is_not_a_bundle_is_never_replaced(tmp_path: Path) -> None:
         export(TinyNet(), tmp_path / "no" / "a.ortcam", **TINY_INPUT)
 
 
+@pytest.mark.sample("writing the bundle")
 @pytest.mark.parametrize("stage", ["choosing the layer", "measuring parity", "writing the bundle"])
 def test_an_export_that_stops_leaves_nothing_behind(tmp_path: Path, stage: str) -> None:
     def stop(said: str) -> None:
@@ -198,6 +201,7 @@ def test_an_export_that_stops_leaves_nothing_behind(tmp_path: Path, stage: str) 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_bundle_and_keeps_the_old_one(tmp_path: Path) -> None:
     old = export(TinyNet(), tmp_path / "a.ortcam", **TINY_INPUT)
     script = (

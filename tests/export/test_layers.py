@@ -27,7 +27,7 @@ DEFAULT_LAYERS = {
 }
 
 
-@pytest.mark.sample("regnet_y_400mf")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT_LAYERS)
 def test_a_network_of_every_family_is_cut_at_its_last_features(name: str, tmp_path: Path) -> None:
     bundle = export(name, tmp_path / "m.ortcam", weights="none")

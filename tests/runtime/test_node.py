@@ -43,6 +43,7 @@ def explain(shared: Path) -> Explain:
     return run
 
 
+@pytest.mark.sample("scorecam++")
 @pytest.mark.parametrize(
     "settings",
     [

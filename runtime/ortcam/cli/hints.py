@@ -14,8 +14,8 @@ _LONG_IN_ALL: Final = 120.0  # seconds for all of them
 _MEASURED: Final = 1.0  # seconds of passes, after the first run, that an estimate is made from
 
 SHARE: Final = 0.12  # of the channels: the budget that is named
-# Largest |difference| from the exact map at this budget: no model's median is above it, by
-# benchmarks/results/calibration.md and calibration-scorecampp.md, three convolutional models.
+# Largest |difference| from the exact map at this budget. No median is above it: calibration.md in benchmarks/results
+# (scorecam: three convolutional models, 0.04 to 0.06) and calibration-scorecampp.md (scorecam++: SqueezeNet, 0.08).
 _TYPICAL: Final = 0.1
 
 

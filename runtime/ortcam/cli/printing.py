@@ -1,5 +1,6 @@
 """What `ortcam` prints of a bundle, of a model and of an explanation."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "print_row",
 ]
 
+_TITLE: Final = 15  # columns of the titles of `inspect`
 _NAMES: Final = 22  # columns of a row for the names of image and class, at least
 
 
@@ -140,11 +142,11 @@ def print_inspection(inspection: Any) -> None:
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
     passed = "every path from image to logits passes these"
     if not inspection.layers:
-        print("layers         none that every path from image to logits passes; name one inside a branch with --layer")
+        _say("layers         none that every path from image to logits passes; name one inside a branch with --layer")
     elif inspection.default is None:
-        print(f"layers         {passed}; none is a good default, name one with --layer")
+        _say(f"layers         {passed}; none is a good default, name one with --layer")
     else:
-        print(f"layers         {passed}; * is the default")
+        _say(f"layers         {passed}; * is the default")
     rows = [("", "", "module", "tensor", "layout", "maps [C,h,w]", "behind it")]
     for index, layer in enumerate(inspection.layers):
         mark = "*" if layer == inspection.default else ""
@@ -152,7 +154,7 @@ def print_inspection(inspection: Any) -> None:
     if inspection.layers:
         _print_table(rows)
     if inspection.branches:
-        print("branches       data reach the logits around these; --layer takes them by module or tensor")
+        _say("branches       data reach the logits around these; --layer takes them by module or tensor")
         _print_table(
             [
                 ("", "", "module", "tensor", "layout", "maps [C,h,w]", ""),
@@ -171,22 +173,22 @@ def _print_model(inspection: Any) -> None:
     source = inspection.source
     made = [f"opset {inspection.opset}"] if inspection.opset else []
     made += [f"made by {inspection.producer}"] if inspection.producer else []
-    say(f"model          {source.record.name} ({', '.join([source.record.source, *made])})")
+    _say(f"model          {source.record.name} ({', '.join([source.record.source, *made])})")
     for title, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
         for value in values:
-            say(f"{title:<15}{value}")
-    say(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
-    say(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
+            _say(f"{title:<15}{value}")
+    _say(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
+    _say(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
     if source.metadata:
-        say(f"metadata       {', '.join(f'{key}={_shortened(value)}' for key, value in source.metadata.items())}")
+        _say(f"metadata       {', '.join(f'{key}={_shortened(value)}' for key, value in source.metadata.items())}")
     if inspection.knows_preprocessing:
         print_preprocessing(source.preprocessing, source.preprocessing_source)
     else:
-        say("preprocessing  not known: say --preset or --mean and --std when you export or explain")
+        _say("preprocessing  not known: say --preset or --mean and --std when you export or explain")
     for assumed in source.assumed:
-        say(f"assumed        {assumed}")
+        _say(f"assumed        {assumed}")
     for note in inspection.notes:
-        say(f"note           {note}")
+        _say(f"note           {note}")
 
 
 def _classes_in_words(inspection: Any) -> str:
@@ -220,43 +222,43 @@ def print_bundle(bundle: Bundle) -> None:
     cut, parity = manifest.cut, manifest.parity
     size = sum(record.size for record in manifest.files.values())
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
-    say(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
+    _say(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     weights = manifest.model.weights or (
         "random" if manifest.model.source == "torchvision" else "as the module had them"
     )
-    say(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
+    _say(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
     more = " ..." if len(manifest.labels) > 6 else ""
     labels = printable(", ".join(manifest.labels[:6]))
-    say(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
+    _say(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
     print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
-    say(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    _say(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
     if manifest.graphs.head is None:
         works = ", ".join(method.name for method in METHODS if not method.needs_head)
         words = f"no head of its own, only the whole model; methods that work: {works}"
-        print(f"{'':15}inside a branch: {words}")
-    say(f"parity         {parity_figures(parity, manifest.graphs)} against {parity.reference}")
+        _say(f"{'':15}inside a branch: {words}")
+    _say(f"parity         {parity_figures(parity, manifest.graphs)} against {parity.reference}")
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
-    say(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    _say(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
-    say(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+    _say(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
 
 
 def _print_variant(name: str, variant: Variant) -> None:
     fidelity = variant.fidelity
     pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
     calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
-    say(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
-    print(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
+    _say(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    _say(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
     for method, like in fidelity.maps.items():
-        print(
+        _say(
             f"{'':15}{printable(method)}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
             f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
         )
-    print(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
+    _say(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
 
 
 def parity_figures(parity: Parity, graphs: Graphs) -> str:
@@ -275,7 +277,17 @@ def print_preprocessing(preprocessing: Any, source: str) -> None:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
     scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
-    say(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+    _say(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+
+
+def _say(line: str) -> None:
+    """Print one line of ours; on a terminal that is narrower, its rest goes below, indented behind the titles."""
+    watched = sys.stdout is not None and sys.stdout.isatty()
+    lines = textwrap.wrap(
+        printable(line), columns(), subsequent_indent=" " * _TITLE, break_long_words=False, break_on_hyphens=False
+    )
+    for part in lines if watched else [line]:
+        say(part)
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
