@@ -31,10 +31,13 @@ def test_the_wheel_holds_both_packages_the_bundle_and_the_licence(wheel: Path) -
         "ortcam_export/py.typed",
         "ortcam/shipped/shapes.ortcam/bundle.json",
         "ortcam/shipped/shapes.ortcam/weights.bin",
+        "ortcam/page/index.html",
+        "ortcam/page/licences/onnxruntime/LICENSE.txt",
     ):
         assert name in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.startswith("ortcam/shipped/shapes/samples/") for name in names)
+    assert any(name.startswith("ortcam/page/assets/ort-wasm") and name.endswith(".wasm.gz") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "models"))]
 
 

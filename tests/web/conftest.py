@@ -131,7 +131,10 @@ class Visit:
 
     def explain(self, file, method="scorecam", **settings):
         """The map of an image's likeliest class, as it is downloaded: float32 [H,W]. No pass is made before."""
-        self.tab.evaluate("document.documentElement.dataset.state = 'empty'")
+        self.tab.evaluate(
+            "() => { const { dataset } = document.documentElement;"
+            "if (dataset.state === 'explained') dataset.state = 'empty' }"
+        )
         self._set(method, **settings)
         self.choose(file)
         return self._map()

@@ -195,8 +195,8 @@ async function read(file: Blob, name: string, { explains = true } = {}): Promise
     page.tryTitle.textContent = "Try another:";
     page.search.value = "";
     showClasses();
+    settle("");
     if (explains) await explain();
-    else settle("");
   } catch (error) {
     await recover(error);
   }
@@ -211,6 +211,7 @@ async function stopped(): Promise<void> {
 
 /** Explain the chosen class with the chosen settings, from what is known of the image on. */
 async function explain(limits = readLimits()): Promise<void> {
+  if (document.documentElement.dataset["state"] === "reading") return; // an explanation follows that
   const turn = ++turns;
   await stopped();
   if (turn !== turns || current === null || opened === null || !page.form.checkValidity()) return;

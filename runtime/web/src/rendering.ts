@@ -143,11 +143,11 @@ export function dimOutside({ data, height, width }: Pixels, { top, left, bottom,
   }
 }
 
-/** A map without the creases between the cells of a layer: a Gaussian of a quarter of a cell, scaled to the same peak. */
+/** A map without the creases between the cells of a layer: a Gaussian of a sixth of a cell, scaled to the same peak. */
 export function smoothed(map: SaliencyMap, cells: Size): SaliencyMap {
   const { height, width } = map;
-  const across = blur(map.data, { lines: height, line: width, step: 1, length: width }, width / cells.width / 4);
-  const data = blur(across, { lines: width, line: 1, step: width, length: height }, height / cells.height / 4);
+  const across = blur(map.data, { lines: height, line: width, step: 1, length: width }, width / cells.width / 6);
+  const data = blur(across, { lines: width, line: 1, step: width, length: height }, height / cells.height / 6);
   const [peak, highest] = [data, map.data].map((values) => values.reduce((most, value) => Math.max(most, value), 0));
   if (peak > 0) for (let i = 0; i < data.length; i++) data[i] = Math.min((data[i] * highest) / peak, 1);
   return { data, height, width };
