@@ -36,27 +36,25 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what `@pytest.mark.sample` leaves to `make test-slow`."""
-    found: dict[str, bool] = {}
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        sample = item.get_closest_marker("sample")
-        if sample is None:
-            continue
-        chosen = _in_sample(item, *sample.args, **sample.kwargs)
-        if not chosen:
-            item.add_marker(pytest.mark.slow)
-        test = item.nodeid.partition("[")[0]
-        found[test] = found.get(test, False) or chosen
-    lost = [test for test, any_chosen in found.items() if not any_chosen]
-    if lost and not any("::" in argument for argument in config.args):  # not where a user asks for single cases
-        raise pytest.UsageError(f"no case is in the sample of {', '.join(lost)}")
+        if item.get_closest_marker("sample") is not None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, its_cases in cases.items():
+        sample = its_cases[0].get_closest_marker("sample")
+        others = [case for case in its_cases if case not in _sample(its_cases, *sample.args, **sample.kwargs)]
+        if len(others) == len(its_cases) and not any("::" in argument for argument in config.args):
+            raise pytest.UsageError(f"no case is in the sample of {test}")
+        for case in others:
+            case.add_marker(pytest.mark.slow)
 
 
-def _in_sample(item: pytest.Item, *names: str, every: int | None = None) -> bool:
-    """Whether a case has one of these names as a parameter or in its id, or is every nth; a test of one case is."""
-    cases = getattr(item, "callspec", None)
-    if cases is None:
-        return True
+def _sample(cases: list[pytest.Item], *names: str, every: int | None = None) -> list[pytest.Item]:
+    """Every nth case, or those that have one of these names as a parameter or as their id."""
     if every is not None:
-        return sum(cases.indices.values()) % every == 0
-    own = {cases.id, *(value for value in cases.params.values() if isinstance(value, str))}
-    return not own.isdisjoint(names)
+        return cases[::every]
+    parameters = [case.callspec.params.values() for case in cases]
+    own = [{value for value in values if isinstance(value, str)} for values in parameters]
+    return [
+        case for case, values in zip(cases, own, strict=True) if not (values | {case.callspec.id}).isdisjoint(names)
+    ]

@@ -250,6 +250,7 @@ def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) ->
     assert manifest.preprocessing_source == "timm data config, with mean, channel_order as given"
 
 
+@pytest.mark.slow
 def test_a_timm_model_exports_from_the_command_line_with_a_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = tmp_path / "weights.safetensors"

@@ -662,6 +662,7 @@ def test_a_module_that_resizes_before_it_normalises_hides_to_the_mean_colour(tmp
     np.testing.assert_allclose(prepared.std, TINY_INPUT["std"], rtol=SAME_NUMBER)
 
 
+@pytest.mark.slow
 def test_googlenet_with_weights_explains_from_the_input_its_network_was_trained_on(tmp_path: Path) -> None:
     """`transform_input` turns ImageNet's mean and std into pixels of [-1,1]: those are the network's own."""
     from torchvision.models import googlenet

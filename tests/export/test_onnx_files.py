@@ -40,6 +40,8 @@ REPRESENTATIVES = (
     "torch_old_transformer",
     "torch_new_view_one",
     "opset_7_with_weights_among_the_inputs",
+    "opset_9_with_upsample",
+    "int8_dynamic",
     "tf_mobilenet_v3_with_channels_last_inside",
     "ends_in_sigmoid_for_many_labels",
     "several_outputs",

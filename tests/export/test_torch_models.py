@@ -306,6 +306,7 @@ def test_what_is_no_classifiers_output_is_described(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_adapted_model_keeps_the_names_of_its_layers(tmp_path: Path) -> None:
     plain = export(TinyNet(), tmp_path / "plain.ortcam", **TINY_INPUT).manifest
     module = Returning(lambda x: {"logits": x, "loss": x.sum()})

@@ -80,7 +80,7 @@ def test_the_defaults_are_those_of_the_method_page(method):
 # Small classifiers: every combination of options.
 
 
-@pytest.mark.sample(every=5)
+@pytest.mark.sample(every=6)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_branch", "small_multilabel"])
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -229,7 +229,7 @@ def assert_same(explanation, other, atol):
     np.testing.assert_allclose(explanation.weights, other.weights, rtol=0, atol=atol)
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.sample(every=5)
 @some_options
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
 def test_the_batch_size_does_not_change_the_result(small, small_picture, options, batch_size, same):

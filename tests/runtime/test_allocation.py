@@ -84,7 +84,7 @@ def test_a_budget_is_kept_and_what_is_scored_is_exact(
         assert np.abs(e.maps[k] - whole.maps[k]).max() <= e.stats.estimated_error[k] < 1
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
 def test_completion_is_nearer_to_the_exact_map_than_the_plain_sum(
@@ -379,6 +379,7 @@ def test_an_image_that_cannot_be_read_is_skipped_or_raised(explainer: ortcam.Exp
         list(explainer.explain_many(images, budget=1))
 
 
+@pytest.mark.slow
 def test_samples_cut_off_by_a_deadline_are_no_exact_map(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
