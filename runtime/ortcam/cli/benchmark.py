@@ -314,7 +314,9 @@ def _draw(report: Report, path: Path) -> None:
     precision = "" if several else f"{rows[0].precision}, "
     figure.suptitle(f"Time per explanation: {_plain(report.model)}", fontsize=13, weight="bold")
     axis.set_title(
-        _plain(f"{report.machine['processor']}; {providers_used}, {precision}{report.runs} runs"),
+        _plain(
+            f"{report.machine['processor']}; {providers_used}, {precision}{report.runs} run{'' if report.runs == 1 else 's'}"
+        ),
         fontsize=9,
         color="#555555",
     )
