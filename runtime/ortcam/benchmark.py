@@ -80,7 +80,7 @@ class Row:
             if the masked passes have another precision.
         median: seconds of a whole explanation; scaled up if not all passes were measured.
         p95: the same for the 95th percentile (interpolated between the runs).
-        overhead: time of a measured explanation divided by that of its bare passes, minus 1; None without these.
+        overhead: `median` divided by the time of all its bare passes, minus 1; None without these.
     """
 
     method: str
@@ -274,20 +274,20 @@ class _Bench:
         times = [elapsed for elapsed, _ in explanations]
         all_passes = first.stats.live_channels * samples
         whole = [_whole(elapsed, explanation, all_passes) for elapsed, explanation in explanations]
-        passes = first.stats.passes
+        median = float(np.median(whole))
         bare_seconds = float(np.median(bare)) if bare else None
-        overhead = float(np.median(times)) / (bare_seconds * passes) - 1 if bare_seconds and passes else None
+        overhead = median / (bare_seconds * all_passes) - 1 if bare_seconds and all_passes else None
         return Row(
             method=case.method,
             precision=first.stats.precision,
             batch_size=size,
             providers=tuple(first.stats.providers),
-            passes=passes,
+            passes=first.stats.passes,
             all_passes=all_passes,
             head_passes=explanations[-1][1].stats.head_passes,
             seconds=tuple(times),
             bare_seconds=bare_seconds,
-            median=float(np.median(whole)),
+            median=median,
             p95=float(np.percentile(whole, 95)),
             overhead=overhead,
         )

@@ -46,6 +46,7 @@ def test_little_time_means_fewer_passes_and_a_scaled_time(tiny_bundle: Path, pho
     (row,) = measured(tiny_bundle, photograph, seconds=1e-6).rows
     assert row.passes == 4 < row.all_passes
     assert row.median > min(row.seconds)
+    assert row.overhead == pytest.approx(row.median / (row.bare_seconds * row.all_passes) - 1)  # of what is shown
 
 
 def test_samples_count_as_passes(tiny_bundle: Path, photograph: Path) -> None:

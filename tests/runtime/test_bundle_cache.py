@@ -1,5 +1,6 @@
 """The cache of exported bundles: made once, bounded, safe from other processes, kills and folders that are closed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from ortcam import bundle_cache
 from ortcam.bundle_cache import CacheError, clear_cache, entries, obtain, trim
 from ortcam.cache_folder import batch_sizes_file, bundles_folder
+from ortcam.cli.main import main
 from ortcam.errors import OptionError, OutputError
 from ortcam.shipped import bundle_path
 
@@ -149,3 +151,16 @@ def test_the_variable_names_a_folder_or_as_before_a_file(tmp_path: Path, monkeyp
     assert bundles_folder() == tmp_path / "folder" / "bundles"
     monkeypatch.setenv("ORTCAM_CACHE", "off")
     assert batch_sizes_file() is bundles_folder() is None
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_the_list_is_json_where_asked(
+    off: bool, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    obtain("a1", "model", RECORD, copy)
+    if off:
+        monkeypatch.setenv("ORTCAM_CACHE", "off")
+    assert main(["cache", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["folder"] == (None if off else str(cache))
+    assert [bundle["folder"] for bundle in listed["bundles"]] == ([] if off else [str(cache / "a1")])

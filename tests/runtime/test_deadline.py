@@ -187,11 +187,10 @@ def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[s
     costs.clean = 2.0
     arguments = ["explain", str(bundle_path()), str(demo_picture()), "-o", str(tmp_path), "--deadline", "100"]
     assert main([*arguments, "--batch-size", "8"]) == 0
-    printed = capsys.readouterr().out
-    late = re.search(r"(\d+) ms after the deadline", printed)
-    assert late is not None
-    assert int(late[1]) >= 1900  # the clean pass alone took two seconds
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"19\d\d ms after the deadline", printed)  # 1.9 seconds, and the run
     assert "simplified to meet the deadline: weights that were not scored" in printed
+    assert printed.count("simplified to meet the deadline") == 1
 
 
 def test_without_a_deadline_nothing_is_late_or_simplified(explainer: ortcam.Explainer, costs: Costs) -> None:

@@ -216,3 +216,15 @@ def test_a_browser_leafs_through_classes_images_and_colours(folder: Path, browse
     assert "No image matches" in page.inner_text("#images")
     assert wrong == []
     page.close()
+
+
+def test_one_image_alone_has_the_width_of_the_page(
+    explained: list[ortcam.Explanation], tmp_path: Path, browser: Any
+) -> None:
+    explained[0].save(tmp_path / "fish" / "recipro-cam")
+    page = browser.new_page(viewport={"width": 1400, "height": 800})
+    page.goto(gallery.write(tmp_path).as_uri())
+    page.wait_for_selector("#classes button")
+    wide, facts = (page.locator(f"#{name}").bounding_box()["width"] for name in ("stage", "facts"))
+    assert wide > 2 * facts
+    page.close()

@@ -313,8 +313,9 @@ def _draw(report: Report, path: Path) -> None:
     providers_used = ", ".join(dict.fromkeys(row.providers[0].removesuffix("ExecutionProvider") for row in rows))
     precision = "" if several else f"{rows[0].precision}, "
     figure.suptitle(f"Time per explanation: {_plain(report.model)}", fontsize=13, weight="bold")
+    runs = f"{report.runs} run" if report.runs == 1 else f"{report.runs} runs"
     axis.set_title(
-        _plain(f"{report.machine['processor']}; {providers_used}, {precision}{report.runs} runs"),
+        _plain(f"{report.machine['processor']}; {providers_used}, {precision}{runs}"),
         fontsize=9,
         color="#555555",
     )

@@ -47,7 +47,15 @@ def _cache(options: argparse.Namespace) -> int:
         return 0
     found = entries()
     if options.json:
-        print(json_text({"folder": folder, "most_bytes": most_bytes(), "bundles": _records(found)}))
+        print(
+            json_text(
+                {
+                    "folder": None if folder is None else str(folder),
+                    "most_bytes": most_bytes(),
+                    "bundles": _records(found),
+                }
+            )
+        )
         return 0
     if folder is None:
         say("nothing is kept: ORTCAM_CACHE is off, or there is no home folder")

@@ -234,7 +234,7 @@ def _explain_each(
                 explanation = explainer.explain(photograph, progress=progress, **item.arguments)
                 made.append((explanation, _save(explanation, image, folders, options)))
             except OrtcamError as error:
-                report.fail(image.name, error)
+                report.fail(None if _fails_for_all(error) else image.name, error)
                 if _is_full(error):
                     return
                 if _fails_for_all(error):

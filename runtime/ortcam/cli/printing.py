@@ -101,7 +101,7 @@ def _cost(explanation: Explanation) -> list[str]:
         words.append(
             f"fewer samples than the method has: standard error of a weight up to {max(stats.standard_error):.1%}"
         )
-    words += [f"simplified to meet the deadline: {what}" for what in stats.simplified]
+    words += [f"simplified to meet the deadline: {'; '.join(stats.simplified)}"] if stats.simplified else []
     if stats.seconds_late > 0:
         words.append(f"{1000 * stats.seconds_late:.0f} ms after the deadline")
     flat = [

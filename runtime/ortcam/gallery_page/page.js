@@ -98,6 +98,7 @@ function element(tag, text, parent) {
 const percent = (p) => (p >= 0.001 ? `${(100 * p).toFixed(1)}%` : "below 0.1%");
 
 // The tiles: made once, drawn when they come into view.
+document.querySelector("main").classList.toggle("single", images.length === 1);
 const tiles = images.map((image, n) => {
   const tile = document.createElement("button");
   tile.type = "button";
