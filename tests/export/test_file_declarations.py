@@ -112,6 +112,12 @@ def test_a_preset_is_its_numbers_and_single_flags_count_more(name: str, tmp_path
     assert made.channel_order == preset.channel_order
 
 
+def test_a_preset_in_the_other_channel_order_has_its_mean_in_that_order(tmp_path: Path) -> None:
+    bundle = export(plain(tmp_path), tmp_path / "a.ortcam", preset="caffe", channel_order="rgb", activation="softmax")
+    made = bundle.manifest.preprocessing
+    assert (made.channel_order, made.mean) == ("rgb", (123.68, 116.779, 103.939))
+
+
 def test_what_the_presets_stand_for_is_what_the_libraries_compute() -> None:
     """Keras' modes: caffe is BGR bytes less the mean, tf is x / 127.5 - 1, torch ImageNet's mean and std."""
     pixel = np.array([10.0, 100.0, 250.0])
