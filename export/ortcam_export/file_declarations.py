@@ -24,7 +24,8 @@ from ortcam_export.library_preprocessing import DeclaredPreprocessing, from_conf
 
 __all__ = ["FileDeclarations", "declarations_of"]
 
-_MOST: Final = 2**24  # bytes of a file beside the model, characters of its metadata
+_MOST: Final = 2**24  # bytes of a file beside the model
+_LONGEST: Final = 2**20  # characters of a literal in its metadata: Python takes some 200 times as much to read one
 # ONNX's documentation, MetadataProps.md: what white becomes, mean and std.
 _RANGES: Final = {
     "NominalRange_0_255": (255.0, 0.0, 1.0),
@@ -75,15 +76,11 @@ def declarations_of(
 def _labels(
     path: Path, metadata: Mapping[str, str], classes: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...] | None, str]:
-    if (names := metadata.get("names")) is not None and len(names) <= _MOST:
-        try:
-            parsed = ast.literal_eval(names)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            parsed = None
-        if isinstance(parsed, list):
-            parsed = dict(enumerate(parsed))
-        if isinstance(parsed, dict) and (found := names_by_index(parsed)) is not None:
-            return found, "`names` in its metadata"
+    parsed = _literal(metadata.get("names", ""))
+    if isinstance(parsed, list):
+        parsed = dict(enumerate(parsed))
+    if isinstance(parsed, dict) and (found := names_by_index(parsed)) is not None:
+        return found, "`names` in its metadata"
     if classes is not None:
         return classes, "the ZipMap at its end"
     config = _json(path.with_name("config.json"))
@@ -104,10 +101,7 @@ def _ultralytics(
 ) -> tuple[DeclaredPreprocessing, str] | None:
     if metadata.get("task") != "classify" or "names" not in metadata:
         return None
-    try:
-        sides = ast.literal_eval(metadata.get("imgsz", ""))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        sides = None
+    sides = _literal(metadata.get("imgsz", ""))
     sides = [sides, sides] if isinstance(sides, int) else sides
     if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(isinstance(side, int) for side in sides)):
         sides = [side or 224 for side in size]
@@ -155,11 +149,21 @@ def _hugging_face(path: Path, size: tuple[int | None, int | None]) -> DeclaredPr
         return None
     try:
         declared = from_config(SimpleNamespace(**config), str(config.get("image_processor_type", "")))
-    except (ExportError, AttributeError, TypeError, ValueError):
+    except (ExportError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError):
         return None
     made = declared.preprocessing
     fits = all(there in (None, said) for there, said in zip(size, (made.height, made.width), strict=True))
     return declared if fits else None
+
+
+def _literal(text: str) -> Any:
+    """What a literal of Python stands for; None where the text is none, or too long for one of names or sizes."""
+    if len(text) > _LONGEST:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _ACCEPTED: Final = (
 )
 # "0 name", "0: name", as Teachable Machine and others write a line.
 _NUMBERED: Final = re.compile(r"(\d{1,9})\s*[:\s]\s*(\S.*)", re.ASCII)
+_INDEX: Final = re.compile(r"\d{1,9}", re.ASCII)
 _DELIMITERS: Final = ",;\t"
 
 
@@ -109,7 +110,7 @@ def names_by_index(names: Mapping[Any, Any]) -> tuple[str, ...] | None:
     """The names of a mapping index -> name, in order; None where its keys are not 0, 1, 2 and so on."""
     try:
         found = {int(index): name for index, name in names.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if sorted(found) != list(range(len(names))) or not names:
         return None
@@ -147,7 +148,7 @@ def _from_table(lines: Sequence[str], path: Path) -> Sequence[str] | None:
     for start in (0, 1):  # with a header, perhaps
         for column in (0, -1):
             body = rows[start:]
-            if body and all(len(row) >= 2 and row[column].isascii() and row[column].isdigit() for row in body):
+            if body and all(len(row) >= 2 and _INDEX.fullmatch(row[column]) for row in body):
                 name = 1 if column == 0 else 0
                 indices = [int(row[column]) for row in body]
                 if sorted(indices) == list(range(len(body))):

@@ -58,7 +58,7 @@ def check_model(model: str | Path) -> None:
         _check_program_file(path)
     elif ":" in name:
         _check_package(name)
-    elif path.suffix or path.exists() or len(path.parts) > 1:
+    elif name not in torchvision_names() and (path.suffix or path.exists() or len(path.parts) > 1):
         _refuse_file(path)
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
         raise ExportError(f"{name}: a model of PyTorch needs torch and torchvision: {TORCH}")

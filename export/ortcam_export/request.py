@@ -132,7 +132,7 @@ def export(
         calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
             None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.presets.PRESETS`; each of them can be
-            given, too, and then counts.
+            given, too, and then counts. With another `channel_order` its mean and std are in that order.
 
     Returns:
         The bundle, verified.
@@ -152,7 +152,7 @@ def export(
     precisions = choose_precisions(precision)[1:]
     if checkpoint is not None and isinstance(model, (str, Path)):
         check_takes_checkpoint(model)
-    usual = _preset(preset)
+    usual = _preset(preset, channel_order)
     input_size = _sides(input_size)
     spec = InputSpec(
         input_size=input_size,
@@ -248,12 +248,16 @@ def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else size
 
 
-def _preset(name: str | None) -> Preset | None:
+def _preset(name: str | None, order: ChannelOrder | None) -> Preset | None:
+    """The preset of a name, in the channel order that was said, with mean and std in that order."""
     if name is None:
         return None
     found = next((preset for known, preset in PRESETS.items() if known == name), None)
     if found is None:
         raise ExportError(f"preset={name!r}: accepted is {', '.join(PRESETS)}")
+    if order in ("rgb", "bgr") and order != found.channel_order:
+        (r, g, b), (s, t, u) = found.mean, found.std
+        return dataclasses.replace(found, mean=(b, g, r), std=(u, t, s), channel_order=order)
     return found
 
 

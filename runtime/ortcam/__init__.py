@@ -9,7 +9,9 @@ explanation.save("out/")
 ```
 """
 
-from ortcam import gallery
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import (
@@ -31,6 +33,9 @@ from ortcam.methods import METHODS, Method
 from ortcam.photograph import Photograph
 from ortcam.preprocessing import Preprocessing
 from ortcam.sheet import sheet
+
+if TYPE_CHECKING:
+    from ortcam import gallery
 
 __all__ = [
     "METHODS",
@@ -59,3 +64,10 @@ __all__ = [
     "read_bundle",
     "sheet",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `ortcam.gallery` when it is first asked for: an explanation does without it."""
+    if name == "gallery":
+        return importlib.import_module("ortcam.gallery")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,7 +46,8 @@ _RECORD: Final = "entry.json"
 _MOST_OF_A_RECORD: Final = 2**20  # bytes
 _MANIFEST: Final = "bundle.json"
 _SOON: Final = 0.2  # seconds within which a lock is got where nobody exports
-_PATIENCE: Final = 3600.0  # seconds to wait for another process's export
+_PATIENCE: Final = 900.0  # seconds to wait for another process's export
+_TRIES: Final = 10  # to lock a damaged bundle that others only use
 _DAY: Final = 24 * 60 * 60.0
 
 # Entries that this process uses, until it ends.
@@ -101,16 +102,11 @@ def obtain(
         OptionError: `ORTCAM_CACHE_SIZE` is no size.
     """
     most_bytes()  # before the work
-    root = bundles_folder()
-    if root is None:
-        raise CacheError("ORTCAM_CACHE is off" if VARIABLE in os.environ else "there is no home folder")
-    try:
-        make_folder(root)
-    except OSError as error:
-        raise CacheError(f"the cache folder {root} cannot be written to: {error.strerror or error}") from None
+    root = _made_root()
     folder = root.absolute() / key
     place = folder / "bundle" / f"{name}.ortcam"
     made = told = False
+    tries = 0
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         if _take(folder, place):
@@ -127,7 +123,10 @@ def obtain(
             if not told:
                 waiting()
             told = True
-            continue  # another process is making it, or has made it and uses it
+            tries = tries + 1 if _is_only_used(folder) else 0
+            if tries == _TRIES:
+                raise CacheError(f"{place} is damaged, and another process uses it") from None
+            continue  # another process is making it, or has just made it
         except OSError as error:
             raise CacheError(f"the cache folder {root} cannot be written to: {error.strerror or error}") from None
         try:
@@ -193,6 +192,22 @@ def most_bytes() -> int:
         raise OptionError(f"{SIZE_VARIABLE}={shown(value)}: accepted is {CACHE_SIZE.words}, say 20") from None
 
 
+def _made_root() -> Path:
+    """The folder of all entries, which is there.
+
+    Raises:
+        CacheError: it cannot be made, or nothing is to be kept.
+    """
+    root = bundles_folder()
+    if root is None:
+        raise CacheError("ORTCAM_CACHE is off" if VARIABLE in os.environ else "there is no home folder")
+    try:
+        make_folder(root)
+    except OSError as error:
+        raise CacheError(f"the cache folder {root} cannot be written to: {error.strerror or error}") from None
+    return root
+
+
 def _make(folder: Path, place: Path, record: Mapping[str, str], make: Callable[[Path], object]) -> None:
     try:
         if place.exists():  # damaged
@@ -226,6 +241,17 @@ def _take(folder: Path, place: Path) -> bool:
     return _is_complete(place)
 
 
+def _is_only_used(folder: Path) -> bool:
+    """Whether no process is making the bundle of an entry."""
+    try:
+        held = lock(folder, shared=True)
+    except OSError:
+        return False
+    if held is not None:
+        held.release()
+    return True
+
+
 def _is_complete(place: Path) -> bool:
     """Whether a bundle is there, and none of its files is missing or truncated; hashes are checked when it is read."""
     try:
@@ -242,7 +268,7 @@ def _entries(root: Path) -> Iterator[Entry]:
         return
     for folder in folders:
         record = _record(folder / _RECORD)
-        if record is None and not (folder / "bundle").is_dir():
+        if record is None and not _is_begun(folder):
             continue  # somebody's own
         size, last = 0, 0.0
         for path in folder.rglob("*"):
@@ -256,6 +282,17 @@ def _entries(root: Path) -> Iterator[Entry]:
         yield Entry(folder, words["model"] or "(unfinished)", words["options"], size, last)
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether a folder is an entry whose process was killed before it had a record: nothing else is in it."""
+    try:
+        inside = {path.name for path in folder.iterdir() if path.name[:1] != "."}
+        return inside == {"bundle"} and all(
+            path.suffix == ".ortcam" or path.name[:1] == "." for path in (folder / "bundle").iterdir()
+        )
+    except OSError:
+        return False
+
+
 def _record(path: Path) -> dict[str, Any] | None:
     try:
         if path.stat().st_size > _MOST_OF_A_RECORD:
@@ -263,7 +300,7 @@ def _record(path: Path) -> dict[str, Any] | None:
         content = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if isinstance(content, dict) and {"model", "options"} <= content.keys() else None
 
 
 def _remove(entry: Entry, *, clearing: bool = False) -> bool:

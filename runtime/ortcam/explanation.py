@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import html
 import io
 import operator
 import os
@@ -131,6 +130,8 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """The sheet, for notebooks."""
+        import html  # noqa: PLC0415 - notebooks alone need it
+
         encoded = base64.b64encode(self._repr_png_()).decode()
         words = html.escape(f"{self.title}: {', '.join(self.labels[:_SHOWN])}")
         return f'<img src="data:image/png;base64,{encoded}" alt="{words}" style="max-width:100%;height:auto">'

@@ -1,7 +1,6 @@
 """What is not installed, and the command that installs it."""
 
 import functools
-import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -60,6 +59,8 @@ def end_the_command(message: str) -> None:
 
 @functools.cache
 def _command(extra: str) -> str:
+    import importlib.metadata  # noqa: PLC0415 - takes longer than most of ortcam, and nothing else of it is needed
+
     try:
         text = importlib.metadata.distribution("ortcam").read_text("direct_url.json")
         origin: dict[str, Any] = json.loads(text) if text else {}

@@ -12,8 +12,8 @@ import json
 import os
 import re
 import stat
+import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.errors import ImageError, OptionError, OutputError
+from ortcam.errors import ImageError, OutputError
 from ortcam.files import alone_in, write_whole
 from ortcam.image import read_image
 from ortcam.rendering import BEGIN, COLORMAPS, DIM, FULL, GREY, Rendering, heatmap, shrunk, smoothed
-from ortcam.saved import MANIFEST, PREVIEW, OccupiedError, image_sha256, read_manifest
-from ortcam.sheet import SavedResult, is_sheet
+from ortcam.saved import MANIFEST, PREVIEW, image_sha256, read_manifest
+from ortcam.sheet import DAMAGED, SavedResult, is_sheet
 from ortcam.terminal import as_text, printable
 
 __all__ = ["check", "write"]
@@ -42,15 +42,6 @@ _UNSAFE: Final = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"
 _SIDES: Final = ((60, 960), (250, 640), (10**9, 384))
 _MANY_MAPS: Final = 1500  # more than these are kept smaller
 _MAP_SIDE, _SMALL_MAP_SIDE = 64, 32
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A photograph in a folder, and its results."""
-
-    digest: str
-    parent: str
-    results: list[dict[str, Any]]
 
 
 def write(folder: str | os.PathLike[str]) -> Path:
@@ -77,7 +68,11 @@ def write(folder: str | os.PathLike[str]) -> Path:
     try:
         with alone_in(path.parent):
             before = _blocks_of(path)
-            write_whole(path, _page(path.parent, before).encode(), durable=True)
+            try:
+                page = _page(path.parent, before)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # somebody has changed it
+                page = _page(path.parent, {})
+            write_whole(path, page.encode(), durable=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -170,7 +165,7 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
                 "results": list(range(first, len(blocks["result"]))),
                 "methods": methods,
                 "words": " ".join(dict.fromkeys(words)).lower(),
-                "sheet": sheet if sheet and is_sheet(folder / sheet) else "",
+                "sheet": sheet if sheet and is_sheet(folder / _path_of(sheet)) else "",
             }
         )
     usual = Rendering()
@@ -254,8 +249,7 @@ def _result(
     small: bool,
 ) -> dict[str, Any] | None:
     """What the page says of a saved explanation; None where it cannot be read."""
-    place = manifest.parent.relative_to(folder).as_posix()
-    place = "" if place == "." else place
+    place = _address(manifest.parent.relative_to(folder))
     made_from = ("result", place, state.st_mtime_ns, state.st_size, small)
     if (known := before.get(made_from)) is not None:
         return known
@@ -272,7 +266,8 @@ def _result(
         value = {
             "made_from": made_from,
             "folder": place,
-            "image": str(image_sha256(record["image"])),
+            "image": printable(str(image_sha256(record["image"]))),
+            "has_photograph": PREVIEW in (record.get("files") or ()),
             "name": printable(saved.name or manifest.parent.parent.name or "image"),
             "model": printable(saved.model),
             "title": printable(saved.title),
@@ -297,9 +292,18 @@ def _result(
             ],
         }
         _json(value)  # a number that is not finite is none of an explanation's
-    except (OccupiedError, OptionError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except DAMAGED:
         return None
     return value
+
+
+def _address(path: Path) -> str:
+    """A path below the page as a link has it: a name may be no text, and have what is special in an address."""
+    return "" if path == Path() else urllib.parse.quote(os.fsencode(path.as_posix()))
+
+
+def _path_of(address: str) -> str:
+    return os.fsdecode(urllib.parse.unquote_to_bytes(address))
 
 
 def shrunk_map(saliency: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
@@ -323,7 +327,9 @@ def _photograph(
     if (known := before.get(made_from)) is not None:
         return known
     for found in group:
-        path = folder / found["folder"] / PREVIEW
+        if not found["has_photograph"]:
+            continue
+        path = folder / _path_of(found["folder"]) / PREVIEW
         with contextlib.suppress(OSError, ImageError):
             state = path.lstat()
             if stat.S_ISREG(state.st_mode) and state.st_size <= _LARGEST_PREVIEW:

@@ -22,7 +22,6 @@ _FILE: Final = Path(__file__).parent / "letters.npz"
 _GRID: Final = {"regular": 1000, "bold": 1000, "cjk": 120}  # steps of an em
 _ABOVE, _BELOW = 1.05, 0.32  # em above and below the baseline: accents on capitals, descenders
 _FINER: Final = 4  # samples per pixel and axis
-_SHIFT: Final = 4  # bits of a fraction of a sample
 _ELLIPSIS: Final = "…"
 _LONGEST: Final = 400  # characters that are looked at; no line of a picture has room for more
 
@@ -140,10 +139,9 @@ def _coverage(
 ) -> NDArray[np.float32]:
     """Share of each pixel that ink covers, float32 [h, w] in [0, 1].
 
-    Contours that turn one way add to what is inside, those that turn the other way are holes: the fonts' non-zero rule,
-    where OpenCV has even-odd alone.
+    What contours go around once or more is inside: the fonts' non-zero rule, where OpenCV has even-odd alone.
     """
-    fine = np.zeros((shape[0] * _FINER, shape[1] * _FINER), np.uint8)
+    fine = np.zeros((shape[0] * _FINER, shape[1] * _FINER), np.bool_)
     for character in text:
         glyph = _glyph(character, weight)
         placed = [(contour * size + (left, baseline)) * _FINER for contour in glyph.contours]
@@ -151,25 +149,31 @@ def _coverage(
         if not placed:
             continue
         points = np.concatenate(placed)
-        (x0, y0), (x1, y1) = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int) + 1
-        winding = np.zeros((y1 - y0, x1 - x0), np.int8)
-        for contour in placed:
-            inside = np.zeros_like(winding, np.uint8)
-            # The centre of the first sample is at 0.5, for OpenCV at 0.
-            fixed = np.rint((contour - (x0 + 0.5, y0 + 0.5)) * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillPoly(inside, [fixed], 1, cv2.LINE_8, _SHIFT)
-            winding += inside.astype(np.int8) if _area(contour) > 0 else -inside.astype(np.int8)
-        top, start = max(0, -y0), max(0, -x0)
-        place = fine[y0 + top : y1, x0 + start : x1]
-        np.maximum(place, (winding[top:, start:][: place.shape[0], : place.shape[1]] != 0) * np.uint8(255), out=place)
-    small = cv2.resize(fine.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
-    return small / np.float32(255)
+        x0, y0 = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
+        x1, y1 = np.minimum(np.ceil(points.max(axis=0)).astype(int), fine.shape[::-1])
+        if x0 < x1 and y0 < y1:
+            fine[y0:y1, x0:x1] |= _inside([contour - (x0, y0) for contour in placed], y1 - y0, x1 - x0)
+    return cv2.resize(fine.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
 
 
-def _area(contour: NDArray[np.float64]) -> float:
-    """Twice the signed area."""
-    x, y = contour.T
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+def _inside(contours: list[NDArray[np.float64]], height: int, width: int) -> NDArray[np.bool_]:
+    """Which samples, at the centres of squares of side 1, contours go around: bool [height, width].
+
+    In each row, every edge that crosses it adds 1 or -1, by its direction, to all samples to the right of it.
+    """
+    starts = np.concatenate(contours)
+    ends = np.concatenate([np.roll(contour, -1, axis=0) for contour in contours])
+    first, last = (np.clip(np.ceil(ends_of[:, 1] - 0.5), 0, height).astype(int) for ends_of in (starts, ends))
+    down = last > first
+    rows = np.abs(last - first)
+    edge = np.repeat(np.arange(len(rows)), rows)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows) + np.minimum(first, last)[edge]
+    (x, y), (dx, dy) = starts[edge].T, (ends - starts)[edge].T
+    column = np.clip(np.ceil(x + (row + 0.5 - y) * dx / dy - 0.5), 0, width).astype(int)
+    turns = np.zeros((height, width + 1), np.int32)
+    np.add.at(turns, (row, column), np.where(down[edge], 1, -1))
+    inside: NDArray[np.bool_] = np.cumsum(turns, axis=1)[:, :width] != 0
+    return inside
 
 
 @functools.lru_cache(maxsize=4096)

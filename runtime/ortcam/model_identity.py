@@ -72,9 +72,9 @@ def key_of(model: str, options: Mapping[str, Any], *, returned: str | None = Non
             return None
         said[name] = plain
     path = Path(model)
-    content: dict[str, str] = {}
-    if path.is_file():
-        content = {file.name: file_sha256(file) for file in (path, *_weights(path), *_beside(path))}
+    content: list[list[str]] = []
+    if path.is_file():  # files in two folders may have one name
+        content = [[file.name, file_sha256(file)] for file in (path, *_weights(path), *_beside(path))]
     what = {
         "schema": SCHEMA_VERSION,
         "ortcam": __version__,

@@ -3,13 +3,14 @@
 import atexit
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ortcam.bundle import MANIFEST_NAME
-from ortcam.errors import BundleError, OptionError, OutputError
+from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
 from ortcam.exporter import import_exporter
 from ortcam.ranges import shown
 from ortcam.shipped import bundle_path
@@ -40,7 +41,7 @@ def is_bundle(model: object) -> bool:
     try:
         if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam" or not name:
             return True
-        return path.is_dir() and _graph_in(path) is None
+        return path.is_dir() and _graph_in(path) is None and not _is_of_torchvision(name)
     except (OSError, ValueError):
         return True  # which says what is wrong with it
 
@@ -49,6 +50,17 @@ def _is_of_torch(model: object) -> bool:
     """Whether something is a module or a program of PyTorch, or one of them and its preprocessing."""
     candidate = model[0] if isinstance(model, tuple) and model else model
     return any(base.__module__.partition(".")[0] == "torch" for base in type(candidate).__mro__)
+
+
+def _is_of_torchvision(name: str) -> bool:
+    """Whether torchvision has a model of this name, after which a folder of results may be called, too."""
+    if not name.isidentifier():
+        return False
+    try:
+        from ortcam_export.model_names import torchvision_names  # noqa: PLC0415 - where a folder has such a name
+    except ImportError:
+        return False
+    return torchvision_names().get(name) == "classifier"
 
 
 def file_of(model: str) -> str:
@@ -124,6 +136,9 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
     def make(place: Path) -> None:
         exporter = _exporter(name, doing)
         exporter.export(name or model, place, report=report, **given)
+        if name is not None and Path(name).is_file() and _key(model, name, given, doing) != key:
+            shutil.rmtree(place, ignore_errors=True)  # or it would be found for what the file was before
+            raise OrtcamError(f"{words}: has changed while it was exported; call again when it is complete")
 
     def conclude(what: str) -> None:
         announce(f"exported {words} in {time.perf_counter() - started:.1f} s, {what}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
     1. Other classes stay in the manifest if they were explained from the same image, with the same bundle, method and
        settings. How they are drawn (`rendering`) is one of the settings.
     2. An explanation of something else is not overwritten, unless by `force`: then it is replaced as a whole.
-    3. Files that do not belong to an explanation are left alone.
+    3. Files that do not belong to an explanation are left alone; so is an `image.jpg` that no manifest lists.
     4. A manifest exists only while all files that it lists exist. If saving fails, the former one stays.
     5. A new explanation takes the place of the old one in one step: the folders are exchanged. Windows and some network
        file systems cannot do that, nor can it be done where the folder holds other files. Then there is no manifest for
@@ -58,6 +59,8 @@ def save(folder: Path, summary: Mapping[str, Any], contents: Mapping[str, bytes]
         clear(folder.parent)  # where a folder lies that was to be exchanged
         with alone_in(folder):
             old = None if force and not _is_ours(folder) else read_manifest(folder)
+            if os.path.lexists(folder / PREVIEW) and PREVIEW not in _listed(old):
+                contents = {name: content for name, content in contents.items() if name != PREVIEW}
             gone: list[str] = []
             if old is not None and (differences := _differences(identity(old), identity(summary))):
                 if not force:
@@ -182,9 +185,14 @@ def _is_ours(folder: Path) -> bool:
 
 def _own_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """The files of a manifest's classes that are there."""
-    listed = manifest.get("files")
-    names = [*_files_of(manifest), *([PREVIEW] if isinstance(listed, list) and PREVIEW in listed else [])]
+    names = [*_files_of(manifest), *([PREVIEW] if PREVIEW in _listed(manifest) else [])]
     return [name for name in names if (folder / name).is_file() or (folder / name).is_symlink()]
+
+
+def _listed(manifest: Mapping[str, Any] | None) -> list[Any]:
+    """What a manifest says that it has written."""
+    listed = None if manifest is None else manifest.get("files")
+    return listed if isinstance(listed, list) else []
 
 
 def _files_of(manifest: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 import os
 import sys
 import tempfile
-import webbrowser
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +27,8 @@ def show(picture: Picture) -> None:
         display(picture)
         return
     if has_screen():
+        import webbrowser  # noqa: PLC0415 - which starts programs, and imports what they need
+
         with tempfile.NamedTemporaryFile(prefix="ortcam-", suffix=".png", delete=False) as file:
             file.write(picture._repr_png_())
         if webbrowser.open(Path(file.name).as_uri()):

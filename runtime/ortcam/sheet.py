@@ -1,5 +1,6 @@
 """Sheet: one picture of an image's explanations, a row per class and a column per method."""
 
+import dataclasses
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ortcam.preprocessing import CropGeometry, Preprocessing
 from ortcam.rendering import Blend, Rendering, draw_map, heatmap, opacity
 from ortcam.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
 
-__all__ = ["SavedResult", "is_sheet", "save", "sheet"]
+__all__ = ["DAMAGED", "SavedResult", "is_sheet", "save", "sheet"]
 
 _INK, _QUIET, _LINE, _TRACK, _BAR = (17, 24, 39), (96, 104, 118), (214, 218, 224), (229, 232, 237), (71, 85, 105)
 _README: Final = 830  # pixels that a README gives a picture: its text is to be read there
@@ -29,6 +30,12 @@ _FEW_PIXELS: Final = 8  # times that a tiny photograph is enlarged before its pi
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = 33  # bytes of a PNG file's signature and its first chunk
 _MARK: Final = b"Software\0ortcam sheet"
+_LONGEST_SIDE: Final = 1 << 20  # pixels of a photograph, as `ortcam.image` has it
+# What reading a folder may raise whose manifest or maps somebody has changed.
+DAMAGED: Final = (
+    *(OccupiedError, OptionError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError),
+    cv2.error,
+)
 _ORDER: Final = {method.name: place for place, method in enumerate(METHODS)}
 
 
@@ -76,13 +83,13 @@ class SavedResult:
             manifest: its content.
 
         Raises:
-            OSError: a map cannot be read.
-            KeyError, TypeError, ValueError, AttributeError, OptionError: the manifest or a map is damaged.
+            one of `DAMAGED`: the manifest or a map is damaged, or cannot be read.
         """
         targets = [int(target["index"]) for target in manifest["targets"]]
-        return _result(
-            manifest, {index: np.load(folder / f"class-{index}.npy", allow_pickle=False) for index in targets}
-        )
+        # Mapped, so that a file that only says that it is large takes no memory.
+        maps = {index: np.load(folder / f"class-{index}.npy", "r", allow_pickle=False) for index in targets}
+        result = _result(manifest, maps)
+        return dataclasses.replace(result, maps={index: np.array(saliency) for index, saliency in maps.items()})
 
 
 def sheet(
@@ -159,7 +166,7 @@ def save(
     rendering = Rendering(colormap, blend, alpha)
     record = explanations[0].provenance["image"]
     try:
-        columns = _saved_results(folder, image_sha256(record))
+        columns = _saved_results(folder, image_sha256(record), explanations[0].image.shape[:2])
         picture = _drawn(explanations[0].image, columns, _file_name(record), rendering) if columns else None
         encoded = encode_png(sheet(explanations, **_arguments(rendering)) if picture is None else picture)
         path = _free_path(folder)
@@ -208,8 +215,8 @@ def _arguments(rendering: Rendering) -> dict[str, Any]:
     return rendering.record()
 
 
-def _saved_results(folder: Path, digest: str | None) -> list[SavedResult]:
-    """What is saved for an image, in the order of the methods; what cannot be read is left out.
+def _saved_results(folder: Path, digest: str | None, size: tuple[int, ...]) -> list[SavedResult]:
+    """What is saved for an image of this hash and size, in the order of the methods; what is damaged is left out.
 
     Raises:
         OSError: the folder cannot be read.
@@ -221,9 +228,10 @@ def _saved_results(folder: Path, digest: str | None) -> list[SavedResult]:
             if manifest is None or image_sha256(manifest["image"]) != digest:
                 continue
             result = SavedResult.read(below, manifest)
-        except (OccupiedError, OSError, ValueError, KeyError, TypeError, AttributeError, OptionError):
+        except DAMAGED:
             continue
-        found.append(result)
+        if (result.geometry.height, result.geometry.width) == size:
+            found.append(result)
     return sorted(found, key=lambda result: result.order)
 
 
@@ -231,12 +239,18 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
     """A column, from what the manifest of an explanation says.
 
     Raises:
-        KeyError, TypeError, ValueError, OptionError: it is none.
+        one of `DAMAGED`: it is none.
     """
     stats, cut = summary["stats"], summary["cut"]
     method = next((m for m in METHODS if m.name == summary["method"]), None)
     preprocessing = Preprocessing(**summary["preprocessing"])
-    height, width_ = summary["photograph_size"]
+    height, width_ = (int(side) for side in summary["photograph_size"])
+    cells = int(cut["height"]), int(cut["width"])
+    classes = tuple(_Class(int(t["index"]), str(t["label"]), float(t["probability"])) for t in summary["targets"])
+    if not (1 <= min(height, width_) <= max(height, width_) <= _LONGEST_SIDE and min(cells) >= 1):
+        raise ValueError("no size of a photograph or a layer")
+    if not all(0 <= one.probability < 2 for one in classes):  # rounding may exceed 1
+        raise ValueError("no probability")
     for saliency in maps.values():
         if saliency.shape != (preprocessing.height, preprocessing.width) or saliency.dtype != np.float32:
             raise ValueError("no map of this explanation")
@@ -262,10 +276,10 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
         model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`
-        classes=tuple(_Class(int(t["index"]), str(t["label"]), float(t["probability"])) for t in summary["targets"]),
+        classes=classes,
         maps=maps,
-        geometry=preprocessing.geometry(int(height), int(width_)),
-        cells=(int(cut["height"]), int(cut["width"])),
+        geometry=preprocessing.geometry(height, width_),
+        cells=cells,
     )
 
 

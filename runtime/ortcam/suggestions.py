@@ -28,7 +28,7 @@ def suggestions(text: str, known: Iterable[str]) -> list[str]:
 
     1. The same letters and digits: "resnet-18" is "resnet18".
     2. The most words shared: "cat" finds "tiger cat", not "car". A number or a single letter alone is no word shared.
-    3. All letters of the text come first: "mobilenetv3" finds "mobilenet_v3_large". A plural leaves this to the next rule.
+    3. All letters of the text come first: "mobilenetv3" finds "mobilenet_v3_large". Not for the plural of a name.
     4. A word begins like another: "cats" finds "tiger cat".
     5. Similar letters: "gatte" finds "gate".
 

@@ -44,9 +44,25 @@ def test_ultralytics_names_size_and_range_are_taken(tmp_path: Path) -> None:
     assert any(line.startswith("assumed: Ultralytics' own preprocessing") for line in said)
 
 
-@pytest.mark.parametrize("names", ["{0: 'a'", "__import__('os')", "{1: 'a'}", "[" * 5000, "{0: 1}"])
+@pytest.mark.parametrize(
+    "names", ["{0: 'a'", "__import__('os')", "{1: 'a'}", "[" * 5000, "{0: 1}", "{[]: 1}", "{1e999: 'a'}"]
+)
 def test_names_that_are_no_names_say_nothing(names: str, tmp_path: Path) -> None:
     assert declarations_of(tmp_path / "m.onnx", ultralytics(names=names), None, (48, 64)).labels is None
+
+
+@pytest.mark.parametrize("sides", ["{[]: 1}", "[1e999, 3]", "-" * 5000 + "1"])
+def test_sizes_that_are_no_sizes_say_nothing(sides: str, tmp_path: Path) -> None:
+    found = declarations_of(tmp_path / "m.onnx", ultralytics(imgsz=sides), None, (48, 64)).preprocessing
+    assert found is not None
+    assert (found.preprocessing.height, found.preprocessing.width) == (48, 64)
+
+
+@pytest.mark.parametrize("change", [{"crop_pct": 0}, {"crop_pct": 1e-320}, {"size": {"shortest_edge": 10**400}}])
+def test_a_config_with_impossible_numbers_says_nothing(change: dict[str, object], tmp_path: Path) -> None:
+    config = {"do_resize": True, "size": {"shortest_edge": 224}, "resample": 2, "do_normalize": False, "crop_pct": 0.9}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config | change))
+    assert declarations_of(tmp_path / "m.onnx", NONE, None, (None, None)).preprocessing is None
 
 
 def test_onnx_own_keys_for_images_are_taken(tmp_path: Path) -> None:
@@ -94,6 +110,12 @@ def test_a_preset_is_its_numbers_and_single_flags_count_more(name: str, tmp_path
     made = bundle.manifest.preprocessing
     assert (made.scale, made.mean, made.std) == (preset.scale, preset.mean, (2.0, 2.0, 2.0))
     assert made.channel_order == preset.channel_order
+
+
+def test_a_preset_in_the_other_channel_order_has_its_mean_in_that_order(tmp_path: Path) -> None:
+    bundle = export(plain(tmp_path), tmp_path / "a.ortcam", preset="caffe", channel_order="rgb", activation="softmax")
+    made = bundle.manifest.preprocessing
+    assert (made.channel_order, made.mean) == ("rgb", (123.68, 116.779, 103.939))
 
 
 def test_what_the_presets_stand_for_is_what_the_libraries_compute() -> None:

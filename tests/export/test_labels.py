@@ -48,6 +48,7 @@ def test_lines_that_only_look_like_a_table_are_names(text: str) -> None:
     [
         ("1,scratch\n2,dent\n", "its indices go from 1 to 2 in 2 rows; accepted is each from 0 to 1 once"),
         ("0,scratch\n0,dent\n", "accepted is each from 0 to 1 once"),
+        (f"{'1' * 5000},scratch\n{'2' * 5000},dent\n", "no column of it has the indices"),
         ("a,b\nc,d\n", "no column of it has the indices"),
         ('{"0": "scratch", "2": "dent"}', "has the indices 0 to 1, each once"),
         ('{"scratch": 0, "dent": 0}', "has the indices 0 to 1, each once"),

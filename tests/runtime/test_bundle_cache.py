@@ -119,6 +119,16 @@ def test_two_at_once_make_one_bundle() -> None:
     assert {found for _, found in results} == {True, False}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="has no shared locks")
+def test_a_damaged_bundle_that_another_process_uses_is_not_waited_for() -> None:
+    place, _ = obtain("a1", "model", RECORD, copy)
+    held, bundle_cache._held = bundle_cache._held, {}  # as another process has it
+    shutil.rmtree(place)
+    with pytest.raises(CacheError, match="is damaged, and another process uses it"):
+        obtain("a1", "model", RECORD, refuse)
+    bundle_cache._held = held
+
+
 @pytest.mark.parametrize("size", ["lots", "-1", "nan", "1e400"])
 def test_a_size_that_is_none_is_refused(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTCAM_CACHE_SIZE", size)
@@ -134,13 +144,14 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: 
 
 
 def test_other_folders_in_the_cache_are_left_alone(cache: Path) -> None:
-    (cache / "mine").mkdir(parents=True)
-    (cache / "mine" / "notes.txt").write_text("keep")
+    for place in ("mine/notes.txt", "project/bundle/notes.txt", "project2/entry.json"):
+        (cache / place).parent.mkdir(parents=True)
+        (cache / place).write_text("{}")
     obtain("a1", "model", RECORD, copy)
     let_go()
     removed, kept = clear_cache()
     assert (len(removed), len(kept)) == (1, 0)
-    assert (cache / "mine" / "notes.txt").read_text() == "keep"
+    assert {path.name for path in cache.iterdir()} == {"mine", "project", "project2"}
 
 
 def test_the_variable_names_a_folder_or_as_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,6 +347,16 @@ def test_what_is_finished_is_kept_where_a_command_is_interrupted(
     assert (tmp_path / "out" / "photo.png").exists()
 
 
+def test_a_page_of_somebody_else_is_found_before_the_work(
+    tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("mine")
+    assert main(["explain", str(tiny_bundle), str(photograph), "-o", str(tmp_path / "out")]) == 2
+    assert "is not a page that ortcam wrote" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
+
+
 def test_many_images_get_a_line_each_and_totals_and_one_image_gets_a_page(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

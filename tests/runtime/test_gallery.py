@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import sys
@@ -142,6 +143,57 @@ def test_what_is_damaged_is_left_out_and_a_result_of_an_earlier_version_has_its_
     page = gallery.write(folder)
     (listed,) = blocks(page, 'id="list"')
     assert [(image["name"], image["photograph"]) for image in listed] == [("fish.png", 0), ("mug-umbrella.png", None)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("cut", "height"), 0),
+        (("cut", "height"), float("inf")),
+        (("photograph_size",), [0, 0]),
+        (("photograph_size",), [10**9, 10**9]),
+        (("targets", 0, "probability"), float("nan")),
+        (("targets", 0, "probability"), 1e308),
+        (("method",), ["a"]),
+    ],
+)
+def test_a_manifest_that_somebody_has_changed_ends_neither_page_nor_sheet(
+    keys: tuple[Any, ...], value: object, folder: Path, explained: list[ortcam.Explanation]
+) -> None:
+    path = folder / "mug" / "recipro-cam" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    part = manifest
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path.write_text(json.dumps(manifest))
+    (listed,) = blocks(gallery.write(folder), 'id="list"')
+    assert [image["name"] for image in listed] == ["fish.png"]
+    save_sheet(folder / "mug", [explained[1]])
+
+
+def test_a_map_that_only_says_that_it_is_large_takes_no_memory(folder: Path) -> None:
+    place = next((folder / "mug" / "recipro-cam").glob("*.npy"))
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (10000000, 10000000), }".ljust(117) + "\n"
+    place.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    (listed,) = blocks(gallery.write(folder), 'id="list"')
+    assert [image["name"] for image in listed] == ["fish.png"]
+
+
+def test_a_page_that_somebody_has_changed_is_written_anew(folder: Path) -> None:
+    page = gallery.write(folder)
+    text = page.read_text("utf-8")
+    page.write_text(text.replace('"folder":', '"somewhere":'), "utf-8")
+    gallery.write(folder)
+    assert page.read_text("utf-8") == text
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
+def test_a_folder_whose_name_is_no_text_is_in_the_page(explained: list[ortcam.Explanation], tmp_path: Path) -> None:
+    explained[0].save(tmp_path / os.fsdecode(b"caf\xe9 #1") / "recipro-cam")
+    (result,) = blocks(gallery.write(tmp_path), 'class="result"')
+    assert result["folder"] == "caf%E9%20%231/recipro-cam"
+    assert len(blocks(tmp_path / "index.html", 'class="photograph"')) == 1
 
 
 def _add(folder: Path, explanation: ortcam.Explanation, name: str) -> None:

@@ -1,5 +1,6 @@
 """Letters of pictures: none is cut off, what is too wide is shortened, and what the fonts lack is told apart."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -35,6 +36,13 @@ def test_letters_have_their_holes() -> None:
     assert (middle == 255).all()
 
 
+def test_strokes_that_cross_leave_no_hole() -> None:
+    canvas = np.full((330, 260, 3), 255, np.uint8)
+    draw(canvas, "&", left=10, baseline=270, size=300)
+    parts = cv2.connectedComponents((canvas[..., 0] > 127).astype(np.uint8), connectivity=4)[0] - 1
+    assert parts == 3  # around it, and its two eyes
+
+
 @pytest.mark.parametrize("room", [0, 3, 20, 100, 333])
 def test_a_text_is_shortened_to_its_room(room: int) -> None:
     short = fitted(LONG, room, 14)
@@ -56,3 +64,12 @@ def test_text_beside_the_picture_is_cut_off_and_not_refused() -> None:
     assert (canvas == 255).all()
     draw(canvas, "\ta\nb\x00\u202e", left=-2, baseline=9, size=12)
     assert (canvas < 255).any()
+
+
+@pytest.mark.parametrize("left", [-500.0, -20.0, 95.0, 1e6])
+def test_letters_over_the_edge_change_no_others(left: float) -> None:
+    canvas = np.full((40, 100, 3), 255, np.uint8)
+    draw(canvas, "edge", left=left, baseline=30, size=30)
+    wide = np.full((40, 100 + 2000, 3), 255, np.uint8)
+    draw(wide, "edge", left=min(left, 500) + 1000, baseline=30, size=30)
+    np.testing.assert_array_equal(canvas, wide[:, 1000:1100])

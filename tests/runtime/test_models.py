@@ -1,7 +1,9 @@
 """MODEL: a bundle, the shipped one, or what is exported once; what is hashed so that no stale bundle is found."""
 
+import functools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from ortcam.cli import main
 from ortcam.model_identity import key_of
 from ortcam.models import bundle_of, is_bundle
 from ortcam.shipped import bundle_path, demo_picture
+from ortcam_export import identity_of
+from ortcam_export.model_names import check_model
 
 TINY = {"preset": "imagenet", "activation": "softmax"}
 
@@ -78,6 +82,51 @@ def test_weights_of_a_module_count(tiny_file: Path) -> None:
     assert ortcam.load(module, input_size=(32, 48), **TINY).bundle.path != first
 
 
+def test_all_that_a_module_holds_counts() -> None:
+    def holding(value: object) -> str:
+        torch.manual_seed(0)
+        module = TinyNet()
+        module.held = value
+        found = identity_of(module)
+        assert found is not None
+        return found
+
+    class Settings:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+    pairs: list[tuple[object, object]] = [
+        (torch.ones(3), torch.zeros(3)),
+        ([np.ones(3)], [np.zeros(3)]),
+        (torch.relu, torch.sigmoid),
+        (functools.partial(torch.clamp, min=0), functools.partial(torch.clamp, min=1)),
+        (Settings(1), Settings(2)),
+        ([torch.nn.ReLU()], [torch.nn.GELU()]),
+    ]
+    for first, second in pairs:
+        assert holding(first) == holding(first)
+        assert holding(first) != holding(second)
+
+
+def test_a_file_that_changes_while_it_is_exported_is_not_kept(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(model: str, place: Path, **_: object) -> None:
+        shutil.copytree(bundle_path(), place)
+        Path(model).write_bytes(b"another model")
+
+    monkeypatch.setattr("ortcam_export.export", export)
+    with pytest.raises(ortcam.OrtcamError, match=r"tiny\.onnx: has changed while it was exported"):
+        bundle_of(tiny_file, TINY)
+    assert bundle_cache.entries() == []
+
+
+def test_a_folder_that_is_called_like_a_model_of_torchvision_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "resnet18" / "cat").mkdir(parents=True)  # `ortcam explain resnet18 cat.jpg -o resnet18`
+    (tmp_path / "results").mkdir()
+    assert not is_bundle("resnet18")
+    check_model("resnet18")
+    assert is_bundle("results")
+
+
 def test_the_key_changes_with_all_that_an_export_depends_on(tiny_file: Path, tmp_path: Path) -> None:
     labels = tmp_path / "names.txt"
     labels.write_text("a\nb\n")
@@ -103,13 +152,22 @@ def test_the_key_changes_with_all_that_an_export_depends_on(tiny_file: Path, tmp
 
 def test_weights_beside_a_file_count(tiny_file: Path) -> None:
     model = onnx.load(tiny_file)
-    onnx.save(model, tiny_file, save_as_external_data=True, location="tiny.data", size_threshold=0)
-    first = key_of(str(tiny_file), {})
-    data = tiny_file.with_name("tiny.data")
-    changed = bytearray(data.read_bytes())
-    changed[0] ^= 1
-    data.write_bytes(changed)
-    assert first != key_of(str(tiny_file), {})
+    for place, weights in zip(("a", "b"), model.graph.initializer, strict=False):  # two files of one name
+        tiny_file.with_name(place).mkdir()
+        onnx.external_data_helper.set_external_data(weights, location=f"{place}/tiny.data")
+        onnx.external_data_helper.save_external_data(weights, str(tiny_file.parent))
+        weights.ClearField("raw_data")
+    tiny_file.write_bytes(model.SerializeToString())
+    keys = {found.key for found in (key_of(str(tiny_file), {}),) if found is not None}
+    for place in ("a", "b"):
+        data = tiny_file.with_name(place) / "tiny.data"
+        changed = bytearray(data.read_bytes())
+        changed[0] ^= 1
+        data.write_bytes(changed)
+        found = key_of(str(tiny_file), {})
+        assert found is not None
+        keys.add(found.key)
+    assert len(keys) == 3
 
 
 def test_a_callable_is_called_again_and_found_as_long_as_it_returns_the_same(

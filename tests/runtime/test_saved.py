@@ -384,3 +384,16 @@ def test_a_file_name_that_is_no_text_is_escaped_in_the_manifest(
 def test_identity_is_the_same_for_what_json_gives_back() -> None:
     given: Mapping = summary(1, options={"size": (1, 2), "x": 0.1})
     assert saved.identity(given) == saved.identity(json.loads(json.dumps(given)))
+
+
+def test_an_image_jpg_of_somebody_else_stays(tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").write_bytes(b"mine")
+    preview = {"image.jpg": b"small"}
+    for force in (False, True):
+        saved.save(tmp_path, summary(1), contents(1) | preview, force=force)
+        assert (tmp_path / "image.jpg").read_bytes() == b"mine"
+        assert "image.jpg" not in manifest_of(tmp_path)["files"]
+    (tmp_path / "image.jpg").unlink()
+    for content in (b"small", b"new"):  # one that the manifest lists is replaced
+        saved.save(tmp_path, summary(1), contents(1) | {"image.jpg": content}, force=False)
+        assert (tmp_path / "image.jpg").read_bytes() == content

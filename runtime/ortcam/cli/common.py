@@ -1,20 +1,17 @@
 """What the commands share: exit codes, flags that several have, what was given, what may be overwritten."""
 
 import argparse
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ortcam.arguments import batch_size
 from ortcam.cli.parsers import Rare
-from ortcam.cli.progress import Bar
 from ortcam.errors import OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
 from ortcam.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.saved import lost
-from ortcam.scoring import Progress
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -33,7 +30,6 @@ __all__ = [
     "add_rendering",
     "add_targets",
     "check_nothing_is_lost",
-    "progress_bar",
     "rendering",
 ]
 
@@ -228,10 +224,3 @@ def check_nothing_is_lost(wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> N
     if losses:
         others = f" (the same of {len(losses) - 1} more)" if len(losses) > 1 else ""
         raise OutputError(f"{losses[0]}{others}")
-
-
-@contextlib.contextmanager
-def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """A bar of the passes of one explanation; of many images, `progress.Bar` shows them all."""
-    with Bar(label, total=1, quiet=quiet) as bar:
-        yield bar.update

@@ -166,6 +166,7 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     if options.target is not None and options.top_k is not None:
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
+    gallery.check(output)
     wanted = providers(options.provider, options.provider_option)
     resolve_providers(wanted)
     names = image_names(options)

@@ -17,7 +17,6 @@ from ortcam.terminal import complain, others_aside, printable
 
 __all__ = [
     "MODEL_HELP",
-    "OF_THE_GRAPH",
     "OF_THE_MODEL",
     "add_graph_input",
     "add_input",
@@ -31,7 +30,6 @@ __all__ = [
 MODEL_HELP: Final = "bundle, shapes (shipped), torchvision name, FILE.onnx, FILE.pt2, or package.module:callable"
 
 # Flags of a model, as `ortcam_export` calls them.
-OF_THE_GRAPH: Final = ("input_size", "input_layout", "output", "activation")
 OF_THE_MODEL: Final = (*EXPORT_OPTIONS, "precision")
 
 _PREFIX: Final = "model_"  # of their names in the options of a command that is no export

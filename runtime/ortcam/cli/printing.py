@@ -15,7 +15,6 @@ from ortcam.verification import graphs_in_words
 __all__ = [
     "parity_figures",
     "print_bundle",
-    "print_explanation",
     "print_image",
     "print_inspection",
     "print_preprocessing",
@@ -24,13 +23,6 @@ __all__ = [
 
 _TITLE: Final = 15  # columns of the titles of `inspect`
 _NAMES: Final = 22  # columns of a row for the names of image and class, at least
-
-
-def print_explanation(image: str, explanation: Explanation, folder: Path, ours: TextIO | None = None) -> None:
-    """Print one explanation: classes, cost, how exact it is, and the overlays."""
-    print_image(image, [explanation], None, ours)
-    for target in explanation.targets:
-        say(f"  {folder / f'class-{target}-overlay.png'}", ours)
 
 
 def print_image(

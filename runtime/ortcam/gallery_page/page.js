@@ -228,7 +228,7 @@ function listLinks(image, found) {
   const link = (path, text) => {
     if ($("links").childNodes.length) $("links").append(" · ");
     const a = element("a", text, $("links"));
-    a.href = path.split("/").map(encodeURIComponent).join("/");
+    a.href = path;
   };
   const folder = found.folder ? `${found.folder}/` : "";
   if (image.sheet) link(image.sheet, "sheet");
