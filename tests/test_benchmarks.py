@@ -204,7 +204,7 @@ def test_photographs_are_taken_at_even_distances(data: Path, monkeypatch: pytest
     assert names == [subjects.photographs()[index].path.name for index in (0, 100, 200)]
 
 
-@pytest.mark.sample("scorecam")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam", "sscam", "iscam"])
 def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = ortcam.load(bundle_path(), providers=["cpu"])

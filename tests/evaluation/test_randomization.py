@@ -46,6 +46,7 @@ def test_weights_are_shuffled_from_the_logits_down(shipped: Path, tmp_path: Path
     assert {path.name: path.read_bytes() for path in shipped.iterdir()} == hashes
 
 
+@pytest.mark.slow
 def test_the_scorers_lose_their_weights_too(shipped: Path, tmp_path: Path) -> None:
     shuffled = ortcam.load(shuffled_bundle(read_bundle(shipped), tmp_path, 1.0, seed=0), providers=["cpu"])
     whole = ortcam.load(shipped, providers=["cpu"])
@@ -112,6 +113,7 @@ def test_the_check_is_part_of_a_run_and_goes_on_where_it_was(shipped: Path, tmp_
     assert found["eigen-cam"][-1]["mean"] < 0.9
 
 
+@pytest.mark.slow
 def test_the_check_goes_on_where_a_map_of_shuffled_weights_fails(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

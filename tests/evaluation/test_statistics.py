@@ -44,6 +44,7 @@ def test_the_same_values_differ_by_nothing() -> None:
     assert (found.interval.mean, found.p, found.effect, found.better) == (0, 1, 0, None)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("count", [10, 50])
 def test_noise_seldom_makes_a_method_better(count: int) -> None:
     # One time in twenty is nominal; a percentile bootstrap of ten images is too narrow, 8.5 % by 3000 runs.

@@ -103,6 +103,7 @@ def test_scores_by_rank_are_taken_in_front_of_the_ranking(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_that_are_sorted_and_then_changed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="its 6 scores are sorted for every picture, so they are by rank"):
         export(Ended(Sorted(6, 0.5)).eval(), tmp_path / "e.ortcam", **TINY_INPUT)
@@ -122,6 +123,7 @@ class Older(nn.Module):
         return logits[:, :1] - torch.arange(6) * 0.7
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("ending", [Winners(), Older()], ids=["winners", "older"])
 def test_scores_in_the_order_of_the_classes_are_left_alone(ending: nn.Module, tmp_path: Path) -> None:
     module = Ended(ending).eval()
@@ -151,6 +153,7 @@ TAKEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_file_that_gives_scores_by_rank_is_explained_by_class(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     said: list[str] = []
@@ -229,7 +232,7 @@ COMBINED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], 
 }
 
 
-@pytest.mark.sample("mean of softmaxes", "sigmoid by hand")
+@pytest.mark.sample("sigmoid by hand")
 @pytest.mark.parametrize("name", COMBINED)
 def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     combine, activation = COMBINED[name]
@@ -250,6 +253,7 @@ def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path:
             export(module, tmp_path / "u.ortcam", **TINY_INPUT)
 
 
+@pytest.mark.slow
 def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, picture: np.ndarray) -> None:
     module = Ensemble(groups).eval()
     file = tmp_path / "groups.onnx"
@@ -269,7 +273,7 @@ def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, pic
     np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=88 * 1.2e-7)
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.sample(every=6)
 @pytest.mark.parametrize(
     ("combine", "activation", "message"),
     [

@@ -83,6 +83,7 @@ def test_preprocessing_comes_from_the_weights_metadata(tmp_path: Path) -> None:
     assert "as given" in own.preprocessing_source
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_number_of_classes_is_its_own_model(tmp_path: Path) -> None:
     state = tmp_path / "state.pth"
     torch.save(torchvision.models.squeezenet1_1(num_classes=4).state_dict(), state)
@@ -138,6 +139,7 @@ def test_a_layer_that_is_not_there_gets_suggestions(name: str, message: str, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_transformer_is_cut_where_its_patches_still_count(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5)
@@ -365,6 +367,7 @@ class OneLogit(TinyNet):
         return super().forward(image)[:, :1]
 
 
+@pytest.mark.slow
 def test_one_logit_is_refused_as_softmax_and_taken_as_sigmoid(tmp_path: Path, picture: np.ndarray) -> None:
     said = TINY_INPUT | {"labels": ["cat"]}
     for activation in (None, "softmax"):

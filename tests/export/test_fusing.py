@@ -103,6 +103,7 @@ def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
     )
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("budget", [1, 4, 1000, 0.3, 1.0])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_a_budget_takes_the_channels_of_the_highest_energy(
@@ -119,6 +120,7 @@ def test_a_budget_leaves_something_out(tiny_bundle: Path, explainer: ortcam.Expl
     assert np.abs(whole.maps - part.maps).max() > 0.01
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++", "sscam", "iscam"])
 @pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
 def test_an_image_that_lights_no_channel_has_a_flat_map(
@@ -361,6 +363,7 @@ def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:
     assert (tiny_bundle / "features.onnx").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
     script = "import os, signal, sys, ortcam_export.fusing as fusing\n"
     script += "fusing._check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -386,6 +389,7 @@ def test_classes_whose_probabilities_float32_cannot_tell_apart_are_ordered_by_th
     )
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_coarser_scorers_are_those_of_the_runtime(
     coarse_bundle: Path, photograph: Path, tmp_path: Path, precision: str

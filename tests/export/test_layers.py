@@ -129,6 +129,7 @@ class Unpatched(nn.Module):
         return self.head(tokens[:, 0])
 
 
+@pytest.mark.slow
 def test_a_layer_whose_patches_do_not_count_is_not_the_default() -> None:
     inspection = inspect_model(Unpatched(), input_size=(32, 32))
     assert inspection.default is not None

@@ -134,6 +134,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("backend", ["Pil", ""])
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_an_image_processor_gives_the_same_tensors_through_ortcam(
@@ -154,6 +155,7 @@ def test_an_image_processor_gives_the_same_tensors_through_ortcam(
             np.testing.assert_array_equal(result, theirs)
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -414,6 +416,7 @@ def test_an_onnx_file_takes_a_preprocessing_object_too(tmp_path: Path, picture: 
         export(tmp_path / "tiny.onnx", tmp_path / "b.ortcam", preprocessing=wrong, labels=TINY_LABELS)
 
 
+@pytest.mark.slow
 def test_neither_library_is_needed_for_other_models() -> None:
     script = (
         "import sys\n"

@@ -315,6 +315,7 @@ STRETCHED: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[int, 
 }
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("name", STRETCHED)
 def test_rows_and_columns_may_have_scales_of_their_own(name: str, tmp_path: Path) -> None:
     front, size, shape = STRETCHED[name]
@@ -617,6 +618,7 @@ def fused_blocks(folder: Path, *, simplified: bool, biased: bool) -> Path:
     return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], domains={"com.microsoft": 1})
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("simplified", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_residual_sum_fused_with_its_normalisation_is_found_again(

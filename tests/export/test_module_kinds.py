@@ -111,6 +111,7 @@ def open_given(model: Any) -> Source:
     return open_source(model, spec=SPEC)
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_model_gives_its_own_logits_for_any_number_of_images(kind: str) -> None:
     torch.manual_seed(7)

@@ -228,6 +228,7 @@ def maps(bundle: Bundle, picture: NDArray[np.uint8], **options: Any) -> NDArray[
     return explanation.maps
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("name", FRONTS)
 def test_one_classifier_has_one_preprocessing_and_one_map_however_it_is_written(
     name: str, outside: Bundle, tmp_path: Path
@@ -383,6 +384,7 @@ def one_image(g: GraphBuilder, x: str) -> str:
     return g.axes("Unsqueeze", g.axes("Squeeze", g.axes("Unsqueeze", x, [0]), [0]), [0])
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize(
     ("writing", "shape", "order"),
     [
@@ -486,6 +488,7 @@ def luminance_and_colour(g: GraphBuilder, x: str) -> str:
     return g.op("Div", g.op("Sub", x, g.constant(column(TO_YUV @ MEAN))), g.constant(50.0))
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize(
     ("writing", "mean"),
     [
@@ -637,7 +640,7 @@ class Normalising(nn.Module):
         return logits
 
 
-@pytest.mark.sample("division")
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["division", "batch norm", "exchanged", "channel by channel", "clamped"])
 def test_a_module_that_normalises_is_as_one_that_does_not(how: str, tiny_bundle: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -654,6 +657,7 @@ def test_a_module_that_normalises_is_as_one_that_does_not(how: str, tiny_bundle:
     np.testing.assert_allclose(results[0], results[1], atol=SAME_MAP)
 
 
+@pytest.mark.slow
 def test_a_module_that_resizes_before_it_normalises_hides_to_the_mean_colour(tmp_path: Path) -> None:
     torch.manual_seed(0)
     raw = TINY_INPUT | {"mean": (0.0,) * 3, "std": (1.0,) * 3}

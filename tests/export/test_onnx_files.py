@@ -282,6 +282,7 @@ def test_it_explains_and_the_map_follows_picture_or_class(file: ZooFile, bundle:
         assert np.abs(explanations[0].maps[0] - explanations[1].maps[0]).max() > 0.05
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 def test_all_four_methods_explain_it(file: ZooFile, bundle: Bundle) -> None:
     explainer = ortcam.load(bundle.path)
@@ -390,6 +391,7 @@ def test_the_activation_that_the_user_names_is_taken(tmp_path: Path) -> None:
     np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture[0]), 1 / (1 + np.exp(-logits)), atol=bound)
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize(
     "name",
     [

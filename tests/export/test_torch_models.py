@@ -42,7 +42,7 @@ def test_the_number_of_classes_of_a_checkpoint_is_known_in_whatever_order_its_ke
         assert class_count(other, {f"module.{key}": state[key] for key in keys}) == 7
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.sample(every=6)
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_a_checkpoint_of_an_inception_gives_the_logits_of_torchvisions_own_model(

@@ -453,6 +453,7 @@ def nested(depth: int) -> onnx.NodeProto:
     return node
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize(
     ("model", "word"),
     [
@@ -558,6 +559,7 @@ def uses(bundle: Path) -> Iterator[Callable[[], object]]:
     yield lambda: verify(read_bundle(bundle))
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("what", OUTPUTS)
 def test_logits_of_another_form_are_refused(bundle: Path, what: str) -> None:
     put(bundle, OUTPUTS[what])
@@ -565,6 +567,7 @@ def test_logits_of_another_form_are_refused(bundle: Path, what: str) -> None:
         refusal(use)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("output", ["probabilities", "logits", "partial_maps"])
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.INT64])
 def test_scores_of_another_form_are_refused(bundle: Path, output: str, dtype: int) -> None:
@@ -586,6 +589,7 @@ def test_scores_of_another_form_are_refused(bundle: Path, output: str, dtype: in
         refusal(lambda: verify(read_bundle(bundle)))
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("shape", [None, ["N", 1024, 7, 7], ["N", 1024, 8, 7], ["N", 1024, 49], ["N", 7, 7, 1024]])
 def test_features_of_another_form_are_refused(bundle: Path, shape: list[object] | None) -> None:
     model = onnx.load(bundle / "features.onnx", load_external_data=False)
@@ -689,7 +693,7 @@ def outcome(bundle: Path, text: str | bytes, good: ortcam.Explainer) -> str | No
     return None
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.sample(every=12)
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(map(str, path)))
 def test_an_entry_of_any_other_value_is_refused_or_does_no_harm(
     base: Path, good: ortcam.Explainer, path: tuple[object, ...]
@@ -708,6 +712,7 @@ def test_an_entry_of_any_other_value_is_refused_or_does_no_harm(
     assert worked < len(VALUES)  # nothing at all is accepted for any entry
 
 
+@pytest.mark.sample(every=6)
 @pytest.mark.parametrize("path", [path for path in LEAVES if isinstance(path[-1], str)], ids=str)
 def test_an_entry_that_is_missing_or_comes_twice_is_refused(
     base: Path, good: ortcam.Explainer, path: tuple[object, ...]
@@ -722,6 +727,7 @@ def test_an_entry_that_is_missing_or_comes_twice_is_refused(
     assert "comes twice" in str(outcome(base, text, good))
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize(
     "text",
     [
@@ -838,6 +844,7 @@ BROKEN_LOGITS = {
 }
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("what", BROKEN_LOGITS)
 def test_a_broken_probe_is_refused_and_never_run(
     bundle: Path, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

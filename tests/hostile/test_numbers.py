@@ -201,6 +201,7 @@ def test_limits_of_an_explanation_are_checked_before_it(name: str, value: Any) -
         resolve_task(method="iscam", **{name: value})
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("value", HUGE, ids=shown)
 def test_top_k_is_at_most_the_classes(value: Any, tiny_bundle: Path) -> None:
     with pytest.raises(ortcam.TargetError, match="accepted is a whole number from 1 to 6"):

@@ -228,6 +228,7 @@ def test_the_command_line_refuses_bombs_in_a_line_each_and_writes_nothing(tmp_pa
     assert not output.exists() or not list(output.iterdir())
 
 
+@pytest.mark.sample("jpg-cut-at-4.jpg")
 @pytest.mark.parametrize("name", ["png-50000sq-1bit.png", "jpg-cut-at-4.jpg", "refused-zeros.bin"])
 def test_the_command_line_ends_with_2_and_one_line(name: str, tmp_path: Path) -> None:
     picture = write(next(bomb for bomb in BOMBS if bomb.name == name), tmp_path)

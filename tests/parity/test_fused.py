@@ -42,7 +42,7 @@ def largest_difference(case: Case, image: Any, folder: Path, batch_size: int = 3
     return float(np.abs(saliency - expected.maps).max())
 
 
-@pytest.mark.sample(every=9)
+@pytest.mark.sample(every=18)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_small_models(

@@ -97,6 +97,7 @@ def test_every_combination_of_options_is_the_formula_in_float64(method, network,
     assert_mostly_close(differences)
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", ["small_multilabel", "small_binary"])
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -119,6 +120,7 @@ def test_predict_gives_the_sigmoid_of_each_logit(network, small_picture, request
     np.testing.assert_allclose(case.explainer.predict(small_picture), expected, rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_sigmoid_of_a_millionth_keeps_its_digits(small_picture, tmp_path):
     module = SmallNet(classes=2)
@@ -178,6 +180,7 @@ def test_a_channel_is_skipped_just_where_its_gated_map_is_zero_everywhere(gate):
     assert prepare_masks(features, plan, height=20, width=20).live.tolist() == expected.tolist()
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("options", [{"method": name} for name in ("scorecam", "sscam", "iscam")])
 def test_a_feature_map_that_is_constant_gives_zeros_and_says_so(all_flat, small_picture, options):
     explanation = all_flat.explainer.explain(small_picture, target=ALL, **options)
@@ -267,6 +270,7 @@ def test_several_targets_at_once_are_each_what_they_are_alone(small, small_pictu
         np.testing.assert_allclose(alone.weights[0], together.weights[index], rtol=0, atol=same)
 
 
+@pytest.mark.sample(every=3)
 @some_options
 def test_the_order_of_channels_does_not_change_the_map(small, permuted, small_picture, options, same):
     case, order = permuted
@@ -334,7 +338,7 @@ REAL_OPTIONS = {
 }
 
 
-@pytest.mark.sample("val_0001.jpg")
+@pytest.mark.slow
 @pytest.mark.parametrize("photograph", REAL_OPTIONS)
 def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photograph):
     image = data / "images" / photograph

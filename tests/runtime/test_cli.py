@@ -326,6 +326,7 @@ def without_probe(bundle: Path) -> None:
     (bundle / "bundle.json").write_text(json.dumps(manifest | {"probe": None}))
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
@@ -730,6 +731,7 @@ def test_labels_that_the_terminal_lacks_are_escaped(bundle_copy: Path, photograp
     assert run("inspect", bundle, env=environment).returncode == 0
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_an_output_that_takes_nothing_costs_one_line_and_no_result(

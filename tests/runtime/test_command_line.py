@@ -317,6 +317,7 @@ def test_a_slow_map_gets_one_hint_that_follows_from_its_first_passes(
     assert [line for line in said if line] == ([hint] if hint else [])
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), ("Terminated", 143)])
 def test_what_is_finished_is_kept_where_a_command_is_interrupted(
     error: Any,

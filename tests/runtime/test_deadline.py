@@ -95,6 +95,7 @@ def options_of(method: str) -> dict[str, Any]:
     return {"method": method, "batch_size": 32, **({"num_samples": 3} if method == "iscam" else {})}
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_picture())
@@ -173,6 +174,7 @@ def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, 
     assert e.stats.estimated_error == (1,)
 
 
+@pytest.mark.slow
 def test_a_deadline_that_all_channels_meet_gives_the_exact_map(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.row = 1e-5
     photograph = explainer.read(demo_picture())

@@ -396,6 +396,7 @@ class Flattened(nn.Module):
         return self.classifier(self.features(image))
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("module", [Convolved, Flattened])
 def test_cam_refuses_a_head_that_is_no_linear_layer_every_time(
     module: type[nn.Module], picture: np.ndarray, tmp_path: Path

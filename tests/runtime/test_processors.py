@@ -167,6 +167,7 @@ print(json.dumps({"one": one, "many": many, "left": threads(), "opened": opened}
     assert found["left"] == found["one"] - 4 * 2  # two threads each beside the one that calls
 
 
+@pytest.mark.sample(every=3)
 @linux
 @pytest.mark.parametrize("end", ["explainer.close()", "del explainer", "with explainer: pass"])
 def test_memory_is_given_back_at_the_end(photograph: Path, end: str) -> None:

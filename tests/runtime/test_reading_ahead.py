@@ -223,6 +223,7 @@ def test_an_interrupt_ends_the_wait_for_an_iterable_that_blocks() -> None:
         assert process.wait(PATIENCE) == 7
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("what", [BLOCKS, DECODES], ids=["iterable blocks", "decoding"])
 def test_a_process_ends_well_while_something_is_read_ahead(what: str) -> None:
     for pause in (0.0, 0.03):

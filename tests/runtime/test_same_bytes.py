@@ -81,7 +81,7 @@ def delete(versions: Path) -> None:
     shutil.rmtree(versions / "v1")
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.sample(every=9)
 @pytest.mark.parametrize("change", [switch, rewrite_in_place, truncate, delete])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_a_loaded_explainer_is_that_of_the_bundle_it_verified(

@@ -174,6 +174,7 @@ def finished(scores: Scores, features: np.ndarray) -> np.ndarray:
     return (raw - low) / (raw.max(axis=(1, 2), keepdims=True) - low)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("limits", [Limits(budget=0.12), Limits(budget=60), Limits(tolerance=0.1)], ids=str)
 def test_scores_with_other_last_bits_give_the_same_map(limits: Limits) -> None:
     """Twins among the channels are wanted equally: rounding must not decide which is scored."""
@@ -207,6 +208,7 @@ def test_previews_cut_a_round_and_leave_nothing_out(size: int, done: int) -> Non
     assert all(len(part) for part in _parts(group, done))
 
 
+@pytest.mark.slow
 def test_length_and_noise_move_little_with_the_scores() -> None:
     """On a grid whose best point is taken they would jump; a mean over it does not."""
     features, weights = problem(3)

@@ -297,6 +297,7 @@ print(json.dumps([None if s is None else [t["index"] for t in s["targets"]] for 
 """
 
 
+@pytest.mark.sample(every=3)
 @posix
 @pytest.mark.parametrize("force", ["force", "force without exchange", "add"])
 def test_a_kill_at_any_moment_leaves_a_manifest_of_what_is_there(tmp_path: Path, force: str) -> None:
@@ -324,7 +325,7 @@ def _save_often(folder: Path, target: int, image: str, force: bool) -> None:
         write(folder, target, image=image, force=force)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("images", [("i", "i"), ("one", "two")])
 def test_two_processes_that_save_to_one_folder_leave_a_manifest_of_what_is_there(

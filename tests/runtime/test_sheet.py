@@ -44,6 +44,7 @@ def stretched(explanation: ortcam.Explanation, size: tuple[int, int], classes: i
     )
 
 
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("size", [(240, 320), (640, 200), (1, 1), (30, 900)])
 @pytest.mark.parametrize(("classes", "methods"), [(1, 1), (3, 4), (10, 10), (40, 2)])
 def test_a_sheet_has_a_white_margin_and_is_neither_tiny_nor_huge(

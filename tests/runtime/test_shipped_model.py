@@ -31,6 +31,7 @@ def test_it_knows_at_least_98_percent_of_unseen_scenes(explainer: ortcam.Explain
 
 
 # Fewer samples than the defaults of SS-CAM (35) and IS-CAM (10), for time; the model card has the figures with those.
+@pytest.mark.sample(every=4)
 @pytest.mark.parametrize(("method", "samples"), [("scorecam", None), ("scorecam++", None), ("sscam", 2), ("iscam", 2)])
 @pytest.mark.parametrize(("budget", "count"), [(0.1, 2), pytest.param(1.0, 6, marks=pytest.mark.slow)])
 def test_maps_fall_on_their_objects(

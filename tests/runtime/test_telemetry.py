@@ -36,6 +36,7 @@ def writes_by_itself(home: Path) -> bool:
     return bool(files_of(home))
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     "script",
     [
@@ -63,6 +64,7 @@ def test_a_home_folder_that_cannot_be_written_gets_no_message(tiny_bundle: Path,
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("value", ["0", "1", ""])
 def test_what_the_user_said_stays(tmp_path: Path, value: str) -> None:
     result = run(f"import os, ortcam; print(repr(os.environ[{VARIABLE!r}]))", tmp_path / "ours", **{VARIABLE: value})

@@ -161,6 +161,7 @@ _move(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.sample(every=2)
 @posix
 @pytest.mark.parametrize("rename", [1, 2])
 def test_without_exchange_the_next_run_brings_the_old_result_back(tmp_path: Path, rename: int) -> None:

@@ -97,6 +97,7 @@ PathFinder.find_spec = find_others
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
     [

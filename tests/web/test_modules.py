@@ -77,6 +77,7 @@ def call(node_modules, tmp_path_factory):
 BASE = {"height": 48, "width": 40, "resize": 56, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
+@pytest.mark.sample(every=7)
 @pytest.mark.parametrize("size", [(90, 121), (333, 60), (31, 29), (56, 56), (400, 64)], ids=str)
 @pytest.mark.parametrize(
     "options",
