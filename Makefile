@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 export ORTCAM_TEST_DATA ?= ../shared/data
 export ORT_DISABLE_TELEMETRY ?= 1
+# Compiled once, PyTorch is imported in a few seconds instead of twenty, by each worker and each command that a test runs.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \

@@ -125,6 +125,7 @@ def graphs_of(bundle: Bundle) -> list[Path]:
 # The zoo itself, so that a failure below is never its fault ----------------------------------------------------------
 
 
+@pytest.mark.sample(every=4)
 def test_the_file_runs_and_tells_pictures_apart(file: ZooFile) -> None:
     pictures = file.pictures()
     logits, probabilities = file.logits(pictures), file.probabilities(pictures)
@@ -356,6 +357,7 @@ def test_a_normalisation_inside_the_graph_hides_to_the_mean_colour_all_the_same(
     np.testing.assert_allclose(explanations[0].maps, explanations[1].maps, atol=1e-4)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("opset", [17, 18, 20])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 def test_a_file_whose_operators_stay_as_they_are_is_compared_with_itself(
