@@ -125,7 +125,6 @@ def graphs_of(bundle: Bundle) -> list[Path]:
 # The zoo itself, so that a failure below is never its fault ----------------------------------------------------------
 
 
-@pytest.mark.sample(every=4)
 def test_the_file_runs_and_tells_pictures_apart(file: ZooFile) -> None:
     pictures = file.pictures()
     logits, probabilities = file.logits(pictures), file.probabilities(pictures)
