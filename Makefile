@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 export ORTCAM_TEST_DATA ?= ../shared/data
 export ORT_DISABLE_TELEMETRY ?= 1
+# Compiled once, PyTorch is imported in a few seconds instead of twenty, by each worker and each command that a test runs.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
@@ -38,10 +40,10 @@ demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no 
 JOBS ?= auto
 PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 
-test: $(VENV)/dev.stamp  ## run every module once for real (5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
+test: $(VENV)/dev.stamp  ## run every module once for real (about 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (20 minutes on two cores)
+test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 25 minutes on two cores)
 	$(BIN)/python $(PYTEST) -m slow
 
 test-all: test test-slow  ## run all tests

@@ -73,6 +73,7 @@ def test_an_activation_over_something_else_than_the_classes_is_refused(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sigmoid_of_a_softmax_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="--activation sigmoid: the graph ends in a softmax"):
         export(Ended(nn.Softmax(1)), tmp_path / "e.ortcam", activation="sigmoid", **TINY_INPUT)

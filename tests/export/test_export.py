@@ -104,6 +104,7 @@ def layers() -> tuple[Layer, ...]:
     return inspect_model(TinyNet(), input_size=(32, 48)).layers
 
 
+@pytest.mark.slow
 def test_inspect_lists_every_layer_with_its_shape_and_marks_the_default(layers: tuple[Layer, ...]) -> None:
     assert [(layer.cut.module, layer.cut.channels, layer.cut.height, layer.cut.width) for layer in layers] == [
         ("features.0", 8, 16, 24),
@@ -262,6 +263,7 @@ class Flat(nn.Module):
         return self.linear(image.flatten(1))
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     ("module", "message"),
     [

@@ -53,12 +53,14 @@ class Residual(nn.Module):
         return self.head(torch.relu(x).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_only_tensors_that_every_path_passes_are_listed() -> None:
     modules = {layer.cut.module for layer in inspect_model(Residual(), input_size=(32, 48)).layers}
     assert "stem" in modules
     assert not {"block.first", "block.second"} & modules
 
 
+@pytest.mark.slow
 def test_a_layer_inside_a_branch_explains_with_the_whole_model(tmp_path: Path, picture: np.ndarray) -> None:
     said: list[str] = []
     module = Residual().eval()
@@ -82,6 +84,7 @@ def test_a_layer_inside_a_branch_explains_with_the_whole_model(tmp_path: Path, p
         assert explanation.stats.channels == 12
 
 
+@pytest.mark.slow
 def test_a_branch_is_named_in_the_suggestions(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=re.escape("did you mean 'block.first'")):
         export(Residual(), tmp_path / "a.ortcam", layer="block.frist", **TINY_INPUT)

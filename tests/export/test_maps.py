@@ -470,6 +470,7 @@ NO_MAPS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("name", NO_MAPS)
 def test_what_does_not_move_with_the_image_is_no_layer(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -133,6 +133,7 @@ def test_each_kind_of_model_gives_its_own_logits_for_any_number_of_images(kind: 
     assert (state_of(given), is_training(given)) == before, "the user's model is as it was"
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("form", ["module", "program", "script"])
 def test_another_precision_is_computed_in_float32(kind: torch.dtype, form: str) -> None:

@@ -356,6 +356,7 @@ def test_a_normalisation_inside_the_graph_hides_to_the_mean_colour_all_the_same(
     np.testing.assert_allclose(explanations[0].maps, explanations[1].maps, atol=1e-4)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("opset", [17, 18, 20])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 def test_a_file_whose_operators_stay_as_they_are_is_compared_with_itself(

@@ -122,6 +122,7 @@ TORCHVISION_HEADS = {
 }
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("name", TORCHVISION_HEADS)
 def test_a_checkpoint_differs_from_a_model_in_its_classes_alone(name: str) -> None:
     state, module = architecture(name, 7).state_dict(), architecture(name, 11)

@@ -772,6 +772,7 @@ def test_a_schema_error_says_what_is_accepted_in_words(base: Path, good: ortcam.
     assert "files is []; accepted: an object" in str(outcome(base, json.dumps(MANIFEST | {"files": []}), good))
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
 @pytest.mark.parametrize("name", [MANIFEST_NAME, "weights.bin", "head.onnx", "probe.npy"])
 def test_what_is_no_regular_file_is_refused(bundle: Path, name: str) -> None:

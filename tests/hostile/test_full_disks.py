@@ -115,6 +115,7 @@ def test_what_the_disk_says_late_is_noticed(
     assert begun(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_once_the_journal_could_not_be_written_and_a_resumed_run_goes_on(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_nothing_is_measured_once_the_journal_could_not_be_written_and_a_resumed
     assert sum("scores" in json.loads(line) for line in (out / "journal.jsonl").open()) > computed
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("command", ["export", "fuse", "fuse --external", "fuse --triton"])
 def test_what_does_not_fit_leaves_the_old_result(tiny_bundle: Path, tmp_path: Path, command: str) -> None:
     model(tmp_path / "x.onnx", 1)

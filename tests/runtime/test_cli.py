@@ -251,6 +251,7 @@ def test_a_label_with_a_comma_is_one_label(tiny_bundle: Path, photograph: Path, 
     assert (tmp_path / "photo" / "scorecam++" / "class-5.npy").is_file()
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("output", ["file", "file/below"])
 def test_an_output_that_is_a_file_gets_one_line(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, output: str
@@ -715,6 +716,7 @@ def test_a_full_disk_is_said_once(
     assert "No space left on device" in line
 
 
+@pytest.mark.slow
 def test_labels_that_the_terminal_lacks_are_escaped(bundle_copy: Path, photograph: Path, tmp_path: Path) -> None:
     labels = ["café", "a\x1b[31m", "x\ny", "\u202egnp", "日本", "\ud800"]
     bundle = numeric_bundle(bundle_copy, labels)
@@ -856,6 +858,7 @@ def test_evaluate_writes_over_nothing_of_somebody_else(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "results.csv"]
 
 
+@pytest.mark.slow
 def test_a_plot_is_replaced_only_by_force(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -870,6 +873,7 @@ def test_a_plot_is_replaced_only_by_force(
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
 
 
+@pytest.mark.slow
 def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,6 +161,7 @@ def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs:
     assert np.corrcoef(e.maps.ravel(), whole.maps.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_picture())
     costs.row = 1e-4

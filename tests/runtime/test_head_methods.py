@@ -328,6 +328,7 @@ def flat_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(Flat().eval(), tmp_path_factory.mktemp("flat") / "b", layer="features", **given).path
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     "options",
     [

@@ -221,6 +221,7 @@ def test_a_benchmark_measures_one_bundle(versions: Path, photograph: Path) -> No
     assert report.bundle["sha256"] == before
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda item: pickle.loads(pickle.dumps(item))])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_a_copy_or_a_pickle_explains_alike(
@@ -247,6 +248,7 @@ def test_a_deep_copy_needs_no_folder(versions: Path, photograph: Path) -> None:
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("low_memory", [False, True])
 def test_a_pickle_is_a_reference_that_is_verified_again(versions: Path, photograph: Path, low_memory: bool) -> None:
     explainer = ortcam.load(versions / "v1", low_memory=low_memory)

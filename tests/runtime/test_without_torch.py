@@ -35,6 +35,7 @@ def test_the_refusal_refuses() -> None:
         assert f"refused: {name}" in run(f"import {name}").stderr
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("extra", [(), ("tqdm",)], ids=["", "without-tqdm"])
 def test_explaining_and_saving_need_none_of_it(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, extra: tuple[str, ...]
@@ -52,6 +53,7 @@ assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", 
     assert (tmp_path / "sscam" / "manifest.json").is_file()
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("extra", [(), ("tqdm",)], ids=["", "without-tqdm"])
 def test_the_command_line_needs_none_of_it(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, extra: tuple[str, ...]

@@ -107,6 +107,7 @@ def test_a_run_knows_the_exact_maps_of_all_classes(fresh, method, kind, request,
     assert not visit.tab.is_visible("#refine")
 
 
+@pytest.mark.slow
 def test_a_click_on_a_class_swaps_the_map_without_a_pass(visit):
     first = visit.explain(MUG, percent=6)
     passes = visit.manifest()["stats"]["passes"]
@@ -304,6 +305,7 @@ def test_what_is_saved_is_what_python_saves(visit, explainer):
     assert np.abs(written - expected.overlay(colormap="viridis")).max() <= 3
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(fresh):
     visit = fresh
     visit.tab.on("filechooser", lambda chooser: None)  # from now on, so that the one below is not missed
@@ -342,6 +344,7 @@ def test_the_keyboard_is_enough(fresh):
     assert visit.tab.inner_text("#opacity-value") == "66 %"
 
 
+@pytest.mark.slow
 def test_what_is_seen_is_also_said(visit):
     unnamed = """[...document.querySelectorAll("input, select, button, progress, canvas:not([aria-hidden]), img")]
       .filter((e) => !(e.labels?.length || e.ariaLabel || e.alt || e.textContent.trim() || e.querySelector("img[alt]")))
@@ -353,6 +356,7 @@ def test_what_is_seen_is_also_said(visit):
     assert visit.tab.inner_text("#status") == "fish: strongest in the middle."
 
 
+@pytest.mark.slow
 def test_an_image_can_be_pasted(visit):
     visit.explain(FISH)
     visit._set("scorecam")
@@ -394,6 +398,7 @@ CONTRASTS = """() => {
 }"""
 
 
+@pytest.mark.sample("light")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(visit, scheme):
     visit.tab.emulate_media(color_scheme=scheme)
