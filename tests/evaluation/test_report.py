@@ -400,7 +400,7 @@ def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report,
       addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
         document.title = [table.dataset.more, table.querySelector(".hint").hidden,
           document.documentElement.scrollWidth <= innerWidth].join();
-      })));
+      }, 500)));
     """
     page = report(names(12))
     wide = browse(changed(page, script + "document.querySelector('.means').style.width = '3000px';"))

@@ -312,7 +312,7 @@ def tiff_large_bombs() -> Iterator[Bomb]:
         name="tiff-5000sq-planar16.tiff",
         kind="just below the limit, planar",
         shape=square(),
-        refused="max_pixels",
+        refused="planes, which is not accepted",
         make=lambda: tiff_planes(SIDE, 16, planes),
         slow=True,
     )
