@@ -33,6 +33,7 @@ import ortcam
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli import main
 from ortcam.errors import OrtcamError
+from ortcam.image import encode_png
 from ortcam_export import export
 
 # One of each kind, for what need not be asked of all, and for `make test`.
@@ -162,9 +163,9 @@ def test_the_graphs_give_the_logits_of_the_file(file: ZooFile, bundle: Bundle) -
 
 
 def test_predict_gives_the_probabilities_of_the_file(file: ZooFile, bundle: Bundle) -> None:
-    explainer = ortcam.load(bundle.path)
+    explainer = ortcam.load(bundle.path)  # as files: an array of [3,3,3] does not tell where its channels are
     pictures = file.pictures()
-    predicted = np.stack([explainer.predict(picture) for picture in pictures])
+    predicted = np.stack([explainer.predict(encode_png(picture)) for picture in pictures])
     np.testing.assert_allclose(predicted, file.probabilities(pictures), atol=file.tolerance)
     assert explainer.labels == file.labels
 
@@ -267,7 +268,8 @@ def test_the_default_layer_has_a_grid(file: ZooFile, bundle: Bundle) -> None:
 def test_it_explains_and_the_map_follows_picture_or_class(file: ZooFile, bundle: Bundle) -> None:
     explainer = ortcam.load(bundle.path)
     explanations = [
-        explainer.explain(picture, method="scorecam", top_k=len(file.labels)) for picture in file.pictures(2)
+        explainer.explain(encode_png(picture), method="scorecam", top_k=len(file.labels))
+        for picture in file.pictures(2)
     ]
     for explanation in explanations:
         assert explanation.maps.shape == (len(file.labels), *file.size)
