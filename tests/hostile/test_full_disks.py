@@ -57,7 +57,7 @@ def pictures(folder: Path) -> list[Path]:
     folder.mkdir()
     random = np.random.default_rng(0)
     paths = []
-    for name, side in (("a", 40), ("b", 300), ("c", 40)):
+    for name, side in (("a", 40), ("b", 800), ("c", 40)):
         write_png(folder / f"{name}.png", random.integers(0, 256, (side, side, 3), np.uint8))
         paths.append(folder / f"{name}.png")
     return paths
@@ -70,7 +70,7 @@ def begun(folder: Path) -> list[Path]:
 def test_nothing_is_explained_once_a_result_could_not_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, computed, lines = limited(
-        200_000, "explain", tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "-o", out, "--quiet"
+        1_000_000, "explain", tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "-o", out, "--quiet"
     )
     assert (code, computed) == (2, 3), lines
     assert lines == [f"ortcam: {out / 'b' / 'cam'}: cannot write the explanation here: File too large"]
