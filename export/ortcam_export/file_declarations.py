@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Final, Literal
 
 from ortcam.errors import OptionError
+from ortcam.model_identity import BESIDE, MOST_BESIDE
 from ortcam.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.labels import names_by_index, parse_labels
@@ -24,7 +25,7 @@ from ortcam_export.library_preprocessing import DeclaredPreprocessing, from_conf
 
 __all__ = ["FileDeclarations", "declarations_of"]
 
-_MOST: Final = 2**24  # bytes of a file beside the model
+_CONFIG, _PROCESSOR, _LABELS = BESIDE
 _LONGEST: Final = 2**20  # characters of a literal in its metadata: Python takes some 200 times as much to read one
 # ONNX's documentation, MetadataProps.md: what white becomes, mean and std.
 _RANGES: Final = {
@@ -83,12 +84,12 @@ def _labels(
         return found, "`names` in its metadata"
     if classes is not None:
         return classes, "the ZipMap at its end"
-    config = _json(path.with_name("config.json"))
+    config = _json(path.with_name(_CONFIG))
     if isinstance(config.get("id2label"), dict) and (found := names_by_index(config["id2label"])) is not None:
         placeholders = tuple(f"LABEL_{index}" for index in range(len(found)))
         if found != placeholders:
             return found, "config.json beside it"
-    beside = path.with_name("labels.txt")
+    beside = path.with_name(_LABELS)
     try:
         text = _text(beside)
         return (None, "") if text is None else (parse_labels(text, beside), "labels.txt beside it")
@@ -144,7 +145,7 @@ def _preprocessing(
 
 def _hugging_face(path: Path, size: tuple[int | None, int | None]) -> DeclaredPreprocessing | None:
     """What `preprocessor_config.json` says, where it fits the graph and `Preprocessing` can represent it."""
-    config = _json(path.with_name("preprocessor_config.json"))
+    config = _json(path.with_name(_PROCESSOR))
     if not config:
         return None
     try:
@@ -177,7 +178,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str | None:
     try:
-        if not path.is_file() or path.stat().st_size > _MOST:
+        if not path.is_file() or path.stat().st_size > MOST_BESIDE:
             return None
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError):

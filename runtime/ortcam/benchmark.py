@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.bundle import Bundle, read_bundle
+from ortcam.bundle import Bundle
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.explanation import Explanation
 from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
 from ortcam.methods import Plan, resolve_method
-from ortcam.models import bundle_of
+from ortcam.models import read_model
 from ortcam.processors import processor_name
 from ortcam.ranges import RUNS, SECONDS
 from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
@@ -178,7 +178,7 @@ def benchmark(
     RUNS.check(runs)
     SECONDS.check(seconds)
     names = [resolve_method(method, {}).method.name for method in methods]
-    read = model if isinstance(model, Bundle) else read_bundle(bundle_of(model, {}, doing="benchmark"))
+    read = read_model(model, doing="benchmark")
     chosen = tuple(dict.fromkeys(read.check_precision(name) for name in precisions or (None,)))
     cases = [
         Case(method, precision, size)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import platform
 import reprlib
@@ -44,7 +43,7 @@ from ortcam.image_arrays import ArrayLike, is_array, is_pillow
 from ortcam.image_inputs import expand
 from ortcam.memory import give_back
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
-from ortcam.models import bundle_of
+from ortcam.models import bundle_of, log
 from ortcam.pace import Pace
 from ortcam.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
 from ortcam.processors import processor_name, usable_cores
@@ -164,7 +163,7 @@ def load(
         check_options(export_options, of_bundle=str(model.path))
         opened = model
     else:
-        folder = bundle_of(model, check_options(export_options), precision=precision, announce=_log)
+        folder = bundle_of(model, check_options(export_options), precision=precision, announce=log)
         if low_memory:
             opened = read_bundle(folder)
         else:
@@ -172,11 +171,6 @@ def load(
     explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
     del held
     return explainer
-
-
-def _log(line: str) -> None:
-    """Say what an export did and assumed, where nothing in Python handles warnings, on standard error."""
-    logging.getLogger("ortcam").warning("ortcam: %s", line)
 
 
 class Explainer:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ortcam.errors import ImageError, OutputError
 from ortcam.files import alone_in, write_whole
 from ortcam.image import read_image
+from ortcam.image_inputs import natural_order
 from ortcam.rendering import BEGIN, COLORMAPS, DIM, FULL, GREY, Rendering, heatmap, shrunk, smoothed
 from ortcam.saved import MANIFEST, PREVIEW, image_sha256, read_manifest
 from ortcam.sheet import DAMAGED, SavedResult, is_sheet
@@ -138,7 +139,7 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
     for found in results:
         parent = found["folder"].rpartition("/")[0]
         entries.setdefault((parent, found["image"]), []).append(found)
-    ordered = sorted(entries.items(), key=lambda item: (_natural(item[1][0]["name"]), item[0]))
+    ordered = sorted(entries.items(), key=lambda item: (natural_order(item[1][0]["name"]), item[0]))
     side = next(side for most, side in _SIDES if len(ordered) <= most)
     photographs: dict[str, int] = {}
     blocks: dict[str, list[str]] = {"photograph": [], "result": []}
@@ -346,10 +347,3 @@ def _webp(pixels: NDArray[np.uint8]) -> str:
 def _colours(name: str) -> str:
     """The 256 colours of a colour map, RGB, in base64."""
     return base64.b64encode(heatmap(np.linspace(0, 1, 256, dtype=np.float32)[None], name).tobytes()).decode()
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts `cat-9` before `cat-10`."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]{1,18})", name.lower())
-    ]

@@ -4,7 +4,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -171,15 +171,9 @@ def natural_order(path: str) -> tuple[list[tuple[int, int, str]], str]:
     parts = _DIGITS.split(path.replace(os.sep, "/"))
     # Digits are compared by length first, so that no number is too long.
     return [
-        (1, len(digits := part.lstrip("0")), digits) if odd else (0, 0, part.casefold())
-        for odd, part in zip(_alternating(), parts, strict=False)
+        (1, len(digits := part.lstrip("0")), digits) if place % 2 else (0, 0, part.casefold())
+        for place, part in enumerate(parts)
     ], path
-
-
-def _alternating() -> Iterable[bool]:
-    while True:
-        yield False
-        yield True
 
 
 def _is_image(path: str) -> bool:

@@ -27,13 +27,13 @@ from typing import Any, Final
 from ortcam._version import __version__
 from ortcam.bundle import SCHEMA_VERSION, file_sha256
 
-__all__ = ["BESIDE", "ModelKey", "key_of", "plain_form"]
+__all__ = ["BESIDE", "MOST_BESIDE", "ModelKey", "key_of", "plain_form"]
 
 _TOOLS: Final = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch", "torchvision")
 _LIBRARIES: Final = ("timm", "transformers")
 # Beside a model: what may name its classes or its preprocessing.
 BESIDE: Final = ("config.json", "preprocessor_config.json", "labels.txt")
-_MOST_BESIDE: Final = 2**24  # bytes
+MOST_BESIDE: Final = 2**24  # bytes
 # The name of a file with weights, as protobuf writes it: the key "location", then a value of up to 16383 bytes.
 _LOCATION: Final = re.compile(rb"\n\x08location\x12(?:([\x01-\x7f])|([\x80-\xff][\x01-\x7f]))")
 _PICTURES: Final = 256  # of a folder to calibrate on; the first 64 that can be read are taken
@@ -141,7 +141,7 @@ def _weights(path: Path) -> Iterator[Path]:
 def _beside(path: Path) -> Iterator[Path]:
     for name in BESIDE:
         file = path.parent / name
-        if file.is_file() and file.stat().st_size <= _MOST_BESIDE:
+        if file.is_file() and file.stat().st_size <= MOST_BESIDE:
             yield file
 
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 import time
@@ -9,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ortcam.bundle import MANIFEST_NAME
+from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
-from ortcam.exporter import import_exporter
+from ortcam.exporter import extra_for, import_exporter
 from ortcam.ranges import shown
 from ortcam.shipped import bundle_path
 from ortcam.terminal import printable
@@ -20,7 +21,7 @@ from ortcam.unfinished import temporary_folder
 if TYPE_CHECKING:
     from ortcam.model_identity import ModelKey
 
-__all__ = ["ACCEPTED", "SHIPPED", "bundle_of", "file_of", "is_bundle"]
+__all__ = ["ACCEPTED", "SHIPPED", "bundle_of", "file_of", "is_bundle", "log", "read_model"]
 
 SHIPPED: Final = "shapes"
 ACCEPTED: Final = (
@@ -120,6 +121,20 @@ def bundle_of(
     return _exported(model, given, doing, stage, announce)
 
 
+def read_model(model: Any, *, doing: str) -> Bundle:
+    """A bundle as it is, or that of a model as `bundle_of` finds or makes it, which is logged.
+
+    Raises:
+        OrtcamError: no such model, or it cannot be exported or read.
+    """
+    return model if isinstance(model, Bundle) else read_bundle(bundle_of(model, {}, doing=doing, announce=log))
+
+
+def log(line: str) -> None:
+    """Say what an export did and assumed, where nothing in Python handles warnings, on standard error."""
+    logging.getLogger("ortcam").warning("ortcam: %s", line)
+
+
 def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, announce: Announce) -> Path:
     """Export a model into the cache, or, where nothing can be kept, for this process alone."""
     # Imported here, so that who has a bundle does not wait for it.
@@ -181,8 +196,7 @@ def _key(model: Any, name: str | None, given: Mapping[str, Any], doing: str) -> 
 
 
 def _exporter(name: str | None, doing: str) -> Any:
-    extra = "onnx" if name is not None and name.lower().endswith(".onnx") else "export"
-    return import_exporter(f"{doing} {name}" if name else doing, extra)
+    return import_exporter(f"{doing} {name}" if name else doing, extra_for(name or ""))
 
 
 def _temporary() -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ortcam.errors import OrtcamError
 
-__all__ = ["Picture", "show"]
+__all__ = ["Picture", "has_screen", "show"]
 
 
 class Picture(Protocol):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -144,8 +144,8 @@ def save(
     """Write the sheet of an image as `FOLDER.png`: `OUT/cat.png` beside `OUT/cat/`.
 
     It shows all that is saved in the folder for this image, by earlier runs, too: columns in the order of
-    `ortcam methods`, rows from the most probable class down. A file that is no sheet of ortcam's is never replaced: the
-    sheet is then `OUT/cat-sheet.png`, or `OUT/cat-sheet-2.png` and so on.
+    `ortcam methods`, rows in the order in which the columns have them. A file that is no sheet of ortcam's is never
+    replaced: the sheet is then `OUT/cat-sheet.png`, or `OUT/cat-sheet-2.png` and so on.
 
     Args:
         folder: of the image, with a folder per method in which `Explanation.save` has just saved the explanations.
@@ -338,9 +338,10 @@ def _drawn(
     image: NDArray[np.uint8], columns: Sequence[SavedResult], title: str, rendering: Rendering
 ) -> NDArray[np.uint8]:
     """The picture of a sheet."""
-    classes = list({(c.index, c.label): c for column in reversed(columns) for c in column.classes}.values())
-    order = {(c.index, c.label): n for n, c in reversed(list(enumerate(_of_all(columns))))}
-    classes.sort(key=lambda c: order[c.index, c.label])
+    found: dict[tuple[int, str], _Class] = {}
+    for one in (c for column in columns for c in column.classes):
+        found.setdefault((one.index, one.label), one)  # the first method counts
+    classes = list(found.values())
     shown, rows = columns[:_MOST_METHODS], classes[:_MOST_CLASSES]
     left_out = [
         f"{count} more {name}"
@@ -376,10 +377,6 @@ def _drawn(
             margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(255, 255, 255),
         )
     )  # fmt: skip
-
-
-def _of_all(columns: Iterable[SavedResult]) -> list[_Class]:
-    return [c for column in columns for c in column.classes]
 
 
 def _blank(height: float, layout: _Layout, columns: int) -> NDArray[np.uint8]:

@@ -9,12 +9,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.hostile.killing import LABELS, model
 
-from ortcam.cli import main
+import ortcam
+from ortcam.cli import explain, main
+from ortcam.errors import OutputError
 from ortcam.image import write_png
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
@@ -91,6 +94,26 @@ def test_nothing_is_explained_once_a_sheet_could_not_be_written(tiny_bundle: Pat
     assert lines[0] == f"ortcam: {out / 'a.png'}: cannot be written: File too large"
     assert not (out / "b").exists()
     assert begun(out) == []
+
+
+def test_what_was_saved_before_the_disk_was_full_is_told(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = explain._save
+
+    def until_full(explanation: ortcam.Explanation, *others: Any) -> Path:
+        if explanation.method == "eigen-cam":
+            raise OutputError("full") from OSError(errno.ENOSPC, "No space left on device")
+        return save(explanation, *others)
+
+    monkeypatch.setattr(explain, "_save", until_full)
+    out = tmp_path / "out"
+    arguments = [tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "--json", "-o", out]
+    assert main(["explain", *map(str, arguments)]) == 2
+    printed = json.loads(capsys.readouterr().out)
+    assert [item["folder"] for item in printed["explanations"]] == [str(out / "a" / "cam")]
+    assert [error["error"] for error in printed["errors"]] == ["full"]
+    assert printed["index"] == str(out / "index.html")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])

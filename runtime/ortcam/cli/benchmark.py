@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ortcam.arguments import providers
 from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
 from ortcam.cli.common import (
     add_alias,
@@ -17,6 +16,7 @@ from ortcam.cli.common import (
     add_json,
     add_method,
     add_quiet,
+    providers_of,
 )
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import add_command
@@ -26,7 +26,6 @@ from ortcam.extras import missing
 from ortcam.files import replacing
 from ortcam.methods import METHODS
 from ortcam.ranges import BATCH_SIZE, RUNS, SECONDS, shown
-from ortcam.session import resolve_providers
 from ortcam.shipped import demo_picture
 from ortcam.terminal import json_text, others_aside, printable, say
 from ortcam.unfinished import clear
@@ -79,8 +78,7 @@ def add_benchmark(commands: Any) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else _check_plot(Path(options.plot), force=options.force)
     sizes = [_batch_size(size) for size in _names(options.batch_size) or ["auto"]]
-    wanted = providers(options.provider, options.provider_option)
-    resolve_providers(wanted)
+    wanted = providers_of(options)
     bundle = open_bundle(options)
     bar: Bar | None = None
 

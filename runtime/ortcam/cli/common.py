@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ortcam.arguments import batch_size
+from ortcam.arguments import batch_size, providers
 from ortcam.cli.parsers import Rare
 from ortcam.errors import OutputError
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
 from ortcam.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.saved import lost
+from ortcam.session import Provider, resolve_providers
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -30,12 +31,25 @@ __all__ = [
     "add_rendering",
     "add_targets",
     "check_nothing_is_lost",
+    "providers_of",
     "rendering",
 ]
 
 EXIT_BAD_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
+
+
+def providers_of(options: argparse.Namespace) -> list[Provider] | None:
+    """The execution providers that were asked for, once it is clear that they exist; None where none was named.
+
+    Raises:
+        OptionError: `--provider-option` without a provider, or not KEY=VALUE.
+        ProviderError: a provider that this ONNX Runtime does not have.
+    """
+    wanted = providers(options.provider, options.provider_option)
+    resolve_providers(wanted)
+    return wanted
 
 
 class Terminated(BaseException):

@@ -5,7 +5,6 @@ import os
 import shutil
 from typing import Any, Final
 
-from ortcam.arguments import providers
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
     add_alias,
@@ -14,6 +13,7 @@ from ortcam.cli.common import (
     add_method,
     add_output,
     add_quiet,
+    providers_of,
 )
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
@@ -25,7 +25,6 @@ from ortcam.extras import missing
 from ortcam.image_inputs import STDIN, expand
 from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.result_folders import check_output
-from ortcam.session import resolve_providers
 from ortcam.terminal import complain, others_aside, say
 
 __all__ = ["add_evaluate"]
@@ -102,8 +101,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     check_folder(check_output(options.output), resume=options.resume)
     methods = options.method.split(",")
     parse_variants(methods)
-    wanted = providers(options.provider, options.provider_option)
-    resolve_providers(wanted)
+    wanted = providers_of(options)
     images = _images(options.images)
     try:
         from ortcam.evaluation.running import Evaluation  # noqa: PLC0415 - only this command needs what it loads

@@ -11,7 +11,7 @@ from typing import Any, TextIO, get_args
 
 from ortcam import gallery
 from ortcam.allocation import Completion
-from ortcam.arguments import budget, pairs_of, providers
+from ortcam.arguments import budget, pairs_of
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
     Terminated,
@@ -26,11 +26,12 @@ from ortcam.cli.common import (
     add_rendering,
     add_targets,
     check_nothing_is_lost,
+    providers_of,
     rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
 from ortcam.cli.images import add_images, image_names
-from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.errors import (
     BundleError,
@@ -41,7 +42,7 @@ from ortcam.errors import (
     ProviderError,
     TargetError,
 )
-from ortcam.explainer import Explainer, load, resolve_task
+from ortcam.explainer import Explainer, resolve_task
 from ortcam.explanation import Explanation
 from ortcam.files import FULL
 from ortcam.image_inputs import display_name, from_argument
@@ -49,7 +50,6 @@ from ortcam.methods import Plan, resolve_method
 from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.result_folders import ResultFolders, check_output, file_digest
 from ortcam.saved import OccupiedError, image_sha256
-from ortcam.session import resolve_providers
 from ortcam.sheet import save as save_sheet
 from ortcam.targets import class_indices
 from ortcam.terminal import json_text, others_aside
@@ -167,19 +167,9 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
     gallery.check(output)
-    wanted = providers(options.provider, options.provider_option)
-    resolve_providers(wanted)
+    wanted = providers_of(options)
     names = image_names(options)
-    explainer = load(
-        open_bundle(options),
-        providers=wanted,
-        threads=options.threads,
-        max_pixels=options.max_pixels,
-        white=options.white,
-        strict=options.strict,
-        low_memory=options.low_memory,
-        precision=options.precision,
-    )
+    explainer = open_explainer(options, wanted)
     targets = None if options.target is None else class_indices(options.target, explainer.labels)
     arguments = [
         {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
@@ -236,16 +226,18 @@ def _explain_each(
                 made.append((explanation, _save(explanation, image, folders, options)))
             except OrtcamError as error:
                 report.fail(None if _fails_for_all(error) else image.name, error)
-                if _is_full(error):
-                    return
+                full = _is_full(error)
+                if full:
+                    break
                 if _fails_for_all(error):
                     work = [other for other in work if other is not item]
         if made:
             sheet: Path | None = None
             try:
-                sheet = save_sheet(
-                    made[-1][1].parent, [explanation for explanation, _ in made], **rendering(options).record()
-                )
+                if not full:
+                    sheet = save_sheet(
+                        made[-1][1].parent, [explanation for explanation, _ in made], **rendering(options).record()
+                    )
             except OrtcamError as error:
                 report.fail(image.name, error)
                 full = _is_full(error)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ortcam.cli.common import add_alias, add_force
-from ortcam.cli.models import OF_THE_MODEL, add_input, extra_for, given_flags
+from ortcam.cli.models import OF_THE_MODEL, add_input, given_flags
 from ortcam.cli.parsers import add_command
 from ortcam.cli.printing import print_bundle
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError
-from ortcam.exporter import import_exporter
+from ortcam.exporter import extra_for, import_exporter
 from ortcam.models import is_bundle
 from ortcam.terminal import others_aside
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from ortcam.bundle import Bundle, Parity, read_bundle
 from ortcam.cli.common import add_alias, add_json
-from ortcam.cli.models import MODEL_HELP, add_graph_input, extra_for, flag_of, given_flags
+from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection
 from ortcam.errors import BundleError, OptionError
-from ortcam.exporter import import_exporter
+from ortcam.exporter import extra_for, import_exporter
 from ortcam.models import bundle_of, file_of, is_bundle
 from ortcam.signature import verify_signature
 from ortcam.terminal import json_text, others_aside, say

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.cli.parsers import Rare
+from ortcam.explainer import Explainer, load
 from ortcam.export_options import EXPORT_OPTIONS
 from ortcam.models import bundle_of, is_bundle
 from ortcam.presets import PRESETS
 from ortcam.ranges import MEAN, OPSET, RESIZE, SCALE, SIDE, STD
+from ortcam.session import Provider
 from ortcam.terminal import complain, others_aside, printable
 
 __all__ = [
@@ -21,10 +23,10 @@ __all__ = [
     "add_graph_input",
     "add_input",
     "add_model",
-    "extra_for",
     "flag_of",
     "given_flags",
     "open_bundle",
+    "open_explainer",
 ]
 
 MODEL_HELP: Final = "bundle, shapes (shipped), torchvision name, FILE.onnx, FILE.pt2, or package.module:callable"
@@ -85,6 +87,24 @@ def open_bundle(options: argparse.Namespace) -> Path:
         for line in said:
             complain(line)
     return bundle
+
+
+def open_explainer(options: argparse.Namespace, providers: Sequence[Provider] | None) -> Explainer:
+    """What explains with MODEL, by the flags that `add_model`, `add_execution` and `add_image_reading` added.
+
+    Raises:
+        OrtcamError: as `open_bundle` and `ortcam.load`.
+    """
+    return load(
+        open_bundle(options),
+        providers=providers,
+        threads=options.threads,
+        max_pixels=options.max_pixels,
+        white=options.white,
+        strict=options.strict,
+        low_memory=options.low_memory,
+        precision=getattr(options, "precision", None),
+    )
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
@@ -163,11 +183,6 @@ def _prefixed(group: Any, *, rare: bool = False) -> _Add:
         group.add_argument(flag, **settings | {"dest": _PREFIX + name, "help": Rare(text) if rare else text})
 
     return add
-
-
-def extra_for(model: str) -> str:
-    """The extra that exporting a model needs: a file in ONNX's format needs no PyTorch."""
-    return "onnx" if model.endswith(".onnx") else "export"
 
 
 def given_flags(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -6,18 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TextIO
 
-from ortcam.arguments import providers
 from ortcam.bundle import Manifest
-from ortcam.cli.common import EXIT_BAD_INPUT, add_execution, add_image_reading, add_json, add_quiet
+from ortcam.cli.common import EXIT_BAD_INPUT, add_execution, add_image_reading, add_json, add_quiet, providers_of
 from ortcam.cli.images import add_images, image_names
-from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.explainer import Explainer, Prediction, load
+from ortcam.explainer import Explainer, Prediction
 from ortcam.image_inputs import display_name, from_argument
 from ortcam.ranges import TOP_K
-from ortcam.session import resolve_providers
 from ortcam.terminal import columns, complain, json_text, others_aside, printable, say, shortened
 
 __all__ = ["add_predict"]
@@ -57,18 +55,9 @@ def _predict(options: argparse.Namespace) -> int:
     if options.json and options.csv:
         raise OptionError("--json with --csv: give one or the other")
     with others_aside() as ours:
-        wanted = providers(options.provider, options.provider_option)
-        resolve_providers(wanted)
+        wanted = providers_of(options)
         names = image_names(options)
-        explainer = load(
-            open_bundle(options),
-            providers=wanted,
-            threads=options.threads,
-            max_pixels=options.max_pixels,
-            white=options.white,
-            strict=options.strict,
-            low_memory=options.low_memory,
-        )
+        explainer = open_explainer(options, wanted)
         manifest = explainer.bundle.manifest
         errors: list[dict[str, str]] = []
         results: list[dict[str, Any]] = []

@@ -2,9 +2,6 @@
 
 import argparse
 import contextlib
-import os
-import sys
-import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,8 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import add_command
 from ortcam.models import SHIPPED
-from ortcam.page_server import PageServer, site_of
 from ortcam.ranges import PORT
+from ortcam.screen import has_screen
 from ortcam.terminal import printable
 
 __all__ = ["add_web"]
@@ -36,6 +33,8 @@ def add_web(commands: Any) -> None:
 
 
 def _web(options: argparse.Namespace) -> int:
+    from ortcam.page_server import PageServer, site_of  # noqa: PLC0415 - the other commands need no HTTP
+
     bundles = [_named(model, options) for model in options.model or [SHIPPED]]
     with PageServer(site_of(bundles), options.port) as server:
         print(printable(f"{server.url} (Ctrl-C ends it)"), flush=True)
@@ -55,7 +54,9 @@ def _named(model: str, options: argparse.Namespace) -> tuple[str, Bundle]:
 
 def _open_browser(address: str) -> None:
     """Open the page where there is a screen: a browser for terminals would take the keyboard of this one."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_screen():
         return
+    import webbrowser  # noqa: PLC0415 - as above
+
     with contextlib.suppress(webbrowser.Error):
         webbrowser.open(address)

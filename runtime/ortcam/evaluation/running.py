@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from ortcam._version import __version__
-from ortcam.bundle import Bundle, file_sha256, read_bundle
+from ortcam.bundle import Bundle, file_sha256
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
@@ -30,7 +30,7 @@ from ortcam.explainer import BatchSize, Explainer, load, resolve_task
 from ortcam.files import write_whole
 from ortcam.image import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
-from ortcam.models import bundle_of
+from ortcam.models import read_model
 from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.session import Provider, runtime_version
 from ortcam.suggestions import did_you_mean
@@ -437,7 +437,7 @@ def evaluate(
 def _bundle(model: str | os.PathLike[str] | Bundle | Explainer) -> Bundle:
     if isinstance(model, Explainer):
         return model.bundle
-    return model if isinstance(model, Bundle) else read_bundle(bundle_of(model, {}, doing="evaluate"))
+    return read_model(model, doing="evaluate")
 
 
 def _file_record(
