@@ -33,7 +33,7 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	$(UV) --no-deps grad-cam quantus ttach tritonclient
 	@touch $@
 
-demo: $(VENV)/cpu.stamp  ## explain a shipped picture with all four methods (no PyTorch needed)
+demo: $(VENV)/cpu.stamp  ## explain a shipped picture with four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
 # JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
@@ -43,7 +43,7 @@ PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 test: $(VENV)/dev.stamp  ## run every module once for real (about 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 25 minutes on two cores)
+test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 20 minutes on two cores)
 	$(BIN)/python $(PYTEST) -m slow
 
 test-all: test test-slow  ## run all tests

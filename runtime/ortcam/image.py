@@ -235,7 +235,8 @@ def read_file(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS
                 _check_encoded(size, name, max_pixels)
             return Encoded(name, parts[0] if len(parts) == 1 else b"".join(parts))
     except FileNotFoundError:
-        raise ImageError(f"{name} does not exist: give the path of an image ({ACCEPTED})") from None
+        hint = "; a pattern goes to explain_many" if any(mark in name for mark in "*?[") else ""
+        raise ImageError(f"{name} does not exist: give the path of an image ({ACCEPTED}){hint}") from None
     except MemoryError:
         raise ImageError(f"{name} does not fit into memory: give a smaller file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path

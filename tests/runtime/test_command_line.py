@@ -232,6 +232,19 @@ def test_a_stage_that_takes_long_says_that_it_goes_on(
     assert capsys.readouterr().err == ""
 
 
+def test_a_step_that_takes_long_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_FIRST_LINE", 0.02)
+    with Bar("evaluating", total=4, unit="maps", quiet=False) as bar:
+        bar.update(0, note="cat.jpg")
+        for _ in range(500):
+            if "evaluating: 0%, 0 of 4 maps, cat.jpg" in (seen := capsys.readouterr().err):
+                break
+            time.sleep(0.01)
+    assert "evaluating: 0%, 0 of 4 maps, cat.jpg" in seen
+
+
 def test_times_and_names_are_short() -> None:
     assert [duration(value) for value in (0.4, 9.94, 59.4, 59.6, 600, 86400)] == [
         *("0.40 s", "9.9 s", "59 s", "1 min", "10 min", "24 h 0 min")
@@ -281,7 +294,7 @@ def test_a_summary_fits_the_terminal_whatever_the_names(
 
 @pytest.mark.parametrize(
     ("estimate", "words", "word"),
-    [((1.0,), "error not known yet", "error ?"), ((0.043,), "estimated error 0.043", "error 0.04")],
+    [((1.0,), "error not known yet", "error not known yet"), ((0.043,), "estimated error 0.043", "error 0.04")],
 )
 def test_an_error_that_is_not_known_is_called_so(
     estimate: tuple[float, ...], words: str, word: str, capsys: pytest.CaptureFixture[str]

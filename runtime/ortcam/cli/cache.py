@@ -25,7 +25,7 @@ def add_cache(commands: Any) -> None:
         _cache,
         help="list or clear the bundles that other commands have exported",
         description="List the bundles that were exported for a MODEL and kept, or remove them. ORTCAM_CACHE names "
-        "another folder, or off; ORTCAM_CACHE_SIZE the most gigabytes that are kept.",
+        "another folder, or off; ORTCAM_CACHE_SIZE the most gigabytes that are kept (default: 10).",
         examples=("ortcam cache", "ortcam cache clear"),
     )
     parser.add_argument(

@@ -38,7 +38,7 @@ def add_demo(commands: Any) -> None:
         "demo",
         _demo,
         help="explain a shipped image with four methods",
-        description="Explain a shipped image with a shipped model and four methods, in half a minute.",
+        description="Explain a shipped image with a shipped model and four methods, in a few seconds.",
         examples=("ortcam demo", "ortcam demo -o /tmp/demo"),
     )
     add_output(parser, default="ortcam-demo", help="folder to write to")

@@ -82,7 +82,7 @@ def add_evaluate(commands: Any) -> None:
         help=Rare("pixels per step of insertion and deletion (default: a hundredth of the image)"),
     )
     which = parser.add_argument_group("which images")
-    which.add_argument("--limit", type=LIMIT, metavar="N", help="take N of the images, drawn by --seed")
+    which.add_argument("--limit", type=LIMIT, metavar="N", help="take N of the images, drawn by --seed (default: all)")
     which.add_argument("--seed", type=SEED, default=0, metavar="S", help=Rare("of everything that chance decides"))
     which.add_argument(
         "--annotations", metavar="FILE", help="what a folder's images show: CSV (file, class, boxes) or JSON"

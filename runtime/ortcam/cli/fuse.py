@@ -42,7 +42,7 @@ def add_fuse(commands: Any) -> None:
     classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
     classes.add_argument("--runtime-targets", action="store_true", help="take the classes as an input, int64 [K]")
     what.add_argument("--uint8-input", action="store_true", help="take an RGB image of any size, uint8 [h,w,3]")
-    what.add_argument("--budget", type=budget, metavar="B", help="channels to score: a share such as 25%%, or a number")
+    what.add_argument("--budget", type=budget, metavar="B", help="channels to score, such as 25%% or 64 (default: all)")
     results = parser.add_argument_group("results")
     add_output(results, metavar="FILE", help="file to write, such as explainer.onnx")
     results.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")

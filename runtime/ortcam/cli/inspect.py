@@ -9,7 +9,7 @@ from ortcam.bundle import Bundle, Parity, read_bundle
 from ortcam.cli.common import add_alias, add_json
 from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
-from ortcam.cli.printing import parity_figures, print_bundle, print_inspection
+from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, say_wrapped
 from ortcam.errors import BundleError, OptionError
 from ortcam.exporter import extra_for, import_exporter
 from ortcam.models import bundle_of, file_of, is_bundle
@@ -104,14 +104,19 @@ def _summary(bundle: Bundle, comment: str | None, *, verified: bool) -> dict[str
     Raises:
         BundleError: it was to be verified, and is not what was exported.
     """
-    summary: dict[str, Any] = {"path": str(bundle.path), "sha256": bundle.sha256, "signature": comment}
+    summary: dict[str, Any] = {
+        "path": str(bundle.path),
+        "schema": bundle.schema,
+        "sha256": bundle.sha256,
+        "signature": comment,
+    }
     if verified:
         measured = verify(bundle)
         _refuse(bundle, measured)
         variants = verify_variants(bundle)
         for name, difference in variants.items():
             _refuse_variant(bundle, name, difference)
-        summary["verified"] = {"parity": dataclasses.asdict(measured), "variants": variants}
+        summary["verified"] = {"verdict": "sound", "parity": dataclasses.asdict(measured), "variants": variants}
     return summary | {"manifest": json.loads(bundle.manifest.to_json())}
 
 
@@ -123,16 +128,16 @@ def _verify(bundle: Bundle) -> None:
     """
     manifest = bundle.manifest
     measured = verify(bundle)
-    print(f"verified       the sizes and hashes of {len(manifest.files)} files, and parity:")
-    print(f"  recorded     {parity_figures(manifest.parity, manifest.graphs)}")
-    print(f"  measured     {parity_figures(measured, manifest.graphs)}")
+    say_wrapped(f"verified       the sizes and hashes of {len(manifest.files)} files, and parity:")
+    say_wrapped(f"  recorded     {parity_figures(manifest.parity, manifest.graphs)}")
+    say_wrapped(f"  measured     {parity_figures(measured, manifest.graphs)}")
     _refuse(bundle, measured)
     for name, difference in verify_variants(bundle).items():
         variant = manifest.variants[name]
         print(f"  {name:<13}scorers {difference:.1e} from float32's; recorded {variant.parity:.1e}, ", end="")
         print(f"accepted {variant.tolerance:.1e}")
         _refuse_variant(bundle, name, difference)
-    print(
+    say_wrapped(
         "verdict        sound: no file has changed since the export, and on this machine the graphs give the logits of "
         f"the original model (largest difference {measured.logits:.1e} relative)"
     )

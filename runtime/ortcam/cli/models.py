@@ -168,10 +168,14 @@ def _add_outputs(add: _Add) -> None:
 
 def _add_weights(add: _Add) -> None:
     add("--checkpoint", metavar="FILE", help="weights to load: .pth, .pth.xz or .safetensors")
-    add("--weights", metavar="NAME", help="of torchvision: DEFAULT, a name, or none (random)")
-    add("--layer", metavar="NAME", help="where maps are taken: a name or index that `ortcam inspect MODEL` lists")
+    add("--weights", metavar="NAME", help="of torchvision: a name, or none for random ones (default: DEFAULT)")
+    add(
+        "--layer",
+        metavar="NAME",
+        help="where maps are taken: a name or index that `ortcam inspect MODEL` lists (default: the one marked *)",
+    )
     add("--calibration", metavar="DIR", help="pictures for int8, like those that will be explained")
-    add("--opset", type=OPSET, metavar="N", help="ONNX operator set, for models from PyTorch")
+    add("--opset", type=OPSET, metavar="N", help="ONNX operator set, for models from PyTorch (default: 20)")
 
 
 def _prefixed(group: Any, *, rare: bool = False) -> _Add:

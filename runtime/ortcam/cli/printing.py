@@ -19,6 +19,7 @@ __all__ = [
     "print_inspection",
     "print_preprocessing",
     "print_row",
+    "say_wrapped",
 ]
 
 _TITLE: Final = 15  # columns of the titles of `inspect`
@@ -125,7 +126,7 @@ def _briefly(explanations: Sequence[Explanation]) -> str:
     if not partly:
         return ""
     errors = [error for estimate in partly if estimate is not None for error in estimate]
-    return "error ?" if not errors or max(errors) >= 1 else f"error {max(errors):.2f}"
+    return "error not known yet" if not errors or max(errors) >= 1 else f"error {max(errors):.2f}"
 
 
 def print_inspection(inspection: Any) -> None:
@@ -134,11 +135,13 @@ def print_inspection(inspection: Any) -> None:
     print(f"graph          {inspection.nodes} nodes, {_millions(inspection.macs)} multiply-adds for an image")
     passed = "every path from image to logits passes these"
     if not inspection.layers:
-        _say("layers         none that every path from image to logits passes; name one inside a branch with --layer")
+        say_wrapped(
+            "layers         none that every path from image to logits passes; name one inside a branch with --layer"
+        )
     elif inspection.default is None:
-        _say(f"layers         {passed}; none is a good default, name one with --layer")
+        say_wrapped(f"layers         {passed}; none is a good default, name one with --layer")
     else:
-        _say(f"layers         {passed}; * is the default")
+        say_wrapped(f"layers         {passed}; * is the default")
     rows = [("", "", "module", "tensor", "layout", "maps [C,h,w]", "behind it")]
     for index, layer in enumerate(inspection.layers):
         mark = "*" if layer == inspection.default else ""
@@ -146,7 +149,7 @@ def print_inspection(inspection: Any) -> None:
     if inspection.layers:
         _print_table(rows)
     if inspection.branches:
-        _say("branches       data reach the logits around these; --layer takes them by module or tensor")
+        say_wrapped("branches       data reach the logits around these; --layer takes them by module or tensor")
         _print_table(
             [
                 ("", "", "module", "tensor", "layout", "maps [C,h,w]", ""),
@@ -165,22 +168,24 @@ def _print_model(inspection: Any) -> None:
     source = inspection.source
     made = [f"opset {inspection.opset}"] if inspection.opset else []
     made += [f"made by {inspection.producer}"] if inspection.producer else []
-    _say(f"model          {source.record.name} ({', '.join([source.record.source, *made])})")
+    say_wrapped(f"model          {source.record.name} ({', '.join([source.record.source, *made])})")
     for title, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
         for value in values:
-            _say(f"{title:<15}{value}")
-    _say(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
-    _say(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
+            say_wrapped(f"{title:<15}{value}")
+    say_wrapped(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
+    say_wrapped(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
     if source.metadata:
-        _say(f"metadata       {', '.join(f'{key}={_shortened(value)}' for key, value in source.metadata.items())}")
+        say_wrapped(
+            f"metadata       {', '.join(f'{key}={_shortened(value)}' for key, value in source.metadata.items())}"
+        )
     if inspection.knows_preprocessing:
         print_preprocessing(source.preprocessing, source.preprocessing_source)
     else:
-        _say("preprocessing  not known: say --preset or --mean and --std when you export or explain")
+        say_wrapped("preprocessing  not known: say --preset or --mean and --std when you export or explain")
     for assumed in source.assumed:
-        _say(f"assumed        {assumed}")
+        say_wrapped(f"assumed        {assumed}")
     for note in inspection.notes:
-        _say(f"note           {note}")
+        say_wrapped(f"note           {note}")
 
 
 def _classes_in_words(inspection: Any) -> str:
@@ -214,43 +219,45 @@ def print_bundle(bundle: Bundle) -> None:
     cut, parity = manifest.cut, manifest.parity
     size = sum(record.size for record in manifest.files.values())
     prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
-    _say(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
+    say_wrapped(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     weights = manifest.model.weights or (
         "random" if manifest.model.source == "torchvision" else "as the module had them"
     )
-    _say(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
+    say_wrapped(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
     more = " ..." if len(manifest.labels) > 6 else ""
     labels = printable(", ".join(manifest.labels[:6]))
-    _say(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
+    say_wrapped(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
     print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     shape = f"[{cut.channels},{cut.height},{cut.width}]"
-    _say(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    say_wrapped(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
     if manifest.graphs.head is None:
         works = ", ".join(method.name for method in METHODS if not method.needs_head)
         words = f"no head of its own, only the whole model; methods that work: {works}"
-        _say(f"{'':15}inside a branch: {words}")
-    _say(f"parity         {parity_figures(parity, manifest.graphs)} against {parity.reference}")
+        say_wrapped(f"{'':15}inside a branch: {words}")
+    say_wrapped(f"parity         {parity_figures(parity, manifest.graphs)} against {parity.reference}")
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
-    _say(f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}")
+    say_wrapped(
+        f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}"
+    )
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
-    _say(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+    say_wrapped(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
 
 
 def _print_variant(name: str, variant: Variant) -> None:
     fidelity = variant.fidelity
     pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
     calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
-    _say(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
-    _say(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
+    say_wrapped(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
+    say_wrapped(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
     for method, like in fidelity.maps.items():
-        _say(
+        say_wrapped(
             f"{'':15}{printable(method)}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "
             f"Spearman {like.spearman_mean:.4f} (least {like.spearman_min:.4f})"
         )
-    _say(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
+    say_wrapped(f"{'':15}same most probable class in {fidelity.top1:.1%} of the passes")
 
 
 def parity_figures(parity: Parity, graphs: Graphs) -> str:
@@ -269,10 +276,10 @@ def print_preprocessing(preprocessing: Any, source: str) -> None:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
     scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
-    _say(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+    say_wrapped(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
 
 
-def _say(line: str) -> None:
+def say_wrapped(line: str) -> None:
     """Print one line of ours; on a terminal that is narrower, its rest goes below, indented behind the titles."""
     watched = sys.stdout is not None and sys.stdout.isatty()
     lines = textwrap.wrap(

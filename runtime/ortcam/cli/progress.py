@@ -38,11 +38,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def _pause(seconds: float) -> float:
+    """Seconds between two signs of life of what has run for so long."""
+    return min(max(_FIRST_LINE, seconds * _SHARE), _RAREST)
+
+
 class Bar:
     """How far a command is, on standard error.
 
     On a terminal it is one bar with the time left. Elsewhere, say in a log file, it is a line after ten seconds and
-    then now and then, at least every five minutes. Quiet, it is nothing.
+    then now and then, at least every five minutes, however long a single step takes. Quiet, it is nothing.
 
     ```python
     with Bar("explaining", total=40, unit="images", quiet=False) as bar:
@@ -68,8 +73,14 @@ class Bar:
         self._started = self._said = time.monotonic()
         self._bar: Any = None
         self._watched = not quiet and _is_terminal(sys.stderr)
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._watcher: threading.Thread | None = None
         if self._watched:
             self._bar = _tqdm(printable(label), total, done)
+        elif not quiet:
+            self._watcher = threading.Thread(target=self._watch, name="ortcam-signs-of-life", daemon=True)
+            self._watcher.start()
 
     def __enter__(self) -> "Bar":
         return self
@@ -83,19 +94,16 @@ class Bar:
         made = self._done - self._initial
         return None if made <= 0 else (time.monotonic() - self._started) * (self.total - self._done) / made
 
-    def update(self, done: float, total: float | None = None, *, note: str | None = None) -> None:
+    def update(self, done: float, *, note: str | None = None) -> None:
         """Say how much is done.
 
         Args:
             done: in all, not since the last call.
-            total: where it has changed.
             note: what is at work, say "cat.jpg, scorecam++".
         """
-        self.total = self.total if total is None else total
         self._done = done
         self._note = self._note if note is None else note
         if self._bar is not None:
-            self._bar.total = self.total
             if note is not None:
                 self._bar.set_postfix_str(shortened(printable(note), 30), refresh=False)
             self._bar.update(done - self._bar.n)
@@ -123,12 +131,22 @@ class Bar:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+        if self._watcher is not None:
+            self._ended.set()
+            self._watcher.join()
+            self._watcher = None
+
+    def _watch(self) -> None:
+        """Say that a step is still at work, while it reports nothing itself."""
+        while not self._ended.wait(_pause(time.monotonic() - self._started)):
+            self._say_if_due()
 
     def _say_if_due(self) -> None:
-        now = time.monotonic()
-        if now - self._said < min(max(_FIRST_LINE, (now - self._started) * _SHARE), _RAREST):
-            return
-        self._said = now
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < _pause(now - self._started):
+                return
+            self._said = now
         left = self.seconds_left
         words = [f"{self.label}: {self._done / self.total if self.total else 1:.0%}"]
         words += [f"{self._done:.0f} of {self.total:.0f} {self.unit}"] if self.unit else []
@@ -165,7 +183,7 @@ def stages(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
             line(text)
 
     def watch() -> None:
-        while not ended.wait(min(max(_FIRST_LINE, (time.perf_counter() - begun) * _SHARE), _RAREST)):
+        while not ended.wait(_pause(time.perf_counter() - begun)):
             with lock:
                 took = time.perf_counter() - begun
                 if stage and took >= _FIRST_LINE - 0.5:

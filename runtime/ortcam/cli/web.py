@@ -28,7 +28,7 @@ def add_web(commands: Any) -> None:
         examples=("ortcam web", "ortcam web resnet18", "ortcam web old.ortcam new.ortcam --port 8173"),
     )
     add_model(parser, several=True)
-    parser.add_argument("--port", type=PORT, default=0, metavar="N", help="port of 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--port", type=PORT, default=0, metavar="N", help="port of 127.0.0.1 (default: a free one)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
