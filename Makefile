@@ -51,13 +51,13 @@ test-all: test test-slow  ## run all tests
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-		$(BIN)/python -m pytest tests/parity tests/runtime tests/evaluation
+		$(BIN)/python -m pytest tests/parity tests/runtime
 
 # The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
 TESTING := pytest pytest-xdist filelock psutil pillow jsonschema safetensors
-OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/evaluation tests/export --ignore=tests/export/test_library_models.py
+OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/export --ignore=tests/export/sources/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     RESULTS,
     Figure,
     add_keep,
@@ -28,7 +28,7 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.subjects import DATA, SUBJECTS, WITH_WEIGHTS, missing_data
+from benchmarks.common.subjects import DATA, SUBJECTS, WITH_WEIGHTS, missing_data
 from numpy.typing import NDArray
 
 STEM: Final = RESULTS / "broadened"
@@ -77,7 +77,7 @@ def power_to(saliency: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
 def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
     """The scores of every photograph: metric -> map -> a value a photograph."""
     import ortcam
-    from ortcam.classifier import exact_probabilities
+    from ortcam.engine.model import exact_probabilities
     from ortcam.evaluation import metrics
     from ortcam.evaluation.dataset import read_dataset
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.fidelity import COMPLETED, EXACT, TOLERANCE, Configuration, configurations, pearson
-from benchmarks.measuring import (
+from benchmarks.common.fidelity import COMPLETED, EXACT, TOLERANCE, Configuration, configurations, pearson
+from benchmarks.common.measuring import (
     Figure,
     add_keep,
     add_output,
@@ -32,14 +32,14 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.plots import legend_below, panels, plain_numbers, save, style
-from benchmarks.replay import passes_made_once
-from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data, photographs
+from benchmarks.common.plots import legend_below, panels, plain_numbers, save, style
+from benchmarks.common.replay import passes_made_once
+from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data, photographs
 
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")
 TOLERANCES: Final = (0.02, 0.05, 0.1)
 BUDGETS: Final = (0.06, 0.12, 0.25)
-# The first photographs chose the factor in ortcam.completion; they would flatter it.
+# The first photographs chose the factor in ortcam.scoring.gaussian_process; they would flatter it.
 CHOSE_THE_FACTOR: Final = 100
 AIMED_TOLERANCE: Final = 0.05
 BATCH_SIZE: Final = 4

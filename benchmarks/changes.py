@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import RESULTS, ROOT, Figure, median, say, table
+from benchmarks.common.measuring import RESULTS, ROOT, Figure, median, say, table
 
 THRESHOLD: Final = 3.0
 FLOOR: Final = 0.02

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     Figure,
     add_keep,
     add_output,
@@ -36,9 +36,9 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.processes import Worker
-from benchmarks.subjects import SUBJECTS, Photograph, missing_data, photograph
-from benchmarks.worker import CANDIDATES
+from benchmarks.common.processes import Worker
+from benchmarks.common.subjects import SUBJECTS, Photograph, missing_data, photograph
+from benchmarks.common.worker import CANDIDATES
 
 PHOTOGRAPH: Final = "val_0012.jpg"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     ROOT,
     Figure,
     add_output,
@@ -100,7 +100,7 @@ SETTINGS: Final = tuple(
 
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Run every setting; one dictionary each."""
-    from ortcam.image import read_image
+    from ortcam.images.decoding import read_image
     from ortcam_export import export, fuse
 
     found = []

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.fidelity import calibration_folder
-from benchmarks.measuring import (
+from benchmarks.common.fidelity import calibration_folder
+from benchmarks.common.measuring import (
     RESULTS,
     ROOT,
     Figure,
@@ -33,7 +33,7 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.subjects import DATA, SUBJECTS, WITH_WEIGHTS, bundle_path, missing_data, photographs
+from benchmarks.common.subjects import DATA, SUBJECTS, WITH_WEIGHTS, bundle_path, missing_data, photographs
 
 STEM: Final = RESULTS / "faithfulness-tables"
 SEED: Final = 0
@@ -174,7 +174,7 @@ zero, ✓ where that is for the better and ✗ where it is for the worse. Metric
 
 def evaluate(study: Study, model: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run a study on a model, or go on with it, and return what is said of it."""
-    from ortcam.evaluation.running import Evaluation
+    from ortcam.evaluation.run import Evaluation
 
     bundle = _bundle(model, study.precisions, options.work)
     evaluation = Evaluation(
@@ -253,7 +253,7 @@ def _bundle(model: str, precisions: Sequence[str], work: Path) -> Path:
     """Exported once; the evaluations that are gone on with want the same one."""
     folder = work / "-".join(["bundles", *precisions])
     from ortcam.evaluation.dataset import read_dataset
-    from ortcam.targets import class_index
+    from ortcam.request import class_index
 
     path = bundle_path(folder, model)
     if not path.exists():

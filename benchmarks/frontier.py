@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.compare import DEFAULT_SAMPLES, METHODS, SAMPLED_MODELS
-from benchmarks.fidelity import (
+from benchmarks.common.fidelity import (
     CALIBRATION_PHOTOGRAPHS,
     COMPLETED,
     EXACT,
@@ -33,7 +32,7 @@ from benchmarks.fidelity import (
     configurations,
     pearson,
 )
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     Figure,
     add_keep,
     add_output,
@@ -49,10 +48,11 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.plots import label_nines, legend_below, nines, panels, plain_numbers, save, style
-from benchmarks.processes import Worker
-from benchmarks.replay import passes_made_once
-from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, bundle_path, missing_data, photographs
+from benchmarks.common.plots import label_nines, legend_below, nines, panels, plain_numbers, save, style
+from benchmarks.common.processes import Worker
+from benchmarks.common.replay import passes_made_once
+from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, bundle_path, missing_data, photographs
+from benchmarks.compare import DEFAULT_SAMPLES, METHODS, SAMPLED_MODELS
 
 BUDGETS: Final = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.25, 0.5)
 TOLERANCES: Final = (0.05, 0.1)

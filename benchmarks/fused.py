@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     Figure,
     add_output,
     add_threads,
@@ -27,7 +27,7 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, missing_data, photographs
+from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, missing_data, photographs
 
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "scorecam": {"method": "scorecam"},

@@ -24,7 +24,7 @@ from typing import Any, Final
 from unittest import mock
 
 import numpy as np
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     Figure,
     add_output,
     describe_run,
@@ -213,7 +213,7 @@ def _half_precision(bench: Bench) -> str:
 
 def _cuda_graphs(bench: Bench) -> str:
     """Replayed for another picture, and in chunks of several sizes, each a graph of its own."""
-    from ortcam.image import read_image
+    from ortcam.images.decoding import read_image
 
     captured, plain = bench.load(enable_cuda_graph="1"), bench.load()
     picture = read_image(bench.picture)
@@ -368,9 +368,9 @@ def bare(bench: Bench) -> dict[str, Callable[[], object]]:
 
     import torch
 
-    from ortcam.benchmark import BareModel
+    from ortcam.benchmarking import BareModel
     from ortcam.bundle import read_bundle
-    from ortcam.session import SessionOptions, resolve_providers
+    from ortcam.engine.session import SessionOptions, resolve_providers
 
     explainer = bench.load()
     image = explainer.preprocess(bench.picture)
@@ -478,7 +478,7 @@ def report(raw: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 def plot(raw: Mapping[str, Any], path: Path) -> None:
     """Left: times of explanations at the automatic or default batch; right: images a second by batch size."""
-    from benchmarks.plots import COLOURS, panels, plain_numbers, save, style
+    from benchmarks.common.plots import COLOURS, panels, plain_numbers, save, style
 
     seconds, live = raw["seconds"], raw["live"]
     figure, (left, right) = panels(2, columns=2, size=(6.4, 4.6))
@@ -543,7 +543,7 @@ def do_without_opencv() -> bool:
 
 def make_module(*, quick: bool) -> Any:
     """ResNet-50 with random weights, or a small relative of it."""
-    from benchmarks.resnet import ResNet
+    from benchmarks.common.resnet import ResNet
 
     return ResNet((1, 1, 1, 1), width=4) if quick else ResNet()
 

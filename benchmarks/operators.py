@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     Figure,
     add_output,
     add_threads,
@@ -28,7 +28,7 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.subjects import SUBJECTS, WITH_WEIGHTS, missing_data, photograph
+from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, missing_data, photograph
 
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")
 PHOTOGRAPH: Final = "val_0012.jpg"
@@ -56,7 +56,7 @@ def measure(name: str, kind: str, settings: Mapping[str, Any]) -> Times:
     """Profile one scorer on a photograph's own masks."""
     import ortcam
     from ortcam.methods import resolve_method
-    from ortcam.scoring import prepare_masks
+    from ortcam.scoring.loop import prepare_masks
 
     with tempfile.TemporaryDirectory(prefix="ortcam-operators-") as folder:
         bundle = SUBJECTS[name].export(Path(folder))

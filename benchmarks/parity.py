@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measuring import write_text
+from benchmarks.common.measuring import write_text
 from numpy.typing import NDArray
 from tests.parity.cases import BOUND, CLOSE, Case, map_differences, real_case
 from tests.reference import DEFAULTS

@@ -15,15 +15,15 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from benchmarks.subjects import SUBJECTS, missing_data
+from benchmarks.common.subjects import SUBJECTS, missing_data
 from numpy.typing import NDArray
 
 import ortcam
 import ortcam_export
 from ortcam import gallery
+from ortcam.bundle.shipped import demo_picture
 from ortcam.cli import main as ortcam_command
-from ortcam.image import encode_jpeg, write_png
-from ortcam.shipped import demo_picture
+from ortcam.images.decoding import encode_jpeg, write_png
 
 _IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _MODEL: Final = "mobilenet_v2"

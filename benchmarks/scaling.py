@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.measuring import (
+from benchmarks.common.measuring import (
     ROOT,
     Figure,
     add_output,
@@ -33,9 +33,9 @@ from benchmarks.measuring import (
     write_results,
     write_text,
 )
-from benchmarks.plots import COLOURS, panels, save
-from benchmarks.processes import Worker
-from benchmarks.subjects import SIDE, SUBJECTS, missing_data, photograph
+from benchmarks.common.plots import COLOURS, panels, save
+from benchmarks.common.processes import Worker
+from benchmarks.common.subjects import SIDE, SUBJECTS, missing_data, photograph
 
 MODEL: Final = "squeezenet1_1"
 PHOTOGRAPH: Final = "val_0012.jpg"

@@ -22,7 +22,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torchvision
-from benchmarks.measuring import write_text
+from benchmarks.common.measuring import write_text
 from tqdm import tqdm
 
 from ortcam.bundle import Bundle

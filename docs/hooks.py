@@ -188,7 +188,7 @@ def methods() -> str:
 
 def presets() -> str:
     """The presets of the preprocessing, and the calls that each stands for."""
-    from ortcam.presets import PRESETS
+    from ortcam.images.presets import PRESETS
 
     rows = [
         f"| `{name}` | {preset.channel_order.upper()} | {preset.scale:g} "
@@ -244,7 +244,7 @@ def manifest() -> str:
     import tempfile
 
     import ortcam
-    from ortcam.shipped import bundle_path, demo_picture
+    from ortcam.bundle.shipped import bundle_path, demo_picture
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         ortcam.load(bundle_path()).explain(demo_picture(), budget=0.05).save(folder)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import broadened, calibration, changes, compare, fidelity, frontier, gpu, measuring, plots, subjects
-from benchmarks.measuring import Figure
-from benchmarks.replay import passes_made_once
+from benchmarks import broadened, calibration, changes, compare, frontier, gpu
+from benchmarks.common import fidelity, measuring, plots, subjects
+from benchmarks.common.measuring import Figure
+from benchmarks.common.replay import passes_made_once
 from onnxruntime import InferenceSession
 
 import ortcam
-from ortcam.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_picture
 from tests.conftest import REPOSITORY
 
 

@@ -27,17 +27,17 @@ def test_the_wheel_holds_both_packages_the_bundle_and_the_licence(wheel: Path) -
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "ortcam/py.typed",
-        "ortcam/bundle.schema.json",
+        "ortcam/bundle/bundle.schema.json",
         "ortcam_export/py.typed",
-        "ortcam/shipped/shapes.ortcam/bundle.json",
-        "ortcam/shipped/shapes.ortcam/weights.bin",
-        "ortcam/page/index.html",
-        "ortcam/page/licences/onnxruntime/LICENSE.txt",
+        "ortcam/bundle/shipped/shapes.ortcam/bundle.json",
+        "ortcam/bundle/shipped/shapes.ortcam/weights.bin",
+        "ortcam/web/page/index.html",
+        "ortcam/web/page/licences/onnxruntime/LICENSE.txt",
     ):
         assert name in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert any(name.startswith("ortcam/shipped/shapes/samples/") for name in names)
-    assert any(name.startswith("ortcam/page/assets/ort-wasm") and name.endswith(".wasm.gz") for name in names)
+    assert any(name.startswith("ortcam/bundle/shipped/shapes/samples/") for name in names)
+    assert any(name.startswith("ortcam/web/page/assets/ort-wasm") and name.endswith(".wasm.gz") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "models"))]
 
 
@@ -45,11 +45,11 @@ def test_the_installed_wheel_explains_its_own_picture(wheel: Path, tmp_path: Pat
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     script = (
-        "import sys, ortcam, ortcam.shipped, ortcam_export\n"
+        "import sys, ortcam, ortcam.bundle.shipped, ortcam_export\n"
         "assert ortcam.__file__.startswith(sys.argv[1]) and ortcam_export.__file__.startswith(sys.argv[1])\n"
-        "picture = ortcam.shipped.demo_picture()\n"
-        "e = ortcam.load(ortcam.shipped.bundle_path()).explain(picture)\n"
-        "assert str(ortcam.shipped.bundle_path()).startswith(sys.argv[1])\n"
+        "picture = ortcam.bundle.shipped.demo_picture()\n"
+        "e = ortcam.load(ortcam.bundle.shipped.bundle_path()).explain(picture)\n"
+        "assert str(ortcam.bundle.shipped.bundle_path()).startswith(sys.argv[1])\n"
         "print(e.labels[0])"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "benchmarks" / "results"
 DISTRIBUTIONS: Final = (
     "ortcam",
@@ -165,8 +165,8 @@ def add_keep(parser: argparse.ArgumentParser) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there, so that a run that is stopped leaves no half of one."""
     # Here, so that no peer is measured with what ortcam imports.
-    from ortcam.files import make_folder, write_whole
-    from ortcam.unfinished import clear
+    from ortcam.support.files import make_folder, write_whole
+    from ortcam.support.unfinished import clear
 
     make_folder(path.parent)
     clear(path.parent)

@@ -72,7 +72,7 @@ def save(figure: "Figure", path: Path) -> None:
     """Write a PNG and forget the figure."""
     import matplotlib.pyplot as plt
 
-    from ortcam.files import make_folder, replacing
+    from ortcam.support.files import make_folder, replacing
 
     make_folder(path.parent)
     with replacing(path, durable=True) as partial:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.measuring import ROOT
+from benchmarks.common.measuring import ROOT
 
 
 class Worker:
@@ -28,7 +28,7 @@ class Worker:
         with self._log.open("w") as log:
             started = time.perf_counter()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", library, *arguments],
+                [sys.executable, "-m", "benchmarks.common.worker", library, *arguments],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

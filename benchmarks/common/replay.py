@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ortcam.explainer
-from ortcam.session import Bound, Session
+from ortcam.engine.session import Bound, Session
 
 __all__ = ["passes_made_once"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from torch import nn
 
-DATA: Final = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA: Final = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 RESIZE: Final = 256

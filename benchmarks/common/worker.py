@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.subjects import SIDE, SUBJECTS, Subject, bundle_path
+from benchmarks.common.subjects import SIDE, SUBJECTS, Subject, bundle_path
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +140,8 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
     import numpy as np
 
     from ortcam.bundle import read_bundle
-    from ortcam.image import read_image
-    from ortcam.session import SessionOptions, open_session, resolve_providers
+    from ortcam.engine.session import SessionOptions, open_session, resolve_providers
+    from ortcam.images.decoding import read_image
 
     session = open_session(task.folder / CLASSIFIER, SessionOptions(resolve_providers(["cpu"]), task.threads))
     image = read_bundle(bundle_path(task.folder, task.model)).manifest.preprocessing(read_image(task.photograph))

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Final
 
-from ortcam.extras import install
+from ortcam.support.extras import install
 
 # What `ortcam[onnx]` brings beside ONNX Runtime. PyTorch is looked for where a model needs it.
 _NEEDED: Final = {"onnx": "onnx", "onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}
@@ -29,19 +29,19 @@ from ortcam_export.request import export, inspect_model  # noqa: E402
 
 if TYPE_CHECKING:
     from ortcam_export.exporting import Inspection
-    from ortcam_export.fusing import Fused, fuse
-    from ortcam_export.layers import Layer
-    from ortcam_export.module_identity import identity_of
+    from ortcam_export.fused.fuse import Fused, fuse
+    from ortcam_export.graphs.layers import Layer
+    from ortcam_export.sources.pytorch.identity import identity_of
 
 __all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "identity_of", "inspect_model"]
 
 # Where the names are that are imported when they are asked for, as their modules take seconds to import.
 _ON_DEMAND: Final = {
-    "Fused": "fusing",
+    "Fused": "fused.fuse",
     "Inspection": "exporting",
-    "Layer": "layers",
-    "fuse": "fusing",
-    "identity_of": "module_identity",
+    "Layer": "graphs.layers",
+    "fuse": "fused.fuse",
+    "identity_of": "sources.pytorch.identity",
 }
 
 

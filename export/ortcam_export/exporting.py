@@ -26,12 +26,11 @@ from ortcam.bundle import (
     read_bundle,
 )
 from ortcam.errors import BundleError, OrtcamError
-from ortcam.preprocessing import Preprocessing
-from ortcam.verification import measure_parity, parity_failure, probe_input
-from ortcam_export.calibration import read_calibration
-from ortcam_export.conversion import HIDES_TO_BLACK, Converted, convert
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.parity import measure_parity, parity_failure, probe_input
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
-from ortcam_export.graphs import (
+from ortcam_export.graphs.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
+from ortcam_export.graphs.surgery import (
     SCORER_KINDS,
     Interpolation,
     WeightsFile,
@@ -40,16 +39,17 @@ from ortcam_export.graphs import (
     build_scorer,
     extract,
 )
-from ortcam_export.labels import by_index
-from ortcam_export.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
-from ortcam_export.onnx_files import OnnxFile
+from ortcam_export.precision.calibration import read_calibration
+from ortcam_export.precision.variants import write_variants
 from ortcam_export.request import ExportRequest, StageReport
-from ortcam_export.sources import InputSpec, Source, open_source
+from ortcam_export.sources.conversion import HIDES_TO_BLACK, Converted, convert
+from ortcam_export.sources.labels import by_index
+from ortcam_export.sources.onnx_files.reading import OnnxFile
+from ortcam_export.sources.opening import InputSpec, Source, open_source
 from ortcam_export.staging import move_into_place, staging, temporary
-from ortcam_export.variants import write_variants
 
 if TYPE_CHECKING:
-    from ortcam_export.sources import Model
+    from ortcam_export.sources.opening import Model
 
 __all__ = ["Inspection", "inspect_source", "write_bundle"]
 

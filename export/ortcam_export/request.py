@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ortcam.bundle import Bundle, Precision
-from ortcam.presets import PRESETS, Preset, PresetName
-from ortcam.ranges import OPSET, shown
-from ortcam.unfinished import clear
-from ortcam_export.calibration import check_folder
+from ortcam.images.presets import PRESETS, Preset, PresetName
+from ortcam.support.ranges import OPSET, shown
+from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
-from ortcam_export.labels import read_labels
-from ortcam_export.library_preprocessing import read_declared
-from ortcam_export.model_names import check_model, check_takes_checkpoint
-from ortcam_export.sources import (
+from ortcam_export.precision.calibration import check_folder
+from ortcam_export.sources.labels import read_labels
+from ortcam_export.sources.libraries import read_declared
+from ortcam_export.sources.model_names import check_model, check_takes_checkpoint
+from ortcam_export.sources.opening import (
     DEFAULT_OPSET,
     DEFAULT_WEIGHTS,
     ChannelOrder,
@@ -29,7 +29,7 @@ from ortcam_export.staging import check_destination
 
 if TYPE_CHECKING:
     from ortcam_export.exporting import Inspection
-    from ortcam_export.sources import Model
+    from ortcam_export.sources.opening import Model
 
 __all__ = ["ExportRequest", "StageReport", "export", "inspect_model"]
 
@@ -112,7 +112,7 @@ def export(
         mean: of the three channels in `channel_order`, of pixels in [0, scale].
         std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
         interpolation: "bilinear" or "bicubic".
-        labels: the labels, "imagenet", or a file of them (`ortcam_export.labels.parse_labels`). None takes the model's
+        labels: the labels, "imagenet", or a file of them (`sources.labels.parse_labels`). None takes the model's
             own, or those that lie beside its file, or else the index of each class.
         report: told the stages.
         channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
@@ -124,14 +124,14 @@ def export(
             softmax per group of classes.
         output: the model's output to explain, where it has several.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
-        preprocessing: a timm data config, a transformers image processor, or an `ortcam.preprocessing.Preprocessing`;
+        preprocessing: a timm data config, a transformers image processor, or an `ortcam.Preprocessing`;
             None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
             `std`, `interpolation`, `channel_order` and `scale` override parts of it.
         precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
             Features, head and the logits of the clean image are float32 in all of them.
         calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
             None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
-        preset: the usual scale, mean, std and channel order by name, `ortcam.presets.PRESETS`; each of them can be
+        preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.
 
     Returns:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ortcam.bundle import MANIFEST_NAME
-from ortcam.files import alone_in, move_folder
-from ortcam.unfinished import temporary_folder, workspace
+from ortcam.support.files import alone_in, move_folder
+from ortcam.support.unfinished import temporary_folder, workspace
 from ortcam_export.errors import ExportError
 
 __all__ = ["check_destination", "move_into_place", "reported", "staging", "temporary"]

@@ -1,9 +1,9 @@
-"""Make `runtime/ortcam/letters.npz`, the letters that sheets and figures are written in, from free fonts.
+"""Make `runtime/ortcam/results/letters.npz`, the letters that sheets and figures are written in, from free fonts.
 
 Needs fonttools, brotli and OpenCV, and three packages of npm: @fontsource/inter, noto-sans-sc and noto-sans-kr. Unpack
 them, then run:
 
-    python models/letters/build.py inter/package/files sc/package/files kr/package/files runtime/ortcam/letters.npz
+    python models/letters/build.py inter/package/files sc/package/files kr/package/files letters.npz
 
 All letters of Inter are taken. Of Noto Sans only the common characters of Chinese, Japanese and Korean are taken, on a
 coarser grid.

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import ortcam
+from ortcam.bundle.shipped import bundle_path
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
-from ortcam.ranges import COUNT
-from ortcam.shipped import bundle_path
+from ortcam.support.ranges import COUNT
 from shapes.scenes import CLASSES, EMPTY, Scene, draw_scene
 
 __all__ = ["Localisation", "accuracy", "localisation", "pair_scenes", "single_scenes"]

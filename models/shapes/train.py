@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from ortcam.ranges import COUNT
+from ortcam.support.ranges import COUNT
 from shapes.scenes import CLASSES, EMPTY, draw_scene
 
 MEAN = (0.485, 0.456, 0.406)

@@ -28,14 +28,14 @@ from ortcam.errors import (
     TargetError,
 )
 from ortcam.explainer import Explainer, Prediction, load
-from ortcam.explanation import Explanation, Stats
+from ortcam.images.photograph import Photograph
+from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import METHODS, Method
-from ortcam.photograph import Photograph
-from ortcam.preprocessing import Preprocessing
-from ortcam.sheet import sheet
+from ortcam.results.explanation import Explanation, Stats
+from ortcam.results.sheet import sheet
 
 if TYPE_CHECKING:
-    from ortcam import gallery
+    from ortcam.results import gallery
 
 __all__ = [
     "METHODS",
@@ -69,5 +69,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `ortcam.gallery` when it is first asked for: an explanation does without it."""
     if name == "gallery":
-        return importlib.import_module("ortcam.gallery")
+        return importlib.import_module("ortcam.results.gallery")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from ortcam.allocation import Limits
+from ortcam.engine.session import Provider
 from ortcam.errors import OptionError
 from ortcam.explainer import BatchSize
-from ortcam.ranges import BATCH_SIZE, CHANNELS, SHARE, shown
-from ortcam.session import Provider
+from ortcam.scoring.budget import Limits
+from ortcam.support.ranges import BATCH_SIZE, CHANNELS, SHARE, shown
 
 __all__ = ["batch_size", "budget", "pairs_of", "providers"]
 

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle
+from ortcam.engine.processors import processor_name
+from ortcam.engine.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
-from ortcam.explanation import Explanation
-from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
+from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
 from ortcam.methods import Plan, resolve_method
-from ortcam.models import read_model
-from ortcam.processors import processor_name
-from ortcam.ranges import RUNS, SECONDS
-from ortcam.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
+from ortcam.models.opening import read_model
+from ortcam.results.explanation import Explanation
+from ortcam.support.ranges import RUNS, SECONDS
 
 __all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
 
@@ -169,7 +169,7 @@ def benchmark(
         ProviderError: a provider that this ONNX Runtime does not have.
 
     ```python
-    from ortcam.benchmark import benchmark
+    from ortcam.benchmarking import benchmark
 
     report = benchmark("shapes", "cat.jpg", methods=["scorecam++"], seconds=10)
     print(report.rows[0].median)  # seconds per explanation

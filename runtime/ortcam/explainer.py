@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.allocation import Completion, Limits, score
-from ortcam.blas import single_threaded
 from ortcam.bundle import Bundle, open_bundle, read_bundle
-from ortcam.classifier import (
+from ortcam.engine.batching import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
+from ortcam.engine.blas import single_threaded
+from ortcam.engine.memory import give_back
+from ortcam.engine.model import (
     as_maps,
     check_finite,
     check_rows,
@@ -25,6 +26,17 @@ from ortcam.classifier import (
     classify_only,
     prefix_tokens,
     to_probabilities,
+)
+from ortcam.engine.processors import processor_name, usable_cores
+from ortcam.engine.session import (
+    Bound,
+    Provider,
+    Session,
+    SessionOptions,
+    SharedSession,
+    resolve_providers,
+    runtime_version,
+    share_session,
 )
 from ortcam.errors import (
     BundleError,
@@ -35,33 +47,30 @@ from ortcam.errors import (
     OutOfMemoryError,
     TargetError,
 )
-from ortcam.explanation import Explanation, Stats
-from ortcam.export_options import ExportOptions, check_options
-from ortcam.head_methods import Head, HeadScores, LinearHead, ablation_cam, cam, eigen_cam, live_channels, recipro_cam
-from ortcam.image import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
-from ortcam.image_arrays import ArrayLike, is_array, is_pillow
-from ortcam.image_inputs import expand
-from ortcam.memory import give_back
+from ortcam.images.arrays import ArrayLike, is_array, is_pillow
+from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
+from ortcam.images.inputs import expand
+from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
-from ortcam.models import bundle_of, log
-from ortcam.pace import Pace
-from ortcam.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
-from ortcam.processors import processor_name, usable_cores
-from ortcam.ranges import BATCH_SIZE, SAMPLING_ERROR
-from ortcam.scoring import Masks, Progress, Scores, Scoring, prepare_masks
-from ortcam.session import (
-    Bound,
-    Provider,
-    Session,
-    SessionOptions,
-    SharedSession,
-    resolve_providers,
-    runtime_version,
-    share_session,
+from ortcam.methods.head_only import (
+    Head,
+    HeadScores,
+    LinearHead,
+    ablation_cam,
+    cam,
+    eigen_cam,
+    live_channels,
+    recipro_cam,
 )
-from ortcam.targets import Target, as_targets, as_top_k, class_index
-from ortcam.tuning import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
-from ortcam.upsampling import upsample
+from ortcam.models.export_options import ExportOptions, check_options
+from ortcam.models.opening import bundle_of, log
+from ortcam.request import Target, as_targets, as_top_k, class_index
+from ortcam.results.explanation import Explanation, Stats
+from ortcam.scoring.budget import Completion, Limits, score
+from ortcam.scoring.loop import Masks, Progress, Scores, Scoring, prepare_masks
+from ortcam.scoring.pace import Pace
+from ortcam.scoring.upsampling import upsample
+from ortcam.support.ranges import BATCH_SIZE, SAMPLING_ERROR
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +140,7 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded, and files that would take more than
-            60 MB and 12 bytes per pixel of this number; `ortcam.image.read_image` has the details.
+            60 MB and 12 bytes per pixel of this number; `images.decoding.read_image` has the details.
         white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
             65535, with a warning where that leaves an image dark.
         strict: refuse damaged images that can be read in part, instead of warning.
@@ -140,7 +149,7 @@ def load(
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
             that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
         **export_options: what `ortcam_export.export` takes, for a model that is no bundle: `labels`, `preset`,
-            `input_size`, `mean`, `std`, `checkpoint`, `layer` and more (`ortcam.export_options.ExportOptions`).
+            `input_size`, `mean`, `std`, `checkpoint`, `layer` and more (`models.export_options.ExportOptions`).
 
     Example:
         ```python
@@ -153,7 +162,7 @@ def load(
         OrtcamError: the model cannot be exported, or what its export needs is not installed.
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads`, `max_pixels` or `white` out of its range (`ortcam.ranges`), `strict` neither True nor
+        OptionError: `threads`, `max_pixels` or `white` out of its range (`support.ranges`), `strict` neither True nor
             False, or no precision of this name.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory)
@@ -478,11 +487,11 @@ class Explainer:
 
         Without a limit every channel is scored, and the map is exact. `budget`, `deadline` and `tolerance` stop
         earlier, whichever comes first. The weights of the other channels are then predicted from those that were scored
-        (see `ortcam.completion`), and `stats` says how much was scored and how wrong the map may be.
+        (see `ortcam.scoring.gaussian_process`), and `stats` says how much was scored and how wrong the map may be.
 
         Args:
             image: path, encoded bytes, binary file object, `PIL.Image`, or an array or tensor: uint8, or floats from 0
-                to 1, [H0,W0,3] or [3,H0,W0] (`ortcam.image.read_image` lists everything); or what `read` returned. A
+                to 1, [H0,W0,3] or [3,H0,W0] (`images.decoding.read_image` lists everything); or what `read` returned. A
                 list of images gives a list of explanations. For a folder or for many images use `explain_many`.
             preprocessed: instead of an image: the model's input, floats [1,3,H,W] or [3,H,W], as a service already has
                 it. The overlay then shows this input, with its normalisation undone.
@@ -508,7 +517,7 @@ class Explainer:
 
         Raises:
             ImageError: missing, not an image, truncated or too large, or not the model's input.
-            OptionError: an unknown method or option, a value that is not accepted (`ortcam.ranges` has the numbers), a
+            OptionError: an unknown method or option, a value that is not accepted (`support.ranges` has the numbers), a
                 method that this bundle's head does not allow, or no image.
             NotFiniteError: a feature, a logit, a score or the map is infinite or not a number.
             OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
@@ -920,7 +929,7 @@ class Explainer:
         return np.array(once, np.int64), np.array([once.index(index) for index in wanted])
 
     def class_index(self, target: Target) -> int:
-        """Find the index of a class by index or label; `ortcam.targets` has the rule.
+        """Find the index of a class by index or label; `ortcam.request` has the rule.
 
         Args:
             target: an integer is an index. A text is a label, in upper or lower case and with underscores or spaces,

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
-from ortcam.classifier import as_maps, check_finite, check_rows, classify, to_probabilities
+from ortcam.bundle.gates import GATE_FUNCTIONS
+from ortcam.engine.model import as_maps, check_finite, check_rows, classify, to_probabilities
+from ortcam.engine.session import Session, SessionOptions, first_line, open_session, resolve_providers
 from ortcam.errors import BundleError, NotFiniteError
-from ortcam.gates import GATE_FUNCTIONS
-from ortcam.preprocessing import Preprocessing
-from ortcam.session import Session, SessionOptions, first_line, open_session, resolve_providers
-from ortcam.upsampling import upsample
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.scoring.upsampling import upsample
 
 __all__ = [
     "PARITY_TOLERANCE",

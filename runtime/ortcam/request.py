@@ -21,8 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ortcam.errors import TargetError
-from ortcam.ranges import shown
-from ortcam.suggestions import did_you_mean, plain
+from ortcam.support.ranges import shown
+from ortcam.support.suggestions import did_you_mean, plain
 
 __all__ = ["Target", "as_targets", "as_top_k", "class_index", "class_indices"]
 

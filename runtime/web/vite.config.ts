@@ -116,7 +116,7 @@ function sources(): Record<string, string> {
 
 export default defineConfig(({ mode }) => {
   const shipped = mode === "shipped";
-  const folder = process.env["ORTCAM_PAGE"] ?? here(shipped ? "../ortcam/page" : "dist");
+  const folder = process.env["ORTCAM_PAGE"] ?? here(shipped ? "../ortcam/web/page" : "dist");
   return {
     base: "./",
     appType: "mpa", // a file that is not there is an error, not the page once more

@@ -24,8 +24,8 @@ from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from tests.conftest import REPOSITORY
 
-import ortcam.shipped
-from ortcam.image import write_png
+import ortcam.bundle.shipped
+from ortcam.images.decoding import write_png
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
@@ -82,7 +82,7 @@ def _fill(folder: Path) -> None:
         cv2.imwrite(str(files / f"{name}.jpg"), cv2.cvtColor(cv2.resize(picture, (300, 200)), cv2.COLOR_RGB2BGR))
     for name in ("cat.jpg", "coffee.jpg"):
         shutil.copy(files / name, files / "photographs")
-    for picture in ortcam.shipped.sample_pictures():
+    for picture in ortcam.bundle.shipped.sample_pictures():
         shutil.copy(picture, files)
         shutil.copy(picture, files / "photographs")
     for number in range(2):
@@ -90,9 +90,9 @@ def _fill(folder: Path) -> None:
     (files / "upload.bin").write_bytes((files / "cat.jpg").read_bytes())
     (files / "images.csv").write_text("file,class,boxes\nmug-umbrella.png,umbrella,30 40 150 160\nfish.png,fish,\n")
     (files / "my_models.py").write_text(MY_MODELS)
-    labels = ortcam.load(ortcam.shipped.bundle_path()).labels
+    labels = ortcam.load(ortcam.bundle.shipped.bundle_path()).labels
     (files / "labels.txt").write_text("\n".join(labels) + "\n")
-    parts = (onnx.load(ortcam.shipped.bundle_path() / f"{name}.onnx") for name in ("features", "head"))
+    parts = (onnx.load(ortcam.bundle.shipped.bundle_path() / f"{name}.onnx") for name in ("features", "head"))
     onnx.save(onnx.compose.merge_models(*parts, io_map=[("features", "features")]), files / "model.onnx")
     # Where torchvision would put the weights that it downloads: random ones.
     weights = folder / "torch" / "hub" / "checkpoints"
@@ -124,7 +124,7 @@ def _run(page: Path, *, fast: bool) -> None:
     source = "\n".join(example.parsed for example in examples if isinstance(example.parsed, str))
     for name in ("resnet18.ortcam", "model.ortcam"):
         if name in source and f"-o {name}" not in source:  # stands in for what the page does not make itself
-            shutil.copytree(ortcam.shipped.bundle_path(), name)
+            shutil.copytree(ortcam.bundle.shipped.bundle_path(), name)
     for example in examples:
         try:
             example.evaluate()

@@ -24,7 +24,7 @@ import ortcam
 from ortcam.bundle import MANIFEST_NAME, SCHEMA_VERSION, read_bundle
 from ortcam.cli import main
 from ortcam_export import ExportError, export, inspect_model
-from ortcam_export.layers import Layer
+from ortcam_export.graphs.layers import Layer
 
 DEFAULT_LAYERS = {
     "resnet18": ("layer4", (512, 7, 7)),

@@ -10,9 +10,9 @@ import pytest
 import torchvision
 from tests.conftest import REPOSITORY
 
-from ortcam.extras import install
-from ortcam.suggestions import suggestions
-from ortcam_export.model_names import check_model, torchvision_names
+from ortcam.support.extras import install
+from ortcam.support.suggestions import suggestions
+from ortcam_export.sources.model_names import check_model, torchvision_names
 
 # Each is refused without torch or onnx_ir; {good} is a folder to write to, {bundle} a bundle that is there.
 REFUSED = {

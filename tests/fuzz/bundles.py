@@ -17,7 +17,7 @@ import onnx
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, FileRecord, read_bundle
 from ortcam.errors import OrtcamError
-from ortcam.verification import verify, verify_variants
+from ortcam.parity import verify, verify_variants
 from ortcam_export import export
 from tests.fuzz.limits import BreachError, budget
 

@@ -16,9 +16,9 @@ import pytest
 from google.protobuf.message import DecodeError
 from PIL import Image
 
-import ortcam.image
+import ortcam.images.decoding
 from ortcam.errors import ImageError
-from ortcam.image import read_image
+from ortcam.images.decoding import read_image
 from tests.fuzz import bundles, graphs, manifests, pictures
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget
@@ -131,7 +131,7 @@ def test_an_exception_that_is_no_refusal_is_a_finding(monkeypatch: pytest.Monkey
     def broken(*_: object) -> None:
         raise IndexError
 
-    monkeypatch.setattr(ortcam.image, "read_header", broken)
+    monkeypatch.setattr(ortcam.images.decoding, "read_header", broken)
     with pytest.raises(IndexError):
         pictures.try_on(b"\xff\xd8\xff")
 

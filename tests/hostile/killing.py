@@ -35,13 +35,15 @@ import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
 import ortcam_export.exporting
-import ortcam_export.fusing
-from ortcam import benchmark, bundle, cli, tuning
-from ortcam.cli import demo as demo_command
+import ortcam_export.fused.fuse
+from ortcam import benchmarking as benchmark
+from ortcam import bundle, cli
+from ortcam.cli.commands import demo as demo_command
 from ortcam.cli.common import Terminated
 from ortcam.cli.main import _orderly_termination
-from ortcam.image import write_png
-from ortcam.unfinished import clear
+from ortcam.engine import batching as tuning
+from ortcam.images.decoding import write_png
+from ortcam.support.unfinished import clear
 
 HEARD = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
 _ROUNDS = 4  # of two runs at once
@@ -280,7 +282,7 @@ def plot(folder: Path) -> int:
 
 
 def _draw(measured: Any, path: Path) -> None:
-    from ortcam.cli import benchmark as benchmark_cli
+    from ortcam.cli.commands import benchmark as benchmark_cli
 
     benchmark_cli._draw(measured, path)
 
@@ -380,7 +382,7 @@ SCENARIOS = {
 # What only they need, so that not every child imports it.
 WARM = {
     "benchmark --plot": ("matplotlib.pyplot",),
-    "evaluate": ("ortcam.evaluation.running", "ortcam.evaluation.report"),
+    "evaluate": ("ortcam.evaluation.run", "ortcam.evaluation.report.page"),
 }
 
 
@@ -543,7 +545,7 @@ def main() -> None:
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":
-        ortcam_export.fusing._GRACE = 0.0
+        ortcam_export.fused.fuse._GRACE = 0.0
     for name in names:
         results = (
             [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)

@@ -19,11 +19,11 @@ from tests.conftest import reseal
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
+from ortcam.bundle.graph_contents import GraphContents, GraphReader
+from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
 from ortcam.errors import BundleError, OrtcamError
-from ortcam.graph_contents import GraphContents, GraphReader
-from ortcam.shipped import bundle_path, demo_picture
-from ortcam.verification import verify, verify_variants
+from ortcam.parity import verify, verify_variants
 
 CLASSES = 7
 FEATURES = ["N", 1024, 7, 7]

@@ -16,9 +16,10 @@ import pytest
 from tests.hostile.killing import LABELS, model
 
 import ortcam
-from ortcam.cli import explain, main
+from ortcam.cli import main
+from ortcam.cli.commands import explain
 from ortcam.errors import OutputError
-from ortcam.image import write_png
+from ortcam.images.decoding import write_png
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 

@@ -8,7 +8,7 @@ import pytest
 
 from ortcam.errors import DatasetError
 from ortcam.evaluation.dataset import read_dataset
-from ortcam.targets import class_index
+from ortcam.request import class_index
 
 LABELS = ("cat", "dog")
 NINES = "9" * 5000

@@ -14,18 +14,19 @@ import pytest
 
 import ortcam
 import ortcam_export
-from ortcam import explainer, ranges
+from ortcam import explainer
 from ortcam.arguments import batch_size, budget
-from ortcam.benchmark import benchmark
+from ortcam.benchmarking import benchmark
 from ortcam.cli.main import _parser
 from ortcam.cli.parsers import Parser
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.evaluation.running import Evaluation
-from ortcam.evaluation.variants import parse_variants
+from ortcam.evaluation.entries import parse_variants
+from ortcam.evaluation.run import Evaluation
 from ortcam.explainer import resolve_task
+from ortcam.images.rendering import shrunk
 from ortcam.methods import METHODS, resolve_method
-from ortcam.ranges import Numbers, Range, shown
-from ortcam.rendering import shrunk
+from ortcam.support import ranges
+from ortcam.support.ranges import Numbers, Range, shown
 
 # Options whose value is a text; any other that takes a value has a `Range`, or is one of NUMBERS below. A new option of
 # numbers that has neither fails the test.

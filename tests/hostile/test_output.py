@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ortcam import cli
-from ortcam.terminal import others_aside
+from ortcam.support.terminal import others_aside
 
 # Libraries that print, in all ways that there are: Python's print, the descriptor, C's buffered stream, a logger.
 NOISE = """

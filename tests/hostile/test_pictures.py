@@ -15,9 +15,9 @@ from tests.hostile.arrays import ARRAYS
 from tests.hostile.measuring import Measured, Measuring
 from tests.hostile.pictures import BOMBS, LIMIT, MB, Bomb, write
 
+from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import ImageError
-from ortcam.image import DEFAULT_MAX_PIXELS, read_image
-from ortcam.shipped import bundle_path
+from ortcam.images.decoding import DEFAULT_MAX_PIXELS, read_image
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="measures forked processes")
 

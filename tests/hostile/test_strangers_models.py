@@ -17,11 +17,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ortcam.cli import main
-from ortcam_export import ExportError, checkpoints, inspect_model
-from ortcam_export.checkpoints import read_checkpoint
-from ortcam_export.graph_limits import check_limits
-from ortcam_export.labels import read_labels
-from ortcam_export.programs import read_program_file
+from ortcam_export import ExportError, inspect_model
+from ortcam_export.sources.labels import read_labels
+from ortcam_export.sources.onnx_files.limits import check_limits
+from ortcam_export.sources.pytorch import checkpoints
+from ortcam_export.sources.pytorch.checkpoints import read_checkpoint
+from ortcam_export.sources.pytorch.programs import read_program_file
 
 IMAGE = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])
 LOGITS = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])

@@ -11,7 +11,7 @@ import torch
 
 import ortcam
 from ortcam.methods import MASKED_METHODS, resolve_method
-from ortcam.scoring import prepare_masks
+from ortcam.scoring.loop import prepare_masks
 from tests.parity.cases import (
     BOUND,
     CLOSE,

@@ -9,10 +9,10 @@ import matplotlib as mpl
 import pytest
 
 from ortcam import BundleError, OptionError
-from ortcam.benchmark import Report, Row, benchmark
-from ortcam.cli import benchmark as command
+from ortcam.benchmarking import Report, Row, benchmark
 from ortcam.cli import main
-from ortcam.image import read_image
+from ortcam.cli.commands import benchmark as command
+from ortcam.images.decoding import read_image
 
 
 def measured(bundle: Path, photograph: Path, **options: object) -> Report:

@@ -14,8 +14,8 @@ from tests.conftest import TINY_INPUT, TinyNet, reseal
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, Parity, read_bundle
-from ortcam.preprocessing import Preprocessing
-from ortcam.verification import measure_parity, parity_failure, probe_input, read_probe, verify
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.parity import measure_parity, parity_failure, probe_input, read_probe, verify
 from ortcam_export import export
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import ortcam.suggestions
-import ortcam.targets
+import ortcam.request
+import ortcam.support.suggestions
 from ortcam.errors import TargetError
-from ortcam.suggestions import suggestions
-from ortcam.targets import as_targets, as_top_k, class_index, class_indices
+from ortcam.request import as_targets, as_top_k, class_index, class_indices
+from ortcam.support.suggestions import suggestions
 
 NUMBERS = ("1", "10", "11", "2", "3", "4", "5")  # as torchvision's ImageFolder sorts folders
 ANIMALS = (
@@ -32,7 +32,7 @@ ANIMALS = (
 
 
 def test_the_examples_in_docstrings_hold() -> None:
-    for module in (ortcam.suggestions, ortcam.targets):
+    for module in (ortcam.support.suggestions, ortcam.request):
         assert doctest.testmod(module).failed == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ortcam.extras import TORCH, install
+from ortcam.support.extras import TORCH, install
 
 FORBIDDEN = ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "ortcam_export", "PIL", "scipy", "matplotlib")
 

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 import ortcam
 from ortcam.bundle import read_bundle
-from ortcam.page_server import PageServer, Resource, Site, site_of
+from ortcam.web.server import PageServer, Resource, Site, site_of
 
 WEB = REPOSITORY / "runtime" / "web"
 SAMPLES = REPOSITORY / "models" / "shapes" / "samples"

@@ -11,16 +11,16 @@ import onnxruntime
 import pytest
 from tests.web.conftest import SHIPPED, WEB
 
-from ortcam.bundle import Cut
-from ortcam.classifier import as_maps
-from ortcam.completion import MaskModel
-from ortcam.gates import GATE_FUNCTIONS
-from ortcam.methods import GATES, Plan
-from ortcam.noise import draw_noise
-from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import COLORMAPS, smoothed
-from ortcam.scoring import prepare_masks
-from ortcam.upsampling import upsample, upsampled_range
+from ortcam.bundle import GATES, Cut
+from ortcam.bundle.gates import GATE_FUNCTIONS
+from ortcam.engine.model import as_maps
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.rendering import COLORMAPS, smoothed
+from ortcam.methods import Plan
+from ortcam.scoring.gaussian_process import MaskModel
+from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.noise import draw_noise
+from ortcam.scoring.upsampling import upsample, upsampled_range
 
 NAMES = (
     *("preprocessing", "upsampling", "masks", "colormaps", "noise", "cut"),

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.web.conftest import SAMPLES, SHIPPED
 
 import ortcam
-from ortcam.image import encode_png, read_image
+from ortcam.images.decoding import encode_png, read_image
 
 FISH, MUG = SAMPLES / "fish.png", SAMPLES / "mug-umbrella.png"
 

@@ -27,7 +27,7 @@ output                   shape                    meaning
 
 There is at least one class (K >= 1). Nothing is raised inside a graph: an image or a score that is not finite, which
 the runtime refuses, gives a map that means nothing. The weights that both the model and the loop need are in a function
-without inputs (`ortcam_export.sharing`). For a picture the weights of the resize take about 10 KB for each pixel of its
+without inputs (`sharing`). For a picture the weights of the resize take about 10 KB for each pixel of its
 longer side.
 """
 
@@ -43,11 +43,11 @@ from numpy.typing import NDArray
 from ortcam.bundle import Bundle
 from ortcam.explainer import LEAST_RANGE
 from ortcam.methods import Noise, Plan
-from ortcam.noise import FACTORS, SHIFTS, UNIFORM_BITS, noise_key
-from ortcam.scoring import ZERO_AT_ZERO
-from ortcam.upsampling import bilinear_matrix, extreme_rows
-from ortcam_export.building import Builder
-from ortcam_export.picture_graph import build_preprocessing
+from ortcam.scoring.loop import ZERO_AT_ZERO
+from ortcam.scoring.noise import FACTORS, SHIFTS, UNIFORM_BITS, noise_key
+from ortcam.scoring.upsampling import bilinear_matrix, extreme_rows
+from ortcam_export.fused.preprocessing_graph import build_preprocessing
+from ortcam_export.graphs.builder import Builder
 
 __all__ = ["Recipe", "build_explainer"]
 
@@ -222,7 +222,7 @@ class _Explainer:
         return build.reshape(features, cut.channels, cut.height, cut.width)
 
     def _masks(self, maps: ir.Value) -> "_Masks":
-        """As `ortcam.scoring.prepare_masks`."""
+        """As `ortcam.scoring.loop.prepare_masks`."""
         build, plan = self._build, self._plan
         low, high = self._range(maps)
         if plan.normalize is None:
@@ -423,7 +423,7 @@ class _Explainer:
         return spread
 
     def _hashed_counters(self, noise: Noise) -> ir.Value:
-        """mix(2i) and mix(2i + 1) of `ortcam.noise`, int64 [values,2]."""
+        """mix(2i) and mix(2i + 1) of `ortcam.scoring.noise`, int64 [values,2]."""
         build = self._build
         height, width = self._size
         values = height * width * (1 if noise.on == "activation" else 3)
@@ -431,7 +431,7 @@ class _Explainer:
         return build.reshape(_mix(build, build.op("Range", [*ends])), values, 2)
 
     def _noise(self, build: Builder, noise: Noise, sample: ir.Value, hashes: ir.Value, image: ir.Value) -> ir.Value:
-        """What is added to the masked images of a sample, before sigma: as `ortcam.noise.draw_noise`."""
+        """What is added to the masked images of a sample, before sigma: as `ortcam.scoring.noise.draw_noise`."""
         height, width = self._size
         keys = build.constant(np.array([noise_key(noise.seed, sample) for sample in range(noise.samples)], np.int64))
         words = _mix(build, build.op("BitwiseXor", [hashes, build.op("Gather", [keys, sample])]))
@@ -567,7 +567,7 @@ def _filled(build: Builder, shape: ir.Value, value: np.generic) -> ir.Value:
 
 
 def _mix(build: Builder, words: ir.Value) -> ir.Value:
-    """The hash of `ortcam.noise` in int64: factors from 2^31 on are taken less 2^32, so that no product overflows."""
+    """The hash of `scoring.noise` in int64: factors from 2^31 on are taken less 2^32, so that no product overflows."""
     for shift, factor in zip(SHIFTS, (*FACTORS, None), strict=True):
         shifted = build.op("Div", [words, build.constant(np.int64(1 << shift))])
         words = build.op("BitwiseXor", [words, shifted])

@@ -15,24 +15,24 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ortcam._version import __version__
-from ortcam.allocation import Limits
 from ortcam.bundle import Bundle, file_sha256, read_bundle
-from ortcam.classifier import to_probabilities
+from ortcam.engine.model import to_probabilities
+from ortcam.engine.session import SessionOptions, resolve_providers
 from ortcam.explainer import Explainer
-from ortcam.files import alone_in, move_folder, sync
 from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
-from ortcam.ranges import CHUNK, TOP_K
-from ortcam.schema import encode_json
-from ortcam.session import SessionOptions, resolve_providers
-from ortcam.unfinished import clear, settle_later, workspace
-from ortcam.verification import read_probe
-from ortcam_export.building import weight_key
+from ortcam.parity import read_probe
+from ortcam.scoring.budget import Limits
+from ortcam.support.files import alone_in, move_folder, sync
+from ortcam.support.ranges import CHUNK, TOP_K
+from ortcam.support.strict_json import encode_json
+from ortcam.support.unfinished import clear, settle_later, workspace
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.explainer_graph import Recipe, build_explainer
-from ortcam_export.graphs import WeightsFile
-from ortcam_export.sharing import share_in_file, share_in_function
+from ortcam_export.fused.explainer_graph import Recipe, build_explainer
+from ortcam_export.fused.sharing import share_in_file, share_in_function
+from ortcam_export.fused.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
+from ortcam_export.graphs.builder import weight_key
+from ortcam_export.graphs.surgery import WeightsFile
 from ortcam_export.staging import reported
-from ortcam_export.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
 
@@ -92,7 +92,7 @@ def fuse(
     report: Callable[[str], None] | None = None,
     **options: object,
 ) -> Fused:
-    """Write a bundle and a method as one ONNX model that explains; `ortcam_export.explainer_graph` has its interface.
+    """Write a bundle and a method as one ONNX model that explains; `fused.explainer_graph` has its interface.
 
     Its maps are those of `Explainer.explain` with the same settings; with a budget, those of `completion="none"`: the
     channels of the highest energy are scored and the others weigh nothing.

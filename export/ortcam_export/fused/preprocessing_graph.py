@@ -1,4 +1,4 @@
-"""From a decoded picture to the model's input inside an ONNX graph: what `ortcam.preprocessing` does, bit for bit.
+"""From a decoded picture to the model's input inside an ONNX graph: what `images.preprocessing` does, bit for bit.
 
 Pillow's fixed-point weights are computed from the picture's size, as a matrix of the model's input by the picture, and
 the two convolutions are products of integers: the weights of 22 bits in three digits of base 256, since MatMulInteger
@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from ortcam.preprocessing import PLANES, PRECISION, SUPPORT, Preprocessing
-from ortcam_export.building import Builder
+from ortcam.images.preprocessing import PLANES, PRECISION, SUPPORT, Preprocessing
+from ortcam_export.graphs.builder import Builder
 
 __all__ = ["build_preprocessing"]
 

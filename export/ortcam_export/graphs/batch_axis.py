@@ -12,8 +12,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from ortcam_export.building import add_constant
 from ortcam_export.errors import ExportError
+from ortcam_export.graphs.builder import add_constant
 
 __all__ = ["Extent", "batch_axis_after_reshape", "sides_for_one", "trace_batch"]
 

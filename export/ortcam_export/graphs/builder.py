@@ -113,7 +113,7 @@ class Builder:
         """An initializer of another graph as one of this graph's own.
 
         A graph inside a loop has its own, too: what it only sees around it ONNX Runtime does not bring into the layout
-        that it computes convolutions in, which takes half as long again. `ortcam_export.sharing` makes them one in the
+        that it computes convolutions in, which takes half as long again. `fused.sharing` makes them one in the
         file.
         """
         tensor = value.const_value

@@ -11,9 +11,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
-from ortcam.suggestions import did_you_mean
+from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError, NoDefaultLayerError
-from ortcam_export.graphs import (
+from ortcam_export.graphs.batch_axis import sides_for_one
+from ortcam_export.graphs.layouts import NO_LAYOUT, Arrangement, arrange, channel_axes
+from ortcam_export.graphs.locality import plain_maps
+from ortcam_export.graphs.painting import paint
+from ortcam_export.graphs.running import run_part
+from ortcam_export.graphs.surgery import (
     build_head,
     data_nodes,
     extract,
@@ -23,12 +28,7 @@ from ortcam_export.graphs import (
     insert_transposition,
     module_path,
 )
-from ortcam_export.layouts import NO_LAYOUT, Arrangement, arrange, channel_axes
-from ortcam_export.locality import plain_maps
-from ortcam_export.onnx_files import constant_of
-from ortcam_export.painting import paint
-from ortcam_export.running import run_part
-from ortcam_export.shapes import sides_for_one
+from ortcam_export.sources.onnx_files.reading import constant_of
 
 __all__ = ["Layer", "choose_layer", "count_macs", "cut_open", "find_branch_layers", "find_layers"]
 

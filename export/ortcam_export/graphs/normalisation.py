@@ -24,10 +24,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ortcam.preprocessing import PLANES, Preprocessing
-from ortcam_export.building import add_constant
-from ortcam_export.graphs import data_nodes, extract, inputs_of
-from ortcam_export.onnx_files import TO_NHWC
+from ortcam.images.preprocessing import PLANES, Preprocessing
+from ortcam_export.graphs.builder import add_constant
+from ortcam_export.graphs.surgery import data_nodes, extract, inputs_of
+from ortcam_export.sources.onnx_files.reading import TO_NHWC
 
 __all__ = ["Taken", "take_normalisation"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ortcam_export.building import Builder
-from ortcam_export.graphs import extract
-from ortcam_export.running import run_each
+from ortcam_export.graphs.builder import Builder
+from ortcam_export.graphs.running import run_each
+from ortcam_export.graphs.surgery import extract
 
 __all__ = ["Answers", "paint"]
 

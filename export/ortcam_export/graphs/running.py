@@ -9,7 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs import saved
+from ortcam_export.graphs.surgery import saved
 
 __all__ = ["run_each", "run_part"]
 

@@ -45,9 +45,9 @@ from onnxscript.rewriter.rules.common import (
 )
 
 from ortcam.bundle import GATES, Activation, Cut
-from ortcam.upsampling import bilinear_matrix
-from ortcam_export.building import Builder, fresh_name
+from ortcam.scoring.upsampling import bilinear_matrix
 from ortcam_export.errors import ExportError
+from ortcam_export.graphs.builder import Builder, fresh_name
 
 __all__ = [
     "SCORER_KINDS",

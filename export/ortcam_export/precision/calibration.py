@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.bundle.shipped import sample_pictures
 from ortcam.errors import ImageError
-from ortcam.image import read_image
-from ortcam.preprocessing import Preprocessing
-from ortcam.shipped import sample_pictures
-from ortcam.upsampling import upsample
+from ortcam.images.decoding import read_image
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.scoring.upsampling import upsample
 from ortcam_export.errors import ExportError
 
 __all__ = ["MOST_PICTURES", "Calibration", "check_folder", "masked_inputs", "read_calibration"]

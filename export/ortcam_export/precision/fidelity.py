@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut, Fidelity, Graphs, Likeness
-from ortcam.classifier import as_maps, classify
+from ortcam.engine.model import as_maps, classify
+from ortcam.engine.session import Session, SessionOptions, open_session, resolve_providers
 from ortcam.methods import Plan, resolve_method
-from ortcam.scoring import prepare_masks
-from ortcam.session import Session, SessionOptions, open_session, resolve_providers
-from ortcam.upsampling import upsample
-from ortcam.verification import run_scorer
+from ortcam.parity import run_scorer
+from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.upsampling import upsample
 
 __all__ = ["Budget", "Explained", "compare", "explain_all", "plan_passes"]
 

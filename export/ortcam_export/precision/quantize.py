@@ -26,7 +26,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.graphs import extract, saved
+from ortcam_export.graphs.surgery import extract, saved
 
 __all__ = ["Ranges", "check_float16", "collect_ranges", "to_float16", "to_int8"]
 

@@ -9,16 +9,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
-from ortcam.classifier import as_maps, classify
+from ortcam.engine.model import as_maps, classify
+from ortcam.engine.session import SessionOptions, open_session, resolve_providers
 from ortcam.errors import OrtcamError
-from ortcam.session import SessionOptions, open_session, resolve_providers
-from ortcam.verification import measure_variant
-from ortcam_export.calibration import Calibration, masked_inputs
+from ortcam.parity import measure_variant
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.fidelity import compare, explain_all, plan_passes
-from ortcam_export.graphs import SCORER_KINDS, Interpolation, WeightsFile, build_scorer
-from ortcam_export.layers import count_macs
-from ortcam_export.precision import check_float16, collect_ranges, to_float16, to_int8
+from ortcam_export.graphs.layers import count_macs
+from ortcam_export.graphs.surgery import SCORER_KINDS, Interpolation, WeightsFile, build_scorer
+from ortcam_export.precision.calibration import Calibration, masked_inputs
+from ortcam_export.precision.fidelity import compare, explain_all, plan_passes
+from ortcam_export.precision.quantize import check_float16, collect_ranges, to_float16, to_int8
 
 __all__ = ["write_variants"]
 

@@ -15,18 +15,25 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
-from ortcam.preprocessing import Preprocessing
-from ortcam.verification import PARITY_TOLERANCE, probe_input
-from ortcam_export.bounds import Bounds, bounds_of
-from ortcam_export.endings import Ending, check_ending, gives_probabilities, refuse_ranks, take_ending, take_unranked
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.parity import PARITY_TOLERANCE, probe_input
 from ortcam_export.errors import ExportError, conversion_reason
-from ortcam_export.graphs import WeightsFile, append_logits, logits_of, tidy
-from ortcam_export.normalisation import Taken, take_normalisation
-from ortcam_export.onnx_adapting import adapt
-from ortcam_export.onnx_files import PIXELS, Coarse, OnnxFile, computes_with_integers
-from ortcam_export.running import run_part
-from ortcam_export.shapes import trace_batch
-from ortcam_export.sources import SaidActivation, Source
+from ortcam_export.graphs.batch_axis import trace_batch
+from ortcam_export.graphs.bounds import Bounds, bounds_of
+from ortcam_export.graphs.endings import (
+    Ending,
+    check_ending,
+    gives_probabilities,
+    refuse_ranks,
+    take_ending,
+    take_unranked,
+)
+from ortcam_export.graphs.normalisation import Taken, take_normalisation
+from ortcam_export.graphs.running import run_part
+from ortcam_export.graphs.surgery import WeightsFile, append_logits, logits_of, tidy
+from ortcam_export.sources.onnx_files.adapting import adapt
+from ortcam_export.sources.onnx_files.reading import PIXELS, Coarse, OnnxFile, computes_with_integers
+from ortcam_export.sources.opening import SaidActivation, Source
 from ortcam_export.staging import temporary
 
 if TYPE_CHECKING:
@@ -224,8 +231,8 @@ def _export_module(
 ) -> ir.Model:
     import torch  # noqa: PLC0415
 
-    from ortcam_export.library_modules import attention_in_steps  # noqa: PLC0415 - these two import torch
-    from ortcam_export.torch_outputs import LogitsOf, forget_adapter  # noqa: PLC0415
+    from ortcam_export.sources.pytorch.library_modules import attention_in_steps  # noqa: PLC0415 - these two import torch
+    from ortcam_export.sources.pytorch.outputs import LogitsOf, forget_adapter  # noqa: PLC0415
 
     with _quiet(), attention_in_steps(module):
         try:

@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError
-from ortcam.preprocessing import Preprocessing
+from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
 
 __all__ = ["DeclaredPreprocessing", "from_config", "from_data_config", "from_image_processor", "read_declared"]
 
-_ACCEPTED: Final = (
-    "accepted is a timm data config (a dict), a transformers image processor, or an ortcam.preprocessing.Preprocessing"
-)
+_ACCEPTED: Final = "accepted is a timm data config (a dict), a transformers image processor, or an ortcam.Preprocessing"
 _DATA_CONFIG_KEYS: Final = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 # What a processor's config may do and `Preprocessing` represents.
 _KNOWN_STEPS: Final = (

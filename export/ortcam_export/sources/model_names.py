@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from ortcam.extras import TORCH
-from ortcam.models import ACCEPTED
-from ortcam.suggestions import did_you_mean
+from ortcam.models.opening import ACCEPTED
+from ortcam.support.extras import TORCH
+from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
 
 __all__ = ["check_model", "check_takes_checkpoint", "is_program_file", "look_beside_user", "torchvision_names"]

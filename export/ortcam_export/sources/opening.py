@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ortcam.bundle import ModelRecord, Precision, precision_by_name
 from ortcam.errors import OptionError
-from ortcam.extras import install
-from ortcam.preprocessing import Preprocessing
-from ortcam.presets import presets_in_words
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.presets import presets_in_words
+from ortcam.support.extras import install
 from ortcam_export.errors import ExportError
-from ortcam_export.library_preprocessing import DeclaredPreprocessing
-from ortcam_export.model_names import check_takes_checkpoint
+from ortcam_export.sources.libraries import DeclaredPreprocessing
+from ortcam_export.sources.model_names import check_takes_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
-    from ortcam_export.onnx_files import OnnxFile
+    from ortcam_export.sources.onnx_files.reading import OnnxFile
 
     # What a user may hand over as a classifier.
     Model = str | Path | torch.nn.Module | torch.export.ExportedProgram
@@ -191,13 +191,13 @@ def open_source(
         if checkpoint is not None:
             check_takes_checkpoint(model)
         try:
-            from ortcam_export.onnx_files import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
+            from ortcam_export.sources.onnx_files.reading import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
         except ModuleNotFoundError as error:
             raise _needs_extra(error, str(model), "onnx") from None
         return open_onnx_file(Path(model), spec)
     try:
         # Only here, so that an `.onnx` file needs no PyTorch.
-        from ortcam_export.torch_models import open_torch_model  # noqa: PLC0415
+        from ortcam_export.sources.pytorch.models import open_torch_model  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _needs_extra(error, str(model) if isinstance(model, (str, Path)) else "the module", "export") from None
     return open_torch_model(model, weights=weights, checkpoint=checkpoint, spec=spec)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args
 
+from ortcam.bundle.graph_contents import GraphReader
+from ortcam.bundle.migration import migrate
+from ortcam.bundle.plausibility import check_graphs, check_manifest, check_weights
 from ortcam.errors import BundleError, OptionError
-from ortcam.graph_contents import GraphReader
-from ortcam.migration import migrate
-from ortcam.plausibility import check_graphs, check_manifest, check_weights
-from ortcam.preprocessing import Preprocessing
-from ortcam.schema import SchemaError, decode, encode_json, parse_json
-from ortcam.terminal import printable, shortened
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.support.strict_json import SchemaError, decode, encode_json, parse_json
+from ortcam.support.terminal import printable, shortened
 
 __all__ = [
     "GATES",

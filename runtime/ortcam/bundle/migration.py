@@ -7,7 +7,7 @@ another. A newer schema is refused. A step adds nothing that its bundles did not
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ortcam.schema import SchemaError
+from ortcam.support.strict_json import SchemaError
 
 __all__ = ["MIGRATIONS", "migrate"]
 

@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ortcam.bundle.gates import GATE_FUNCTIONS
+from ortcam.bundle.graph_contents import FLOAT32, GraphContents, Value
 from ortcam.errors import BundleError
-from ortcam.gates import GATE_FUNCTIONS
-from ortcam.graph_contents import FLOAT32, GraphContents, Value
 
 if TYPE_CHECKING:
-    from ortcam.bundle import Manifest
+    from ortcam.bundle.manifest import Manifest
 
 __all__ = ["COUNTS", "RANGES", "check_graphs", "check_manifest", "check_weights"]
 

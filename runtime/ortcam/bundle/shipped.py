@@ -1,4 +1,4 @@
-"""The bundle and the pictures that come with ortcam: beside the package in a wheel, in `models/` in a checkout."""
+"""The bundle and the pictures that come with ortcam: beside this module in a wheel, in `models/` in a checkout."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["bundle_path", "demo_picture", "sample_pictures"]
 
 def _folder() -> Path:
     here = Path(__file__).parent
-    for folder in (here / "shipped", here.parent.parent / "models"):
+    for folder in (here / "shipped", here.parents[2] / "models"):
         if (folder / "shapes.ortcam").is_dir():
             return folder
     raise BundleError(f"the shipped bundle shapes.ortcam is neither in {here / 'shipped'} nor in a checkout's models/")

@@ -18,9 +18,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from ortcam.bundle import LARGEST_MANIFEST, MANIFEST_NAME, Bundle
+from ortcam.bundle.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Bundle
 from ortcam.errors import BundleError, OptionError, OrtcamError
-from ortcam.extras import missing
+from ortcam.support.extras import missing
 
 __all__ = ["SIGNATURE_NAME", "verify_signature"]
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from ortcam.arguments import batch_size, providers
 from ortcam.cli.parsers import Rare
+from ortcam.engine.session import Provider, resolve_providers
 from ortcam.errors import OutputError
-from ortcam.image import DEFAULT_MAX_PIXELS
-from ortcam.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
-from ortcam.rendering import BLENDS, COLORMAPS, Rendering
-from ortcam.saved import lost
-from ortcam.session import Provider, resolve_providers
+from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
+from ortcam.results.saved import lost
+from ortcam.support.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
 
 __all__ = [
     "EXIT_BAD_INPUT",

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from ortcam.allocation import Limits
 from ortcam.bundle import Manifest
 from ortcam.cli.hints import SlowHint
 from ortcam.cli.printing import print_image, print_row
 from ortcam.cli.progress import Bar, duration
 from ortcam.errors import OrtcamError
-from ortcam.explanation import Explanation
 from ortcam.methods import HeadPlan, resolve_method
-from ortcam.scoring import Progress
-from ortcam.terminal import complain, say
+from ortcam.results.explanation import Explanation
+from ortcam.scoring.budget import Limits
+from ortcam.scoring.loop import Progress
+from ortcam.support.terminal import complain, say
 
 __all__ = ["ExplainReport"]
 

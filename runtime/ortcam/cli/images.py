@@ -5,8 +5,8 @@ import os
 from typing import Any
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.image_inputs import STDIN, expand, is_image_name
-from ortcam.models import is_bundle
+from ortcam.images.inputs import STDIN, expand, is_image_name
+from ortcam.models.opening import is_bundle
 
 __all__ = ["add_images", "image_names"]
 

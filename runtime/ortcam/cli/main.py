@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ortcam._version import __version__
-from ortcam.cli.benchmark import add_benchmark
-from ortcam.cli.cache import add_cache
+from ortcam.cli.commands.benchmark import add_benchmark
+from ortcam.cli.commands.cache import add_cache
+from ortcam.cli.commands.completion import add_completion
+from ortcam.cli.commands.demo import add_demo
+from ortcam.cli.commands.evaluate import add_evaluate
+from ortcam.cli.commands.explain import add_explain
+from ortcam.cli.commands.export import add_export
+from ortcam.cli.commands.fuse import add_fuse
+from ortcam.cli.commands.inspect import add_inspect
+from ortcam.cli.commands.methods import add_methods
+from ortcam.cli.commands.predict import add_predict
+from ortcam.cli.commands.web import add_web
 from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
-from ortcam.cli.completion import add_completion
-from ortcam.cli.demo import add_demo
-from ortcam.cli.evaluate import add_evaluate
-from ortcam.cli.explain import add_explain
-from ortcam.cli.export import add_export
-from ortcam.cli.fuse import add_fuse
-from ortcam.cli.inspect import add_inspect
-from ortcam.cli.methods import add_methods
 from ortcam.cli.parsers import Parser
-from ortcam.cli.predict import add_predict
-from ortcam.cli.web import add_web
 from ortcam.errors import OrtcamError, OutputError
-from ortcam.terminal import complain, guarded_output, say
+from ortcam.support.terminal import complain, guarded_output, say
 
 __all__ = ["main"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.cli.parsers import Rare
+from ortcam.engine.session import Provider
 from ortcam.explainer import Explainer, load
-from ortcam.export_options import EXPORT_OPTIONS
-from ortcam.models import bundle_of, is_bundle
-from ortcam.presets import PRESETS
-from ortcam.ranges import MEAN, OPSET, RESIZE, SCALE, SIDE, STD
-from ortcam.session import Provider
-from ortcam.terminal import complain, others_aside, printable
+from ortcam.images.presets import PRESETS
+from ortcam.models.export_options import EXPORT_OPTIONS
+from ortcam.models.opening import bundle_of, is_bundle
+from ortcam.support.ranges import MEAN, OPSET, RESIZE, SCALE, SIDE, STD
+from ortcam.support.terminal import complain, others_aside, printable
 
 __all__ = [
     "MODEL_HELP",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from ortcam.ranges import Numbers, Range, is_number, numbers_in
-from ortcam.suggestions import did_you_mean
-from ortcam.terminal import complain, printable
+from ortcam.support.ranges import Numbers, Range, is_number, numbers_in
+from ortcam.support.suggestions import did_you_mean
+from ortcam.support.terminal import complain, printable
 
 __all__ = ["Parser", "Rare", "add_command"]
 

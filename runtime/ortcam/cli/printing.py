@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ortcam.bundle import Bundle, Graphs, Parity, Variant
-from ortcam.explanation import Explanation
 from ortcam.methods import METHODS
-from ortcam.terminal import columns, printable, say, shortened
-from ortcam.verification import graphs_in_words
+from ortcam.parity import graphs_in_words
+from ortcam.results.explanation import Explanation
+from ortcam.support.terminal import columns, printable, say, shortened
 
 __all__ = [
     "parity_figures",

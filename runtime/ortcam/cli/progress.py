@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from ortcam.terminal import complain, printable, shortened
+from ortcam.support.terminal import complain, printable, shortened
 
 __all__ = ["Bar", "duration", "stages"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from ortcam.cache_folder import batch_sizes_file
 from ortcam.errors import OutOfMemoryError
-from ortcam.files import write_whole
-from ortcam.locks import lock
-from ortcam.schema import encode_json, parse_json
-from ortcam.unfinished import clear_locked
+from ortcam.support.cache_folder import batch_sizes_file
+from ortcam.support.files import write_whole
+from ortcam.support.locks import lock
+from ortcam.support.strict_json import encode_json, parse_json
+from ortcam.support.unfinished import clear_locked
 
 __all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
 

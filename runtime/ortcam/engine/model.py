@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs
+from ortcam.engine.session import Session, readable_errors
 from ortcam.errors import BundleError, NotFiniteError
-from ortcam.session import Session, readable_errors
 
 __all__ = [
     "as_maps",

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Graph
+from ortcam.engine.memory import give_back
+from ortcam.engine.processors import usable_cores
+from ortcam.engine.telemetry import decline_telemetry
 from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
-from ortcam.extras import end_the_command, install, runtimes
-from ortcam.memory import give_back
-from ortcam.processors import usable_cores
-from ortcam.ranges import THREADS
-from ortcam.suggestions import suggestions
-from ortcam.telemetry import decline_telemetry
+from ortcam.support.extras import end_the_command, install, runtimes
+from ortcam.support.ranges import THREADS
+from ortcam.support.suggestions import suggestions
 
 decline_telemetry()
 try:

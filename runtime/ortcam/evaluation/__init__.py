@@ -11,10 +11,10 @@ print(report.in_words())
 from typing import TYPE_CHECKING, Any
 
 from ortcam.errors import OrtcamError
-from ortcam.extras import missing
+from ortcam.support.extras import missing
 
 if TYPE_CHECKING:
-    from ortcam.evaluation.running import Evaluation, Report, evaluate
+    from ortcam.evaluation.run import Evaluation, Report, evaluate
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from ortcam.evaluation import running  # noqa: PLC0415 - see above
+        from ortcam.evaluation import run  # noqa: PLC0415 - see above
     except ImportError as error:
         raise OrtcamError(missing(f"{__name__}.{name}", "evaluate", error)) from None
-    return getattr(running, name)
+    return getattr(run, name)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import DatasetError, TargetError
-from ortcam.image_inputs import SUFFIXES, is_image_name
-from ortcam.preprocessing import Preprocessing
-from ortcam.ranges import Range, shown
-from ortcam.terminal import as_text
+from ortcam.images.inputs import SUFFIXES, is_image_name
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.support.ranges import Range, shown
+from ortcam.support.terminal import as_text
 
 __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 

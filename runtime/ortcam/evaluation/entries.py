@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ortcam.arguments import budget
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, finish, resolve_task
+from ortcam.images.photograph import Photograph
 from ortcam.methods import HeadPlan, Plan, resolve_method
-from ortcam.photograph import Photograph
-from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE, shown
+from ortcam.support.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE, shown
 
 __all__ = ["BASELINES", "Baseline", "Variant", "parse_variants"]
 

@@ -14,11 +14,11 @@ import numpy as np
 from ortcam.errors import OutputError
 from ortcam.evaluation.folder import JOURNAL, check_folder
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
-from ortcam.evaluation.randomization import Similarity
-from ortcam.files import make_folder, write_whole
-from ortcam.locks import Lock, lock, lock_descriptor
-from ortcam.schema import encode_json
-from ortcam.unfinished import clear
+from ortcam.evaluation.sanity import Similarity
+from ortcam.support.files import make_folder, write_whole
+from ortcam.support.locks import Lock, lock, lock_descriptor
+from ortcam.support.strict_json import encode_json
+from ortcam.support.unfinished import clear
 
 __all__ = ["Failure", "Journal", "read_measurements"]
 

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.classifier import check_finite, exact_probabilities
+from ortcam.engine.model import check_finite, exact_probabilities
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
+from ortcam.evaluation.entries import Variant
 from ortcam.evaluation.metrics import FILLS, Fill
 from ortcam.evaluation.protocols import Protocol
-from ortcam.evaluation.variants import Variant
 from ortcam.explainer import BatchSize, Explainer
-from ortcam.photograph import Photograph
+from ortcam.images.photograph import Photograph
 
 __all__ = ["Clean", "Explained", "Measurement", "Measuring", "explain"]
 

@@ -13,13 +13,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ortcam.evaluation.entries import Variant
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.metrics import METRICS, Metric
 from ortcam.evaluation.protocols import Protocol
 from ortcam.evaluation.statistics import FEWEST, Difference, Interval, adcc_intervals, differences, intervals
-from ortcam.evaluation.variants import Variant
-from ortcam.files import replacing
-from ortcam.schema import encode_json
+from ortcam.support.files import replacing
+from ortcam.support.strict_json import encode_json
 
 __all__ = [
     "Band",

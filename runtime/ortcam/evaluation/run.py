@@ -12,30 +12,30 @@ import numpy as np
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
+from ortcam.engine.session import Provider, runtime_version
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
+from ortcam.evaluation.entries import Variant, baselines, parse_variants
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measuring, explain
 from ortcam.evaluation.metrics import METRICS
-from ortcam.evaluation.printing import in_words
 from ortcam.evaluation.protocols import Protocol, resolve_protocol
-from ortcam.evaluation.randomization import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
-from ortcam.evaluation.report import write_report
+from ortcam.evaluation.report.page import write_report
+from ortcam.evaluation.report.terminal import in_words
+from ortcam.evaluation.report.verdict import MEANING, Verdict, reach_verdict
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
+from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
-from ortcam.evaluation.variants import Variant, baselines, parse_variants
-from ortcam.evaluation.verdict import MEANING, Verdict, reach_verdict
 from ortcam.explainer import BatchSize, Explainer, load, resolve_task
-from ortcam.files import write_whole
-from ortcam.image import DEFAULT_MAX_PIXELS
+from ortcam.images.decoding import DEFAULT_MAX_PIXELS
 from ortcam.methods import HeadPlan
-from ortcam.models import read_model
-from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
-from ortcam.session import Provider, runtime_version
-from ortcam.suggestions import did_you_mean
-from ortcam.terminal import as_text
-from ortcam.unfinished import temporary_folder
+from ortcam.models.opening import read_model
+from ortcam.support.files import write_whole
+from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
+from ortcam.support.suggestions import did_you_mean
+from ortcam.support.terminal import as_text
+from ortcam.support.unfinished import temporary_folder
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError
-from ortcam.image_header import exif_orientation
+from ortcam.images.formats.header import exif_orientation
 
 __all__ = [
     "ACCEPTED_ARRAYS",

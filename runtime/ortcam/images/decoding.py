@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.decoder_output import listening
 from ortcam.errors import ImageError, ImageWarning, OptionError, OutputError
-from ortcam.image_arrays import (
+from ortcam.images.arrays import (
     ACCEPTED_ARRAYS,
     ArrayLike,
     PillowImage,
@@ -31,10 +30,11 @@ from ortcam.image_arrays import (
     pillow_pixels,
     uint8_to_rgb,
 )
-from ortcam.image_formats import ACCEPTED, HEAD, check_signature, read_header
-from ortcam.image_header import DamagedError, Header, levels
-from ortcam.ranges import MAX_PIXELS, shown
-from ortcam.terminal import printable
+from ortcam.images.formats.accepted import ACCEPTED, HEAD, check_signature, read_header
+from ortcam.images.formats.decoder_output import listening
+from ortcam.images.formats.header import DamagedError, Header, levels
+from ortcam.support.ranges import MAX_PIXELS, shown
+from ortcam.support.terminal import printable
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.errors import ImageError
-from ortcam.image import DEFAULT_MAX_PIXELS, largest_file
-from ortcam.saved import MANIFEST
-from ortcam.sheet import is_sheet
-from ortcam.terminal import complain, printable
+from ortcam.images.decoding import DEFAULT_MAX_PIXELS, largest_file
+from ortcam.results.saved import MANIFEST
+from ortcam.results.sheet import is_sheet
+from ortcam.support.terminal import complain, printable
 
 __all__ = [
     "STDIN",

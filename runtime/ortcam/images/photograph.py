@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OrtcamError
-from ortcam.image import ImageSource, decode, encoded_of, read_image
-from ortcam.image_arrays import as_array, described, is_array
-from ortcam.preprocessing import Preprocessing
-from ortcam.terminal import as_text, printable
+from ortcam.images.arrays import as_array, described, is_array
+from ortcam.images.decoding import ImageSource, decode, encoded_of, read_image
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.support.terminal import as_text, printable
 
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph", "read_preprocessed"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.preprocessing import CropGeometry
-from ortcam.ranges import ALPHA, SHRUNK_SIDE
+from ortcam.images.preprocessing import CropGeometry
+from ortcam.support.ranges import ALPHA, SHRUNK_SIDE
 
 __all__ = [
     "BEGIN",

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut
-from ortcam.classifier import check_finite, exact_probabilities, from_maps
-from ortcam.methods import Kernel, Score
-from ortcam.scoring import Progress
+from ortcam.engine.model import check_finite, exact_probabilities, from_maps
+from ortcam.methods.registry import Kernel, Score
+from ortcam.scoring.loop import Progress
 
 __all__ = ["Head", "HeadScores", "LinearHead", "ablation_cam", "cam", "eigen_cam", "live_channels", "recipro_cam"]
 

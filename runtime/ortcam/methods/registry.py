@@ -42,8 +42,8 @@ from typing import Any, Final, Literal
 
 from ortcam.bundle import GATES
 from ortcam.errors import OptionError
-from ortcam.ranges import SEED, Range, shown
-from ortcam.suggestions import did_you_mean
+from ortcam.support.ranges import SEED, Range, shown
+from ortcam.support.suggestions import did_you_mean
 
 __all__ = [
     "HEAD_METHODS",
@@ -74,7 +74,7 @@ class Noise:
         samples: N.
         std: standard deviation, or "authors": std_k = (2 / (max M_k - min M_k))^2 of the masked image M_k.
         on: "input" adds n to the masked image; "activation" adds n to the mask, so n * X to the masked image.
-        seed: of the generator (`ortcam.noise`); sample i comes from (seed, i), whatever the chunk size and provider.
+        seed: of the generator (`scoring.noise`); sample i comes from (seed, i), whatever the chunk size and provider.
     """
 
     samples: int

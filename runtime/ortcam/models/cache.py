@@ -1,6 +1,6 @@
 """The cache of exported bundles: a folder per model and options, the least recently used one goes first.
 
-Each entry is a folder named by its key, a hash of all that the bundle was made of (`ortcam.model_identity`):
+Each entry is a folder named by its key, a hash of all that the bundle was made of (`ortcam.models.identity`):
 
 - `entry.json`: the model as it was named, and its options. Its time of change is when the entry was used last.
 - `bundle/NAME.ortcam`: the bundle, which an export moves there when it is complete.
@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ortcam.cache_folder import VARIABLE, bundles_folder
 from ortcam.errors import OptionError, OutputError
-from ortcam.files import make_folder, write_whole
-from ortcam.locks import Lock, lock
-from ortcam.ranges import CACHE_SIZE, shown
-from ortcam.schema import encode_json, parse_json
-from ortcam.unfinished import clear, new_name
+from ortcam.support.cache_folder import VARIABLE, bundles_folder
+from ortcam.support.files import make_folder, write_whole
+from ortcam.support.locks import Lock, lock
+from ortcam.support.ranges import CACHE_SIZE, shown
+from ortcam.support.strict_json import encode_json, parse_json
+from ortcam.support.unfinished import clear, new_name
 
 __all__ = [
     "DEFAULT_GIGABYTES",

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final, Literal, TypedDict
 
 from ortcam.errors import OptionError
-from ortcam.presets import PresetName
-from ortcam.suggestions import did_you_mean
+from ortcam.images.presets import PresetName
+from ortcam.support.suggestions import did_you_mean
 
 __all__ = ["EXPORT_OPTIONS", "ExportOptions", "check_options"]
 

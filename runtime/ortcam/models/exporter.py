@@ -3,7 +3,7 @@
 from typing import Any
 
 from ortcam.errors import OrtcamError
-from ortcam.extras import missing
+from ortcam.support.extras import missing
 
 __all__ = ["extra_for", "import_exporter"]
 

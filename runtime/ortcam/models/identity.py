@@ -5,7 +5,7 @@ What is hashed, as far as it goes with the model:
 1. Of a file (`.onnx`, `.pt2`, TorchScript): its name, its content, the content of the files that hold its weights, and
    of those beside it that may name classes or the preprocessing.
 2. Of torchvision's: its name, the name of its weights, and torchvision's version, which names the file of the weights.
-3. Of `package.module:callable`, and of a module: what it returned, see `ortcam_export.module_identity`.
+3. Of `package.module:callable`, and of a module: what it returned, see `ortcam_export.sources.pytorch.identity`.
 4. The options; of files and folders among them (`checkpoint`, `labels`, `calibration`) the content.
 5. The versions of ortcam and of all packages that take part, and the source of the exporter.
 """
@@ -152,7 +152,7 @@ def _exporter() -> str:
     if found is None or found.origin is None:
         return ""
     digest = hashlib.sha256()
-    for file in sorted(Path(found.origin).parent.glob("*.py")):
+    for file in sorted(Path(found.origin).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

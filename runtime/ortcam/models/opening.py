@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
+from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
-from ortcam.exporter import extra_for, import_exporter
-from ortcam.ranges import shown
-from ortcam.shipped import bundle_path
-from ortcam.terminal import printable
-from ortcam.unfinished import temporary_folder
+from ortcam.models.exporter import extra_for, import_exporter
+from ortcam.support.ranges import shown
+from ortcam.support.terminal import printable
+from ortcam.support.unfinished import temporary_folder
 
 if TYPE_CHECKING:
-    from ortcam.model_identity import ModelKey
+    from ortcam.models.identity import ModelKey
 
 __all__ = ["ACCEPTED", "SHIPPED", "bundle_of", "file_of", "is_bundle", "log", "read_model"]
 
@@ -58,7 +58,7 @@ def _is_of_torchvision(name: str) -> bool:
     if not name.isidentifier():
         return False
     try:
-        from ortcam_export.model_names import torchvision_names  # noqa: PLC0415 - where a folder has such a name
+        from ortcam_export.sources.model_names import torchvision_names  # noqa: PLC0415 - where a folder has such a name
     except ImportError:
         return False
     return torchvision_names().get(name) == "classifier"
@@ -138,7 +138,7 @@ def log(line: str) -> None:
 def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, announce: Announce) -> Path:
     """Export a model into the cache, or, where nothing can be kept, for this process alone."""
     # Imported here, so that who has a bundle does not wait for it.
-    from ortcam.bundle_cache import CacheError, obtain, trim  # noqa: PLC0415
+    from ortcam.models.cache import CacheError, obtain, trim  # noqa: PLC0415
 
     name = file_of(os.fsdecode(model)) if isinstance(model, (str, os.PathLike)) else None
     words = printable(name or type(model).__qualname__)
@@ -182,7 +182,7 @@ def _exported(model: Any, given: dict[str, Any], doing: str, stage: Announce, an
 
 
 def _key(model: Any, name: str | None, given: Mapping[str, Any], doing: str) -> "ModelKey | None":
-    from ortcam.model_identity import key_of  # noqa: PLC0415 - as above
+    from ortcam.models.identity import key_of  # noqa: PLC0415 - as above
 
     returned = None
     if name is None or (":" in name and not Path(name).exists()):

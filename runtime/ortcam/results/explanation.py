@@ -11,14 +11,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam import saved
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.image import encode_jpeg, encode_png
-from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import LONGEST_SIDE, Blend, Rendering, draw_map, heatmap, shrunk
-from ortcam.screen import show
-from ortcam.suggestions import plain
-from ortcam.terminal import as_text
+from ortcam.images.decoding import encode_jpeg, encode_png
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.rendering import LONGEST_SIDE, Blend, Rendering, draw_map, heatmap, shrunk
+from ortcam.results import saved
+from ortcam.results.screen import show
+from ortcam.support.suggestions import plain
+from ortcam.support.terminal import as_text
 
 __all__ = ["Explanation", "Stats"]
 
@@ -157,7 +157,7 @@ class Explanation:
         Example:
             >>> explanation.sheet(colormap="viridis")  # doctest: +SKIP
         """
-        from ortcam.sheet import sheet  # noqa: PLC0415 - which imports this module
+        from ortcam.results.sheet import sheet  # noqa: PLC0415 - which imports this module
 
         return sheet([self], **rendering)
 

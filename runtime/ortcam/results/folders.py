@@ -9,7 +9,7 @@ from typing import Final
 
 from ortcam.bundle import file_sha256
 from ortcam.errors import OutputError
-from ortcam.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
+from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
 
 __all__ = ["ResultFolders", "check_output", "file_digest", "folder_name"]
 

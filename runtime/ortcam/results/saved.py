@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.errors import OutputError
-from ortcam.files import alone_in, make_folder, write_together
-from ortcam.image import WHITE
-from ortcam.schema import encode_json
-from ortcam.unfinished import clear
+from ortcam.images.decoding import WHITE
+from ortcam.support.files import alone_in, make_folder, write_together
+from ortcam.support.strict_json import encode_json
+from ortcam.support.unfinished import clear
 
 __all__ = ["MANIFEST", "PREVIEW", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError, OutputError
-from ortcam.explanation import Explanation
-from ortcam.files import write_whole
-from ortcam.image import encode_png
-from ortcam.lettering import ascent, can_draw, draw, fitted, line_height, width
+from ortcam.images.decoding import encode_png
+from ortcam.images.preprocessing import CropGeometry, Preprocessing
+from ortcam.images.rendering import Blend, Rendering, draw_map, heatmap, opacity
 from ortcam.methods import METHODS
-from ortcam.preprocessing import CropGeometry, Preprocessing
-from ortcam.rendering import Blend, Rendering, draw_map, heatmap, opacity
-from ortcam.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
+from ortcam.results.explanation import Explanation
+from ortcam.results.lettering import ascent, can_draw, draw, fitted, line_height, width
+from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
+from ortcam.support.files import write_whole
 
 __all__ = ["DAMAGED", "SavedResult", "is_sheet", "save", "sheet"]
 
@@ -30,7 +30,7 @@ _FEW_PIXELS: Final = 8  # times that a tiny photograph is enlarged before its pi
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = 33  # bytes of a PNG file's signature and its first chunk
 _MARK: Final = b"Software\0ortcam sheet"
-_LONGEST_SIDE: Final = 1 << 20  # pixels of a photograph, as `ortcam.image` has it
+_LONGEST_SIDE: Final = 1 << 20  # pixels of a photograph, as `ortcam.images.decoding` has it
 # What reading a folder may raise whose manifest or maps somebody has changed.
 DAMAGED: Final = (
     *(OccupiedError, OptionError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError),

@@ -1,7 +1,7 @@
 """Which channels to score, in what order, and when to stop: budget, deadline, tolerance.
 
 **Rounds.** Channels are scored in rounds: the first by energy, the others as the Gaussian process of
-`ortcam.completion` wants. How many channels a round has follows from the numbers of channels alone, and the batch size
+`gaussian_process` wants. How many channels a round has follows from the numbers of channels alone, and the batch size
 only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
 how much is scored in time depends on the machine and its load.
 
@@ -9,7 +9,7 @@ how much is scored in time depends on the machine and its load.
 wants equally up to a thousandth are taken by energy, so that twins are taken in one order everywhere.
 
 **Deadlines.** What comes after the last pass takes time, too: the prediction, the estimate of the error, the gating of
-channels that were not scored. `ortcam.pace` knows how long. That time is kept free. If it turns out too short, the
+channels that were not scored. `pace` knows how long. That time is kept free. If it turns out too short, the
 prediction becomes the mean of the scores, the estimate is left out, the gating gets coarser, and the result says so.
 """
 
@@ -23,12 +23,12 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.blas import single_threaded
-from ortcam.completion import MaskModel, Prediction, estimation_work, prediction_work
+from ortcam.engine.blas import single_threaded
 from ortcam.errors import OptionError
-from ortcam.pace import Work
-from ortcam.ranges import CHANNELS, DEADLINE, SHARE, TOLERANCE, shown
-from ortcam.scoring import COARSEST, Progress, Scores, Scoring
+from ortcam.scoring.gaussian_process import MaskModel, Prediction, estimation_work, prediction_work
+from ortcam.scoring.loop import COARSEST, Progress, Scores, Scoring
+from ortcam.scoring.pace import Work
+from ortcam.support.ranges import CHANNELS, DEADLINE, SHARE, TOLERANCE, shown
 
 __all__ = ["Completion", "Limits", "score"]
 
@@ -366,7 +366,7 @@ class _Process:
         return self._end - time.perf_counter() - _RESERVE
 
     def _units(self) -> dict[Work, float]:
-        """How much work each step is, once as many channels are scored as now: see `ortcam.pace`."""
+        """How much work each step is, once as many channels are scored as now: see `pace`."""
         live, classes = len(self._order), len(self._scoring.offset)
         height, width = self._scoring.masks.maps.shape[1:]
         return {

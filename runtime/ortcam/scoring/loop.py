@@ -9,16 +9,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.blas import single_threaded
-from ortcam.classifier import check_rows
+from ortcam.bundle.gates import GATE_FUNCTIONS
+from ortcam.engine.batching import ChunkSizes
+from ortcam.engine.blas import single_threaded
+from ortcam.engine.model import check_rows
+from ortcam.engine.session import Bound
 from ortcam.errors import BundleError, NotFiniteError, OutOfMemoryError
-from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import Noise, Plan
-from ortcam.noise import draw_noise
-from ortcam.pace import Pace
-from ortcam.session import Bound
-from ortcam.tuning import ChunkSizes
-from ortcam.upsampling import bilinear_matrix, taps, upsample, upsampled_range
+from ortcam.scoring.noise import draw_noise
+from ortcam.scoring.pace import Pace
+from ortcam.scoring.upsampling import bilinear_matrix, taps, upsample, upsampled_range
 
 __all__ = ["COARSEST", "ZERO_AT_ZERO", "Masks", "Progress", "Scores", "Scoring", "fade", "prepare_masks"]
 

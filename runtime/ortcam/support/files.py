@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from ortcam.locks import lock
-from ortcam.unfinished import ASIDE, begun, clear_locked, new_name, workspace
+from ortcam.support.locks import lock
+from ortcam.support.unfinished import ASIDE, begun, clear_locked, new_name, workspace
 
 __all__ = [
     "FULL",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TextIO, TypeVar
 
 from ortcam.errors import OutputError
-from ortcam.schema import encode_json
+from ortcam.support.strict_json import encode_json
 
 __all__ = [
     "as_text",

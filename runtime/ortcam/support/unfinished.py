@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ortcam.locks import Lock, lock
+from ortcam.support.locks import Lock, lock
 
 __all__ = [
     "ASIDE",

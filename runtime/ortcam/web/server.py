@@ -22,9 +22,9 @@ from typing import Any, BinaryIO, Final
 
 from ortcam._version import __version__
 from ortcam.bundle import MANIFEST_NAME, Bundle
+from ortcam.bundle.shipped import bundle_path, sample_pictures
 from ortcam.errors import BundleError, OptionError
-from ortcam.shipped import bundle_path, sample_pictures
-from ortcam.terminal import complain
+from ortcam.support.terminal import complain
 
 __all__ = ["PageServer", "Resource", "Site", "page_folder", "site_of"]
 
@@ -165,7 +165,7 @@ class PageServer(http.server.ThreadingHTTPServer):
 
     Example:
         >>> from ortcam.bundle import read_bundle
-        >>> from ortcam.shipped import bundle_path
+        >>> from ortcam.bundle.shipped import bundle_path
         >>> with PageServer(site_of([("shapes", read_bundle(bundle_path()))])) as server:
         ...     server.url.startswith("http://127.0.0.1:")
         True

@@ -1,5 +1,5 @@
 /**
- * Which channels to score, in what order, and when to stop: a budget or a tolerance, as `ortcam/allocation.py` has them.
+ * Which channels to score, in what order, and when to stop: a budget or a tolerance, as `ortcam/scoring/budget.py` has them.
  *
  * A run belongs to one image and one method. It keeps the scores of all classes, so that another class has its map at
  * once, and scores on from there where that map is not known well enough yet.

@@ -210,7 +210,7 @@ function parseManifest(raw: unknown, where: string): Manifest {
   return manifest;
 }
 
-/** Bring an older schema up to the newest, as `ortcam.migration` does. */
+/** Bring an older schema up to the newest, as `ortcam.bundle.migration` does. */
 function migrate(raw: unknown, where: string): Json {
   const schema = isObject(raw) ? raw["schema"] : undefined;
   if (!isObject(raw) || !Number.isInteger(schema) || (schema as number) < 1) {

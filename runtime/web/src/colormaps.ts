@@ -1,4 +1,4 @@
-/** The colormaps of `ortcam.rendering`: OpenCV's tables of 256 colours, RGB, as `cv2.applyColorMap` has them. */
+/** The colormaps of `ortcam.images.rendering`: OpenCV's tables of 256 colours, RGB, as `cv2.applyColorMap` has them. */
 
 export const COLORMAPS = ["turbo", "viridis", "jet"] as const;
 export type Colormap = (typeof COLORMAPS)[number];

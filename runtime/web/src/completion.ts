@@ -1,7 +1,7 @@
 /**
  * The weights of channels that were not scored: a Gaussian process over masks predicts them, and says how well.
  *
- * The same model as `ortcam/completion.py`, where its formulas and their sources stand, for one class at a time. Channels
+ * The same model as `ortcam/scoring/gaussian_process.py`, where its formulas and their sources stand, for one class at a time. Channels
  * are places in the order of energy, 0 to L - 1.
  */
 import { cholesky, invertLower, type Matrix, matrix, solveLower, solveUpper, symmetricEigen } from "./linear_algebra";

@@ -1,4 +1,4 @@
-/** SS-CAM's noise, the same numbers as `ortcam.noise`, where its formula stands. */
+/** SS-CAM's noise, the same numbers as `ortcam.scoring.noise`, where its formula stands. */
 
 const GOLDEN = 0x9e3779b9;
 

@@ -7,7 +7,7 @@ export interface Pixels {
   readonly width: number;
 }
 
-/** The entry of bundle.json; `runtime/ortcam/preprocessing.py` says what each value means. */
+/** The entry of bundle.json; `runtime/ortcam/images/preprocessing.py` says what each value means. */
 export interface Preprocessing {
   readonly height: number;
   readonly width: number;

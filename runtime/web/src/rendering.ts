@@ -1,4 +1,4 @@
-/** Pictures of maps, drawn as `ortcam.rendering` draws them: the heatmap that lies on a photograph, and both in one. */
+/** Pictures of maps, drawn as `ortcam.images.rendering` draws them: the heatmap that lies on a photograph, and both in one. */
 import { type Colormap, colours } from "./colormaps";
 import { type CropGeometry, type Pixels, roundHalfEven, type Side } from "./preprocessing";
 

@@ -7,9 +7,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from ortcam.preprocessing import Preprocessing
-from ortcam_export.building import Builder
-from ortcam_export.picture_graph import build_preprocessing
+from ortcam.images.preprocessing import Preprocessing
+from ortcam_export.fused.preprocessing_graph import build_preprocessing
+from ortcam_export.graphs.builder import Builder
 
 PLAIN = Preprocessing(56, 48, 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPTIONS = {

@@ -16,11 +16,11 @@ from tests.sharing import export_once
 from torch import nn
 
 import ortcam
-from ortcam.classifier import exact_probabilities
 from ortcam.cli import main
+from ortcam.engine.model import exact_probabilities
 from ortcam_export import ExportError, export
-from ortcam_export.bounds import bounds_of
-from ortcam_export.graphs import logits_of
+from ortcam_export.graphs.bounds import bounds_of
+from ortcam_export.graphs.surgery import logits_of
 
 
 class Ended(TinyNet):

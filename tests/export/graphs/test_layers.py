@@ -14,7 +14,7 @@ from torch import nn
 import ortcam
 from ortcam.cli import main
 from ortcam_export import ExportError, export, inspect_model
-from ortcam_export.shapes import batch_axis_after_reshape
+from ortcam_export.graphs.batch_axis import batch_axis_after_reshape
 
 # One of each kind of graph: NHWC inside, windows, auxiliary heads, gates, grouped convolutions. Tokens are tested with
 # real weights, every family by `make sweep`.

@@ -31,10 +31,10 @@ from torch import nn
 
 import ortcam
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.preprocessing import Preprocessing
+from ortcam.images.preprocessing import Preprocessing
 from ortcam_export import export, inspect_model
-from ortcam_export.graphs import data_nodes
-from ortcam_export.normalisation import _until_first_layer
+from ortcam_export.graphs.normalisation import _until_first_layer
+from ortcam_export.graphs.surgery import data_nodes
 
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 PIXELS: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 255.0, "channel_order": "rgb"}

@@ -16,11 +16,12 @@ from tests.export.onnx_zoo import ZOO, int8_qdq_per_channel
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
+from ortcam.bundle.shipped import sample_pictures
 from ortcam.cli import main
-from ortcam.image import write_png
-from ortcam.shipped import sample_pictures
-from ortcam_export import calibration, export, fidelity
+from ortcam.images.decoding import write_png
+from ortcam_export import export
 from ortcam_export.errors import ExportError
+from ortcam_export.precision import calibration, fidelity
 
 PRECISIONS = ("float32", "float16", "int8")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.export.test_onnx_refusals import plain
+from tests.export.sources.test_onnx_refusals import plain
 
 import ortcam
 from ortcam.cli import main
-from ortcam.presets import PRESETS
+from ortcam.images.presets import PRESETS
 from ortcam_export import ExportError, export, inspect_model
-from ortcam_export.file_declarations import declarations_of
+from ortcam_export.sources.onnx_files.declarations import declarations_of
 
 NAMES = ("crack", "dent", "scratch", "stain", "fine")
 NONE: dict[str, str] = {}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ortcam_export import ExportError, labels
-from ortcam_export.labels import imagenet_labels, parse_labels, read_labels
+from ortcam_export import ExportError
+from ortcam_export.sources import labels
+from ortcam_export.sources.labels import imagenet_labels, parse_labels, read_labels
 
 
 def test_the_examples_in_docstrings_hold() -> None:

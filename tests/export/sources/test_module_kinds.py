@@ -20,8 +20,8 @@ from torch.nn.utils import prune
 
 import ortcam
 from ortcam_export import ExportError, export
-from ortcam_export.sources import InputSpec, Source, open_source
-from ortcam_export.torch_outputs import as_classifier
+from ortcam_export.sources.opening import InputSpec, Source, open_source
+from ortcam_export.sources.pytorch.outputs import as_classifier
 
 SPEC = InputSpec(**TINY_INPUT)
 

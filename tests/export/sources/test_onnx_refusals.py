@@ -21,7 +21,7 @@ from tests.export.onnx_graphs import (
     tensor_info,
 )
 from tests.export.onnx_zoo import ZOO, ending, looped, plain
-from tests.export.test_onnx_files import flags
+from tests.export.sources.test_onnx_files import flags
 
 from ortcam.cli import main
 from ortcam_export import ExportError, export

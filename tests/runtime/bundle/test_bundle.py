@@ -14,8 +14,8 @@ from tests.conftest import reseal
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, SCHEMA_VERSION, read_bundle
-from ortcam.migration import MIGRATIONS
-from ortcam.shipped import bundle_path
+from ortcam.bundle.migration import MIGRATIONS
+from ortcam.bundle.shipped import bundle_path
 
 
 def edit(bundle: Path, **changes: object) -> None:

@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 
 from ortcam.bundle import GATES, MANIFEST_NAME, SCHEMA_VERSION, Manifest
-from ortcam.bundle import __file__ as bundle_module
-from ortcam.plausibility import COUNTS, RANGES
-from ortcam.preprocessing import LARGEST_SIDE
+from ortcam.bundle.manifest import __file__ as bundle_module
+from ortcam.bundle.plausibility import COUNTS, RANGES
+from ortcam.images.preprocessing import LARGEST_SIDE
 
-SCHEMA = json.loads(files("ortcam").joinpath("bundle.schema.json").read_text("utf-8"))
+SCHEMA = json.loads(files("ortcam.bundle").joinpath("bundle.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 PRIMITIVES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 

@@ -19,12 +19,12 @@ from tests.conftest import reseal
 
 import ortcam
 from ortcam import bundle as bundle_module
-from ortcam.benchmark import benchmark
+from ortcam.benchmarking import benchmark
 from ortcam.bundle import MANIFEST_NAME, open_bundle, read_bundle
-from ortcam.evaluation.randomization import shuffled_bundle
-from ortcam.image import encode_png
-from ortcam.shipped import bundle_path
-from ortcam.verification import verify
+from ortcam.bundle.shipped import bundle_path
+from ortcam.evaluation.sanity import shuffled_bundle
+from ortcam.images.decoding import encode_png
+from ortcam.parity import verify
 from ortcam_export import fuse
 
 # Features, head, and three scorers; a few passes each.

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.cli import demo, main
+from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.cli import main
+from ortcam.cli.commands import demo
 from ortcam.cli.main import _parser
-from ortcam.image import read_image
-from ortcam.shipped import bundle_path, demo_picture
+from ortcam.images.decoding import read_image
 from shapes import evaluate
 from shapes.scenes import CLASSES
 

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
+from ortcam.bundle.shipped import bundle_path
+from ortcam.bundle.signature import SIGNATURE_NAME, verify_signature
 from ortcam.cli import main
 from ortcam.errors import BundleError, OptionError
-from ortcam.extras import install
-from ortcam.shipped import bundle_path
-from ortcam.signature import SIGNATURE_NAME, verify_signature
+from ortcam.support.extras import install
 
 # By minisign itself, of the four bytes "test": from the documentation of minisign-verify, a reader of the format.
 MINISIGN_KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"

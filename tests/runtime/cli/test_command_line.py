@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 
 import ortcam
+from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main, printing, progress
 from ortcam.cli.hints import SlowHint
 from ortcam.cli.main import _parser
 from ortcam.cli.parsers import Parser
 from ortcam.cli.progress import Bar, duration, stages
 from ortcam.methods import METHODS, resolve_method
-from ortcam.shipped import bundle_path
-from ortcam.terminal import shortened
+from ortcam.support.terminal import shortened
 
 COMMANDS = dict(_parser().commands)
 

@@ -16,11 +16,12 @@ import torchvision
 from PIL import Image
 
 import ortcam
-from ortcam.cli import main, predict
-from ortcam.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.cli import main
+from ortcam.cli.commands import predict
 from ortcam_export import export
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SAMPLES = sample_pictures()[0].parent
 PARITY = 1e-4  # of the largest logit: what an export may be off by; a probability is off by half of that at most
 

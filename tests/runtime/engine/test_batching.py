@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.tuning import ChunkSizes, recall, remember
+from ortcam.engine.batching import ChunkSizes, recall, remember
 
 CANDIDATES = (2, 4, 8, 16, 32)
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "sizes.json"))
     remember("a", 4)
-    monkeypatch.setattr("ortcam.tuning.write_whole", full)
+    monkeypatch.setattr("ortcam.engine.batching.write_whole", full)
     remember("b", 8)
     assert (recall("a"), recall("b")) == (4, None)
 
@@ -211,7 +211,7 @@ def test_only_the_newest_entries_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     script = """
 import sys
-from ortcam.tuning import remember
+from ortcam.engine.batching import remember
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(20):

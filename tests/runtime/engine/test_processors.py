@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam import session as session_module
-from ortcam.processors import processor_name, usable_cores
-from ortcam.session import SessionOptions, open_session, resolve_providers, share_session
+from ortcam.engine import session as session_module
+from ortcam.engine.processors import processor_name, usable_cores
+from ortcam.engine.session import SessionOptions, open_session, resolve_providers, share_session
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="of Linux")
 
@@ -174,7 +174,7 @@ def test_memory_is_given_back_at_the_end(photograph: Path, end: str) -> None:
     """In pieces of 64 kB, which the C library takes from its heap and keeps when they are freed."""
     found = counted(
         f"""
-from ortcam.shipped import bundle_path
+from ortcam.bundle.shipped import bundle_path
 import numpy
 def hoard():
     return [bytearray(60_000) for _ in range(2000)]

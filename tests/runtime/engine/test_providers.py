@@ -10,8 +10,8 @@ from tests.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.cli import main
+from ortcam.engine.session import Bound, SessionOptions, _warn_once, open_session, resolve_providers
 from ortcam.errors import OutOfMemoryError
-from ortcam.session import Bound, SessionOptions, _warn_once, open_session, resolve_providers
 
 OPENVINO = "OpenVINOExecutionProvider"
 
@@ -70,7 +70,7 @@ def test_the_number_of_threads_reaches_openvinos_own_pool(tiny_bundle: Path, mon
         def get_providers(self) -> list[str]:
             return [OPENVINO]
 
-    monkeypatch.setattr("ortcam.session.Session", Recorded)
+    monkeypatch.setattr("ortcam.engine.session.Session", Recorded)
     for values in ({}, {"num_of_threads": "3"}):
         open_session(tiny_bundle / "head.onnx", SessionOptions(((OPENVINO, values),), threads=2))
     assert opened == [[(OPENVINO, {"num_of_threads": "2"})], [(OPENVINO, {"num_of_threads": "3"})]]
@@ -89,7 +89,7 @@ def test_a_provider_that_cannot_start_is_replaced_by_the_cpu_with_one_warning(
         return real(path, settings, providers=providers, **others)
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr("ortcam.session.Session", refuse)
+    monkeypatch.setattr("ortcam.engine.session.Session", refuse)
     _warn_once.cache_clear()
     explainer = ortcam.load(tiny_bundle, providers=[("cuda", values), "cpu"])
     with pytest.warns(RuntimeWarning, match=r"CUDAExecutionProvider cannot start \(CUDA failure 35") as caught:

@@ -42,8 +42,8 @@ def writes_by_itself(home: Path) -> bool:
     [
         PREDICT,
         "import ortcam_export",
-        "import ortcam_export.precision, ortcam_export.layers",
-        "import ortcam.session",
+        "import ortcam_export.precision.quantize, ortcam_export.graphs.layers",
+        "import ortcam.engine.session",
         "from ortcam.cli import main; main(['inspect', sys.argv[1], '--verify'])".replace(
             "from", "import sys; from", 1
         ),

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ortcam import targets
+from ortcam import request as targets
 from ortcam.errors import DatasetError, TargetError
 from ortcam.evaluation.dataset import Example, inside_boxes, read_dataset
-from ortcam.preprocessing import Preprocessing
+from ortcam.images.preprocessing import Preprocessing
 
 LABELS = ("cat", "dog", "sea snake")
 

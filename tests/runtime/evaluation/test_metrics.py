@@ -16,10 +16,10 @@ import ortcam
 from ortcam.errors import NotFiniteError
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example
+from ortcam.evaluation.entries import Variant, parse_variants
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import resolve_protocol
-from ortcam.evaluation.variants import Variant, parse_variants
 
 EVERY_METRIC = tuple(metric.name for metric in METRICS)
 IMAGES = 6

@@ -16,9 +16,9 @@ from torchvision import transforms
 
 import ortcam
 from ortcam.evaluation.dataset import inside_boxes, read_dataset
-from ortcam.evaluation.running import evaluate
-from ortcam.preprocessing import Preprocessing
-from ortcam.targets import class_index
+from ortcam.evaluation.run import evaluate
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.request import class_index
 
 
 @pytest.mark.slow

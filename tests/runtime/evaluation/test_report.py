@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from ortcam.evaluation.dataset import Example
+from ortcam.evaluation.entries import Variant, baselines
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.protocols import resolve_protocol
-from ortcam.evaluation.report import write_report
+from ortcam.evaluation.report.page import write_report
+from ortcam.evaluation.report.verdict import reach_verdict
 from ortcam.evaluation.results import collect, summarise
-from ortcam.evaluation.variants import Variant, baselines
-from ortcam.evaluation.verdict import reach_verdict
-from ortcam.image import write_png
-from ortcam.preprocessing import Preprocessing
+from ortcam.images.decoding import write_png
+from ortcam.images.preprocessing import Preprocessing
 
 HOSTILE = "</script><!--<script>alert(1)</script>\u2028.png"
 QUOTED = "a\" onerror='alert(2)' {{ 7 * 7 }}.png"

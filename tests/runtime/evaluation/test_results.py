@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ortcam.evaluation import results as module
+from ortcam.evaluation.entries import Variant
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.results import Results, as_cell, write_tables
-from ortcam.evaluation.variants import Variant
 
 NAMES = [
     "=cmd|' /C calc'!A0.png",

@@ -17,18 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 
 import ortcam
+from ortcam.bundle.shipped import sample_pictures
 from ortcam.cli import main
 from ortcam.errors import NotFiniteError, OrtcamError, OutputError
 from ortcam.evaluation import evaluate
+from ortcam.evaluation.entries import Baseline, Variant
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
-from ortcam.evaluation.running import Evaluation
-from ortcam.evaluation.variants import Baseline, Variant
-from ortcam.extras import install
-from ortcam.image import write_png
-from ortcam.shipped import sample_pictures
-from ortcam.upsampling import upsample
+from ortcam.evaluation.run import Evaluation
+from ortcam.images.decoding import write_png
+from ortcam.scoring.upsampling import upsample
+from ortcam.support.extras import install
 
 BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
 COUNT = 5
@@ -374,7 +374,7 @@ def test_the_command_line_says_what_was_wrong(
 def test_the_command_says_what_it_needs(
     tiny_bundle: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ortcam.evaluation.running", None)  # as if scipy were not installed
+    monkeypatch.setitem(sys.modules, "ortcam.evaluation.run", None)  # as if scipy were not installed
     assert main(["evaluate", str(tiny_bundle), str(images)]) == 2
     assert install("evaluate") in capsys.readouterr().err
 

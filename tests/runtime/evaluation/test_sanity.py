@@ -9,11 +9,11 @@ import pytest
 import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.errors import NotFiniteError, OrtcamError
-from ortcam.evaluation import running
-from ortcam.evaluation.randomization import DEPTHS, check_weights, shuffled_bundle, similarity
-from ortcam.evaluation.running import evaluate
-from ortcam.evaluation.variants import Variant
-from ortcam.image import write_png
+from ortcam.evaluation import run as running
+from ortcam.evaluation.entries import Variant
+from ortcam.evaluation.run import evaluate
+from ortcam.evaluation.sanity import DEPTHS, check_weights, shuffled_bundle, similarity
+from ortcam.images.decoding import write_png
 
 
 def picture(seed: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def picture(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def shipped() -> Path:
-    return Path(__file__).parents[2] / "models" / "shapes.ortcam"
+    return Path(__file__).parents[3] / "models" / "shapes.ortcam"
 
 
 def values(path: Path, bundle: Path) -> list[np.ndarray]:
@@ -63,7 +63,7 @@ def test_the_scorers_lose_their_weights_too(shipped: Path, tmp_path: Path) -> No
 
 
 def _upsampled(explainer: ortcam.Explainer, photograph: ortcam.Photograph, channel: int) -> np.ndarray:
-    from ortcam.upsampling import upsample
+    from ortcam.scoring.upsampling import upsample
 
     return upsample(explainer.features(photograph)[channel : channel + 1], *photograph.model_input.shape[2:])[0]
 

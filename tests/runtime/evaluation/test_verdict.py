@@ -6,14 +6,14 @@ import doctest
 import numpy as np
 import pytest
 
-from ortcam.evaluation import verdict as module
+from ortcam.evaluation.entries import Baseline, Variant
 from ortcam.evaluation.journal import Failure
 from ortcam.evaluation.metrics import METRICS
-from ortcam.evaluation.printing import in_words
+from ortcam.evaluation.report import verdict as module
+from ortcam.evaluation.report.terminal import in_words
+from ortcam.evaluation.report.verdict import Verdict, reach_verdict
 from ortcam.evaluation.results import Results, Summary
 from ortcam.evaluation.statistics import Difference, Interval
-from ortcam.evaluation.variants import Baseline, Variant
-from ortcam.evaluation.verdict import Verdict, reach_verdict
 
 TITLES = {"a": "A-CAM", "b": "B-CAM", "c": "C-CAM", "random-weights": "Random weights", "mean-activation": "Mean"}
 BASELINES = ("random-weights", "mean-activation")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.pictures import encoded
 
-from ortcam.decoder_output import listening
+from ortcam.images.formats.decoder_output import listening
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="C's stderr is no variable there")
 

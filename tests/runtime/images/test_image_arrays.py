@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 from tests.pictures import encoded, exif, photograph
 
 import ortcam
-from ortcam.image import read_image
-from ortcam.photograph import read_photograph
-from ortcam.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.images.decoding import read_image
+from ortcam.images.photograph import read_photograph
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_a_buffer_that_changes_afterwards_changes_nothing(explainer: ortcam.Expl
 
 def test_neither_torch_nor_pillow_is_imported_to_read_an_array() -> None:
     code = (
-        "import sys, numpy as np; from ortcam.image import read_image; read_image(np.zeros((9, 9)));"
+        "import sys, numpy as np; from ortcam.images.decoding import read_image; read_image(np.zeros((9, 9)));"
         "sys.exit(int(bool({'torch', 'PIL', 'jax', 'tensorflow'} & set(sys.modules))))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -350,7 +350,7 @@ def test_a_preprocessed_explanation_is_saved_with_the_truth(
     given = explainer.preprocess(sample)
     explanation = explainer.explain(preprocessed=given, method="recipro-cam")
     explanation.save(tmp_path / "out")
-    record = ortcam.saved.read_manifest(tmp_path / "out")
+    record = ortcam.results.saved.read_manifest(tmp_path / "out")
     assert record["image"]["preprocessed"] is True
     assert record["image"]["path"] is None
     assert record["preprocessing"]["resize"] is None  # nothing is cropped from what is shown

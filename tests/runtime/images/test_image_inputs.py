@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam import image_inputs
-from ortcam.image_inputs import expand, from_argument
-from ortcam.sheet import save as save_sheet
-from ortcam.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.images import inputs as image_inputs
+from ortcam.images.inputs import expand, from_argument
+from ortcam.results.sheet import save as save_sheet
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms._presets import ImageClassification
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.preprocessing import CropGeometry, Preprocessing
+from ortcam.images.preprocessing import CropGeometry, Preprocessing
 
-DATA = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+DATA = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 # Pillow 13 resizes the height first where it shrinks by far more than the width; before, the width always came first.

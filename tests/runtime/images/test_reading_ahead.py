@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam import photograph
 from ortcam.errors import ImageError, OrtcamError
-from ortcam.photograph import read_ahead
+from ortcam.images import photograph
+from ortcam.images.photograph import read_ahead
 
 RAISED = [
     KeyboardInterrupt("stop"),
@@ -192,7 +192,7 @@ def test_without_a_thread_items_are_read_in_turn(monkeypatch: pytest.MonkeyPatch
 
 SCRIPT = """
 import signal, sys, time
-from ortcam.photograph import read_ahead
+from ortcam.images.photograph import read_ahead
 {0}
 ahead = read_ahead(items(), read)
 next(ahead)

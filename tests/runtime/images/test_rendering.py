@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import BEGIN, COLORMAPS, FULL, Rendering, dimmed, draw_map, heatmap, opacity, overlay, smoothed
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.rendering import (
+    BEGIN,
+    COLORMAPS,
+    FULL,
+    Rendering,
+    dimmed,
+    draw_map,
+    heatmap,
+    opacity,
+    overlay,
+    smoothed,
+)
 
 
 def noise(height, width):

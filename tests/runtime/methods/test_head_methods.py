@@ -16,10 +16,10 @@ from torch import nn
 
 import ortcam
 from ortcam.bundle import Cut
-from ortcam.classifier import as_maps, from_maps, prefix_tokens
 from ortcam.cli import main
-from ortcam.head_methods import Head, LinearHead, ablation_cam, cam, eigen_cam, recipro_cam
+from ortcam.engine.model import as_maps, from_maps, prefix_tokens
 from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, resolve_method
+from ortcam.methods.head_only import Head, LinearHead, ablation_cam, cam, eigen_cam, recipro_cam
 from ortcam_export import export
 
 NAMES = ("recipro-cam", "ablation-cam", "eigen-cam", "cam")

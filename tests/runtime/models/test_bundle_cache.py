@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ortcam import bundle_cache
-from ortcam.bundle_cache import CacheError, clear_cache, entries, obtain, trim
-from ortcam.cache_folder import batch_sizes_file, bundles_folder
+from ortcam.bundle.shipped import bundle_path
 from ortcam.cli.main import main
 from ortcam.errors import OptionError, OutputError
-from ortcam.shipped import bundle_path
+from ortcam.models import cache as bundle_cache
+from ortcam.models.cache import CacheError, clear_cache, entries, obtain, trim
+from ortcam.support.cache_folder import batch_sizes_file, bundles_folder
 
 RECORD = {"model": "model.onnx", "options": ""}
 
@@ -91,7 +91,7 @@ def test_the_least_recently_used_goes_first_and_the_newest_stays(monkeypatch: py
 
 def test_what_another_process_uses_is_not_removed(cache: Path) -> None:
     obtain("a1", "model", RECORD, copy)  # and so locked by this process
-    code = "from ortcam.bundle_cache import clear_cache; print(*map(len, clear_cache()))"
+    code = "from ortcam.models.cache import clear_cache; print(*map(len, clear_cache()))"
     assert in_another_process(code) == "0 1"
     let_go()
     assert in_another_process(code) == "1 0"

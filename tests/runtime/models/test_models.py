@@ -14,13 +14,13 @@ import torch
 from tests.conftest import TinyNet
 
 import ortcam
-from ortcam import bundle_cache
+from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
-from ortcam.model_identity import key_of
-from ortcam.models import bundle_of, is_bundle
-from ortcam.shipped import bundle_path, demo_picture
+from ortcam.models import cache as bundle_cache
+from ortcam.models.identity import key_of
+from ortcam.models.opening import bundle_of, is_bundle
 from ortcam_export import identity_of
-from ortcam_export.model_names import check_model
+from ortcam_export.sources.model_names import check_model
 
 TINY = {"preset": "imagenet", "activation": "softmax"}
 

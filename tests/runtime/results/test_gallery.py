@@ -19,10 +19,10 @@ import pytest
 
 import ortcam
 from ortcam import gallery
+from ortcam.bundle.shipped import bundle_path, sample_pictures
 from ortcam.errors import OutputError
-from ortcam.image import read_image
-from ortcam.sheet import save as save_sheet
-from ortcam.shipped import bundle_path, sample_pictures
+from ortcam.images.decoding import read_image
+from ortcam.results.sheet import save as save_sheet
 
 HOSTILE = ("</script><script>document.title='hacked'</script>", "<img src=x onerror=\"document.title='hacked'\">")
 
@@ -112,14 +112,14 @@ def test_an_image_that_is_added_is_the_only_one_that_is_decoded(
         return read_image(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ortcam.gallery.read_image", read)
-        patch.setattr("ortcam.gallery.SavedResult.read", lambda *_: pytest.fail("a map was read again"))
+        patch.setattr("ortcam.results.gallery.read_image", read)
+        patch.setattr("ortcam.results.gallery.SavedResult.read", lambda *_: pytest.fail("a map was read again"))
         gallery.write(folder)
     assert decoded == []
     assert blocks(page, 'class="result"') == before
     record = explained[0].provenance | {"image": {"path": "third.png", "sha256": "3"}}
     dataclasses.replace(explained[0], provenance=record).save(folder / "third" / "recipro-cam")
-    monkeypatch.setattr("ortcam.gallery.read_image", read)
+    monkeypatch.setattr("ortcam.results.gallery.read_image", read)
     gallery.write(folder)
     assert [path.parent.parent.name for path in decoded] == ["third"]
     (listed,) = blocks(page, 'id="list"')

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ortcam.lettering import ascent, can_draw, draw, fitted, line_height, width
+from ortcam.results.lettering import ascent, can_draw, draw, fitted, line_height, width
 
 LONG = "gypsy quay, a label that no column has room for " * 4
 

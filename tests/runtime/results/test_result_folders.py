@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 from ortcam.errors import OutputError
-from ortcam.result_folders import ResultFolders, check_output, file_digest, folder_name
+from ortcam.results.folders import ResultFolders, check_output, file_digest, folder_name
 
 HOSTILE = [
     "...jpg", "..jpg", ".jpg", ".", "..", "", "/", "a/..", "a/.", "....", "cat..jpg", "cat .jpg", "con.png", "NUL",

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam import files, saved
 from ortcam.errors import NotFiniteError, OutputError
-from ortcam.image import write_png
-from ortcam.saved import OccupiedError
+from ortcam.images.decoding import write_png
+from ortcam.results import saved
+from ortcam.results.saved import OccupiedError
+from ortcam.support import files
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked, and killed by signals")
 
@@ -256,9 +257,10 @@ def test_a_place_that_no_system_has_is_an_output_error(tmp_path: Path) -> None:
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from ortcam import files, saved
+from ortcam.support import files
+from ortcam.results import saved
 sys.path.insert(0, sys.argv[2])
-from tests.runtime.test_saved import contents, summary
+from tests.runtime.results.test_saved import contents, summary
 
 folder, force = Path(sys.argv[1]), sys.argv[3] != "add"
 if sys.argv[3] == "force without exchange":
@@ -301,7 +303,7 @@ print(json.dumps([None if s is None else [t["index"] for t in s["targets"]] for 
 @posix
 @pytest.mark.parametrize("force", ["force", "force without exchange", "add"])
 def test_a_kill_at_any_moment_leaves_a_manifest_of_what_is_there(tmp_path: Path, force: str) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     result = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), str(root), force],
         capture_output=True,

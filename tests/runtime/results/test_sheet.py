@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import ortcam
+from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.image import read_image, write_png
-from ortcam.rendering import Rendering
-from ortcam.screen import show
-from ortcam.sheet import is_sheet, save
-from ortcam.shipped import bundle_path, demo_picture
+from ortcam.images.decoding import read_image, write_png
+from ortcam.images.rendering import Rendering
+from ortcam.results.screen import show
+from ortcam.results.sheet import is_sheet, save
 
 LABELS = ("fish", "a label so long that no sheet has room for it, gypsy quay " * 9, "猫", "قطة", "<b>", "", "\x1b[31m")
 
@@ -140,10 +140,10 @@ def test_without_a_screen_there_is_one_sentence(
     opened: list[str] = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
-    monkeypatch.setattr("ortcam.screen.has_screen", lambda: False)
+    monkeypatch.setattr("ortcam.results.screen.has_screen", lambda: False)
     with pytest.raises(OrtcamError, match="there is no screen here; save"):
         show(explained)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("ortcam.screen.has_screen", lambda: True)
+    monkeypatch.setattr("ortcam.results.screen.has_screen", lambda: True)
     explained.show()
     assert [path.as_uri() for path in tmp_path.iterdir()] == opened

@@ -15,16 +15,16 @@ import pytest
 from tests.tolerances import PROMISED
 
 import ortcam
-from ortcam.allocation import Limits, score
-from ortcam.blas import single_threaded
+from ortcam.bundle.gates import GATE_FUNCTIONS
+from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.engine.batching import ChunkSizes
+from ortcam.engine.blas import single_threaded
+from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
-from ortcam.gates import GATE_FUNCTIONS
 from ortcam.methods import resolve_method
-from ortcam.scoring import Scoring, prepare_masks
-from ortcam.session import Bound
-from ortcam.shipped import bundle_path, demo_picture
-from ortcam.tuning import ChunkSizes
-from ortcam.upsampling import upsample
+from ortcam.scoring.budget import Limits, score
+from ortcam.scoring.loop import Scoring, prepare_masks
+from ortcam.scoring.upsampling import upsample
 
 METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
 SAMPLES = {"sscam": 2, "iscam": 2}

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import ortcam
+from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
-from ortcam.completion import MaskModel
-from ortcam.pace import Pace
-from ortcam.scoring import Scoring
-from ortcam.session import Bound
-from ortcam.shipped import bundle_path, demo_picture
+from ortcam.engine.session import Bound
+from ortcam.scoring.gaussian_process import MaskModel
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.pace import Pace
 
 METHODS = ("scorecam", "scorecam++", "iscam")
 

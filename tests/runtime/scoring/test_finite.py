@@ -14,12 +14,12 @@ from tests.conftest import TINY_INPUT, TinyNet, reseal
 import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.cli import main
+from ortcam.engine.session import Bound
 from ortcam.evaluation.journal import Journal
-from ortcam.evaluation.randomization import Similarity
+from ortcam.evaluation.sanity import Similarity
 from ortcam.explainer import finish
-from ortcam.schema import encode_json, parse_json
-from ortcam.session import Bound
-from ortcam.verification import verify
+from ortcam.parity import verify
+from ortcam.support.strict_json import encode_json, parse_json
 from ortcam_export import ExportError, export
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

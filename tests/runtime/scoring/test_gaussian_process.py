@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ortcam.completion import MaskModel
+from ortcam.scoring.gaussian_process import MaskModel
 
 SIZE = 7
 

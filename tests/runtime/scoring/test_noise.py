@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from tests.tolerances import EPS
 
-from ortcam.noise import draw_noise
+from ortcam.scoring.noise import draw_noise
 
 COUNT = 40_000
 SEEDS = (0, 1, 2, 7, 2**31, 2**32 - 1, 2**32, 2**64 + 1)

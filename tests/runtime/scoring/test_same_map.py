@@ -12,14 +12,14 @@ import pytest
 from tests.tolerances import PROMISED
 
 import ortcam
-from ortcam.allocation import Limits, _parts, _rounds, score
-from ortcam.completion import MaskModel
+from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.engine.batching import ChunkSizes
+from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
-from ortcam.scoring import Scores, Scoring, fade, prepare_masks
-from ortcam.session import Bound
-from ortcam.shipped import bundle_path, demo_picture
-from ortcam.tuning import ChunkSizes
+from ortcam.scoring.budget import Limits, _parts, _rounds, score
+from ortcam.scoring.gaussian_process import MaskModel
+from ortcam.scoring.loop import Scores, Scoring, fade, prepare_masks
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LIMITS: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.tolerances import EPS, sums_apart
 
-from ortcam.upsampling import bilinear_matrix, upsample, upsampled_range
+from ortcam.scoring.upsampling import bilinear_matrix, upsample, upsampled_range
 
 SIZES = [
     (7, 7, 224, 224),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ortcam import extras
+from ortcam.support import extras
 
 
 class Installed:

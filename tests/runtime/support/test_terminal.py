@@ -7,16 +7,16 @@ import sys
 
 import pytest
 
-import ortcam.extras
-import ortcam.terminal
+import ortcam.support.extras
+import ortcam.support.terminal
 from ortcam.errors import OutputError
-from ortcam.terminal import as_text, complain, guarded_output, json_text, printable
+from ortcam.support.terminal import as_text, complain, guarded_output, json_text, printable
 
 HOSTILE = "a\x1b[31m\x07\x9b\u202egnp\u2066\u2028\r\udce9\ud83dé日"
 
 
 def test_the_examples_in_docstrings_hold() -> None:
-    for module in (ortcam.extras, ortcam.terminal):
+    for module in (ortcam.support.extras, ortcam.support.terminal):
         assert doctest.testmod(module).failed == 0
 
 

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ortcam import files, locks, unfinished
-from ortcam.files import exchange, move_folder, replacing, write_together, write_whole
-from ortcam.locks import lock
-from ortcam.unfinished import ASIDE, clear, new_name, settle_later, workspace
+from ortcam.support import files, locks, unfinished
+from ortcam.support.files import exchange, move_folder, replacing, write_together, write_whole
+from ortcam.support.locks import lock
+from ortcam.support.unfinished import ASIDE, clear, new_name, settle_later, workspace
 
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 exchanges = pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="exchanges names")
@@ -143,8 +143,8 @@ def _move(folder: Path) -> None:
 MOVED_ASIDE = """
 import os, signal, sys
 from pathlib import Path
-from ortcam import files
-from tests.runtime.test_unfinished import _move
+from ortcam.support import files
+from tests.runtime.support.test_unfinished import _move
 
 files._swap = lambda: None
 left = int(sys.argv[2])
@@ -166,7 +166,7 @@ _move(Path(sys.argv[1]))
 @pytest.mark.parametrize("rename", [1, 2])
 def test_without_exchange_the_next_run_brings_the_old_result_back(tmp_path: Path, rename: int) -> None:
     make(tmp_path / "x", "old")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", MOVED_ASIDE, str(tmp_path), str(rename)]
     assert subprocess.run(command, check=False, cwd=root).returncode == -9
     assert (tmp_path / "x").exists() == (rename == 1)

@@ -13,18 +13,18 @@ import onnx_ir.passes.common as common_passes
 from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
 
-from ortcam.preprocessing import Preprocessing
-from ortcam_export.building import add_constant
-from ortcam_export.dequantization import undo_dynamic_quantization, undo_quantization
+from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs import tidy
-from ortcam_export.integer_pixels import make_pixels_floating
-from ortcam_export.legacy_operators import spell_out
-from ortcam_export.normalisation import Taken, take_normalisation
-from ortcam_export.onnx_files import HALVES, REDUCED, OnnxFile, describe, guarded
-from ortcam_export.shapes import sides_for_one, trace_batch
-from ortcam_export.single_images import add_batch_dimension
-from ortcam_export.splitting import split_fused
+from ortcam_export.graphs.batch_axis import sides_for_one, trace_batch
+from ortcam_export.graphs.builder import add_constant
+from ortcam_export.graphs.normalisation import Taken, take_normalisation
+from ortcam_export.graphs.surgery import tidy
+from ortcam_export.sources.onnx_files.dequantization import undo_dynamic_quantization, undo_quantization
+from ortcam_export.sources.onnx_files.integer_pixels import make_pixels_floating
+from ortcam_export.sources.onnx_files.legacy_operators import spell_out
+from ortcam_export.sources.onnx_files.reading import HALVES, REDUCED, OnnxFile, describe, guarded
+from ortcam_export.sources.onnx_files.single_images import add_batch_dimension
+from ortcam_export.sources.onnx_files.splitting import split_fused
 
 __all__ = ["OnnxClassifier", "adapt"]
 

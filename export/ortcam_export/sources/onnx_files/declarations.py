@@ -17,11 +17,11 @@ from types import SimpleNamespace
 from typing import Any, Final, Literal
 
 from ortcam.errors import OptionError
-from ortcam.model_identity import BESIDE, MOST_BESIDE
-from ortcam.preprocessing import Preprocessing
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.models.identity import BESIDE, MOST_BESIDE
 from ortcam_export.errors import ExportError
-from ortcam_export.labels import names_by_index, parse_labels
-from ortcam_export.library_preprocessing import DeclaredPreprocessing, from_config
+from ortcam_export.sources.labels import names_by_index, parse_labels
+from ortcam_export.sources.libraries import DeclaredPreprocessing, from_config
 
 __all__ = ["FileDeclarations", "declarations_of"]
 

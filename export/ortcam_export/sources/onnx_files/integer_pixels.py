@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ortcam_export.building import add_constant
-from ortcam_export.onnx_files import FLOATS, PIXELS, constant_of
+from ortcam_export.graphs.builder import add_constant
+from ortcam_export.sources.onnx_files.reading import FLOATS, PIXELS, constant_of
 
 __all__ = ["make_pixels_floating"]
 

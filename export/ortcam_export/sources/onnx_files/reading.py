@@ -18,13 +18,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.bundle import ModelRecord, file_sha256
-from ortcam.verification import PARITY_TOLERANCE
-from ortcam_export.endings import Ending, take_ending, take_unranked
+from ortcam.parity import PARITY_TOLERANCE
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.file_declarations import declarations_of
-from ortcam_export.graph_limits import MOST_ELEMENTS, check_limits
-from ortcam_export.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
-from ortcam_export.sources import (
+from ortcam_export.graphs.endings import Ending, take_ending, take_unranked
+from ortcam_export.sources.onnx_files.declarations import declarations_of
+from ortcam_export.sources.onnx_files.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
+from ortcam_export.sources.onnx_files.limits import MOST_ELEMENTS, check_limits
+from ortcam_export.sources.opening import (
     COMMON_SIDE,
     InputLayout,
     InputSpec,

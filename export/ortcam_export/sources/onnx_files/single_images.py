@@ -8,9 +8,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript.optimizer import fold_constants
 
-from ortcam_export.building import add_constant
 from ortcam_export.errors import ExportError
-from ortcam_export.onnx_files import constant_of
+from ortcam_export.graphs.builder import add_constant
+from ortcam_export.sources.onnx_files.reading import constant_of
 
 __all__ = ["add_batch_dimension"]
 

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from ortcam_export.building import Builder
+from ortcam_export.graphs.builder import Builder
 
 __all__ = ["split_fused"]
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.fx
 
-from ortcam.model_identity import plain_form
+from ortcam.models.identity import plain_form
 
 if TYPE_CHECKING:
-    from ortcam_export.sources import Model
+    from ortcam_export.sources.opening import Model
 
 __all__ = ["identity_of"]
 
@@ -38,7 +38,7 @@ def identity_of(model: "Model") -> str | None:
     Raises:
         ExportError: there is no such callable, or it fails.
     """
-    from ortcam_export.torch_models import returned_by  # noqa: PLC0415 - as it imports this module's users
+    from ortcam_export.sources.pytorch.models import returned_by  # noqa: PLC0415 - as it imports this module's users
 
     found = returned_by(str(model)) if isinstance(model, (str, Path)) else (model,)
     digest = hashlib.sha256()

@@ -14,35 +14,12 @@ import torch
 import torchvision
 
 from ortcam.bundle import ModelRecord, file_sha256
-from ortcam.preprocessing import Preprocessing
-from ortcam.suggestions import did_you_mean
-from ortcam_export.checkpoints import (
-    class_count,
-    differing_classes,
-    head_note,
-    load_state,
-    read_checkpoint,
-    with_classes,
-)
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.library_modules import (
-    declared_input_size,
-    declared_labels,
-    declared_preprocessing,
-    image_argument,
-)
-from ortcam_export.library_preprocessing import DeclaredPreprocessing, read_declared
-from ortcam_export.model_names import check_model, is_program_file, look_beside_user
-from ortcam_export.plain_modules import plain_module, precision_notes
-from ortcam_export.programs import (
-    image_keyword,
-    image_size,
-    is_program,
-    open_program,
-    open_script,
-    read_program_file,
-)
-from ortcam_export.sources import (
+from ortcam_export.sources.libraries import DeclaredPreprocessing, read_declared
+from ortcam_export.sources.model_names import check_model, is_program_file, look_beside_user
+from ortcam_export.sources.opening import (
     COMMON_SIDE,
     DEFAULT_WEIGHTS,
     InputSpec,
@@ -51,10 +28,33 @@ from ortcam_export.sources import (
     said_preprocessing,
     unknown_preprocessing,
 )
-from ortcam_export.torch_outputs import as_classifier, count_classes
+from ortcam_export.sources.pytorch.checkpoints import (
+    class_count,
+    differing_classes,
+    head_note,
+    load_state,
+    read_checkpoint,
+    with_classes,
+)
+from ortcam_export.sources.pytorch.library_modules import (
+    declared_input_size,
+    declared_labels,
+    declared_preprocessing,
+    image_argument,
+)
+from ortcam_export.sources.pytorch.outputs import as_classifier, count_classes
+from ortcam_export.sources.pytorch.plain_modules import plain_module, precision_notes
+from ortcam_export.sources.pytorch.programs import (
+    image_keyword,
+    image_size,
+    is_program,
+    open_program,
+    open_script,
+    read_program_file,
+)
 
 if TYPE_CHECKING:
-    from ortcam_export.sources import Model
+    from ortcam_export.sources.opening import Model
 
 __all__ = ["open_torch_model", "returned_by"]
 

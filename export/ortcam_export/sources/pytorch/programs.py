@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import torch
 
-from ortcam_export.checkpoints import check_archive
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.plain_modules import copied
+from ortcam_export.sources.pytorch.checkpoints import check_archive
+from ortcam_export.sources.pytorch.plain_modules import copied
 
 __all__ = ["image_keyword", "image_size", "is_program", "open_program", "open_script", "read_program_file"]
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ortcam.benchmark import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
+from ortcam.benchmarking import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
+from ortcam.bundle.shipped import demo_picture
 from ortcam.cli.common import (
     add_alias,
     add_execution,
@@ -22,13 +23,12 @@ from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OutputError
-from ortcam.extras import missing
-from ortcam.files import replacing
 from ortcam.methods import METHODS
-from ortcam.ranges import BATCH_SIZE, RUNS, SECONDS, shown
-from ortcam.shipped import demo_picture
-from ortcam.terminal import json_text, others_aside, printable, say
-from ortcam.unfinished import clear
+from ortcam.support.extras import missing
+from ortcam.support.files import replacing
+from ortcam.support.ranges import BATCH_SIZE, RUNS, SECONDS, shown
+from ortcam.support.terminal import json_text, others_aside, printable, say
+from ortcam.support.unfinished import clear
 
 __all__ = ["add_benchmark"]
 

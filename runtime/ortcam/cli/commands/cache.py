@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ortcam.bundle_cache import Entry, clear_cache, entries, most_bytes
-from ortcam.cache_folder import bundles_folder
 from ortcam.cli.common import add_json
 from ortcam.cli.parsers import add_command
-from ortcam.terminal import json_text, say
+from ortcam.models.cache import Entry, clear_cache, entries, most_bytes
+from ortcam.support.cache_folder import bundles_folder
+from ortcam.support.terminal import json_text, say
 
 __all__ = ["add_cache"]
 

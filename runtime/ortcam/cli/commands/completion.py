@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from ortcam.cli.parsers import Parser, add_command
 from ortcam.errors import OrtcamError
-from ortcam.extras import missing
 from ortcam.methods import METHODS
+from ortcam.support.extras import missing
 
 __all__ = ["add_completion"]
 

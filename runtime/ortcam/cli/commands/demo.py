@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam import gallery
+from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli.common import add_force, add_output, check_nothing_is_lost
 from ortcam.cli.parsers import add_command
 from ortcam.cli.printing import print_image
 from ortcam.cli.progress import Bar
 from ortcam.explainer import load
+from ortcam.images.rendering import Rendering
 from ortcam.methods import MASKED_METHODS
-from ortcam.rendering import Rendering
-from ortcam.result_folders import ResultFolders, check_output, file_digest
-from ortcam.sheet import save as save_sheet
-from ortcam.shipped import bundle_path, demo_picture
-from ortcam.terminal import say
-from ortcam.unfinished import clear
+from ortcam.results.folders import ResultFolders, check_output, file_digest
+from ortcam.results.sheet import save as save_sheet
+from ortcam.support.terminal import say
+from ortcam.support.unfinished import clear
 
 __all__ = ["add_demo"]
 

@@ -19,13 +19,13 @@ from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
+from ortcam.evaluation.entries import parse_variants
 from ortcam.evaluation.folder import check_folder
-from ortcam.evaluation.variants import parse_variants
-from ortcam.extras import missing
-from ortcam.image_inputs import STDIN, expand
-from ortcam.ranges import LIMIT, RANDOMIZE, SEED, STEP
-from ortcam.result_folders import check_output
-from ortcam.terminal import complain, others_aside, say
+from ortcam.images.inputs import STDIN, expand
+from ortcam.results.folders import check_output
+from ortcam.support.extras import missing
+from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
+from ortcam.support.terminal import complain, others_aside, say
 
 __all__ = ["add_evaluate"]
 
@@ -104,7 +104,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     wanted = providers_of(options)
     images = _images(options.images)
     try:
-        from ortcam.evaluation.running import Evaluation  # noqa: PLC0415 - only this command needs what it loads
+        from ortcam.evaluation.run import Evaluation  # noqa: PLC0415 - only this command needs what it loads
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 

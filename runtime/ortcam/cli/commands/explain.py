@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TextIO, get_args
 
 from ortcam import gallery
-from ortcam.allocation import Completion
 from ortcam.arguments import budget, pairs_of
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
@@ -43,16 +42,17 @@ from ortcam.errors import (
     TargetError,
 )
 from ortcam.explainer import Explainer, resolve_task
-from ortcam.explanation import Explanation
-from ortcam.files import FULL
-from ortcam.image_inputs import display_name, from_argument
+from ortcam.images.inputs import display_name, from_argument
 from ortcam.methods import Plan, resolve_method
-from ortcam.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
-from ortcam.result_folders import ResultFolders, check_output, file_digest
-from ortcam.saved import OccupiedError, image_sha256
-from ortcam.sheet import save as save_sheet
-from ortcam.targets import class_indices
-from ortcam.terminal import json_text, others_aside
+from ortcam.request import class_indices
+from ortcam.results.explanation import Explanation
+from ortcam.results.folders import ResultFolders, check_output, file_digest
+from ortcam.results.saved import OccupiedError, image_sha256
+from ortcam.results.sheet import save as save_sheet
+from ortcam.scoring.budget import Completion
+from ortcam.support.files import FULL
+from ortcam.support.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
+from ortcam.support.terminal import json_text, others_aside
 
 __all__ = ["add_explain"]
 

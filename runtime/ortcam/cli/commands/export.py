@@ -11,9 +11,9 @@ from ortcam.cli.parsers import add_command
 from ortcam.cli.printing import print_bundle
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError
-from ortcam.exporter import extra_for, import_exporter
-from ortcam.models import is_bundle
-from ortcam.terminal import others_aside
+from ortcam.models.exporter import extra_for, import_exporter
+from ortcam.models.opening import is_bundle
+from ortcam.support.terminal import others_aside
 
 __all__ = ["add_export"]
 

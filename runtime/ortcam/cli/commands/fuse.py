@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ortcam.allocation import Limits
 from ortcam.arguments import budget, pairs_of
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet
@@ -13,11 +12,12 @@ from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
-from ortcam.exporter import import_exporter
 from ortcam.methods import MASKED_METHODS, Plan, resolve_method
-from ortcam.ranges import CHUNK, TOP_K
-from ortcam.terminal import others_aside, say
-from ortcam.unfinished import clear
+from ortcam.models.exporter import import_exporter
+from ortcam.scoring.budget import Limits
+from ortcam.support.ranges import CHUNK, TOP_K
+from ortcam.support.terminal import others_aside, say
+from ortcam.support.unfinished import clear
 
 __all__ = ["add_fuse"]
 

@@ -6,16 +6,16 @@ import json
 from typing import Any
 
 from ortcam.bundle import Bundle, Parity, read_bundle
+from ortcam.bundle.signature import verify_signature
 from ortcam.cli.common import add_alias, add_json
 from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, say_wrapped
 from ortcam.errors import BundleError, OptionError
-from ortcam.exporter import extra_for, import_exporter
-from ortcam.models import bundle_of, file_of, is_bundle
-from ortcam.signature import verify_signature
-from ortcam.terminal import json_text, others_aside, say
-from ortcam.verification import parity_failure, verify, verify_variants
+from ortcam.models.exporter import extra_for, import_exporter
+from ortcam.models.opening import bundle_of, file_of, is_bundle
+from ortcam.parity import parity_failure, verify, verify_variants
+from ortcam.support.terminal import json_text, others_aside, say
 
 __all__ = ["add_inspect"]
 

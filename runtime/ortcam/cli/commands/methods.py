@@ -8,7 +8,7 @@ from typing import Any, Final
 from ortcam.cli.common import add_json
 from ortcam.cli.parsers import add_command
 from ortcam.methods import METHODS, Method, Option, Plan, resolve_method
-from ortcam.terminal import columns, json_text, say
+from ortcam.support.terminal import columns, json_text, say
 
 __all__ = ["add_methods"]
 

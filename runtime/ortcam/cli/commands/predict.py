@@ -14,9 +14,9 @@ from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.explainer import Explainer, Prediction
-from ortcam.image_inputs import display_name, from_argument
-from ortcam.ranges import TOP_K
-from ortcam.terminal import columns, complain, json_text, others_aside, printable, say, shortened
+from ortcam.images.inputs import display_name, from_argument
+from ortcam.support.ranges import TOP_K
+from ortcam.support.terminal import columns, complain, json_text, others_aside, printable, say, shortened
 
 __all__ = ["add_predict"]
 

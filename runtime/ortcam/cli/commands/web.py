@@ -8,10 +8,10 @@ from typing import Any
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import add_command
-from ortcam.models import SHIPPED
-from ortcam.ranges import PORT
-from ortcam.screen import has_screen
-from ortcam.terminal import printable
+from ortcam.models.opening import SHIPPED
+from ortcam.results.screen import has_screen
+from ortcam.support.ranges import PORT
+from ortcam.support.terminal import printable
 
 __all__ = ["add_web"]
 
@@ -33,7 +33,7 @@ def add_web(commands: Any) -> None:
 
 
 def _web(options: argparse.Namespace) -> int:
-    from ortcam.page_server import PageServer, site_of  # noqa: PLC0415 - the other commands need no HTTP
+    from ortcam.web.server import PageServer, site_of  # noqa: PLC0415 - the other commands need no HTTP
 
     bundles = [_named(model, options) for model in options.model or [SHIPPED]]
     with PageServer(site_of(bundles), options.port) as server:

@@ -18,13 +18,13 @@ from ortcam.errors import OrtcamError
 from ortcam.evaluation.dataset import Example
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.metrics import Metric
+from ortcam.evaluation.report.verdict import MEANING, Standing, Verdict
 from ortcam.evaluation.results import Band, Results, Summary, median_of_known
 from ortcam.evaluation.statistics import FEWEST, Difference, Interval
-from ortcam.evaluation.verdict import MEANING, Standing, Verdict
-from ortcam.files import write_whole
-from ortcam.photograph import read_photograph
-from ortcam.preprocessing import Preprocessing
-from ortcam.rendering import overlay
+from ortcam.images.photograph import read_photograph
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.rendering import overlay
+from ortcam.support.files import write_whole
 
 __all__ = ["write_report"]
 

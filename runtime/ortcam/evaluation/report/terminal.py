@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ortcam.evaluation.metrics import Metric
+from ortcam.evaluation.report.verdict import Standing, Verdict, counted
 from ortcam.evaluation.results import Results, Summary, median_of_known
-from ortcam.evaluation.verdict import Standing, Verdict, counted
 
 __all__ = ["in_words"]
 

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.avif_header import walk_avif
-from ortcam.deflate import inflated_size
 from ortcam.errors import ImageError
-from ortcam.image_header import DamagedError, Header, Parts, RefusedError, exif_orientation
-from ortcam.jpeg_header import walk_jpeg
-from ortcam.pnm import walk_pnm
-from ortcam.tiff_header import walk_tiff
-from ortcam.vp8l_header import Stream
+from ortcam.images.formats.avif import walk_avif
+from ortcam.images.formats.deflate import inflated_size
+from ortcam.images.formats.header import DamagedError, Header, Parts, RefusedError, exif_orientation
+from ortcam.images.formats.jpeg import walk_jpeg
+from ortcam.images.formats.pnm import walk_pnm
+from ortcam.images.formats.tiff import walk_tiff
+from ortcam.images.formats.vp8l import Stream
 
 __all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
 

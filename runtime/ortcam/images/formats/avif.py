@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.image_header import DamagedError, Header, Parts, RefusedError, levels
+from ortcam.images.formats.header import DamagedError, Header, Parts, RefusedError, levels
 
 __all__ = ["walk_avif"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ortcam.image_header import DamagedError, Header, Parts, RefusedError, exif_orientation
+from ortcam.images.formats.header import DamagedError, Header, Parts, RefusedError, exif_orientation
 
 __all__ = ["walk_jpeg"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.image_header import DamagedError, Header, RefusedError, levels
+from ortcam.images.formats.header import DamagedError, Header, RefusedError, levels
 
 __all__ = ["walk_pnm"]
 

@@ -6,9 +6,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from ortcam.deflate import inflated_size
-from ortcam.image_header import DamagedError, Header, RefusedError, directory
-from ortcam.jpeg_header import walk_jpeg
+from ortcam.images.formats.deflate import inflated_size
+from ortcam.images.formats.header import DamagedError, Header, RefusedError, directory
+from ortcam.images.formats.jpeg import walk_jpeg
 
 __all__ = ["walk_tiff"]
 

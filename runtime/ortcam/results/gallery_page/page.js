@@ -39,7 +39,7 @@ function rise(level) {
   return colours.alpha * t * t * (3 - 2 * t);
 }
 
-// Draws a map over a photograph as `ortcam.rendering.draw_map` does.
+// Draws a map over a photograph as `ortcam.images.rendering.draw_map` does.
 function draw(canvas, image, found, place, width) {
   const [height0, width0] = found.size;
   canvas.width = Math.max(1, Math.round(width));

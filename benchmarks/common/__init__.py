@@ -1,0 +1,1 @@
+"""What the studies share: the machine, figures, subjects, processes and plots."""

@@ -1,0 +1,1 @@
+"""Graphs: building, running, analysing and cutting them."""

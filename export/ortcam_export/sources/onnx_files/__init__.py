@@ -1,0 +1,1 @@
+"""Classifiers from `.onnx` files of any make, brought to one form."""

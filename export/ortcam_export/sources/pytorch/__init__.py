@@ -1,0 +1,1 @@
+"""Classifiers from PyTorch: names, callables, checkpoints and programs."""

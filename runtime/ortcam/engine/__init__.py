@@ -1,0 +1,1 @@
+"""The engine: graphs run through ONNX Runtime, on the providers that were asked for, in batches that fit."""

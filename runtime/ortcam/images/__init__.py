@@ -1,0 +1,1 @@
+"""Images: decoding, preprocessing to the model's input, and rendering of maps."""

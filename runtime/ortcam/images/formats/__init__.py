@@ -1,0 +1,1 @@
+"""Image formats: headers that are walked before anything is decoded, one module per format."""

@@ -1,0 +1,1 @@
+"""Results: explanations, their pictures and files, sheets, and the gallery page."""

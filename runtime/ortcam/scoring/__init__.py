@@ -1,0 +1,1 @@
+"""Scoring: masked forward passes, their weights, and the map that they give."""

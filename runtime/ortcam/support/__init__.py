@@ -1,0 +1,1 @@
+"""What every part may use: whole files and locks, text for terminals, ranges of numbers, what to install."""

@@ -1,0 +1,1 @@
+"""The page that explains in the browser, and its server."""
