@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from ortcam.engine.session import Provider
+from ortcam.engine.providers import Provider
 from ortcam.errors import OptionError
 from ortcam.explainer import BatchSize
 from ortcam.scoring.budget import Limits

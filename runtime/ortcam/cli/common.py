@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ortcam.arguments import batch_size, providers
 from ortcam.cli.parsers import Rare
-from ortcam.engine.session import Provider, resolve_providers
+from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.errors import OutputError
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
