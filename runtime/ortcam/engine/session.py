@@ -1,5 +1,6 @@
 """ONNX Runtime's sessions and the engine of them: how graphs are opened, shared, run, and what becomes of a fork."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,7 @@ from ortcam.engine.providers import (
     CPU,
     CUDA_DEVICES,
     OPENVINO,
+    add_providers,
     preload_cuda,
     resolve_providers,
     warn_left_out,
@@ -44,6 +46,11 @@ __all__ = [
     "runtime_version",
 ]
 
+# Providers of devices that have run here; and in a process that was forked those that had run before.
+_started: set[str] = set()
+_started_before_fork: set[str] = set()
+_FORKED: Final = "it ran before this process was forked, and that it does not survive: start processes with `spawn`"
+
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
 
@@ -57,11 +64,13 @@ class SessionOptions:
         threads: threads inside an operator; None takes the physical cores that the process may use by its affinity and
             its control group's quota.
         low_memory: give memory back after every run and take no more than asked for: slower, for small devices.
+        strict_providers: a provider that cannot start is an error instead of a warning.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
     threads: int | None = None
     low_memory: bool = False
+    strict_providers: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -195,6 +204,7 @@ _engines: "weakref.WeakSet[OnnxEngine]" = weakref.WeakSet()
 @after_fork
 def _leave_to_the_parent() -> None:
     """In a child process: nobody touches the parent's sessions, and engines open their graphs anew."""
+    _started_before_fork.update(_started)
     SESSIONS.clear()
     for session in list(_sessions):
         session.inherit()
@@ -311,10 +321,10 @@ def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions)
     """Open a graph: one of a bundle, whose bytes were verified, or a file that this process has just written.
 
     A provider that this ONNX Runtime has but that cannot start (no driver, no CUDA libraries) is left out with one
-    warning; `providers` of the session says which ones run.
+    warning; `providers` of the session says which ones run. With `strict_providers` that is an error.
 
     Raises:
-        ProviderError: a provider does not accept the options that were given for it.
+        ProviderError: a provider does not accept the options that were given for it, or cannot start.
         BundleError: ONNX Runtime does not accept the graph.
         OutOfMemoryError: its weights do not fit into the device's memory.
     """
@@ -325,6 +335,54 @@ def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions)
 
 def create_session(graph: Graph | str | os.PathLike[str], options: SessionOptions) -> OnnxSession:
     """Open a graph as `open_session` does, without a warning: `OnnxSession.warn` gives it."""
+    name = graph.name if isinstance(graph, Graph) else Path(graph).name
+    lost = [provider for provider, _ in options.providers if provider in _started_before_fork]
+    wanted = {provider: values for provider, values in _wanted(options).items() if provider not in lost}
+    failure = "it was left out without a word"
+    try:
+        runtime = _attempt(graph, options, wanted or {CPU: {}})
+    except ProviderError:
+        raise
+    except Exception as error:
+        failure = first_line(error)
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"{name}: this graph does not fit into memory: {failure}") from error
+        refused = _refused_options(graph, options, wanted)
+        if refused is not None:
+            raise ProviderError(f"{refused} does not accept its options: {failure}") from error
+        try:
+            runtime = _attempt(graph, options, {CPU: {}})
+        except Exception:  # noqa: BLE001 - then it is not the provider's fault
+            raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
+    give_back()  # opening takes a multiple of what stays
+    running = runtime.get_providers()
+    _started.update(provider for provider in running if provider != CPU)
+    missing = tuple(provider for provider, _ in options.providers if provider not in running)
+    failure = _FORKED if lost else failure
+    if missing and options.strict_providers:
+        raise ProviderError(f"{', '.join(missing)} cannot start ({failure}), and strict_providers accepts no other")
+    return OnnxSession(runtime, (missing, failure))
+
+
+def _wanted(options: SessionOptions) -> dict[str, dict[str, Any]]:
+    """Providers with their options, and with those that follow from how sessions are opened."""
+    wanted = {name: dict(values) for name, values in options.providers}
+    if options.low_memory and "CUDAExecutionProvider" in wanted:
+        wanted["CUDAExecutionProvider"].setdefault("arena_extend_strategy", "kSameAsRequested")
+    if OPENVINO in wanted and options.threads is not None:
+        wanted[OPENVINO].setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
+    return wanted
+
+
+def _attempt(
+    graph: Graph | str | os.PathLike[str], options: SessionOptions, wanted: Mapping[str, Mapping[str, Any]]
+) -> Any:
+    """An `onnxruntime.InferenceSession` on some providers.
+
+    Raises:
+        ProviderError: a plugin has no such device here.
+        Exception: of ONNX Runtime's own types.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised, too
     # Threads that spin between runs take the cores from whatever happens there.
@@ -332,36 +390,25 @@ def create_session(graph: Graph | str | os.PathLike[str], options: SessionOption
     threads = options.operator_threads
     if threads is not None:
         settings.intra_op_num_threads = threads
-    wanted = {name: dict(values) for name, values in options.providers}
-    if any(name in CUDA_DEVICES for name in wanted):
-        preload_cuda()
     if options.low_memory:
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
-        if "CUDAExecutionProvider" in wanted:
-            wanted["CUDAExecutionProvider"].setdefault("arena_extend_strategy", "kSameAsRequested")
-    if OPENVINO in wanted and options.threads is not None:
-        wanted[OPENVINO].setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
+    if any(name in CUDA_DEVICES for name in wanted):
+        preload_cuda()
     model = _model(graph, settings)
-    name = graph.name if isinstance(graph, Graph) else Path(graph).name
-    failure = "it was left out without a word"
-    try:
-        # Without ONNX Runtime's own fallback, which prints.
-        session = _create(model, settings, providers=list(wanted.items()), enable_fallback=0)
-    except Exception as error:
-        failure = first_line(error)
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(f"{name}: this graph does not fit into memory: {failure}") from error
-        for provider, values in wanted.items():
-            if values and provider.removesuffix("ExecutionProvider") in failure and "option" in failure:
-                raise ProviderError(f"{provider} does not accept its options: {failure}") from error
-        try:
-            session = _create(model, settings, providers=[CPU], enable_fallback=0)
-        except Exception:  # noqa: BLE001 - then it is not the provider's fault
-            raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
-    give_back()  # opening takes a multiple of what stays
-    running = session.get_providers()
-    return OnnxSession(session, (tuple(provider for provider in wanted if provider not in running), failure))
+    return _create(model, settings, **add_providers(settings, wanted))
+
+
+def _refused_options(
+    graph: Graph | str | os.PathLike[str], options: SessionOptions, wanted: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """The first provider that starts once its options are left out: then it was them that it did not accept."""
+    for provider, values in options.providers:
+        if values and provider in wanted:
+            with contextlib.suppress(Exception):
+                if provider in _attempt(graph, options, {**wanted, provider: {}}).get_providers():
+                    return provider
+    return None
 
 
 def _model(graph: Graph | str | os.PathLike[str], settings: Any) -> bytes | str:
