@@ -51,16 +51,16 @@ from ortcam.images.arrays import ArrayLike, is_array, is_pillow
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.inputs import expand
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
-from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
-from ortcam.methods.head_only import (
+from ortcam.methods import (
+    METHODS,
     Head,
-    HeadScores,
+    HeadInputs,
     LinearHead,
-    ablation_cam,
-    cam,
-    eigen_cam,
-    live_channels,
-    recipro_cam,
+    Method,
+    Plan,
+    Settings,
+    active_channels,
+    resolve_method,
 )
 from ortcam.models.export_options import ExportOptions, check_options
 from ortcam.models.opening import bundle_of, log
@@ -658,8 +658,8 @@ class Explainer:
         clock = _Clock()
         self._check_targets(task)
         plan = task.settings.plan
-        if isinstance(plan, HeadPlan):
-            yield self._explain_with_head(image, plan, task, preprocessed, clock)
+        if plan is None:
+            yield self._explain_with_head(image, task, preprocessed, clock)
             return
         photograph = self.read(image, preprocessed=preprocessed)
         clock.lap("decode")
@@ -752,7 +752,7 @@ class Explainer:
         )
 
     def _explain_with_head(
-        self, image: Image | None, plan: HeadPlan, task: "Task", preprocessed: ArrayLike | None, clock: "_Clock"
+        self, image: Image | None, task: "Task", preprocessed: ArrayLike | None, clock: "_Clock"
     ) -> Explanation:
         """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
@@ -767,14 +767,16 @@ class Explainer:
             (1 if self._options.low_memory else _HEAD_BATCH_SIZE) if task.batch_size == "auto" else task.batch_size
         )
         head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, task.progress)
-        scores = self._head_scores(plan, head, clean, targets)
+        prefix = prefix_tokens(clean.features, head.cut)
+        inputs = HeadInputs(clean.maps, prefix, clean.logits, targets, head, lambda: self._linear(head))
+        scores = task.settings.compute(inputs)
         clock.lap("scoring")
         maps, flat = finish(scores.raw, *photograph.model_input.shape[2:])
         clock.lap("map")
         session = self._session(
             manifest.graphs.head if head.runs and manifest.graphs.head else manifest.graphs.features
         )
-        live = live_channels(clean.maps)
+        live = active_channels(clean.maps)
         stats = Stats(
             providers=tuple(session.get_providers()),
             precision=manifest.precision,
@@ -802,37 +804,10 @@ class Explainer:
             stats=stats,
         )
 
-    def _head_scores(
-        self,
-        plan: HeadPlan,
-        head: Head,
-        clean: "_CleanPass",
-        targets: NDArray[np.int64],
-    ) -> HeadScores:
-        maps = clean.maps
-        if plan.kind == "eigen":
-            return eigen_cam(maps, classes=len(targets), center=plan.center)
-        if plan.kind == "cam":
-            return cam(maps, self._as_linear(head), targets=targets)
-        prefix = prefix_tokens(clean.features, head.cut)
-        if plan.kind == "recipro":
-            return recipro_cam(maps, prefix, head, targets=targets, kernel=plan.kernel, score=plan.score)
-        return ablation_cam(maps, prefix, head, logits=clean.logits, targets=targets, score=plan.score)
-
-    def _as_linear(self, head: Head) -> LinearHead:
-        """The head as one linear layer; found once for all images and classes.
-
-        Raises:
-            OptionError: it is something else.
-        """
+    def _linear(self, head: Head) -> LinearHead:
+        """The head as one linear layer; found once for all images and classes."""
         if self._linear_head is None:
             self._linear_head = LinearHead.recover(head)
-        if not self._linear_head.is_exact:
-            raise OptionError(
-                "cam: the head of this classifier is not average pooling and one linear layer (as such it would be off "
-                f"by {self._linear_head.difference:.1e}, relative), so there are no weights to take; recipro-cam and "
-                "ablation-cam work with any head"
-            )
         return self._linear_head
 
     def _run_head(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -958,8 +933,8 @@ class Explainer:
 
     def _check(self, task: "Task") -> dict[str, Any]:
         self._check_targets(task)
-        plan, precision = task.settings.plan, self._precision
-        if isinstance(plan, HeadPlan):
+        precision = self._precision
+        if not task.settings.method.masks_image:
             precision = self.bundle.manifest.precision
             self._check_head(task.settings.method)
         return {
@@ -1085,7 +1060,7 @@ def resolve_task(
     if sampling_error is not None:
         SAMPLING_ERROR.check(sampling_error)
     plan = settings.plan
-    if isinstance(plan, HeadPlan):
+    if plan is None:
         given = [name for name in ("budget", "deadline", "tolerance") if getattr(limits, name) is not None]
         given += ["sampling_error"] if sampling_error is not None else []
         given += ["completion='none'"] if completion == "none" else []
@@ -1137,7 +1112,7 @@ def _in_words(targets: tuple[Target, ...]) -> str:
 
 def _limits_record(task: Task) -> dict[str, Any] | None:
     """The limits of an explanation as its manifest has them; None where the method has none."""
-    if not isinstance(task.settings.plan, Plan):
+    if not task.settings.method.masks_image:
         return None
     return dataclasses.asdict(task.limits) | {"sampling_error": task.sampling_error}
 
