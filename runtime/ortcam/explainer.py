@@ -49,16 +49,12 @@ from ortcam.images.arrays import ArrayLike, is_array, is_pillow
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.inputs import expand
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
-from ortcam.methods import HeadPlan, Plan
-from ortcam.methods.head_only import (
+from ortcam.methods import (
     Head,
-    HeadScores,
+    HeadInputs,
     LinearHead,
-    ablation_cam,
-    cam,
-    eigen_cam,
-    live_channels,
-    recipro_cam,
+    Plan,
+    active_channels,
 )
 from ortcam.models.export_options import ExportOptions, check_options
 from ortcam.models.opening import bundle_of, log
@@ -672,8 +668,8 @@ class Explainer:
         clock = _Clock()
         request.check(self.bundle.manifest)
         plan = request.settings.plan
-        if isinstance(plan, HeadPlan):
-            yield self._explain_with_head(image, plan, request, progress, preprocessed, clock)
+        if plan is None:
+            yield self._explain_with_head(image, request, progress, preprocessed, clock)
             return
         photograph = self.read(image, preprocessed=preprocessed)
         clock.lap("decode")
@@ -768,7 +764,6 @@ class Explainer:
     def _explain_with_head(
         self,
         image: Image | None,
-        plan: HeadPlan,
         request: ExplainRequest,
         progress: Progress | None,
         preprocessed: ArrayLike | None,
@@ -787,14 +782,16 @@ class Explainer:
             else request.batch_size
         )
         head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, progress)
-        scores = self._head_scores(plan, head, clean, targets)
+        prefix = prefix_tokens(clean.features, head.cut)
+        inputs = HeadInputs(clean.maps, prefix, clean.logits, targets, head, lambda: self._linear(head))
+        scores = request.settings.compute(inputs)
         clock.lap("scoring")
         maps, flat = finish(scores.raw, *photograph.model_input.shape[2:])
         clock.lap("map")
         session = self._session(
             manifest.graphs.head if head.runs and manifest.graphs.head else manifest.graphs.features
         )
-        live = live_channels(clean.maps)
+        live = active_channels(clean.maps)
         stats = Stats(
             providers=tuple(session.get_providers()),
             precision=manifest.precision,
@@ -822,37 +819,10 @@ class Explainer:
             stats=stats,
         )
 
-    def _head_scores(
-        self,
-        plan: HeadPlan,
-        head: Head,
-        clean: "_CleanPass",
-        targets: NDArray[np.int64],
-    ) -> HeadScores:
-        maps = clean.maps
-        if plan.kind == "eigen":
-            return eigen_cam(maps, classes=len(targets), center=plan.center)
-        if plan.kind == "cam":
-            return cam(maps, self._as_linear(head), targets=targets)
-        prefix = prefix_tokens(clean.features, head.cut)
-        if plan.kind == "recipro":
-            return recipro_cam(maps, prefix, head, targets=targets, kernel=plan.kernel, score=plan.score)
-        return ablation_cam(maps, prefix, head, logits=clean.logits, targets=targets, score=plan.score)
-
-    def _as_linear(self, head: Head) -> LinearHead:
-        """The head as one linear layer; found once for all images and classes.
-
-        Raises:
-            OptionError: it is something else.
-        """
+    def _linear(self, head: Head) -> LinearHead:
+        """The head as one linear layer; found once for all images and classes."""
         if self._linear_head is None:
             self._linear_head = LinearHead.recover(head)
-        if not self._linear_head.is_exact:
-            raise OptionError(
-                "cam: the head of this classifier is not average pooling and one linear layer (as such it would be off "
-                f"by {self._linear_head.difference:.1e}, relative), so there are no weights to take; recipro-cam and "
-                "ablation-cam work with any head"
-            )
         return self._linear_head
 
     def _run_head(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -968,7 +938,7 @@ class Explainer:
         arguments.pop("progress", None)
         request = ExplainRequest.of(**arguments)
         request.check(self.bundle.manifest)
-        masked = isinstance(request.settings.plan, Plan)
+        masked = request.settings.method.masks_image
         precision = self._precision if masked else self.bundle.manifest.precision
         return request.record() | {"stats": {"precision": precision}, "bundle": {"sha256": self.bundle.sha256}}
 

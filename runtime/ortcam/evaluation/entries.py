@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, finish
 from ortcam.images.photograph import Photograph
-from ortcam.methods import HeadPlan, Plan, resolve_method
+from ortcam.methods import Method, resolve_method
 from ortcam.request import LIMITS, ExplainRequest
 from ortcam.support.ranges import shown
 
@@ -31,7 +31,7 @@ class Variant:
         name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
         title: for tables.
         arguments: for `Explainer.explain`; empty for a baseline.
-        plan: what the method does; None for a baseline.
+        method: that makes the map; None for a baseline.
         precision: of the masked passes; None takes the bundle's own.
         baseline: makes the map of a baseline; None for a method.
     """
@@ -39,7 +39,7 @@ class Variant:
     name: str
     title: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    plan: Plan | HeadPlan | None = None
+    method: Method | None = None
     precision: str | None = None
     baseline: "Baseline | None" = None
 
@@ -89,14 +89,12 @@ def _parse(text: str) -> Variant:
         else:
             resolve_method(method.name, {key: value})
             arguments[key] = value
-    task = ExplainRequest.of(**arguments)
-    if precision is not None and isinstance(task.settings.plan, HeadPlan):
+    ExplainRequest.of(**arguments)
+    if precision is not None and not method.masks_image:
         raise OptionError(f"{text!r}: precision goes with methods that mask the image")
     details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
-    return Variant(
-        canonical, f"{method.title} ({details})" if details else method.title, arguments, task.settings.plan, precision
-    )
+    return Variant(canonical, f"{method.title} ({details})" if details else method.title, arguments, method, precision)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,6 @@ from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled
 from ortcam.evaluation.statistics import intervals
 from ortcam.explainer import Explainer, load
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS
-from ortcam.methods import HeadPlan
 from ortcam.models.opening import read_model
 from ortcam.request import BatchSize, ExplainRequest
 from ortcam.support.files import write_whole
@@ -173,7 +172,9 @@ class Evaluation:
         if step is not None and step > pixels:
             raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
         for variant in self.variants:
-            if isinstance(variant.plan, HeadPlan):  # which heads it works with is found out by asking them
+            if (
+                variant.method is not None and not variant.method.masks_image
+            ):  # which heads it works with is found out by asking them
                 blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
                 explainer.explain(blank, **variant.arguments)
         counts = definitions.shares(pixels, step)

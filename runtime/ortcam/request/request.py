@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Manifest
 from ortcam.errors import OptionError, TargetError
-from ortcam.methods import METHODS, Plan, Settings, resolve_method
+from ortcam.methods import METHODS, Settings, resolve_method
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
@@ -119,7 +119,7 @@ class ExplainRequest:
     def record(self) -> dict[str, Any]:
         """What a saved manifest has of the request: method, options, and limits (None where the method has none)."""
         limits = None
-        if isinstance(self.settings.plan, Plan):
+        if self.settings.method.masks_image:
             limits = dataclasses.asdict(self.limits) | {"sampling_error": self.sampling_error}
         return {"method": self.settings.method.name, "options": self.settings.options, "limits": limits}
 
@@ -131,7 +131,7 @@ def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float 
         OptionError: the method masks no image, or takes no samples.
     """
     name, plan = settings.method.name, settings.plan
-    if isinstance(plan, Plan):
+    if plan is not None:
         if sampling_error is not None and plan.samples == 1:
             raise OptionError(f"sampling_error with {name}: goes with methods that take a mean over samples")
         return

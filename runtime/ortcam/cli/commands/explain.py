@@ -43,7 +43,7 @@ from ortcam.errors import (
 )
 from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
-from ortcam.methods import Plan, resolve_method
+from ortcam.methods import resolve_method
 from ortcam.request import LIMITS, ExplainRequest, class_indices, read_budget
 from ortcam.results.explanation import Explanation
 from ortcam.results.folders import ResultFolders, check_output, file_digest
@@ -352,7 +352,7 @@ def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
 def _is_limited(method: str, name: str) -> bool:
     """Whether a limit goes with a method: some mask no image, some take no samples."""
     plan = resolve_method(method, {}).plan
-    return isinstance(plan, Plan) and (name != "sampling_error" or plan.samples > 1)
+    return plan is not None and (name != "sampling_error" or plan.samples > 1)
 
 
 def _any_limited(options: argparse.Namespace, name: str) -> bool:

@@ -11,7 +11,7 @@ from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
-from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.methods import METHODS, resolve_method
 from ortcam.models.exporter import import_exporter
 from ortcam.request import read_budget
 from ortcam.scoring.limits import Limits
@@ -24,7 +24,7 @@ __all__ = ["add_fuse"]
 
 def add_fuse(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    names = ", ".join(method.name for method in MASKED_METHODS)
+    names = ", ".join(method.name for method in METHODS if method.masks_image)
     parser = add_command(
         commands,
         "fuse",
@@ -65,8 +65,8 @@ def _fuse(options: argparse.Namespace) -> int:
         both = "give one of them" if options.output is not None else "one of them is missing"
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
-    if not isinstance(settings.plan, Plan):
-        names = ", ".join(method.name for method in MASKED_METHODS)
+    if not settings.method.masks_image:
+        names = ", ".join(method.name for method in METHODS if method.masks_image)
         raise OptionError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
