@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.engine.batching import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
-from ortcam.engine.blas import single_threaded
 from ortcam.engine.memory import give_back
 from ortcam.engine.model import (
     as_maps,
@@ -68,26 +67,23 @@ from ortcam.request import (
     most_probable,
 )
 from ortcam.results.explanation import Explanation, Stats
-from ortcam.scoring.budget import score
+from ortcam.scoring.budget import Progress, score
 from ortcam.scoring.limits import Completion
-from ortcam.scoring.loop import Masks, Progress, Scores, Scoring, prepare_masks
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.maps import finish, raw_maps
+from ortcam.scoring.masks import Masks, prepare_masks
 from ortcam.scoring.pace import Pace
-from ortcam.scoring.upsampling import upsample
+from ortcam.scoring.scores import Scores
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "LEAST_RANGE",
     "Explainer",
     "Image",
     "Prediction",
-    "finish",
     "load",
 ]
-
-# Of a map that is not flat, by its largest absolute value: the rounding of the sum in float32.
-LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 
 _HEAD_BATCH_SIZE: Final = 32
 _MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
@@ -685,7 +681,6 @@ class Explainer:
             scorer,
             image=photograph.model_input,
             masks=masks,
-            features=clean.maps,
             plan=plan,
             targets=targets,
             baseline=self._baseline(photograph, plan, targets),
@@ -698,7 +693,7 @@ class Explainer:
         for scores in steps:
             clock.lap("scoring")
             with scoring.pace.timing("finish", scoring.pixels * len(targets)):
-                raw = _raw_maps(clean.maps, masks, plan, scores)
+                raw = raw_maps(masks, plan, scores)
                 maps, flat = finish(raw, height, width)
             clock.lap("map")
             yield self._explanation(
@@ -1034,7 +1029,7 @@ def _stats(
         providers=tuple(session.get_providers()),
         precision=precision,
         batch_size=scores.batch_size,
-        channels=len(masks.live),
+        channels=len(masks.active),
         live_channels=len(masks.order),
         scored_channels=int(scores.scored.sum()),
         passes=scores.passes,
@@ -1076,36 +1071,3 @@ class _Clock:
 
     def total(self) -> float:
         return time.perf_counter() - self.start - self._skipped
-
-
-@single_threaded
-def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: Scores) -> NDArray[np.float64]:
-    """The weighted sum before ReLU: float64 [K,H,W] where gated maps are summed, else [K,h,w] since U is linear."""
-    if plan.gate_sum:
-        if scores.gated_sum is None:
-            shape = (len(scores.weights), *masks.maps.shape[1:])
-            return np.zeros(shape)
-        return scores.gated_sum
-    summed = masks.maps if plan.maps == "normalized" else features
-    raw: NDArray[np.float64] = np.tensordot(scores.weights, summed.astype(np.float64), axes=1)
-    return raw
-
-
-@single_threaded
-def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """ReLU at image size and min-max: float32 [K,H,W] in [0,1], and bool [K] for the maps that are flat.
-
-    Flat means no range beyond the rounding of the sum in float32.
-
-    Raises:
-        NotFiniteError: a value is infinite or not a number.
-    """
-    check_finite("values of the map", raw)
-    upsampled = raw if raw.shape[1:] == (height, width) else upsample(raw, height, width)
-    positive = np.maximum(upsampled, 0)
-    low = positive.min(axis=(1, 2), keepdims=True)
-    span = positive.max(axis=(1, 2), keepdims=True) - low
-    scale = np.abs(upsampled).max(axis=(1, 2), keepdims=True)
-    flat = span <= LEAST_RANGE * scale
-    maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
-    return maps.astype(np.float32), flat[:, 0, 0]

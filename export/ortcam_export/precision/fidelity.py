@@ -13,7 +13,7 @@ from ortcam.engine.model import as_maps, classify
 from ortcam.engine.session import Session, SessionOptions, open_session, resolve_providers
 from ortcam.methods import resolve_method
 from ortcam.parity import run_scorer
-from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.upsampling import upsample
 
 __all__ = ["Budget", "Explained", "compare", "explain_all", "plan_passes"]
