@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,8 @@ from ortcam.cli import main
 from ortcam.engine.session import Bound
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.sanity import Similarity
+from ortcam.methods import HeadInputs, HeadScores, register, resolve_method, unregister
+from ortcam.methods.head_only import eigen_cam
 from ortcam.parity import verify
 from ortcam.scoring.maps import finish
 from ortcam.support.strict_json import encode_json, parse_json
@@ -125,7 +128,6 @@ def test_what_float32_does_not_hold_is_no_map(tiny_bundle: Path, photograph: Pat
             ortcam.load(tiny_bundle).explain(photograph, method="loud-cam")
     finally:
         unregister("loud-cam")
-
 
 
 @pytest.mark.parametrize("value", BAD)
