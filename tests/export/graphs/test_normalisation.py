@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from tests.conftest import TINY_INPUT, TinyNet
+from tests.conftest import TINY_INPUT
 from tests.export.onnx_graphs import (
     CLASSES,
     FLOAT,
@@ -27,6 +27,7 @@ from tests.export.onnx_graphs import (
     tensor_info,
 )
 from tests.export.onnx_zoo import plain
+from tests.tiny import TinyNet
 from torch import nn
 
 import ortcam

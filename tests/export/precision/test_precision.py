@@ -11,8 +11,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from tests.conftest import REPOSITORY, TINY_INPUT, TinyNet
+from tests.conftest import REPOSITORY, TINY_INPUT
 from tests.export.onnx_zoo import ZOO, int8_qdq_per_channel
+from tests.tiny import TinyNet
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle

@@ -9,8 +9,6 @@ import PIL.Image
 import pytest
 import torch
 import torchvision
-from tests.stand_ins import GivenExtractor
-from tests.test_real_models import export_real
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 from torchvision import transforms
 
@@ -19,6 +17,8 @@ from ortcam.evaluation.dataset import inside_boxes, read_dataset
 from ortcam.evaluation.run import evaluate
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.request import class_index
+from tests.stand_ins import GivenExtractor
+from tests.test_real_models import export_real
 
 
 @pytest.mark.slow

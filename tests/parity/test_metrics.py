@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from tests.conftest import TinyNet
-from tests.stand_ins import GivenExtractor
-from tests.tolerances import logits_apart, sums_apart
 from torch import nn
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 
@@ -20,6 +17,9 @@ from ortcam.evaluation.entries import Variant, parse_variants
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import resolve_protocol
+from tests.stand_ins import GivenExtractor
+from tests.tiny import TinyNet
+from tests.tolerances import logits_apart, sums_apart
 
 EVERY_METRIC = tuple(metric.name for metric in METRICS)
 IMAGES = 6
