@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 import torch
 from tests.conftest import TINY_INPUT
-from tests.export.onnx_graphs import CLASSES, FLOAT, LABELS, GraphBuilder, InputForm, image_info, tensor_info
 from tests.export.rounding import logit_error
+from tests.export.zoo.graphs import CLASSES, FLOAT, LABELS, GraphBuilder, InputForm, image_info, tensor_info
 from tests.sharing import export_once
 from tests.tiny import TinyNet
 from torch import nn

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tests.conftest import TINY_INPUT
-from tests.export.onnx_graphs import (
+from tests.export.zoo.graphs import (
     CLASSES,
     FLOAT,
     HEIGHT,
@@ -26,7 +26,7 @@ from tests.export.onnx_graphs import (
     image_info,
     tensor_info,
 )
-from tests.export.onnx_zoo import plain
+from tests.export.zoo.plain import plain
 from tests.tiny import TinyNet
 from torch import nn
 

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from tests.conftest import REPOSITORY, TINY_INPUT
-from tests.export.onnx_zoo import ZOO, int8_qdq_per_channel
+from tests.export.zoo import ZOO
+from tests.export.zoo.integers import int8_qdq_per_channel
 from tests.tiny import TinyNet
 
 import ortcam

@@ -12,11 +12,9 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 import torchvision
-from tests.export.onnx_graphs import CLASSES, HEIGHT, WIDTH, ZooFile
+from tests.export.zoo.graphs import CLASSES, HEIGHT, WIDTH, ZooFile
 from torch import nn
 from torchvision.models.swin_transformer import SwinTransformer
-
-__all__ = ["FILES"]
 
 
 class Plain(nn.Module):
