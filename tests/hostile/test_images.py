@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 from tests.hostile.arrays import ARRAYS
+from tests.hostile.images import BOMBS, LIMIT, MB, Bomb, write
 from tests.hostile.measuring import Measured, Measuring
-from tests.hostile.pictures import BOMBS, LIMIT, MB, Bomb, write
 
 from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import ImageError
@@ -65,7 +65,7 @@ def measure(bomb: Bomb, measuring: Measuring, folder: Path) -> tuple[int, Measur
     """Write, read and remove a bomb: the bytes that it takes on the disk, and what came of it."""
     options = {"max_pixels": bomb.limit} | ({"strict": True} if bomb.strict else {})
     if bomb.given:
-        first = ("tests.hostile.pictures:made", bomb.name)
+        first = ("tests.hostile.images:made", bomb.name)
         return 0, measuring("tests.hostile.measuring:read", options, first=first)
     path = write(bomb, folder)
     size = path.stat().st_size - bomb.tail

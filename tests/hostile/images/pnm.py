@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.hostile.pictures.bomb import BROKEN, LIMIT, MB, NOT_ACCEPTED, SIDE, TOO_LARGE, Bomb, many, square
+from tests.hostile.images.bomb import BROKEN, LIMIT, MB, NOT_ACCEPTED, SIDE, TOO_LARGE, Bomb, many, square
 
 
 def pnm_bombs() -> Iterator[Bomb]:
@@ -16,6 +16,13 @@ def pnm_bombs() -> Iterator[Bomb]:
                 refused=f"{TOO_LARGE}|{BROKEN}",
                 make=lambda k=kind, w=width, h=height, m=maximum: f"P{k} {w} {h}".encode() + m + b"\n" + bytes(1000),
             )
+    yield from pnm_header_bombs()
+    yield from pnm_text_bombs()
+    yield from pnm_large_bombs()
+
+
+def pnm_header_bombs() -> Iterator[Bomb]:
+    """Headers without end."""
     for name, head in (
         ("zero", lambda: b"P6 0 0 255\n"),
         ("negative", lambda: b"P6 -1 -1 255\n"),
@@ -45,6 +52,10 @@ def pnm_bombs() -> Iterator[Bomb]:
         cpu=2,
         memory=30 * MB,
     )
+
+
+def pnm_text_bombs() -> Iterator[Bomb]:
+    """Pixels as text without end."""
     for kind in "123":
         maximum = b"" if kind == "1" else b" 255"
         head = f"P{kind} 1000 1000".encode() + maximum + b"\n"
@@ -71,6 +82,10 @@ def pnm_bombs() -> Iterator[Bomb]:
                 cpu=2,
                 memory=60 * MB,
             )
+
+
+def pnm_large_bombs() -> Iterator[Bomb]:
+    """As many pixels as the limit admits."""
     for name, head, body in (
         ("p1", b"P1 5000 5000\n", many(b"1", LIMIT)),
         ("p2-of-1-digit", b"P2 5000 5000 9\n", many(b"1 ", LIMIT)),

@@ -1,32 +1,22 @@
 """BMPs that cost far more than their bytes."""
 
 import functools
-import struct
 from collections.abc import Iterator
 
-from tests.hostile.pictures.bomb import BROKEN, HUGE, LIMIT, MB, SIDE, TOO_LARGE, Bomb, square
-
-
-def bmp(
-    width: int,
-    height: int,
-    bits: int = 24,
-    *,
-    compression: int = 0,
-    data: bytes = b"",
-    colours: int = 0,
-    start: int | None = None,
-    palette: bytes = b"",
-    size: int = 40,
-) -> bytes:
-    """A BMP of 40 bytes of header."""
-    head = struct.pack("<IiiHHIIiiII", size, width, height, 1, bits, compression, len(data), 0, 0, colours, 0)
-    begins = 14 + len(head) + len(palette) if start is None else start
-    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(palette) + len(data), 0, 0, begins) + head + palette + data
+from tests.hostile.images.bomb import BROKEN, HUGE, LIMIT, MB, SIDE, TOO_LARGE, Bomb, square
+from tests.hostile.images.encoders.bmp import bmp
 
 
 def bmp_bombs() -> Iterator[Bomb]:
     """BMP."""
+    yield from bmp_size_bombs()
+    yield from bmp_large_bombs()
+    yield from bmp_header_bombs()
+    yield from bmp_long_bombs()
+
+
+def bmp_size_bombs() -> Iterator[Bomb]:
+    """Sizes above the limit, of 0, or negative."""
     palette = bytes(1024)
     for name, width, height in (
         ("13376sq", HUGE, HUGE),
@@ -40,6 +30,11 @@ def bmp_bombs() -> Iterator[Bomb]:
     for width, height in ((-(2**31), 1), (-1, 1), (0, 1), (1, 0)):
         make = functools.partial(bmp, width, height, data=bytes(4))
         yield Bomb(name=f"bmp-{width}x{height}.bmp", kind="size 0 or negative", make=make, refused=BROKEN)
+
+
+def bmp_large_bombs() -> Iterator[Bomb]:
+    """As many pixels as the limit admits."""
+    palette = bytes(1024)
     for name, bits, compression, data in (
         ("rle8-ends-at-once", 8, 1, b"\0\1"),
         ("rle8-empty", 8, 1, b""),
@@ -73,6 +68,12 @@ def bmp_bombs() -> Iterator[Bomb]:
         )
     make = functools.partial(bmp, SIDE, SIDE, 1, data=bytes(SIDE * 628), palette=palette)
     yield Bomb(name="bmp-5000sq-1bit.bmp", kind="just below the limit", make=make, shape=square())
+
+
+def bmp_header_bombs() -> Iterator[Bomb]:
+    """Headers that lie."""
+    palette = bytes(1024)
+    make = functools.partial(bmp, SIDE, SIDE, 1, data=bytes(SIDE * 628), palette=palette)
     for name, options in (
         ("palette-2e32", {"bits": 8, "colours": 2**32 - 1}),
         ("palette-2e31", {"bits": 8, "colours": 2**31}),
@@ -90,6 +91,10 @@ def bmp_bombs() -> Iterator[Bomb]:
         yield Bomb(
             name=f"bmp-{name}.bmp", kind="lying header", make=make, refused="", shape=(8, 8, 3), cpu=2, memory=10 * MB
         )
+
+
+def bmp_long_bombs() -> Iterator[Bomb]:
+    """Long files, sparse files, truncation."""
     whole = bmp(8, 8, data=bytes(192))
     yield Bomb(
         name="bmp-8sq-and-150mb-behind.bmp",

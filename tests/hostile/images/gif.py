@@ -2,56 +2,23 @@
 
 import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from tests.hostile.pictures.bomb import BROKEN, HUGE, LIMIT, MANY, MB, SIDE, TOO_LARGE, Bomb, square
-
-
-def lzw_of_zeros(count: int, *, end: bool = True) -> bytes:
-    """GIF's codes of 8 bits for zeros: each code stands for one zero more than the one before."""
-    codes: list[tuple[int, int]] = []
-    left, following = count, 4096
-
-    def add(code: int) -> None:
-        codes.append((code, min(12, max(9, following.bit_length()))))
-
-    while left:
-        length = following - 256
-        if following == 4096:  # the table is full
-            codes += [(256, 12 if codes else 9), (0, 9)]
-            left, following = left - 1, 258
-            continue
-        add(following if left >= length else 256 + left if left > 1 else 0)
-        left, following = max(0, left - length), following + 1
-    if end:
-        add(257)
-    text = "".join(format(code, f"0{width}b") for code, width in reversed(codes))
-    return int(text, 2).to_bytes(-(-len(text) // 8), "little")
-
-
-def gif_blocks(data: bytes, size: int = 255) -> bytes:
-    """Data in blocks, and the empty one."""
-    return (
-        b"".join(bytes([len(part)]) + part for part in (data[at : at + size] for at in range(0, len(data), size)))
-        + b"\0"
-    )
-
-
-def gif_frame(
-    width: int, height: int, *, left: int = 0, top: int = 0, flags: int = 0, data: bytes | None = None, block: int = 255
-) -> bytes:
-    """A frame of zeros."""
-    blocks = gif_blocks(lzw_of_zeros(min(width * height, LIMIT)) if data is None else data, block)
-    return b"\x2c" + struct.pack("<HHHHB", left, top, width, height, flags) + b"\x08" + blocks
-
-
-def gif(width: int, height: int, parts: Sequence[bytes]) -> bytes:
-    """A screen with a palette of two, and its blocks."""
-    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + b"".join(parts) + b"\x3b"
+from tests.hostile.images.bomb import BROKEN, HUGE, MANY, MB, SIDE, TOO_LARGE, Bomb, square
+from tests.hostile.images.encoders.gif import gif, gif_frame, lzw_of_zeros
 
 
 def gif_bombs() -> Iterator[Bomb]:
     """GIF."""
+    yield from gif_size_bombs()
+    yield from gif_large_bombs()
+    yield from gif_block_bombs()
+    yield from gif_damaged_bombs()
+    yield from gif_long_bombs()
+
+
+def gif_size_bombs() -> Iterator[Bomb]:
+    """Screens and frames above the limit, or outside."""
     dot = gif_frame(1, 1)
     one = (1, 1, 3)
     for name, parts in (("1px", [dot]), ("1000-frames", [dot] * 1000)):
@@ -75,6 +42,11 @@ def gif_bombs() -> Iterator[Bomb]:
         cpu=2,
         memory=10 * MB,
     )
+
+
+def gif_large_bombs() -> Iterator[Bomb]:
+    """As many pixels as the limit admits."""
+    dot = gif_frame(1, 1)
     for name, flags in (("whole", 0), ("interlaced", 0x40)):
         make = functools.partial(lambda flags: gif(SIDE, SIDE, [gif_frame(SIDE, SIDE, flags=flags)]), flags)
         yield Bomb(
@@ -86,6 +58,12 @@ def gif_bombs() -> Iterator[Bomb]:
         make=lambda: gif(SIDE, SIDE, [dot]),
         shape=square(),
     )
+
+
+def gif_block_bombs() -> Iterator[Bomb]:
+    """Many blocks, and codes that never end."""
+    dot = gif_frame(1, 1)
+    one = (1, 1, 3)
     control = b"\x21\xf9\x04\x04\x01\0\0\0"
     local = gif_frame(1, 1, flags=0x87).replace(b"\x87\x08", b"\x87" + bytes(768) + b"\x08")
     for name, part, count in (
@@ -134,6 +112,13 @@ def gif_bombs() -> Iterator[Bomb]:
         cpu=2,
         memory=40 * MB,
     )
+
+
+def gif_damaged_bombs() -> Iterator[Bomb]:
+    """Sizes of 0, lying code sizes, truncation."""
+    dot = gif_frame(1, 1)
+    one = (1, 1, 3)
+    control = b"\x21\xf9\x04\x04\x01\0\0\0"
     for width, height in ((0, 1), (1, 0)):
         frame = gif_frame(width, height, data=b"\0")
         yield Bomb(
@@ -159,6 +144,12 @@ def gif_bombs() -> Iterator[Bomb]:
             make=lambda at=at: whole[:at],
             refused=f"{BROKEN}|not an image",
         )
+
+
+def gif_long_bombs() -> Iterator[Bomb]:
+    """Long files and sparse ones."""
+    control = b"\x21\xf9\x04\x04\x01\0\0\0"
+    whole = gif(8, 8, [control, gif_frame(8, 8)])
     yield Bomb(
         name="gif-8sq-and-150mb-behind.gif",
         kind="long file",

@@ -1,4 +1,4 @@
-"""Pictures that cost far more than their bytes, made by code: `python -m tests.hostile.pictures FOLDER` writes all.
+"""Pictures that cost far more than their bytes, made by code: `python -m tests.hostile.images FOLDER` writes all.
 
 The encoders write only what the bombs need, mostly constant pictures, and can therefore lie anywhere.
 """
@@ -9,21 +9,21 @@ from typing import Final
 import cv2
 import numpy as np
 from PIL import features
-from tests.hostile.pictures.avif import AvifItem, avif_bombs, avif_file, flat_av1
-from tests.hostile.pictures.bmp import bmp_bombs
-from tests.hostile.pictures.bomb import LIMIT, MB, Bomb
-from tests.hostile.pictures.gif import gif, gif_bombs, gif_frame
-from tests.hostile.pictures.jpeg import jpeg_bombs
-from tests.hostile.pictures.others import refused_bombs
-from tests.hostile.pictures.png import png_bombs
-from tests.hostile.pictures.pnm import pnm_bombs
-from tests.hostile.pictures.tiff import tiff_bombs
-from tests.hostile.pictures.webp import webp_bombs
+from tests.hostile.images.avif import AvifItem, avif_bombs, avif_file, flat_av1
+from tests.hostile.images.bmp import bmp_bombs
+from tests.hostile.images.bomb import LIMIT, MB, Bomb
+from tests.hostile.images.gif import gif, gif_bombs, gif_frame
+from tests.hostile.images.jpeg import jpeg_bombs
+from tests.hostile.images.others import refused_bombs
+from tests.hostile.images.png import png_bombs
+from tests.hostile.images.pnm import pnm_bombs
+from tests.hostile.images.tiff import tiff_bombs
+from tests.hostile.images.webp import webp_bombs
 
-__all__ = ["BOMBS", "LIMIT", "MB", "Bomb", "made", "plain_pictures", "write"]
+__all__ = ["BOMBS", "LIMIT", "MB", "Bomb", "made", "plain_images", "write"]
 
 
-def plain_pictures() -> list[bytes]:
+def plain_images() -> list[bytes]:
     """A small picture of each format, for what the first one of each loads."""
     pixels = np.full((64, 64, 3), 90, np.uint8)
     encoded = [cv2.imencode(f".{kind}", pixels)[1].tobytes() for kind in ("png", "jpg", "webp", "bmp", "tiff", "ppm")]

@@ -1,9 +1,9 @@
-"""Writes all bombs into a folder: `python -m tests.hostile.pictures FOLDER`."""
+"""Writes all bombs into a folder: `python -m tests.hostile.images FOLDER`."""
 
 import sys
 from pathlib import Path
 
-from tests.hostile.pictures import BOMBS, write
+from tests.hostile.images import BOMBS, write
 
 
 def main(folder: str) -> None:

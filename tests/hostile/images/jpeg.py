@@ -2,9 +2,9 @@
 
 import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from tests.hostile.pictures.bomb import (
+from tests.hostile.images.bomb import (
     BROKEN,
     HUGE,
     LIMIT,
@@ -18,92 +18,15 @@ from tests.hostile.pictures.bomb import (
     square,
     truncations,
 )
-from tests.hostile.pictures.exif import exif, exif_of_many
-
-
-def jpeg_segment(marker: int, body: bytes) -> bytes:
-    """A marker with its segment."""
-    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
-
-def jpeg_frame(
-    width: int, height: int, components: int, *, sof: int = 0xC0, bits: int = 8, sampling: int = 0x11
-) -> bytes:
-    """SOF; `sampling` is of the first component, the others have 1 x 1."""
-    body = struct.pack(">BHHB", bits, height, width, components)
-    body += b"".join(bytes([number, sampling if number == 1 else 0x11, 0]) for number in range(1, components + 1))
-    return jpeg_segment(sof, body)
-
-
-def jpeg_tables(symbols: bytes = b"\0") -> bytes:
-    """Quantization of 1, and Huffman codes: of a DC difference of 0 and of the given AC symbols, the first is bit 0."""
-    counts = bytes([1] + [0] * 15) if len(symbols) == 1 else bytes([1, 1] + [0] * 14)
-    tables = jpeg_segment(0xDB, b"\0" + b"\1" * 64) + jpeg_segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\0")
-    return tables + jpeg_segment(0xC4, b"\x10" + counts + symbols)
-
-
-def jpeg_scan(components: Sequence[int], first: int, last: int, bits: int, data: bytes) -> bytes:
-    """SOS of components with a band of coefficients, and the bits that follow it."""
-    body = bytes([len(components)]) + b"".join(bytes([number, 0]) for number in components) + bytes([first, last, bits])
-    return jpeg_segment(0xDA, body) + data
-
-
-def blocks_of(width: int, height: int) -> int:
-    """Blocks of 8 x 8."""
-    return -(-width // 8) * -(-height // 8)
-
-
-def jpeg(
-    width: int = SIDE,
-    height: int = SIDE,
-    components: int = 3,
-    *,
-    sof: int = 0xC0,
-    bits: int = 8,
-    sampling: int = 0x11,
-    before: bytes = b"",
-    data: bytes | None = None,
-) -> bytes:
-    """A flat JPEG of one scan: two zero bits per block."""
-    if data is None:
-        units = -(-width // (8 * (sampling >> 4))) * -(-height // (8 * (sampling & 15)))
-        blocks = units * ((sampling >> 4) * (sampling & 15) + components - 1)
-        data = bytes(-(-2 * blocks // 8))
-    frame = jpeg_frame(width, height, components, sof=sof, bits=bits, sampling=sampling)
-    last = 0 if sof in {0xC2, 0xCA} else 63
-    scan = jpeg_scan(range(1, components + 1), 0, last, 0, data)
-    return b"\xff\xd8" + before + jpeg_tables() + frame + scan + b"\xff\xd9"
-
-
-def progressive_jpeg(
-    width: int,
-    height: int,
-    components: int,
-    scans: int,
-    *,
-    refining: bool = False,
-    sof: int = 0xC2,
-    empty: bool = False,
-) -> bytes:
-    """A flat JPEG of many scans of all AC coefficients, each a run of ends of bands; `empty` scans have no bits."""
-    blocks = blocks_of(width, height)
-    run = b"" if empty else bytes(-(-15 * -(-blocks // (1 << 14)) // 8))  # one code, the bit 0, and 14 bits of length
-    first = jpeg_scan(range(1, components + 1), 0, 0, 0, b"" if empty else bytes(-(-blocks * components // 8)))
-    parts = [b"\xff\xd8", jpeg_tables(b"\xe0"), jpeg_frame(width, height, components, sof=sof), first]
-    for index in range(scans - 1):
-        bits = 0x10 if refining and index >= components else 0x01 if refining else 0
-        parts.append(jpeg_scan([index % components + 1], 1, 63, bits, run))
-    return b"".join(parts) + b"\xff\xd9"
-
-
-def sequential_jpeg(width: int, height: int, components: int, sampling: int) -> bytes:
-    """A flat JPEG of one scan per component; the first component is sampled as said, the others once."""
-    frame = jpeg_frame(width, height, components, sampling=sampling)
-    blocks = blocks_of(width, height), blocks_of(-(-width // (sampling >> 4)), -(-height // (sampling & 15)))
-    scans = b"".join(
-        jpeg_scan([number], 0, 63, 0, bytes(-(-2 * blocks[number > 1] // 8))) for number in range(1, components + 1)
-    )
-    return b"\xff\xd8" + jpeg_tables() + frame + scans + b"\xff\xd9"
+from tests.hostile.images.encoders.exif import exif, exif_of_many
+from tests.hostile.images.encoders.jpeg import (
+    jpeg,
+    jpeg_frame,
+    jpeg_segment,
+    jpeg_tables,
+    progressive_jpeg,
+    sequential_jpeg,
+)
 
 
 def jpeg_bombs() -> Iterator[Bomb]:
@@ -145,6 +68,13 @@ def jpeg_large_bombs() -> Iterator[Bomb]:
     ):
         make = functools.partial(jpeg, components=components, sampling=sampling)
         yield Bomb(name=f"jpg-5000sq-{name}.jpg", kind="just below the limit", make=make, shape=square(), slow=slow)
+    yield from jpeg_scan_bombs()
+    yield from jpeg_shape_bombs()
+    yield from jpeg_variety_bombs()
+
+
+def jpeg_scan_bombs() -> Iterator[Bomb]:
+    """As many pixels as the limit admits, in many scans."""
     for name, components, scans, refining, slow in (
         ("rgb", 3, 4, False, True),
         ("cmyk", 4, 5, False, False),
@@ -195,6 +125,10 @@ def jpeg_large_bombs() -> Iterator[Bomb]:
         warns="",
         slow=True,
     )
+
+
+def jpeg_shape_bombs() -> Iterator[Bomb]:
+    """Turned, of long lines, or narrow."""
     turned = jpeg_segment(0xE1, b"Exif\0\0" + exif([(274, 3, 1, 6)]))
     yield Bomb(
         name="jpg-5000sq-cmyk-turned.jpg",
@@ -218,6 +152,10 @@ def jpeg_large_bombs() -> Iterator[Bomb]:
         make=lambda: jpeg(1, 65_500, sampling=0x42),
         limit=70_000,
     )
+
+
+def jpeg_variety_bombs() -> Iterator[Bomb]:
+    """Varieties and numbers of components that are not accepted."""
     for bits, sof in ((12, 0xC1), (16, 0xC3), (8, 0xC3), (8, 0xC5), (8, 0xCB), (255, 0xC0)):
         make = functools.partial(jpeg, sof=sof, bits=bits, data=b"")
         yield Bomb(
@@ -290,6 +228,13 @@ def jpeg_segment_bombs(small: bytes) -> Iterator[Bomb]:
             cpu=2,
             memory=40 * MB,
         )
+    yield from jpeg_metadata_bombs()
+    yield from jpeg_frame_bombs(small)
+
+
+def jpeg_metadata_bombs() -> Iterator[Bomb]:
+    """EXIF that loops, huge thumbnails, profiles, nested XMP."""
+    eight = (8, 8, 3)
     loop = jpeg_segment(0xE1, b"Exif\0\0" + exif([(0x8769, 4, 1, 8), (0x014A, 4, 1, 8)], following=8))
     yield Bomb(
         name="jpg-exif-loop.jpg", kind="recursive directories", make=lambda: jpeg(8, 8, before=loop), shape=eight, cpu=2
@@ -322,6 +267,11 @@ def jpeg_segment_bombs(small: bytes) -> Iterator[Bomb]:
         cpu=2,
         memory=40 * MB,
     )
+
+
+def jpeg_frame_bombs(small: bytes) -> Iterator[Bomb]:
+    """Many pictures in a file, and several frame headers."""
+    eight = (8, 8, 3)
     yield Bomb(
         name="jpg-5000-pictures.jpg",
         kind="many pictures, one behind the other",
