@@ -17,7 +17,7 @@ from ortcam.bundle import MANIFEST_NAME, FileRecord, file_sha256
 from ortcam.images.decoding import write_png
 
 REPOSITORY = Path(__file__).parents[1]
-# Of `TinyNet` in tests/tiny.py, which says how it was made.
+# Of `TinyNet` in tests/common/tiny.py, which says how it was made.
 TINY_BUNDLE = REPOSITORY / "tests" / "data" / "tiny.ortcam"
 TINY_LABELS = ("cat", "dog", "sea snake", "crane", "crane", "white, striped")
 TINY_INPUT = {"input_size": (32, 48), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "labels": TINY_LABELS}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.common.tiny import TinyNet
 from tests.conftest import TINY_INPUT
-from tests.tiny import TinyNet
 
 import ortcam
 from ortcam.bundle import read_bundle

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tests.common.tiny import TinyNet
 from tests.conftest import TINY_BUNDLE, TINY_INPUT
-from tests.tiny import TinyNet
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME
@@ -16,7 +16,7 @@ WRITERS = ("ortcam", "onnx", "onnx-ir", "onnxscript", "torch")
 
 
 def test_the_committed_bundle_is_what_an_export_makes(tmp_path: Path) -> None:
-    """After a change of the export that changes it, `python -m tests.tiny` makes it again."""
+    """After a change of the export that changes it, `python -m tests.common.tiny` makes it again."""
     made = export(TinyNet().eval(), tmp_path / "tiny.ortcam", **TINY_INPUT).path
     new, committed = (json.loads((path / MANIFEST_NAME).read_text("utf-8")) for path in (made, TINY_BUNDLE))
     changing = ("files", "versions", "parity")

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ortcam.errors import ImageError, ImageWarning
 from ortcam.images.decoding import read_image
+from tests.common.images import bmp, encoded, exif, photograph, png, png_chunk, tiff, webp_animation
 from tests.fuzz.limits import BreachError, budget
-from tests.pictures import bmp, encoded, exif, photograph, png, png_chunk, tiff, webp_animation
 
 __all__ = ["change", "seeds", "try_on"]
 

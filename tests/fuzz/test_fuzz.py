@@ -19,12 +19,12 @@ from PIL import Image
 import ortcam.images.decoding
 from ortcam.errors import ImageError
 from ortcam.images.decoding import read_image
+from tests.common.images import encoded, photograph
 from tests.fuzz import bundles, graphs, manifests, pictures
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget
 from tests.fuzz.targets import NAMES, target
 from tests.fuzz.worker import CRASHES
-from tests.pictures import encoded, photograph
 
 needs_atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 

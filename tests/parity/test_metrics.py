@@ -17,9 +17,9 @@ from ortcam.evaluation.entries import Variant, parse_variants
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import resolve_protocol
-from tests.stand_ins import GivenExtractor
-from tests.tiny import TinyNet
-from tests.tolerances import logits_apart, sums_apart
+from tests.common.stand_ins import GivenExtractor
+from tests.common.tiny import TinyNet
+from tests.common.tolerances import logits_apart, sums_apart
 
 EVERY_METRIC = tuple(metric.name for metric in METRICS)
 IMAGES = 6

@@ -17,8 +17,8 @@ from ortcam.evaluation.dataset import inside_boxes, read_dataset
 from ortcam.evaluation.run import evaluate
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.request import class_index
-from tests.stand_ins import GivenExtractor
-from tests.test_real_models import export_real
+from tests.common.stand_ins import GivenExtractor
+from tests.parity.test_real_models import export_real
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ortcam.scoring.upsampling import upsample
-from tests.tolerances import EPS
+from tests.common.tolerances import EPS
 
 
 @pytest.mark.parametrize(

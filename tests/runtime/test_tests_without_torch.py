@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 WITH_TORCH = {
     "test_heads_of_modules.py",
     "test_memory.py",
-    "test_modules.py",
+    "test_models_of_torch.py",
     "test_preprocessing.py",
     "test_tensors.py",
 }

@@ -16,9 +16,9 @@ import onnxruntime as ort
 import pytest
 import torch
 from google.protobuf import text_format
+from tests.common.tiny import TinyNet
 from tests.conftest import TINY_INPUT
 from tests.export.rounding import TINY_MAPS
-from tests.tiny import TinyNet
 
 import ortcam
 from ortcam.cli import main

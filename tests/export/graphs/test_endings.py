@@ -9,11 +9,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from tests.common.sharing import export_once
+from tests.common.tiny import TinyNet
 from tests.conftest import TINY_INPUT
 from tests.export.rounding import logit_error
 from tests.export.zoo.graphs import CLASSES, FLOAT, LABELS, GraphBuilder, InputForm, image_info, tensor_info
-from tests.sharing import export_once
-from tests.tiny import TinyNet
 from torch import nn
 
 import ortcam

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from tests.common.tiny import TinyNet
 from tests.conftest import TINY_INPUT
-from tests.tiny import TinyNet
 
 from ortcam_export import ExportError, export
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.common.tiny import TinyNet
 from tests.conftest import TINY_INPUT, TINY_LABELS
-from tests.tiny import TinyNet
 from torch import nn
 from torch.nn.utils import prune
 

@@ -9,10 +9,12 @@ from typing import Final
 import cv2
 import numpy as np
 from PIL import features
-from tests.hostile.images.avif import AvifItem, avif_bombs, avif_file, flat_av1
+from tests.hostile.images.avif import avif_bombs
 from tests.hostile.images.bmp import bmp_bombs
 from tests.hostile.images.bomb import LIMIT, MB, Bomb
-from tests.hostile.images.gif import gif, gif_bombs, gif_frame
+from tests.hostile.images.encoders.avif import AvifItem, avif_file, flat_av1
+from tests.hostile.images.encoders.gif import gif, gif_frame
+from tests.hostile.images.gif import gif_bombs
 from tests.hostile.images.jpeg import jpeg_bombs
 from tests.hostile.images.others import refused_bombs
 from tests.hostile.images.png import png_bombs

@@ -3,11 +3,11 @@
 import struct
 from collections.abc import Iterator
 
-from tests.hostile.images.avif import box, full_box
 from tests.hostile.images.bomb import HUGE, MB, Bomb
-from tests.hostile.images.gif import gif, gif_blocks, gif_frame
-from tests.hostile.images.jpeg import jpeg, jpeg_segment
-from tests.hostile.images.png import PNG, png
+from tests.hostile.images.encoders.avif import box, full_box
+from tests.hostile.images.encoders.gif import gif, gif_blocks, gif_frame
+from tests.hostile.images.encoders.jpeg import jpeg, jpeg_segment
+from tests.hostile.images.encoders.png import PNG, png
 
 
 def refused_bombs() -> Iterator[Bomb]:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 
 from tests.hostile.images.bomb import LIMIT, MB, SIDE, Bomb, deflated, square
+from tests.hostile.images.encoders.jpeg import jpeg, progressive_jpeg
 from tests.hostile.images.encoders.tiff import (
     DEFLATE,
     LZW,
@@ -19,7 +20,6 @@ from tests.hostile.images.encoders.tiff import (
     tiff_tags,
     tiff_tiles,
 )
-from tests.hostile.images.jpeg import jpeg, progressive_jpeg
 
 
 def tiff_large_bombs() -> Iterator[Bomb]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from tests.pictures import encoded, exif, photograph
+from tests.common.images import encoded, exif, photograph
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, sample_pictures

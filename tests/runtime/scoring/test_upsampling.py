@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.tolerances import sums_apart
+from tests.common.tolerances import sums_apart
 
 from ortcam.scoring.upsampling import bilinear_matrix, upsample, upsampled_range
 

@@ -20,7 +20,7 @@ logits. In a softmax all logits move: at most a half. A map is a sum of channels
 relative to the sum they are no larger than those of one weight, and what they have in common does not survive min-max.
 With the rounding of the sum itself that is `maps_apart`.
 
-What METHODS.md promises against float64, 1e-4 and 1e-5, is a specification and stands as it is in the tests. No
+What docs/explanation/exactness.md promises against float64, 1e-4 and 1e-5, stands as it is in the tests. No
 tolerance here for maps goes beyond 1e-5, which is promised for any batch size, thread count and provider.
 """
 

@@ -10,7 +10,7 @@ import ortcam
 import ortcam_export
 
 torch = pytest.importorskip("torch")
-TinyNet = pytest.importorskip("tests.tiny").TinyNet
+TinyNet = pytest.importorskip("tests.common.tiny").TinyNet
 
 TINY = {"preset": "imagenet", "activation": "softmax"}
 
@@ -78,7 +78,7 @@ def test_a_callable_is_called_again_and_found_as_long_as_it_returns_the_same(
 ) -> None:
     (tmp_path / "weight.txt").write_text("1")
     (tmp_path / "opening_models.py").write_text(
-        "import torch\nfrom pathlib import Path\nfrom tests.tiny import TinyNet\n"
+        "import torch\nfrom pathlib import Path\nfrom tests.common.tiny import TinyNet\n"
         "def make():\n    net = TinyNet()\n"
         "    with torch.no_grad():\n        net.classifier.bias += float(Path('weight.txt').read_text())\n"
         "    return net.eval()\n"

@@ -1,4 +1,4 @@
-"""What a release has to pass: `python -m tests.release`, which is `make dist`.
+"""What a release has to pass: `python -m tests.project.release`, which is `make dist`.
 
 1. The sdist is built, and the wheel from what the sdist holds.
 2. The wheel that the repository builds is the same, byte for byte.
@@ -14,13 +14,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 
 
 def main() -> int:
     """Build and check; returns 0, or 1 with a sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m tests.release", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.project.release", description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist", help="folder of the built files")
     folder = parser.parse_args().output
     try:

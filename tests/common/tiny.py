@@ -1,6 +1,6 @@
 """The tiny classifier of the tests as a module of PyTorch, and how its bundle in tests/data was made.
 
-`python -m tests.tiny` exports it again, after a change of the export that changes its bytes.
+`python -m tests.common.tiny` exports it again, after a change of the export that changes its bytes.
 """
 
 import shutil
@@ -36,7 +36,7 @@ class TinyNet(nn.Module):
 
 
 def main() -> None:
-    from tests.tiny import TinyNet  # by its name, which the bundle records
+    from tests.common.tiny import TinyNet  # by its name, which the bundle records
 
     shutil.rmtree(TINY_BUNDLE, ignore_errors=True)
     export(TinyNet().eval(), TINY_BUNDLE, **TINY_INPUT)

@@ -17,7 +17,7 @@ from torchvision.models import VisionTransformer
 
 import ortcam
 from ortcam_export import export
-from tests.sharing import export_once
+from tests.common.sharing import export_once
 
 # Top-1 and top-5 hits among the 300 photographs, as measured with Pillow preprocessing in PyTorch.
 HITS = {

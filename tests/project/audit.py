@@ -20,7 +20,7 @@ from typing import Any, Final
 
 __all__ = ["Report", "ask", "main", "verdict"]
 
-_REPOSITORY: Final = Path(__file__).parents[1]
+_REPOSITORY: Final = Path(__file__).parents[2]
 _EXTRAS: Final = ("cpu", "export", "evaluate", "plot", "sign")
 _SERVICES: Final = ("pypi", "osv")
 

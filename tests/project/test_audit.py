@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.audit import Report, ask, verdict
+from tests.project.audit import Report, ask, verdict
 
 ADVISORIES = {
     ("tqdm", "4.66.0"): [("GHSA-g7vv-2v7x-gj9p", ["CVE-2024-34062"], "4.66.3")],

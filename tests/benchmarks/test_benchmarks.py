@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import broadened, calibration, changes, compare, frontier, gpu
 from benchmarks.common import fidelity, measuring, plots, subjects
 from benchmarks.common.measuring import Figure
 from benchmarks.common.replay import passes_made_once
 from onnxruntime import InferenceSession
+from tests.conftest import REPOSITORY
 
 import ortcam
+from benchmarks import broadened, calibration, changes, compare, frontier, gpu
 from ortcam.bundle.shipped import bundle_path, demo_picture
-from tests.conftest import REPOSITORY
 
 
 def figures(**values: tuple[float, ...]) -> dict[str, Figure]:
