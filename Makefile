@@ -80,7 +80,7 @@ test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions t
 	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
 
 FUZZ_SECONDS ?= 120
-fuzz: $(VENV)/dev.stamp  ## fuzz pictures and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
+fuzz: $(VENV)/dev.stamp  ## fuzz images and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 audit: $(VENV)/dev.stamp  ## look for known advisories against what users install (needs the network)

@@ -1,4 +1,4 @@
-"""Fuzzing of the decoding of pictures: formats by their seeds, checksums of PNG and sizes of RIFF made right again."""
+"""Fuzzing of the decoding of images: formats by their seeds, checksums of PNG and sizes of RIFF made right again."""
 
 import struct
 import warnings
