@@ -93,6 +93,11 @@ class Methods(Sequence[Method]):
         found = _by_spelling(self._methods).get(name.lower())
         return found or _by_spelling(self._listed()).get(name.lower())
 
+    def place(self, method: Method | None) -> int:
+        """Where a method stands in the table; behind all of them for None."""
+        places = {id(item): place for place, item in enumerate(self._methods)}
+        return places.get(id(method), len(places))
+
     @overload
     def __getitem__(self, index: int) -> Method: ...
     @overload
@@ -194,7 +199,7 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
         hint = did_you_mean(str(name), names)
         raise OptionError(f"unknown method {shown(name)}; accepted: {', '.join(names)}{hint}")
     known = {option.name: option for option in method.options}
-    complete: dict[str, object] = {option.name: option.default for option in method.options}
+    complete = method.defaults
     for key, value in options.items():
         if key not in known:
             hint = did_you_mean(key, known)
