@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path
-from ortcam.methods import resolve_method
+from ortcam.methods import METHODS, resolve_method
 from ortcam.support.ranges import COUNT
 from shapes.scenes import CLASSES, EMPTY, Scene, draw_scene
 
