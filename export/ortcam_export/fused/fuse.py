@@ -21,7 +21,7 @@ from ortcam.engine.session import SessionOptions, resolve_providers
 from ortcam.explainer import Explainer
 from ortcam.methods import METHODS, Plan, Settings, resolve_method
 from ortcam.parity import read_probe
-from ortcam.scoring.budget import Limits
+from ortcam.scoring.limits import Limits
 from ortcam.support.files import alone_in, move_folder, sync
 from ortcam.support.ranges import CHUNK, TOP_K
 from ortcam.support.strict_json import encode_json

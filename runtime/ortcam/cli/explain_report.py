@@ -13,7 +13,7 @@ from ortcam.cli.progress import Bar, duration
 from ortcam.errors import OrtcamError
 from ortcam.methods import resolve_method
 from ortcam.results.explanation import Explanation
-from ortcam.scoring.budget import Limits
+from ortcam.scoring.limits import Limits
 from ortcam.scoring.loop import Progress
 from ortcam.support.terminal import complain, say
 

@@ -27,9 +27,10 @@ from ortcam.evaluation.report.verdict import MEANING, Verdict, reach_verdict
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
 from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
-from ortcam.explainer import BatchSize, Explainer, load, resolve_task
+from ortcam.explainer import Explainer, load
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS
 from ortcam.models.opening import read_model
+from ortcam.request import BatchSize, ExplainRequest
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.support.suggestions import did_you_mean
@@ -152,7 +153,7 @@ class Evaluation:
                 range_.check(value)
         limit, step, randomize = (None if value is None else int(value) for value in (limit, step, randomize))
         seed = int(seed)
-        resolve_task(batch_size=batch_size)
+        ExplainRequest.of(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
         self._load = functools.partial(
             load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict

@@ -13,26 +13,22 @@ channels that were not scored. `pace` knows how long. That time is kept free. If
 prediction becomes the mean of the scores, the estimate is left out, the gating gets coarser, and the result says so.
 """
 
-import dataclasses
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.engine.blas import single_threaded
-from ortcam.errors import OptionError
 from ortcam.scoring.gaussian_process import MaskModel, Prediction, estimation_work, prediction_work
+from ortcam.scoring.limits import Limits
 from ortcam.scoring.loop import COARSEST, Progress, Scores, Scoring
 from ortcam.scoring.pace import Work
-from ortcam.support.ranges import CHANNELS, DEADLINE, SHARE, TOLERANCE, shown
 
-__all__ = ["Completion", "Limits", "score"]
-
-Completion = Literal["gaussian-process", "none"]
+__all__ = ["score"]
 
 # The channels scored before the process is asked for the first time: a share of a budget, or of all live channels.
 _FIRST_OF_BUDGET: Final = 0.4
@@ -54,54 +50,6 @@ _STEPS_OF_GATING: Final = (1, 2, 4, COARSEST)
 _LARGEST_SHARE: Final = 0.25
 # Kept free before a deadline for what nobody measures, in seconds.
 _RESERVE: Final = 0.003
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """When a loop may stop before all channels are scored.
-
-    Attributes:
-        budget: channels to score: a number of them, or a share in (0,1] of those that are not flat; None: all.
-        deadline: milliseconds from the call of `explain`, or from when the first map of `explain_iter` is asked for;
-            None: no hurry. At least one run of the graph is made. The map depends on the machine and its load.
-        tolerance: stop when the largest error of the finished map is estimated to be below this, in (0,1).
-        completion: "gaussian-process" predicts the weights of the channels not scored, "none" leaves them out.
-    """
-
-    budget: float | int | None = None
-    deadline: float | None = None
-    tolerance: float | None = None
-    completion: Completion = "gaussian-process"
-
-    def __post_init__(self) -> None:
-        """Raises OptionError for a value that is not accepted."""
-        if self.deadline is not None:
-            DEADLINE.check(self.deadline)
-        if self.tolerance is not None:
-            TOLERANCE.check(self.tolerance)
-        range_ = CHANNELS if isinstance(self.budget, (int, np.integer)) else SHARE
-        if self.budget is not None and not range_.holds(self.budget):
-            raise OptionError(_budget_message(self.budget))
-        for field in dataclasses.fields(self):
-            if isinstance(value := getattr(self, field.name), np.generic):  # a manifest holds Python's own types
-                object.__setattr__(self, field.name, value.item())
-        if self.completion not in get_args(Completion):
-            raise OptionError(f"completion={self.completion!r}: accepted is {' or '.join(get_args(Completion))}")
-        if self.tolerance is not None and self.completion == "none":
-            raise OptionError("tolerance with completion='none': without completion no error can be estimated")
-
-    def channels(self, live: int) -> int:
-        """How many of the live channels the budget pays for."""
-        if self.budget is None:
-            return live
-        if isinstance(self.budget, int):
-            return min(self.budget, live)
-        return min(math.ceil(self.budget * live), live)
-
-
-def _budget_message(value: object) -> str:
-    accepted = f"a share of the channels in (0,1], or a whole number of them {CHANNELS.bounds}"
-    return f"budget={shown(value)}: accepted is {accepted}"
 
 
 def score(

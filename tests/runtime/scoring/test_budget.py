@@ -22,7 +22,8 @@ from ortcam.engine.blas import single_threaded
 from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
-from ortcam.scoring.budget import Limits, score
+from ortcam.scoring.budget import score
+from ortcam.scoring.limits import Limits
 from ortcam.scoring.loop import Scoring, prepare_masks
 from ortcam.scoring.upsampling import upsample
 

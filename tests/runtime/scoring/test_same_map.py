@@ -17,8 +17,9 @@ from ortcam.engine.batching import ChunkSizes
 from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
-from ortcam.scoring.budget import Limits, _parts, _rounds, score
+from ortcam.scoring.budget import _parts, _rounds, score
 from ortcam.scoring.gaussian_process import MaskModel
+from ortcam.scoring.limits import Limits
 from ortcam.scoring.loop import Scores, Scoring, fade, prepare_masks
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
