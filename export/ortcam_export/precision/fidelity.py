@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut, Fidelity, Graphs, Likeness
+from ortcam.engine.base import Session
 from ortcam.engine.model import as_maps, classify
-from ortcam.engine.session import Session, SessionOptions, open_session, resolve_providers
+from ortcam.engine.providers import resolve_providers
+from ortcam.engine.session import SessionOptions, open_session
 from ortcam.methods import resolve_method
 from ortcam.parity import run_scorer
 from ortcam.scoring.loop import prepare_masks

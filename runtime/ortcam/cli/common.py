@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.cli.parsers import Rare
-from ortcam.engine.session import Provider, resolve_providers
+from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.errors import OptionError, OutputError
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering

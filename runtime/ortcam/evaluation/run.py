@@ -12,7 +12,8 @@ import numpy as np
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
-from ortcam.engine.session import Provider, runtime_version
+from ortcam.engine.providers import Provider
+from ortcam.engine.runtime import runtime_version
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
