@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, overload
 
+from ortcam.engine.forking import ForkLock
 from ortcam.errors import OptionError
 from ortcam.methods.head_only import HEAD_METHODS
 from ortcam.methods.masked import MASKED_METHODS
@@ -52,9 +53,9 @@ class Methods(Sequence[Method]):
         self._shipped = tuple(methods)
         self._methods = self._shipped
         self._plugins = plugins
-        self._changing = threading.Lock()
+        self._changing = ForkLock()
         self._loading = threading.RLock()
-        self._loaded = False
+        self._begun = self._loaded = False
 
     def register(self, method: Method) -> None:
         """Add a method.
@@ -118,10 +119,11 @@ class Methods(Sequence[Method]):
         """All methods, with those of installed packages."""
         if not self._loaded:
             with self._loading:
-                if not self._loaded:
-                    self._loaded = True  # a package that lists the methods while it is loaded sees what is there so far
+                if not self._begun:  # a package that lists the methods while it is loaded sees what is there so far
+                    self._begun = True
                     for entry_point in sorted(self._plugins(), key=lambda found: found.name):
                         self._load(entry_point)
+                    self._loaded = True
         return self._methods
 
     def _load(self, entry_point: EntryPoint) -> None:
