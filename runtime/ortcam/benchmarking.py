@@ -27,7 +27,7 @@ from ortcam.engine.session import OnnxSession, SessionOptions, open_session
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
-from ortcam.methods import Plan, resolve_method
+from ortcam.methods import resolve_method
 from ortcam.models.opening import read_model
 from ortcam.results.explanation import Explanation
 from ortcam.support.ranges import RUNS, SECONDS
@@ -259,7 +259,7 @@ class _Bench:
     def measure(self, case: Case, runs: int, seconds: float) -> Row:
         """Time a case, in about this many seconds."""
         plan = resolve_method(case.method, {}).plan
-        samples = plan.samples if isinstance(plan, Plan) else 0
+        samples = 0 if plan is None else plan.samples
         options: dict[str, Any] = {"method": case.method}
         if case.batch_size != "auto" or samples:
             options["batch_size"] = case.batch_size
@@ -373,7 +373,7 @@ def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
 
 
 def _is_masking(method: str) -> bool:
-    return isinstance(resolve_method(method, {}).plan, Plan)
+    return resolve_method(method, {}).method.masks_image
 
 
 def _peak_memory() -> int | None:
