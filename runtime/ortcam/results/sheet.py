@@ -36,7 +36,6 @@ DAMAGED: Final = (
     *(OccupiedError, OptionError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError),
     cv2.error,
 )
-_ORDER: Final = {method.name: place for place, method in enumerate(METHODS)}
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
         one of `DAMAGED`: it is none.
     """
     stats, cut = summary["stats"], summary["cut"]
-    method = next((m for m in METHODS if m.name == summary["method"]), None)
+    method = METHODS.find(summary["method"])
     preprocessing = Preprocessing(**summary["preprocessing"])
     height, width_ = (int(side) for side in summary["photograph_size"])
     cells = int(cut["height"]), int(cut["width"])
@@ -272,7 +271,7 @@ def _result(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]])
         notes.append(", ".join(special))
     return SavedResult(
         name=_file_name(summary["image"]),
-        order=_ORDER.get(summary["method"], len(_ORDER)),
+        order=METHODS.place(method),
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
         model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`
