@@ -25,11 +25,9 @@ from ortcam.engine.providers import (
     OPENVINO,
     add_providers,
     preload_cuda,
-    resolve_providers,
     warn_left_out,
 )
-from ortcam.engine.providers import Provider as Provider  # noqa: PLC0414 - until the explainer imports it from there
-from ortcam.engine.runtime import first_line, is_out_of_memory, ort, readable_errors, runtime_version
+from ortcam.engine.runtime import first_line, is_out_of_memory, ort, runtime_version
 from ortcam.errors import BundleError, OutOfMemoryError, ProviderError
 from ortcam.support.ranges import THREADS
 
@@ -39,11 +37,7 @@ __all__ = [
     "OnnxSession",
     "SessionOptions",
     "SharedSessions",
-    "first_line",
     "open_session",
-    "readable_errors",
-    "resolve_providers",
-    "runtime_version",
 ]
 
 # Providers of devices that have run here; and in a process that was forked those that had run before.
@@ -102,15 +96,6 @@ class OnnxSession:
         self._pool = Pool(self._opened)
         self._inputs = frozenset(item.name for item in runtime.get_inputs())
         _sessions.add(self)
-
-    @property
-    def session(self) -> "OnnxSession":
-        """Itself, until the explainer is on `Session`."""
-        return self
-
-    def get_providers(self) -> list[str]:
-        """Names, until the explainer is on `Session`."""
-        return [name for name, _ in self.providers]
 
     @property
     def providers(self) -> Providers:
@@ -438,25 +423,3 @@ def _create(model: bytes | str, settings: Any, **others: Any) -> Any:
     settings.use_per_session_threads = False
     settings.intra_op_num_threads = 0  # another number is ignored with a message
     return ort.InferenceSession(model, settings, **others)
-
-
-# Until explainer.py is on `Engine` and `Model` these names stay.
-Session = OnnxSession
-SharedSession = OnnxSession
-
-
-class Bound(OnnxBoundSession):
-    """Until the explainer is on `Session.bind`."""
-
-    def __init__(self, session: OnnxSession, *, outputs: Sequence[str]) -> None:
-        super().__init__(Opened(session.runtime), outputs)
-
-
-def share_session(graph: Graph, options: SessionOptions) -> OnnxSession:
-    """Until the explainer is on `Engine`."""
-    if not options.on_cpu_alone:
-        return open_session(graph, options)
-    providers = [[provider, dict(values)] for provider, values in options.providers]
-    files = {file: content.sha256 for file, content in graph.files.items()}
-    key = [graph.model.sha256, files, providers, options.operator_threads, options.low_memory]
-    return SESSIONS.open(json.dumps(key), lambda: create_session(graph, options))
