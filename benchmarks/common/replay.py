@@ -26,14 +26,17 @@ Outputs = tuple[NDArray[Any], ...]
 Memory = dict[Any, dict[Any, Outputs]]
 
 
-def load_remembering(bundle: str | os.PathLike[str], *, threads: int | None = None) -> ortcam.Explainer:
+def load_remembering(
+    bundle: str | os.PathLike[str], *, threads: int | None = None, precision: str | None = None
+) -> ortcam.Explainer:
     """Open a bundle on the CPU, for explanations that remember the passes of the last photograph.
 
     Methods that sum gated maps cannot be explained: such a sum is one of a whole run.
     """
     read = ortcam.read_bundle(Path(bundle))
     options = SessionOptions(resolve_providers(["cpu"]), threads)
-    return ortcam.Explainer(read, options, engine=RememberingEngine(OnnxEngine(read, options)))
+    engine = RememberingEngine(OnnxEngine(read, options, precision=precision))
+    return ortcam.Explainer(read, options, precision=precision, engine=engine)
 
 
 class RememberingEngine:
