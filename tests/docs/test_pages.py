@@ -235,7 +235,8 @@ def test_the_page_about_the_code_names_what_is_there() -> None:
 def test_one_version_in_all_places() -> None:
     version = ortcam.__version__
     assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text("utf-8")
-    assert re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0] == version
+    sections = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert next(section for section in sections if section != "Unreleased") == version
 
 
 @pytest.mark.slow
