@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ortcam.bundle import MANIFEST_NAME, FileRecord, file_sha256
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from tests.sharing import export_once
 
 REPOSITORY = Path(__file__).parents[1]

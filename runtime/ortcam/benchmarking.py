@@ -24,7 +24,8 @@ from ortcam.engine.processors import processor_name
 from ortcam.engine.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
+from ortcam.images.encoded import read_file
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
 from ortcam.methods import Plan, resolve_method
 from ortcam.models.opening import read_model
 from ortcam.results.explanation import Explanation

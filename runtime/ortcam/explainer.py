@@ -48,8 +48,8 @@ from ortcam.errors import (
     TargetError,
 )
 from ortcam.images.arrays import ArrayLike, is_array, is_pillow
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.inputs import expand
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
 from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
 from ortcam.methods.head_only import (

@@ -18,7 +18,7 @@ from PIL import Image
 
 import ortcam.images.decoding
 from ortcam.errors import ImageError
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from tests.fuzz import bundles, graphs, manifests, pictures
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget

@@ -9,7 +9,7 @@ from ortcam.arguments import batch_size, providers
 from ortcam.cli.parsers import Rare
 from ortcam.engine.session import Provider, resolve_providers
 from ortcam.errors import OutputError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.results.saved import lost
 from ortcam.support.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.errors import ImageError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, largest_file
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, largest_file
 from ortcam.results.saved import MANIFEST
 from ortcam.results.sheet import is_sheet
 from ortcam.support.terminal import complain, printable

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.images.decoding import encode_jpeg, encode_png
+from ortcam.images.encoding import encode_jpeg, encode_png
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.rendering import LONGEST_SIDE, Blend, Rendering, draw_map, heatmap, shrunk
 from ortcam.results import saved

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.errors import OutputError
-from ortcam.images.decoding import WHITE
+from ortcam.images.limits import WHITE
 from ortcam.support.files import alone_in, make_folder, write_together
 from ortcam.support.strict_json import encode_json
 from ortcam.support.unfinished import clear

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError, OutputError
-from ortcam.images.decoding import encode_png
-from ortcam.images.preprocessing import CropGeometry, Preprocessing
-from ortcam.images.rendering import Blend, Rendering, draw_map, heatmap, opacity
+from ortcam.images.crop import CropGeometry
+from ortcam.images.encoding import encode_png
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.rendering import Blend, Rendering, as_uint8, draw_map, heatmap, opacity
 from ortcam.methods import METHODS
 from ortcam.results.explanation import Explanation
 from ortcam.results.lettering import ascent, can_draw, draw, fitted, line_height, width
@@ -371,7 +372,7 @@ def _drawn(
     cropped = any(column.geometry.seen() != (0, 0, *image.shape[:2]) for column in shown)
     blocks.append(_foot(rendering, layout, len(heads), cropped=cropped, left_out=left_out))
     margin = layout.margin
-    return _uint8(
+    return as_uint8(
         cv2.copyMakeBorder(
             np.vstack([block for block in blocks if len(block)]),
             margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(255, 255, 255),
@@ -390,10 +391,10 @@ def _fitted_image(image: NDArray[np.uint8], panel: tuple[int, int]) -> NDArray[n
     scale = min(panel[0] / width_, panel[1] / height)
     size = max(1, round(width_ * scale)), max(1, round(height * scale))
     if scale < 1:
-        return _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        return as_uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     # Few pixels are shown as squares: interpolating them would invent a photograph.
     enlarge = cv2.INTER_NEAREST if scale > _FEW_PIXELS else cv2.INTER_CUBIC
-    return _uint8(cv2.resize(image, size, interpolation=enlarge))
+    return as_uint8(cv2.resize(image, size, interpolation=enlarge))
 
 
 def _title(title: str, model: str, layout: _Layout, columns: int) -> NDArray[np.uint8]:
@@ -515,8 +516,3 @@ def _foot(
     words = fitted(" · ".join(filter(None, said)), canvas.shape[1] - end, size)
     draw(canvas, words, left=end, baseline=baseline, size=size, ink=_QUIET)
     return canvas
-
-
-def _uint8(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """OpenCV's stubs do not say that uint8 in is uint8 out."""
-    return picture.astype(np.uint8, copy=False)

@@ -13,7 +13,8 @@ from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms._presets import ImageClassification
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.preprocessing import CropGeometry, Preprocessing
+from ortcam.images.crop import CropGeometry
+from ortcam.images.preprocessing import Preprocessing
 
 DATA = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -10,7 +10,8 @@ import pytest
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.images.decoding import read_image, write_png
+from ortcam.images.encoding import write_png
+from ortcam.images.reading import read_image
 from ortcam.images.rendering import Rendering
 from ortcam.results.screen import show
 from ortcam.results.sheet import is_sheet, save
