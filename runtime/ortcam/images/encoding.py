@@ -1,8 +1,10 @@
-"""From uint8 RGB to the bytes of a PNG or JPEG file."""
+"""From uint8 RGB to the bytes of a PNG or JPEG file, and the mark by which a sheet of ortcam's is known."""
 
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -11,7 +13,11 @@ from numpy.typing import NDArray
 from ortcam.errors import ImageError, OutputError
 from ortcam.support.terminal import one_line
 
-__all__ = ["encode_jpeg", "encode_png", "write_png"]
+__all__ = ["encode_jpeg", "encode_png", "is_sheet", "mark_sheet", "write_png"]
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_BEFORE_MARK: Final = 33  # bytes of a PNG file's signature and its first chunk
+_MARK: Final = b"Software\0ortcam sheet"
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -46,6 +52,30 @@ def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{os.fspath(path)!r} cannot be written ({reason})") from None
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet that ortcam wrote, and so no photograph to explain.
+
+    Example:
+        >>> is_sheet(Path("photograph.jpg"))
+        False
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start = file.read(_BEFORE_MARK + 8 + len(_MARK))
+    except OSError:
+        return False
+    return start.startswith(_PNG) and start.endswith(_MARK)
+
+
+def mark_sheet(png: bytes) -> bytes:
+    """Add a chunk to a PNG file that says that it is a sheet of ortcam's (PNG specification, 11.3.3.2: tEXt)."""
+    body = b"tEXt" + _MARK
+    chunk = len(_MARK).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return png[:_BEFORE_MARK] + chunk + png[_BEFORE_MARK:]
 
 
 def _encoded(image: NDArray[np.uint8], suffix: str, name: str, settings: Sequence[int] = ()) -> bytes:

@@ -12,6 +12,7 @@ from ortcam.support.ranges import MAX_PIXELS, shown
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "GREY_DECODED",
+    "LONGEST_SIDE",
     "SPARE",
     "WHITE",
     "a_file_of",
@@ -29,7 +30,7 @@ __all__ = [
 DEFAULT_MAX_PIXELS: Final = 25_000_000  # a photograph of 24 megapixels passes, and 360 MB suffice for any file
 _BYTES_PER_PIXEL: Final = 12  # of max_pixels: the most that reading a file takes, beside what follows
 SPARE: Final = 30_000_000  # half of the 60 MB that come on top; the other half is for what no header tells
-_LONGEST_SIDE: Final = 1 << 20  # pixels, as OpenCV has it; more in a row would take seconds to scale down
+LONGEST_SIDE: Final = 1 << 20  # pixels, as OpenCV has it; more in a row would take seconds to scale down
 _ENCODED_PER_PIXEL: Final = 6  # of max_pixels: no picture of 16 bits is longer, but for alpha; the file may be copied
 
 WHITE = 65535  # of samples of 16 bits
@@ -129,8 +130,8 @@ def a_file_of(kind: str) -> str:
 
 
 def _check_sides(width: int, height: int, name: str) -> None:
-    if max(width, height) > _LONGEST_SIDE:
-        raise ImageError(f"{name} has {width} x {height} pixels; accepted are sides of at most {_LONGEST_SIDE} pixels")
+    if max(width, height) > LONGEST_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels; accepted are sides of at most {LONGEST_SIDE} pixels")
 
 
 def too_large(name: str, width: int, height: int, decoded: int, max_pixels: int, memory: int) -> str:
@@ -148,10 +149,10 @@ def too_large(name: str, width: int, height: int, decoded: int, max_pixels: int,
     larger = f" (and decodes to {decoded})" if decoded > pixels else ""
     needed = max(pixels, decoded, _needed_limit(memory))
     takes = f", which may take {_megabytes(memory)} of memory" if memory else ""
-    if max(width, height) > _LONGEST_SIDE:
+    if max(width, height) > LONGEST_SIDE:
         return (
             f"{name} has {width} x {height} = {pixels} pixels, more than the limit of {max_pixels}, and sides of at "
-            f"most {_LONGEST_SIDE} are accepted"
+            f"most {LONGEST_SIDE} are accepted"
         )
     return (
         f"{name} has {width} x {height} = {pixels} pixels{larger}, more than the limit of {max_pixels}: "
