@@ -106,6 +106,7 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
         one of `DAMAGED`: it is none.
     """
     stats, cut = summary["stats"], summary["cut"]
+    places = {method.name: place for place, method in enumerate(METHODS)}
     method = next((m for m in METHODS if m.name == summary["method"]), None)
     preprocessing = Preprocessing(**summary["preprocessing"])
     height, width_ = (int(side) for side in summary["photograph_size"])
@@ -136,7 +137,7 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
         notes.append(", ".join(special))
     return SavedResult(
         name=image_name(summary["image"]),
-        order=next((place for place, m in enumerate(METHODS) if m.name == summary["method"]), len(METHODS)),
+        order=places.get(summary["method"], len(places)),
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
         model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`
