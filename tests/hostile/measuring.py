@@ -196,13 +196,13 @@ def _peak_and_cpu() -> tuple[int, float]:
 
 def _warm_up() -> None:
     """Load what the first picture of each format loads."""
-    from tests.hostile.pictures import plain_pictures
+    from tests.hostile.images import plain_images
 
     from ortcam.errors import ImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for data in plain_pictures():
+        for data in plain_images():
             with contextlib.suppress(ImageError):
                 read(data, {})
 

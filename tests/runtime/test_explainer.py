@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.common.tolerances import logits_apart, maps_apart
 from tests.conftest import TINY_LABELS
-from tests.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture

@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.common.tolerances import maps_apart
 from tests.conftest import reseal
-from tests.tolerances import maps_apart
 
 import ortcam
 import ortcam_export

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pictures import encoded, exif, photograph, pillow, png_chunk, tiff
+from tests.common.images import encoded, exif, photograph, pillow, png_chunk, tiff
 
 from ortcam.errors import ImageError, ImageWarning, OutputError
 from ortcam.images.encoding import encode_png, write_png

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.common.images import bmp, encoded, exif, photograph, pillow, png, png_chunk, tiff, webp_animation
 from tests.hostile.measuring import Measuring
-from tests.pictures import bmp, encoded, exif, photograph, pillow, png, png_chunk, tiff, webp_animation
 
 import ortcam.images.decoding
 from ortcam.errors import ImageError, ImageWarning, OptionError

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pictures import (
+from tests.common.images import (
     bmp,
     encoded,
     exif,
