@@ -30,7 +30,7 @@ from ortcam.evaluation.results import Results, Summary, as_json, collect, summar
 from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
 from ortcam.explainer import Explainer, load
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.models.opening import read_model
 from ortcam.request import ExplainRequest
 from ortcam.support.files import write_whole
