@@ -6,7 +6,8 @@ import doctest
 import numpy as np
 import pytest
 
-import ortcam.request
+import ortcam.request.request
+import ortcam.request.targets
 import ortcam.support.suggestions
 from ortcam.errors import TargetError
 from ortcam.request import as_targets, as_top_k, class_index, class_indices
@@ -31,7 +32,7 @@ ANIMALS = (
 
 
 def test_the_examples_in_docstrings_hold() -> None:
-    for module in (ortcam.support.suggestions, ortcam.request):
+    for module in (ortcam.support.suggestions, ortcam.request.request, ortcam.request.targets):
         assert doctest.testmod(module).failed == 0
 
 
