@@ -15,7 +15,7 @@ from ortcam.engine.providers import resolve_providers
 from ortcam.engine.session import SessionOptions, open_session
 from ortcam.methods import resolve_method
 from ortcam.parity import run_scorer
-from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.upsampling import upsample
 
 __all__ = ["Budget", "Explained", "compare", "explain_all", "plan_passes"]

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError
-from ortcam.explainer import Explainer, finish
+from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
 from ortcam.methods import Method, resolve_method
 from ortcam.request import LIMITS, ExplainRequest
+from ortcam.scoring import finish
 from ortcam.support.ranges import shown
 
 __all__ = ["BASELINES", "Baseline", "Entry", "parse_entries"]

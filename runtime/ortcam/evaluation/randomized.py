@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ortcam.engine.batching import BatchSize
 from ortcam.errors import OrtcamError, OutputError
 from ortcam.evaluation.dataset import Example
 from ortcam.evaluation.entries import Entry
@@ -17,7 +18,7 @@ from ortcam.evaluation.measuring import Clean, Measuring, explain
 from ortcam.evaluation.progress import Tally
 from ortcam.evaluation.sanity import DEPTHS, Similarity, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
-from ortcam.explainer import BatchSize, Explainer
+from ortcam.explainer import Explainer
 from ortcam.support.unfinished import temporary_folder
 
 __all__ = ["RandomizedCheck", "drawn"]

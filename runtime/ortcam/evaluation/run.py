@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
+from ortcam.engine.batching import BatchSize
 from ortcam.engine.providers import Provider
 from ortcam.engine.runtime import runtime_version
 from ortcam.errors import OptionError, OrtcamError, OutputError
@@ -30,9 +31,9 @@ from ortcam.evaluation.report.verdict import MEANING, Verdict, reach_verdict
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
 from ortcam.evaluation.sanity import DEPTHS, check_weights
 from ortcam.explainer import Explainer, load
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.models.opening import read_model
-from ortcam.request import BatchSize, check_batch_size
+from ortcam.request import check_batch_size
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.support.terminal import as_text
@@ -160,7 +161,7 @@ class Evaluation:
         self._randomized = RandomizedCheck(checked, explainer, self._measuring, load_, batch_size, seed)
         if checked:
             _check_shuffling(explainer.bundle, [name or precision for name in self._explainers])
-        self._seed, self._resume = seed, resume
+        self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
         self.settings = self._record(images, annotations, precision, step) | _unusual(white, strict=strict)
 
@@ -195,12 +196,15 @@ class Evaluation:
         Raises:
             OptionError: the head of this model is none that a method can use.
         """
+        if self._is_checked:
+            return
         explainer = self._explainers[None]
         preprocessing = explainer.bundle.manifest.preprocessing
         for entry in self.variants:
             if entry.method is not None and not entry.method.masks_image:
                 blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
                 explainer.explain(blank, **entry.arguments)
+        self._is_checked = True
 
     def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:
         """Check the methods (`check`), measure what is not measured yet, and write the results.
@@ -283,13 +287,12 @@ class Evaluation:
         report = Report(results, summary, reach_verdict(results, summary, failures), failures, self.folder)
         more = self._context(report, self._randomized.summary(journal.similarities()))
         explainer = self._explainers[None]
-        photographs = Photographs(self.examples, explainer.read, explainer.bundle.manifest.preprocessing, explainer.labels)
+        preprocessing = explainer.bundle.manifest.preprocessing
+        photographs = Photographs(self.examples, explainer.read, preprocessing, explainer.labels)
         try:
             write_tables(results, self.folder)
             write_whole(self.folder / "summary.json", as_json(results, summary, more), durable=True)
-            write_report(
-                self.folder / "report.html", results, summary, report.verdict, journal, photographs, more
-            )
+            write_report(self.folder / "report.html", results, summary, report.verdict, journal, photographs, more)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written to: {error.strerror or error}") from error
         return report

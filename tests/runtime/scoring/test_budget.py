@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tolerances import PROMISED
+from tests.common.tolerances import PROMISED
 
 import ortcam
 from ortcam.bundle.gates import GATE_FUNCTIONS
@@ -24,7 +24,8 @@ from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
 from ortcam.scoring.budget import score
 from ortcam.scoring.limits import Limits
-from ortcam.scoring.loop import Scoring, prepare_masks
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.upsampling import upsample
 
 METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
@@ -201,7 +202,6 @@ def test_channels_of_much_energy_do_not_speak_for_the_others() -> None:
         GivenWeights(weights),  # type: ignore[arg-type]
         image=np.zeros((1, 3, 28, 28), np.float32),
         masks=prepare_masks(features, plan, height=28, width=28),
-        features=features,
         plan=plan,
         targets=np.array([0]),
         baseline=np.zeros(1, np.float32),

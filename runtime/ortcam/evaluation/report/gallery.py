@@ -129,7 +129,7 @@ def cards_of(
             photograph = photographs.read(paths[name])
         except OrtcamError:
             continue
-        crop = _small(_crop(photograph.model_input, photographs.preprocessing))
+        crop = _small(photographs.preprocessing.to_pixels(photograph.model_input))
         height, width = crop.shape[:2]
         label, target = int(results.label[index]), int(results.target[index])
         yield Card(
@@ -167,14 +167,6 @@ def values_of(cards: Sequence[Card], results: Results, metrics: Sequence[Metric]
                 numbers[f"{metric.name}/difference"] = max(known) - min(known)
         found.append({"name": card.name, "numbers": {key: round(value, 6) for key, value in numbers.items()}})
     return found
-
-
-def _crop(model_input: NDArray[np.float32], preprocessing: Preprocessing) -> Pixels:
-    """The image that a model's input [1,3,H,W] was made of, uint8 RGB [H,W,3]."""
-    mean, std = (np.array(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    levels = (model_input[0] * std + mean) * 255 / preprocessing.scale
-    planes = levels[::-1] if preprocessing.channel_order == "bgr" else levels
-    return np.ascontiguousarray(np.rint(planes).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _small(image: Pixels) -> Pixels:

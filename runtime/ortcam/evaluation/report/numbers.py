@@ -19,10 +19,12 @@ def signed(value: float, form: str = ".2f") -> str:
 
 
 def seconds(value: float | None) -> str:
+    """Three digits or so; the unit stands in the head of the column."""
     if value is None:
         return "–"
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def p_value(value: float) -> str:
+    """Three decimals."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

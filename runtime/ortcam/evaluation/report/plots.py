@@ -29,7 +29,6 @@ _PAIRS_AT_ONCE: Final = 10  # that are shown of a metric without being asked for
 _MARGIN: Final = 0.06  # left and right of what a plot of differences shows, of its width
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Line:
     """A curve: points of the line and of its band, where it has one, as SVG has them, and where its marks are.
