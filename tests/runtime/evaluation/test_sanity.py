@@ -10,7 +10,7 @@ import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.errors import NotFiniteError, OrtcamError
 from ortcam.evaluation import run as running
-from ortcam.evaluation.entries import Variant
+from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.run import evaluate
 from ortcam.evaluation.sanity import DEPTHS, check_weights, shuffled_bundle, similarity
 from ortcam.images.encoding import write_png
@@ -121,10 +121,10 @@ def test_the_check_goes_on_where_a_map_of_shuffled_weights_fails(
         write_png(tmp_path / f"{seed}.png", picture(seed))
     sound = running.explain
 
-    def fail(shuffled: object, photograph: object, target: int, variant: Variant, name: str, size: object) -> object:
-        if variant.name == "eigen-cam" and name == "0.png":
+    def fail(shuffled: object, photograph: object, target: int, entry: Entry, name: str, size: object) -> object:
+        if entry.name == "eigen-cam" and name == "0.png":
             raise NotFiniteError("not a number")
-        return sound(shuffled, photograph, target, variant, name, size)  # type: ignore[arg-type]
+        return sound(shuffled, photograph, target, entry, name, size)  # type: ignore[arg-type]
 
     monkeypatch.setattr(running, "explain", fail)
     report = evaluate(shipped, tmp_path, tmp_path / "out", methods=["eigen-cam"], metrics=["complexity"], randomize=2)
