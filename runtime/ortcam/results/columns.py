@@ -106,6 +106,8 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
         one of `DAMAGED`: it is none.
     """
     stats, cut = summary["stats"], summary["cut"]
+    if not isinstance(summary["method"], str):
+        raise TypeError(summary["method"])
     method = METHODS.find(summary["method"])
     preprocessing = Preprocessing(**summary["preprocessing"])
     height, width_ = (int(side) for side in summary["photograph_size"])
