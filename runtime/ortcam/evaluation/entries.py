@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
-from ortcam.methods import Method, resolve_method
+from ortcam.methods import resolve_method
 from ortcam.request import LIMITS, ExplainRequest
 from ortcam.scoring import finish
 from ortcam.support.ranges import shown
@@ -31,16 +31,14 @@ class Entry:
     Attributes:
         name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
         title: for tables.
-        arguments: for `Explainer.explain`; empty for a baseline.
-        method: that makes the map; None for a baseline.
+        request: what makes the map, for a class that is chosen per image; None for a baseline.
         precision: of the masked passes; None takes the bundle's own.
         baseline: makes the map of a baseline; None for a method.
     """
 
     name: str
     title: str
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    method: Method | None = None
+    request: ExplainRequest | None = None
     precision: str | None = None
     baseline: "Baseline | None" = None
 
@@ -90,12 +88,12 @@ def _parse(text: str) -> Entry:
         else:
             resolve_method(method.name, {key: value})
             arguments[key] = value
-    ExplainRequest.of(**arguments)
+    request = ExplainRequest.of(**arguments)
     if precision is not None and not method.masks_image:
         raise OptionError(f"{text!r}: precision goes with methods that mask the image")
     details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
-    return Entry(canonical, f"{method.title} ({details})" if details else method.title, arguments, method, precision)
+    return Entry(canonical, f"{method.title} ({details})" if details else method.title, request, precision)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -287,8 +287,9 @@ def explain(
     """
     if entry.baseline is not None:
         return Explained(*entry.baseline(explainer, photograph, name), 0)
-    arguments: dict[str, Any] = dict(entry.arguments)
-    explanation = explainer.explain(photograph, target=target, batch_size=batch_size, **arguments)
+    assert entry.request is not None  # an entry is a method or a baseline
+    request = dataclasses.replace(entry.request, target=(target,), batch_size=batch_size)
+    explanation = explainer.explain_request(request, photograph)
     return Explained(explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes)
 
 

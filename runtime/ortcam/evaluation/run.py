@@ -159,6 +159,9 @@ class Evaluation:
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
         checked = drawn(self.examples, randomize or 0, seed=seed)
         self._randomized = RandomizedCheck(checked, explainer, self._measuring, load_, batch_size, seed)
+        for entry in self.variants:
+            if entry.request is not None:
+                entry.request.check(explainer.bundle.manifest)
         if checked:
             _check_shuffling(explainer.bundle, [name or precision for name in self._explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
@@ -201,9 +204,9 @@ class Evaluation:
         explainer = self._explainers[None]
         preprocessing = explainer.bundle.manifest.preprocessing
         for entry in self.variants:
-            if entry.method is not None and not entry.method.masks_image:
+            if entry.request is not None and not entry.request.settings.method.masks_image:
                 blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
-                explainer.explain(blank, **entry.arguments)
+                explainer.explain_request(entry.request, blank)
         self._is_checked = True
 
     def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:

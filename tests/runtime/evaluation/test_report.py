@@ -19,10 +19,12 @@ from ortcam.evaluation.entries import Entry, baselines
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.protocols import resolve_protocol
+from ortcam.evaluation.report.gallery import Photographs
 from ortcam.evaluation.report.page import write_report
 from ortcam.evaluation.report.verdict import reach_verdict
 from ortcam.evaluation.results import collect, summarise
 from ortcam.images.encoding import write_png
+from ortcam.images.photograph import read_photograph
 from ortcam.images.preprocessing import Preprocessing
 
 HOSTILE = "</script><!--<script>alert(1)</script>\u2028.png"
@@ -70,7 +72,12 @@ def report(tmp_path):
                 summary,
                 reach_verdict(results, summary),
                 journal,
-                Photographs(examples, lambda path: read_photograph(path, PREPROCESSING), PREPROCESSING, labels),
+                Photographs(
+                    examples,
+                    lambda path: read_photograph(path, PREPROCESSING, max_pixels=10_000),
+                    PREPROCESSING,
+                    labels,
+                ),
                 MORE | (more or {}),
             )
         return Page(path)
