@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import ortcam
 from ortcam.bundle.shipped import bundle_path, sample_pictures
 from ortcam.errors import TargetError
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from ortcam.request import as_targets, as_top_k
 
 torch = pytest.importorskip("torch")

@@ -15,8 +15,8 @@ from ortcam.engine.model import CleanPass, Model
 from ortcam.engine.session import OnnxEngine, SessionOptions
 from ortcam.errors import BundleError, ImageError, OptionError, OrtcamError
 from ortcam.images.arrays import ArrayLike, is_array, is_pillow
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.inputs import expand
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
 from ortcam.request import as_top_k, check_batch_size, most_probable
 from ortcam.results.prediction import Prediction

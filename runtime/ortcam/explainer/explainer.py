@@ -14,7 +14,7 @@ from ortcam.explainer.classifier import Classifier, check_alone
 from ortcam.explainer.run import Run
 from ortcam.explainer.signatures import taking
 from ortcam.images.arrays import ArrayLike
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.photograph import Image, Photograph
 from ortcam.request import ExplainRequest, Target, class_index
 from ortcam.results.explanation import Explanation

@@ -20,7 +20,7 @@ import ortcam
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
 from ortcam.bundle.shipped import sample_pictures
 from ortcam.cli import main
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam_export import export
 from ortcam_export.errors import ExportError
 from ortcam_export.precision import calibration, fidelity

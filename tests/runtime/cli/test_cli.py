@@ -24,7 +24,7 @@ import ortcam_export
 from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from ortcam.methods import METHODS
 
 # Channels of the tiny bundle that are not flat on the photograph.
