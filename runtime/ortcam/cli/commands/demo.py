@@ -20,11 +20,11 @@ from ortcam.results.sheet import save as save_sheet
 from ortcam.support.terminal import say
 from ortcam.support.unfinished import clear
 
-__all__ = ["add_demo"]
+__all__ = ["DEMO_OPTIONS", "add_demo"]
 
 # So that a newcomer need not wait, all but the default method score the most important channels alone. The picture says
 # so.
-_DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "scorecam": {"budget": 256},
     "sscam": {"num_samples": 4, "budget": 64},
     "iscam": {"budget": 48},
@@ -52,7 +52,7 @@ def _demo(options: argparse.Namespace) -> int:
     explainer = load(bundle_path())
     picture = demo_picture()
     folder = ResultFolders(output).give(str(picture), lambda: file_digest(str(picture)))
-    arguments = [{"method": method.name, "top_k": 2, **_DEMO_OPTIONS.get(method.name, {})} for method in MASKED_METHODS]
+    arguments = [{"method": method.name, "top_k": 2, **DEMO_OPTIONS.get(method.name, {})} for method in MASKED_METHODS]
     if not options.force:
         known = {"image": {"sha256": file_digest(str(picture))}, "rendering": Rendering().record()}
         check_nothing_is_lost([(folder / given["method"], explainer.check(**given) | known) for given in arguments])
