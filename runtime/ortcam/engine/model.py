@@ -41,7 +41,7 @@ __all__ = [
 SCORER_OUTPUTS: Final = ("probabilities", "logits")
 GATED_OUTPUTS: Final = (*SCORER_OUTPUTS, "partial_maps")
 
-_MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
+MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
 
 _Kept = TypeVar("_Kept")
 
@@ -241,7 +241,7 @@ class Model:
         first = self.open(graphs.features if graphs.head else graphs.classifier or "")
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
-            batch_size = min(int(batch_size), max(1, _MOST_PIXELS_A_RUN // (image.height * image.width)))
+            batch_size = min(int(batch_size), max(1, MOST_PIXELS_A_RUN // (image.height * image.width)))
         parts: list[NDArray[np.float32]] = []
         for done in run_batches(
             count,
