@@ -4,17 +4,18 @@ The scores that the Gaussian process sees are made the same with other last bits
 """
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.common.engines import Call, Outputs, recorded
 from tests.common.tolerances import PROMISED
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
-from ortcam.engine.batching import ChunkSizes
-from ortcam.engine.session import Bound
+from ortcam.engine.batching import BatchSizer
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
 from ortcam.scoring.budget import parts_of, rounds_of, score
@@ -99,26 +100,16 @@ def test_the_last_preview_is_the_same_at_any_batch_size(
         assert_same(previews[-1], usual)
 
 
-def test_a_lack_of_memory_does_not_change_the_map(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = explainer.explain(photograph, budget=50, batch_size=8)
-    run, put = Bound.run, Bound.put
-    rows: dict[Bound, int] = {}
-
-    def remember(self: Bound, name: str, value: np.ndarray) -> None:
-        if name == "channels":
-            rows[self] = len(value)
-        put(self, name, value)
-
-    def run_small(self: Bound) -> tuple[np.ndarray, ...]:
-        if rows.get(self, 0) > 4:
+def test_a_lack_of_memory_does_not_change_the_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
+    def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
+        if call.bound and call.rows > 4:
             raise OutOfMemoryError("out of memory")
-        return run(self)
+        return run()
 
-    monkeypatch.setattr(Bound, "put", remember)
-    monkeypatch.setattr(Bound, "run", run_small)
-    halved = explainer.explain(photograph, budget=50, batch_size=33)
+    usual = explainer.explain(photograph, budget=50, batch_size=8)
+    tight, engine = recorded(bundle_path(), answer, threads=1)
+    halved = tight.explain(photograph, budget=50, batch_size=33)
+    assert max(call.rows for call in engine.calls) == 33
     assert halved.stats.batch_size <= 4
     assert_same(halved, usual)
 
@@ -165,7 +156,7 @@ def scores_of(features: np.ndarray, weights: np.ndarray, batch_size: int, limits
         plan=plan,
         targets=np.array([0, 1]),
         baseline=np.zeros(2, np.float32),
-        sizes=ChunkSizes([batch_size], fixed_shape=False),
+        sizer=BatchSizer([batch_size], fixed_shape=False),
     )
     *_, last = score(scoring, limits, started=0.0)
     return last
@@ -220,9 +211,8 @@ def test_length_and_noise_move_little_with_the_scores() -> None:
     jumps = []
     for factor in np.linspace(0.98, 1.02, 81):
         tilted = weights[scored] ** factor
-        model.condition(scored, tilted)
-        assert model._given is not None
-        jumps.append((np.log(model._given.length), np.log(model._given.noise)))
+        posterior = model.condition(scored, tilted).posterior
+        jumps.append((np.log(posterior.length), np.log(posterior.noise)))
     assert np.abs(np.diff(jumps, axis=0)).max() < 0.02
 
 
