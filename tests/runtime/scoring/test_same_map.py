@@ -109,7 +109,7 @@ def test_a_lack_of_memory_does_not_change_the_map(explainer: ortcam.Explainer, p
     usual = explainer.explain(photograph, budget=50, batch_size=8)
     tight, engine = recorded(bundle_path(), answer, threads=1)
     halved = tight.explain(photograph, budget=50, batch_size=33)
-    assert max(call.rows for call in engine.calls) == 33
+    assert max(call.rows for call in engine.calls) == 20  # of the first round
     assert halved.stats.batch_size <= 4
     assert_same(halved, usual)
 
