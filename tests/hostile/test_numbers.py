@@ -15,7 +15,7 @@ import pytest
 import ortcam
 import ortcam_export
 from ortcam.benchmarking import benchmark
-from ortcam.cli.main import _parser
+from ortcam.cli.main import make_parser
 from ortcam.cli.parsers import Parser
 from ortcam.engine import Model, OnnxEngine, SessionOptions, resolve_providers
 from ortcam.errors import OptionError, OrtcamError
@@ -90,15 +90,15 @@ NOT_FINITE = ["nan", "inf", "-inf", "1e400", "-1e400"]
 
 
 def commands() -> Iterator[tuple[str, Parser]]:
-    parser = _parser()
-    (subparsers,) = (item for item in parser._actions if isinstance(item, argparse._SubParsersAction))
+    parser = make_parser()
+    (subparsers,) = (item for item in parser.actions if isinstance(item, argparse._SubParsersAction))
     yield from subparsers.choices.items()
 
 
 def valued() -> Iterator[tuple[str, Parser, argparse.Action]]:
     """Every option and argument of every command that takes a value."""
     for name, parser in commands():
-        for action in parser._actions:
+        for action in parser.actions:
             if action.nargs != 0:
                 yield name, parser, action
 
