@@ -4,6 +4,7 @@ The scores that the Gaussian process sees are made the same with other last bits
 """
 
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.engine.batching import BatchSizer
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
+from ortcam.scoring import chooser
 from ortcam.scoring.budget import parts_of, rounds_of, score
 from ortcam.scoring.gaussian_process import MaskModel
 from ortcam.scoring.limits import Limits
@@ -158,7 +160,7 @@ def scores_of(features: np.ndarray, weights: np.ndarray, batch_size: int, limits
         baseline=np.zeros(2, np.float32),
         sizer=BatchSizer([batch_size], fixed_shape=False),
     )
-    *_, last = score(scoring, limits, started=0.0)
+    *_, last = score(scoring, limits, started=time.perf_counter())
     return last
 
 
@@ -221,24 +223,33 @@ def test_a_decision_fades_in() -> None:
     np.testing.assert_array_equal(fade(np.array([0.0, 2]), 0, 0.1), [1, 1])
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many channels the process was conditioned on, each time."""
-    calls: list[int] = []
-    condition = MaskModel.condition
+EVERY_CHANNEL = [Limits(), Limits(budget=1.0), Limits(budget=160), Limits(budget=10**6), Limits(deadline=1e9)]
 
-    def counting(self: MaskModel, scored: np.ndarray, weights: np.ndarray) -> Any:
-        calls.append(len(scored))
-        return condition(self, scored, weights)
 
-    monkeypatch.setattr(MaskModel, "condition", counting)
-    return calls
+@pytest.mark.parametrize("limits", EVERY_CHANNEL, ids=str)
+def test_where_every_channel_is_scored_the_process_is_never_set_up(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a Gaussian process")
+
+    monkeypatch.setattr(chooser, "MaskModel", refuse)
+    features, weights = problem(0)
+    last = scores_of(features, weights, 8, limits)
+    assert last.scored.all()
+    np.testing.assert_array_equal(last.error, 0)
+    with pytest.raises(AssertionError, match="a Gaussian process"):
+        scores_of(features, weights, 8, Limits(budget=0.5))
 
 
 @pytest.mark.parametrize("limits", [{}, {"budget": 1.0}, {"budget": 10**6}, {"deadline": 1e9}])
-def test_where_every_channel_is_scored_the_process_is_never_asked(
-    limits: dict[str, Any], tiny_bundle: Path, photograph: ortcam.Photograph, asked: list[int]
+def test_nor_is_it_by_the_explainer(
+    limits: dict[str, Any], tiny_bundle: Path, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    e = ortcam.load(tiny_bundle, providers=["cpu"]).explain(photograph.pixels, **limits)
+    explainer = ortcam.load(tiny_bundle, providers=["cpu"])
+    *_, last = explainer.explain_iter(photograph.pixels, budget=1.0)
+    assert last.scored.sum() == last.stats.live_channels
+    monkeypatch.setattr(chooser, "MaskModel", None)
+    e = explainer.explain(photograph.pixels, **limits)
     assert e.scored.sum() == e.stats.live_channels
-    assert not asked
+    np.testing.assert_allclose(e.maps, last.maps, rtol=0, atol=PROMISED)
