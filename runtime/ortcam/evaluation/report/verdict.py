@@ -271,8 +271,8 @@ def _notes(
         fast, slow = (pick(times, key=times.__getitem__) for pick in (min, max))
         if times[slow] >= _SLOWER * times[fast]:
             yield (
-                f"{slow} takes {times[slow] / times[fast]:.1f} times as long as {fast}: {brief_time(times[slow])} against "
-                f"{brief_time(times[fast])} per image."
+                f"{slow} takes {times[slow] / times[fast]:.1f} times as long as {fast}: "
+                f"{brief_time(times[slow])} against {brief_time(times[fast])} per image."
             )
 
 

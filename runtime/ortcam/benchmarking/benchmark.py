@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +33,7 @@ from ortcam.models.opening import read_model
 from ortcam.results.explanation import Explanation
 from ortcam.support.ranges import RUNS, SECONDS
 
-__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Report", "Row", "benchmark"]
+__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Row", "Timings", "benchmark"]
 
 DEFAULT_RUNS: Final = 5
 DEFAULT_SECONDS: Final = 60.0
@@ -99,9 +99,14 @@ class Row:
     p95: float
     overhead: float | None
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the times are scaled up, since there was no time for all passes."""
+        return self.passes < self.all_passes
+
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Timings:
     """What was measured, and where.
 
     Attributes:
@@ -146,7 +151,7 @@ def benchmark(
     runs: int = DEFAULT_RUNS,
     seconds: float = DEFAULT_SECONDS,
     progress: Progress | None = None,
-) -> Report:
+) -> Timings:
     """Measure every combination of method, precision and batch size.
 
     Args:
@@ -174,63 +179,39 @@ def benchmark(
     ```python
     from ortcam.benchmarking import benchmark
 
-    report = benchmark("shapes", "cat.jpg", methods=["scorecam++"], seconds=10)
-    print(report.rows[0].median)  # seconds per explanation
+    timings = benchmark("shapes", "cat.jpg", methods=["scorecam++"], seconds=10)
+    print(timings.rows[0].median)  # seconds per explanation
     ```
     """
     RUNS.check(runs)
     SECONDS.check(seconds)
     names = [resolve_method(method, {}).method.name for method in methods]
     read = read_model(model, doing="benchmark")
-    chosen = tuple(dict.fromkeys(read.check_precision(name) for name in precisions or (None,)))
-    cases = [
-        Case(method, precision, size)
-        for precision in chosen
-        for method in names
-        for size in _sizes_of(method, batch_sizes)
-        if precision == chosen[0] or _is_masking(method)
-    ]
+    cases = _cases(read, names, precisions, batch_sizes)
     if not cases:
         raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
-    load_options = {
-        "providers": providers,
-        "threads": threads,
-        "max_pixels": max_pixels,
-        "white": white,
-        "strict": strict,
-    }
     content = read_file(image, check_max_pixels(max_pixels)).data
-    bench: _Bench | None = None
-    rows: list[Row] = []
-    notes: list[str] = []
-    for done, case in enumerate(cases):
-        if progress is not None:
-            progress(done, len(cases), f"{case.method}, {case.precision}, batch size {case.batch_size}")
-        if bench is None or bench.precision != case.precision:
-            bench = _Bench(
-                read, content, case.precision, load_options, SessionOptions(resolve_providers(providers), threads)
-            )
-        try:
-            rows.append(bench.measure(case, runs, seconds / len(cases)))
-        except OptionError as error:
-            if _is_masking(case.method):  # a model may lack what the others need
-                raise
-            notes.append(f"{case.method} is left out: {error}")
-    if progress is not None:
-        progress(len(cases), len(cases), "")
-    assert bench is not None
-    record = bench.explainer.bundle
-    return Report(
-        bundle={"path": str(record.path), "sha256": record.sha256},
-        model=record.manifest.model.name,
+    bare_options = SessionOptions(resolve_providers(providers), threads)
+
+    def bench_in(precision: str) -> _Bench:
+        explainer = load(
+            read,
+            precision=precision,
+            providers=providers,
+            threads=threads,
+            max_pixels=max_pixels,
+            white=white,
+            strict=strict,
+        )
+        return _Bench(explainer, content, precision, bare_options)
+
+    rows, notes = _measure(cases, bench_in, runs, seconds / len(cases), progress)
+    return Timings(
+        bundle={"path": str(read.path), "sha256": read.sha256},
+        model=read.manifest.model.name,
         image=os.fspath(image),
         machine={"processor": processor_name(), "logical_cores": os.cpu_count(), "system": platform.platform()},
-        versions={
-            "ortcam": __version__,
-            "onnxruntime": runtime_version(),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        versions=_versions(),
         threads=threads,
         runs=runs,
         seconds_allowed=seconds,
@@ -240,34 +221,75 @@ def benchmark(
     )
 
 
+def _cases(
+    bundle: Bundle, methods: Sequence[str], precisions: Sequence[str] | None, batch_sizes: Sequence[int | str]
+) -> list[Case]:
+    """Every combination; methods that mask nothing have one batch size and the first precision alone."""
+    chosen = tuple(dict.fromkeys(bundle.check_precision(name) for name in precisions or (None,)))
+    return [
+        Case(method, precision, size)
+        for precision in chosen
+        for method in methods
+        for size in (batch_sizes if _is_masking(method) else ("auto",))
+        if precision == chosen[0] or _is_masking(method)
+    ]
+
+
+def _measure(
+    cases: Sequence[Case],
+    bench_in: "Callable[[str], _Bench]",
+    runs: int,
+    seconds: float,
+    progress: Progress | None,
+) -> tuple[list[Row], list[str]]:
+    """Rows, and sentences about the cases that cannot be measured.
+
+    Args:
+        cases: those of one precision one after the other.
+        bench_in: opens the bundle in a precision.
+        runs: of each case.
+        seconds: for each case.
+        progress: called before each case, and at the end.
+    """
+    rows: list[Row] = []
+    notes: list[str] = []
+    bench: _Bench | None = None
+    for done, case in enumerate(cases):
+        if progress is not None:
+            progress(done, len(cases), f"{case.method}, {case.precision}, batch size {case.batch_size}")
+        if bench is None or bench.precision != case.precision:
+            bench = bench_in(case.precision)
+        try:
+            rows.append(bench.measure(case, runs, seconds))
+        except OptionError as error:
+            if _is_masking(case.method):  # a model may lack what the others need
+                raise
+            notes.append(f"{case.method} is left out: {error}")
+    if progress is not None:
+        progress(len(cases), len(cases), "")
+    return rows, notes
+
+
 class _Bench:
     """One bundle in one precision, and its bare graphs."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        content: bytes,
-        precision: str,
-        load_options: dict[str, Any],
-        bare_options: SessionOptions,
-    ) -> None:
+    def __init__(self, explainer: Explainer, content: bytes, precision: str, bare_options: SessionOptions) -> None:
         self.precision = precision
-        self.explainer: Explainer = load(bundle, precision=precision, **load_options)
+        self._explainer = explainer
         self._content = content
-        self._bare = BareModel(self.explainer.bundle, bare_options, self.explainer.preprocess(content))
+        self._bare = BareModel(explainer.bundle, bare_options, explainer.preprocess(content))
         self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
 
     def measure(self, case: Case, runs: int, seconds: float) -> Row:
         """Time a case, in about this many seconds."""
-        plan = resolve_method(case.method, {}).plan
-        samples = 0 if plan is None else plan.samples
+        samples = resolve_method(case.method, {}).method.samples
         options: dict[str, Any] = {"method": case.method}
         if case.batch_size != "auto" or samples:
             options["batch_size"] = case.batch_size
         options |= self._cap(case, samples, seconds / (runs + 1))
         first = self._warm_up(options)
         size = first.stats.batch_size
-        comparable = first.stats.precision == self.explainer.bundle.manifest.precision
+        comparable = first.stats.precision == self._explainer.bundle.manifest.precision
         explanations, bare = [], []
         for _ in range(runs):
             explanations.append(self._timed(options))
@@ -297,19 +319,19 @@ class _Bench:
 
     def _warm_up(self, options: dict[str, Any]) -> Explanation:
         """Explain once, or more often while the automatic batch size is still being searched."""
-        explanation = self.explainer.explain(self._content, **options)
+        explanation = self._explainer.explain(self._content, **options)
         for _ in range(_SEARCHES):
             before = explanation.stats.batch_size
             if options.get("batch_size") != "auto":
                 break
-            explanation = self.explainer.explain(self._content, **options)
+            explanation = self._explainer.explain(self._content, **options)
             if explanation.stats.batch_size == before:
                 break
         return explanation
 
     def _cap(self, case: Case, samples: int, seconds: float) -> dict[str, Any]:
         """Choose a budget for an explanation that would take longer than this; none for others."""
-        channels = self.explainer.bundle.manifest.cut.channels
+        channels = self._explainer.bundle.manifest.cut.channels
         if channels * samples * self._estimate <= seconds:
             return {}
         least = case.batch_size if isinstance(case.batch_size, int) else _ESTIMATE_BATCH
@@ -318,7 +340,7 @@ class _Bench:
 
     def _timed(self, options: dict[str, Any]) -> tuple[float, Explanation]:
         start = time.perf_counter()
-        explanation = self.explainer.explain(self._content, **options)
+        explanation = self._explainer.explain(self._content, **options)
         return time.perf_counter() - start, explanation
 
 
@@ -368,13 +390,17 @@ def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
     return elapsed + stats.seconds_by_stage["scoring"] * (all_passes / stats.passes - 1)
 
 
-def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
-    """The batch sizes to measure a method with: all, or one if it masks nothing."""
-    yield from sizes if _is_masking(method) else ("auto",)
-
-
 def _is_masking(method: str) -> bool:
     return resolve_method(method, {}).method.masks_image
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "ortcam": __version__,
+        "onnxruntime": runtime_version(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _peak_memory() -> int | None:
