@@ -20,7 +20,7 @@ from tests.conftest import reseal
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
 from ortcam.bundle.graph_contents import GraphContents, GraphReader
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
 from ortcam.errors import BundleError, OrtcamError
 from ortcam.parity import verify, verify_variants
@@ -515,7 +515,7 @@ def test_every_command_refuses_it_in_a_line(
     bundle: Path, tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     put(bundle, head([loop()], [TRUE]))
-    places = {"bundle": bundle, "picture": demo_picture(), "output": tmp_path / "output"}
+    places = {"bundle": bundle, "picture": demo_image(), "output": tmp_path / "output"}
     assert main([word.format_map(places) for word in command]) == 2
     output = capfd.readouterr()
     assert "holds a graph, which may run for ever" in output.err

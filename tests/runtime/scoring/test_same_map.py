@@ -12,7 +12,7 @@ import pytest
 from tests.common.tolerances import PROMISED
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.engine.batching import ChunkSizes
 from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
@@ -60,7 +60,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
-    return explainer.read(demo_picture())
+    return explainer.read(demo_image())
 
 
 @pytest.mark.sample(every=5)
