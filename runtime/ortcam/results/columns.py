@@ -106,8 +106,9 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
         one of `DAMAGED`: it is none.
     """
     stats, cut = summary["stats"], summary["cut"]
-    places = {method.name: place for place, method in enumerate(METHODS)}
-    method = next((m for m in METHODS if m.name == summary["method"]), None)
+    if not isinstance(summary["method"], str):
+        raise TypeError(summary["method"])
+    method = METHODS.find(summary["method"])
     preprocessing = Preprocessing(**summary["preprocessing"])
     height, width_ = (int(side) for side in summary["photograph_size"])
     cells = int(cut["height"]), int(cut["width"])
@@ -137,7 +138,7 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
         notes.append(", ".join(special))
     return SavedResult(
         name=image_name(summary["image"]),
-        order=places.get(summary["method"], len(places)),
+        order=METHODS.place(method),
         title=str(summary["method"]) if method is None else method.title,
         notes=tuple(notes),
         model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import ortcam
 from ortcam.bundle import Cut
 from ortcam.cli import main
-from ortcam.engine.model import as_maps, from_maps, prefix_tokens
+from ortcam.engine.features import as_maps, from_maps, prefix_tokens
 from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, Head, LinearHead, resolve_method
 from ortcam.methods.head_only import ablation_cam, cam, eigen_cam, recipro_cam
 
@@ -130,6 +130,25 @@ def test_all_runs_of_the_head_have_one_shape(count: int, batch_size: int, shapes
     assert seen == shapes
     assert (head.passes, head.runs) == (count, len(shapes))
     assert made[-1] == (count, count)
+
+
+def test_a_run_of_the_head_that_does_not_fit_into_memory_is_halved() -> None:
+    seen: list[int] = []
+
+    def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        if len(features) > 3:
+            raise ortcam.OutOfMemoryError("too large")
+        seen.append(len(features))
+        return features
+
+    head = head_of(run, batch_size=8)
+    for _ in range(2):  # the second time the size that fits is known
+        kept = head.on(7, lambda indices: indices[:, None].astype(np.float32), lambda logits: logits)
+        np.testing.assert_array_equal(kept[:, 0], np.arange(7))
+    assert seen == [3, 3, 3] * 2
+    assert (head.passes, head.runs) == (14, 6)
+    with pytest.raises(ortcam.OutOfMemoryError, match="not even a single masked image fits"):
+        head_of(lambda _: run(np.zeros((9, 1), np.float32))).on(3, lambda i: i[:, None], lambda logits: logits)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +281,7 @@ def test_cam_is_ablation_cam_but_for_the_scale_where_the_head_is_linear(
 ) -> None:
     """There y - y_k = w_k mean A_k: the weights differ by the mean of each map and the logit."""
     by_layer, by_loss = (explainer.explain(photograph, method=m, target=[0, 3]) for m in ("cam", "ablation-cam"))
-    means = explainer._session("features.onnx").run(None, {"image": explainer.preprocess(photograph)})[0].mean((2, 3))
+    means = explainer.features(photograph).mean((1, 2))
     lost = by_layer.weights * means
     ratio = (by_loss.weights * lost).sum(axis=1, keepdims=True) / (lost * lost).sum(axis=1, keepdims=True)
     assert (ratio > 0).all()
