@@ -5,13 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
 from ortcam.benchmarking import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, benchmark
-from ortcam.bundle.shipped import demo_picture
-=======
-from ortcam.benchmarking import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
 from ortcam.bundle.shipped import demo_image
->>>>>>> rooms
 from ortcam.cli.common import (
     add_alias,
     add_execution,
@@ -77,11 +72,10 @@ def _benchmark(options: argparse.Namespace) -> int:
     sizes = [_batch_size(size) for size in _names(options.batch_size) or ["auto"]]
     wanted = providers_of(options)
     bundle = open_bundle(options)
-<<<<<<< HEAD
     with LateBar("measuring", unit="cases", quiet=options.quiet) as bar, others_aside():
         timings = benchmark(
             bundle,
-            options.image or demo_picture(),
+            options.image or demo_image(),
             methods=_names(options.method) or [method.name for method in METHODS],
             precisions=_names(options.precision),
             batch_sizes=sizes,
@@ -94,36 +88,6 @@ def _benchmark(options: argparse.Namespace) -> int:
             seconds=options.seconds,
             progress=lambda done, total, doing: bar.update(done, total, note=doing),
         )
-=======
-    bar: Bar | None = None
-
-    def advance(done: int, total: int, doing: str) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = Bar("measuring", total=total, unit="cases", quiet=options.quiet)
-        bar.update(done, note=doing)
-
-    try:
-        with others_aside():
-            report = benchmark(
-                bundle,
-                options.image or demo_image(),
-                methods=_names(options.method) or [method.name for method in METHODS],
-                precisions=_names(options.precision),
-                batch_sizes=sizes,
-                providers=wanted,
-                threads=options.threads,
-                max_pixels=options.max_pixels,
-                white=options.white,
-                strict=options.strict,
-                runs=options.runs,
-                seconds=options.seconds,
-                progress=advance,
-            )
-    finally:
-        if bar is not None:
-            bar.close()
->>>>>>> rooms
     if options.json:
         print(json_text(dataclasses.asdict(timings) | {"peak_memory": PEAK_MEMORY}))
     elif not options.quiet:
