@@ -10,6 +10,8 @@ import pytest
 from ortcam import BundleError, OptionError
 from ortcam.benchmarking import Row, Timings, benchmark
 from ortcam.cli import main
+from ortcam.cli.latency.plot import draw
+from ortcam.cli.latency.table import in_words
 from ortcam.images.reading import read_image
 
 

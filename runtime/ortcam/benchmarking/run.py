@@ -1,12 +1,11 @@
-"""How long explanations take with this model on this device: by method, precision and batch size.
+"""`benchmark`: how long explanations take with this model on this device.
 
 A measured explanation starts from the encoded image and ends with the map, after one to warm up. Beside it stand bare
 passes: features and head alone, in batches of the same size, on copies of the same image, timed between the
-explanations. They show what an explanation takes beyond its forward passes. This module needs nothing that serving
+explanations. They show what an explanation takes beyond its forward passes. This room needs nothing that serving
 does not need.
 """
 
-import dataclasses
 import math
 import os
 import platform
@@ -16,14 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ortcam._version import __version__
+from ortcam.benchmarking.bare import BareModel
+from ortcam.benchmarking.timings import Case, Row, Timings
 from ortcam.bundle import Bundle
 from ortcam.engine.processors import processor_name
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.engine.runtime import runtime_version
-from ortcam.engine.session import OnnxSession, SessionOptions, open_session
+from ortcam.engine.session import SessionOptions
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.images.encoded import read_file
@@ -33,107 +33,15 @@ from ortcam.models.opening import read_model
 from ortcam.results.explanation import Explanation
 from ortcam.support.ranges import RUNS, SECONDS
 
-__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "PEAK_MEMORY", "BareModel", "Case", "Row", "Timings", "benchmark"]
+__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "benchmark"]
 
 DEFAULT_RUNS: Final = 5
 DEFAULT_SECONDS: Final = 60.0
-PEAK_MEMORY: Final = (
-    "the highest resident memory of this process so far: Python, libraries, sessions and all methods together; memory "
-    "of devices other than the CPU is not included"
-)
-
-_BARE_RUNS: Final = 3
-_BARE_IMAGES: Final = 32
 _SEARCHES: Final = 3
 _ESTIMATE_BATCH: Final = 8
 
 # Called with the number of cases that are measured, of all, and with the one that is measured next.
 Progress = Callable[[int, int, str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """What a row measures.
-
-    Attributes:
-        method: name.
-        precision: of the masked passes, as the bundle calls it.
-        batch_size: masked images per run, or "auto".
-    """
-
-    method: str
-    precision: str
-    batch_size: int | str
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """The times of one case.
-
-    Attributes:
-        method: name.
-        precision: that ran, as the bundle calls it.
-        batch_size: that ran.
-        providers: that ran.
-        passes: masked forward passes that were measured; 0 for methods that mask nothing.
-        all_passes: passes of a whole explanation; more than `passes` if there was no time for all of them.
-        head_passes: passes of the head alone, for methods that mask nothing.
-        seconds: of each run, with the passes that were measured.
-        bare_seconds: seconds per image of features and head alone, at this batch size; None if nothing is masked, or
-            if the masked passes have another precision.
-        median: seconds of a whole explanation; scaled up if not all passes were measured.
-        p95: the same for the 95th percentile (interpolated between the runs).
-        overhead: `median` divided by the time of all its bare passes, minus 1; None without these.
-    """
-
-    method: str
-    precision: str
-    batch_size: int
-    providers: tuple[str, ...]
-    passes: int
-    all_passes: int
-    head_passes: int
-    seconds: tuple[float, ...]
-    bare_seconds: float | None
-    median: float
-    p95: float
-    overhead: float | None
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether the times are scaled up, since there was no time for all passes."""
-        return self.passes < self.all_passes
-
-
-@dataclasses.dataclass(frozen=True)
-class Timings:
-    """What was measured, and where.
-
-    Attributes:
-        bundle: folder and SHA-256 of the manifest.
-        model: its name.
-        image: the image explained.
-        machine: processor, logical cores, system.
-        versions: of ortcam, ONNX Runtime, NumPy and Python.
-        threads: asked for; None: chosen automatically.
-        runs: explanations timed per case.
-        seconds_allowed: for all cases together.
-        rows: one per case.
-        notes: cases that could not be measured, and why.
-        peak_memory_bytes: see PEAK_MEMORY; None if the system does not tell.
-    """
-
-    bundle: dict[str, str]
-    model: str
-    image: str
-    machine: dict[str, Any]
-    versions: dict[str, str]
-    threads: int | None
-    runs: int
-    seconds_allowed: float
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    peak_memory_bytes: int | None
 
 
 def benchmark(
@@ -342,44 +250,6 @@ class _Bench:
         start = time.perf_counter()
         explanation = self._explainer.explain(self._content, **options)
         return time.perf_counter() - start, explanation
-
-
-class BareModel:
-    """Features and head, or the whole classifier if there is no head. Features stay on their device."""
-
-    def __init__(self, bundle: Bundle, options: SessionOptions, image: NDArray[np.float32]) -> None:
-        graphs = bundle.manifest.graphs
-        self._image = image
-        self._graphs: list[tuple[OnnxSession, str, str]] = []
-        if graphs.head is None:
-            assert graphs.classifier is not None  # checked when the bundle is read
-            self._graphs.append((open_session(bundle.graph(graphs.classifier), options), "image", "logits"))
-        else:
-            self._graphs.append((open_session(bundle.graph(graphs.features), options), "image", "features"))
-            self._graphs.append((open_session(bundle.graph(graphs.head), options), "features", "logits"))
-
-    def seconds_an_image(self, batch_size: int) -> float:
-        """Time a few passes after one to warm up; the mean, because the time of an explanation is a sum."""
-        batch = np.repeat(self._image, batch_size, axis=0)
-        self._run(batch)
-        runs = max(_BARE_RUNS, -(-_BARE_IMAGES // batch_size))
-        start = time.perf_counter()
-        for _ in range(runs):
-            self._run(batch)
-        return (time.perf_counter() - start) / (runs * batch_size)
-
-    def _run(self, batch: NDArray[np.float32]) -> None:
-        value = None
-        for session, taken, given in self._graphs:
-            binding = session.runtime.io_binding()
-            if value is None:
-                binding.bind_cpu_input(taken, batch)
-            else:
-                binding.bind_ortvalue_input(taken, value)
-            on_cuda = given == "features" and session.on_gpu
-            binding.bind_output(given, "cuda" if on_cuda else "cpu")
-            session.runtime.run_with_iobinding(binding)
-            (value,) = binding.get_outputs()
 
 
 def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
