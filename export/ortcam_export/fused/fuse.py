@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256, read_bundle
 from ortcam.engine.features import to_probabilities
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
-from ortcam.engine.session import SessionOptions
 from ortcam.explainer import Explainer
 from ortcam.methods import METHODS, Plan, Settings, resolve_method
 from ortcam.parity import read_probe

@@ -12,8 +12,9 @@ from ortcam.bundle import Cut, Fidelity, Graphs, Likeness
 from ortcam.engine.base import Session
 from ortcam.engine.features import as_maps
 from ortcam.engine.model import classify
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
-from ortcam.engine.session import SessionOptions, open_session
+from ortcam.engine.session import open_session
 from ortcam.methods import resolve_method
 from ortcam.parity import run_scorer
 from ortcam.scoring.masks import prepare_masks

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
 from ortcam.engine.features import as_maps
 from ortcam.engine.model import classify
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
-from ortcam.engine.session import SessionOptions, open_session
+from ortcam.engine.session import open_session
 from ortcam.errors import OrtcamError
 from ortcam.parity import measure_variant
 from ortcam_export.errors import ExportError, first_line

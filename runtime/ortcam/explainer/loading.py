@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from ortcam.bundle import Bundle, open_bundle, read_bundle
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import Provider, resolve_providers
-from ortcam.engine.session import SessionOptions
 from ortcam.explainer.explainer import Explainer
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.models.export_options import ExportOptions, check_options
