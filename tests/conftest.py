@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from ortcam.bundle import MANIFEST_NAME, FileRecord, file_sha256
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 REPOSITORY = Path(__file__).parents[1]
 # Of `TinyNet` in tests/common/tiny.py, which says how it was made.

@@ -25,7 +25,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from tests.conftest import REPOSITORY
 
 import ortcam.bundle.shipped
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
@@ -82,7 +82,7 @@ def _fill(folder: Path) -> None:
         cv2.imwrite(str(files / f"{name}.jpg"), cv2.cvtColor(cv2.resize(picture, (300, 200)), cv2.COLOR_RGB2BGR))
     for name in ("cat.jpg", "coffee.jpg"):
         shutil.copy(files / name, files / "photographs")
-    for picture in ortcam.bundle.shipped.sample_pictures():
+    for picture in ortcam.bundle.shipped.sample_images():
         shutil.copy(picture, files)
         shutil.copy(picture, files / "photographs")
     for number in range(2):

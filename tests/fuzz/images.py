@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ortcam.errors import ImageError, ImageWarning
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from tests.common.images import bmp, encoded, exif, photograph, png, png_chunk, tiff, webp_animation
 from tests.fuzz.limits import BreachError, budget
 

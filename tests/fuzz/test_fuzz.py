@@ -18,7 +18,7 @@ from PIL import Image
 
 import ortcam.images.decoding
 from ortcam.errors import ImageError
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from tests.common.images import encoded, photograph
 from tests.fuzz import bundles, graphs, images, manifests
 from tests.fuzz.__main__ import replay

@@ -90,7 +90,7 @@ class Measuring:
 
 def read(source: str | bytes, options: dict[str, Any]) -> list[int]:
     """`read_image` of a file or its bytes: the shape."""
-    from ortcam.images.decoding import read_image
+    from ortcam.images.reading import read_image
 
     return list(read_image(source, **options).shape)
 

@@ -17,7 +17,8 @@ from tests.hostile.measuring import Measured, Measuring
 
 from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import ImageError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, read_image
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.reading import read_image
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="measures forked processes")
 

@@ -12,7 +12,8 @@ from PIL import Image
 from tests.web.conftest import SAMPLES, SHIPPED
 
 import ortcam
-from ortcam.images.decoding import encode_png, read_image
+from ortcam.images.encoding import encode_png
+from ortcam.images.reading import read_image
 
 FISH, MUG = SAMPLES / "fish.png", SAMPLES / "mug-umbrella.png"
 

@@ -42,7 +42,7 @@ TOLERANCE: Final = 1e-4
 
 _LARGEST: Final = (1 << 31) - (1 << 20)  # bytes of one protobuf message, less some for the nodes
 _EXTERNAL_SUFFIX: Final = ".data"
-_GRACE: Final = 1.0  # seconds for whoever has just opened a model to open its weights, before these are removed
+GRACE: Final = 1.0  # seconds for whoever has just opened a model to open its weights, before these are removed
 _HEX: Final = 8  # digits of a hash, in the name of weights beside others
 
 
@@ -175,7 +175,7 @@ def fuse(
                 weights = place.weights
             else:
                 weights, has_readers = _put(made, place)
-                grace = _GRACE if has_readers else 0.0
+                grace = GRACE if has_readers else 0.0
         time.sleep(grace)
         return _describe(model, place, weights, difference)
 

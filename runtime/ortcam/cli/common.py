@@ -8,7 +8,7 @@ from typing import Any, Final
 from ortcam.cli.parsers import Rare
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.errors import OptionError, OutputError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.request import read_batch_size
 from ortcam.results.saved import lost

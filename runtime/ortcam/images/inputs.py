@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.errors import ImageError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, largest_file
-from ortcam.results.saved import MANIFEST
-from ortcam.results.sheet import is_sheet
+from ortcam.images.encoding import is_sheet
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, largest_file
 from ortcam.support.terminal import complain, printable
 
 __all__ = [
+    "MANIFEST",
     "STDIN",
     "STDIN_NAME",
     "SUFFIXES",
@@ -33,6 +33,7 @@ STDIN: Final = "-"
 STDIN_NAME: Final = "stdin"  # what results of standard input are called
 
 _GLOB: Final = re.compile(r"[*?\[]")
+MANIFEST: Final = "manifest.json"  # of a saved explanation: the images beside it are ortcam's
 _OF_A_RESULT: Final = re.compile(r"class-[0-9]+-(heatmap|overlay)\.png|image\.jpg")  # of `Explanation.save`
 _DIGITS: Final = re.compile(r"([0-9]+)")
 _NAMED: Final = 2  # of the files that are left out
@@ -46,7 +47,7 @@ def expand(arguments: Sequence[str], *, tell: Callable[[str], None] | None = Non
     1. A file stays as it is, and so does a path that does not exist: reading it gives the error.
     2. A folder gives the images in it, by the end of their names (`SUFFIXES`), not those in its subfolders.
     3. A glob gives the images that match it. `**` matches subfolders too, as in `'photos/**'`.
-    4. Hidden files are left out, and so are pictures that ortcam made: sheets, overlays, heatmaps.
+    4. Hidden files are left out, and so are images that ortcam made: sheets, overlays, heatmaps.
     5. Images come in natural order: `img2` before `img10`.
     6. An image that a folder or a glob gives again is taken once.
     7. `-` is standard input and stays `-`. `from_argument` reads it.
@@ -177,7 +178,7 @@ def natural_order(path: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def _is_image(path: str) -> bool:
-    """Whether a file is an image that counts, and none of the pictures that ortcam writes."""
+    """Whether a file is an image that counts, and none of the images that ortcam writes."""
     file = Path(path)
     if not is_image_name(file.name):
         return False

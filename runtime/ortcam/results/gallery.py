@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OutputError
-from ortcam.images.decoding import read_image
+from ortcam.images.encoding import is_sheet
 from ortcam.images.inputs import natural_order
+from ortcam.images.reading import read_image
 from ortcam.images.rendering import BEGIN, COLORMAPS, DIM, FULL, GREY, Rendering, heatmap, shrunk, smoothed
+from ortcam.results.columns import DAMAGED, SavedResult
 from ortcam.results.saved import MANIFEST, PREVIEW, image_sha256, read_manifest
-from ortcam.results.sheet import DAMAGED, SavedResult, is_sheet
 from ortcam.support.files import alone_in, write_whole
 from ortcam.support.terminal import as_text, printable
 
@@ -147,10 +148,10 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
     for (parent, digest), group in ordered:
         group.sort(key=lambda found: found["order"])
         if digest not in photographs:
-            picture = _photograph(folder, group, digest, side, before)
-            if picture is not None:
+            image = _photograph(folder, group, digest, side, before)
+            if image is not None:
                 photographs[digest] = len(blocks["photograph"])
-                blocks["photograph"].append(_json(picture))
+                blocks["photograph"].append(_json(image))
         first = len(blocks["result"])
         blocks["result"] += [_json(found) for found in group]
         top = group[0]["classes"][0]

@@ -35,7 +35,7 @@ import ortcam
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli import main
 from ortcam.errors import OrtcamError
-from ortcam.images.decoding import encode_png
+from ortcam.images.encoding import encode_png
 from ortcam_export import export
 
 # One of each kind, for what need not be asked of all, and for `make test`.

@@ -23,7 +23,7 @@ from ortcam.bundle import MANIFEST_NAME, Content, open_bundle, read_bundle
 from ortcam.bundle.contents import held
 from ortcam.bundle.shipped import bundle_path
 from ortcam.evaluation.sanity import shuffled_bundle
-from ortcam.images.decoding import encode_png
+from ortcam.images.encoding import encode_png
 from ortcam.parity import verify
 from ortcam_export import fuse
 

@@ -14,7 +14,8 @@ import pytest
 
 import ortcam
 from ortcam.engine import Model, OnnxEngine, SessionOptions, resolve_providers
-from ortcam.engine.batching import BatchSizer, recall, remember
+from ortcam.engine.batching import Batch, BatchSizer, pad_rows, recall, remember, run_batches
+from ortcam.errors import OutOfMemoryError
 
 CANDIDATES = (2, 4, 8, 16, 32)
 

@@ -1,6 +1,7 @@
 """Plugin execution providers: found by the wheel beside ONNX Runtime, on a device that is there, with its options."""
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,11 @@ import ortcam
 from ortcam.engine import SessionOptions, open_session, resolve_providers
 from ortcam.engine.plugins import OPENVINO, plugin_devices, plugin_options
 
-TOY = "ToyExecutionProvider"
 WHEEL = """
 def get_library_path(): return "/nowhere/libtoy.so"
-def get_ep_name(): return "ToyExecutionProvider"
+def get_ep_name(): return "{name}ExecutionProvider"
 """
+names = (f"Toy{number}" for number in itertools.count())
 
 
 def device(provider: str, kind: str, name: str, **metadata: str) -> SimpleNamespace:
@@ -30,6 +31,8 @@ class Machine:
     """An ONNX Runtime with plugins, whose devices a test says."""
 
     def __init__(self) -> None:
+        self.toy = next(names)  # a name of its own, since a plugin is registered once in a process
+        self.provider = f"{self.toy}ExecutionProvider"
         self.devices = [device("CPUExecutionProvider", "CPU", "Maker")]
         self.of_library: dict[str, list[SimpleNamespace]] = {}
         self.registered: list[tuple[str, str]] = []
@@ -57,7 +60,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setattr(ort, "register_execution_provider_library", machine.register)
     monkeypatch.setattr(ort, "SessionOptions", Settings)
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    (tmp_path / "onnxruntime_ep_toy.py").write_text(WHEEL)
+    (tmp_path / f"onnxruntime_ep_{machine.toy.lower()}.py").write_text(WHEEL.format(name=machine.toy))
     monkeypatch.syspath_prepend(tmp_path)
     return machine
 
@@ -65,41 +68,49 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 def test_a_wheel_beside_onnx_runtime_is_found_registered_and_run(
     machine: Machine, tiny_bundle: Path, photograph: Path
 ) -> None:
-    gpu = device(TOY, "GPU", "Toymaker")
+    gpu = device(machine.provider, "GPU", "Toymaker")
     machine.of_library["/nowhere/libtoy.so"] = [gpu]
-    assert resolve_providers(["toy"]) == ((TOY, {}),)
-    assert resolve_providers([("ToyExecutionProvider", {"speed": 3})]) == ((TOY, {"speed": "3"}),)
-    assert machine.registered == [("onnxruntime_ep_toy", "/nowhere/libtoy.so")]
-    explainer = ortcam.load(tiny_bundle, providers=[("toy", {"speed": 3, "device_type": "gpu"}), "cpu"])
+    assert resolve_providers([machine.toy]) == ((machine.provider, {}),)
+    assert resolve_providers([(machine.provider, {"speed": 3})]) == ((machine.provider, {"speed": "3"}),)
+    assert machine.registered == [(f"onnxruntime_ep_{machine.toy.lower()}", "/nowhere/libtoy.so")]
+    explainer = ortcam.load(tiny_bundle, providers=[(machine.toy, {"speed": 3, "device_type": "gpu"}), "cpu"])
     e = explainer.explain(photograph, method="scorecam", batch_size=4)
-    assert e.stats.providers == (TOY, "CPUExecutionProvider")
+    assert e.stats.providers == (machine.provider, "CPUExecutionProvider")
     assert machine.opened[0] == ([gpu], {"speed": "3"})
 
 
 def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(machine: Machine) -> None:
-    machine.devices += [device(TOY, "GPU", "One"), device(TOY, "NPU", "Two"), device(TOY, "GPU", "Three")]
-    assert resolve_providers([("toy", {"device_type": "GPU.1"})])
+    machine.devices += [
+        device(machine.provider, "GPU", "One"),
+        device(machine.provider, "NPU", "Two"),
+        device(machine.provider, "GPU", "Three"),
+    ]
+    assert resolve_providers([(machine.toy, {"device_type": "GPU.1"})])
     for wanted in ("CPU", "GPU.2", "GPU.first", "TPU"):
         with pytest.raises(ortcam.ProviderError) as caught:
-            resolve_providers([("toy", {"device_type": wanted})])
+            resolve_providers([(machine.toy, {"device_type": wanted})])
         assert str(caught.value) == (
-            f"execution provider {TOY}: device_type={wanted!r} is not on this machine; accepted is one of GPU (One), "
+            f"execution provider {machine.provider}: device_type={wanted!r} is not on this machine; accepted is one of GPU (One), "
             "NPU (Two), GPU.1 (Three)"
         )
     assert machine.registered == []  # by somebody before
 
 
 def test_the_device_of_an_option_is_taken(machine: Machine, tiny_bundle: Path) -> None:
-    machine.devices += [device(TOY, "GPU", "One"), device(TOY, "NPU", "Two"), device(TOY, "GPU", "Three")]
+    machine.devices += [
+        device(machine.provider, "GPU", "One"),
+        device(machine.provider, "NPU", "Two"),
+        device(machine.provider, "GPU", "Three"),
+    ]
     for wanted, vendor in (({}, "One"), ({"device_type": "NPU"}, "Two"), ({"device_type": "gpu.1"}, "Three")):
-        open_session(tiny_bundle / "head.onnx", SessionOptions(resolve_providers([("toy", wanted)])))
+        open_session(tiny_bundle / "head.onnx", SessionOptions(resolve_providers([(machine.toy, wanted)])))
         ((chosen,), _) = machine.opened[-1]
         assert chosen.device.vendor == vendor
 
 
 def test_without_any_device_the_error_says_what_the_machine_has(machine: Machine) -> None:
     with pytest.raises(ortcam.ProviderError, match="no device that it supports; ONNX Runtime sees CPU") as caught:
-        resolve_providers(["toy"])
+        resolve_providers([machine.toy])
     assert str(caught.value).endswith("CPU (Maker)")
 
 
@@ -108,22 +119,18 @@ def test_a_library_that_cannot_be_loaded_is_one_error(machine: Machine, monkeypa
         raise RuntimeError("libtoy.so: cannot open shared object file\nmore")
 
     monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
-    monkeypatch.setattr(ort, "get_ep_devices", list)
-    Path(importlib.util.find_spec("onnxruntime_ep_toy").origin).rename(  # type: ignore[union-attr, arg-type]
-        Path(importlib.util.find_spec("onnxruntime_ep_toy").origin).with_name("onnxruntime_ep_broken.py")  # type: ignore[union-attr, arg-type]
-    )
-    with pytest.raises(ortcam.ProviderError, match=r"cannot load onnxruntime_ep_broken: libtoy\.so: .*file$"):
-        resolve_providers(["broken"])
+    with pytest.raises(ortcam.ProviderError, match=r"cannot load onnxruntime_ep_toy\d+: libtoy\.so: .*file$"):
+        resolve_providers([machine.toy])
 
 
 def test_a_provider_that_is_built_in_needs_no_wheel(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where ONNX Runtime lists its devices, as it does for the CPU."""
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [TOY, "CPUExecutionProvider"])
-    machine.devices.append(device(TOY, "CPU", "Maker"))
-    assert resolve_providers([("toy", {"device_type": "NPU"})]) == ((TOY, {"device_type": "NPU"}),)
-    assert plugin_devices(TOY) == []
-    machine.devices.append(device(TOY, "CPU", "Maker", library_path="/somewhere"))
-    assert len(plugin_devices(TOY)) == 1
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [machine.provider, "CPUExecutionProvider"])
+    machine.devices.append(device(machine.provider, "CPU", "Maker"))
+    assert resolve_providers([(machine.toy, {"device_type": "NPU"})]) == ((machine.provider, {"device_type": "NPU"}),)
+    assert plugin_devices(machine.provider) == []
+    machine.devices.append(device(machine.provider, "CPU", "Maker", library_path="/somewhere"))
+    assert len(plugin_devices(machine.provider)) == 1
 
 
 @pytest.mark.parametrize(

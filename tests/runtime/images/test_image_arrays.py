@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from tests.common.images import encoded, exif, photograph
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, sample_pictures
-from ortcam.images.decoding import read_image
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.images.photograph import read_photograph
+from ortcam.images.reading import read_image
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def sample() -> Path:
-    return next(path for path in sample_pictures() if path.suffix in {".jpg", ".png"})
+    return next(path for path in sample_images() if path.suffix in {".jpg", ".png"})
 
 
 class OfAnotherLibrary:
@@ -243,7 +243,7 @@ def test_a_buffer_that_changes_afterwards_changes_nothing(explainer: ortcam.Expl
 
 def test_neither_torch_nor_pillow_is_imported_to_read_an_array() -> None:
     code = (
-        "import sys, numpy as np; from ortcam.images.decoding import read_image; read_image(np.zeros((9, 9)));"
+        "import sys, numpy as np; from ortcam.images import read_image; read_image(np.zeros((9, 9)));"
         "sys.exit(int(bool({'torch', 'PIL', 'jax', 'tensorflow'} & set(sys.modules))))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

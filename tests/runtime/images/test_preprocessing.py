@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.preprocessing import CropGeometry, Preprocessing
+from ortcam.images.crop import CropGeometry
+from ortcam.images.preprocessing import Preprocessing
 
 torch = pytest.importorskip("torch")
 transforms = pytest.importorskip("torchvision.transforms")

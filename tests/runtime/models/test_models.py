@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
 from ortcam.models import cache as bundle_cache
 from ortcam.models.identity import key_of
@@ -23,7 +23,7 @@ TINY = {"preset": "imagenet", "activation": "softmax"}
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle_cache, "_held", {})
+    monkeypatch.setattr(bundle_cache, "in_use", {})
     monkeypatch.chdir(tmp_path)
 
 
@@ -42,7 +42,7 @@ def test_shapes_is_the_shipped_bundle_unless_one_of_that_name_is_here(tiny_bundl
 
 
 def test_a_file_is_exported_once_and_explained(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["explain", str(tiny_file), str(demo_picture()), "-m", "eigen-cam", "--preset", "imagenet"]
+    command = ["explain", str(tiny_file), str(demo_image()), "-m", "eigen-cam", "--preset", "imagenet"]
     assert main([*command, "-o", "first"]) == 0
     said = capsys.readouterr().err
     assert "ortcam: exported" in said
@@ -159,7 +159,7 @@ def test_options_of_an_export_do_not_go_with_a_bundle(capsys: pytest.CaptureFixt
         ortcam.load("shapes", labels=["a"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'preste'; did you mean 'preset'"):
         ortcam.load("shapes", preste="imagenet")  # type: ignore[call-arg]
-    assert main(["explain", "shapes", str(demo_picture()), "--input-size", "224"]) == 2
+    assert main(["explain", "shapes", str(demo_image()), "--input-size", "224"]) == 2
     assert "--input-size: goes with a model" in capsys.readouterr().err
 
 
@@ -170,10 +170,10 @@ def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.Capture
     assert "1 bundle, " in listed
     assert main(["cache", "clear"]) == 0
     assert "which another process uses" in capsys.readouterr().out  # this one
-    for held in bundle_cache._held.values():
+    for held in bundle_cache.in_use.values():
         if held is not None:
             held.release()
-    bundle_cache._held.clear()
+    bundle_cache.in_use.clear()
     assert main(["cache", "clear", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["removed"]) == 1
     assert not os.path.lexists(place)
@@ -191,10 +191,10 @@ def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.Capture
 def test_numbers_that_belong_together_may_be_one_word_or_several(
     words: list[str], size: list[str], tiny_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ortcam.cli.main import _parser
+    from ortcam.cli.main import make_parser
 
-    options = _parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
+    options = make_parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
     assert options.model_mean == options.model_std == (0.5, 0.5, 0.5)
     assert options.model_input_size == (32, 48)
     assert options.images == ["a.jpg", "b.jpg"]
-    assert _parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)
+    assert make_parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)
