@@ -80,28 +80,20 @@ def test_a_wheel_beside_onnx_runtime_is_found_registered_and_run(
 
 
 def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(machine: Machine) -> None:
-    machine.devices += [
-        device(machine.provider, "GPU", "One"),
-        device(machine.provider, "NPU", "Two"),
-        device(machine.provider, "GPU", "Three"),
-    ]
+    machine.devices += [device(machine.provider, *of) for of in (("GPU", "One"), ("NPU", "Two"), ("GPU", "Three"))]
     assert resolve_providers([(machine.toy, {"device_type": "GPU.1"})])
     for wanted in ("CPU", "GPU.2", "GPU.first", "TPU"):
         with pytest.raises(ortcam.ProviderError) as caught:
             resolve_providers([(machine.toy, {"device_type": wanted})])
         assert str(caught.value) == (
-            f"execution provider {machine.provider}: device_type={wanted!r} is not on this machine; accepted is one of GPU (One), "
-            "NPU (Two), GPU.1 (Three)"
+            f"execution provider {machine.provider}: device_type={wanted!r} is not on this machine; accepted is one "
+            "of GPU (One), NPU (Two), GPU.1 (Three)"
         )
     assert machine.registered == []  # by somebody before
 
 
 def test_the_device_of_an_option_is_taken(machine: Machine, tiny_bundle: Path) -> None:
-    machine.devices += [
-        device(machine.provider, "GPU", "One"),
-        device(machine.provider, "NPU", "Two"),
-        device(machine.provider, "GPU", "Three"),
-    ]
+    machine.devices += [device(machine.provider, *of) for of in (("GPU", "One"), ("NPU", "Two"), ("GPU", "Three"))]
     for wanted, vendor in (({}, "One"), ({"device_type": "NPU"}, "Two"), ({"device_type": "gpu.1"}, "Three")):
         open_session(tiny_bundle / "head.onnx", SessionOptions(resolve_providers([(machine.toy, wanted)])))
         ((chosen,), _) = machine.opened[-1]
