@@ -56,7 +56,7 @@ def measure(name: str, kind: str, settings: Mapping[str, Any]) -> Times:
     """Profile one scorer on a photograph's own masks."""
     import ortcam
     from ortcam.methods import resolve_method
-    from ortcam.scoring.loop import prepare_masks
+    from ortcam.scoring.masks import prepare_masks
 
     with tempfile.TemporaryDirectory(prefix="ortcam-operators-") as folder:
         bundle = SUBJECTS[name].export(Path(folder))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path
-from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.methods import MASKED_METHODS, resolve_method
 from ortcam.support.ranges import COUNT
 from shapes.scenes import CLASSES, EMPTY, Scene, draw_scene
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         watched = tqdm(scenes, desc=method.title, file=sys.stderr, disable=None)
         found = localisation(explainer, watched, method.name, **settings)
         plan = resolve_method(method.name, settings).plan
-        assert isinstance(plan, Plan)
+        assert plan is not None
         print(
             f"| {method.title} | {plan.samples} | {found.energy.mean():.2f} | {found.energy.min():.2f} "
             f"| {(found.energy >= 3).mean():.1%} | {found.energy.size} | {found.own.mean():.1%} | {found.own.size} |",

@@ -5,10 +5,9 @@ import dataclasses
 import json
 import os
 import platform
-import reprlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.engine.batching import CPU_CANDIDATES, GPU_CANDIDATES, ChunkSizes, recall, remember
-from ortcam.engine.blas import single_threaded
 from ortcam.engine.memory import give_back
 from ortcam.engine.model import (
     as_maps,
@@ -45,52 +43,47 @@ from ortcam.errors import (
     OptionError,
     OrtcamError,
     OutOfMemoryError,
-    TargetError,
 )
 from ortcam.images.arrays import ArrayLike, is_array, is_pillow
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.inputs import expand
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
-from ortcam.methods import METHODS, HeadPlan, Method, Plan, Settings, resolve_method
-from ortcam.methods.head_only import (
+from ortcam.methods import (
     Head,
-    HeadScores,
+    HeadInputs,
     LinearHead,
-    ablation_cam,
-    cam,
-    eigen_cam,
-    live_channels,
-    recipro_cam,
+    Plan,
+    active_channels,
 )
 from ortcam.models.export_options import ExportOptions, check_options
 from ortcam.models.opening import bundle_of, log
-from ortcam.request import Target, as_targets, as_top_k, class_index
+from ortcam.request import (
+    BatchSize,
+    ExplainRequest,
+    Target,
+    as_top_k,
+    check_batch_size,
+    class_index,
+    most_probable,
+)
 from ortcam.results.explanation import Explanation, Stats
-from ortcam.scoring.budget import Completion, Limits, score
-from ortcam.scoring.loop import Masks, Progress, Scores, Scoring, prepare_masks
+from ortcam.scoring.budget import Progress, score
+from ortcam.scoring.limits import Completion
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.maps import finish, raw_maps
+from ortcam.scoring.masks import Masks, prepare_masks
 from ortcam.scoring.pace import Pace
-from ortcam.scoring.upsampling import upsample
-from ortcam.support.ranges import BATCH_SIZE, SAMPLING_ERROR
+from ortcam.scoring.scores import Scores
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "LEAST_RANGE",
-    "BatchSize",
     "Explainer",
     "Image",
     "Prediction",
-    "Target",
-    "finish",
     "load",
-    "resolve_task",
 ]
-
-BatchSize = int | Literal["auto"]
-
-# Of a map that is not flat, by its largest absolute value: the rounding of the sum in float32.
-LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
 
 _HEAD_BATCH_SIZE: Final = 32
 _MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
@@ -387,7 +380,7 @@ class Explainer:
         clean = self._clean_pass(self.read(image, preprocessed=preprocessed))
         return [
             Prediction(int(index), self.labels[index], float(clean.probabilities[index]))
-            for index in _most_probable(clean.logits, count)
+            for index in most_probable(clean.logits, count)
         ]
 
     def features(self, image: Image | None = None, *, preprocessed: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -419,12 +412,12 @@ class Explainer:
             OutOfMemoryError: not even one fits into the memory of the device.
             ProviderError: whatever else ONNX Runtime could not do.
         """
-        _check_batch_size(batch_size)
+        batch_size = check_batch_size(batch_size)
         graphs = self.bundle.manifest.graphs
         first = Bound(self._session(graphs.features if graphs.head else graphs.classifier or ""), outputs=())
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
-            batch_size = min(int(batch_size), max(1, _MOST_PIXELS_A_RUN // (image.height * image.width)))
+            batch_size = min(batch_size, max(1, _MOST_PIXELS_A_RUN // (image.height * image.width)))
         sizes = self._chunk_sizes("classifier", first, batch_size)
         parts: list[NDArray[np.float32]] = []
         start = 0
@@ -530,7 +523,7 @@ class Explainer:
             >>> explainer.explain(frame, method="cam", target="dog")  # uint8 [480,640,3]  # doctest: +SKIP
             >>> explainer.explain(preprocessed=tensor, budget=0.12)  # float32 [1,3,224,224]  # doctest: +SKIP
         """
-        task = resolve_task(
+        request = ExplainRequest.of(
             method=method,
             target=target,
             top_k=top_k,
@@ -540,14 +533,13 @@ class Explainer:
             tolerance=tolerance,
             completion=completion,
             sampling_error=sampling_error,
-            progress=progress,
             **options,
         )
         if isinstance(image, list | tuple):
             _check_alone(preprocessed)
-            self._check(task)
-            return list(self._explain_each(self.read_many(image), task))
-        return self._explain(image, task, preprocessed)
+            request.check(self.bundle.manifest)
+            return list(self._explain_each(self.read_many(image), request, progress))
+        return self._explain(image, request, progress, preprocessed)
 
     def explain_iter(
         self, image: Image | None = None, *, preprocessed: ArrayLike | None = None, **arguments: Any
@@ -569,7 +561,8 @@ class Explainer:
             >>> for preview in explainer.explain_iter("cat.jpg"):  # doctest: +SKIP
             ...     print(preview.stats.scored_channels, preview.stats.estimated_error)
         """
-        return self._explanations(image, resolve_task(**arguments), preprocessed, previews=True)
+        progress = arguments.pop("progress", None)
+        return self._explanations(image, ExplainRequest.of(**arguments), progress, preprocessed, previews=True)
 
     def explain_many(
         self,
@@ -599,16 +592,17 @@ class Explainer:
             >>> for explanation in explainer.explain_many("photos", budget=0.12):  # doctest: +SKIP
             ...     print(explanation)
         """
-        task = resolve_task(**arguments)
-        self._check(task)
-        return self._explain_each(self.read_many(images, on_error=on_error), task)
+        progress = arguments.pop("progress", None)
+        request = ExplainRequest.of(**arguments)
+        request.check(self.bundle.manifest)
+        return self._explain_each(self.read_many(images, on_error=on_error), request, progress)
 
     def _explain_each(
-        self, photographs: Generator[Photograph, None, None], task: "Task"
+        self, photographs: Generator[Photograph, None, None], request: ExplainRequest, progress: Progress | None
     ) -> Generator[Explanation, None, None]:
         with contextlib.closing(photographs):
             for photograph in photographs:
-                yield self._explain(photograph, task)
+                yield self._explain(photograph, request, progress)
 
     def read_many(
         self,
@@ -647,24 +641,36 @@ class Explainer:
                     continue
                 yield ready
 
-    def _explain(self, image: Image | None, task: "Task", preprocessed: ArrayLike | None = None) -> Explanation:
-        *_, last = self._explanations(image, task, preprocessed, previews=False)
+    def _explain(
+        self,
+        image: Image | None,
+        request: ExplainRequest,
+        progress: Progress | None,
+        preprocessed: ArrayLike | None = None,
+    ) -> Explanation:
+        *_, last = self._explanations(image, request, progress, preprocessed, previews=False)
         return last
 
     def _explanations(
-        self, image: Image | None, task: "Task", preprocessed: ArrayLike | None, *, previews: bool
+        self,
+        image: Image | None,
+        request: ExplainRequest,
+        progress: Progress | None,
+        preprocessed: ArrayLike | None,
+        *,
+        previews: bool,
     ) -> Iterator[Explanation]:
         """The explanations of an image on the way to the one asked for, which is the last."""
         clock = _Clock()
-        self._check_targets(task)
-        plan = task.settings.plan
-        if isinstance(plan, HeadPlan):
-            yield self._explain_with_head(image, plan, task, preprocessed, clock)
+        request.check(self.bundle.manifest)
+        plan = request.settings.plan
+        if plan is None:
+            yield self._explain_with_head(image, request, progress, preprocessed, clock)
             return
         photograph = self.read(image, preprocessed=preprocessed)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
-        targets, asked = self._resolve_targets(task, clean.logits)
+        targets, asked = request.classes(clean.logits, self.labels)
         clock.lap("features")
         height, width = photograph.model_input.shape[2:]
         masks = prepare_masks(clean.maps, plan, height=height, width=width)
@@ -675,25 +681,24 @@ class Explainer:
             scorer,
             image=photograph.model_input,
             masks=masks,
-            features=clean.maps,
             plan=plan,
             targets=targets,
             baseline=self._baseline(photograph, plan, targets),
-            sizes=self._chunk_sizes(plan.scorer, scorer, task.batch_size),
-            sampling_error=task.sampling_error,
+            sizes=self._chunk_sizes(plan.scorer, scorer, request.batch_size),
+            sampling_error=request.sampling_error,
             # A run for a thousand classes says nothing of one for a few: each has a pace up to a factor of 2.
             pace=self._paces.setdefault((plan.scorer, len(targets).bit_length()), Pace()),
         )
-        steps = score(scoring, task.limits, started=clock.start, progress=task.progress, previews=previews)
+        steps = score(scoring, request.limits, started=clock.start, progress=progress, previews=previews)
         for scores in steps:
             clock.lap("scoring")
             with scoring.pace.timing("finish", scoring.pixels * len(targets)):
-                raw = _raw_maps(clean.maps, masks, plan, scores)
+                raw = raw_maps(masks, plan, scores)
                 maps, flat = finish(raw, height, width)
             clock.lap("map")
             yield self._explanation(
                 photograph,
-                task,
+                request,
                 clean,
                 targets,
                 asked,
@@ -702,14 +707,14 @@ class Explainer:
                 weights=scores.weights,
                 flat=flat,
                 scored=scores.scored,
-                stats=_stats(session, self._precision, masks, scores, clock, task.limits.deadline),
+                stats=_stats(session, self._precision, masks, scores, clock, request.limits.deadline),
             )
             clock.skip()
 
     def _explanation(
         self,
         photograph: Photograph,
-        task: "Task",
+        request: ExplainRequest,
         clean: "_CleanPass",
         targets: NDArray[np.int64],
         asked: NDArray[np.intp],
@@ -721,7 +726,7 @@ class Explainer:
         scored: NDArray[np.bool_],
         stats: Stats,
     ) -> Explanation:
-        settings = task.settings
+        settings = request.settings
         with np.errstate(over="ignore"):  # what float32 does not hold is an error, below
             raw, alpha = raw_maps.astype(np.float32), weights.astype(np.float32)
         check_finite("values of map and weights", maps, raw, alpha)
@@ -748,33 +753,40 @@ class Explainer:
             image=photograph.pixels,
             preprocessing=photograph.preprocessing,
             stats=stats,
-            provenance={"limits": _limits_record(task), **self._provenance(photograph)},
+            provenance={"limits": request.record()["limits"], **self._provenance(photograph)},
         )
 
     def _explain_with_head(
-        self, image: Image | None, plan: HeadPlan, task: "Task", preprocessed: ArrayLike | None, clock: "_Clock"
+        self,
+        image: Image | None,
+        request: ExplainRequest,
+        progress: Progress | None,
+        preprocessed: ArrayLike | None,
+        clock: "_Clock",
     ) -> Explanation:
         """An explanation by one of the methods that mask no image."""
         manifest = self.bundle.manifest
-        method = task.settings.method
-        self._check_head(method)
         photograph = self.read(image, preprocessed=preprocessed)
         clock.lap("decode")
         clean = self._clean_pass(photograph)
-        targets, asked = self._resolve_targets(task, clean.logits)
+        targets, asked = request.classes(clean.logits, self.labels)
         clock.lap("features")
         batch_size = (
-            (1 if self._options.low_memory else _HEAD_BATCH_SIZE) if task.batch_size == "auto" else task.batch_size
+            (1 if self._options.low_memory else _HEAD_BATCH_SIZE)
+            if request.batch_size == "auto"
+            else request.batch_size
         )
-        head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, task.progress)
-        scores = self._head_scores(plan, head, clean, targets)
+        head = Head(self._run_head, manifest.cut, manifest.activation, batch_size, progress)
+        prefix = prefix_tokens(clean.features, head.cut)
+        inputs = HeadInputs(clean.maps, prefix, clean.logits, targets, head, lambda: self._linear(head))
+        scores = request.settings.compute(inputs)
         clock.lap("scoring")
         maps, flat = finish(scores.raw, *photograph.model_input.shape[2:])
         clock.lap("map")
         session = self._session(
             manifest.graphs.head if head.runs and manifest.graphs.head else manifest.graphs.features
         )
-        live = live_channels(clean.maps)
+        live = active_channels(clean.maps)
         stats = Stats(
             providers=tuple(session.get_providers()),
             precision=manifest.precision,
@@ -790,7 +802,7 @@ class Explainer:
         )
         return self._explanation(
             photograph,
-            task,
+            request,
             clean,
             targets,
             asked,
@@ -802,37 +814,10 @@ class Explainer:
             stats=stats,
         )
 
-    def _head_scores(
-        self,
-        plan: HeadPlan,
-        head: Head,
-        clean: "_CleanPass",
-        targets: NDArray[np.int64],
-    ) -> HeadScores:
-        maps = clean.maps
-        if plan.kind == "eigen":
-            return eigen_cam(maps, classes=len(targets), center=plan.center)
-        if plan.kind == "cam":
-            return cam(maps, self._as_linear(head), targets=targets)
-        prefix = prefix_tokens(clean.features, head.cut)
-        if plan.kind == "recipro":
-            return recipro_cam(maps, prefix, head, targets=targets, kernel=plan.kernel, score=plan.score)
-        return ablation_cam(maps, prefix, head, logits=clean.logits, targets=targets, score=plan.score)
-
-    def _as_linear(self, head: Head) -> LinearHead:
-        """The head as one linear layer; found once for all images and classes.
-
-        Raises:
-            OptionError: it is something else.
-        """
+    def _linear(self, head: Head) -> LinearHead:
+        """The head as one linear layer; found once for all images and classes."""
         if self._linear_head is None:
             self._linear_head = LinearHead.recover(head)
-        if not self._linear_head.is_exact:
-            raise OptionError(
-                "cam: the head of this classifier is not average pooling and one linear layer (as such it would be off "
-                f"by {self._linear_head.difference:.1e}, relative), so there are no weights to take; recipro-cam and "
-                "ablation-cam work with any head"
-            )
         return self._linear_head
 
     def _run_head(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -919,15 +904,6 @@ class Explainer:
             found=lambda size: remember(key, size),
         )
 
-    def _resolve_targets(self, task: "Task", logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        """The classes to explain, each once, and of each class asked for its place among them."""
-        top_k = as_top_k(task.top_k, len(self.labels))
-        if task.target is None:
-            return _most_probable(logits, top_k), np.arange(top_k)
-        wanted = [self.class_index(item) for item in task.target]
-        once = list(dict.fromkeys(wanted))
-        return np.array(once, np.int64), np.array([once.index(index) for index in wanted])
-
     def class_index(self, target: Target) -> int:
         """Find the index of a class by index or label; `ortcam.request` has the rule.
 
@@ -954,40 +930,12 @@ class Explainer:
             OrtcamError: as `explain`, for what would be wrong with every image. Whether `cam` fits the model is found
                 only when the head runs.
         """
-        return self._check(resolve_task(**arguments))
-
-    def _check(self, task: "Task") -> dict[str, Any]:
-        self._check_targets(task)
-        plan, precision = task.settings.plan, self._precision
-        if isinstance(plan, HeadPlan):
-            precision = self.bundle.manifest.precision
-            self._check_head(task.settings.method)
-        return {
-            "method": task.settings.method.name,
-            "options": task.settings.options,
-            "limits": _limits_record(task),
-            "stats": {"precision": precision},
-            "bundle": {"sha256": self.bundle.sha256},
-        }
-
-    def _check_targets(self, task: "Task") -> None:
-        as_top_k(task.top_k, len(self.labels))
-        for item in task.target or ():
-            self.class_index(item)
-
-    def _check_head(self, method: Method) -> None:
-        """Find out whether this bundle has the head that a method asks.
-
-        Raises:
-            OptionError: it has not; the message says which methods work.
-        """
-        manifest = self.bundle.manifest
-        if method.needs_head and manifest.graphs.head is None:
-            others = ", ".join(method.name for method in METHODS if not method.needs_head)
-            raise OptionError(
-                f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
-                f"inside a branch; methods that work here: {others}"
-            )
+        arguments.pop("progress", None)
+        request = ExplainRequest.of(**arguments)
+        request.check(self.bundle.manifest)
+        masked = request.settings.method.masks_image
+        precision = self._precision if masked else self.bundle.manifest.precision
+        return request.record() | {"stats": {"precision": precision}, "bundle": {"sha256": self.bundle.sha256}}
 
     def _provenance(self, photograph: Photograph) -> dict[str, Any]:
         manifest = self.bundle.manifest
@@ -1046,68 +994,6 @@ class _CleanPass:
     probabilities: NDArray[np.float32]
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is asked of an image, checked as far as it can be without one."""
-
-    settings: Settings
-    limits: Limits
-    target: tuple[Target, ...] | None
-    top_k: int
-    batch_size: BatchSize
-    sampling_error: float | None
-    progress: Progress | None
-
-
-def resolve_task(
-    *,
-    method: str = "scorecam++",
-    target: Target | Iterable[Target] | None = None,
-    top_k: int = 1,
-    batch_size: BatchSize = "auto",
-    budget: float | int | None = None,
-    deadline: float | None = None,
-    tolerance: float | None = None,
-    completion: Completion = "gaussian-process",
-    sampling_error: float | None = None,
-    progress: Progress | None = None,
-    **options: object,
-) -> Task:
-    """The arguments of `Explainer.explain`, checked.
-
-    Raises:
-        OptionError: an unknown method or option, or a value that is not accepted.
-        TargetError: targets that are neither indices nor labels, none of them, or `top_k` beside them.
-    """
-    settings = resolve_method(method, options)
-    limits = Limits(budget, deadline, tolerance, completion)
-    _check_batch_size(batch_size)
-    if sampling_error is not None:
-        SAMPLING_ERROR.check(sampling_error)
-    plan = settings.plan
-    if isinstance(plan, HeadPlan):
-        given = [name for name in ("budget", "deadline", "tolerance") if getattr(limits, name) is not None]
-        given += ["sampling_error"] if sampling_error is not None else []
-        given += ["completion='none'"] if completion == "none" else []
-        if given:
-            raise OptionError(f"{', '.join(given)} with {settings.method.name}: goes with methods that mask the image")
-    elif sampling_error is not None and plan.samples == 1:
-        raise OptionError(
-            f"sampling_error with {settings.method.name}: goes with methods that take a mean over samples"
-        )
-    targets = None if target is None else as_targets(target)
-    if targets is not None and (count := as_top_k(top_k)) != 1:
-        raise TargetError(f"top_k={count} with target={_in_words(targets)}: give one or the other")
-    size: BatchSize = "auto" if isinstance(batch_size, str) else int(batch_size)
-    error = None if sampling_error is None else float(sampling_error)
-    return Task(settings, limits, targets, top_k, size, error, progress)
-
-
-def _most_probable(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The most probable classes, int64 [count]: in the order of the logits, which float32 tells apart for longer."""
-    return np.argsort(-logits, kind="stable")[:count].astype(np.int64)
-
-
 def _several(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image]:
     """Images to iterate over; those of a folder or a glob, if it is one.
 
@@ -1131,24 +1017,8 @@ def _check_alone(preprocessed: object) -> None:
         raise OptionError("an image and preprocessed= are both given: give one of them")
 
 
-def _in_words(targets: tuple[Target, ...]) -> str:
-    return repr(targets[0]) if len(targets) == 1 else reprlib.repr(list(targets))
-
-
-def _limits_record(task: Task) -> dict[str, Any] | None:
-    """The limits of an explanation as its manifest has them; None where the method has none."""
-    if not isinstance(task.settings.plan, Plan):
-        return None
-    return dataclasses.asdict(task.limits) | {"sampling_error": task.sampling_error}
-
-
 def _taken(values: tuple[float, ...] | None, places: NDArray[np.intp]) -> tuple[float, ...] | None:
     return None if values is None else tuple(values[place] for place in places)
-
-
-def _check_batch_size(batch_size: BatchSize) -> None:
-    if batch_size != "auto":
-        BATCH_SIZE.check(batch_size)
 
 
 def _stats(
@@ -1159,7 +1029,7 @@ def _stats(
         providers=tuple(session.get_providers()),
         precision=precision,
         batch_size=scores.batch_size,
-        channels=len(masks.live),
+        channels=len(masks.active),
         live_channels=len(masks.order),
         scored_channels=int(scores.scored.sum()),
         passes=scores.passes,
@@ -1201,36 +1071,3 @@ class _Clock:
 
     def total(self) -> float:
         return time.perf_counter() - self.start - self._skipped
-
-
-@single_threaded
-def _raw_maps(features: NDArray[np.float32], masks: Masks, plan: Plan, scores: Scores) -> NDArray[np.float64]:
-    """The weighted sum before ReLU: float64 [K,H,W] where gated maps are summed, else [K,h,w] since U is linear."""
-    if plan.gate_sum:
-        if scores.gated_sum is None:
-            shape = (len(scores.weights), *masks.maps.shape[1:])
-            return np.zeros(shape)
-        return scores.gated_sum
-    summed = masks.maps if plan.maps == "normalized" else features
-    raw: NDArray[np.float64] = np.tensordot(scores.weights, summed.astype(np.float64), axes=1)
-    return raw
-
-
-@single_threaded
-def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """ReLU at image size and min-max: float32 [K,H,W] in [0,1], and bool [K] for the maps that are flat.
-
-    Flat means no range beyond the rounding of the sum in float32.
-
-    Raises:
-        NotFiniteError: a value is infinite or not a number.
-    """
-    check_finite("values of the map", raw)
-    upsampled = raw if raw.shape[1:] == (height, width) else upsample(raw, height, width)
-    positive = np.maximum(upsampled, 0)
-    low = positive.min(axis=(1, 2), keepdims=True)
-    span = positive.max(axis=(1, 2), keepdims=True) - low
-    scale = np.abs(upsampled).max(axis=(1, 2), keepdims=True)
-    flat = span <= LEAST_RANGE * scale
-    maps = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
-    return maps.astype(np.float32), flat[:, 0, 0]

@@ -15,16 +15,15 @@ import pytest
 import ortcam
 import ortcam_export
 from ortcam import explainer
-from ortcam.arguments import batch_size, budget
 from ortcam.benchmarking import benchmark
 from ortcam.cli.main import _parser
 from ortcam.cli.parsers import Parser
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.entries import parse_variants
 from ortcam.evaluation.run import Evaluation
-from ortcam.explainer import resolve_task
 from ortcam.images.rendering import shrunk
 from ortcam.methods import METHODS, resolve_method
+from ortcam.request import ExplainRequest, read_batch_size, read_budget
 from ortcam.support import ranges
 from ortcam.support.ranges import Numbers, Range, shown
 
@@ -71,7 +70,7 @@ TEXTS = {
         "--methods",
     ),
 }
-NUMBERS = (batch_size, budget)
+NUMBERS = (read_batch_size, read_budget)
 # No number at all, in a range of whole numbers or of real ones.
 NO_NUMBERS = [
     "",
@@ -199,7 +198,7 @@ HUGE = [10**12, 10**5000, -1, math.nan, math.inf, "1", True]
 @pytest.mark.parametrize("value", HUGE, ids=shown)
 def test_limits_of_an_explanation_are_checked_before_it(name: str, value: Any) -> None:
     with pytest.raises(OrtcamError, match=f"{name}=.*accepted is"):
-        resolve_task(method="iscam", **{name: value})
+        ExplainRequest.of(method="iscam", **{name: value})
 
 
 @pytest.mark.sample(every=4)

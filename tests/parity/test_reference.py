@@ -11,7 +11,7 @@ import torch
 
 import ortcam
 from ortcam.methods import MASKED_METHODS, resolve_method
-from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.masks import prepare_masks
 from tests.parity.cases import (
     BOUND,
     CLOSE,
@@ -177,7 +177,7 @@ def test_a_channel_is_skipped_just_where_its_gated_map_is_zero_everywhere(gate):
     reference = Reference(Classifier(lambda _: A, lambda images: images[:, 0, 0, :3]), torch.ones(1, 3, 20, 20))
     expected = reference.explain("scorecam++", [0], gate=gate).live
     plan = resolve_method("scorecam++", {"gate": gate}).plan
-    assert prepare_masks(features, plan, height=20, width=20).live.tolist() == expected.tolist()
+    assert prepare_masks(features, plan, height=20, width=20).active.tolist() == expected.tolist()
 
 
 @pytest.mark.sample(every=3)

@@ -18,7 +18,7 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.rendering import COLORMAPS, smoothed
 from ortcam.methods import Plan
 from ortcam.scoring.gaussian_process import MaskModel
-from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.noise import draw_noise
 from ortcam.scoring.upsampling import upsample, upsampled_range
 

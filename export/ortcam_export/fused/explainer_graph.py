@@ -41,9 +41,9 @@ import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle
-from ortcam.explainer import LEAST_RANGE
 from ortcam.methods import Noise, Plan
-from ortcam.scoring.loop import ZERO_AT_ZERO
+from ortcam.scoring.maps import LEAST_RANGE
+from ortcam.scoring.masks import ZERO_AT_ZERO
 from ortcam.scoring.noise import FACTORS, SHIFTS, UNIFORM_BITS, noise_key
 from ortcam.scoring.upsampling import bilinear_matrix, extreme_rows
 from ortcam_export.fused.preprocessing_graph import build_preprocessing
@@ -222,7 +222,7 @@ class _Explainer:
         return build.reshape(features, cut.channels, cut.height, cut.width)
 
     def _masks(self, maps: ir.Value) -> "_Masks":
-        """As `ortcam.scoring.loop.prepare_masks`."""
+        """As `ortcam.scoring.masks.prepare_masks`."""
         build, plan = self._build, self._plan
         low, high = self._range(maps)
         if plan.normalize is None:
@@ -476,7 +476,7 @@ class _Explainer:
         return build.reshape(product, -1, cut.height, cut.width)
 
     def _finish(self, raw: ir.Value, *, at_image_size: bool) -> tuple[ir.Value, ir.Value]:
-        """ReLU at image size and min-max, as `ortcam.explainer.finish`: float32 [K,H,W] and bool [K]."""
+        """ReLU at image size and min-max, as `ortcam.scoring.maps.finish`: float32 [K,H,W] and bool [K]."""
         build, cut = self._build, self._manifest.cut
         height, width = self._size
         if not at_image_size:

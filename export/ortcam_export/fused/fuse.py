@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256, read_bundle
 from ortcam.engine.model import to_probabilities
-from ortcam.engine.session import SessionOptions, resolve_providers
+from ortcam.engine.providers import resolve_providers
+from ortcam.engine.session import SessionOptions
 from ortcam.explainer import Explainer
-from ortcam.methods import MASKED_METHODS, Plan, Settings, resolve_method
+from ortcam.methods import METHODS, Plan, Settings, resolve_method
 from ortcam.parity import read_probe
-from ortcam.scoring.budget import Limits
+from ortcam.scoring.limits import Limits
 from ortcam.support.files import alone_in, move_folder, sync
 from ortcam.support.ranges import CHUNK, TOP_K
 from ortcam.support.strict_json import encode_json
@@ -131,7 +132,7 @@ def fuse(
     if top_k is not None and top_k > classes:
         raise ExportError(f"top_k={top_k}: accepted is a whole number from 1 to {classes}, the model's classes")
     place = _place(opened, settings, output, triton, name, external=external, force=force)
-    assert isinstance(settings.plan, Plan)
+    assert settings.plan is not None  # of methods that mask the image
     recipe = Recipe(
         plan=settings.plan,
         budget=limits.budget,
@@ -348,8 +349,8 @@ def _point_at(path: Path, weights: str) -> None:
 
 def _settings(method: str, options: Mapping[str, object]) -> Settings:
     settings = resolve_method(method, options)
-    if not isinstance(settings.plan, Plan):
-        names = ", ".join(method.name for method in MASKED_METHODS)
+    if not settings.method.masks_image:
+        names = ", ".join(method.name for method in METHODS if method.masks_image)
         raise ExportError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
     return settings
 

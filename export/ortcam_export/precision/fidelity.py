@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut, Fidelity, Graphs, Likeness
+from ortcam.engine.base import Session
 from ortcam.engine.model import as_maps, classify
-from ortcam.engine.session import Session, SessionOptions, open_session, resolve_providers
-from ortcam.methods import Plan, resolve_method
+from ortcam.engine.providers import resolve_providers
+from ortcam.engine.session import SessionOptions, open_session
+from ortcam.methods import resolve_method
 from ortcam.parity import run_scorer
-from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.upsampling import upsample
 
 __all__ = ["Budget", "Explained", "compare", "explain_all", "plan_passes"]
@@ -129,7 +131,7 @@ def _explain(
     size = image.shape[2:]
     gated = method == "scorecam++"
     plan = resolve_method(method, {}).plan
-    assert isinstance(plan, Plan)
+    assert plan is not None
     masks = prepare_masks(maps, plan, height=size[0], width=size[1]).maps
     total = np.zeros(size if gated else maps.shape[1:])
     best = []

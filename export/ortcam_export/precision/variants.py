@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
 from ortcam.engine.model import as_maps, classify
-from ortcam.engine.session import SessionOptions, open_session, resolve_providers
+from ortcam.engine.providers import resolve_providers
+from ortcam.engine.session import SessionOptions, open_session
 from ortcam.errors import OrtcamError
 from ortcam.parity import measure_variant
 from ortcam_export.errors import ExportError, first_line

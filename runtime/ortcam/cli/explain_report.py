@@ -11,10 +11,10 @@ from ortcam.cli.hints import SlowHint
 from ortcam.cli.printing import print_image, print_row
 from ortcam.cli.progress import Bar, duration
 from ortcam.errors import OrtcamError
-from ortcam.methods import HeadPlan, resolve_method
+from ortcam.methods import resolve_method
 from ortcam.results.explanation import Explanation
-from ortcam.scoring.budget import Limits
-from ortcam.scoring.loop import Progress
+from ortcam.scoring.budget import Progress
+from ortcam.scoring.limits import Limits
 from ortcam.support.terminal import complain, say
 
 __all__ = ["ExplainReport"]
@@ -91,7 +91,7 @@ class ExplainReport:
         start = self._done
         self._done += cost
         plan = resolve_method(given["method"], {}).plan
-        exact = not any(given.get(name) is not None for name in _LIMITS[:3]) and not isinstance(plan, HeadPlan)
+        exact = not any(given.get(name) is not None for name in _LIMITS[:3])
         note = f"{self._note()} {given['method']}"
         if self._hint is not None:
             self._hint.begin()
@@ -100,7 +100,7 @@ class ExplainReport:
             if self._bar is None:
                 return
             self._bar.update(start + cost * done / max(total, 1), note=note)
-            if self._hint is not None and exact and not isinstance(plan, HeadPlan):
+            if self._hint is not None and exact and plan is not None:
                 line = self._hint.after(plan, done, total)
                 if line is not None:
                     self._bar.say(line)
@@ -164,7 +164,7 @@ def _passes(manifest: Manifest, given: Mapping[str, Any]) -> float:
     """About how many forward passes an explanation takes, all that goes with it included."""
     settings = {key: value for key, value in given.items() if key in _options_of(given["method"])}
     plan = resolve_method(given["method"], settings).plan
-    if isinstance(plan, HeadPlan):
+    if plan is None:
         return _OVERHEAD
     limits = Limits(**{name: given[name] for name in _LIMITS if given.get(name) is not None})
     return _OVERHEAD + limits.channels(manifest.cut.channels) * plan.samples

@@ -3,33 +3,25 @@
 import argparse
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.arguments import budget
 from ortcam.errors import OptionError
-from ortcam.explainer import Explainer, finish, resolve_task
+from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
-from ortcam.methods import HeadPlan, Plan, resolve_method
-from ortcam.support.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE, shown
+from ortcam.methods import Method, resolve_method
+from ortcam.request import LIMITS, ExplainRequest
+from ortcam.scoring import finish
+from ortcam.support.ranges import shown
 
 __all__ = ["BASELINES", "Baseline", "Variant", "parse_variants"]
 
 Maps = NDArray[np.float32]
 
 _GAUSSIAN_SIGMA: Final = 0.25  # of a side
-
-# Arguments of `explain` that are no options of a method, and how their text is read.
-_LIMITS: Final[dict[str, Callable[[str], object]]] = {
-    "budget": budget,
-    "deadline": DEADLINE.read,
-    "tolerance": TOLERANCE.read,
-    "completion": str,
-    "sampling_error": SAMPLING_ERROR.read,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Variant:
         name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
         title: for tables.
         arguments: for `Explainer.explain`; empty for a baseline.
-        plan: what the method does; None for a baseline.
+        method: that makes the map; None for a baseline.
         precision: of the masked passes; None takes the bundle's own.
         baseline: makes the map of a baseline; None for a method.
     """
@@ -48,7 +40,7 @@ class Variant:
     name: str
     title: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    plan: Plan | HeadPlan | None = None
+    method: Method | None = None
     precision: str | None = None
     baseline: "Baseline | None" = None
 
@@ -90,22 +82,20 @@ def _parse(text: str) -> Variant:
         given.add(key)
         if key == "precision":
             precision = value
-        elif key in _LIMITS:
+        elif key in LIMITS:
             try:
-                arguments[key] = _LIMITS[key](value)
+                arguments[key] = LIMITS[key](value)
             except (ValueError, argparse.ArgumentTypeError):
                 raise OptionError(f"{text!r}: {key}={shown(value)} is not a number") from None
         else:
             resolve_method(method.name, {key: value})
             arguments[key] = value
-    task = resolve_task(**arguments)
-    if precision is not None and isinstance(task.settings.plan, HeadPlan):
+    ExplainRequest.of(**arguments)
+    if precision is not None and not method.masks_image:
         raise OptionError(f"{text!r}: precision goes with methods that mask the image")
     details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
-    return Variant(
-        canonical, f"{method.title} ({details})" if details else method.title, arguments, task.settings.plan, precision
-    )
+    return Variant(canonical, f"{method.title} ({details})" if details else method.title, arguments, method, precision)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ from ortcam.evaluation.dataset import Example, inside_boxes
 from ortcam.evaluation.entries import Variant
 from ortcam.evaluation.metrics import FILLS, Fill
 from ortcam.evaluation.protocols import Protocol
-from ortcam.explainer import BatchSize, Explainer
+from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
+from ortcam.request import BatchSize
 
 __all__ = ["Clean", "Explained", "Measurement", "Measuring", "explain"]
 

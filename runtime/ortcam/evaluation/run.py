@@ -12,7 +12,8 @@ import numpy as np
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
-from ortcam.engine.session import Provider, runtime_version
+from ortcam.engine.providers import Provider
+from ortcam.engine.runtime import runtime_version
 from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation import metrics as definitions
 from ortcam.evaluation.dataset import Example, read_dataset
@@ -27,10 +28,10 @@ from ortcam.evaluation.report.verdict import MEANING, Verdict, reach_verdict
 from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
 from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
-from ortcam.explainer import BatchSize, Explainer, load, resolve_task
+from ortcam.explainer import Explainer, load
 from ortcam.images.decoding import DEFAULT_MAX_PIXELS
-from ortcam.methods import HeadPlan
 from ortcam.models.opening import read_model
+from ortcam.request import BatchSize, ExplainRequest
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.support.suggestions import did_you_mean
@@ -153,7 +154,7 @@ class Evaluation:
                 range_.check(value)
         limit, step, randomize = (None if value is None else int(value) for value in (limit, step, randomize))
         seed = int(seed)
-        resolve_task(batch_size=batch_size)
+        ExplainRequest.of(batch_size=batch_size)
         precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
         self._load = functools.partial(
             load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
@@ -172,7 +173,9 @@ class Evaluation:
         if step is not None and step > pixels:
             raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
         for variant in self.variants:
-            if isinstance(variant.plan, HeadPlan):  # which heads it works with is found out by asking them
+            if (
+                variant.method is not None and not variant.method.masks_image
+            ):  # which heads it works with is found out by asking them
                 blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
                 explainer.explain(blank, **variant.arguments)
         counts = definitions.shares(pixels, step)

@@ -18,8 +18,8 @@ import ortcam
 from ortcam.bundle import Cut
 from ortcam.cli import main
 from ortcam.engine.model import as_maps, from_maps, prefix_tokens
-from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, resolve_method
-from ortcam.methods.head_only import Head, LinearHead, ablation_cam, cam, eigen_cam, recipro_cam
+from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, Head, LinearHead, resolve_method
+from ortcam.methods.head_only import ablation_cam, cam, eigen_cam, recipro_cam
 from ortcam_export import export
 
 NAMES = ("recipro-cam", "ablation-cam", "eigen-cam", "cam")
@@ -226,7 +226,7 @@ def test_a_head_that_reads_a_class_token_is_seen() -> None:
 
 
 def test_the_masked_methods_come_first_and_the_others_behind_them() -> None:
-    assert (*MASKED_METHODS, *HEAD_METHODS) == METHODS
+    assert (*MASKED_METHODS, *HEAD_METHODS) == tuple(METHODS)
     assert tuple(method.name for method in HEAD_METHODS) == NAMES
 
 

@@ -22,8 +22,10 @@ from ortcam.engine.blas import single_threaded
 from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
-from ortcam.scoring.budget import Limits, score
-from ortcam.scoring.loop import Scoring, prepare_masks
+from ortcam.scoring.budget import score
+from ortcam.scoring.limits import Limits
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.upsampling import upsample
 
 METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
@@ -200,7 +202,6 @@ def test_channels_of_much_energy_do_not_speak_for_the_others() -> None:
         GivenWeights(weights),  # type: ignore[arg-type]
         image=np.zeros((1, 3, 28, 28), np.float32),
         masks=prepare_masks(features, plan, height=28, width=28),
-        features=features,
         plan=plan,
         targets=np.array([0]),
         baseline=np.zeros(1, np.float32),

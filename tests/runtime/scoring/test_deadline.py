@@ -16,8 +16,8 @@ import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
 from ortcam.engine.session import Bound
+from ortcam.scoring import loop
 from ortcam.scoring.gaussian_process import MaskModel
-from ortcam.scoring.loop import Scoring
 from ortcam.scoring.pace import Pace
 
 METHODS = ("scorecam", "scorecam++", "iscam")
@@ -42,7 +42,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
     costs = Costs()
     rows: dict[Bound, int] = {}
     run, put, set_up, condition = Bound.run, Bound.put, MaskModel.__init__, MaskModel.condition
-    map_error, gated_sum, clean_pass = MaskModel.map_error, Scoring._gated_sum, ortcam.Explainer._clean_pass
+    map_error, gated_sum, clean_pass = MaskModel.map_error, loop.gated_sum, ortcam.Explainer._clean_pass
 
     def put_rows(self: Bound, name: str, value: np.ndarray) -> None:
         if name == "channels":
@@ -71,9 +71,9 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
         costs.now += costs.estimate
         return map_error(self, *arguments)
 
-    def timed_gating(self: Scoring, weights: np.ndarray, channels: np.ndarray, step: int) -> np.ndarray:
-        costs.now += costs.gate * len(channels) / step**2
-        return gated_sum(self, weights, channels, step)
+    def timed_gating(maps: np.ndarray, *arguments: Any, step: int, **sides: int) -> np.ndarray:
+        costs.now += costs.gate * len(maps) / step**2
+        return gated_sum(maps, *arguments, step=step, **sides)
 
     monkeypatch.setattr(time, "perf_counter", lambda: costs.now)
     monkeypatch.setattr(Bound, "put", put_rows)
@@ -82,7 +82,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
     monkeypatch.setattr(MaskModel, "__init__", timed_set_up)
     monkeypatch.setattr(MaskModel, "condition", timed_condition)
     monkeypatch.setattr(MaskModel, "map_error", timed_error)
-    monkeypatch.setattr(Scoring, "_gated_sum", timed_gating)
+    monkeypatch.setattr(loop, "gated_sum", timed_gating)
     return costs
 
 

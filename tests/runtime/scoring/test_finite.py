@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +18,10 @@ from ortcam.cli import main
 from ortcam.engine.session import Bound
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.sanity import Similarity
-from ortcam.explainer import finish
+from ortcam.methods import HeadInputs, HeadScores, register, resolve_method, unregister
+from ortcam.methods.head_only import eigen_cam
 from ortcam.parity import verify
+from ortcam.scoring.maps import finish
 from ortcam.support.strict_json import encode_json, parse_json
 from ortcam_export import ExportError, export
 
@@ -111,21 +114,20 @@ def test_a_finished_map_has_to_be_finite(value: float) -> None:
         finish(raw, 8, 8)
 
 
-def test_what_float32_does_not_hold_is_no_map(
-    tiny_bundle: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_float32_does_not_hold_is_no_map(tiny_bundle: Path, photograph: Path) -> None:
     """Raw maps are computed in float64 and kept in float32."""
-    from ortcam import explainer as module
 
-    real = module.eigen_cam
-
-    def louder(*given: object, **named: object) -> object:
-        scores = real(*given, **named)
+    def louder(inputs: HeadInputs, _: Mapping[str, Any]) -> HeadScores:
+        scores = eigen_cam(inputs.maps, classes=len(inputs.targets), center=False)
         return dataclasses.replace(scores, raw=scores.raw * 1e39)
 
-    monkeypatch.setattr(module, "eigen_cam", louder)
-    with pytest.raises(ortcam.NotFiniteError, match="values of map and weights"):
-        ortcam.load(tiny_bundle).explain(photograph, method="eigen-cam")
+    quiet = resolve_method("eigen-cam", {}).method
+    register(dataclasses.replace(quiet, name="loud-cam", aliases=(), options=(), compute=louder))
+    try:
+        with pytest.raises(ortcam.NotFiniteError, match="values of map and weights"):
+            ortcam.load(tiny_bundle).explain(photograph, method="loud-cam")
+    finally:
+        unregister("loud-cam")
 
 
 @pytest.mark.parametrize("value", BAD)

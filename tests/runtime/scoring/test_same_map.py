@@ -17,9 +17,13 @@ from ortcam.engine.batching import ChunkSizes
 from ortcam.engine.session import Bound
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
-from ortcam.scoring.budget import Limits, _parts, _rounds, score
+from ortcam.scoring.budget import parts_of, rounds_of, score
 from ortcam.scoring.gaussian_process import MaskModel
-from ortcam.scoring.loop import Scores, Scoring, fade, prepare_masks
+from ortcam.scoring.limits import Limits
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.masks import prepare_masks
+from ortcam.scoring.scores import Scores
+from ortcam.scoring.tally import fade
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LIMITS: list[dict[str, Any]] = [
@@ -158,7 +162,6 @@ def scores_of(features: np.ndarray, weights: np.ndarray, batch_size: int, limits
         OtherLastBits(weights),  # type: ignore[arg-type]
         image=np.zeros((1, 3, 28, 28), np.float32),
         masks=prepare_masks(features, plan, height=28, width=28),
-        features=features,
         plan=plan,
         targets=np.array([0, 1]),
         baseline=np.zeros(2, np.float32),
@@ -194,7 +197,7 @@ def test_rounds_follow_from_the_numbers_of_channels_alone() -> None:
         (8, 17, 512, 1280),
     ):
         limit = limits.channels(channels)
-        rounds = _rounds(limits, limit, channels)
+        rounds = rounds_of(limits, channels)
         assert sum(rounds) == limit
         assert min(rounds) >= 1
         for size, before in zip(rounds[1:], np.cumsum(rounds), strict=False):
@@ -204,8 +207,8 @@ def test_rounds_follow_from_the_numbers_of_channels_alone() -> None:
 @pytest.mark.parametrize(("size", "done"), [(1, 0), (5, 16), (300, 20)])
 def test_previews_cut_a_round_and_leave_nothing_out(size: int, done: int) -> None:
     group = np.arange(size)
-    np.testing.assert_array_equal(np.concatenate(_parts(group, done)), group)
-    assert all(len(part) for part in _parts(group, done))
+    np.testing.assert_array_equal(np.concatenate(parts_of(group, done)), group)
+    assert all(len(part) for part in parts_of(group, done))
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TextIO, get_args
 
 from ortcam import gallery
-from ortcam.arguments import budget, pairs_of
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
     Terminated,
@@ -25,6 +24,7 @@ from ortcam.cli.common import (
     add_rendering,
     add_targets,
     check_nothing_is_lost,
+    pairs_of,
     providers_of,
     rendering,
 )
@@ -41,15 +41,15 @@ from ortcam.errors import (
     ProviderError,
     TargetError,
 )
-from ortcam.explainer import Explainer, resolve_task
+from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
-from ortcam.methods import Plan, resolve_method
-from ortcam.request import class_indices
+from ortcam.methods import resolve_method
+from ortcam.request import LIMITS, ExplainRequest, class_indices, read_budget
 from ortcam.results.explanation import Explanation
 from ortcam.results.folders import ResultFolders, check_output, file_digest
 from ortcam.results.saved import OccupiedError, image_sha256
 from ortcam.results.sheet import save as save_sheet
-from ortcam.scoring.budget import Completion
+from ortcam.scoring.limits import Completion
 from ortcam.support.files import FULL
 from ortcam.support.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.support.terminal import json_text, others_aside
@@ -86,7 +86,7 @@ def add_explain(commands: Any) -> None:
 
 def _add_limits(group: Any) -> None:
     group.add_argument(
-        "--budget", type=budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
+        "--budget", type=read_budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
     )
     group.add_argument(
         "--deadline",
@@ -175,7 +175,7 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
         {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
     ]
     for given in arguments:
-        resolve_task(**given)
+        ExplainRequest.of(**given)
     report = ExplainReport(quiet=options.quiet, as_json=options.json, ours=ours)
     work = _checked(explainer, arguments, report)
     folders = ResultFolders(output)
@@ -342,7 +342,7 @@ def _fails_for_all(error: OrtcamError) -> bool:
 def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
     """The limits that go with a method; those that go with none of the methods, too, for the error they deserve."""
     given = {"batch_size": options.batch_size, "top_k": 1 if options.top_k is None else options.top_k}
-    for name in ("budget", "deadline", "tolerance", "completion", "sampling_error"):
+    for name in LIMITS:
         value = getattr(options, name)
         if value is not None and (_is_limited(method, name) or not _any_limited(options, name)):
             given[name] = value
@@ -352,7 +352,7 @@ def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
 def _is_limited(method: str, name: str) -> bool:
     """Whether a limit goes with a method: some mask no image, some take no samples."""
     plan = resolve_method(method, {}).plan
-    return isinstance(plan, Plan) and (name != "sampling_error" or plan.samples > 1)
+    return plan is not None and (name != "sampling_error" or plan.samples > 1)
 
 
 def _any_limited(options: argparse.Namespace, name: str) -> bool:

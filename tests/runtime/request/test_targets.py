@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-import ortcam.request
+import ortcam.request.request
+import ortcam.request.targets
 import ortcam.support.suggestions
 from ortcam.errors import TargetError
 from ortcam.request import as_targets, as_top_k, class_index, class_indices
@@ -32,7 +33,7 @@ ANIMALS = (
 
 
 def test_the_examples_in_docstrings_hold() -> None:
-    for module in (ortcam.support.suggestions, ortcam.request):
+    for module in (ortcam.support.suggestions, ortcam.request.request, ortcam.request.targets):
         assert doctest.testmod(module).failed == 0
 
 

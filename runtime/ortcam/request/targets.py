@@ -20,11 +20,14 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ortcam.errors import TargetError
 from ortcam.support.ranges import shown
 from ortcam.support.suggestions import did_you_mean, plain
 
-__all__ = ["Target", "as_targets", "as_top_k", "class_index", "class_indices"]
+__all__ = ["Target", "as_targets", "as_top_k", "class_index", "class_indices", "most_probable"]
 
 Target = int | str
 
@@ -111,6 +114,11 @@ def as_top_k(top_k: object, classes: int | None = None) -> int:
         upper = "" if classes is None else f" to {classes}, the model's classes"
         raise TargetError(f"top_k={shown(value)}: accepted is a whole number from 1{upper}")
     return value
+
+
+def most_probable(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The most probable classes, int64 [count]: in the order of the logits, which float32 tells apart for longer."""
+    return np.argsort(-logits, kind="stable")[:count].astype(np.int64)
 
 
 def _as_python(value: object) -> object:
