@@ -28,7 +28,7 @@ from ortcam.support.ranges import CHUNK, TOP_K
 from ortcam.support.strict_json import encode_json
 from ortcam.support.unfinished import clear, settle_later, workspace
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.fused.explainer_graph import Recipe, build_explainer
+from ortcam_export.fused.explainer_graph import ExplainerSpec, build_explainer
 from ortcam_export.fused.sharing import share_in_file, share_in_function
 from ortcam_export.fused.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
 from ortcam_export.graphs.weights import WeightsFile, weight_key
@@ -133,7 +133,7 @@ def fuse(
         raise ExportError(f"top_k={top_k}: accepted is a whole number from 1 to {classes}, the model's classes")
     place = _place(opened, settings, output, triton, name, external=external, force=force)
     assert settings.plan is not None  # of methods that mask the image
-    recipe = Recipe(
+    spec = ExplainerSpec(
         plan=settings.plan,
         budget=limits.budget,
         precision=opened.check_precision(precision),
@@ -146,8 +146,8 @@ def fuse(
     with reported(place.whole), workspace(place.whole.parent) as own:
         # Of a copy: the weights are read when the file is written, and are to be those that were verified.
         (copied := own / "bundle").mkdir()
-        model = build_explainer(opened.copy_to(copied), recipe)
-        model.metadata_props.update(_metadata(opened, settings, recipe))
+        model = build_explainer(opened.copy_to(copied), spec)
+        model.metadata_props.update(_metadata(opened, settings, spec))
         say("writing the file")
         folder = own / "made" if place.repository else own
         made = folder / place.file
@@ -158,7 +158,7 @@ def fuse(
         difference = None
         if verify:
             say("comparing its maps with the runtime's")
-            difference = _difference(opened, settings, recipe, limits, made)
+            difference = _difference(opened, settings, spec, limits, made)
             if difference is not None and not difference <= TOLERANCE:
                 raise ExportError(
                     f"the maps of the file differ from the runtime's by {difference:.1e}; accepted is {TOLERANCE:.0e}. "
@@ -379,17 +379,17 @@ def _baseline(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
     return to_probabilities(logits[0], manifest.activation)
 
 
-def _metadata(bundle: Bundle, settings: Settings, recipe: Recipe) -> dict[str, str]:
+def _metadata(bundle: Bundle, settings: Settings, spec: ExplainerSpec) -> dict[str, str]:
     """What the file says of itself: a text as it is, everything else as JSON."""
     manifest = bundle.manifest
     values: dict[str, object] = {
         "method": settings.method.name,
         "options": settings.options,
-        "budget": recipe.budget,
-        "precision": recipe.precision,
-        "batch_size": recipe.batch_size,
-        "targets": "input" if recipe.top_k is None else recipe.top_k,
-        "input": "uint8 RGB [h,w,3]" if recipe.uint8_input else "float32 [1,3,H,W], preprocessed",
+        "budget": spec.budget,
+        "precision": spec.precision,
+        "batch_size": spec.batch_size,
+        "targets": "input" if spec.top_k is None else spec.top_k,
+        "input": "uint8 RGB [h,w,3]" if spec.uint8_input else "float32 [1,3,H,W], preprocessed",
         "labels": manifest.labels,
         "activation": manifest.activation,
         "preprocessing": dataclasses.asdict(manifest.preprocessing),
@@ -431,26 +431,26 @@ def _check_model(path: Path, say: Callable[[str], None]) -> None:
         say(f"the model has operators of {', '.join(sorted(others))}, which not every runtime has")
 
 
-def _difference(bundle: Bundle, settings: Settings, recipe: Recipe, limits: Limits, path: Path) -> float | None:
+def _difference(bundle: Bundle, settings: Settings, spec: ExplainerSpec, limits: Limits, path: Path) -> float | None:
     """The largest difference of the file's maps from the runtime's on the pictures of the bundle's probe."""
     if bundle.manifest.probe is None:
         return None
     options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
-    explainer = Explainer(bundle, options, precision=recipe.precision)
+    explainer = Explainer(bundle, options, precision=spec.precision)
     picture = read_probe(bundle)[0][0]
-    if recipe.uint8_input:  # of a size and shape of its own, so that there is something to resize and to crop
+    if spec.uint8_input:  # of a size and shape of its own, so that there is something to resize and to crop
         picture = np.ascontiguousarray(picture.repeat(2, axis=1)[:, 3:])
     arguments: dict[str, Any] = {
         "method": settings.method.name,
-        "top_k": recipe.top_k or min(2, len(explainer.labels)),
-        "batch_size": recipe.batch_size,
+        "top_k": spec.top_k or min(2, len(explainer.labels)),
+        "batch_size": spec.batch_size,
         "budget": limits.budget,
         "completion": "none",
         **settings.options,
     }
     explanation = explainer.explain(picture, **arguments)
-    inputs: dict[str, NDArray[Any]] = {"image": picture if recipe.uint8_input else explainer.preprocess(picture)}
-    if recipe.top_k is None:
+    inputs: dict[str, NDArray[Any]] = {"image": picture if spec.uint8_input else explainer.preprocess(picture)}
+    if spec.top_k is None:
         inputs["classes"] = np.array(explanation.targets, np.int64)
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -275,7 +275,7 @@ def test_numbers_may_be_those_of_numpy(tiny_bundle: Path, tmp_path: Path) -> Non
 def test_a_map_that_is_not_the_runtimes_is_not_written(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ortcam_export.fused.explainer_graph.LEAST_RANGE", 2.0)  # every map is flat
+    monkeypatch.setattr("ortcam_export.fused.explainer_graph.maps.LEAST_RANGE", 2.0)  # every map is flat
     with pytest.raises(OrtcamError, match=r"differ from the runtime's by 1\.0e"):
         fuse(tiny_bundle, tmp_path / "e.onnx")
     assert list(tmp_path.iterdir()) == []
