@@ -154,6 +154,7 @@ def _row(action: argparse.Action) -> str:
     takes = "" if action.nargs == 0 else " " + _name_of(action)
     names = ", ".join(f"`{flag}{takes if flag == action.option_strings[-1] else ''}`" for flag in action.option_strings)
     text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+    text = text.replace("%(methods)s", str(getattr(action, "methods", "")))
     bounds = getattr(action.type, "bounds", "")
     default = action.default
     told = default in (None, False, argparse.SUPPRESS) or default == [] or "default" in text or action.nargs == 0

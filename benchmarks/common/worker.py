@@ -142,7 +142,7 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
     from ortcam.bundle import read_bundle
     from ortcam.engine.providers import resolve_providers
     from ortcam.engine.session import SessionOptions, open_session
-    from ortcam.images.decoding import read_image
+    from ortcam.images.reading import read_image
 
     session = open_session(task.folder / CLASSIFIER, SessionOptions(resolve_providers(["cpu"]), task.threads))
     image = read_bundle(bundle_path(task.folder, task.model)).manifest.preprocessing(read_image(task.photograph))

@@ -26,7 +26,8 @@ from ortcam.engine.runtime import runtime_version
 from ortcam.engine.session import OnnxSession, SessionOptions, open_session
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
+from ortcam.images.encoded import read_file
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
 from ortcam.methods import resolve_method
 from ortcam.models.opening import read_model
 from ortcam.results.explanation import Explanation

@@ -25,7 +25,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from tests.conftest import REPOSITORY
 
 import ortcam.bundle.shipped
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))

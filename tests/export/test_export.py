@@ -16,7 +16,8 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
-from tests.conftest import REPOSITORY, TINY_INPUT, TINY_LABELS, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import REPOSITORY, TINY_INPUT, TINY_LABELS
 from tests.export.rounding import TINY_MAPS
 from torch import nn
 
@@ -208,7 +209,8 @@ def test_an_export_that_stops_leaves_nothing_behind(tmp_path: Path, stage: str) 
 def test_a_killed_export_leaves_no_bundle_and_keeps_the_old_one(tmp_path: Path) -> None:
     old = export(TinyNet(), tmp_path / "a.ortcam", **TINY_INPUT)
     script = (
-        "import sys, time; from ortcam_export import export; from tests.conftest import TinyNet, TINY_INPUT\n"
+        "import sys, time; from ortcam_export import export\n"
+        "from tests.conftest import TINY_INPUT; from tests.common.tiny import TinyNet\n"
         "def report(said):\n"
         "    print(said, flush=True)\n"
         "    if said == 'writing the bundle': time.sleep(60)\n"
@@ -324,8 +326,8 @@ def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) ->
         (["resnet18", "--weights", "IMAGENET9"], "unknown weights 'IMAGENET9'; accepted: none, IMAGENET1K_V1, DEFAULT"),
         (["tests.conftest:nothing"], "accepted is package.module:callable"),
         (["no.such.module:model"], "accepted is package.module:callable"),
-        (["tests.conftest:TinyNet"], "give --preset NAME, or .*, and --input-size 224"),
-        (["tests.conftest:TinyNet", "--input-size", "32", "48"], "--preset NAME, or --mean R,G,B and --std R,G,B$"),
+        (["tests.common.tiny:TinyNet"], "give --preset NAME, or .*, and --input-size 224"),
+        (["tests.common.tiny:TinyNet", "--input-size", "32", "48"], "--preset NAME, or --mean R,G,B and --std R,G,B$"),
         (["missing.onnx", "--mean", "0", "0", "0", "--std", "1", "1", "1"], "missing.onnx: no such file"),
     ],
 )
@@ -342,7 +344,7 @@ def test_a_wrong_model_gets_one_line_and_exit_code_2(
 def test_a_callable_exports_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(TINY_LABELS))
     arguments = ["--input-size", "32", "48", "--resize", "40", "--mean", ".5", ".5", ".5", "--std", ".2", ".2", ".2"]
-    command = ["export", "tests.conftest:TinyNet", "-o", str(tmp_path / "t.ortcam"), *arguments]
+    command = ["export", "tests.common.tiny:TinyNet", "-o", str(tmp_path / "t.ortcam"), *arguments]
     assert main([*command, "--interpolation", "bicubic", "--labels", str(tmp_path / "labels.txt")]) == 0
     manifest = json.loads((tmp_path / "t.ortcam" / MANIFEST_NAME).read_text())
     assert manifest["preprocessing"]["interpolation"] == "bicubic"
@@ -353,7 +355,8 @@ def test_a_callable_exports_from_the_command_line(tmp_path: Path) -> None:
 def test_what_is_said_of_input_and_activation_is_in_the_bundle(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(TINY_LABELS))
     said = ["--channel-order", "bgr", "--scale", "255", "--mean", "104", "117", "123", "--std", "1", "1", "1"]
-    command = ["export", "tests.conftest:TinyNet", "--bundle", str(tmp_path / "t.ortcam"), "--input-size", "32", "48"]
+    bundle = str(tmp_path / "t.ortcam")
+    command = ["export", "tests.common.tiny:TinyNet", "--bundle", bundle, "--input-size", "32", "48"]
     assert main([*command, *said, "--activation", "sigmoid", "--labels", str(tmp_path / "labels.txt")]) == 0
     manifest = read_bundle(tmp_path / "t.ortcam").manifest
     assert (manifest.preprocessing.channel_order, manifest.preprocessing.scale) == ("bgr", 255)

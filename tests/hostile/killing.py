@@ -42,7 +42,7 @@ from ortcam.cli.commands import demo as demo_command
 from ortcam.cli.common import Terminated
 from ortcam.cli.main import _orderly_termination
 from ortcam.engine import batching as tuning
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.support.unfinished import clear
 
 HEARD = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")

@@ -19,7 +19,7 @@ import ortcam
 from ortcam.cli import main
 from ortcam.cli.commands import explain
 from ortcam.errors import OutputError
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 

@@ -1,4 +1,4 @@
-"""Every method and every option against METHODS.md evaluated in float64, and what must not change a result."""
+"""Every method and every option against its formula in float64, and what must not change a result."""
 
 import dataclasses
 import itertools
@@ -12,6 +12,7 @@ import torch
 import ortcam
 from ortcam.methods import MASKED_METHODS, resolve_method
 from ortcam.scoring.masks import prepare_masks
+from tests.common.tolerances import logits_apart, maps_apart
 from tests.parity.cases import (
     BOUND,
     CLOSE,
@@ -23,8 +24,7 @@ from tests.parity.cases import (
     small_case,
     small_image,
 )
-from tests.reference import DEFAULTS, GATES, Classifier, Reference, at_cut
-from tests.tolerances import logits_apart, maps_apart
+from tests.parity.reference import DEFAULTS, GATES, Classifier, Reference, at_cut
 
 ALL = [0, 1, 2, 3, 4]
 

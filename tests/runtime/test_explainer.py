@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.common.tolerances import logits_apart, maps_apart
 from tests.conftest import TINY_LABELS
-from tests.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 
 METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
 
@@ -240,7 +240,7 @@ def test_an_overlay_is_the_same_made_at_once_or_in_blocks(
 ) -> None:
     e = explainer.explain(picture)
     at_once = e.overlay()
-    monkeypatch.setattr("ortcam.images.rendering._BLOCK", 1)
+    monkeypatch.setattr("ortcam.images.rendering.BLOCK", 1)
     np.testing.assert_array_equal(e.overlay(), at_once)
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ortcam.bundle.shipped import sample_pictures
 from ortcam.errors import ImageError
-from ortcam.images.decoding import read_image
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.reading import read_image
 from ortcam.scoring.upsampling import upsample
 from ortcam_export.errors import ExportError
 

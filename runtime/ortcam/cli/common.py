@@ -8,7 +8,7 @@ from typing import Any, Final
 from ortcam.cli.parsers import Rare
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.errors import OptionError, OutputError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
 from ortcam.request import read_batch_size
 from ortcam.results.saved import lost
@@ -94,7 +94,7 @@ def add_method(
     several: bool = True,
     metavar: str = "",
     help: str = "",  # noqa: A002 - as argparse calls it
-) -> None:
+) -> argparse.Action:
     """Add `-m/--method`.
 
     Args:
@@ -103,15 +103,19 @@ def add_method(
         several: whether methods may be given with commas between them.
         metavar: instead of METHODS or METHOD.
         help: instead of the usual words.
+
+    Returns:
+        The flag, for `list_methods`.
     """
     words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
-    parser.add_argument(
+    action: argparse.Action = parser.add_argument(
         "-m",
         "--method",
         default=default,
         metavar=metavar or ("METHODS" if several else "METHOD"),
         help=help or f"{words} (default: %(default)s)",
     )
+    return action
 
 
 def add_option(parser: Any) -> None:

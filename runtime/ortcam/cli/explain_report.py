@@ -10,10 +10,10 @@ from ortcam.bundle import Manifest
 from ortcam.cli.hints import SlowHint
 from ortcam.cli.printing import print_image, print_row
 from ortcam.cli.progress import Bar, duration
+from ortcam.engine.batching import Progress
 from ortcam.errors import OrtcamError
 from ortcam.methods import resolve_method
 from ortcam.results.explanation import Explanation
-from ortcam.scoring.budget import Progress
 from ortcam.scoring.limits import Limits
 from ortcam.support.terminal import complain, say
 

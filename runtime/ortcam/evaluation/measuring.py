@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.engine.batching import BatchSize
 from ortcam.engine.model import check_finite, exact_probabilities
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
@@ -17,7 +18,6 @@ from ortcam.evaluation.metrics import FILLS, Fill
 from ortcam.evaluation.protocols import Protocol
 from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
-from ortcam.request import BatchSize
 
 __all__ = ["Clean", "Explained", "Measurement", "Measuring", "explain"]
 

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from ortcam.scoring.similarity import correlation
+
 __all__ = [
     "FILLS",
     "METRICS",
@@ -130,11 +132,7 @@ def coherency(saliency: NDArray[np.float32], again: NDArray[np.float32]) -> floa
         saliency: float32 [H,W], M(X).
         again: float32 [H,W], M(M * X), of the same method and class.
     """
-    flat = [bool(np.ptp(item) == 0) for item in (saliency, again)]
-    if any(flat):
-        return 100.0 if all(flat) else 50.0
-    correlation = np.corrcoef(saliency.ravel().astype(np.float64), again.ravel().astype(np.float64))[0, 1]
-    return 50 * (float(correlation) + 1)
+    return 50 * (correlation(saliency.astype(np.float64), again.astype(np.float64)) + 1)
 
 
 def adcc(coherency: float, complexity: float, drop: float) -> float:

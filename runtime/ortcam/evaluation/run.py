@@ -12,6 +12,7 @@ import numpy as np
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
+from ortcam.engine.batching import BatchSize
 from ortcam.engine.providers import Provider
 from ortcam.engine.runtime import runtime_version
 from ortcam.errors import OptionError, OrtcamError, OutputError
@@ -29,9 +30,9 @@ from ortcam.evaluation.results import Results, Summary, as_json, collect, summar
 from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
 from ortcam.explainer import Explainer, load
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.models.opening import read_model
-from ortcam.request import BatchSize, ExplainRequest
+from ortcam.request import ExplainRequest
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.support.suggestions import did_you_mean

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut
-from ortcam.engine.model import check_finite, exact_probabilities, from_maps
+from ortcam.engine.batching import Batch, BatchSizer, Progress, run_batches
+from ortcam.engine.features import check_finite, exact_probabilities, from_maps
 
 __all__ = ["LINEAR_TOLERANCE", "Head", "HeadInputs", "HeadScores", "LinearHead", "Score", "score_of"]
 
@@ -48,7 +49,7 @@ class Head:
     cut: Cut
     activation: Activation
     batch_size: int
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
     passes: int = 0
     runs: int = 0
 
@@ -60,7 +61,8 @@ class Head:
     ) -> NDArray[_Reduced]:
         """What is wanted of the logits of `count` features, made a chunk at a time.
 
-        All runs have one shape, the smallest that needs no more runs than `batch_size` does; the last is padded.
+        All runs have one shape, the smallest that needs no more runs than `batch_size` does; the last is padded. What
+        does not fit into memory is halved.
 
         Args:
             count: N, at least 1.
@@ -69,17 +71,26 @@ class Head:
 
         Returns:
             [N,...].
+
+        Raises:
+            OutOfMemoryError: not even one row fits.
         """
         size = -(-count // -(-count // self.batch_size))
+        sizer = BatchSizer([size], fixed_shape=True)
+
+        def prepare(batch: Batch) -> NDArray[np.float32]:
+            indices = np.arange(batch.start, batch.start + batch.size)
+            return features(np.pad(indices, (0, batch.padded - batch.size), mode="edge"))
+
         kept = []
-        for start in range(0, count, size):
-            indices = np.arange(start, min(start + size, count))
-            padded = np.pad(indices, (0, size - len(indices)), mode="edge")
-            kept.append(reduce(self.run(features(padded))[: len(indices)]))
-            self.passes += len(indices)
+        for done in run_batches(count, sizer, prepare, self.run):
+            kept.append(reduce(done.result[: done.batch.size]))
+            self.passes += done.batch.size
             self.runs += 1
             if self.progress is not None:
-                self.progress(self.passes, self.passes + count - start - len(indices))
+                self.progress(self.passes, self.passes + count - done.batch.start - done.batch.size)
+        if sizer.size < size:  # what did not fit into memory is not tried again
+            self.batch_size = sizer.size
         return np.concatenate(kept)
 
     def scores(

@@ -165,6 +165,16 @@ class Method:
         """Whether it scores masked images, and so takes budgets, deadlines and scorers of another precision."""
         return self.plan is not None
 
+    @property
+    def samples(self) -> int:
+        """Forward passes per channel with the default options; 0 for a method that masks no image."""
+        return 0 if self.plan is None else self.plan(self.defaults).samples
+
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The default of every option, by name."""
+        return {option.name: option.default for option in self.options}
+
     def __repr__(self) -> str:
         options = ", ".join(option.name for option in self.options) or "none"
         return f"<Method {self.name}, forward passes: {self.cost}; options: {options}>"

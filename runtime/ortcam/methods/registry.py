@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, overload
 
+from ortcam.engine.forking import ForkLock
 from ortcam.errors import OptionError
 from ortcam.methods.head_only import HEAD_METHODS
 from ortcam.methods.masked import MASKED_METHODS
@@ -52,9 +53,9 @@ class Methods(Sequence[Method]):
         self._shipped = tuple(methods)
         self._methods = self._shipped
         self._plugins = plugins
-        self._changing = threading.Lock()
+        self._changing = ForkLock()
         self._loading = threading.RLock()
-        self._loaded = False
+        self._begun = self._loaded = False
 
     def register(self, method: Method) -> None:
         """Add a method.
@@ -93,6 +94,11 @@ class Methods(Sequence[Method]):
         found = _by_spelling(self._methods).get(name.lower())
         return found or _by_spelling(self._listed()).get(name.lower())
 
+    def place(self, method: Method | None) -> int:
+        """Where a method stands in the table; behind all of them for None."""
+        places = {id(item): place for place, item in enumerate(self._methods)}
+        return places.get(id(method), len(places))
+
     @overload
     def __getitem__(self, index: int) -> Method: ...
     @overload
@@ -113,10 +119,11 @@ class Methods(Sequence[Method]):
         """All methods, with those of installed packages."""
         if not self._loaded:
             with self._loading:
-                if not self._loaded:
-                    self._loaded = True  # a package that lists the methods while it is loaded sees what is there so far
+                if not self._begun:  # a package that lists the methods while it is loaded sees what is there so far
+                    self._begun = True
                     for entry_point in sorted(self._plugins(), key=lambda found: found.name):
                         self._load(entry_point)
+                    self._loaded = True
         return self._methods
 
     def _load(self, entry_point: EntryPoint) -> None:
@@ -194,7 +201,7 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
         hint = did_you_mean(str(name), names)
         raise OptionError(f"unknown method {shown(name)}; accepted: {', '.join(names)}{hint}")
     known = {option.name: option for option in method.options}
-    complete: dict[str, object] = {option.name: option.default for option in method.options}
+    complete = method.defaults
     for key, value in options.items():
         if key not in known:
             hint = did_you_mean(key, known)

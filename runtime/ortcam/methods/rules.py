@@ -42,7 +42,7 @@ def check_method(method: object) -> None:
         raise OptionError(f"method {method.name!r}: {given} given; accepted is one of them")
     _check_options(method)
     if method.plan is not None:
-        _check_plan(method, method.plan({option.name: option.default for option in method.options}))
+        _check_plan(method, method.plan(method.defaults))
 
 
 def _check_options(method: Method) -> None:

@@ -4,21 +4,20 @@ import argparse
 import dataclasses
 import reprlib
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Manifest
+from ortcam.engine.batching import BatchSize
 from ortcam.errors import OptionError, TargetError
 from ortcam.methods import METHODS, Settings, resolve_method
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
 
-__all__ = ["LIMITS", "BatchSize", "ExplainRequest", "check_batch_size", "read_batch_size", "read_budget"]
-
-BatchSize = int | Literal["auto"]
+__all__ = ["LIMITS", "ExplainRequest", "check_batch_size", "read_batch_size", "read_budget"]
 
 
 @dataclasses.dataclass(frozen=True)

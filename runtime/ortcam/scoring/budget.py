@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.engine.batching import Progress
 from ortcam.scoring.chooser import Chooser, are_most
 from ortcam.scoring.gaussian_process import Prediction
 from ortcam.scoring.limits import Limits
@@ -29,8 +30,6 @@ _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
-
-Progress = Callable[[int, int], None]
 
 # Scores some channels; false when time is up before they are.
 _Run = Callable[[NDArray[np.intp]], bool]

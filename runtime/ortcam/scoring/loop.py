@@ -1,18 +1,17 @@
 """The scoring loop: masked forward passes in chunks, each a single run of a scorer graph, summed into weights."""
 
 import sys
-import time
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.engine.batching import ChunkSizes
+from ortcam.engine.base import BoundSession
+from ortcam.engine.batching import Batch, BatchSizer, pad_rows, run_batches
 from ortcam.engine.blas import single_threaded
-from ortcam.engine.model import check_rows
-from ortcam.engine.session import Bound
-from ortcam.errors import NotFiniteError, OutOfMemoryError
+from ortcam.engine.features import check_rows
+from ortcam.errors import NotFiniteError
 from ortcam.methods import Plan
 from ortcam.scoring.maps import gated_sum
 from ortcam.scoring.masks import Masks
@@ -44,27 +43,27 @@ class Scoring:
 
     def __init__(
         self,
-        scorer: Bound,
+        scorer: BoundSession,
         *,
         image: NDArray[np.float32],
         masks: Masks,
         plan: Plan,
         targets: NDArray[np.int64],
         baseline: NDArray[np.float32],
-        sizes: ChunkSizes,
+        sizer: BatchSizer,
         sampling_error: float | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Put on the device what stays the same for all passes.
 
         Args:
-            scorer: the graph for this plan.
+            scorer: the graph for this plan, for as long as the passes take.
             image: float32 [1,3,H,W], preprocessed.
             masks: of this image.
             plan: of the method.
             targets: int64 [K], classes; the passes are the same for any number of them.
             baseline: float32 [K], subtracted from the probabilities.
-            sizes: decides how many masked images each run has.
+            sizer: decides how many masked images each run has.
             sampling_error: of a method that takes the mean over samples: a channel has enough of them when the standard
                 error of its mean is below this share of its weight or of the mean weight; None takes all samples.
             pace: what is known about the time that runs and the rest take; None: nothing.
@@ -79,7 +78,7 @@ class Scoring:
         self.most_rows = sys.maxsize
         self._scorer = scorer
         self._image = image
-        self._sizes = sizes
+        self._sizer = sizer
         self._sampling_error = sampling_error
         self._spread = noise_spread(image, masks.maps, plan.noise)
         for name, value in (
@@ -99,7 +98,7 @@ class Scoring:
     @property
     def next_rows(self) -> int:
         """Masked images of the next full run of the graph, padding included."""
-        return self._sizes.next(sys.maxsize)[1]
+        return self._sizer.next(sys.maxsize)[1]
 
     @property
     def fixed_shape(self) -> bool:
@@ -143,37 +142,28 @@ class Scoring:
     def _rows(
         self, channels: NDArray[np.intp], scale: NDArray[np.float32], worth: NDArray[np.float64]
     ) -> Iterator[float]:
-        """One pass a row, in chunks; a chunk that does not fit into memory is halved, and so are those after it."""
-        start = 0
-        while start < len(channels):
-            size, padded = self._sizes.next(min(len(channels) - start, self.most_rows))
-            rows = slice(start, start + size)
-            clock = time.perf_counter()
-            try:
-                self._run_chunk(channels[rows].astype(np.int64), scale[rows], worth[rows], padded - size)
-            except OutOfMemoryError:
-                self._sizes.halve(padded)
-                continue
-            seconds = time.perf_counter() - clock
-            self._sizes.record(padded, seconds)
-            self.pace.took("rows", padded, seconds)
-            start += size
-            yield seconds / padded
+        """One pass a row; after each run of the graph, yield its seconds a row."""
 
-    def _run_chunk(
-        self, channels: NDArray[np.int64], scale: NDArray[np.float32], worth: NDArray[np.float64], padding: int
+        def run(batch: Batch) -> None:
+            self._run_batch(channels[batch.rows].astype(np.int64), scale[batch.rows], worth[batch.rows], batch.padded)
+
+        # What a run needs is put on the device inside it: that, too, takes memory and time.
+        for done in run_batches(len(channels), self._sizer, lambda batch: batch, run, most_rows=lambda: self.most_rows):
+            self.pace.took("rows", done.batch.padded, done.seconds)
+            yield done.seconds / done.batch.padded
+
+    def _run_batch(
+        self, channels: NDArray[np.int64], scale: NDArray[np.float32], worth: NDArray[np.float64], padded: int
     ) -> None:
         size = len(channels)
-        if padding:
-            channels = np.pad(channels, (0, padding), mode="edge")
-            scale = np.pad(scale, (0, padding), mode="edge")
+        channels, scale = pad_rows(channels, padded), pad_rows(scale, padded)
         self._scorer.put("channels", channels)
         self._scorer.put("scale", scale)
         self._scorer.put("sigma", self._spread[channels])
-        self._scorer.put("keep", (np.arange(len(channels)) < size).astype(np.float32))
+        self._scorer.put("keep", (np.arange(padded) < size).astype(np.float32))
         probabilities, logits, *partial = self._scorer.run()
         for name, value in (("probabilities", probabilities), ("logits", logits)):
-            check_rows(f"{name} of masked images", value, len(channels), len(self.offset))
+            check_rows(f"{name} of masked images", value, padded, len(self.offset))
         if not (np.isfinite(probabilities[:size]).all() and np.isfinite(logits[:size]).all()):
             raise NotFiniteError(
                 "the score of a masked image is not a number, or infinite: the model's values go beyond what its "
@@ -216,7 +206,7 @@ class Scoring:
             scored=tally.scored,
             passes=tally.passes,
             chunks=tally.runs,
-            batch_size=self._sizes.size,
+            batch_size=self._sizer.size,
             energy_covered=masks.energy_covered(tally.scored),
             error=np.zeros(len(self.offset)) if self.complete else error,
             standard_error=tally.standard_error(),

@@ -16,7 +16,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from google.protobuf import text_format
-from tests.conftest import TINY_INPUT, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import TINY_INPUT
 from tests.export.rounding import TINY_MAPS
 
 import ortcam
@@ -43,6 +44,17 @@ def saturated_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coarse_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "coarse.ortcam"
     return export(TinyNet().eval(), path, precision=["fp16", "int8"], **TINY_INPUT).path
+
+
+@pytest.fixture(scope="module")
+def dead_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier whose maps are zero whatever the image."""
+    module = TinyNet()
+    with torch.no_grad():
+        module.features[4].weight.zero_()
+        module.features[4].bias.fill_(-1)
+    path = tmp_path_factory.mktemp("bundles") / "dead.ortcam"
+    return export(module.eval(), path, layer="features", **TINY_INPUT).path
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import helper
-from tests.export.onnx_graphs import LABELS, GraphBuilder, classes_info, image_info, tensor_info
 from tests.export.rounding import rounding_error
+from tests.export.zoo.graphs import LABELS, GraphBuilder, classes_info, image_info, tensor_info
 from torch import nn
 
 import ortcam

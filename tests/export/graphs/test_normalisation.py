@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from tests.conftest import TINY_INPUT, TinyNet
-from tests.export.onnx_graphs import (
+from tests.common.tiny import TinyNet
+from tests.conftest import TINY_INPUT
+from tests.export.zoo.graphs import (
     CLASSES,
     FLOAT,
     HEIGHT,
@@ -26,7 +27,7 @@ from tests.export.onnx_graphs import (
     image_info,
     tensor_info,
 )
-from tests.export.onnx_zoo import plain
+from tests.export.zoo.plain import plain
 from torch import nn
 
 import ortcam
@@ -38,7 +39,7 @@ from ortcam_export.graphs.normalisation.operators import until_first_layer
 
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 PIXELS: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 255.0, "channel_order": "rgb"}
-# METHODS.md's parity target of a map.
+# What docs/explanation/exactness.md promises of a map.
 SAME_MAP = 1e-4
 # A mean and a std are read off in float32, and written with the fewest digits that say the same.
 SAME_NUMBER = 1e-6

@@ -11,14 +11,16 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from tests.conftest import REPOSITORY, TINY_INPUT, TinyNet
-from tests.export.onnx_zoo import ZOO, int8_qdq_per_channel
+from tests.common.tiny import TinyNet
+from tests.conftest import REPOSITORY, TINY_INPUT
+from tests.export.zoo import ZOO
+from tests.export.zoo.integers import int8_qdq_per_channel
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
 from ortcam.bundle.shipped import sample_pictures
 from ortcam.cli import main
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam_export import export
 from ortcam_export.errors import ExportError
 from ortcam_export.precision import calibration, fidelity

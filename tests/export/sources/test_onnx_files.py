@@ -13,7 +13,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from tests.export.onnx_graphs import (
+from tests.export.rounding import rounding_error
+from tests.export.zoo import ZOO
+from tests.export.zoo.graphs import (
     FLOAT,
     HEIGHT,
     IMAGENET_MEAN,
@@ -26,14 +28,14 @@ from tests.export.onnx_graphs import (
     classes_info,
     image_info,
 )
-from tests.export.onnx_zoo import PRIVATE_PATH, UINT8_PIXELS, ZOO, plain
-from tests.export.rounding import rounding_error
+from tests.export.zoo.plain import PRIVATE_PATH, plain
+from tests.export.zoo.preprocessing import UINT8_PIXELS
 
 import ortcam
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli import main
 from ortcam.errors import OrtcamError
-from ortcam.images.decoding import encode_png
+from ortcam.images.encoding import encode_png
 from ortcam_export import export
 
 # One of each kind, for what need not be asked of all, and for `make test`.

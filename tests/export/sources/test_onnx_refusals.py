@@ -9,7 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from tests.export.onnx_graphs import (
+from tests.export.sources.test_onnx_files import flags
+from tests.export.zoo import ZOO
+from tests.export.zoo.contents import looped
+from tests.export.zoo.endings import ending
+from tests.export.zoo.graphs import (
     CLASSES,
     HEIGHT,
     LABELS,
@@ -20,8 +24,7 @@ from tests.export.onnx_graphs import (
     image_info,
     tensor_info,
 )
-from tests.export.onnx_zoo import ZOO, ending, looped, plain
-from tests.export.sources.test_onnx_files import flags
+from tests.export.zoo.plain import plain
 
 from ortcam.cli import main
 from ortcam_export import ExportError, export

@@ -10,7 +10,7 @@ from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
 from ortcam.cli.commands import demo
 from ortcam.cli.main import _parser
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from shapes import evaluate
 from shapes.scenes import CLASSES
 

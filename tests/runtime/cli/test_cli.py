@@ -16,15 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.common.tolerances import maps_apart
 from tests.conftest import reseal
-from tests.tolerances import maps_apart
 
 import ortcam
 import ortcam_export
 from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from ortcam.methods import METHODS
 
 # Channels of the tiny bundle that are not flat on the photograph.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from tests.tolerances import logits_apart, maps_apart
+from tests.common.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.cli import main

@@ -22,7 +22,7 @@ from ortcam.evaluation.protocols import resolve_protocol
 from ortcam.evaluation.report.page import write_report
 from ortcam.evaluation.report.verdict import reach_verdict
 from ortcam.evaluation.results import collect, summarise
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.images.preprocessing import Preprocessing
 
 HOSTILE = "</script><!--<script>alert(1)</script>\u2028.png"

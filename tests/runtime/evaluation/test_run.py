@@ -26,7 +26,7 @@ from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
 from ortcam.evaluation.run import Evaluation
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.scoring.upsampling import upsample
 from ortcam.support.extras import install
 

@@ -13,7 +13,7 @@ from ortcam.evaluation import run as running
 from ortcam.evaluation.entries import Variant
 from ortcam.evaluation.run import evaluate
 from ortcam.evaluation.sanity import DEPTHS, check_weights, shuffled_bundle, similarity
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 
 def picture(seed: int) -> np.ndarray:

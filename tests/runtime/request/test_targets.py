@@ -5,7 +5,6 @@ import doctest
 
 import numpy as np
 import pytest
-import torch
 
 import ortcam.request.request
 import ortcam.request.targets
@@ -133,12 +132,9 @@ def test_a_label_with_commas_is_one_class_among_others_and_its_parts_are_asked_f
         np.int64(2),
         np.array(2),
         np.array([2]),
-        torch.tensor(2),
-        torch.tensor([2], dtype=torch.int32),
-        [torch.tensor(2)],
     ],
 )
-def test_an_integer_is_one_of_python_numpy_or_a_tensor(target: object) -> None:
+def test_an_integer_is_one_of_python_or_numpy(target: object) -> None:
     assert as_targets(target) == (2,)
     assert type(as_targets(target)[0]) is int
 
@@ -146,7 +142,6 @@ def test_an_integer_is_one_of_python_numpy_or_a_tensor(target: object) -> None:
 def test_several_targets_keep_order_and_repetition() -> None:
     assert as_targets(item for item in [3, "dog", 3]) == (3, "dog", 3)
     assert as_targets(np.array(["dog", "cat"])) == ("dog", "cat")
-    assert as_targets(torch.tensor([3, 3, 2])) == (3, 3, 2)
     assert as_targets(collections.deque(["1"])) == ("1",)
 
 
@@ -158,7 +153,6 @@ def test_several_targets_keep_order_and_repetition() -> None:
         memoryview(b"fish"),
         True,
         np.True_,
-        torch.tensor(True),
         1.0,
         np.float32(1),
         np.array([1.0]),
@@ -175,13 +169,13 @@ def test_what_is_neither_index_nor_label_is_refused(target: object) -> None:
         as_targets(target)
 
 
-@pytest.mark.parametrize("target", [[], (), np.array([], int), torch.tensor([], dtype=torch.int64), iter(())])
+@pytest.mark.parametrize("target", [[], (), np.array([], int), iter(())])
 def test_no_targets_are_refused(target: object) -> None:
     with pytest.raises(TargetError, match="target is empty"):
         as_targets(target)
 
 
-@pytest.mark.parametrize("top_k", [2, np.int64(2), np.uint8(2), np.array(2), torch.tensor(2)])
+@pytest.mark.parametrize("top_k", [2, np.int64(2), np.uint8(2), np.array(2)])
 def test_top_k_is_a_whole_number_of_any_library(top_k: object) -> None:
     assert as_top_k(top_k, 3) == 2
 

@@ -15,7 +15,7 @@ import pytest
 
 import ortcam
 from ortcam.errors import NotFiniteError, OutputError
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.results import saved
 from ortcam.results.saved import OccupiedError
 from ortcam.support import files

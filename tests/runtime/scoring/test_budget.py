@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tolerances import PROMISED
+from tests.common.tolerances import PROMISED
 
 import ortcam
 from ortcam.bundle.gates import GATE_FUNCTIONS

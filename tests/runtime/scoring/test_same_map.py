@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tolerances import PROMISED
+from tests.common.tolerances import PROMISED
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture

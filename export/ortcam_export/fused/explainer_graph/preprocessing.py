@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from ortcam.images.preprocessing import PLANES, PRECISION, SUPPORT, Preprocessing
+from ortcam.images.preprocessing import PLANES, Preprocessing
+from ortcam.images.resampling import PRECISION, SUPPORT
 from ortcam_export.graphs.builder import Builder
 
 __all__ = ["build_preprocessing"]

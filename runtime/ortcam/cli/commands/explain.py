@@ -30,6 +30,7 @@ from ortcam.cli.common import (
 )
 from ortcam.cli.explain_report import ExplainReport
 from ortcam.cli.images import add_images, image_names
+from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.errors import (
@@ -103,12 +104,13 @@ def _add_limits(group: Any) -> None:
         default="gaussian-process",
         help=Rare("how the weights of channels that were not scored are predicted"),
     )
-    group.add_argument(
+    sampling = group.add_argument(
         "--sampling-error",
         type=SAMPLING_ERROR,
         metavar="E",
-        help=Rare("sscam, iscam: stop sampling a channel once the standard error of its weight is below this share"),
+        help=Rare("%(methods)s: stop sampling a channel once the standard error of its weight is below this share"),
     )
+    list_methods(sampling, lambda method: method.samples > 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,8 +353,8 @@ def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
 
 def _is_limited(method: str, name: str) -> bool:
     """Whether a limit goes with a method: some mask no image, some take no samples."""
-    plan = resolve_method(method, {}).plan
-    return plan is not None and (name != "sampling_error" or plan.samples > 1)
+    found = resolve_method(method, {}).method
+    return found.masks_image and (name != "sampling_error" or found.samples > 1)
 
 
 def _any_limited(options: argparse.Namespace, name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet, pairs_of
+from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
@@ -24,7 +25,6 @@ __all__ = ["add_fuse"]
 
 def add_fuse(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    names = ", ".join(method.name for method in METHODS if method.masks_image)
     parser = add_command(
         commands,
         "fuse",
@@ -36,7 +36,7 @@ def add_fuse(commands: Any) -> None:
     )
     add_model(parser)
     what = parser.add_argument_group("what to explain")
-    add_method(what, several=False, help=f"one of {names}")
+    list_methods(add_method(what, several=False, help="one of %(methods)s"), lambda method: method.masks_image)
     add_option(what)
     classes = what.add_mutually_exclusive_group()
     classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")

@@ -65,9 +65,8 @@ def _page(method: Method) -> Iterable[str]:
     yield f"{method.name}{also}: {method.title}"
     yield from _wrapped(f"{method.summary} {method.use}", "  ")
     yield ""
-    plan = resolve_method(method.name, {}).plan
     limits = "--budget, --deadline, --tolerance" if method.masks_image else "none: it is quick as it is"
-    limits += ", --sampling-error" if plan is not None and plan.samples > 1 else ""
+    limits += ", --sampling-error" if method.samples > 1 else ""
     symbols = "; ".join(words for symbol, words in _SYMBOLS.items() if symbol in method.formula)
     for name, text in (
         ("forward passes", method.cost),

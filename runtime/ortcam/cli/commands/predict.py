@@ -13,8 +13,9 @@ from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.explainer import Explainer, Prediction
+from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
+from ortcam.results.prediction import Prediction
 from ortcam.support.ranges import TOP_K
 from ortcam.support.terminal import columns, complain, json_text, others_aside, printable, say, shortened
 
