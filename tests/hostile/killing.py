@@ -35,7 +35,7 @@ import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
 import ortcam_export.exporting
-import ortcam_export.fused.fuse
+import ortcam_export.fused.placement
 from ortcam import benchmarking as benchmark
 from ortcam import bundle, cli
 from ortcam.cli.commands import demo as demo_command
@@ -545,7 +545,7 @@ def main() -> None:
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":
-        ortcam_export.fused.fuse._GRACE = 0.0
+        ortcam_export.fused.placement.READERS_GRACE = 0.0
     for name in names:
         results = (
             [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)

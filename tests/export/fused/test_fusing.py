@@ -378,7 +378,7 @@ def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
     script = "import os, signal, sys, ortcam_export.fused.fuse as fusing\n"
-    script += "fusing._check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+    script += "fusing.check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
     script += "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "fuse", str(SHAPES), "-o", str(tmp_path / "e.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
