@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.common import fidelity, measuring, plots, subjects
 from benchmarks.common.measuring import Figure
-from benchmarks.common.replay import passes_made_once
+from benchmarks.common.replay import load_remembering
 from onnxruntime import InferenceSession
 from tests.conftest import REPOSITORY
 
@@ -217,13 +217,13 @@ def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.Mo
     expected = [explainer.explain(photograph, **settings, **way) for way in ways]
     made: list[int] = []
     run = InferenceSession.run_with_iobinding
-    with passes_made_once():
-        monkeypatch.setattr(InferenceSession, "run_with_iobinding", lambda *given: (made.append(1), run(*given))[1])
-        for way, e in zip(ways, expected, strict=True):
-            replayed = explainer.explain(photograph, **settings, **way)
-            np.testing.assert_allclose(replayed.maps, e.maps, rtol=0, atol=1e-5)
-            assert replayed.stats.passes == e.stats.passes
-            assert replayed.stats.runs == e.stats.runs
+    remembering = load_remembering(bundle_path())
+    monkeypatch.setattr(InferenceSession, "run_with_iobinding", lambda *given: (made.append(1), run(*given))[1])
+    for way, e in zip(ways, expected, strict=True):
+        replayed = remembering.explain(photograph, **settings, **way)
+        np.testing.assert_allclose(replayed.maps, e.maps, rtol=0, atol=1e-5)
+        assert replayed.stats.passes == e.stats.passes
+        assert replayed.stats.runs == e.stats.runs
     assert len(made) == expected[0].stats.runs  # the exact map's, and no more
 
 

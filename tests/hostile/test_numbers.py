@@ -19,7 +19,7 @@ from ortcam.benchmarking import benchmark
 from ortcam.cli.main import _parser
 from ortcam.cli.parsers import Parser
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.evaluation.entries import parse_variants
+from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.run import Evaluation
 from ortcam.images.rendering import shrunk
 from ortcam.methods import METHODS, resolve_method
@@ -228,7 +228,7 @@ def test_numbers_of_an_evaluation_are_checked_before_it(
 @pytest.mark.parametrize("text", ["deadline=1e400", "sampling_error=nan", "tolerance=2", f"budget={'9' * 5000}"])
 def test_limits_of_a_variant_are_checked(text: str) -> None:
     with pytest.raises((OptionError, argparse.ArgumentTypeError), match=r"accepted is|not a number"):
-        parse_variants([f"iscam:{text}"])
+        parse_entries([f"iscam:{text}"])
 
 
 @pytest.mark.parametrize("given", [{"runs": 0}, {"runs": 10**9}, {"seconds": math.nan}, {"seconds": 1e12}])

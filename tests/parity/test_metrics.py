@@ -13,7 +13,7 @@ import ortcam
 from ortcam.errors import NotFiniteError
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example
-from ortcam.evaluation.entries import Variant, parse_variants
+from ortcam.evaluation.entries import Entry, parse_entries
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.protocols import resolve_protocol
@@ -46,8 +46,8 @@ def any_map(seed: int) -> np.ndarray:
     return (values**2).astype(np.float32)
 
 
-def given(seed: int) -> Variant:
-    return Variant("given", "Given", baseline=GivenMap(any_map(seed)))  # type: ignore[arg-type]
+def given(seed: int) -> Entry:
+    return Entry("given", "Given", baseline=GivenMap(any_map(seed)))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_the_blur_keeps_a_plane_away_from_the_border() -> None:
 
 
 def test_metrics_do_not_depend_on_the_batch_size(explainer: ortcam.Explainer) -> None:
-    (variant,) = parse_variants(["scorecam"])
+    (variant,) = parse_entries(["scorecam"])
     found = []
     for batch_size in (1, 32):
         asked = Measuring({None: explainer}, resolve_protocol("soft-map"), EVERY_METRIC, batch_size=batch_size)
@@ -252,7 +252,7 @@ def test_what_was_not_asked_for_is_not_measured(explainer: ortcam.Explainer) -> 
 
 
 def test_coherency_explains_the_masked_image_for_the_same_class(explainer: ortcam.Explainer) -> None:
-    (variant,) = parse_variants(["scorecam"])
+    (variant,) = parse_entries(["scorecam"])
     asked, clean = clean_of(explainer, 1)
     found = asked.measure(clean, variant)
     saliency = explainer.explain(clean.photograph, method="scorecam", target=clean.target).maps[0]
@@ -290,7 +290,7 @@ def test_the_notebook_protocol_takes_logits_and_counts_ties(explainer: ortcam.Ex
     clean = asked.clean(Example("a", Path()), photograph)
     logits = TinyNet().eval()(torch.from_numpy(photograph.model_input)).detach().numpy()[0]
     assert clean.confidence == pytest.approx(float(logits.max()), rel=1e-5)
-    ones = Variant("ones", "Ones", baseline=GivenMap(np.ones((32, 48), np.float32)))  # type: ignore[arg-type]
+    ones = Entry("ones", "Ones", baseline=GivenMap(np.ones((32, 48), np.float32)))  # type: ignore[arg-type]
     assert asked.measure(clean, ones).scores == {"average-drop": 0.0, "increase": 100.0}
     strict = measuring(explainer)
     assert strict.measure(strict.clean(Example("a", Path()), photograph), ones).scores["increase"] == 0

@@ -13,7 +13,7 @@ from tests.web.conftest import SHIPPED, WEB
 
 from ortcam.bundle import GATES, Cut
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.engine.model import as_maps
+from ortcam.engine.features import as_maps
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.rendering import COLORMAPS, smoothed
 from ortcam.methods import Plan

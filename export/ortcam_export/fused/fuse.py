@@ -8,7 +8,7 @@ from typing import Final
 import onnx_ir as ir
 
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.methods import MASKED_METHODS, Settings, resolve_method
+from ortcam.methods import METHODS, Settings, resolve_method
 from ortcam.request import ExplainRequest
 from ortcam.scoring import Limits
 from ortcam.support.ranges import CHUNK, TOP_K
@@ -138,7 +138,7 @@ def _masking(settings: Settings) -> Settings:
         ExportError: it does not.
     """
     if not settings.method.masks_image:
-        names = ", ".join(method.name for method in MASKED_METHODS)
+        names = ", ".join(method.name for method in METHODS if method.masks_image)
         raise ExportError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
     return settings
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
-from ortcam.engine.model import as_maps, classify
+from ortcam.engine.features import as_maps
+from ortcam.engine.model import classify
 from ortcam.engine.providers import resolve_providers
 from ortcam.engine.session import SessionOptions, open_session
 from ortcam.errors import OrtcamError

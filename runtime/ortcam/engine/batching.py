@@ -253,6 +253,3 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-ChunkSizes = BatchSizer  # until scoring/ has the new name

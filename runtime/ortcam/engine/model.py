@@ -24,9 +24,6 @@ from ortcam.engine.features import (
     as_maps,
     check_finite,
     check_rows,
-    exact_probabilities,
-    from_maps,
-    prefix_tokens,
     to_probabilities,
 )
 from ortcam.engine.runtime import readable_errors
@@ -37,15 +34,8 @@ __all__ = [
     "SCORER_OUTPUTS",
     "CleanPass",
     "Model",
-    "as_maps",
-    "check_finite",
-    "check_rows",
     "classify",
     "classify_only",
-    "exact_probabilities",
-    "from_maps",
-    "prefix_tokens",
-    "to_probabilities",
 ]
 
 SCORER_OUTPUTS: Final = ("probabilities", "logits")

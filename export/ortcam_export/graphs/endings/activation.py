@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
-from ortcam.engine.model import to_probabilities
+from ortcam.engine.features import to_probabilities
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs.endings.operators import ACTIVATIONS, DECLARE, ONLY_FOR_PROBABILITIES, PASSING, Declared
 
