@@ -11,16 +11,14 @@ import onnx
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle
-from ortcam.engine.model import Model
-from ortcam.engine.providers import resolve_providers
-from ortcam.engine.session import OnnxEngine, SessionOptions
+from ortcam.engine import Model, OnnxEngine
 from ortcam.explainer import Explainer
 from ortcam.methods import Plan
 from ortcam.parity import read_probe
 from ortcam.request import ExplainRequest
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.fused.explainer_graph import ExplainerSpec
-from ortcam_export.graphs.running import quiet_session
+from ortcam_export.graphs.running import cpu_options, quiet_session
 
 __all__ = ["baseline_probabilities", "check_model", "difference_from_runtime"]
 
@@ -46,7 +44,7 @@ def baseline_probabilities(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | 
     """Probabilities of the empty image, float32 [classes], where the plan subtracts them."""
     if not plan.baseline or plan.weighting != "probability":
         return None
-    with contextlib.closing(Model(bundle, OnnxEngine(bundle, _cpu()))) as model:
+    with contextlib.closing(Model(bundle, OnnxEngine(bundle, cpu_options()))) as model:
         return model.empty_image_probabilities(np.arange(len(bundle.manifest.labels)))
 
 
@@ -54,7 +52,7 @@ def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: Expla
     """The largest difference of the file's maps from the runtime's on the images of the bundle's probe."""
     if bundle.manifest.probe is None:
         return None
-    explainer = Explainer(bundle, _cpu(), precision=spec.precision)
+    explainer = Explainer(bundle, cpu_options(), precision=spec.precision)
     image = read_probe(bundle)[0][0]
     if spec.uint8_input:  # of a size and shape of its own, so that there is something to resize and to crop
         image = np.ascontiguousarray(image.repeat(2, axis=1)[:, 3:])
@@ -74,7 +72,3 @@ def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: Expla
             "Nothing was written"
         )
     return float(np.abs(saliency - explanation.maps).max())
-
-
-def _cpu() -> SessionOptions:
-    return SessionOptions(resolve_providers(["CPUExecutionProvider"]))

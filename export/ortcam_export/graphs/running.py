@@ -11,9 +11,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ortcam.engine import SessionOptions, resolve_providers
 from ortcam_export.errors import ExportError
 
-__all__ = ["quiet_session", "run_each", "run_part", "saved"]
+__all__ = ["cpu_options", "quiet_session", "run_each", "run_part", "saved"]
 
 
 def quiet_session(
@@ -39,6 +40,11 @@ def quiet_session(
         model = ir.to_proto(model)
     source = model if isinstance(model, Path) else model.SerializeToString()
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def cpu_options() -> SessionOptions:
+    """For graphs of a bundle that the runtime opens: the CPU alone."""
+    return SessionOptions(resolve_providers(["CPUExecutionProvider"]))
 
 
 @contextlib.contextmanager

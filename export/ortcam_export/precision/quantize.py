@@ -1,7 +1,7 @@
 """A classifier's graph in a coarser arithmetic: weights and activations in 8-bit integers, or all of it in float16.
 
-Integers are those of ONNX Runtime's static quantisation (QDQ): int8 weights, symmetric, a scale a channel; uint8
-activations, a scale a tensor. What lies behind the last convolution, a pooling and the last linear layer, stays
+Integers are those of ONNX Runtime's static quantisation (QDQ): int8 weights, symmetric, one scale per channel; uint8
+activations, one scale per tensor. What lies behind the last convolution, a pooling and the last linear layer, stays
 float32: it costs next to nothing, and there 8 bits would round the logits themselves.
 
 The range of an activation is not the extremes of all calibration data but the 90th percentile, over the inputs, of
