@@ -345,9 +345,7 @@ def state_of_memory(folder: Path) -> str:
 def demo(folder: Path) -> int:
     """With few passes: what is written is the same."""
     few = {"budget": 2}
-    demo_command._DEMO_OPTIONS = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(
-        ("scorecam", "scorecam++", "iscam"), few
-    )
+    demo_command.DEMO = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(("scorecam", "scorecam++", "iscam"), few)
     return run(["demo", "-o", f"{folder}/out", "--force"])
 
 

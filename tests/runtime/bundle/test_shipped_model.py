@@ -49,7 +49,7 @@ def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {"budget": 8}
-    monkeypatch.setattr(demo, "_DEMO_OPTIONS", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
+    monkeypatch.setattr(demo, "DEMO", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
     assert main(["demo", "-o", str(tmp_path)]) == 0
     sheet = read_image(tmp_path / f"{demo_picture().stem}.png")
     assert sheet.shape[1] > 5 * 250

@@ -25,7 +25,6 @@ from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main
 from ortcam.images.reading import read_image
-from ortcam.methods import METHODS
 
 # Channels of the tiny bundle that are not flat on the photograph.
 LIVE = 10
@@ -877,10 +876,7 @@ def test_a_plot_is_replaced_only_by_force(
 def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "ortcam.cli.commands.demo.MASKED_METHODS", [method for method in METHODS if method.name == "scorecam"]
-    )
-    monkeypatch.setattr("ortcam.cli.commands.demo._DEMO_OPTIONS", {"scorecam": {"budget": 8}})
+    monkeypatch.setattr("ortcam.cli.commands.demo.DEMO", {"scorecam": {"budget": 8}})
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     (tmp_path / "mine").mkdir()

@@ -50,6 +50,9 @@ ADCC = ("average-drop", "coherency", "complexity", "adcc")  # and what it is mad
 def report(tmp_path):
     """A function that measures nothing, writes a report of what it is told, and returns the page and its path."""
 
+    def read(path):
+        return read_photograph(path, PREPROCESSING, max_pixels=10_000)
+
     def write(names, scores=None, *, methods=METHODS, wanted=METRICS, more=None, gone=(), labels=()):
         """`scores(image, method)`, numbered from 0, gives scores by metric; baselines are the last three methods."""
         entries = [*methods, *baselines(0)]
@@ -72,12 +75,7 @@ def report(tmp_path):
                 summary,
                 reach_verdict(results, summary),
                 journal,
-                Photographs(
-                    examples,
-                    lambda path: read_photograph(path, PREPROCESSING, max_pixels=10_000),
-                    PREPROCESSING,
-                    labels,
-                ),
+                Photographs(examples, read, PREPROCESSING, labels),
                 MORE | (more or {}),
             )
         return Page(path)
