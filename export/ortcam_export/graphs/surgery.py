@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs.builder import Builder
+from ortcam_export.graphs.builder import Builder, add_constant
 from ortcam_export.graphs.names import rename, taken_names
 
 __all__ = [
@@ -113,8 +113,8 @@ def insert_transposition(graph: ir.Graph, value: ir.Value, perm: tuple[int, ...]
 def insert_order(graph: ir.Graph, value: ir.Value, order: tuple[int, ...]) -> ir.Value:
     """Make tokens [N,T,C] go on as they are by way of themselves in another order; returns those."""
     there, back = (
-        ir.node("Gather", [None, _indices(graph, indices, f"{value.name}_{name}")], {"axis": 1})
-        for indices, name in ((np.array(order), "order"), (np.argsort(order), "order_again"))
+        ir.node("Gather", [None, add_constant(graph, indices, f"{value.name}_{name}")], {"axis": 1})
+        for indices, name in ((np.array(order, np.int64), "order"), (np.argsort(order), "order_again"))
     )
     ordered = there.outputs[0]
     there.replace_input_with(0, value)
@@ -122,14 +122,6 @@ def insert_order(graph: ir.Graph, value: ir.Value, order: tuple[int, ...]) -> ir
     ordered.type, ordered.shape = value.type, value.shape
     _insert_pair(graph, value, there, back, "in_order")
     return ordered
-
-
-def _indices(graph: ir.Graph, indices: NDArray[np.int64], name: str) -> ir.Value:
-    """A constant of a graph, int64 [n]."""
-    tensor = ir.tensor(indices.astype(np.int64), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(indices.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _insert_pair(graph: ir.Graph, value: ir.Value, there: ir.Node, back: ir.Node, name: str) -> None:

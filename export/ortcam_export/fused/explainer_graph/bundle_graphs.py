@@ -38,7 +38,7 @@ class BundleGraphs:
     def score(
         self, build: Builder, kind: str, precision: str, inputs: Mapping[str, ir.Value], *, soft: bool
     ) -> dict[str, ir.Value]:
-        """The outputs of a scorer by their names, one a chunk of channels.
+        """The outputs of a scorer for a chunk of channels, by their names.
 
         Args:
             build: of the body of a loop.

@@ -27,7 +27,7 @@ output                   shape                    meaning
 
 There is at least one class (K >= 1). Nothing is raised inside a graph: an image or a score that is not finite, which
 the runtime refuses, gives a map that means nothing. The weights that both the model and the loop need are in a function
-without inputs (`sharing`). For a picture the weights of the resize take about 10 KB for each pixel of its
+without inputs (`sharing`). For an image the weights of the resize take about 10 KB for each pixel of its
 longer side.
 """
 

@@ -80,14 +80,14 @@ def _behind(value: ir.Value, stop: Callable[[ir.Node], bool]) -> Iterator[ir.Val
 
 
 def refuse_ranks(model: str, graph: ir.Graph, outputs: NDArray[np.float32]) -> None:
-    """Refuse scores that are sorted for every picture, where something in the graph sorts and no weights lie behind it.
+    """Refuse scores that are sorted for every image, where something in the graph sorts and no weights lie behind it.
 
     Scores that are sorted otherwise may be meant so: the probabilities of being older than 10, 20, 30.
 
     Args:
         model: its name, for the error.
         graph: image -> outputs.
-        outputs: float32 [N,classes], for pictures that differ.
+        outputs: float32 [N,classes], for images that differ.
 
     Raises:
         ExportError: see above.

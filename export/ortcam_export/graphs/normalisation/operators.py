@@ -14,7 +14,7 @@ _MOVES: Final = (
     *("Cast", "CastLike", "Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"),
     *("Split", "SplitToSequence", "SequenceAt", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"),
 )
-# What keeps a picture of one colour one of one colour, edges aside.
+# What keeps an image of one colour one of one colour, edges aside.
 _COLOUR_OPERATORS: Final = frozenset(
     (
         *_MOVES,

@@ -54,7 +54,7 @@ def pixel_forms(front: Front, values: Sequence[ir.Value] | None = None) -> list[
 
 
 def colour_form(front: Front, behind: Form) -> Form | None:
-    """The last candidate behind another that is affine in the colour of a picture of one colour.
+    """The last candidate behind another that is affine in the colour of an image of one colour.
 
     None where there is none, or where it has the same zero and gain as the other, which then can be taken itself.
     """
@@ -83,7 +83,7 @@ def colour_form(front: Front, behind: Form) -> Form | None:
 def mixed_form(front: Front) -> Form | None:
     """The image as one whose mean is the colour that the last candidate which has such a colour makes 0.
 
-    Candidates of any shape count, whose elements are affine in the colour of a picture of one colour. Of several
+    Candidates of any shape count, whose elements are affine in the colour of an image of one colour. Of several
     colours a grey one is taken. None where there is none, or where it is black.
     """
     colours = _colours(front)
@@ -128,7 +128,7 @@ def _colours(front: Front) -> NDArray[np.float64]:
 
 
 def _one_colour(front: Front, colours: NDArray[np.float64]) -> list[NDArray[np.float32]]:
-    """A picture [3,H,W] of each colour."""
+    """An image [3,H,W] of each colour."""
     shape = 3, front.given.height, front.given.width
     return [np.broadcast_to(colour[:, None, None], shape).astype(np.float32) for colour in colours]
 

@@ -9,7 +9,7 @@ matter here: its front is run on colours and on noise, and what it does to them 
    new graph begins: its nodes in front are dropped. What differs from pixel to pixel, as of a mean image, stays in the
    graph as a small ``Add``, and so does a negative sign.
 3. Behind what is not done pixel for pixel (a resize, a crop, a clip, 8-bit integers) a candidate may still be
-   ``y = a c + b`` for pictures of one colour c. Then the graph stays whole behind the inverse, ``x = x' std + mean``.
+   ``y = a c + b`` for images of one colour c. Then the graph stays whole behind the inverse, ``x = x' std + mean``.
 4. Where the channels are mixed, or are not three, as of a grey image, the colour that becomes 0 is still the mean: the
    last tensor that has one tells, and the graph stays whole behind ``x = x' + mean``.
 """
