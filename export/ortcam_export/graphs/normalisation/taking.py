@@ -1,4 +1,4 @@
-"""The normalisation that a graph begins with: found by running the graph's front, and moved into the preprocessing.
+"""Find the normalisation that a graph begins with by running its front, and move it into the preprocessing.
 
 Masks multiply the preprocessed image, whose zero has to be the mean colour. A graph that normalises inside takes its
 mean from the image itself, so masks in front of it would hide to black. How a graph writes its normalisation does not
@@ -29,7 +29,7 @@ __all__ = ["Taken", "take_normalisation"]
 
 
 def take_normalisation(model: ir.Model, layout: Layout, given: Preprocessing) -> Taken:
-    """Make a graph begin behind its own normalisation; its input becomes the image float32 [N,3,H,W].
+    """Make a graph begin behind its own normalisation. Its input becomes the image float32 [N,3,H,W].
 
     Args:
         model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.
