@@ -1,4 +1,4 @@
-"""Checking a fused file before it is put in its place: by onnx.checker, and against the runtime."""
+"""Check a fused file before it is put in its place: with onnx.checker, and against the runtime."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ __all__ = ["baseline_probabilities", "check_model", "difference_from_runtime"]
 
 
 def check_model(path: Path, say: Callable[[str], None]) -> None:
-    """See that onnx.checker accepts a file, and say which operators not every runtime has.
+    """Check a file with onnx.checker, and say which of its operators not every runtime has.
 
     Raises:
         ExportError: it does not.
@@ -41,7 +41,7 @@ def check_model(path: Path, say: Callable[[str], None]) -> None:
 
 
 def baseline_probabilities(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
-    """Probabilities of the empty image, float32 [classes], where the plan subtracts them."""
+    """Probabilities of the empty image, float32 [classes], if the plan subtracts them."""
     if not plan.baseline or plan.weighting != "probability":
         return None
     with contextlib.closing(Model(bundle, OnnxEngine(bundle, cpu_options()))) as model:
@@ -49,7 +49,7 @@ def baseline_probabilities(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | 
 
 
 def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec, path: Path) -> float | None:
-    """The largest difference of the file's maps from the runtime's on the images of the bundle's probe."""
+    """Measure the largest difference of the file's maps from the runtime's, on the bundle's probe."""
     if bundle.manifest.probe is None:
         return None
     explainer = Explainer(bundle, cpu_options(), precision=spec.precision)

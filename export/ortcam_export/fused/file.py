@@ -1,4 +1,4 @@
-"""The fused file: how its weights are stored, what it says of itself, and what users are told of it."""
+"""The fused file: how its weights are stored, its metadata, and what users are told of it."""
 
 import dataclasses
 from pathlib import Path
@@ -50,7 +50,7 @@ class Fused:
 
 
 def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> dict[str, str]:
-    """What the file says of itself: a text as it is, everything else as JSON."""
+    """The file's metadata: texts as they are, everything else as JSON."""
     manifest, settings = bundle.manifest, request.settings
     values: dict[str, object] = {
         "method": settings.method.name,
@@ -75,7 +75,7 @@ def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> di
 
 
 def save(model: ir.Model, path: Path, *, external: bool) -> None:
-    """Write a model with its weights, each once: inside the file, or in one beside it.
+    """Write a model with its weights, each once: inside the file, or in a file beside it.
 
     Raises:
         ExportError: more weights than one file can hold.
@@ -100,7 +100,7 @@ def client_parameters(model: ir.Model) -> dict[str, str]:
 
 
 def describe(model: ir.Model, place: Place, weights: Path | None, difference: float | None) -> Fused:
-    """What users are told of a file that is in its place."""
+    """Describe a file that is in its place."""
     graph = model.graph
     return Fused(
         path=place.model,

@@ -47,10 +47,10 @@ def fuse(
     report: Callable[[str], None] | None = None,
     **options: object,
 ) -> Fused:
-    """Write a bundle and a method as one ONNX model that explains; `fused.explainer_graph.explainer` has its interface.
+    """Write a bundle and a method as one ONNX model that explains. `fused.explainer_graph.explainer` has its interface.
 
-    Its maps are those of `Explainer.explain` with the same settings; with a budget, those of `completion="none"`: the
-    channels of the highest energy are scored and the others weigh nothing.
+    Its maps are those of `Explainer.explain` with the same settings. With a budget they are those of
+    `completion="none"`: the channels of the highest energy are scored, and the others weigh nothing.
 
     Args:
         bundle: folder written by `ortcam export`.
@@ -115,13 +115,14 @@ def _check_request(
     *,
     runtime_targets: bool,
 ) -> ExplainRequest:
-    """What the file is to explain, as the runtime would be asked for it.
+    """Check what the file is to explain. It becomes the request that the runtime would get.
 
     Raises:
         ExportError: a method that masks no image, or classes that are chosen twice.
         OptionError: a value that is not accepted.
     """
-    settings = _masking(resolve_method(method, options))
+    settings = resolve_method(method, options)
+    _check_masks(settings)
     limits = Limits(budget, completion="none")
     for range_, value in ((TOP_K, top_k), (CHUNK, batch_size)):
         if value is not None:
@@ -131,16 +132,15 @@ def _check_request(
     return ExplainRequest(settings, limits, None, int(top_k or 1), int(batch_size), None)
 
 
-def _masking(settings: Settings) -> Settings:
-    """The settings, where their method masks the image.
+def _check_masks(settings: Settings) -> None:
+    """Refuse a method that masks no image.
 
     Raises:
-        ExportError: it does not.
+        ExportError: it masks none.
     """
     if not settings.method.masks_image:
         names = ", ".join(method.name for method in METHODS if method.masks_image)
         raise ExportError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
-    return settings
 
 
 def _check_classes(top_k: int | None, bundle: Bundle) -> None:
@@ -171,7 +171,7 @@ def _spec(
 
 
 def _write(model: ir.Model, place: Place, own: Path) -> Path:
-    """Write a model into a workspace; returns where it is."""
+    """Write a model into a workspace. Returns its path."""
     made = place.folder_made(own) / place.file
     made.parent.mkdir(parents=True, exist_ok=True)
     save(model, made, external=place.external)

@@ -1,4 +1,4 @@
-"""Where a fused file goes, and how it gets there: in one step, over what is there, with the weights beside it."""
+"""Put a fused file in its place: in one step, over what is there, with its weights beside it."""
 
 import dataclasses
 import os
@@ -71,7 +71,7 @@ def choose_place(
     external: bool,
     force: bool,
 ) -> Place:
-    """Where the file goes, once it is clear that it can."""
+    """Choose where the file goes, and check that it can."""
     if output is None and triton is not None:
         if name is None:
             name = plain_name(f"{bundle.path.resolve().stem}-{method.replace('+', 'p')}")
@@ -96,7 +96,7 @@ def choose_place(
 
 
 def _check_free(place: Place, *, force: bool) -> None:
-    """Refuse to replace what is there, or what is none of a fused model's.
+    """Refuse to replace what is there, or what is no fused model.
 
     Raises:
         ExportError: something is there.
@@ -204,7 +204,7 @@ def _is_left(path: Path, place: Place) -> bool:
 
 
 def _weights_used(model: Path) -> set[str]:
-    """The names of the files that hold the weights of a model; none where it is no model."""
+    """The names of the files that hold the weights of a model. None if it is no model."""
     try:
         graphs = list(ir.load(model).graphs())
     except Exception:  # noqa: BLE001 - of no file, of no model: of many kinds
@@ -221,7 +221,7 @@ def _same(path: Path, others: Sequence[Path]) -> Path | None:
 
 
 def _point_at(path: Path, weights: str) -> None:
-    """Rewrite a model whose file of weights got another name."""
+    """Rewrite a model so that it finds its weights under another name."""
     model = ir.load(path)
     for graph in model.graphs():
         for value in graph.initializers.values():

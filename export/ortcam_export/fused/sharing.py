@@ -1,4 +1,4 @@
-"""Weights that several graphs of one ONNX file have: each once in the file, though every graph has its own."""
+"""Store weights that several graphs of one ONNX file use only once in the file."""
 
 from collections import defaultdict
 from typing import Any, Final
@@ -55,7 +55,7 @@ def share_in_function(model: ir.Model) -> None:
 
 
 def share_in_file(model: ir.Model, file: WeightsFile) -> None:
-    """Write the weights of a model to a file, each once, and let all graphs that have it point there."""
+    """Write the weights of a model to a file, each once. All graphs that use a weight point to the same place."""
     written: dict[tuple[Any, ...], ir.ExternalTensor] = {}
     for graph in model.graphs():
         for value in graph.initializers.values():

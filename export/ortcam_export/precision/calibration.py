@@ -42,7 +42,7 @@ class CalibrationImages:
 
 
 def check_folder(folder: Path) -> Path:
-    """The folder, if it has files other than hidden ones.
+    """Check that a folder has files that are not hidden.
 
     Raises:
         ExportError: no such folder, or nothing in it.
@@ -95,7 +95,7 @@ def read_calibration(
 def masked_inputs(
     image: NDArray[np.float32], maps: NDArray[np.float32], generator: np.random.Generator
 ) -> Iterator[NDArray[np.float32]]:
-    """What scorers see of an image: the image itself, and masked by some of its own maps.
+    """Make what scorers see of an image: the image itself, and masked by some of its own maps.
 
     Args:
         image: float32 [1,3,H,W], preprocessed.

@@ -29,7 +29,7 @@ CHANNELS = (64, 256)
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """How many images are measured, and how many channels of each are scored, those of the highest energy."""
+    """How many images are measured, and how many channels of each: those of the highest energy."""
 
     images: int
     channels: int
@@ -49,7 +49,7 @@ class ImageMaps:
 
 
 def plan_sample(macs: int | None) -> Sample:
-    """As many passes as a classifier of so many multiply-adds allows; few where the number is not known."""
+    """Plan as many passes as a classifier of so many multiply-adds allows; few if the number is not known."""
     (fewest_images, most_images), (fewest, most) = IMAGES, CHANNELS
     if macs is None:
         return Sample(fewest_images, fewest)
@@ -86,7 +86,7 @@ def explain_all(
 
 
 def compare(expected: Sequence[ImageMaps], found: Sequence[ImageMaps], *, held_out: bool, channels: int) -> Fidelity:
-    """What a variant does to explanations.
+    """Compare the explanations of a variant with those in float32.
 
     Args:
         expected: in float32, one per image.
@@ -134,6 +134,6 @@ def _explain(
 
 
 def _cosine_of_deviations(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
-    """Pearson's correlation, summed in the order in which the fidelities of earlier bundles were."""
+    """Pearson's correlation. Its last digits are those in the bundles written so far, unlike np.corrcoef's."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / (float(np.sqrt((a * a).sum())) * float(np.sqrt((b * b).sum()))))

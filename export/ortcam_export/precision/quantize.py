@@ -67,7 +67,7 @@ _NOT_IN_FLOAT16: Final = (*DEFAULT_OP_BLOCK_LIST, "Log", "Resize")
 def collect_ranges(
     model: ir.Model, folder: Path, inputs: Iterable[NDArray[np.float32]], *, quantile: float = _QUANTILE
 ) -> Ranges:
-    """Run a classifier on what it will see and note the range of every floating tensor in it.
+    """Run a classifier on what it will see, and note the range of each floating tensor.
 
     Args:
         model: image -> logits, its weights in a file of `folder`.
@@ -141,7 +141,11 @@ def to_int8(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
 
 
 def check_float16(model: ir.Model) -> None:
-    """Raises ExportError for a classifier whose float16 scorers would crash."""
+    """Refuse a classifier whose float16 scorers would crash.
+
+    Raises:
+        ExportError: it has a LayerNormalization.
+    """
     if any(node.op_type == "LayerNormalization" for node in model.graph):
         # Kept in float32 or not: opening such a scorer on the CPU ended the process (onnxruntime 1.31.1).
         raise ExportError(
@@ -187,7 +191,7 @@ def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
 
 
 def _drop_repeated(graph: onnx.GraphProto) -> None:
-    """Drop all but the first of the casts that the converter makes of one tensor, under one name, a user each."""
+    """Keep one of the casts that the converter makes of a tensor: it makes one per user, all under one name."""
     made: set[str] = set()
     nodes = []
     for node in graph.node:
@@ -199,7 +203,7 @@ def _drop_repeated(graph: onnx.GraphProto) -> None:
 
 
 def _read_whole(model: ir.Model, folder: Path) -> onnx.ModelProto:
-    """A model with the weights in it, the types of its tensors found and its nodes named."""
+    """Read a model with its weights, infer the types of its tensors, and name its nodes."""
     with saved(extract(model, ["image"], ["logits"]), folder) as path:
         proto = onnx.load(path, load_external_data=False)
     # Before the weights are loaded: shapes need none of them, and a message of 2 GB cannot be passed on.

@@ -1,4 +1,4 @@
-"""The graphs of a bundle, taken into a larger graph under names of their own."""
+"""Take the graphs of a bundle into a larger graph, under unique names."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ __all__ = ["BundleGraphs"]
 
 
 class BundleGraphs:
-    """Takes graphs of a bundle in.
+    """Takes graphs of a bundle into a larger graph.
 
     Args:
         bundle: whose graphs; their weights stay in its files.
@@ -67,9 +67,9 @@ class BundleGraphs:
     def _adopt(
         self, build: Builder, name: str, inputs: Mapping[str, ir.Value], *, soft: bool | None = None
     ) -> dict[str, ir.Value]:
-        """Take a graph in, with its inputs bound; returns its outputs by their names.
+        """Take a graph in and bind its inputs. Returns its outputs by their names.
 
-        Tensors get other names, since the same ones come again in the next graph.
+        Tensors get unique names, since the next graph has the same names again.
         """
         model = ir.load(self._bundle.file(name))
         self.opsets |= model.opset_imports  # an 8-bit model may have operators of ONNX Runtime's own
@@ -99,7 +99,7 @@ class BundleGraphs:
 
 
 def _decide(graph: ir.Graph, *, soft: bool) -> None:
-    """Take the branch of a scorer that its input `logit_softmax` would choose at run time, and the input away."""
+    """Remove the input `logit_softmax` of a scorer, and keep the branch that it would choose at run time."""
     for formal in list(graph.inputs):
         if formal.name != "logit_softmax":
             continue

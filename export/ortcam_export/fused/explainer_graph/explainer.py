@@ -1,10 +1,9 @@
 """A whole explanation as one ONNX graph: image in, saliency out, around the scorers of a bundle.
 
-The graph does what `ortcam.explainer` does with no limit, or with a budget and `completion="none"`, with standard
+The graph does what `ortcam.explainer` does without limits, or with a budget and `completion="none"`. It has standard
 operators only: features and logits of the image, targets, masks and their order, then a `Loop` over chunks of channels
-whose body is the bundle's scorer, then the weighted sum. Weights are sums over few numbers; they and the map are
-computed in float64, as the runtime does. For methods with several samples a channel, a `Loop` over the samples is
-around it.
+whose body is the bundle's scorer, then the weighted sum. Weights and map are computed in float64, as in the runtime.
+Methods with several samples per channel have a `Loop` over the samples around it.
 
 =======================  =======================  =================================================================
 input                    shape                    meaning
@@ -25,10 +24,10 @@ output                   shape                    meaning
 ``clamped``              bool [K]                 where ``classes`` is an input: it was none, the nearest was taken
 =======================  =======================  =================================================================
 
-There is at least one class (K >= 1). Nothing is raised inside a graph: an image or a score that is not finite, which
-the runtime refuses, gives a map that means nothing. The weights that both the model and the loop need are in a function
-without inputs (`sharing`). For an image the weights of the resize take about 10 KB for each pixel of its
-longer side.
+There is at least one class (K >= 1). A graph cannot raise errors: an image or a score that is not finite, which the
+runtime refuses, gives a map without meaning. Weights that both the model and the loop need are in a function without
+inputs (`sharing`). If the input is a decoded image, the weights of the resize take about 10 KB per pixel of its longer
+side.
 """
 
 import numpy as np
@@ -51,7 +50,7 @@ _FLOAT, _INT64, _BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
-    """The graph of the table above; its weights still lie in the bundle's files.
+    """Build the graph described above. Its weights still lie in the bundle's files.
 
     Args:
         bundle: whose graphs it is made of.
@@ -107,7 +106,7 @@ def _take_image(build: Builder, manifest: Manifest, spec: ExplainerSpec) -> tupl
 def _take_targets(
     build: Builder, manifest: Manifest, spec: ExplainerSpec, logits: ir.Value, inputs: list[ir.Value]
 ) -> tuple[ir.Value, ir.Value | None]:
-    """Classes int64 [K] and, where they are an input, bool [K], whether they had to be clamped."""
+    """Classes int64 [K] and, if they are an input, bool [K]: which of them had to be clamped."""
     if spec.top_k is None:
         targets = tensor("classes", _INT64, "K")
         inputs.append(targets)

@@ -1,4 +1,4 @@
-"""Loops of an ONNX graph: a body that is run so many times, and what it carries from one turn to the next."""
+"""Loops in an ONNX graph: a body that runs a number of times, and what it carries from turn to turn."""
 
 import dataclasses
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def loop(
     carried: list[Carried],
     make_body: Turn,
 ) -> list[ir.Value]:
-    """A Loop of so many turns, int64 []; returns what it carries out of the last one."""
+    """Build a Loop of so many turns, int64 []. Returns what the last turn carries out."""
     inner = build.inner()
     turn = ir.Value(name=build.name("turn"), shape=ir.Shape(()), type=ir.TensorType(ir.DataType.INT64))
     going = ir.Value(name=build.name("going"), shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))

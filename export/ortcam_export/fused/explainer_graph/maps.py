@@ -15,7 +15,7 @@ _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 
 
 def baseline_of(build: Builder, spec: ExplainerSpec, targets: ir.Value) -> ir.Value:
-    """p(0)[c], float32 [K], where it is subtracted; else zero, float32 [1]."""
+    """p(0)[c], float32 [K], if it is subtracted; else zero, float32 [1]."""
     if spec.baseline is None:
         return build.constant(np.zeros(1, np.float32))
     return build.op("Gather", [build.constant(spec.baseline), targets])

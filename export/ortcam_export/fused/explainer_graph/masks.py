@@ -31,7 +31,7 @@ class Chosen:
 
 
 def prepare_masks(build: Builder, plan: Plan, cut: Cut, size: tuple[int, int], maps: ir.Value) -> Masks:
-    """As `ortcam.scoring.masks.prepare_masks`."""
+    """Build what `ortcam.scoring.prepare_masks` computes."""
     low, high = value_range(build, maps)
     if plan.normalize is None:
         active = None
@@ -63,7 +63,7 @@ def prepare_masks(build: Builder, plan: Plan, cut: Cut, size: tuple[int, int], m
 
 
 def choose_channels(build: Builder, cut: Cut, budget: float | int | None, chunk: int, masks: Masks) -> Chosen:
-    """The channels to score, the first of those that are not flat, and how many chunks they make."""
+    """Choose the channels to score: the first of those that are not flat."""
     channels = masks.order
     if budget is not None:
         active = build.op("Shape", [channels])
@@ -79,14 +79,14 @@ def choose_channels(build: Builder, cut: Cut, budget: float | int | None, chunk:
 
 
 def value_range(build: Builder, maps: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Least and largest value of every map, float32 [C,1,1]."""
+    """Least and largest value of each map, float32 [C,1,1]."""
     axes = build.integers(1, 2)
     low, high = (build.op(kind, [maps, axes], {"keepdims": 1}) for kind in ("ReduceMin", "ReduceMax"))
     return low, high
 
 
 def _upsampled_range(build: Builder, cut: Cut, size: tuple[int, int], maps: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The same of U(A_k), by way of its corners."""
+    """Least and largest value of each upsampled map U(A_k), from its corners."""
     height, width = size
     rows = build.constant(extreme_rows(cut.height, height))
     columns = build.constant(np.ascontiguousarray(extreme_rows(cut.width, width).T))

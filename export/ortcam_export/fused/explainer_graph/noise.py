@@ -1,4 +1,4 @@
-"""Noise inside a graph: what `ortcam.scoring.noise` draws, from the same counters and hashes."""
+"""Noise inside a graph: the same numbers that `ortcam.scoring.noise` draws, from the same counters and hashes."""
 
 from typing import Final
 
@@ -42,7 +42,7 @@ def draw_noise(
 
 
 def _mix(build: Builder, words: ir.Value) -> ir.Value:
-    """The hash of `scoring.noise` in int64: factors from 2^31 on are taken less 2^32, so that no product overflows."""
+    """The hash of `scoring.noise` in int64. Factors from 2^31 on are taken less 2^32: so no product overflows."""
     for shift, factor in zip(SHIFTS, (*FACTORS, None), strict=True):
         shifted = build.op("Div", [words, build.constant(np.int64(1 << shift))])
         words = build.op("BitwiseXor", [words, shifted])
