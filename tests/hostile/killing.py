@@ -543,7 +543,7 @@ def main() -> None:
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":
-        ortcam_export.fused.placement.READERS_GRACE = 0.0
+        ortcam_export.fused.placement.GRACE = 0.0
     for name in names:
         results = (
             [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)

@@ -16,11 +16,11 @@ from ortcam.support.unfinished import clear, settle_later
 from ortcam_export.errors import ExportError
 from ortcam_export.fused.triton import CONFIGURATION, MODEL_FILE, check_name, plain_name
 
-__all__ = ["EXTERNAL_SUFFIX", "READERS_GRACE", "Place", "choose_place", "put_in_place"]
+__all__ = ["EXTERNAL_SUFFIX", "GRACE", "Place", "choose_place", "put_in_place"]
 
 EXTERNAL_SUFFIX: Final = ".data"
 # Seconds for whoever has just opened a model to open its weights, before these are removed.
-READERS_GRACE = 1.0
+GRACE = 1.0
 
 _HEX: Final = 8  # digits of a hash, in the name of weights beside others
 
@@ -143,7 +143,7 @@ def put_in_place(made: Path, place: Place, own: Path, *, force: bool) -> Path | 
             weights = place.weights
         else:
             weights, has_readers = _put(made, place)
-            grace = READERS_GRACE if has_readers else 0.0
+            grace = GRACE if has_readers else 0.0
     time.sleep(grace)
     return weights
 
