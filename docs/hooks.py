@@ -120,9 +120,9 @@ def _output(output: Mapping[str, Any]) -> Iterator[str]:
 
 def command_line() -> str:
     """Every command with all its flags, from the parser."""
-    from ortcam.cli.main import _parser
+    from ortcam.cli.main import make_parser
 
-    parser: Any = _parser()
+    parser: Any = make_parser()
     parts = []
     for name, command in parser.commands.items():
         description = (command.description or "").replace("%%", "%").partition("\nexample")[0]

@@ -40,7 +40,7 @@ HEAVY = frozenset({"torch", "torchvision", "timm", "transformers", "ortcam_expor
 MAY_IMPORT = frozenset(
     {
         ("ortcam.models.exporter", "ortcam_export"),
-        ("ortcam.explainer", "torch"),  # under TYPE_CHECKING: what `load` takes
+        ("ortcam.explainer.loading", "torch"),  # under TYPE_CHECKING: what `load` takes
     }
 )
 PUBLIC_PROTOCOLS = frozenset({"_repr_html_", "_repr_png_"})  # of notebooks; tests may call these

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.processors import processor_name
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.engine.runtime import runtime_version
-from ortcam.engine.session import OnnxSession, SessionOptions, open_session
+from ortcam.engine.session import OnnxSession, open_session
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.images.encoded import read_file

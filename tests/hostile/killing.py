@@ -40,7 +40,7 @@ from ortcam import benchmarking as benchmark
 from ortcam import bundle, cli
 from ortcam.cli.commands import demo as demo_command
 from ortcam.cli.common import Terminated
-from ortcam.cli.main import _orderly_termination
+from ortcam.cli.main import orderly_termination
 from ortcam.engine import batching as tuning
 from ortcam.images.encoding import write_png
 from ortcam.support.unfinished import clear
@@ -290,7 +290,7 @@ def _draw(measured: Any, path: Path) -> None:
 def _written(write: Callable[[], object]) -> int:
     """The exit code of something that is no command, with signals treated as in one."""
     try:
-        with _orderly_termination():
+        with orderly_termination():
             write()
     except Terminated:
         return 143
@@ -345,7 +345,9 @@ def state_of_memory(folder: Path) -> str:
 def demo(folder: Path) -> int:
     """With few passes: what is written is the same."""
     few = {"budget": 2}
-    demo_command.DEMO = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(("scorecam", "scorecam++", "iscam"), few)
+    demo_command.DEMO_OPTIONS = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(
+        ("scorecam", "scorecam++", "iscam"), few
+    )
     return run(["demo", "-o", f"{folder}/out", "--force"])
 
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 from ortcam.bundle import Bundle
 from ortcam.engine.base import Engine
 from ortcam.engine.batching import BatchSize, Progress
-from ortcam.engine.session import SessionOptions
+from ortcam.engine.opening import SessionOptions
 from ortcam.errors import OrtcamError
 from ortcam.explainer.classifier import Classifier, check_alone
 from ortcam.explainer.run import Run
@@ -93,7 +93,7 @@ class Explainer(Classifier):
 
         Args:
             image: path, encoded bytes, binary file object, `PIL.Image`, or an array or tensor: uint8, or floats from 0
-                to 1, [H0,W0,3] or [3,H0,W0] (`images.decoding.read_image` lists everything); or what `read` returned. A
+                to 1, [H0,W0,3] or [3,H0,W0] (`ortcam.images.read_image` lists everything); or what `read` returned. A
                 list of images gives a list of explanations. For a folder or for many images use `explain_many`.
             preprocessed: instead of an image: the model's input, floats [1,3,H,W] or [3,H,W], as a service already has
                 it. The overlay then shows this input, with its normalisation undone.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from ortcam.bundle import Bundle, open_bundle, read_bundle
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import Provider, resolve_providers
-from ortcam.engine.session import SessionOptions
 from ortcam.explainer.explainer import Explainer
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.models.export_options import ExportOptions, check_options
@@ -43,7 +43,7 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded, and files that would take more than
-            60 MB and 12 bytes per pixel of this number; `images.decoding.read_image` has the details.
+            60 MB and 12 bytes per pixel of this number; `ortcam.images.read_image` has the details.
         white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
             65535, with a warning where that leaves an image dark.
         strict: refuse damaged images that can be read in part, instead of warning.

@@ -693,7 +693,7 @@ def test_an_error_that_every_image_would_meet_ends_the_method(
     def explain(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ortcam.Explainer, "explain", explain)
+    monkeypatch.setattr(ortcam.Explainer, "explain_request", explain)
     assert main(["explain", str(tiny_bundle), *[str(photograph)] * 3, "-o", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"ortcam: {error}\n"
 
@@ -876,7 +876,7 @@ def test_a_plot_is_replaced_only_by_force(
 def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ortcam.cli.commands.demo.DEMO", {"scorecam": {"budget": 8}})
+    monkeypatch.setattr("ortcam.cli.commands.demo.DEMO_OPTIONS", {"scorecam": {"budget": 8}})
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     (tmp_path / "mine").mkdir()

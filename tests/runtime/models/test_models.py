@@ -23,7 +23,7 @@ TINY = {"preset": "imagenet", "activation": "softmax"}
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle_cache, "_held", {})
+    monkeypatch.setattr(bundle_cache, "in_use", {})
     monkeypatch.chdir(tmp_path)
 
 
@@ -170,10 +170,10 @@ def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.Capture
     assert "1 bundle, " in listed
     assert main(["cache", "clear"]) == 0
     assert "which another process uses" in capsys.readouterr().out  # this one
-    for held in bundle_cache._held.values():
+    for held in bundle_cache.in_use.values():
         if held is not None:
             held.release()
-    bundle_cache._held.clear()
+    bundle_cache.in_use.clear()
     assert main(["cache", "clear", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["removed"]) == 1
     assert not os.path.lexists(place)
@@ -191,10 +191,10 @@ def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.Capture
 def test_numbers_that_belong_together_may_be_one_word_or_several(
     words: list[str], size: list[str], tiny_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ortcam.cli.main import _parser
+    from ortcam.cli.main import make_parser
 
-    options = _parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
+    options = make_parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
     assert options.model_mean == options.model_std == (0.5, 0.5, 0.5)
     assert options.model_input_size == (32, 48)
     assert options.images == ["a.jpg", "b.jpg"]
-    assert _parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)
+    assert make_parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)

@@ -36,7 +36,7 @@ _PREFIXES: Final = ("module.", "model.", "_orig_mod.", "backbone.", "net.", "net
 _DEEPEST: Final = 16
 # Bytes that a checkpoint of any size may take, and how many times its own size a larger one may: a kilobyte can say
 # that it is a tensor of a terabyte.
-_ALWAYS: Final = 2**30
+ALWAYS: Final = 2**30
 _TIMES: Final = 64
 _IN_MEMORY: Final = 2**26  # of an unpacked one; what is beyond goes to the disk
 _BYTEARRAY: Final = b"\nbytearray\n"  # as a pickle names it
@@ -179,7 +179,7 @@ def _check_size(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _allowed(path: Path) -> int:
-    return max(_ALWAYS, _TIMES * path.stat().st_size)
+    return max(ALWAYS, _TIMES * path.stat().st_size)
 
 
 def _check_regular(path: Path) -> None:

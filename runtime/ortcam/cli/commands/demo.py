@@ -19,11 +19,11 @@ from ortcam.results.sheet import save as save_sheet
 from ortcam.support.terminal import say
 from ortcam.support.unfinished import clear
 
-__all__ = ["DEMO", "add_demo"]
+__all__ = ["DEMO_OPTIONS", "add_demo"]
 
 # What is shown, and how. So that a newcomer need not wait, all but the default method score the most important channels
 # alone. The picture says so.
-DEMO: Final[dict[str, dict[str, Any]]] = {
+DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "scorecam": {"budget": 256},
     "scorecam++": {},
     "sscam": {"num_samples": 4, "budget": 64},
@@ -52,7 +52,7 @@ def _demo(options: argparse.Namespace) -> int:
     explainer = load(bundle_path())
     picture = demo_picture()
     folder = ResultFolders(output).give(str(picture), lambda: file_digest(str(picture)))
-    arguments = [{"method": name, "top_k": 2, **given} for name, given in DEMO.items()]
+    arguments = [{"method": name, "top_k": 2, **given} for name, given in DEMO_OPTIONS.items()]
     if not options.force:
         known = {"image": {"sha256": file_digest(str(picture))}, "rendering": Rendering().record()}
         check_nothing_is_lost([(folder / given["method"], explainer.check(**given) | known) for given in arguments])
