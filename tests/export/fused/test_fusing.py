@@ -284,7 +284,7 @@ def test_numbers_may_be_those_of_numpy(tiny_bundle: Path, tmp_path: Path) -> Non
 def test_a_map_that_is_not_the_runtimes_is_not_written(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ortcam_export.fused.explainer_graph.LEAST_RANGE", 2.0)  # every map is flat
+    monkeypatch.setattr("ortcam_export.fused.explainer_graph.maps.LEAST_RANGE", 2.0)  # every map is flat
     with pytest.raises(OrtcamError, match=r"differ from the runtime's by 1\.0e"):
         fuse(tiny_bundle, tmp_path / "e.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -322,7 +322,7 @@ def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
     script = "import os, signal, sys, ortcam_export.fused.fuse as fusing\n"
-    script += "fusing._check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+    script += "fusing.check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
     script += "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "fuse", str(SHAPES), "-o", str(tmp_path / "e.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from ortcam.images.preprocessing import Preprocessing
-from ortcam_export.fused.preprocessing_graph import build_preprocessing
+from ortcam_export.fused.explainer_graph import build_preprocessing
 from ortcam_export.graphs.builder import Builder
 
 PLAIN = Preprocessing(56, 48, 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

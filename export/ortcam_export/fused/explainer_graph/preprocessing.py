@@ -1,8 +1,8 @@
-"""From a decoded picture to the model's input inside an ONNX graph: what `images.preprocessing` does, bit for bit.
+"""From a decoded image to the model's input inside an ONNX graph: what `images.preprocessing` does, bit for bit.
 
-Pillow's fixed-point weights are computed from the picture's size, as a matrix of the model's input by the picture, and
+Pillow's fixed-point weights are computed from the image's size, as a matrix of the model's input by the image, and
 the two convolutions are products of integers: the weights of 22 bits in three digits of base 256, since MatMulInteger
-takes bytes and sums them exactly. What lies outside the picture has weight zero, which is the padding.
+takes bytes and sums them exactly. What lies outside the image has weight zero, which is the padding.
 """
 
 from typing import Final
@@ -20,9 +20,9 @@ _DOUBLE, _INT64, _UINT8 = ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.UIN
 _ZERO_POINT: Final = 128  # of the highest digit, which has a sign
 
 
-def build_preprocessing(build: Builder, picture: ir.Value, preprocessing: Preprocessing) -> ir.Value:
-    """Resize, crop and normalise a picture uint8 [h,w,3], RGB: float32 [1,3,H,W]."""
-    return _Preprocessing(build, preprocessing).build(picture)
+def build_preprocessing(build: Builder, image: ir.Value, preprocessing: Preprocessing) -> ir.Value:
+    """Resize, crop and normalise an image uint8 [h,w,3], RGB: float32 [1,3,H,W]."""
+    return _Preprocessing(build, preprocessing).build(image)
 
 
 class _Preprocessing:
@@ -31,18 +31,18 @@ class _Preprocessing:
     def __init__(self, build: Builder, preprocessing: Preprocessing) -> None:
         self._build = build
         self._settings = preprocessing
-        # As Python's: without antialiasing the picture repeats its edge, for as many taps as the kernel reaches beyond.
+        # As Python's: without antialiasing the image repeats its edge, for as many taps as the kernel reaches beyond.
         self._margin = 0 if preprocessing.antialias else SUPPORT[preprocessing.interpolation]
 
-    def build(self, picture: ir.Value) -> ir.Value:
+    def build(self, image: ir.Value) -> ir.Value:
         build, settings = self._build, self._settings
         height, width = (
-            build.op("Shape", [picture], {"start": axis, "end": axis + 1}) for axis in (0, 1)
+            build.op("Shape", [image], {"start": axis, "end": axis + 1}) for axis in (0, 1)
         )  # int64 [1] each
         resized_height, resized_width = self._resized(height, width)
         rows = self._weights(height, resized_height, settings.height)
         columns = self._weights(width, resized_width, settings.width)
-        planes = build.op("Transpose", [picture], {"perm": [2, 0, 1]})
+        planes = build.op("Transpose", [image], {"perm": [2, 0, 1]})
         if settings.antialias:
             crop = self._convolve(planes, rows, columns, (height, width), (resized_height, resized_width))
         else:
@@ -50,7 +50,7 @@ class _Preprocessing:
         return self._normalize(crop)
 
     def _resized(self, height: ir.Value, width: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Sides of the picture after resizing, int64 [1] each."""
+        """Sides of the image after resizing, int64 [1] each."""
         build, settings = self._build, self._settings
         if settings.resize is None:
             return build.integers(settings.height), build.integers(settings.width)
@@ -80,7 +80,7 @@ class _Preprocessing:
         return build.op("Add", [half, build.op("Max", [build.op("Mul", [remainder, odd]), build.integers(0)])])
 
     def _weights(self, size: ir.Value, resized: ir.Value, crop: int) -> ir.Value:
-        """Fixed-point weights of an axis: int64 [size,crop], zero where the crop is not of the picture."""
+        """Fixed-point weights of an axis: int64 [size,crop], zero where the crop is not of the image."""
         build, antialias = self._build, self._settings.antialias
         steps = build.op("Add", [build.constant(np.arange(crop).reshape(1, -1)), self._offset(resized, crop)])
         inside = build.op(
@@ -165,18 +165,18 @@ class _Preprocessing:
 
         def branch(*, height_first: bool) -> ir.Graph:
             inner = build.inner()
-            picture = planes
+            image = planes
             for along_height in (height_first, not height_first):
-                turned = _transposed(inner, picture) if along_height else picture
+                turned = _transposed(inner, image) if along_height else image
                 total = _product(inner, turned, row_digits if along_height else column_digits)
                 level = inner.op("Add", [total, inner.constant(np.int64(1 << (PRECISION - 1)))])
                 level = inner.op("Div", [level, inner.constant(np.int64(1 << PRECISION))])
                 level = inner.op("Clip", [level, inner.constant(np.int64(0)), inner.constant(np.int64(255))])
-                picture = inner.cast(level, _UINT8)
-                picture = _transposed(inner, picture) if along_height else picture
-            picture.type = ir.TensorType(_UINT8)
-            picture.shape = ir.Shape((3, self._settings.height, self._settings.width))
-            return ir.Graph([], [picture], nodes=inner.take_nodes(), name=build.name("branch"))
+                image = inner.cast(level, _UINT8)
+                image = _transposed(inner, image) if along_height else image
+            image.type = ir.TensorType(_UINT8)
+            image.shape = ir.Shape((3, self._settings.height, self._settings.width))
+            return ir.Graph([], [image], nodes=inner.take_nodes(), name=build.name("branch"))
 
         branches = {"then_branch": branch(height_first=True), "else_branch": branch(height_first=False)}
         return build.op("If", [height_first], branches)
