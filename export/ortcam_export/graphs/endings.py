@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation
 from ortcam.engine.model import to_probabilities
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.opening import SaidActivation
+from ortcam_export.sources.types import SaidActivation
 
 __all__ = ["Ending", "check_ending", "gives_probabilities", "refuse_ranks", "take_ending", "take_unranked"]
 

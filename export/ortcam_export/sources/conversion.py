@@ -33,7 +33,8 @@ from ortcam_export.graphs.running import run_part
 from ortcam_export.graphs.surgery import WeightsFile, append_logits, logits_of, tidy
 from ortcam_export.sources.onnx_files.adapting import adapt
 from ortcam_export.sources.onnx_files.reading import PIXELS, Coarse, OnnxFile, computes_with_integers
-from ortcam_export.sources.opening import SaidActivation, Source
+from ortcam_export.sources.source import Source
+from ortcam_export.sources.types import SaidActivation
 from ortcam_export.staging import temporary
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def convert(source: Source, *, opset: int, activation: SaidActivation | None) ->
     Raises:
         ExportError: a model that cannot be converted, that is no classifier, or whose output could mean several things.
     """
-    known = source.preprocessing_source != "not known"
+    known = source.knows_preprocessing
     if isinstance(source.classifier, OnnxFile):
         return _from_onnx(source.classifier, source.preprocessing, activation, known=known)
     notes = list(source.notes)

@@ -24,16 +24,9 @@ from ortcam_export.graphs.endings import Ending, take_ending, take_unranked
 from ortcam_export.sources.onnx_files.declarations import declarations_of
 from ortcam_export.sources.onnx_files.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources.onnx_files.limits import MOST_ELEMENTS, check_limits
-from ortcam_export.sources.opening import (
-    COMMON_SIDE,
-    InputLayout,
-    InputSpec,
-    SaidActivation,
-    Source,
-    assumed_of,
-    said_preprocessing,
-    unknown_preprocessing,
-)
+from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing, user_preprocessing
+from ortcam_export.sources.source import Source
+from ortcam_export.sources.types import COMMON_SIDE, InputLayout, InputSpec, SaidActivation
 
 __all__ = [
     "FLOATS",
@@ -221,7 +214,7 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     return Source(
         record,
         file,
-        *said_preprocessing(spec, (height, width), str(path)),
+        *user_preprocessing(spec, (height, width), str(path)),
         spec.labels or found.labels,
         labels_source="" if spec.labels else found.labels_source,
         assumed=tuple(assumed),
