@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.measuring import (
-    RESULTS,
-    Figure,
-    add_keep,
-    add_threads,
-    describe_run,
-    earlier_models,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    write_results,
-    write_text,
-)
+from benchmarks.common.arguments import add_keep, add_threads, say, whole_number
+from benchmarks.common.figures import Figure, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import RESULTS, earlier_models, write_results, write_text
 from benchmarks.common.subjects import DATA, SUBJECTS, WITH_WEIGHTS, missing_data
 from numpy.typing import NDArray
 
@@ -172,7 +162,7 @@ def main(arguments: Sequence[str]) -> int:
         say(missing)
         return 2
     run = describe_run("benchmarks.broadened", arguments)
-    models = earlier_models(STEM.with_suffix(".json"), run, {}) if options.keep else {}
+    models = earlier_models(STEM, run, {}) if options.keep else {}
     for model in options.models:
         models[model] = measure(model, options)
         models = {name: models[name] for name in WITH_WEIGHTS if name in models}

@@ -17,19 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.measuring import (
-    ROOT,
-    Figure,
-    add_output,
-    describe_run,
-    median,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    write_results,
-    write_text,
-)
+from benchmarks.common.arguments import add_output, say, whole_number
+from benchmarks.common.figures import Figure, median, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import ROOT, write_results, write_text
 
 MODELS: Final = ROOT / "models"
 PICTURE: Final = MODELS / "shapes" / "samples" / "mug-umbrella.png"
