@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchmarks.common.arguments import say
 from benchmarks.common.figures import Summary, read_summaries, table
-from benchmarks.common.results import RESULTS, ROOT
+from benchmarks.common.results import ROOT, figure_files
 
 THRESHOLD: Final = 3.0
 FLOOR: Final = 0.02
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="also the figures that did not change")
     options = parser.parse_args(arguments)
     worse = 0
-    for path in options.files or sorted(RESULTS.glob("*.json")):
+    for path in options.files or figure_files():
         try:
             fresh = json.loads(path.read_text("utf-8"))
             then = committed(path, options.against)

@@ -82,7 +82,7 @@ def test_figures_of_before_the_raw_data_were_apart_are_read(tmp_path: Path) -> N
 
 
 def test_committed_results_are_figures_alone() -> None:
-    files = [path for path in results.RESULTS.glob("*.json") if not path.name.endswith("-raw.json")]
+    files = results.figure_files()
     assert files
     for path in files:
         text = path.read_text("utf-8")

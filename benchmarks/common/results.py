@@ -23,6 +23,11 @@ def raw_path(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}-raw.json")
 
 
+def figure_files() -> list[Path]:
+    """The results with figures, which are committed, by name."""
+    return sorted(path for path in RESULTS.glob("*.json") if not path.stem.endswith("-raw"))
+
+
 def write_results(stem: Path, *, run: Mapping[str, Any], raw: Mapping[str, Any], figures: Iterable[Figure]) -> None:
     """Write STEM.json, the run with the figures, and STEM-raw.json, the run with the raw data.
 
