@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import broadened, calibration, changes, sweep
+from benchmarks import calibration, changes, sweep
 from benchmarks.common import fidelity, machine, plots, results, subjects
 from benchmarks.common.figures import Figure, Summary, megabytes, read_summaries, table, with_quartiles
 from benchmarks.common.replay import passes_made_once
 from benchmarks.compare import measurement as compared
 from benchmarks.compare import report as comparison
+from benchmarks.faithfulness import broadened
 from benchmarks.frontier import points as frontier
 from benchmarks.frontier import report as frontier_report
 from benchmarks.gpu import bench as gpu

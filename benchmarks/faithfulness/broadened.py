@@ -3,7 +3,7 @@
 A power of a map keeps the order of its pixels, so insertion and deletion stay what they are; Average Drop and Increase
 in Confidence do not, since more of the image shows. For every photograph the power is found that gives Score-CAM's map
 the mean (the complexity) of ScoreCAM++'s, and the other way round. Results go to benchmarks/results/broadened.md and
-.json. Run as `python -m benchmarks.broadened`; needs $ORTCAM_TEST_DATA.
+.json. Run as `python -m benchmarks.faithfulness.broadened`; needs $ORTCAM_TEST_DATA.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
     if missing := missing_data(options.models, real=True):
         say(missing)
         return 2
-    run = describe_run("benchmarks.broadened", arguments)
+    run = describe_run("benchmarks.faithfulness.broadened", arguments)
     models = earlier_models(STEM, run, {}) if options.keep else {}
     for model in options.models:
         models[model] = measure(model, options)

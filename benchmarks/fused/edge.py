@@ -3,7 +3,7 @@
 The shipped classifier is exported with int8 scorers, fused, and every file is run in a process of its own that knows
 nothing of ortcam (on Linux, which tells a process its peak memory). Time is the median of the repeats; memory is the
 largest resident size of the process less that of one that only imports. Results go to benchmarks/results/edge.md and
-.json. Run as `python -m benchmarks.edge`.
+.json. Run as `python -m benchmarks.fused.edge`.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=whole_number, default=5, metavar="N")
     add_output(parser, "edge")
     options = parser.parse_args(arguments)
-    run = describe_run("benchmarks.edge", arguments)
+    run = describe_run("benchmarks.fused.edge", arguments)
     found = measure(options.repeats)
     rows = [
         [
