@@ -36,15 +36,9 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import measure_parity, parity_failure, probe_input
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs.layers import Layer, choose_layer, count_macs, cut_open, find_layers
-from ortcam_export.graphs.surgery import (
-    SCORER_KINDS,
-    Interpolation,
-    WeightsFile,
-    build_features,
-    build_head,
-    build_scorer,
-    extract,
-)
+from ortcam_export.graphs.scorer import write_scorers
+from ortcam_export.graphs.surgery import build_features, build_head, extract
+from ortcam_export.graphs.weights import Interpolation, WeightsFile
 from ortcam_export.precision.calibration import read_calibration
 from ortcam_export.precision.variants import write_variants
 from ortcam_export.request import ExportRequest, StageReport
@@ -150,9 +144,7 @@ def _split(request: ExportRequest, converted: Converted, folder: Path, images: N
     layer = choose_layer(layers, request.layer, model=model, folder=folder, probe=images)
     _say_choice(request.report, layer, model, named=request.layer is not None)
     interpolation = Interpolation.store(weights_file, layer.cut, height=prepared.height, width=prepared.width)
-    graphs, cut = _write_graphs(
-        model, layer, folder, interpolation, (prepared.height, prepared.width), converted.activation
-    )
+    graphs, cut = _write_graphs(model, layer, folder, interpolation, converted.activation)
     return _Split(model, graphs, cut, interpolation)
 
 
@@ -227,24 +219,16 @@ def _write_graphs(
     layer: Layer,
     folder: Path,
     interpolation: Interpolation,
-    size: tuple[int, int],
     activation: Activation,
 ) -> tuple[Graphs, Cut]:
     """Write the graphs of a model cut at a layer; returns their names and the cut as it came to be."""
-    height, width = size
     split, cut = cut_open(model, layer)
     ir.save(build_features(split, cut.tensor), folder / "features.onnx")
     if layer.inside_branch:
         ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")
     else:
         ir.save(build_head(split, cut.tensor), folder / "head.onnx")
-    scorers = {}
-    for kind in SCORER_KINDS:
-        scorers[kind] = f"scorer-{kind}.onnx"
-        scorer = build_scorer(
-            model, cut, kind, height=height, width=width, weights=interpolation, activation=activation
-        )
-        ir.save(scorer, folder / scorers[kind])
+    scorers = write_scorers(model, cut, folder, interpolation, activation)
     head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
     return Graphs("features.onnx", head, classifier, scorers), cut
 

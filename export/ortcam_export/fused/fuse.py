@@ -30,8 +30,7 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.fused.explainer_graph import Recipe, build_explainer
 from ortcam_export.fused.sharing import share_in_file, share_in_function
 from ortcam_export.fused.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
-from ortcam_export.graphs.builder import weight_key
-from ortcam_export.graphs.surgery import WeightsFile
+from ortcam_export.graphs.weights import WeightsFile, weight_key
 from ortcam_export.staging import reported
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]

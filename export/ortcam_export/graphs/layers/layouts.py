@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam_export.graphs.painting import Answers
+from ortcam_export.graphs.layers.painting import Answers
 
 __all__ = ["NO_LAYOUT", "Arrangement", "arrange", "channel_axes"]
 

@@ -6,8 +6,7 @@ from typing import Final, Literal
 import onnx_ir as ir
 
 from ortcam_export.graphs.batch_axis import sides_for_one
-from ortcam_export.graphs.surgery import inputs_of
-from ortcam_export.sources.onnx_files.reading import constant_of
+from ortcam_export.graphs.dataflow import constant_of, inputs_of
 
 __all__ = ["plain_maps"]
 

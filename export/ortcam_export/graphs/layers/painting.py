@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam_export.graphs.builder import Builder
+from ortcam_export.graphs.names import taken_names
 from ortcam_export.graphs.running import run_each
 from ortcam_export.graphs.surgery import extract
 
@@ -66,7 +67,7 @@ def paint(
         return {}
     part = extract(model, ["image"], list(wanted))
     graph = part.graph
-    build = Builder({value.name for node in graph for value in node.outputs} | set(graph.initializers))
+    build = Builder(taken_names(graph))
     keys, changes = [], []
     for value, (name, (perm, axes)) in zip(list(graph.outputs), wanted.items(), strict=True):
         floating = build.cast(value, ir.DataType.FLOAT)
