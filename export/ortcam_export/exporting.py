@@ -42,7 +42,8 @@ from ortcam_export.graphs.weights import Interpolation, WeightsFile
 from ortcam_export.precision.calibration import read_calibration
 from ortcam_export.precision.variants import write_variants
 from ortcam_export.request import ExportRequest, StageReport
-from ortcam_export.sources.conversion import HIDES_TO_BLACK, Converted, convert
+from ortcam_export.sources.conversion import convert
+from ortcam_export.sources.converted import HIDES_TO_BLACK, Converted
 from ortcam_export.sources.labels import by_index
 from ortcam_export.sources.opening import open_source
 from ortcam_export.sources.source import Source

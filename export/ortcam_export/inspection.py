@@ -7,8 +7,9 @@ from ortcam.parity import probe_input
 from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs.layers import Layer, choose_layer, count_macs, find_branch_layers, find_layers
 from ortcam_export.graphs.weights import WeightsFile
-from ortcam_export.sources.conversion import Converted, convert
-from ortcam_export.sources.onnx_files.reading import OnnxFile
+from ortcam_export.sources.conversion import convert
+from ortcam_export.sources.converted import Converted
+from ortcam_export.sources.onnx_files.file import OnnxFile
 from ortcam_export.sources.opening import open_source
 from ortcam_export.sources.source import Source
 from ortcam_export.sources.types import InputSpec

@@ -38,7 +38,7 @@ def open_source(
         if checkpoint is not None:
             check_takes_checkpoint(model)
         try:
-            from ortcam_export.sources.onnx_files.reading import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
+            from ortcam_export.sources.onnx_files.opening import open_onnx_file  # noqa: PLC0415 - only here, as PyTorch below
         except ModuleNotFoundError as error:
             raise _needs_extra(error, str(model), "onnx") from None
         return open_onnx_file(Path(model), spec)

@@ -11,7 +11,7 @@ from ortcam_export.errors import ExportError
 if TYPE_CHECKING:
     import torch
 
-    from ortcam_export.sources.onnx_files.reading import OnnxFile
+    from ortcam_export.sources.onnx_files.file import OnnxFile
 
 __all__ = ["Source"]
 
