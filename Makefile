@@ -80,11 +80,11 @@ test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions t
 	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
 
 FUZZ_SECONDS ?= 120
-fuzz: $(VENV)/dev.stamp  ## fuzz pictures and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
+fuzz: $(VENV)/dev.stamp  ## fuzz images and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 audit: $(VENV)/dev.stamp  ## look for known advisories against what users install (needs the network)
-	$(BIN)/python -m tests.audit $(AUDIT)
+	$(BIN)/python -m tests.project.audit $(AUDIT)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy, strict
 	$(BIN)/ruff check .
@@ -173,7 +173,7 @@ docs: $(VENV)/dev.stamp  ## build the documentation into site/, with all links c
 	@echo "open site/index.html"
 
 dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and run the demo of the wheel in a fresh environment
-	$(BIN)/python -m tests.release
+	$(BIN)/python -m tests.project.release
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

@@ -7,7 +7,6 @@ and .png, anew after every model; `--keep` leaves the models of an earlier run i
 """
 
 import argparse
-import contextlib
 import dataclasses
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from benchmarks.common.fidelity import COMPLETED, EXACT, TOLERANCE, Configuratio
 from benchmarks.common.figures import Figure, median, table
 from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.plots import legend_below, panels, plain_numbers, save, style
-from benchmarks.common.replay import passes_made_once
+from benchmarks.common.replay import load_remembering
 from benchmarks.common.results import earlier_models, write_results, write_text
 from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data, photographs
 
@@ -84,15 +83,16 @@ def measure(name: str, settings: Mapping[str, Any], wanted: Sequence[Configurati
     with tempfile.TemporaryDirectory(prefix="ortcam-calibration-") as folder:
         say(f"{name}: exporting")
         bundle = SUBJECTS[name].export(Path(folder))
-        explainer = ortcam.load(bundle, providers=["cpu"], threads=settings["threads"])
+        if settings["method"] == "scorecam++":  # gated sums come from whole runs of the graph
+            explainer = ortcam.load(bundle, providers=["cpu"], threads=settings["threads"])
+        else:
+            explainer = load_remembering(bundle, threads=settings["threads"])
         runs: Runs = {item.name: [] for item in wanted}
-        # Gated sums come from whole runs of the graph.
-        with contextlib.nullcontext() if settings["method"] == "scorecam++" else passes_made_once():
-            for index, item in enumerate(chosen):
-                for label, run in _of_photograph(explainer, item, settings["method"], wanted):
-                    runs[label].append(run)
-                if (index + 1) % 10 == 0:
-                    say(f"{name}: {index + 1}/{len(chosen)} photographs")
+        for index, item in enumerate(chosen):
+            for label, run in _of_photograph(explainer, item, settings["method"], wanted):
+                runs[label].append(run)
+            if (index + 1) % 10 == 0:
+                say(f"{name}: {index + 1}/{len(chosen)} photographs")
     return runs
 
 

@@ -47,15 +47,16 @@ def measure(name: str, kind: str, settings: Mapping[str, Any]) -> Times:
     """Profile one scorer on a photograph's own masks."""
     import ortcam
     from ortcam.methods import resolve_method
-    from ortcam.scoring.loop import prepare_masks
+    from ortcam.scoring.masks import prepare_masks
 
     with tempfile.TemporaryDirectory(prefix="ortcam-operators-") as folder:
         bundle = SUBJECTS[name].export(Path(folder))
         explainer = ortcam.load(bundle, providers=["cpu"], threads=settings["threads"])
         shot = explainer.read(photograph(PHOTOGRAPH).path)
         plan = resolve_method("scorecam" if kind == "linear" else "scorecam++", {}).plan
+        assert plan is not None  # both mask the image
         size = shot.model_input.shape[2:]
-        masks = prepare_masks(explainer._clean_pass(shot).maps, plan, height=size[0], width=size[1])  # type: ignore[arg-type]
+        masks = prepare_masks(explainer.features(shot), plan, height=size[0], width=size[1])
         count = settings["batch_size"]
         inputs = {
             "image": shot.model_input,

@@ -1,6 +1,6 @@
-"""How far ortcam's maps are from METHODS.md evaluated in float64: real weights, photographs, all four methods.
+"""How far ortcam's maps are from the formulas in float64: real weights, photographs, all four methods.
 
-The reference is tests/reference.py, a plain PyTorch loop; a class of a photograph is a pair, and every photograph is
+The reference is tests/parity/reference, a plain PyTorch loop. A class of a photograph is a pair; every photograph is
 explained for its most probable classes. Weights and photographs come from the folder that ORTCAM_TEST_DATA names
 (default: ../shared/data beside the repository). The table goes to benchmarks/results/parity.md, anew after every
 photograph. Run as `python -m benchmarks.parity`.
@@ -26,7 +26,7 @@ from benchmarks.common.results import ROOT, write_text
 from benchmarks.common.subjects import DATA
 from numpy.typing import NDArray
 from tests.parity.cases import BOUND, CLOSE, Case, map_differences, real_case
-from tests.reference import DEFAULTS
+from tests.parity.reference import DEFAULTS
 
 from ortcam.engine.processors import processor_name
 
@@ -34,10 +34,10 @@ MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18", "deit_tiny")
 DISTRIBUTIONS: Final = ("ortcam", "onnxruntime", "torch", "torchvision", "numpy")
 
 REPORT: Final = """\
-# Parity: ortcam in float32 against METHODS.md in float64
+# Parity: ortcam in float32 against the formulas of its methods in float64
 
 max |difference| of the final map in [0,1], over all pairs of a photograph and one of its {targets} most probable
-classes. The target of METHODS.md: at most {bound:.0e}, and at most {close:.0e} for at least 95 %. Options are the \
+classes. Promised are at most {bound:.0e}, and at most {close:.0e} for at least 95 %. Options are the \
 defaults, but `num_samples={samples}` for SS-CAM and IS-CAM.
 
 {unfinished}\

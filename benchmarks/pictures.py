@@ -23,7 +23,7 @@ import ortcam_export
 from ortcam import gallery
 from ortcam.bundle.shipped import demo_picture
 from ortcam.cli import main as ortcam_command
-from ortcam.images.decoding import encode_jpeg, write_png
+from ortcam.images.encoding import encode_jpeg, write_png
 
 _IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _MODEL: Final = "mobilenet_v2"

@@ -120,9 +120,9 @@ def _output(output: Mapping[str, Any]) -> Iterator[str]:
 
 def command_line() -> str:
     """Every command with all its flags, from the parser."""
-    from ortcam.cli.main import _parser
+    from ortcam.cli.main import make_parser
 
-    parser: Any = _parser()
+    parser: Any = make_parser()
     parts = []
     for name, command in parser.commands.items():
         description = (command.description or "").replace("%%", "%").partition("\nexample")[0]
@@ -154,6 +154,7 @@ def _row(action: argparse.Action) -> str:
     takes = "" if action.nargs == 0 else " " + _name_of(action)
     names = ", ".join(f"`{flag}{takes if flag == action.option_strings[-1] else ''}`" for flag in action.option_strings)
     text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+    text = text.replace("%(methods)s", str(getattr(action, "methods", "")))
     bounds = getattr(action.type, "bounds", "")
     default = action.default
     told = default in (None, False, argparse.SUPPRESS) or default == [] or "default" in text or action.nargs == 0
@@ -204,7 +205,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def bundle_schema() -> str:
     """The entries of bundle.json, from its JSON Schema."""
-    schema = json.loads((ROOT / "runtime" / "ortcam" / "bundle.schema.json").read_text("utf-8"))
+    schema = json.loads((ROOT / "runtime" / "ortcam" / "bundle" / "bundle.schema.json").read_text("utf-8"))
     parts = []
     for name, part in schema["$defs"].items():
         if "properties" not in part:

@@ -1,4 +1,7 @@
-"""Fixtures for all tests: the real data where it is, a tiny classifier and its bundle, a photograph."""
+"""Fixtures for all tests: the real data where it is, the bundle of a tiny classifier, a photograph.
+
+Nothing here needs PyTorch, so that the runtime's tests run where it is not installed.
+"""
 
 import dataclasses
 import json
@@ -9,40 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
-from torch import nn
 
 from ortcam.bundle import MANIFEST_NAME, FileRecord, file_sha256
-from ortcam.images.decoding import write_png
-from tests.sharing import export_once
+from ortcam.images.encoding import write_png
 
 REPOSITORY = Path(__file__).parents[1]
+# Of `TinyNet` in tests/common/tiny.py, which says how it was made.
+TINY_BUNDLE = REPOSITORY / "tests" / "data" / "tiny.ortcam"
 TINY_LABELS = ("cat", "dog", "sea snake", "crane", "crane", "white, striped")
-
-
-class TinyNet(nn.Module):
-    """Three convolutions and a linear head: image [N,3,32,48] -> maps [N,channels,8,12] -> logits [N,6]."""
-
-    def __init__(self, channels: int = 10) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(8, 12, 3, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(12, channels, 1),
-            nn.ReLU(),
-        )
-        self.classifier = nn.Linear(channels, len(TINY_LABELS))
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.normal_(0, 0.6, generator=generator)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(image).mean((2, 3)))
-
-
 TINY_INPUT = {"input_size": (32, 48), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "labels": TINY_LABELS}
 
 
@@ -82,18 +59,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(shared: Path) -> Path:
-    return export_once(TinyNet().eval(), shared / "tiny.ortcam", **TINY_INPUT)
-
-
-@pytest.fixture(scope="session")
-def dead_bundle(shared: Path) -> Path:
-    """A classifier whose maps are zero whatever the image."""
-    module = TinyNet()
-    with torch.no_grad():
-        module.features[4].weight.zero_()
-        module.features[4].bias.fill_(-1)
-    return export_once(module.eval(), shared / "dead.ortcam", layer="features", **TINY_INPUT)
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the tiny classifier: image [N,3,32,48] -> maps [N,10,8,12] -> logits [N,6]."""
+    return Path(shutil.copytree(TINY_BUNDLE, tmp_path_factory.mktemp("tiny") / "tiny.ortcam"))
 
 
 @pytest.fixture
@@ -103,12 +71,18 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def branch_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier(tiny_bundle: Path) -> bytes:
+    """The tiny classifier as one graph from image to logits, with its weights inside."""
+    features, head = (onnx.load(tiny_bundle / f"{name}.onnx") for name in ("features", "head"))
+    merged = onnx.compose.merge_models(features, head, io_map=[("features", "features")])
+    return bytes(merged.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def branch_bundle(classifier: bytes, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny classifier with one graph from image to logits in place of the head, as a cut in a branch has it."""
     path = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "branch.ortcam"))
-    features, head = (onnx.load(path / f"{name}.onnx") for name in ("features", "head"))
-    classifier = onnx.compose.merge_models(features, head, io_map=[("features", "features")])
-    (path / "classifier.onnx").write_bytes(classifier.SerializeToString())
+    (path / "classifier.onnx").write_bytes(classifier)
     (path / "head.onnx").unlink()
     manifest = json.loads((path / MANIFEST_NAME).read_text("utf-8"))
     graphs = manifest["graphs"] | {"head": None, "classifier": "classifier.onnx"}

@@ -140,8 +140,10 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
     import numpy as np
 
     from ortcam.bundle import read_bundle
-    from ortcam.engine.session import SessionOptions, open_session, resolve_providers
-    from ortcam.images.decoding import read_image
+    from ortcam.engine.opening import SessionOptions
+    from ortcam.engine.providers import resolve_providers
+    from ortcam.engine.session import open_session
+    from ortcam.images.reading import read_image
 
     session = open_session(task.folder / CLASSIFIER, SessionOptions(resolve_providers(["cpu"]), task.threads))
     image = read_bundle(bundle_path(task.folder, task.model)).manifest.preprocessing(read_image(task.photograph))
@@ -150,7 +152,7 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
         seconds = {}
         for size in request.get("batch_sizes", ()):
             batch = np.repeat(image, size, axis=0)
-            run = functools.partial(session.run, ["logits"], {"image": batch})
+            run = functools.partial(session.run, {"image": batch}, ["logits"])
             seconds[size] = _seconds_an_image(run, size, images=request["images"])
         return {}, {"seconds_an_image": seconds}
 

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.common.arguments import say
 from benchmarks.common.fidelity import HEAD, Configuration, calibration_folder, pearson
 from benchmarks.common.processes import Worker
-from benchmarks.common.replay import passes_made_once
+from benchmarks.common.replay import load_remembering
 from benchmarks.common.subjects import DEFAULT_SAMPLES, SUBJECTS, Photograph, bundle_path, photographs
 from benchmarks.frontier.points import Point, Points
 
@@ -67,10 +67,13 @@ class Study:
 
     def take_fidelity(self) -> None:
         """The maps of all photographs; nothing is timed."""
-        with passes_made_once():
-            for index, item in enumerate(self._photographs):
-                _take_fidelity(self._explainers, self.points, item)
-                say(f"{self._name}: {index + 1}/{len(self._photographs)} photographs")
+        remembering = {
+            precision: load_remembering(explainer.bundle.path, threads=self._settings["threads"], precision=precision)
+            for precision, explainer in self._explainers.items()
+        }
+        for index, item in enumerate(self._photographs):
+            _take_fidelity(remembering, self.points, item)
+            say(f"{self._name}: {index + 1}/{len(self._photographs)} photographs")
 
     def take_time(self) -> None:
         """The times of some of them."""

@@ -91,7 +91,7 @@ SETTINGS: Final = tuple(
 
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Run every setting; one dictionary each."""
-    from ortcam.images.decoding import read_image
+    from ortcam.images.reading import read_image
     from ortcam_export import export, fuse
 
     found = []

@@ -117,7 +117,8 @@ def bare(bench: Bench) -> dict[str, Callable[[], object]]:
 
     from ortcam.benchmarking import BareModel
     from ortcam.bundle import read_bundle
-    from ortcam.engine.session import SessionOptions, resolve_providers
+    from ortcam.engine.opening import SessionOptions
+    from ortcam.engine.providers import resolve_providers
 
     explainer = bench.load()
     image = explainer.preprocess(bench.picture)

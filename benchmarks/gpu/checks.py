@@ -102,7 +102,7 @@ def _half_precision(bench: Bench) -> str:
 
 def _cuda_graphs(bench: Bench) -> str:
     """Replayed for another picture, and in chunks of several sizes, each a graph of its own."""
-    from ortcam.images.decoding import read_image
+    from ortcam.images.reading import read_image
 
     captured, plain = bench.load(enable_cuda_graph="1"), bench.load()
     picture = read_image(bench.picture)

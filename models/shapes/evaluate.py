@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path
-from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.methods import METHODS, resolve_method
 from ortcam.support.ranges import COUNT
 from shapes.scenes import CLASSES, EMPTY, Scene, draw_scene
 
@@ -95,13 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| method | N | energy over chance, mean | min | share above 3 | maps | prefers its own object | maps |")
     print("|---|---|---|---|---|---|---|---|")
     scenes = single_scenes(options.singles) + pair_scenes(options.pairs)
-    for method in MASKED_METHODS:
+    for method in METHODS:
+        if not method.masks_image:
+            continue
         sampled = any(option.name == "num_samples" for option in method.options)
         settings: dict[str, object] = {"num_samples": options.samples} if sampled and options.samples else {}
         watched = tqdm(scenes, desc=method.title, file=sys.stderr, disable=None)
         found = localisation(explainer, watched, method.name, **settings)
         plan = resolve_method(method.name, settings).plan
-        assert isinstance(plan, Plan)
+        assert plan is not None
         print(
             f"| {method.title} | {plan.samples} | {found.energy.mean():.2f} | {found.energy.min():.2f} "
             f"| {(found.energy >= 3).mean():.1%} | {found.energy.size} | {found.own.mean():.1%} | {found.own.size} |",

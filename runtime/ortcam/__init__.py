@@ -27,11 +27,12 @@ from ortcam.errors import (
     ProviderError,
     TargetError,
 )
-from ortcam.explainer import Explainer, Prediction, load
+from ortcam.explainer import Explainer, load
 from ortcam.images.photograph import Photograph
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import METHODS, Method
 from ortcam.results.explanation import Explanation, Stats
+from ortcam.results.prediction import Prediction
 from ortcam.results.sheet import sheet
 
 if TYPE_CHECKING:

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.processors import processor_name
-from ortcam.engine.session import Provider, Session, SessionOptions, open_session, resolve_providers, runtime_version
+from ortcam.engine.providers import Provider, resolve_providers
+from ortcam.engine.runtime import runtime_version
+from ortcam.engine.session import OnnxSession, open_session
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, check_max_pixels, read_file
-from ortcam.methods import Plan, resolve_method
+from ortcam.images.encoded import read_file
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
+from ortcam.methods import resolve_method
 from ortcam.models.opening import read_model
 from ortcam.results.explanation import Explanation
 from ortcam.support.ranges import RUNS, SECONDS
@@ -257,7 +261,7 @@ class _Bench:
     def measure(self, case: Case, runs: int, seconds: float) -> Row:
         """Time a case, in about this many seconds."""
         plan = resolve_method(case.method, {}).plan
-        samples = plan.samples if isinstance(plan, Plan) else 0
+        samples = 0 if plan is None else plan.samples
         options: dict[str, Any] = {"method": case.method}
         if case.batch_size != "auto" or samples:
             options["batch_size"] = case.batch_size
@@ -325,7 +329,7 @@ class BareModel:
     def __init__(self, bundle: Bundle, options: SessionOptions, image: NDArray[np.float32]) -> None:
         graphs = bundle.manifest.graphs
         self._image = image
-        self._graphs: list[tuple[Session, str, str]] = []
+        self._graphs: list[tuple[OnnxSession, str, str]] = []
         if graphs.head is None:
             assert graphs.classifier is not None  # checked when the bundle is read
             self._graphs.append((open_session(bundle.graph(graphs.classifier), options), "image", "logits"))
@@ -346,14 +350,14 @@ class BareModel:
     def _run(self, batch: NDArray[np.float32]) -> None:
         value = None
         for session, taken, given in self._graphs:
-            binding = session.io_binding()
+            binding = session.runtime.io_binding()
             if value is None:
                 binding.bind_cpu_input(taken, batch)
             else:
                 binding.bind_ortvalue_input(taken, value)
-            on_cuda = given == "features" and session.get_providers()[0] == "CUDAExecutionProvider"
+            on_cuda = given == "features" and session.on_gpu
             binding.bind_output(given, "cuda" if on_cuda else "cpu")
-            session.run_with_iobinding(binding)
+            session.runtime.run_with_iobinding(binding)
             (value,) = binding.get_outputs()
 
 
@@ -371,7 +375,7 @@ def _sizes_of(method: str, sizes: Sequence[int | str]) -> Iterator[int | str]:
 
 
 def _is_masking(method: str) -> bool:
-    return isinstance(resolve_method(method, {}).plan, Plan)
+    return resolve_method(method, {}).method.masks_image
 
 
 def _peak_memory() -> int | None:

@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.engine.model import as_maps, check_finite, check_rows, classify, to_probabilities
-from ortcam.engine.session import Session, SessionOptions, first_line, open_session, resolve_providers
+from ortcam.engine.base import Session
+from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabilities
+from ortcam.engine.model import classify
+from ortcam.engine.opening import SessionOptions
+from ortcam.engine.providers import resolve_providers
+from ortcam.engine.runtime import first_line
+from ortcam.engine.session import open_session
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.scoring.upsampling import upsample
@@ -331,10 +336,7 @@ def run_scorer(
         "baseline": np.zeros(classes, np.float32),
         "logit_softmax": np.array(False),
     }
-    wanted = {item.name for item in scorer.get_inputs()}
-    logits, probabilities = scorer.run(
-        ["logits", "probabilities"], {name: value for name, value in feeds.items() if name in wanted}
-    )
+    logits, probabilities = scorer.run(feeds, ["logits", "probabilities"])
     for name, value in (("logits", logits), ("probabilities", probabilities)):
         check_rows(f"{name} of masked images", value, len(channels), classes)
     return logits, probabilities

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from tests.conftest import TinyNet
+from tests.common.tiny import TinyNet
 from torch import nn
 
 __all__ = ["TINY_MAPS", "logit_error", "rounding_error", "roundings"]

@@ -2,13 +2,11 @@
 
 import json
 import os
-import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,8 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
-from tests.conftest import REPOSITORY, TINY_INPUT, TINY_LABELS, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import REPOSITORY, TINY_INPUT, TINY_LABELS
 from tests.export.rounding import TINY_MAPS
 from torch import nn
 
@@ -208,7 +207,8 @@ def test_an_export_that_stops_leaves_nothing_behind(tmp_path: Path, stage: str) 
 def test_a_killed_export_leaves_no_bundle_and_keeps_the_old_one(tmp_path: Path) -> None:
     old = export(TinyNet(), tmp_path / "a.ortcam", **TINY_INPUT)
     script = (
-        "import sys, time; from ortcam_export import export; from tests.conftest import TinyNet, TINY_INPUT\n"
+        "import sys, time; from ortcam_export import export\n"
+        "from tests.conftest import TINY_INPUT; from tests.common.tiny import TinyNet\n"
         "def report(said):\n"
         "    print(said, flush=True)\n"
         "    if said == 'writing the bundle': time.sleep(60)\n"
@@ -227,95 +227,6 @@ def test_a_killed_export_leaves_no_bundle_and_keeps_the_old_one(tmp_path: Path) 
     assert read_bundle(tmp_path / "a.ortcam").sha256 == old.sha256
 
 
-class Restless(TinyNet):
-    """Gives other logits each time, as a model left with dropout on would."""
-
-    calls = 0
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        Restless.calls += 1
-        return super().forward(image) * Restless.calls
-
-
-def test_a_model_that_its_graphs_do_not_reproduce_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ExportError, match=r"head\(features\(x\)\) differs from the model by .* relative; accepted is 1e-04"
-    ):
-        export(Restless(), tmp_path / "a.ortcam", **TINY_INPUT)
-    assert list(tmp_path.iterdir()) == []
-
-
-class Detector(nn.Module):
-    """Two outputs."""
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return image.mean((2, 3)), image
-
-
-class Flat(nn.Module):
-    """No spatial tensor at all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3 * 32 * 48, len(TINY_LABELS))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.linear(image.flatten(1))
-
-
-@pytest.mark.sample(every=3)
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (Detector(), "accepted is a classifier, which returns one tensor of logits"),
-        (Flat(), "no spatial tensor"),
-        (nn.Linear(3, 4), "does not take an image"),
-    ],
-)
-def test_what_is_not_an_image_classifier_is_refused(module: nn.Module, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=message):
-        export(module, tmp_path / "a.ortcam", **TINY_INPUT)
-    assert list(tmp_path.iterdir()) == []
-
-
-def save(state: object, path: Path) -> Path:
-    torch.save(state, path)
-    return path
-
-
-def test_a_checkpoint_that_does_not_fit_names_the_keys(tmp_path: Path) -> None:
-    state = torchvision.models.squeezenet1_1().state_dict()
-    del state["features.0.bias"]
-    state["extra.weight"] = torch.zeros(2)
-    state.move_to_end("classifier.1.bias")
-    with pytest.raises(ExportError, match=r"lacks features\.0\.bias and also has extra\.weight"):
-        export("squeezenet1_1", tmp_path / "a.ortcam", checkpoint=save(state, tmp_path / "state.pth"))
-    state = torchvision.models.squeezenet1_1().state_dict()
-    state["features.0.weight"] = torch.zeros(7, 3, 3, 3)
-    with pytest.raises(ExportError, match=r"size mismatch for features\.0\.weight"):
-        export("squeezenet1_1", tmp_path / "a.ortcam", checkpoint=save(state, tmp_path / "state.pth"))
-
-
-class Payload:
-    """Would run code when unpickled."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, ("/tmp/ortcam-was-here",)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Payload()))
-    (tmp_path / "noise.pth").write_bytes(b"not a checkpoint")
-    (tmp_path / "noise.pth.xz").write_bytes(b"not xz")
-    save({"a": 1}, tmp_path / "numbers.pth")
-    save(OrderedDict(), tmp_path / "empty.pth")
-    for name in ("pickle.pth", "noise.pth", "noise.pth.xz", "numbers.pth", "empty.pth", "missing.pth"):
-        with pytest.raises(ExportError, match=name.replace(".", r"\.")):
-            export("squeezenet1_1", tmp_path / "a.ortcam", checkpoint=tmp_path / name)
-    assert not Path("/tmp/ortcam-was-here").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -324,8 +235,8 @@ def test_a_checkpoint_with_code_or_without_weights_is_refused(tmp_path: Path) ->
         (["resnet18", "--weights", "IMAGENET9"], "unknown weights 'IMAGENET9'; accepted: none, IMAGENET1K_V1, DEFAULT"),
         (["tests.conftest:nothing"], "accepted is package.module:callable"),
         (["no.such.module:model"], "accepted is package.module:callable"),
-        (["tests.conftest:TinyNet"], "give --preset NAME, or .*, and --input-size 224"),
-        (["tests.conftest:TinyNet", "--input-size", "32", "48"], "--preset NAME, or --mean R,G,B and --std R,G,B$"),
+        (["tests.common.tiny:TinyNet"], "give --preset NAME, or .*, and --input-size 224"),
+        (["tests.common.tiny:TinyNet", "--input-size", "32", "48"], "--preset NAME, or --mean R,G,B and --std R,G,B$"),
         (["missing.onnx", "--mean", "0", "0", "0", "--std", "1", "1", "1"], "missing.onnx: no such file"),
     ],
 )
@@ -342,7 +253,7 @@ def test_a_wrong_model_gets_one_line_and_exit_code_2(
 def test_a_callable_exports_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(TINY_LABELS))
     arguments = ["--input-size", "32", "48", "--resize", "40", "--mean", ".5", ".5", ".5", "--std", ".2", ".2", ".2"]
-    command = ["export", "tests.conftest:TinyNet", "-o", str(tmp_path / "t.ortcam"), *arguments]
+    command = ["export", "tests.common.tiny:TinyNet", "-o", str(tmp_path / "t.ortcam"), *arguments]
     assert main([*command, "--interpolation", "bicubic", "--labels", str(tmp_path / "labels.txt")]) == 0
     manifest = json.loads((tmp_path / "t.ortcam" / MANIFEST_NAME).read_text())
     assert manifest["preprocessing"]["interpolation"] == "bicubic"
@@ -353,7 +264,8 @@ def test_a_callable_exports_from_the_command_line(tmp_path: Path) -> None:
 def test_what_is_said_of_input_and_activation_is_in_the_bundle(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(TINY_LABELS))
     said = ["--channel-order", "bgr", "--scale", "255", "--mean", "104", "117", "123", "--std", "1", "1", "1"]
-    command = ["export", "tests.conftest:TinyNet", "--bundle", str(tmp_path / "t.ortcam"), "--input-size", "32", "48"]
+    bundle = str(tmp_path / "t.ortcam")
+    command = ["export", "tests.common.tiny:TinyNet", "--bundle", bundle, "--input-size", "32", "48"]
     assert main([*command, *said, "--activation", "sigmoid", "--labels", str(tmp_path / "labels.txt")]) == 0
     manifest = read_bundle(tmp_path / "t.ortcam").manifest
     assert (manifest.preprocessing.channel_order, manifest.preprocessing.scale) == ("bgr", 255)

@@ -116,7 +116,7 @@ def test_torchvisions_names_are_read_off_its_files() -> None:
 
 
 def test_what_may_be_a_model_passes() -> None:
-    for name in ("resnet18", "timm.models:resnet18", "timm:create_model", "tests.conftest:TinyNet"):
+    for name in ("resnet18", "timm.models:resnet18", "timm:create_model", "tests.common.tiny:TinyNet"):
         check_model(name)
 
 

@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what strangers give: pictures, and the files of bundles (`make fuzz`)."""
+"""Coverage-guided fuzzing of what strangers give: images, and the files of bundles (`make fuzz`)."""

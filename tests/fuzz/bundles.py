@@ -21,7 +21,7 @@ from ortcam.parity import verify, verify_variants
 from ortcam_export import export
 from tests.fuzz.limits import BreachError, budget
 
-__all__ = ["FOLDER", "check_accepted", "files", "put", "read_input", "remove_folder", "try_with", "write_input"]
+__all__ = ["FOLDER", "check_accepted", "files", "put", "read_input", "remove_folder", "try_with", "use", "write_input"]
 
 FOLDER: Final = "ORTCAM_FUZZ_BUNDLE"
 _LABELS: Final = ("ant", "bee", "cat", "dog")
@@ -123,7 +123,7 @@ def try_with(data: bytes, *, verified: bool = False) -> None:
     with budget(seconds=_SECONDS, memory=_MEMORY), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            _use(folder, verified=verified)
+            use(folder, verified=verified)
         except OrtcamError:
             return
     if name.endswith(".onnx"):
@@ -145,7 +145,8 @@ def put(data: bytes) -> Path:
     return folder
 
 
-def _use(folder: Path, *, verified: bool) -> None:
+def use(folder: Path, *, verified: bool) -> None:
+    """Predict and explain with a bundle, and measure its parity first where `verified`."""
     picture = (np.arange(24 * 20 * 3).reshape(24, 20, 3) % 251).astype(np.uint8)
     if verified:
         bundle = read_bundle(folder)

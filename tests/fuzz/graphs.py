@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from tests.fuzz import bundles
 
-__all__ = ["change", "seeds", "try_on"]
+__all__ = ["add_branch", "add_external", "add_function", "add_loop", "add_sparse", "change", "seeds", "try_on"]
 
 _LOCATIONS: Final = (
     *(
@@ -71,7 +71,7 @@ def seeds() -> list[bytes]:
     """The graphs that are used by default, and the head once with each kind of thing that is to be refused."""
     made = bundles.files()
     inputs = [bundles.write_input(name, made[name]) for name in ("features.onnx", "head.onnx", "scorer-linear.onnx")]
-    for add in (_add_external, _add_sparse, _add_branch, _add_function, _add_loop):
+    for add in (add_external, add_sparse, add_branch, add_function, add_loop):
         model = onnx.load_model_from_string(made["head.onnx"])
         add(model)
         inputs.append(bundles.write_input("head.onnx", model.SerializeToString()))
@@ -93,9 +93,7 @@ def change(data: bytes, random: Random, change_bytes: Callable[[bytes, int], byt
             return bundles.write_input(name, change_bytes(content, longest - 20))
         for _ in range(random.choice((1, 1, 1, 2, 3, 8))):
             if random.random() < 0.2:
-                random.choice((_add_external, _add_sparse, _add_branch, _add_function, _add_loop, _move_out))(
-                    model, random
-                )
+                random.choice((add_external, add_sparse, add_branch, add_function, add_loop, _move_out))(model, random)
             else:
                 _change_message(random.choice(list(_messages(model))), random)
         try:
@@ -188,7 +186,7 @@ def _external(random: Random, location: str | None = None) -> onnx.TensorProto:
     return tensor
 
 
-def _add_external(model: onnx.ModelProto, random: Random = _FIXED) -> None:
+def add_external(model: onnx.ModelProto, random: Random = _FIXED) -> None:
     model.graph.initializer.append(_external(random))
     model.graph.node.append(onnx.helper.make_node("Identity", ["foreign"], ["unused"]))
 
@@ -201,7 +199,7 @@ def _move_out(model: onnx.ModelProto, random: Random = _FIXED) -> None:
                 entry.value = random.choice(_LOCATIONS)
 
 
-def _add_sparse(model: onnx.ModelProto, random: Random = _FIXED) -> None:
+def add_sparse(model: onnx.ModelProto, random: Random = _FIXED) -> None:
     indices = onnx.helper.make_tensor("indices", onnx.TensorProto.INT64, [4], [0, 1, 2, 3])
     sparse = onnx.SparseTensorProto(values=_external(random, "../secret.bin"), indices=indices, dims=[8])
     if random.random() < 0.5:
@@ -216,14 +214,14 @@ def _branch(random: Random) -> onnx.GraphProto:
     return onnx.helper.make_graph([node], "branch", [], [value], [_external(random, "unlisted.bin")])
 
 
-def _add_branch(model: onnx.ModelProto, random: Random = _FIXED) -> None:
+def add_branch(model: onnx.ModelProto, random: Random = _FIXED) -> None:
     true = onnx.helper.make_tensor("true", onnx.TensorProto.BOOL, [], [True])
     node = onnx.helper.make_node("If", ["true"], ["chosen"], then_branch=_branch(random), else_branch=_branch(random))
     model.graph.initializer.append(true)
     model.graph.node.append(node)
 
 
-def _add_loop(model: onnx.ModelProto, random: Random = _FIXED) -> None:
+def add_loop(model: onnx.ModelProto, random: Random = _FIXED) -> None:
     value = onnx.helper.make_tensor_value_info
     body = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["go"], ["on"])],
@@ -235,7 +233,7 @@ def _add_loop(model: onnx.ModelProto, random: Random = _FIXED) -> None:
     model.graph.node.append(onnx.helper.make_node("Loop", ["", "true"], [], body=body, name=str(random.random())))
 
 
-def _add_function(model: onnx.ModelProto, random: Random = _FIXED) -> None:
+def add_function(model: onnx.ModelProto, random: Random = _FIXED) -> None:
     opsets = [onnx.helper.make_opsetid("own", 1), onnx.helper.make_opsetid("", 20)]
     inner = onnx.helper.make_node("F" if random.random() < 0.5 else "Tanh", ["x"], ["y"], domain="own")
     model.functions.append(onnx.helper.make_function("own", "F", ["x"], ["y"], [inner], opsets))

@@ -18,13 +18,13 @@ from PIL import Image
 
 import ortcam.images.decoding
 from ortcam.errors import ImageError
-from ortcam.images.decoding import read_image
-from tests.fuzz import bundles, graphs, manifests, pictures
+from ortcam.images.reading import read_image
+from tests.common.images import encoded, photograph
+from tests.fuzz import bundles, graphs, images, manifests
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget
 from tests.fuzz.targets import NAMES, target
 from tests.fuzz.worker import CRASHES
-from tests.pictures import encoded, photograph
 
 needs_atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 
@@ -54,9 +54,9 @@ def test_a_target_takes_its_seeds_and_what_is_made_of_them(name: str) -> None:
 
 def test_every_format_has_a_seed_that_is_decoded() -> None:
     kinds = set()
-    for seed in pictures.seeds():
+    for seed in images.seeds():
         with contextlib.suppress(ImageError):  # of GIF and AVIF, which not every OpenCV reads
-            read_image(seed, max_pixels=pictures.MAX_PIXELS, white=4095)
+            read_image(seed, max_pixels=images.MAX_PIXELS, white=4095)
             kinds.add(Image.open(io.BytesIO(seed)).format)
     assert kinds >= {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"}
 
@@ -65,13 +65,13 @@ def test_the_manifests_of_all_schemas_are_seeds_that_are_read() -> None:
     schemas = [json.loads(seed)["schema"] for seed in manifests.seeds()]
     assert len(set(schemas)) == 3
     for seed in manifests.seeds():
-        bundles._use(bundles.put(bundles.write_input("bundle.json", seed)), verified=False)
+        bundles.use(bundles.put(bundles.write_input("bundle.json", seed)), verified=False)
 
 
 def test_a_mended_png_has_the_right_checksums_and_keeps_the_rest() -> None:
     data = bytearray(encoded(photograph(12, 18), "PNG"))
     data[16:20] = (19).to_bytes(4, "big")  # the width
-    mended = pictures.mended(bytes(data) + b"rest")
+    mended = images.mended(bytes(data) + b"rest")
     assert mended[29:33] == zlib.crc32(mended[12:29]).to_bytes(4, "big")
     assert mended[33:] == bytes(data[33:]) + b"rest"
 
@@ -99,14 +99,14 @@ def test_most_changed_graphs_can_be_read_and_differ() -> None:
 
 def test_weights_outside_the_bundle_would_be_a_finding() -> None:
     model = onnx.load_model_from_string(bundles.files()["head.onnx"])
-    graphs._add_external(model)
+    graphs.add_external(model)
     model.graph.initializer[-1].external_data[0].value = "unlisted.bin"
     with pytest.raises(BreachError, match=r"unlisted\.bin"):
         bundles.check_accepted(model.SerializeToString())
     bundles.check_accepted(bundles.files()["head.onnx"])
 
 
-@pytest.mark.parametrize("add", [graphs._add_loop, graphs._add_branch, graphs._add_function, graphs._add_sparse])
+@pytest.mark.parametrize("add", [graphs.add_loop, graphs.add_branch, graphs.add_function, graphs.add_sparse])
 def test_what_may_run_for_ever_or_read_elsewhere_would_be_a_finding(add) -> None:
     model = onnx.load_model_from_string(bundles.files()["head.onnx"])
     add(model)
@@ -133,14 +133,14 @@ def test_an_exception_that_is_no_refusal_is_a_finding(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ortcam.images.decoding, "read_header", broken)
     with pytest.raises(IndexError):
-        pictures.try_on(b"\xff\xd8\xff")
+        images.try_on(b"\xff\xd8\xff")
 
 
 def test_a_finding_is_tried_again_until_it_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / CRASHES / "pictures"
+    folder = tmp_path / CRASHES / "images"
     folder.mkdir(parents=True)
     (folder / "crash-1").write_bytes(b"no picture")
-    assert replay("pictures", tmp_path) == 0
+    assert replay("images", tmp_path) == 0
     (tmp_path / CRASHES / "nothing").mkdir()
     (tmp_path / CRASHES / "nothing" / "crash-1").write_bytes(b"")
     assert replay("nothing", tmp_path) == 1  # there is no such target
@@ -151,14 +151,14 @@ def test_an_unknown_target_is_named() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "sounds"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "no target sounds; there are pictures, manifest" in done.stderr
+    assert "no target sounds; there are images, manifest" in done.stderr
 
 
 @needs_atheris
 def test_a_second_of_fuzzing_keeps_inputs_and_counts_them(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "1", "--folder", str(tmp_path), "pictures"]
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "1", "--folder", str(tmp_path), "images"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 findings" in done.stdout
     assert "cov: " in done.stdout
-    assert len(list((tmp_path / "corpus" / "pictures").iterdir())) >= len(pictures.seeds()) - 2  # equal ones are one
+    assert len(list((tmp_path / "corpus" / "images").iterdir())) >= len(images.seeds()) - 2  # equal ones are one

@@ -1,7 +1,7 @@
 """One process for one target: fuzzes it with atheris, or tries it once on an input that was a finding.
 
-python -m tests.fuzz.worker pictures FOLDER SECONDS
-python -m tests.fuzz.worker pictures INPUT
+python -m tests.fuzz.worker images FOLDER SECONDS
+python -m tests.fuzz.worker images INPUT
 """
 
 import hashlib

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.hostile.images import BOMBS, MB, Bomb
 from tests.hostile.measuring import Measuring
-from tests.hostile.pictures import BOMBS, MB, Bomb
-from tests.hostile.test_pictures import check, measure
+from tests.hostile.test_images import check, measure
 
 
 def main(words: Sequence[str]) -> int:

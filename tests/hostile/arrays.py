@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 
 __all__ = ["ARRAYS", "HostileArray", "read_array"]
 

@@ -35,14 +35,14 @@ import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
 import ortcam_export.exporting
-import ortcam_export.fused.fuse
+import ortcam_export.fused.placement
 from ortcam import benchmarking as benchmark
 from ortcam import bundle, cli
 from ortcam.cli.commands import demo as demo_command
 from ortcam.cli.common import Terminated
-from ortcam.cli.main import _orderly_termination
+from ortcam.cli.main import orderly_termination
 from ortcam.engine import batching as tuning
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.support.unfinished import clear
 
 HEARD = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
@@ -290,7 +290,7 @@ def _draw(measured: Any, path: Path) -> None:
 def _written(write: Callable[[], object]) -> int:
     """The exit code of something that is no command, with signals treated as in one."""
     try:
-        with _orderly_termination():
+        with orderly_termination():
             write()
     except Terminated:
         return 143
@@ -345,7 +345,7 @@ def state_of_memory(folder: Path) -> str:
 def demo(folder: Path) -> int:
     """With few passes: what is written is the same."""
     few = {"budget": 2}
-    demo_command._DEMO_OPTIONS = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(
+    demo_command.DEMO_OPTIONS = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(
         ("scorecam", "scorecam++", "iscam"), few
     )
     return run(["demo", "-o", f"{folder}/out", "--force"])
@@ -545,7 +545,7 @@ def main() -> None:
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":
-        ortcam_export.fused.fuse._GRACE = 0.0
+        ortcam_export.fused.placement.GRACE = 0.0
     for name in names:
         results = (
             [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)

@@ -90,7 +90,7 @@ class Measuring:
 
 def read(source: str | bytes, options: dict[str, Any]) -> list[int]:
     """`read_image` of a file or its bytes: the shape."""
-    from ortcam.images.decoding import read_image
+    from ortcam.images.reading import read_image
 
     return list(read_image(source, **options).shape)
 
@@ -196,13 +196,13 @@ def _peak_and_cpu() -> tuple[int, float]:
 
 def _warm_up() -> None:
     """Load what the first picture of each format loads."""
-    from tests.hostile.pictures import plain_pictures
+    from tests.hostile.images import plain_images
 
     from ortcam.errors import ImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for data in plain_pictures():
+        for data in plain_images():
             with contextlib.suppress(ImageError):
                 read(data, {})
 

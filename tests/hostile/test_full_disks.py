@@ -17,9 +17,8 @@ from tests.hostile.killing import LABELS, model
 
 import ortcam
 from ortcam.cli import main
-from ortcam.cli.commands import explain
 from ortcam.errors import OutputError
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 
@@ -100,14 +99,14 @@ def test_nothing_is_explained_once_a_sheet_could_not_be_written(tiny_bundle: Pat
 def test_what_was_saved_before_the_disk_was_full_is_told(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = explain._save
+    save = ortcam.Explanation.save
 
-    def until_full(explanation: ortcam.Explanation, *others: Any) -> Path:
+    def until_full(explanation: ortcam.Explanation, folder: Path, **settings: Any) -> Path:
         if explanation.method == "eigen-cam":
             raise OutputError("full") from OSError(errno.ENOSPC, "No space left on device")
-        return save(explanation, *others)
+        return save(explanation, folder, **settings)
 
-    monkeypatch.setattr(explain, "_save", until_full)
+    monkeypatch.setattr(ortcam.Explanation, "save", until_full)
     out = tmp_path / "out"
     arguments = [tiny_bundle, *pictures(tmp_path / "in"), "-m", "cam,eigen-cam", "--json", "-o", out]
     assert main(["explain", *map(str, arguments)]) == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ortcam import bundle
+from ortcam.bundle import read_bundle, reading
 from ortcam.errors import BundleError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of systems with fork")
@@ -126,16 +126,16 @@ def test_a_bundle_that_is_replaced_while_it_is_read_is_the_new_one(
     (new / "probe.npy").unlink()
     del manifest["files"]["probe.npy"], manifest["files"]["probe-logits.npy"]
     (new / "bundle.json").write_text(json.dumps(manifest | {"probe": None}))
-    real = bundle._parse
+    real = reading.parse_manifest
 
-    def parse(text: bytes, path: Path) -> Any:
+    def parse(text: bytes, folder: Path) -> Any:
         monkeypatch.undo()
         place.rename(tmp_path / "old.ortcam")
         new.rename(place)
-        return real(text, path)
+        return real(text, folder)
 
-    monkeypatch.setattr(bundle, "_parse", parse)
-    assert bundle.read_bundle(place).manifest.probe is None
+    monkeypatch.setattr(reading, "parse_manifest", parse)
+    assert read_bundle(place).manifest.probe is None
     (place / "features.onnx").write_bytes(b"altered")
     with pytest.raises(BundleError, match=r"features\.onnx"):
-        bundle.read_bundle(path=place)
+        read_bundle(path=place)

@@ -14,17 +14,16 @@ import pytest
 
 import ortcam
 import ortcam_export
-from ortcam import explainer
-from ortcam.arguments import batch_size, budget
 from ortcam.benchmarking import benchmark
-from ortcam.cli.main import _parser
+from ortcam.cli.main import make_parser
 from ortcam.cli.parsers import Parser
+from ortcam.engine import Model, OnnxEngine, SessionOptions, resolve_providers
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.evaluation.entries import parse_variants
+from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.run import Evaluation
-from ortcam.explainer import resolve_task
 from ortcam.images.rendering import shrunk
 from ortcam.methods import METHODS, resolve_method
+from ortcam.request import ExplainRequest, read_batch_size, read_budget
 from ortcam.support import ranges
 from ortcam.support.ranges import Numbers, Range, shown
 
@@ -71,7 +70,7 @@ TEXTS = {
         "--methods",
     ),
 }
-NUMBERS = (batch_size, budget)
+NUMBERS = (read_batch_size, read_budget)
 # No number at all, in a range of whole numbers or of real ones.
 NO_NUMBERS = [
     "",
@@ -91,15 +90,15 @@ NOT_FINITE = ["nan", "inf", "-inf", "1e400", "-1e400"]
 
 
 def commands() -> Iterator[tuple[str, Parser]]:
-    parser = _parser()
-    (subparsers,) = (item for item in parser._actions if isinstance(item, argparse._SubParsersAction))
+    parser = make_parser()
+    (subparsers,) = (item for item in parser.actions if isinstance(item, argparse._SubParsersAction))
     yield from subparsers.choices.items()
 
 
 def valued() -> Iterator[tuple[str, Parser, argparse.Action]]:
     """Every option and argument of every command that takes a value."""
     for name, parser in commands():
-        for action in parser._actions:
+        for action in parser.actions:
             if action.nargs != 0:
                 yield name, parser, action
 
@@ -199,7 +198,7 @@ HUGE = [10**12, 10**5000, -1, math.nan, math.inf, "1", True]
 @pytest.mark.parametrize("value", HUGE, ids=shown)
 def test_limits_of_an_explanation_are_checked_before_it(name: str, value: Any) -> None:
     with pytest.raises(OrtcamError, match=f"{name}=.*accepted is"):
-        resolve_task(method="iscam", **{name: value})
+        ExplainRequest.of(method="iscam", **{name: value})
 
 
 @pytest.mark.sample(every=4)
@@ -229,7 +228,7 @@ def test_numbers_of_an_evaluation_are_checked_before_it(
 @pytest.mark.parametrize("text", ["deadline=1e400", "sampling_error=nan", "tolerance=2", f"budget={'9' * 5000}"])
 def test_limits_of_a_variant_are_checked(text: str) -> None:
     with pytest.raises((OptionError, argparse.ArgumentTypeError), match=r"accepted is|not a number"):
-        parse_variants([f"iscam:{text}"])
+        parse_entries([f"iscam:{text}"])
 
 
 @pytest.mark.parametrize("given", [{"runs": 0}, {"runs": 10**9}, {"seconds": math.nan}, {"seconds": 1e12}])
@@ -285,18 +284,16 @@ def test_every_public_number_is_known_here() -> None:
     assert unknown == set()
 
 
-def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(explainer, "_MOST_PIXELS_A_RUN", 3 * 32 * 48 + 1)
+def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(tiny_bundle: Path) -> None:
     made = []
 
     def inputs(rows: slice) -> np.ndarray[Any, Any]:
         made.append(rows.stop - rows.start)
         return np.zeros((made[-1], 3, 32, 48), np.float32)
 
-    opened = ortcam.load(tiny_bundle)
-    assert opened.logits(8, inputs, batch_size=65536).shape == (8, 6)
+    bundle = ortcam.read_bundle(tiny_bundle)
+    model = Model(bundle, OnnxEngine(bundle, SessionOptions(resolve_providers(["cpu"]))))
+    assert model.logits(8, inputs, batch_size=65536, most_pixels=3 * 32 * 48 + 1).shape == (8, 6)
     assert made == [3, 3, 2]
 
 

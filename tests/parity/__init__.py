@@ -1,1 +1,1 @@
-"""The product against METHODS.md evaluated in float64, and against the libraries people know."""
+"""The product against the formulas of its methods in float64, and against the libraries people know."""

@@ -14,10 +14,10 @@ from torch import nn
 
 import ortcam
 from ortcam import Explainer, Explanation
-from tests.reference import Classifier, HeadReference, Reference, Result, at_cut, promised_noise
-from tests.sharing import export_once
+from tests.common.sharing import export_once
+from tests.parity.reference import Classifier, HeadReference, Reference, Result, at_cut, promised_noise
 
-# METHODS.md, "Parity targets".
+# What docs/explanation/exactness.md promises.
 BOUND = 1e-4
 CLOSE = 1e-5
 SHARE_CLOSE = 0.95

@@ -21,7 +21,7 @@ from tests.parity.cases import (
     small_case,
     small_image,
 )
-from tests.reference import Result
+from tests.parity.reference import Result
 
 ALL = [0, 1, 2, 3, 4]
 GRIDS: dict[str, dict[str, list[Any]]] = {

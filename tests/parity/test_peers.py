@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ortcam import Explanation
 from tests.parity.cases import BOUND, CLOSE, Case, real_case
-from tests.reference import promised_noise
+from tests.parity.reference import promised_noise
 
 pytest.importorskip("torchcam")
 

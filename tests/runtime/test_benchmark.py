@@ -12,7 +12,7 @@ from ortcam import BundleError, OptionError
 from ortcam.benchmarking import Report, Row, benchmark
 from ortcam.cli import main
 from ortcam.cli.commands import benchmark as command
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 
 
 def measured(bundle: Path, photograph: Path, **options: object) -> Report:

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
-from tests.conftest import TINY_INPUT, TinyNet, reseal
+from tests.conftest import reseal
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, Parity, read_bundle
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import measure_parity, parity_failure, probe_input, read_probe, verify
-from ortcam_export import export
 
 
 def edit(bundle: Path, change: Callable[[dict], object]) -> None:
@@ -49,32 +47,6 @@ def test_a_bundle_cut_in_a_branch_is_measured_through_its_classifier(branch_bund
     recorded = read_bundle(tiny_bundle).manifest.parity
     assert measured.logits == pytest.approx(recorded.logits, abs=1e-6)
     assert measured.scorer == pytest.approx(recorded.scorer, abs=1e-6)
-
-
-def test_the_probe_holds_pictures_and_the_logits_of_the_model_itself(tiny_bundle: Path) -> None:
-    bundle = read_bundle(tiny_bundle)
-    pictures, logits = read_probe(bundle)
-    assert pictures.shape == (bundle.manifest.parity.inputs, 32, 48, 3)
-    assert pictures.dtype == np.uint8
-    explainer = ortcam.load(tiny_bundle)
-    images = np.concatenate([explainer.preprocess(picture) for picture in pictures])
-    with torch.inference_mode():
-        expected = TinyNet().eval()(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-    assert np.ptp(pictures.reshape(-1)) > 128, "pictures, not a flat colour"
-    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 8, "two of them"
-
-
-def test_the_probe_is_preprocessed_as_the_manifest_says(tmp_path: Path) -> None:
-    said = TINY_INPUT | {"mean": (104, 117, 123), "std": (1, 2, 3), "channel_order": "bgr", "scale": 255.0}
-    bundle = export(TinyNet().eval(), tmp_path / "bgr.ortcam", resize=40, **said)
-    pictures, logits = read_probe(bundle)
-    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).flip(1).float()
-    images = (pixels - torch.tensor([104, 117, 123])[:, None, None]) / torch.tensor([1, 2, 3])[:, None, None]
-    np.testing.assert_array_equal(probe_input(pictures, bundle.manifest.preprocessing), images.numpy())
-    with torch.inference_mode():
-        expected = TinyNet().eval()(images).numpy()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

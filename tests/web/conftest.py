@@ -135,16 +135,16 @@ class Visit:
             "() => { const { dataset } = document.documentElement;"
             "if (dataset.state === 'explained') dataset.state = 'empty' }"
         )
-        self._set(method, **settings)
+        self.set_options(method, **settings)
         self.choose(file)
         return self._map()
 
     def explain_again(self, method="scorecam", *, target=None, **settings):
         """The map after the settings were changed."""
-        self._set(method, target=target, **settings)
+        self.set_options(method, target=target, **settings)
         return self._map()
 
-    def _set(self, method, *, percent=3, until=None, target=None, samples=None, seed=None, gate=None):
+    def set_options(self, method, *, percent=3, until=None, target=None, samples=None, seed=None, gate=None):
         values = {
             "method": method,
             "until": until or ("budget" if percent < 100 else "exact"),

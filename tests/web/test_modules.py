@@ -13,12 +13,12 @@ from tests.web.conftest import SHIPPED, WEB
 
 from ortcam.bundle import GATES, Cut
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.engine.model import as_maps
+from ortcam.engine.features import as_maps
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.rendering import COLORMAPS, smoothed
 from ortcam.methods import Plan
 from ortcam.scoring.gaussian_process import MaskModel
-from ortcam.scoring.loop import prepare_masks
+from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.noise import draw_noise
 from ortcam.scoring.upsampling import upsample, upsampled_range
 

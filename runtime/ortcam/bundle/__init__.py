@@ -1,17 +1,16 @@
 """The bundle: the folder that an export writes and the runtime reads, and the checks before it is trusted."""
 
+from ortcam.bundle.contents import Content, file_sha256
+from ortcam.bundle.folder import Bundle, Graph
+from ortcam.bundle.gates import GATES
 from ortcam.bundle.manifest import (
-    GATES,
     LARGEST_MANIFEST,
     MANIFEST_NAME,
     SCHEMA_VERSION,
     Activation,
-    Bundle,
-    Content,
     Cut,
     Fidelity,
     FileRecord,
-    Graph,
     Graphs,
     Likeness,
     Manifest,
@@ -20,11 +19,9 @@ from ortcam.bundle.manifest import (
     Precision,
     Probe,
     Variant,
-    file_sha256,
-    open_bundle,
     precision_by_name,
-    read_bundle,
 )
+from ortcam.bundle.reading import open_bundle, read_bundle
 
 __all__ = [
     "GATES",

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GATE_FUNCTIONS"]
+__all__ = ["GATES", "GATE_FUNCTIONS"]
 
 Maps = NDArray[np.float32]
 
@@ -22,7 +22,6 @@ def _mish(x: Maps) -> Maps:
     return np.asarray(x * (n / (n + 2)), np.float32)
 
 
-# The names are those of `ortcam.bundle.GATES`.
 GATE_FUNCTIONS: Final[dict[str, Callable[[Maps], Maps]]] = {
     "tanh": np.tanh,
     "sigmoid": _sigmoid,
@@ -32,3 +31,6 @@ GATE_FUNCTIONS: Final[dict[str, Callable[[Maps], Maps]]] = {
     "swish": lambda x: x * _sigmoid(x),
     "softsign": lambda x: x / (1 + np.abs(x)),
 }
+
+# The gates of ScoreCAM++ that have a scorer graph of their own; "minmax" is the plain scorer on normalised maps.
+GATES: Final = tuple(GATE_FUNCTIONS)

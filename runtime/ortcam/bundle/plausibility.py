@@ -3,14 +3,12 @@
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ortcam.bundle.gates import GATE_FUNCTIONS
 from ortcam.bundle.graph_contents import FLOAT32, GraphContents, Value
+from ortcam.bundle.manifest import Manifest
 from ortcam.errors import BundleError
-
-if TYPE_CHECKING:
-    from ortcam.bundle.manifest import Manifest
 
 __all__ = ["COUNTS", "RANGES", "check_graphs", "check_manifest", "check_weights"]
 
@@ -36,7 +34,7 @@ _UNUSED: Final = 2**24  # bytes of weights that no graph names, beside as many a
 _Shape = tuple[int | None, ...]
 
 
-def check_manifest(manifest: "Manifest") -> None:
+def check_manifest(manifest: Manifest) -> None:
     """Refuse numbers and sizes that no bundle has, before anything is computed or allocated with them.
 
     Raises:
@@ -66,7 +64,7 @@ def check_manifest(manifest: "Manifest") -> None:
             )
 
 
-def check_graphs(manifest: "Manifest", contents: Mapping[str, GraphContents]) -> None:
+def check_graphs(manifest: Manifest, contents: Mapping[str, GraphContents]) -> None:
     """Refuse graphs whose inputs and outputs are not those that the manifest promises.
 
     A dimension that a graph leaves open is checked when the graph runs.
@@ -97,7 +95,7 @@ def check_graphs(manifest: "Manifest", contents: Mapping[str, GraphContents]) ->
                     )
 
 
-def check_weights(manifest: "Manifest", contents: Mapping[str, GraphContents]) -> None:
+def check_weights(manifest: Manifest, contents: Mapping[str, GraphContents]) -> None:
     """Refuse files of weights that are hardly used, before they are read, because they only cost memory.
 
     Raises:
@@ -110,7 +108,7 @@ def check_weights(manifest: "Manifest", contents: Mapping[str, GraphContents]) -
             raise BundleError(f"{name}: {size} bytes, of which the graphs use {used}; export the bundle again")
 
 
-def _promised(manifest: "Manifest", name: str) -> tuple[dict[str, _Shape], dict[str, _Shape]]:
+def _promised(manifest: Manifest, name: str) -> tuple[dict[str, _Shape], dict[str, _Shape]]:
     """List what the manifest promises about the inputs and outputs of a graph file, in all its uses."""
     sides, graphs = manifest.preprocessing, manifest.graphs
     image, features = (None, 3, sides.height, sides.width), (None, *manifest.cut.shape)

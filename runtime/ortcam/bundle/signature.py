@@ -18,7 +18,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from ortcam.bundle.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Bundle
+from ortcam.bundle.folder import Bundle
+from ortcam.bundle.manifest import LARGEST_MANIFEST, MANIFEST_NAME
 from ortcam.errors import BundleError, OptionError, OrtcamError
 from ortcam.support.extras import missing
 

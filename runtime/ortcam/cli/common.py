@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ortcam.arguments import batch_size, providers
 from ortcam.cli.parsers import Rare
-from ortcam.engine.session import Provider, resolve_providers
-from ortcam.errors import OutputError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
+from ortcam.engine.providers import Provider, resolve_providers
+from ortcam.errors import OptionError, OutputError
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
+from ortcam.request import read_batch_size
 from ortcam.results.saved import lost
-from ortcam.support.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE
+from ortcam.support.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE, shown
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -31,6 +31,7 @@ __all__ = [
     "add_rendering",
     "add_targets",
     "check_nothing_is_lost",
+    "pairs_of",
     "providers_of",
     "rendering",
 ]
@@ -47,9 +48,39 @@ def providers_of(options: argparse.Namespace) -> list[Provider] | None:
         OptionError: `--provider-option` without a provider, or not KEY=VALUE.
         ProviderError: a provider that this ONNX Runtime does not have.
     """
-    wanted = providers(options.provider, options.provider_option)
+    wanted = _providers(options.provider, options.provider_option)
     resolve_providers(wanted)
     return wanted
+
+
+def _providers(names: str | None, pairs: Sequence[str]) -> list[Provider] | None:
+    """Execution providers in the order given, the first with its options; None where none was named.
+
+    Raises:
+        OptionError: options without a provider, or not of the form KEY=VALUE.
+    """
+    if not names:
+        if pairs:
+            raise OptionError("--provider-option: goes with --provider NAME, whose option it is")
+        return None
+    first, *others = names.split(",")
+    given = pairs_of("--provider-option", pairs)
+    return [(first, given) if given else first, *others]
+
+
+def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
+    """KEY=VALUE pairs.
+
+    Raises:
+        OptionError: not of that form.
+    """
+    given = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(f"{flag} {shown(pair)}: accepted is KEY=VALUE")
+        given[key.strip()] = value.strip()
+    return given
 
 
 class Terminated(BaseException):
@@ -63,7 +94,7 @@ def add_method(
     several: bool = True,
     metavar: str = "",
     help: str = "",  # noqa: A002 - as argparse calls it
-) -> None:
+) -> argparse.Action:
     """Add `-m/--method`.
 
     Args:
@@ -72,15 +103,19 @@ def add_method(
         several: whether methods may be given with commas between them.
         metavar: instead of METHODS or METHOD.
         help: instead of the usual words.
+
+    Returns:
+        The flag, for `list_methods`.
     """
     words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
-    parser.add_argument(
+    action: argparse.Action = parser.add_argument(
         "-m",
         "--method",
         default=default,
         metavar=metavar or ("METHODS" if several else "METHOD"),
         help=help or f"{words} (default: %(default)s)",
     )
+    return action
 
 
 def add_option(parser: Any) -> None:
@@ -189,7 +224,9 @@ def add_execution(
             "--precision", metavar="NAMES", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
         )
     elif passes:
-        group.add_argument("--batch-size", type=batch_size, default="auto", metavar="N", help="masked images per run")
+        group.add_argument(
+            "--batch-size", type=read_batch_size, default="auto", metavar="N", help="masked images per run"
+        )
         group.add_argument(
             "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
         )

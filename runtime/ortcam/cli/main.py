@@ -27,7 +27,7 @@ from ortcam.cli.parsers import Parser
 from ortcam.errors import OrtcamError, OutputError
 from ortcam.support.terminal import complain, guarded_output, say
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser", "orderly_termination"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        options = _parser().parse_args(arguments)
-        with _orderly_termination():
+        options = make_parser().parse_args(arguments)
+        with orderly_termination():
             code: int = options.run(options)
     except OrtcamError as error:
         complain(str(error))
@@ -83,7 +83,7 @@ def _concluded(conclude: Callable[[], None], code: int) -> int:
 
 
 @contextlib.contextmanager
-def _orderly_termination() -> Iterator[None]:
+def orderly_termination() -> Iterator[None]:
     """Raise `Terminated` where SIGTERM arrives, which containers and `timeout` stop a process with."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
@@ -106,7 +106,8 @@ _EXAMPLES: Final = (
 )
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Make the parser of `ortcam` with all its commands."""
     parser = Parser(
         prog="ortcam",
         usage="ortcam COMMAND ...",
@@ -128,7 +129,7 @@ def _parser() -> Parser:
     add_evaluate(commands)
     add_benchmark(commands)
     add_cache(commands)
-    add_completion(commands, _parser)
+    add_completion(commands, make_parser)
     parser.commands = commands.choices
     for name, command in parser.commands.items():
         command.set_defaults(command=name)
@@ -137,7 +138,7 @@ def _parser() -> Parser:
 
 def _greet(_: argparse.Namespace) -> int:
     """What `ortcam` alone prints: what it is for, three examples, and the commands."""
-    print(_parser().format_help(), end="")
+    print(make_parser().format_help(), end="")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.cli.parsers import Rare
-from ortcam.engine.session import Provider
+from ortcam.engine.providers import Provider
 from ortcam.explainer import Explainer, load
 from ortcam.images.presets import PRESETS
 from ortcam.models.export_options import EXPORT_OPTIONS

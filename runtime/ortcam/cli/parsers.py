@@ -104,9 +104,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self.add_argument("--help-all", action=_ShowAll, help=argparse.SUPPRESS)
 
+    @property
+    def actions(self) -> tuple[argparse.Action, ...]:
+        """The arguments and flags, help included."""
+        return tuple(self._actions)
+
     def format_help(self) -> str:
         """Help that fits a screen, with the command that shows the rest."""
-        rest = f"\nMore flags, and the numbers accepted: {self.prog} --help-all\n" if self._has_more() else ""
+        rest = f"\nMore flags, and the numbers accepted: {self.prog} --help-all\n" if self.has_more else ""
         return super().format_help() + rest
 
     def format_complete_help(self) -> str:
@@ -117,8 +122,10 @@ class Parser(argparse.ArgumentParser):
         finally:
             self.formatter_class = short
 
-    def _has_more(self) -> bool:
-        return any(isinstance(item.help, Rare) or isinstance(item.type, Range) for item in self._actions)
+    @property
+    def has_more(self) -> bool:
+        """Whether `--help-all` shows more than `--help`."""
+        return any(isinstance(item.help, Rare) or isinstance(item.type, Range) for item in self.actions)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and suggest what an unknown flag may have meant."""
@@ -226,7 +233,7 @@ def _unknown(words: Sequence[str], parser: Parser) -> str:
     first = words[0].partition("=")[0]
     if first[:1] != "-":
         return f"{printable(first)}: `{parser.prog}` takes no such argument"
-    shown = [item for item in parser._actions if item.help != argparse.SUPPRESS]
+    shown = [item for item in parser.actions if item.help != argparse.SUPPRESS]
     known = [flag for item in shown for flag in item.option_strings if flag.startswith("--")]
     return f"unknown flag {first}{did_you_mean(first, known)}"
 

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from ortcam.support.terminal import complain, printable, shortened
 
-__all__ = ["Bar", "duration", "stages"]
+__all__ = ["DELAY", "FIRST_LINE", "Bar", "LateBar", "duration", "stages"]
 
-_FIRST_LINE: Final = 10.0  # seconds before a command that nobody watches prints that it is at work
+FIRST_LINE: Final = 10.0  # seconds before a command that nobody watches prints that it is at work
 _SHARE: Final = 1 / 20  # of the time that it has run, between two such lines: rarer the longer it takes
 _RAREST: Final = 300.0  # seconds between two such lines at most
-_DELAY: Final = 1.0  # seconds before a bar appears; what is quicker needs none
+DELAY: Final = 1.0  # seconds before a bar appears; what is quicker needs none
 
 
 def duration(seconds: float) -> str:
@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 
 def _pause(seconds: float) -> float:
     """Seconds between two signs of life of what has run for so long."""
-    return min(max(_FIRST_LINE, seconds * _SHARE), _RAREST)
+    return min(max(FIRST_LINE, seconds * _SHARE), _RAREST)
 
 
 class Bar:
@@ -156,6 +156,50 @@ class Bar:
         complain(", ".join(words))
 
 
+class LateBar:
+    """A `Bar` that begins when the work first says how much there is; until then nothing is shown.
+
+    ```python
+    with LateBar("measuring", unit="cases", quiet=False) as bar:
+        measure(progress=bar.update)  # calls progress(done, total)
+    ```
+    """
+
+    def __init__(self, label: str, *, unit: str = "", quiet: bool) -> None:
+        """Wait for the first `update`.
+
+        Args:
+            label: as of `Bar`.
+            unit: as of `Bar`.
+            quiet: as of `Bar`.
+        """
+        self._label, self._unit, self._quiet = label, unit, quiet
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> "LateBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, done: float, total: float, *, note: str | None = None) -> None:
+        """Say how much is done.
+
+        Args:
+            done: in all. What the first call says was done before: it says nothing of the time left.
+            total: of what is counted; the first call decides.
+            note: what is at work.
+        """
+        if self._bar is None:
+            self._bar = Bar(self._label, total=total, unit=self._unit, quiet=self._quiet, done=done)
+        self._bar.update(done, note=note)
+
+    def say(self, line: str) -> None:
+        """Print a line of ours on standard error, above the bar if there is one."""
+        complain(line) if self._bar is None else self._bar.say(line)
+
+
 @contextlib.contextmanager
 def stages(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Say on standard error which stage of a long job begins, and every ten seconds or so that it is still at work.
@@ -186,7 +230,7 @@ def stages(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
         while not ended.wait(_pause(time.perf_counter() - begun)):
             with lock:
                 took = time.perf_counter() - begun
-                if stage and took >= _FIRST_LINE - 0.5:
+                if stage and took >= FIRST_LINE - 0.5:
                     line(f"still {stage}, for {duration(took)} now")
 
     watcher = threading.Thread(target=watch, name="ortcam-signs-of-life", daemon=True)
@@ -215,7 +259,7 @@ def _tqdm(label: str, total: float, done: float) -> Any:
         desc=label,
         total=total,
         initial=done,
-        delay=_DELAY,
+        delay=DELAY,
         leave=False,
         dynamic_ncols=True,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}",

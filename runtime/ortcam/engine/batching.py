@@ -1,12 +1,19 @@
-"""Batch size: how many masked images a run of the graph has; found while explaining, and cached."""
+"""Batches: how many rows each run of a graph has, found while explaining and cached, and the loop that runs them."""
 
 import contextlib
+import dataclasses
 import os
 import stat
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.engine.forking import ForkLock
 from ortcam.errors import OutOfMemoryError
 from ortcam.support.cache_folder import batch_sizes_file
 from ortcam.support.files import write_whole
@@ -14,7 +21,28 @@ from ortcam.support.locks import lock
 from ortcam.support.strict_json import encode_json, parse_json
 from ortcam.support.unfinished import clear_locked
 
-__all__ = ["CPU_CANDIDATES", "GPU_CANDIDATES", "ChunkSizes", "recall", "remember"]
+__all__ = [
+    "CPU_CANDIDATES",
+    "GPU_CANDIDATES",
+    "Batch",
+    "BatchSize",
+    "BatchSizer",
+    "Done",
+    "Progress",
+    "pad_rows",
+    "recall",
+    "remember",
+    "run_batches",
+]
+
+BatchSize = int | Literal["auto"]
+
+# Called with (passes made, passes in all) after every run.
+Progress = Callable[[int, int], None]
+
+_Prepared = TypeVar("_Prepared")
+_Result = TypeVar("_Result")
+_Number = TypeVar("_Number", bound=np.generic)
 
 CPU_CANDIDATES: Final = (2, 4, 8, 16, 32)
 GPU_CANDIDATES: Final = (16, 32, 64, 128, 256)
@@ -30,11 +58,11 @@ _MOST_BYTES: Final = 2**20
 _PATIENCE: Final = 0.5
 
 
-class ChunkSizes:
-    """The sizes of the runs of one scorer: fixed, or searched among candidates in ascending order.
+class BatchSizer:
+    """The batch sizes of one graph's runs: fixed, or searched among candidates in ascending order.
 
     The search costs no forward pass: it times the runs that an explanation makes anyway. It goes on from one
-    explanation to the next until it has an answer.
+    explanation to the next until it has an answer. Any number of threads may use one at once.
     """
 
     def __init__(
@@ -48,16 +76,23 @@ class ChunkSizes:
 
         Args:
             candidates: ascending; a single one is used as it is.
-            fixed_shape: whether the last run of a series is padded to the size of the others, which a GPU asks for:
-                there every new shape is planned and tuned anew. Then, too, the first run of a size is not timed.
-            found: told the result of a search.
+            fixed_shape: whether the last run of a series is padded to the size of the others. A GPU needs that: there
+                every new shape is planned and tuned anew. For the same reason the first run of a size is then not
+                timed.
+            found: called with the result of a search.
         """
+        self._lock = ForkLock()
         self._trials = list(candidates) if len(candidates) > 1 else []
         self._fixed_shape = fixed_shape
         self._found = found
         self._times: dict[int, list[float]] = {}
         self._best: float | None = None
-        self.size = candidates[0]
+        self._size = candidates[0]
+
+    @property
+    def size(self) -> int:
+        """Rows of a full run; during the search: the best size so far."""
+        return self._size
 
     @property
     def settled(self) -> bool:
@@ -66,26 +101,29 @@ class ChunkSizes:
 
     def next(self, remaining: int) -> tuple[int, int]:
         """How many of the remaining rows the next run takes, and how many it has with padding."""
-        size = self._trials[0] if self._trials and self._trials[0] <= remaining else self.size
+        with self._lock:
+            size = self._trials[0] if self._trials and self._trials[0] <= remaining else self._size
         if size <= remaining:
             return size, size
         return remaining, size if self._fixed_shape else remaining
 
     def record(self, size: int, seconds: float) -> None:
         """Take in how long a run of a size took."""
-        if self.settled or size != self._trials[0]:
-            return
-        times = self._times.setdefault(size, [])
-        times.append(seconds / size)
-        warm = times[1:] if self._fixed_shape else times
-        if len(warm) < _RUNS:
-            return
-        worthwhile = self._best is None or min(warm) < _WORTHWHILE * self._best
-        if worthwhile:
-            self._best, self.size = min(warm), size
-        self._trials = self._trials[1:] if worthwhile else []
-        if not self._trials:
-            self._found(self.size)
+        with self._lock:
+            if not self._trials or size != self._trials[0]:
+                return
+            times = self._times.setdefault(size, [])
+            times.append(seconds / size)
+            warm = times[1:] if self._fixed_shape else times
+            if len(warm) < _RUNS:
+                return
+            worthwhile = self._best is None or min(warm) < _WORTHWHILE * self._best
+            if worthwhile:
+                self._best, self._size = min(warm), size
+            self._trials = self._trials[1:] if worthwhile else []
+            answer = None if self._trials else self._size
+        if answer is not None:
+            self._found(answer)  # no lock is held while it writes
 
     def halve(self, size: int) -> None:
         """A run of a size did not fit into memory: go on with half of it.
@@ -95,11 +133,81 @@ class ChunkSizes:
         """
         if size == 1:
             raise OutOfMemoryError("not even a single masked image fits into memory")
-        searching = not self.settled
-        self._trials.clear()
-        self.size = min(self.size, size // 2)
+        with self._lock:
+            searching = bool(self._trials)
+            self._trials = []
+            self._size = answer = min(self._size, size // 2)
         if searching:
-            self._found(self.size)
+            self._found(answer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The rows of one run: `size` of them from `start` on, and padding up to `padded`."""
+
+    start: int
+    size: int
+    padded: int
+
+    @property
+    def rows(self) -> slice:
+        """Which rows of all."""
+        return slice(self.start, self.start + self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Done(Generic[_Result]):
+    """What a run gave, and the seconds that it took."""
+
+    batch: Batch
+    result: _Result
+    seconds: float
+
+
+def run_batches(
+    count: int,
+    sizer: BatchSizer,
+    prepare: Callable[[Batch], _Prepared],
+    run: Callable[[_Prepared], _Result],
+    *,
+    most_rows: Callable[[], int] = lambda: sys.maxsize,
+) -> Iterator[Done[_Result]]:
+    """Run `count` rows in batches; yield after each run.
+
+    A batch that does not fit into memory is halved, and so are those after it. Only `run` is timed.
+
+    Args:
+        count: rows in all.
+        sizer: decides how many each run takes, and is told how long it took.
+        prepare: makes the input of a run, padding included (`pad_rows`).
+        run: runs the graph on what was prepared.
+        most_rows: asked before each run: it takes no more rows than that.
+
+    Raises:
+        OutOfMemoryError: not even one row fits.
+    """
+    start = 0
+    while start < count:
+        batch = Batch(start, *sizer.next(min(count - start, most_rows())))
+        prepared = prepare(batch)
+        clock = time.perf_counter()
+        try:
+            result = run(prepared)
+        except OutOfMemoryError:
+            sizer.halve(batch.padded)
+            continue
+        finally:
+            del prepared  # its memory is that of the next one
+        seconds = time.perf_counter() - clock
+        sizer.record(batch.padded, seconds)
+        start += batch.size
+        yield Done(batch, result, seconds)
+
+
+def pad_rows(rows: NDArray[_Number], length: int) -> NDArray[_Number]:
+    """Repeat the last of the rows [N,...] up to a length: [length,...]."""
+    missing = length - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows
 
 
 def recall(key: str) -> int | None:

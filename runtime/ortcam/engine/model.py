@@ -1,26 +1,310 @@
-"""The classifier inside a bundle: features and logits of images, the maps in the features, probabilities of logits."""
+"""The classifier inside a bundle, run by an engine: clean pass, head, baseline, logits of many inputs, scorers."""
 
+import dataclasses
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.bundle import Activation, Cut, Graphs
-from ortcam.engine.session import Session, readable_errors
-from ortcam.errors import BundleError, NotFiniteError
+from ortcam.bundle import Bundle, Graphs
+from ortcam.engine.base import Engine, Session, closed_error
+from ortcam.engine.batching import (
+    CPU_CANDIDATES,
+    GPU_CANDIDATES,
+    BatchSize,
+    BatchSizer,
+    pad_rows,
+    recall,
+    remember,
+    run_batches,
+)
+from ortcam.engine.features import (
+    as_maps,
+    check_finite,
+    check_rows,
+    to_probabilities,
+)
+from ortcam.engine.runtime import readable_errors
+from ortcam.errors import BundleError
 
 __all__ = [
-    "as_maps",
-    "check_finite",
-    "check_rows",
+    "GATED_OUTPUTS",
+    "MOST_PIXELS",
+    "SCORER_OUTPUTS",
+    "CleanPass",
+    "Model",
     "classify",
     "classify_only",
-    "exact_probabilities",
-    "from_maps",
-    "prefix_tokens",
-    "to_probabilities",
 ]
+
+SCORER_OUTPUTS: Final = ("probabilities", "logits")
+GATED_OUTPUTS: Final = (*SCORER_OUTPUTS, "partial_maps")
+
+# Pixels of the inputs that are made for one run, 12 bytes each: 2 GB.
+MOST_PIXELS: Final = 2**31 // 12
+
+_Kept = TypeVar("_Kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanPass:
+    """What the model makes of an image as it is.
+
+    Attributes:
+        features: float32 [1,...] in the layout of the cut.
+        maps: float32 [C,h,w], the maps in them.
+        logits: float32 [classes].
+        probabilities: float32 [classes].
+    """
+
+    features: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+class Model:
+    """The graphs of a bundle as functions. Any number of threads may use one at once.
+
+    Attributes:
+        bundle: whose graphs.
+        precision: of the scorers, as the bundle calls it.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, *, precision: str | None = None, low_memory: bool = False
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            bundle: that was read.
+            engine: opens its graphs; `close` closes it.
+            precision: of the scorers; None takes that of the bundle's own graphs.
+            low_memory: run one row at a time where the batch size is "auto".
+
+        Raises:
+            OptionError: no precision of this name.
+            BundleError: the bundle has no scorers in it.
+        """
+        self.bundle = bundle
+        self.precision = bundle.check_precision(precision)
+        self._engine = engine
+        self._low_memory = low_memory
+        self._closed = False
+        self._sizers: dict[tuple[str, BatchSize], BatchSizer] = {}
+        self._clean: tuple[NDArray[np.float32], CleanPass] | None = None
+        self._kept: dict[str, object] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """What opens and runs the graphs."""
+        return self._engine
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def low_memory(self) -> bool:
+        """Whether one row at a time is run where the batch size is "auto"."""
+        return self._low_memory
+
+    def check_open(self) -> None:
+        """Refuse every use after `close`.
+
+        Raises:
+            ClosedError: it was closed.
+        """
+        if self._closed:
+            raise closed_error(self.bundle)
+
+    def close(self) -> None:
+        """Release the engine's sessions and weights. Runs in other threads finish."""
+        self._closed = True
+        self._clean = None
+        self._kept = {}
+        self._engine.close()
+
+    def open(self, graph: str) -> Session:
+        """Open a graph of the bundle by its file name. It is opened once.
+
+        Raises:
+            ClosedError: the model is closed.
+            OrtcamError: as `Engine.open`.
+        """
+        self.check_open()
+        return self._engine.open(graph)
+
+    @property
+    def features(self) -> Session:
+        """The graph from image to features."""
+        return self.open(self.bundle.manifest.graphs.features)
+
+    @property
+    def head(self) -> Session:
+        """The graph from features to logits. The bundle must have one (`manifest.graphs.head`)."""
+        graph = self.bundle.manifest.graphs.head
+        assert graph is not None  # checked before
+        return self.open(graph)
+
+    def scorer(self, kind: str) -> Session:
+        """The graph that masks an image and scores it, in this model's precision.
+
+        Args:
+            kind: of mask, as `Plan.scorer` calls it.
+
+        Raises:
+            BundleError: the bundle has no such scorer.
+        """
+        return self.open(self.bundle.scorer(kind, self.precision).name)
+
+    def clean_pass(self, model_input: NDArray[np.float32]) -> CleanPass:
+        """Features, maps, logits and probabilities of an image as it is. Those of the last input are kept.
+
+        Args:
+            model_input: float32 [1,3,H,W], preprocessed. The same array object is not run twice in a row.
+
+        Raises:
+            BundleError: the model has another number of classes than the bundle has labels.
+            NotFiniteError: a feature or a logit is infinite or not a number.
+        """
+        self.check_open()
+        last = self._clean
+        if last is not None and last[0] is model_input:
+            return last[1]
+        manifest = self.bundle.manifest
+        features, logits = classify(manifest.graphs, self.open, model_input)
+        if len(logits[0]) != len(manifest.labels):
+            raise BundleError(
+                f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
+                f"{len(manifest.labels)} labels; accepted is one per class"
+            )
+        check_finite("features and logits of the image", features, logits)
+        clean = CleanPass(
+            features, as_maps(features, manifest.cut), logits[0], to_probabilities(logits[0], manifest.activation)
+        )
+        if not self._closed:
+            self._clean = model_input, clean
+        return clean
+
+    def head_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of altered features, float32 [B,classes].
+
+        Args:
+            features: float32 [B,...] in the layout of the cut.
+
+        Raises:
+            OutOfMemoryError: the run did not fit into memory.
+            ProviderError: whatever else ONNX Runtime could not do.
+            BundleError: the head gives something else.
+        """
+        with self.head.bind(("logits",)) as bound:
+            bound.put("features", features)
+            logits: NDArray[np.float32]
+            (logits,) = bound.run()
+        check_rows("logits of altered features", logits, len(features), len(self.bundle.manifest.labels))
+        return logits
+
+    def empty_image_probabilities(self, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """p(0)[c], float32 [K]: probabilities of classes for an input that is zero everywhere, the baseline.
+
+        Args:
+            targets: int64 [K].
+
+        Raises:
+            NotFiniteError: a logit is infinite or not a number.
+        """
+        manifest = self.bundle.manifest
+        size = manifest.preprocessing.height, manifest.preprocessing.width
+        _, logits = classify(manifest.graphs, self.open, np.zeros((1, 3, *size), np.float32))
+        check_rows("logits of the empty image", logits, 1, len(manifest.labels))
+        check_finite("logits of the empty image", logits)
+        return to_probabilities(logits[0], manifest.activation)[targets]
+
+    def logits(
+        self,
+        count: int,
+        inputs: Callable[[slice], NDArray[np.float32]],
+        *,
+        batch_size: BatchSize = "auto",
+        most_pixels: int = MOST_PIXELS,
+    ) -> NDArray[np.float32]:
+        """Logits of many inputs that are never in memory together: float32 [count,classes].
+
+        Args:
+            count: how many inputs.
+            inputs: makes the inputs of a slice, preprocessed: float32 [n,3,H,W].
+            batch_size: inputs per run, or "auto".
+            most_pixels: of the inputs of one run, whatever the batch size says.
+
+        Raises:
+            NotFiniteError: a logit is infinite or not a number.
+            OutOfMemoryError: not even one fits into the memory of the device.
+            ProviderError: whatever else ONNX Runtime could not do.
+        """
+        graphs, classes = self.bundle.manifest.graphs, len(self.bundle.manifest.labels)
+        first = self.open(graphs.features if graphs.head else graphs.classifier or "")
+        if batch_size != "auto":
+            image = self.bundle.manifest.preprocessing
+            batch_size = min(int(batch_size), max(1, most_pixels // (image.height * image.width)))
+        parts: list[NDArray[np.float32]] = []
+        for done in run_batches(
+            count,
+            self.sizer("classifier", first, batch_size),
+            lambda batch: pad_rows(inputs(batch.rows), batch.padded),
+            lambda images: classify_only(graphs, self.open, images),
+        ):
+            check_rows("logits", done.result, done.batch.padded, classes)
+            logits = done.result[: done.batch.size]
+            check_finite("logits of the image or of altered ones", logits)
+            parts.append(logits)
+        return np.concatenate(parts) if parts else np.zeros((0, classes), np.float32)
+
+    def sizer(self, kind: str, session: Session, batch_size: BatchSize) -> BatchSizer:
+        """The batch sizes of a graph. A search goes on from one explanation to the next.
+
+        Args:
+            kind: of scorer, or "classifier".
+            session: of the graph.
+            batch_size: that was asked for.
+        """
+        sizer = self._sizers.get((kind, batch_size))
+        if sizer is None:  # of two threads that come here at once the first one's stays
+            sizer = self._sizers.setdefault((kind, batch_size), self._new_sizer(kind, session, batch_size))
+        return sizer
+
+    def _new_sizer(self, kind: str, session: Session, batch_size: BatchSize) -> BatchSizer:
+        fixed_shape = session.fixed_shape
+        if batch_size != "auto":
+            return BatchSizer([batch_size], fixed_shape=fixed_shape)
+        if self._low_memory:
+            return BatchSizer([1], fixed_shape=fixed_shape)
+        candidates = GPU_CANDIDATES if session.on_gpu else CPU_CANDIDATES
+        speed = self._engine.speed_key
+        if speed is None:
+            return BatchSizer(candidates, fixed_shape=fixed_shape)
+        key = json.dumps([self.bundle.sha256, kind, self.precision, session.providers, speed])
+        if (known := recall(key)) is not None:
+            return BatchSizer([known], fixed_shape=fixed_shape)
+        return BatchSizer(candidates, fixed_shape=fixed_shape, found=lambda size: remember(key, size))
+
+    def keep(self, what: str, make: Callable[[], _Kept]) -> _Kept:
+        """Something that is found once for all images and threads, such as the head as one linear layer.
+
+        Args:
+            what: its name.
+            make: finds it. It runs once, or again if it raises. It may run user code (`progress`): no lock is held, so
+                two threads that ask at the same time may both run it.
+        """
+        if what not in self._kept:
+            made = make()
+            self.check_open()
+            self._kept[what] = made
+        kept: _Kept = self._kept[what]  # type: ignore[assignment]
+        return kept
 
 
 def classify(
@@ -45,11 +329,11 @@ def classify(
     logits: NDArray[np.float32]
     opened = session(graphs.features)
     with readable_errors("run the features"):
-        (features,) = opened.run(["features"], {"image": images})
+        (features,) = opened.run({"image": images}, ["features"])
     assert graphs.head is not None or graphs.classifier is not None  # checked when the bundle is read
     opened = session(graphs.head or graphs.classifier or "")
     with readable_errors("run the head"):
-        (logits,) = opened.run(["logits"], {"features": features} if graphs.head is not None else {"image": images})
+        (logits,) = opened.run({"features": features} if graphs.head is not None else {"image": images}, ["logits"])
     check_rows("logits", logits, len(images))
     return features, logits
 
@@ -69,105 +353,6 @@ def classify_only(
     opened = session(graphs.classifier or "")
     logits: NDArray[np.float32]
     with readable_errors("run the classifier"):
-        (logits,) = opened.run(["logits"], {"image": images})
+        (logits,) = opened.run({"image": images}, ["logits"])
     check_rows("logits", logits, len(images))
     return logits
-
-
-def check_rows(what: str, value: object, rows: int, columns: int | None = None) -> None:
-    """Refuse what a graph gives where float32 [rows,columns] is expected: its file may declare one and make another.
-
-    Args:
-        what: it is, in words.
-        value: of the graph.
-        rows: one for each image.
-        columns: one for each class; None for any number from 1.
-
-    Raises:
-        BundleError: it is something else.
-    """
-    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else "no tensor"
-    if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 2 and value.size:
-        shape = value.shape
-        if shape == (rows, shape[1] if columns is None else columns):
-            return
-    wanted = "classes" if columns is None else columns
-    raise BundleError(f"the graphs of the bundle do not fit: {what} are {found}; accepted is float32 [{rows},{wanted}]")
-
-
-def check_finite(what: str, *values: NDArray[np.floating[Any]]) -> None:
-    """Refuse values that are infinite or not numbers: no map is made of them.
-
-    Args:
-        what: they are, in words.
-        *values: of any shape.
-
-    Raises:
-        NotFiniteError: some of them are not finite; says how many, and what helps.
-    """
-    wrong = sum(int(np.count_nonzero(~np.isfinite(item))) for item in values)
-    if wrong:
-        count = sum(item.size for item in values)
-        raise NotFiniteError(
-            f"{wrong} of {count} {what} are infinite or not numbers: the model is damaged, or its values go beyond "
-            "what its precision holds (float16 ends at 65504; float32 holds more)"
-        )
-
-
-def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
-    """The maps [C,h,w] in the features of one image: [1,C,h,w], [1,h,w,C], or tokens [1,T,C].
-
-    Raises:
-        BundleError: features of another shape than the cut has.
-    """
-    if features.shape != (1, *cut.shape):
-        raise BundleError(f"features are {list(features.shape)}; the cut in bundle.json has {[1, *cut.shape]}")
-    if cut.layout == "nchw":
-        maps = features[0]
-    elif cut.layout == "nhwc":
-        maps = features[0].transpose(2, 0, 1)
-    else:
-        maps = features[0, cut.prefix_tokens :].T.reshape(cut.channels, cut.height, cut.width)
-    return np.ascontiguousarray(maps, np.float32)
-
-
-def prefix_tokens(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
-    """The prefix tokens in the features of one image: float32 [P,C], P = 0 for layouts that have none."""
-    if cut.layout != "tokens":
-        return np.zeros((0, cut.channels), np.float32)
-    return features[0, : cut.prefix_tokens]
-
-
-def from_maps(maps: NDArray[np.float32], prefix: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
-    """The features that maps stand for, as the head takes them: the inverse of `as_maps`, for a batch.
-
-    Args:
-        maps: float32 [N,C,h,w].
-        prefix: float32 [P,C], the prefix tokens of all N (of no token, P = 0, for the other layouts).
-        cut: which layout.
-
-    Returns:
-        float32 [N,C,h,w], [N,h,w,C] or [N,P + h w,C].
-    """
-    if cut.layout == "nchw":
-        return maps
-    if cut.layout == "nhwc":
-        return np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
-    patches = maps.reshape(len(maps), cut.channels, -1).transpose(0, 2, 1)
-    return np.concatenate([np.broadcast_to(prefix, (len(maps), *prefix.shape)), patches], axis=1)
-
-
-def to_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
-    """Probabilities of the classes, float32 of the shape of the logits; the classes are on the last axis."""
-    return exact_probabilities(logits, activation).astype(np.float32)
-
-
-def exact_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float64]:
-    """The same in float64, for differences of them: softmax over the classes, or the sigmoid of each."""
-    exact = logits.astype(np.float64)
-    if activation == "sigmoid":
-        sigmoid: NDArray[np.float64] = np.exp(-np.logaddexp(0, -exact))
-        return sigmoid
-    shifted = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    softmax: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return softmax

@@ -3,78 +3,68 @@
 import argparse
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.arguments import budget
 from ortcam.errors import OptionError
-from ortcam.explainer import Explainer, finish, resolve_task
+from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
-from ortcam.methods import HeadPlan, Plan, resolve_method
-from ortcam.support.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE, shown
+from ortcam.methods import resolve_method
+from ortcam.request import LIMITS, ExplainRequest
+from ortcam.scoring import finish
+from ortcam.support.ranges import shown
 
-__all__ = ["BASELINES", "Baseline", "Variant", "parse_variants"]
+__all__ = ["BASELINES", "Baseline", "Entry", "parse_entries"]
 
 Maps = NDArray[np.float32]
 
 _GAUSSIAN_SIGMA: Final = 0.25  # of a side
 
-# Arguments of `explain` that are no options of a method, and how their text is read.
-_LIMITS: Final[dict[str, Callable[[str], object]]] = {
-    "budget": budget,
-    "deadline": DEADLINE.read,
-    "tolerance": TOLERANCE.read,
-    "completion": str,
-    "sampling_error": SAMPLING_ERROR.read,
-}
-
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class Entry:
     """A method as it is evaluated.
 
     Attributes:
         name: as the user wrote it, METHOD[:KEY=VALUE...]; unique.
         title: for tables.
-        arguments: for `Explainer.explain`; empty for a baseline.
-        plan: what the method does; None for a baseline.
+        request: what makes the map, for a class that is chosen per image; None for a baseline.
         precision: of the masked passes; None takes the bundle's own.
         baseline: makes the map of a baseline; None for a method.
     """
 
     name: str
     title: str
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    plan: Plan | HeadPlan | None = None
+    request: ExplainRequest | None = None
     precision: str | None = None
     baseline: "Baseline | None" = None
 
 
-def parse_variants(texts: Sequence[str]) -> list[Variant]:
+def parse_entries(texts: Sequence[str]) -> list[Entry]:
     """Parse METHOD[:KEY=VALUE...], where a key is an option of the method, a limit or `precision`.
 
     Raises:
-        OptionError: an unknown method, key or value, or a variant given twice.
+        OptionError: an unknown method, key or value, or an entry given twice.
 
     Example:
-        >>> [variant.title for variant in parse_variants(["scorecam++", "iscam:budget=0.25"])]
+        >>> [entry.title for entry in parse_entries(["scorecam++", "iscam:budget=0.25"])]
         ['ScoreCAM++', 'IS-CAM (budget 0.25)']
     """
-    found: dict[str, Variant] = {}
+    found: dict[str, Entry] = {}
     for text in texts:
-        variant = _parse(text.strip())
-        if variant.name in found:
-            raise OptionError(f"{variant.name}: is named twice")
-        found[variant.name] = variant
+        entry = _parse(text.strip())
+        if entry.name in found:
+            raise OptionError(f"{entry.name}: is named twice")
+        found[entry.name] = entry
     if not found:
         raise OptionError("no method to evaluate")
     return list(found.values())
 
 
-def _parse(text: str) -> Variant:
+def _parse(text: str) -> Entry:
     name, *pairs = text.split(":")
     method = resolve_method(name, {}).method
     arguments: dict[str, Any] = {"method": method.name}
@@ -90,22 +80,20 @@ def _parse(text: str) -> Variant:
         given.add(key)
         if key == "precision":
             precision = value
-        elif key in _LIMITS:
+        elif key in LIMITS:
             try:
-                arguments[key] = _LIMITS[key](value)
+                arguments[key] = LIMITS[key](value)
             except (ValueError, argparse.ArgumentTypeError):
                 raise OptionError(f"{text!r}: {key}={shown(value)} is not a number") from None
         else:
             resolve_method(method.name, {key: value})
             arguments[key] = value
-    task = resolve_task(**arguments)
-    if precision is not None and isinstance(task.settings.plan, HeadPlan):
+    request = ExplainRequest.of(**arguments)
+    if precision is not None and not method.masks_image:
         raise OptionError(f"{text!r}: precision goes with methods that mask the image")
     details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
-    return Variant(
-        canonical, f"{method.title} ({details})" if details else method.title, arguments, task.settings.plan, precision
-    )
+    return Entry(canonical, f"{method.title} ({details})" if details else method.title, request, precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +132,9 @@ class Baseline:
         return maps[0], bool(flat[0])
 
 
-def baselines(seed: int) -> list[Variant]:
+def baselines(seed: int) -> list[Entry]:
     """List the three baselines."""
-    return [Variant(kind, title, baseline=Baseline(kind, seed)) for kind, title in BASELINES.items()]
+    return [Entry(kind, title, baseline=Baseline(kind, seed)) for kind, title in BASELINES.items()]
 
 
 BASELINES: Final[dict[Literal["random-weights", "mean-activation", "centred-gaussian"], str]] = {

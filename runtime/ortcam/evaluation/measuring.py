@@ -3,24 +3,28 @@
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.engine.model import check_finite, exact_probabilities
+from ortcam.engine.batching import BatchSize
+from ortcam.engine.features import check_finite, exact_probabilities
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
-from ortcam.evaluation.entries import Variant
+from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.metrics import FILLS, Fill
 from ortcam.evaluation.protocols import Protocol
-from ortcam.explainer import BatchSize, Explainer
+from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
 
 __all__ = ["Clean", "Explained", "Measurement", "Measuring", "explain"]
 
-THUMBNAIL = 28
+THUMBNAIL: Final = 28
+
+# Metrics of the confidence under the map.
+_OF_MASKED: Final = frozenset({"average-drop", "increase", "average-gain", "win", "adcc"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Clean:
         probability: of the target.
         confidence: Y, the probability or the logit of the target, as the protocol says.
         inside: bool [H,W], pixels inside the boxes; None without boxes, or where they belong to another class.
+        emptied: the image without any pixel, float32 [3,H,W], and the probability of the target then, by fill; filled
+            in when a curve needs it, since it is the same for all methods.
     """
 
     example: Example
@@ -42,6 +48,7 @@ class Clean:
     probability: float
     confidence: float
     inside: NDArray[np.bool_] | None
+    emptied: dict[Fill, tuple[NDArray[np.float32], float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Measurement:
 
     Attributes:
         image: name of the example.
-        variant: name of the variant.
+        variant: name of the entry.
         label: class of the image; None if unknown.
         target: class explained.
         probability: of the target on the clean image.
@@ -115,7 +122,6 @@ class Measuring:
         self._wanted = frozenset(wanted)
         self._step = step
         self._batch_size = batch_size
-        self._last_ends: tuple[Clean, dict[Fill, tuple[NDArray[np.float32], float]]] | None = None
 
     def clean(self, example: Example, photograph: Photograph) -> Clean:
         """Classify an image, and place its boxes in the model's input.
@@ -134,7 +140,7 @@ class Measuring:
         confidence = float(logits[target]) if self._protocol.confidence == "logit" else probability
         return Clean(example, photograph, target, probability, confidence, inside)
 
-    def measure(self, clean: Clean, variant: Variant) -> Measurement:
+    def measure(self, clean: Clean, entry: Entry) -> Measurement:
         """Explain an image, and measure the map.
 
         Raises:
@@ -143,35 +149,17 @@ class Measuring:
         # A copy, so that no method profits from features that another one has computed.
         photograph = dataclasses.replace(clean.photograph)
         clock = time.perf_counter()
-        found = self.explain(clean, photograph, variant)
+        found = self.explain(clean, photograph, entry)
         seconds = time.perf_counter() - clock
-        saliency = found.saliency
-        scores: dict[str, float] = {}
-        masked = None
-        if self._wanted & {"average-drop", "increase", "average-gain", "win", "adcc"}:
-            masked = self._masked_confidence(clean, saliency)
-            increased = masked > clean.confidence or (self._protocol.ties_increase and masked == clean.confidence)
-            scores["average-drop"] = metrics.average_drop(clean.confidence, masked)
-            scores["increase"] = 100.0 * increased
-            if self._protocol.bounds_drop and increased and scores["average-drop"] > 0:
-                raise AssertionError(f"{clean.example.name}: a drop and an increase, so they could add up to over 100")
-            scores["average-gain"] = metrics.average_gain(clean.confidence, masked)
-        if self._wanted & {"coherency", "adcc"}:
-            again = dataclasses.replace(clean.photograph, model_input=clean.photograph.model_input * saliency)
-            scores["coherency"] = metrics.coherency(saliency, self.explain(clean, again, variant).saliency)
-        scores["complexity"] = 100 * float(saliency.mean(dtype=np.float64))
-        if "adcc" in self._wanted:
-            scores["adcc"] = metrics.adcc(scores["coherency"], scores["complexity"], scores["average-drop"])
-        if clean.inside is not None:
-            scores["energy-pointing"] = metrics.energy_in(saliency, clean.inside)
-            scores["pointing"] = metrics.hits(saliency, clean.inside)
-            scores["box-area"] = 100 * float(clean.inside.mean())
-        curves = self._curves(clean, saliency)
-        counts = metrics.shares(saliency.size, self._step)
+        masked = self._masked_confidence(clean, found.saliency) if self._wanted & _OF_MASKED else None
+        scores = {} if masked is None else self._confidence_scores(clean, masked)
+        scores |= self._map_scores(clean, entry, found.saliency, scores.get("average-drop"))
+        curves = self._curves(clean, found.saliency)
+        counts = metrics.shares(found.saliency.size, self._step)
         scores |= {name: metrics.area_under(curve, counts) for name, curve in curves.items()}
         return Measurement(
             image=clean.example.name,
-            variant=variant.name,
+            variant=entry.name,
             label=clean.example.label,
             target=clean.target,
             probability=clean.probability,
@@ -182,60 +170,86 @@ class Measuring:
             passes=found.passes,
             scores={name: value for name, value in scores.items() if name in self._wanted},
             curves={name: curve.tolist() for name, curve in curves.items()},
-            thumbnail=_thumbnail(saliency),
+            thumbnail=_thumbnail(found.saliency),
         )
 
-    def explain(self, clean: Clean, photograph: Photograph, variant: Variant) -> Explained:
+    def explain(self, clean: Clean, photograph: Photograph, entry: Entry) -> Explained:
         """Explain a photograph, clean or altered, for the class of the clean one.
 
         Raises:
             OrtcamError: as `Explainer.explain`.
         """
-        explainer = self._explainers[variant.precision]
-        return explain(explainer, photograph, clean.target, variant, clean.example.name, self._batch_size)
+        explainer = self._explainers[entry.precision]
+        return explain(explainer, photograph, clean.target, entry, clean.example.name, self._batch_size)
 
     def _masked_confidence(self, clean: Clean, saliency: NDArray[np.float32]) -> float:
         mask = metrics.top_half(saliency) if self._protocol.keep_half else saliency
         logits = self._logits(1, lambda _: clean.photograph.model_input * mask)[0]
         return float(logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean, logits))
 
+    def _confidence_scores(self, clean: Clean, masked: float) -> dict[str, float]:
+        """What the map keeps of the confidence, from O = `masked`."""
+        increased = masked > clean.confidence or (self._protocol.ties_increase and masked == clean.confidence)
+        drop = metrics.average_drop(clean.confidence, masked)
+        if self._protocol.bounds_drop and increased and drop > 0:
+            raise AssertionError(f"{clean.example.name}: a drop and an increase, so they could add up to over 100")
+        gain = metrics.average_gain(clean.confidence, masked)
+        return {"average-drop": drop, "increase": 100.0 * increased, "average-gain": gain}
+
+    def _map_scores(
+        self, clean: Clean, entry: Entry, saliency: NDArray[np.float32], drop: float | None
+    ) -> dict[str, float]:
+        """What the map itself is like: ADCC and its parts, and how much of it lies in the boxes."""
+        scores: dict[str, float] = {}
+        if self._wanted & {"coherency", "adcc"}:
+            again = dataclasses.replace(clean.photograph, model_input=clean.photograph.model_input * saliency)
+            scores["coherency"] = metrics.coherency(saliency, self.explain(clean, again, entry).saliency)
+        scores["complexity"] = 100 * float(saliency.mean(dtype=np.float64))
+        if "adcc" in self._wanted and drop is not None:
+            scores["adcc"] = metrics.adcc(scores["coherency"], scores["complexity"], drop)
+        if clean.inside is not None:
+            scores["energy-pointing"] = metrics.energy_in(saliency, clean.inside)
+            scores["pointing"] = metrics.hits(saliency, clean.inside)
+            scores["box-area"] = 100 * float(clean.inside.mean())
+        return scores
+
     def _curves(self, clean: Clean, saliency: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Probabilities of the target while pixels appear or vanish, by metric."""
         ranks = metrics.pixel_ranks(saliency)
         counts = metrics.shares(saliency.size, self._step)
-        image = clean.photograph.model_input[0]
         curves: dict[str, NDArray[np.float64]] = {}
         for fill in FILLS:
-            names = {f"{kind}-{fill}": kind == "insertion" for kind in ("insertion", "deletion")}
-            names = {name: inserts for name, inserts in names.items() if name in self._wanted}
-            if not names:
-                continue
-            empty, empty_probability = self._end(clean, fill)
-            for name, inserts in names.items():
-                front, behind = (image, empty) if inserts else (empty, image)
-
-                def some(part: slice, front: Any = front, behind: Any = behind) -> NDArray[np.float32]:
-                    changed = ranks < counts[1:-1][part, None, None]
-                    mixed: NDArray[np.float32] = np.where(changed[:, None], front, behind)
-                    return mixed
-
-                between = self._of_target(clean, self._logits(len(counts) - 2, some))
-                ends = (empty_probability, clean.probability)
-                start, end = ends if inserts else ends[::-1]
-                curves[name] = np.concatenate([[start], between, [end]])
+            for kind in ("insertion", "deletion"):
+                name = f"{kind}-{fill}"
+                if name in self._wanted:
+                    curves[name] = self._curve(clean, ranks, counts, fill, inserts=kind == "insertion")
         return curves
 
-    def _end(self, clean: Clean, fill: Fill) -> tuple[NDArray[np.float32], float]:
-        """The image without any pixel, float32 [3,H,W], and its probability; the same for all methods."""
-        if self._last_ends is None or self._last_ends[0] is not clean:
-            self._last_ends = clean, {}
-        known = self._last_ends[1]
-        if fill not in known:
+    def _curve(
+        self, clean: Clean, ranks: NDArray[np.int64], counts: NDArray[np.int64], fill: Fill, *, inserts: bool
+    ) -> NDArray[np.float64]:
+        """Probabilities of the target, float64 [n], after each of the `counts` [n] of pixels, from none to all."""
+        empty, empty_probability = self._emptied(clean, fill)
+        shown = clean.photograph.model_input[0]
+        front, behind = (shown, empty) if inserts else (empty, shown)
+
+        def changed(part: slice) -> NDArray[np.float32]:
+            done = ranks < counts[1:-1][part, None, None]
+            mixed: NDArray[np.float32] = np.where(done[:, None], front, behind)
+            return mixed
+
+        between = self._of_target(clean, self._logits(len(counts) - 2, changed))
+        ends = (empty_probability, clean.probability)
+        start, end = ends if inserts else ends[::-1]
+        return np.concatenate([[start], between, [end]])
+
+    def _emptied(self, clean: Clean, fill: Fill) -> tuple[NDArray[np.float32], float]:
+        if fill not in clean.emptied:
             image = clean.photograph.model_input[0]
             empty = np.zeros_like(image) if fill == "zero" else metrics.blurred(image)
             logits = self._logits(1, lambda _: empty[None])[0]
-            known[fill] = empty, float(self._of_target(clean, logits))
-        return known[fill]
+            clean.emptied[fill] = empty, float(self._of_target(clean, logits))
+        return clean.emptied[fill]
 
     def _logits(self, count: int, inputs: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float32]:
         logits = self._explainer.logits(count, inputs, batch_size=self._batch_size)
@@ -254,27 +268,28 @@ def explain(
     explainer: Explainer,
     photograph: Photograph,
     target: int,
-    variant: Variant,
+    entry: Entry,
     name: str,
     batch_size: BatchSize,
 ) -> Explained:
-    """Make the map of a variant.
+    """Make the map of an entry.
 
     Args:
         explainer: of the model.
         photograph: to explain.
         target: class index.
-        variant: method or baseline.
+        entry: method or baseline.
         name: of the image; it seeds random weights.
         batch_size: masked images per run.
 
     Raises:
         OrtcamError: as `Explainer.explain`.
     """
-    if variant.baseline is not None:
-        return Explained(*variant.baseline(explainer, photograph, name), 0)
-    arguments: dict[str, Any] = dict(variant.arguments)
-    explanation = explainer.explain(photograph, target=target, batch_size=batch_size, **arguments)
+    if entry.baseline is not None:
+        return Explained(*entry.baseline(explainer, photograph, name), 0)
+    assert entry.request is not None  # an entry is a method or a baseline
+    request = dataclasses.replace(entry.request, target=(target,), batch_size=batch_size)
+    explanation = explainer.explain_request(request, photograph)
     return Explained(explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes)
 
 

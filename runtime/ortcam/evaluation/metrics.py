@@ -24,6 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from ortcam.errors import OptionError
+from ortcam.scoring.similarity import correlation
+
 __all__ = [
     "FILLS",
     "METRICS",
@@ -39,6 +42,7 @@ __all__ = [
     "energy_in",
     "hits",
     "pixel_ranks",
+    "share_changed",
     "shares",
     "top_half",
 ]
@@ -130,11 +134,7 @@ def coherency(saliency: NDArray[np.float32], again: NDArray[np.float32]) -> floa
         saliency: float32 [H,W], M(X).
         again: float32 [H,W], M(M * X), of the same method and class.
     """
-    flat = [bool(np.ptp(item) == 0) for item in (saliency, again)]
-    if any(flat):
-        return 100.0 if all(flat) else 50.0
-    correlation = np.corrcoef(saliency.ravel().astype(np.float64), again.ravel().astype(np.float64))[0, 1]
-    return 50 * (float(correlation) + 1)
+    return 50 * (correlation(saliency.astype(np.float64), again.astype(np.float64)) + 1)
 
 
 def adcc(coherency: float, complexity: float, drop: float) -> float:
@@ -169,6 +169,23 @@ def shares(pixels: int, step: int | None) -> NDArray[np.int64]:
     """
     size = math.ceil(pixels / 100) if step is None else step
     return np.append(np.arange(0, pixels, size), pixels)
+
+
+def share_changed(pixels: int, step: int | None) -> NDArray[np.float64]:
+    """Share of the pixels that have changed after each step: float64 [n + 1], from 0 to 1.
+
+    Args:
+        pixels: of the image.
+        step: as `shares` takes it.
+
+    Raises:
+        OptionError: a step has more pixels than the image.
+    """
+    if step is not None and step > pixels:
+        raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
+    counts = shares(pixels, step)
+    share: NDArray[np.float64] = counts / counts[-1]
+    return share
 
 
 def area_under(curve: NDArray[np.float64], counts: NDArray[np.int64]) -> float:

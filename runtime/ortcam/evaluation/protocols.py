@@ -1,12 +1,22 @@
 """Protocols: the conventions of published tables of metrics, as data."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from ortcam.errors import OptionError
-from ortcam.evaluation.metrics import METRICS
+from ortcam.evaluation.metrics import METRICS, chosen
+from ortcam.support.suggestions import did_you_mean
 
-__all__ = ["PROTOCOLS", "Protocol", "resolve_protocol"]
+__all__ = ["PROTOCOLS", "Protocol", "resolve_metrics", "resolve_protocol"]
+
+# Metrics that are measured too: ADCC needs the means of its parts, and the pointing games mean nothing without chance.
+_NEEDED: Final = {
+    "adcc": ("coherency", "complexity", "average-drop"),
+    "energy-pointing": ("box-area",),
+    "pointing": ("box-area",),
+}
+_NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,3 +103,35 @@ def resolve_protocol(name: str) -> Protocol:
         if protocol.name == name:
             return protocol
     raise OptionError(f"protocol {name!r}: accepted is {', '.join(protocol.name for protocol in PROTOCOLS)}")
+
+
+def resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[str, ...]:
+    """Find the metrics to measure, in the order of `METRICS`, with those that they need.
+
+    Args:
+        names: of metrics or groups; None takes those of the protocol.
+        protocol: the conventions.
+
+    Raises:
+        OptionError: an unknown name, no metric, or one that the protocol has no probabilities for.
+    """
+    if names is None:
+        return tuple(metric.name for metric in METRICS if metric.name in protocol.metrics)
+    known = {metric.name for metric in METRICS} | {metric.group for metric in METRICS}
+    for name in names:
+        if name not in known:
+            groups = ", ".join(dict.fromkeys(metric.group for metric in METRICS))
+            accepted = ", ".join(metric.name for metric in METRICS)
+            raise OptionError(
+                f"metric {name!r}: accepted is {accepted}, or a group: {groups}{did_you_mean(name, sorted(known))}"
+            )
+    wanted = tuple(metric.name for metric in chosen(names))
+    needed = [part for name in wanted for part in _NEEDED.get(name, ())]
+    wanted = tuple(metric.name for metric in chosen([*names, *needed]))
+    if not wanted:
+        raise OptionError("no metric to measure")
+    if protocol.confidence == "logit" and (odd := _NOT_OF_LOGITS & set(wanted)):
+        raise OptionError(
+            f"{', '.join(sorted(odd))} with protocol {protocol.name}: needs probabilities, but it takes logits"
+        )
+    return wanted

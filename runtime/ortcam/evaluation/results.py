@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ortcam.evaluation.entries import Variant
+from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.metrics import METRICS, Metric
 from ortcam.evaluation.protocols import Protocol
@@ -78,21 +78,21 @@ class Results:
 
     Attributes:
         images: their names.
-        variants: in the order asked for, baselines last.
+        variants: the entries in the order asked for, baselines last.
         metrics: those measured.
-        values: float64 [n] by variant and metric, percentages.
+        values: float64 [n] by entry and metric, percentages.
         label: int64 [n], -1 if unknown.
         target: int64 [n].
         probability: float64 [n], of the target.
-        masked: float64 [n] by variant: O.
-        seconds: float64 [n] by variant, time of an explanation.
-        passes: float64 [n] by variant.
-        flat: bool [n] by variant.
-        bands: by metric and variant.
+        masked: float64 [n] by entry: O.
+        seconds: float64 [n] by entry, time of an explanation.
+        passes: float64 [n] by entry.
+        flat: bool [n] by entry.
+        bands: by metric and entry.
     """
 
     images: list[str]
-    variants: list[Variant]
+    variants: list[Entry]
     metrics: list[Metric]
     values: dict[str, dict[str, Floats]]
     label: NDArray[np.int64]
@@ -110,8 +110,8 @@ class Summary:
     """Means and differences.
 
     Attributes:
-        table: mean with its interval by variant and metric, over the images that all variants have.
-        differences: between all pairs of variants, by metric.
+        table: mean with its interval by entry and metric, over the images that all entries have.
+        differences: between all pairs of entries, by metric.
     """
 
     table: dict[str, dict[str, Interval]]
@@ -119,20 +119,20 @@ class Summary:
 
 
 def collect(
-    journal: Journal, images: Collection[str], variants: Sequence[Variant], wanted: Sequence[str], share: Floats
+    journal: Journal, images: Collection[str], entries: Sequence[Entry], wanted: Sequence[str], share: Floats
 ) -> Results:
     """Read a journal. Curves are averaged while they are read, so that memory holds one number per metric.
 
     Args:
         journal: of the run.
         images: names of the images to report on.
-        variants: to report on, baselines last.
+        entries: to report on, baselines last.
         wanted: names of metrics.
         share: float64 [n], share of the pixels that have changed at each step of the curves.
     """
     found_images = dict.fromkeys(image for image, _ in journal.measured() if image in images)
     place = {image: index for index, image in enumerate(found_images)}
-    names = [variant.name for variant in variants]
+    names = [entry.name for entry in entries]
     metrics = [metric for metric in METRICS if metric.name in wanted]
     count = len(place)
     values = {name: {metric.name: np.full(count, np.nan) for metric in metrics} for name in names}
@@ -154,12 +154,12 @@ def collect(
         for curve_name, curve in found.curves.items():
             moments.setdefault(curve_name, {}).setdefault(name, _Moments()).add(np.asarray(curve))
     if "win" in wanted:
-        competing = [item.name for item in variants if item.baseline is None and not np.isnan(masked[item.name]).all()]
+        competing = [item.name for item in entries if item.baseline is None and not np.isnan(masked[item.name]).all()]
         for name, won in _wins({name: masked[name] for name in competing}).items():
             values[name]["win"] = won
     return Results(
         images=list(place),
-        variants=list(variants),
+        variants=list(entries),
         metrics=metrics,
         values=values,
         label=label,
@@ -189,12 +189,12 @@ def _wins(masked: dict[str, Floats]) -> dict[str, Floats]:
 
 
 def summarise(results: Results, protocol: Protocol, *, seed: int) -> Summary:
-    """Compute intervals and differences, each over the images on which every variant has the metric.
+    """Compute intervals and differences, each over the images on which every entry has the metric.
 
     Raises:
         AssertionError: Average Drop and Increase in Confidence add up to more than 100, which the protocol forbids.
     """
-    table: dict[str, dict[str, Interval]] = {variant.name: {} for variant in results.variants}
+    table: dict[str, dict[str, Interval]] = {entry.name: {} for entry in results.variants}
     apart: dict[str, list[Difference]] = {}
     for metric in results.metrics:
         measured = {
@@ -282,9 +282,9 @@ def as_cell(text: str) -> str:
 
 def _rows(results: Results) -> Iterator[dict[str, Any]]:
     for index, image in enumerate(results.images):
-        for variant in results.variants:
+        for entry in results.variants:
             for metric in results.metrics:
-                value = float(results.values[variant.name][metric.name][index])
+                value = float(results.values[entry.name][metric.name][index])
                 if math.isnan(value):
                     continue
                 label = int(results.label[index])
@@ -293,11 +293,11 @@ def _rows(results: Results) -> Iterator[dict[str, Any]]:
                     "label": None if label < 0 else label,
                     "target": int(results.target[index]),
                     "probability": float(results.probability[index]),
-                    "method": variant.name,
+                    "method": entry.name,
                     "metric": metric.name,
                     "value": value,
-                    "flat": bool(results.flat[variant.name][index]),
-                    "seconds": float(results.seconds[variant.name][index]),
+                    "flat": bool(results.flat[entry.name][index]),
+                    "seconds": float(results.seconds[entry.name][index]),
                 }
 
 
@@ -312,14 +312,14 @@ def as_json(results: Results, summary: Summary, more: dict[str, Any]) -> bytes:
         },
         "methods": [
             {
-                "name": variant.name,
-                "title": variant.title,
-                "baseline": variant.baseline is not None,
-                "median_seconds": median_of_known(results.seconds[variant.name]),
-                "median_passes": median_of_known(results.passes[variant.name]),
-                "flat_maps": int(results.flat[variant.name].sum()),
+                "name": entry.name,
+                "title": entry.title,
+                "baseline": entry.baseline is not None,
+                "median_seconds": median_of_known(results.seconds[entry.name]),
+                "median_passes": median_of_known(results.passes[entry.name]),
+                "flat_maps": int(results.flat[entry.name].sum()),
             }
-            for variant in results.variants
+            for entry in results.variants
         ],
         "metrics": [dataclasses.asdict(metric) for metric in results.metrics],
         "table": {

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,74 +11,39 @@ import numpy as np
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
-from ortcam.engine.session import Provider, runtime_version
-from ortcam.errors import OptionError, OrtcamError, OutputError
-from ortcam.evaluation import metrics as definitions
+from ortcam.engine.batching import BatchSize
+from ortcam.engine.providers import Provider
+from ortcam.engine.runtime import runtime_version
+from ortcam.errors import OrtcamError, OutputError
 from ortcam.evaluation.dataset import Example, read_dataset
-from ortcam.evaluation.entries import Variant, baselines, parse_variants
+from ortcam.evaluation.entries import Entry, baselines, parse_entries
 from ortcam.evaluation.journal import Failure, Journal
-from ortcam.evaluation.measuring import Clean, Measuring, explain
-from ortcam.evaluation.metrics import METRICS
-from ortcam.evaluation.protocols import Protocol, resolve_protocol
+from ortcam.evaluation.measuring import Clean, Measuring
+from ortcam.evaluation.metrics import share_changed
+from ortcam.evaluation.progress import Progress, Tally
+from ortcam.evaluation.protocols import resolve_metrics, resolve_protocol
+from ortcam.evaluation.randomized import RandomizedCheck, drawn
+from ortcam.evaluation.report.gallery import Photographs
 from ortcam.evaluation.report.page import write_report
-from ortcam.evaluation.report.terminal import in_words
-from ortcam.evaluation.report.verdict import MEANING, Verdict, reach_verdict
-from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
-from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
-from ortcam.evaluation.statistics import intervals
-from ortcam.explainer import BatchSize, Explainer, load, resolve_task
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS
-from ortcam.methods import HeadPlan
+from ortcam.evaluation.report.report import Report
+from ortcam.evaluation.report.verdict import MEANING, reach_verdict
+from ortcam.evaluation.results import as_json, collect, summarise, write_tables
+from ortcam.evaluation.sanity import DEPTHS
+from ortcam.explainer import Explainer, load
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.models.opening import read_model
+from ortcam.request import check_batch_size
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
-from ortcam.support.suggestions import did_you_mean
 from ortcam.support.terminal import as_text
-from ortcam.support.unfinished import temporary_folder
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
-# Called with the maps measured and the maps in all, after each map.
-Progress = Callable[[int, int], None]
+Model = str | os.PathLike[str] | Bundle | Explainer
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 DEFAULT_METHODS: Final = ("scorecam", "scorecam++")
 DEFAULT_OUTPUT: Final = "evaluation"
-
-# Metrics that are measured too: ADCC needs the means of its parts, and the pointing games mean nothing without chance.
-_NEEDED: Final = {
-    "adcc": ("coherency", "complexity", "average-drop"),
-    "energy-pointing": ("box-area",),
-    "pointing": ("box-area",),
-}
-_SHUFFLED_BATCH_SIZE: Final = 8  # no search, because its result would be kept for a bundle that is thrown away
-_NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What an evaluation found.
-
-    Attributes:
-        results: every number.
-        summary: means, intervals and differences.
-        verdict: the findings in sentences.
-        failures: images that were skipped, or methods on them.
-        folder: where the files are.
-    """
-
-    results: Results
-    summary: Summary
-    verdict: Verdict
-    failures: list[Failure]
-    folder: Path
-
-    def in_words(self, width: int = 80) -> str:
-        """The verdict, then a table of means, for a terminal.
-
-        Args:
-            width: of the terminal, in columns.
-        """
-        return in_words(self.results, self.summary, self.verdict, str(self.folder / "report.html"), width)
 
 
 class Evaluation:
@@ -87,7 +51,7 @@ class Evaluation:
 
     Attributes:
         protocol: the conventions.
-        variants: methods, and the baselines behind them.
+        variants: the entries: methods, and the baselines behind them.
         metrics: names of what is measured.
         examples: the images.
         folder: where the results go.
@@ -97,8 +61,8 @@ class Evaluation:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Bundle | Explainer,
-        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        model: Model,
+        images: Source,
         output: str | os.PathLike[str] = DEFAULT_OUTPUT,
         *,
         methods: Sequence[str] = DEFAULT_METHODS,
@@ -146,202 +110,148 @@ class Evaluation:
             OrtcamError: what is wrong, before anything is written.
         """
         self.protocol = resolve_protocol(protocol)
-        self.variants = [*parse_variants(methods), *baselines(seed)]
-        self.metrics = _resolve_metrics(metrics, self.protocol)
-        for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize), (SEED, seed)):
-            if value is not None or range_ is SEED:
-                range_.check(value)
-        limit, step, randomize = (None if value is None else int(value) for value in (limit, step, randomize))
-        seed = int(seed)
-        resolve_task(batch_size=batch_size)
-        precisions = dict.fromkeys([None, *(variant.precision for variant in self.variants)])
-        self._load = functools.partial(
+        self.variants = [*parse_entries(methods), *baselines(seed)]
+        self.metrics = resolve_metrics(metrics, self.protocol)
+        limit, step, randomize = (
+            None if value is None else int(range_.check(value))
+            for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize))
+        )
+        seed = int(SEED.check(seed))
+        batch_size = check_batch_size(batch_size)
+        load_ = functools.partial(
             load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
         )
-        read = _bundle(model)  # once: the same one in every precision
-        self._explainers: dict[str | None, Explainer] = {
-            name: self._load(read, precision=name or precision) for name in precisions
-        }
+        self._explainers = _explainers(model, self.variants, precision, load_)
         explainer = self._explainers[None]
         self.notes: list[str] = []
         self.examples = read_dataset(
             images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, tell=self.notes.append
         )
         preprocessing = explainer.bundle.manifest.preprocessing
-        pixels = preprocessing.height * preprocessing.width
-        if step is not None and step > pixels:
-            raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
-        for variant in self.variants:
-            if isinstance(variant.plan, HeadPlan):  # which heads it works with is found out by asking them
-                blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
-                explainer.explain(blank, **variant.arguments)
-        counts = definitions.shares(pixels, step)
-        self._share = counts / counts[-1]
+        self._share = share_changed(preprocessing.height * preprocessing.width, step)
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
-        self._seed = seed
-        self._resume = resume
-        self._batch_size = batch_size
-        self._max_pixels = max_pixels
-        self._white = white
-        drawn = sorted(self.examples, key=lambda example: zlib.crc32(f"{seed}/{example.name}".encode()))
-        self._checked = drawn[: randomize or 0]
-        if self._checked:
-            own = explainer.bundle.manifest.precision
-            if any(explainer.bundle.check_precision(name or precision) != own for name in precisions):
-                raise OptionError(f"randomize: goes with {own}, the bundle's own precision, whose weights are shuffled")
-            check_weights(explainer.bundle)
+        checked = drawn(self.examples, randomize or 0, seed=seed)
+        self._randomized = RandomizedCheck(checked, explainer, self._measuring, load_, batch_size, seed)
+        for entry in self.variants:
+            if entry.request is not None:
+                entry.request.check(explainer.bundle.manifest)
+        if checked:
+            self._randomized.check([name or precision for name in self._explainers])
+        self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
-        self.settings: dict[str, Any] = {
+        self.settings = self._record(images, annotations, precision, step) | _unusual(white, strict=strict)
+
+    def _record(
+        self, images: Source, annotations: str | os.PathLike[str] | None, precision: str | None, step: int | None
+    ) -> dict[str, Any]:
+        """What the results depend on, as JSON."""
+        explainer = self._explainers[None]
+        return {
             "bundle": explainer.bundle.sha256,
             "images": _file_record(images),
             "annotations": None if annotations is None else _file_record(annotations),
-            "methods": [variant.name for variant in self.variants],
+            "methods": [entry.name for entry in self.variants],
             "metrics": list(self.metrics),
             "protocol": self.protocol.name,
             "precision": precision,
             "providers": list(explainer.providers),
-            "seed": seed,
+            "seed": self._seed,
             "step": step,
             "ortcam": __version__,
         }
-        if white is not None:
-            self.settings["white"] = int(white)
-        if strict:
-            self.settings["strict"] = True
 
     @property
     def count(self) -> int:
         """How many maps are to be measured: images times methods and baselines, plus those of shuffled weights."""
-        return len(self.examples) * len(self.variants) + len(self._checked) * len(self.variants) * len(DEPTHS)
+        shuffled = len(self._randomized.examples) * len(DEPTHS)
+        return (len(self.examples) + shuffled) * len(self.variants)
+
+    def check(self) -> None:
+        """Run the model once for every head-only method: which heads a method works with is found out by asking them.
+
+        Raises:
+            OptionError: the head of this model is none that a method can use.
+        """
+        if self._is_checked:
+            return
+        explainer = self._explainers[None]
+        preprocessing = explainer.bundle.manifest.preprocessing
+        for entry in self.variants:
+            if entry.request is not None and not entry.request.settings.method.masks_image:
+                blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
+                explainer.explain_request(entry.request, blank)
+        self._is_checked = True
 
     def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:
-        """Measure what is not measured yet, and write the results.
+        """Check the methods (`check`), measure what is not measured yet, and write the results.
 
         Args:
             progress: called with the maps measured and the maps in all: at the start, then after each map.
             on_failure: called when an image, or a method on it, is skipped.
 
         Raises:
+            OptionError: as `check`; nothing is written.
             OutputError: the results cannot be written, or would overwrite others.
             OrtcamError: no image could be measured.
         """
+        self.check()
         with Journal(self.folder, self.settings, resume=self._resume) as journal:
-            self._measure(journal, progress, on_failure)
-            if self._checked:
+
+            def fail(failure: Failure) -> None:
+                journal.add(failure)
+                if on_failure is not None:
+                    on_failure(failure)
+
+            tally = Tally(self.count, progress)
+            self._measure(journal, tally, fail)
+            if self._randomized.examples:
                 self._conclude(journal)  # what is measured so far, whatever becomes of the check
-                self._check_randomized(journal, progress, on_failure)
+                self._randomized.run(journal, self.variants, tally, fail)
             return self._conclude(journal)
 
-    def _measure(
-        self, journal: Journal, progress: Progress | None, on_failure: Callable[[Failure], None] | None
-    ) -> None:
+    def _measure(self, journal: Journal, tally: Tally, fail: Callable[[Failure], None]) -> None:
         measured = set(journal.measured())
         missing = [
-            (example, variants)
+            (example, entries)
             for example in self.examples
-            if (variants := [item for item in self.variants if (example.name, item.name) not in measured])
+            if (entries := [item for item in self.variants if (example.name, item.name) not in measured])
         ]
-        made = len(self.examples) * len(self.variants) - sum(len(variants) for _, variants in missing)
-
-        def fail(failure: Failure) -> None:
-            journal.add(failure)
-            if on_failure is not None:
-                on_failure(failure)
-
-        def advance(by: int) -> None:
-            nonlocal made
-            made += by
-            if progress is not None:
-                progress(made, self.count)
-
-        advance(0)
-        for clean, variants in self._cleaned(missing, fail, advance):
-            for variant in variants:
+        tally.skip(len(self.examples) * len(self.variants) - sum(len(entries) for _, entries in missing))
+        tally.advance(0)
+        for clean, entries in self._cleaned(missing, tally, fail):
+            for entry in entries:
                 try:
-                    journal.add(self._measuring.measure(clean, variant))
+                    journal.add(self._measuring.measure(clean, entry))
                 except OutputError:
                     raise
                 except OrtcamError as error:
-                    fail(Failure(clean.example.name, variant.name, str(error)))
-                advance(1)
+                    fail(Failure(clean.example.name, entry.name, str(error)))
+                tally.advance()
 
     def _cleaned(
-        self,
-        missing: Sequence[tuple[Example, list[Variant]]],
-        fail: Callable[[Failure], None],
-        advance: Callable[[int], None],
-    ) -> Iterator[tuple[Clean, list[Variant]]]:
+        self, missing: Sequence[tuple[Example, list[Entry]]], tally: Tally, fail: Callable[[Failure], None]
+    ) -> Iterator[tuple[Clean, list[Entry]]]:
         """Read and classify images; the next ones are decoded meanwhile."""
         waiting = iter(missing)
 
         def skip(_: object, error: OrtcamError) -> None:
-            example, variants = next(waiting)
+            example, entries = next(waiting)
             fail(Failure(example.name, None, str(error)))
-            advance(len(variants))
+            tally.advance(len(entries))
 
         explainer = self._explainers[None]
         for photograph in explainer.read_many([example.path for example, _ in missing], on_error=skip):
-            example, variants = next(waiting)
+            example, entries = next(waiting)
             try:
                 clean = self._measuring.clean(example, photograph)
             except OrtcamError as error:
                 fail(Failure(example.name, None, str(error)))
-                advance(len(variants))
+                tally.advance(len(entries))
                 continue
-            yield clean, variants
-
-    def _check_randomized(
-        self, journal: Journal, progress: Progress | None, on_failure: Callable[[Failure], None] | None
-    ) -> None:
-        """Compare the maps of models with shuffled weights with those of the model."""
-        done = {(item.image, item.variant, item.depth) for item in journal.similarities()}
-        measured = set(journal.measured())
-        pairs = [
-            (example, [variant for variant in self.variants if (example.name, variant.name) in measured])
-            for example in self._checked
-        ]
-        made = len(self.examples) * len(self.variants)
-        explainer = self._explainers[None]
-        batch_size = _SHUFFLED_BATCH_SIZE if self._batch_size == "auto" else self._batch_size
-        for depth in DEPTHS:
-            missing = {
-                example: left
-                for example, variants in pairs
-                if (left := [item for item in variants if (example.name, item.name, depth) not in done])
-            }
-            made += len(self._checked) * len(self.variants) - sum(map(len, missing.values()))
-            if not missing:
-                continue
-            try:
-                with temporary_folder() as folder:
-                    shuffled = self._load(shuffled_bundle(explainer.bundle, folder, depth, seed=self._seed))
-                    for example, variants in missing.items():
-                        for found in self._compare(shuffled, depth, example, variants, batch_size):
-                            journal.add(found)
-                            if isinstance(found, Failure) and on_failure is not None:
-                                on_failure(found)
-                            made += 1
-                            if progress is not None:
-                                progress(made, self.count)
-            except OSError as error:
-                where = error.filename or "the folder for temporary files"
-                raise OutputError(f"{where}: shuffled weights cannot be written: {error.strerror or error}") from error
-
-    def _compare(
-        self, shuffled: Explainer, depth: float, example: Example, variants: Sequence[Variant], batch_size: BatchSize
-    ) -> Iterator[Similarity | Failure]:
-        """Compare the maps of one image by the model and by the one with shuffled weights."""
-        clean: Clean | None = None
-        for variant in variants:
-            try:
-                clean = clean or self._measuring.clean(example, self._explainers[None].read(example.path))
-                own = self._measuring.explain(clean, clean.photograph, variant).saliency
-                other = explain(shuffled, clean.photograph, clean.target, variant, example.name, batch_size).saliency
-                yield Similarity(example.name, variant.name, depth, similarity(own, other))
-            except OrtcamError as error:
-                yield Failure(example.name, f"{variant.name}, {depth:.0%} of the weights shuffled", str(error))
+            yield clean, entries
 
     def _conclude(self, journal: Journal) -> Report:
+        """Summarise what is measured so far, and write the results."""
         asked = {example.name for example in self.examples}
         failures = [failure for failure in journal.failures() if failure.image in asked]
         results = collect(journal, asked, self.variants, self.metrics, self._share)
@@ -350,58 +260,38 @@ class Evaluation:
                 f"{self.folder}: not a single image could be measured; the first error: {failures[0].error}"
             )
         summary = summarise(results, self.protocol, seed=self._seed)
-        verdict = reach_verdict(results, summary, failures)
+        report = Report(results, summary, reach_verdict(results, summary, failures), failures, self.folder)
+        more = self._context(report, self._randomized.summary(journal.similarities()))
         explainer = self._explainers[None]
-        more = {
-            "verdict": dataclasses.asdict(verdict) | {"meaning": MEANING},
+        preprocessing = explainer.bundle.manifest.preprocessing
+        photographs = Photographs(self.examples, explainer.read, preprocessing, explainer.labels)
+        try:
+            write_tables(results, self.folder)
+            write_whole(self.folder / "summary.json", as_json(results, summary, more), durable=True)
+            write_report(self.folder / "report.html", results, summary, report.verdict, journal, photographs, more)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written to: {error.strerror or error}") from error
+        return report
+
+    def _context(self, report: Report, randomized: dict[str, Any]) -> dict[str, Any]:
+        """What summary.json has beside results and summary."""
+        explainer = self._explainers[None]
+        return {
+            "verdict": dataclasses.asdict(report.verdict) | {"meaning": MEANING},
             "settings": self.settings,
             "protocol": dataclasses.asdict(self.protocol),
             "model": dataclasses.asdict(explainer.bundle.manifest.model),
             "providers": list(explainer.providers),
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
             "notes": self.notes,
-            "failures": [dataclasses.asdict(failure) for failure in failures],
-            "randomized": self._randomized(journal.similarities()),
-        }
-        try:
-            write_tables(results, self.folder)
-            write_whole(self.folder / "summary.json", as_json(results, summary, more), durable=True)
-            write_report(
-                self.folder / "report.html",
-                results,
-                summary,
-                verdict,
-                journal,
-                self.examples,
-                explainer.bundle.manifest.preprocessing,
-                more,
-                max_pixels=self._max_pixels,
-                white=self._white,
-                labels=explainer.labels,
-            )
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written to: {error.strerror or error}") from error
-        return Report(results, summary, verdict, failures, self.folder)
-
-    def _randomized(self, similarities: Sequence[Similarity]) -> dict[str, list[dict[str, Any]]]:
-        """Compute mean similarities with their intervals, by variant and depth; empty without the check."""
-        asked = {example.name for example in self._checked}
-        columns: dict[str, dict[float, list[float]]] = {}
-        for item in similarities:
-            if item.image in asked:
-                columns.setdefault(item.variant, {}).setdefault(item.depth, []).append(item.spearman)
-        return {
-            variant: [
-                {"depth": depth, **dataclasses.asdict(intervals({variant: np.array(column)}, seed=self._seed)[variant])}
-                for depth, column in sorted(by_depth.items())
-            ]
-            for variant, by_depth in columns.items()
+            "failures": [dataclasses.asdict(failure) for failure in report.failures],
+            "randomized": randomized,
         }
 
 
 def evaluate(
-    model: str | os.PathLike[str] | Bundle | Explainer,
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    model: Model,
+    images: Source,
     output: str | os.PathLike[str] = DEFAULT_OUTPUT,
     *,
     methods: Sequence[str] = DEFAULT_METHODS,
@@ -434,41 +324,23 @@ def evaluate(
     return evaluation.run(progress=progress, on_failure=on_failure)
 
 
-def _bundle(model: str | os.PathLike[str] | Bundle | Explainer) -> Bundle:
-    if isinstance(model, Explainer):
-        return model.bundle
-    return read_model(model, doing="evaluate")
+def _explainers(
+    model: Model, entries: Sequence[Entry], precision: str | None, load_: Callable[..., Explainer]
+) -> dict[str | None, Explainer]:
+    """The model in every precision that is asked for; under None in the one for entries that say none."""
+    bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
+    precisions = dict.fromkeys([None, *(entry.precision for entry in entries)])
+    return {name: load_(bundle, precision=name or precision) for name in precisions}
 
 
-def _file_record(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-) -> dict[str, Any] | list[str]:
+def _unusual(white: int | None, *, strict: bool) -> dict[str, Any]:
+    """Of the settings those that have an entry only where they are set."""
+    return ({} if white is None else {"white": int(white)}) | ({"strict": True} if strict else {})
+
+
+def _file_record(source: Source) -> dict[str, Any] | list[str]:
     """Where it is and, of a file, what is in it; of several, where they are."""
     if not isinstance(source, (str, os.PathLike)):
         return [as_text(str(Path(item).resolve())) for item in source]
     found = Path(source).resolve()
     return {"path": str(found), "sha256": file_sha256(found) if found.is_file() else None}
-
-
-def _resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[str, ...]:
-    """Names of metrics in the order of `METRICS`."""
-    if names is None:
-        return tuple(metric.name for metric in METRICS if metric.name in protocol.metrics)
-    known = {metric.name for metric in METRICS} | {metric.group for metric in METRICS}
-    for name in names:
-        if name not in known:
-            groups = ", ".join(dict.fromkeys(metric.group for metric in METRICS))
-            accepted = ", ".join(metric.name for metric in METRICS)
-            raise OptionError(
-                f"metric {name!r}: accepted is {accepted}, or a group: {groups}{did_you_mean(name, sorted(known))}"
-            )
-    wanted = tuple(metric.name for metric in definitions.chosen(names))
-    needed = [part for name in wanted for part in _NEEDED.get(name, ())]
-    wanted = tuple(metric.name for metric in definitions.chosen([*names, *needed]))
-    if not wanted:
-        raise OptionError("no metric to measure")
-    if protocol.confidence == "logit" and (odd := _NOT_OF_LOGITS & set(wanted)):
-        raise OptionError(
-            f"{', '.join(sorted(odd))} with protocol {protocol.name}: needs probabilities, but it takes logits"
-        )
-    return wanted

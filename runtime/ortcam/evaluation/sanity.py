@@ -18,6 +18,7 @@ from scipy import stats
 
 from ortcam.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256
 from ortcam.errors import BundleError
+from ortcam.scoring.similarity import correlation
 
 __all__ = ["DEPTHS", "Similarity", "Weight", "check_weights", "shuffled_bundle", "similarity"]
 
@@ -49,10 +50,7 @@ class Similarity:
 
 def similarity(saliency: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Compute Spearman's rank correlation of two maps [H,W]; 0 if one is flat, 1 if both are."""
-    flat = [bool(np.ptp(item) == 0) for item in (saliency, other)]
-    if any(flat):
-        return float(all(flat))
-    return float(stats.spearmanr(saliency.ravel(), other.ravel()).statistic)
+    return correlation(saliency, other, lambda a, b: float(stats.spearmanr(a.ravel(), b.ravel()).statistic))
 
 
 def shuffled_bundle(bundle: Bundle, folder: Path, depth: float, *, seed: int) -> Path:

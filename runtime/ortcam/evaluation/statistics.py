@@ -40,16 +40,16 @@ class Difference:
     """The difference of two methods on the same images, first minus second.
 
     Attributes:
-        first: name of a variant.
+        first: name of an entry.
         second: name of the other.
         interval: of the mean difference.
         p: of Wilcoxon's signed-rank test, two-sided; 1 if all differences are zero.
         p_adjusted: adjusted over all pairs of this metric (Benjamini and Hochberg 1995).
         effect: matched-pairs rank-biserial correlation in [-1,1]: the share of the ranks in favour of the first, minus
             the share in favour of the second (Kerby 2014).
-        better: the variant that is better; None unless the interval excludes zero, `p_adjusted` is below 0.05, and both
+        better: the entry that is better; None unless the interval excludes zero, `p_adjusted` is below 0.05, and both
             point the same way.
-        disagrees: whether only one of the two, interval or test, finds a better variant, or each finds another.
+        disagrees: whether only one of the two, interval or test, finds a better entry, or each finds another.
     """
 
     first: str
@@ -63,18 +63,18 @@ class Difference:
 
     @property
     def worse(self) -> str | None:
-        """The variant that the better one is better than; None without a better one."""
+        """The entry that the better one is better than; None without a better one."""
         if self.better is None:
             return None
         return self.second if self.better == self.first else self.first
 
 
 def intervals(values: Mapping[str, Floats], *, seed: int) -> dict[str, Interval]:
-    """Compute the mean of each variant, with its interval.
+    """Compute the mean of each entry, with its interval.
 
     Args:
-        values: float64 [n] by variant, the same images in the same order.
-        seed: of the resampling, which draws the same images for all variants.
+        values: float64 [n] by entry, the same images in the same order.
+        seed: of the resampling, which draws the same images for all entries.
     """
     names = list(values)
     stacked = np.stack([values[name] for name in names])
@@ -85,7 +85,7 @@ def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Inter
     """Compute the ADCC of the means, as it was published, with its interval.
 
     Args:
-        parts: float64 [3,n] by variant: coherency, complexity and Average Drop in percent.
+        parts: float64 [3,n] by entry: coherency, complexity and Average Drop in percent.
         seed: of the resampling.
     """
     stacked = np.stack(list(parts.values()), axis=1)
@@ -95,10 +95,10 @@ def adcc_intervals(parts: Mapping[str, Floats], *, seed: int) -> dict[str, Inter
 def differences(
     values: Mapping[str, Floats], metric: Metric, *, seed: int, adcc_parts: Mapping[str, Floats] | None = None
 ) -> list[Difference]:
-    """Compare each pair of variants.
+    """Compare each pair of entries.
 
     Args:
-        values: float64 [n] by variant, the same images in the same order.
+        values: float64 [n] by entry, the same images in the same order.
         metric: says which side is better.
         seed: of the resampling.
         adcc_parts: as `adcc_intervals` takes them. The interval is then that of the difference in ADCC of the means.
@@ -123,7 +123,7 @@ def differences(
 def _judged(
     first: str, second: str, interval: Interval, p_adjusted: float, effect: float, metric: Metric
 ) -> tuple[str | None, bool]:
-    """The better variant, if interval and test agree on it, and whether they disagree."""
+    """The better entry, if interval and test agree on it, and whether they disagree."""
     if metric.better is None or interval.low is None or interval.high is None:
         return None, False
     # The side whose values are larger, 1 for the first: by the mean, and by the ranks. 0: not decided.

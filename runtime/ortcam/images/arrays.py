@@ -1,7 +1,8 @@
 """Pixels that a program holds: arrays, tensors and Pillow images become upright uint8 RGB."""
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError
 from ortcam.images.formats.header import exif_orientation
+from ortcam.support.terminal import one_line
 
 __all__ = [
     "ACCEPTED_ARRAYS",
+    "BLOCK",
     "ArrayLike",
     "PillowImage",
     "as_array",
@@ -21,6 +24,7 @@ __all__ = [
     "is_pillow",
     "layout",
     "pillow_pixels",
+    "row_blocks",
     "uint8_to_rgb",
 ]
 
@@ -29,7 +33,7 @@ ACCEPTED_ARRAYS: Final = (
     "channels first, [3, H, W]"
 )
 _CHANNELS: Final = {1, 3, 4}
-_BLOCK: Final = 1 << 20  # samples that are converted at a time
+BLOCK: Final = 1 << 20  # samples that are converted at a time
 _SIXTEEN_BITS: Final = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -86,7 +90,7 @@ def as_array(source: Any) -> NDArray[Any]:
         return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
     except Exception as error:  # noqa: BLE001 - whatever another library raises
         raise ImageError(
-            f"{type(source).__module__}.{type(source).__qualname__} gives no array ({_one_line(error)}); give a numpy "
+            f"{type(source).__module__}.{type(source).__qualname__} gives no array ({one_line(error)}); give a numpy "
             "array of it"
         ) from None
 
@@ -166,7 +170,7 @@ def float_to_rgb(array: NDArray[Any], axis: int | None, name: str) -> NDArray[np
     """
     pixels = _channels_last(array, axis)[..., :3]
     rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
-    for rows in _blocks(pixels):
+    for rows in row_blocks(pixels):
         with np.errstate(over="ignore", invalid="ignore"):
             found = np.rint(pixels[rows].astype(np.float32) * np.float32(255))
         if not (found.min() >= 0 and found.max() <= 255):  # not a number is neither
@@ -214,7 +218,7 @@ def pillow_pixels(
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders of Pillow raise errors of many kinds
-        raise ImageError(f"{name} cannot be decoded by Pillow ({_one_line(error)})") from None
+        raise ImageError(f"{name} cannot be decoded by Pillow ({one_line(error)})") from None
 
 
 def _pillow_samples(source: Any, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -241,7 +245,7 @@ def _pillow_samples(source: Any, name: str) -> NDArray[np.uint8] | NDArray[np.ui
 def _opencv_cmyk(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """RGB of a JPEG in CMYK as OpenCV computes it, within 1 of Pillow (`icvCvt_CMYK2BGR_8u_C4C3R`, utils.cpp)."""
     rgb = np.empty((*inks.shape[:2], 3), np.uint8)
-    for rows in _blocks(inks):
+    for rows in row_blocks(inks):
         light = (255 - inks[rows, :, 3:]).astype(np.uint16)
         rgb[rows] = light - (inks[rows, :, :3] * light >> 8)
     return rgb
@@ -253,11 +257,7 @@ def _channels_last(array: NDArray[Any], axis: int | None) -> NDArray[Any]:
     return array.transpose(1, 2, 0) if axis == 0 else array
 
 
-def _blocks(pixels: NDArray[Any]) -> Iterator[slice]:
-    """Rows that have about a million samples, and at least one."""
-    step = max(1, _BLOCK // (pixels.shape[1] * pixels.shape[2]))
-    return (slice(first, first + step) for first in range(0, len(pixels), step))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def row_blocks(pixels: NDArray[Any]) -> list[slice]:
+    """Divide the rows of an image: at least one each, and about a million samples, so that no copy of all is made."""
+    step = max(1, BLOCK // math.prod(pixels.shape[1:]))
+    return [slice(first, first + step) for first in range(0, len(pixels), step)]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.errors import ImageError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, largest_file
-from ortcam.results.saved import MANIFEST
-from ortcam.results.sheet import is_sheet
+from ortcam.images.encoding import is_sheet
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, largest_file
 from ortcam.support.terminal import complain, printable
 
 __all__ = [
+    "MANIFEST",
     "STDIN",
     "STDIN_NAME",
     "SUFFIXES",
@@ -33,6 +33,7 @@ STDIN: Final = "-"
 STDIN_NAME: Final = "stdin"  # what results of standard input are called
 
 _GLOB: Final = re.compile(r"[*?\[]")
+MANIFEST: Final = "manifest.json"  # of a saved explanation: the images beside it are ortcam's
 _OF_A_RESULT: Final = re.compile(r"class-[0-9]+-(heatmap|overlay)\.png|image\.jpg")  # of `Explanation.save`
 _DIGITS: Final = re.compile(r"([0-9]+)")
 _NAMED: Final = 2  # of the files that are left out

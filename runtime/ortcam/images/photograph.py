@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OrtcamError
 from ortcam.images.arrays import as_array, described, is_array
-from ortcam.images.decoding import ImageSource, decode, encoded_of, read_image
+from ortcam.images.decoding import decode
+from ortcam.images.encoded import encoded_of
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.reading import ImageSource, read_image
 from ortcam.support.terminal import as_text, printable
 
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph", "read_preprocessed"]

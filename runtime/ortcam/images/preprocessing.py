@@ -1,7 +1,6 @@
 """From a photograph to the model's input: what torchvision's classification preset does, without Pillow or torch."""
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -10,76 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError, OutOfMemoryError
+from ortcam.images.crop import CropGeometry, crop_offset
+from ortcam.images.resampling import SUPPORT, Taps, convolve, convolve_image
 
-__all__ = ["LARGEST_SIDE", "PLANES", "PRECISION", "SUPPORT", "CropGeometry", "Preprocessing"]
+__all__ = ["LARGEST_SIDE", "PLANES", "Preprocessing"]
 
-SUPPORT = {"bilinear": 1, "bicubic": 2}
 _CROP_ROUNDINGS = ("half-even", "down")
 PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
-PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
 LARGEST_SIDE = 16_384  # pixels of a side of the model's input, and of what it is cropped from
 _LARGEST_INPUT = 2**26  # pixels: 0.8 GB of float32
-_BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
-_WEIGHTS = 1 << 18  # of a matrix
-_BAND = 3 << 20  # samples that are resampled along their lines at a time
-_SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
-
-
-@dataclass(frozen=True)
-class CropGeometry:
-    """Where the model's input lies in a photograph: the photograph is resized, and a window of it is cropped.
-
-    Attributes:
-        height: Rows of the photograph.
-        width: Columns of the photograph.
-        resized_height: Rows after resizing.
-        resized_width: Columns after resizing.
-        top: First resized row in the crop; negative where the crop begins with padding.
-        left: First resized column in the crop; negative where the crop begins with padding.
-        crop_height: Rows of the crop, which is the model's input.
-        crop_width: Columns of the crop.
-    """
-
-    height: int
-    width: int
-    resized_height: int
-    resized_width: int
-    top: int
-    left: int
-    crop_height: int
-    crop_width: int
-
-    def to_original(
-        self, saliency: NDArray[np.float32], rows: slice = slice(None)
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Lay a map over the photograph: bilinear, pixel centres at half-integers, edges replicated.
-
-        Args:
-            saliency: float32 [h, w], spanning the crop; at its size or at any other.
-            rows: Of the photograph, those wanted; H below is their number.
-
-        Returns:
-            The map, float32 [H, W], and bool [H, W]: True where the pixel's centre lies in the crop. Outside it the map
-            continues its edge and means nothing.
-
-        Raises:
-            ImageError: The map is not a matrix.
-        """
-        if saliency.ndim != 2 or saliency.size == 0:
-            raise ImageError(f"a map is float32 [h, w], not {saliency.dtype} {list(saliency.shape)}")
-        at, inside = _from_original(self.height, self.resized_height, self.top, self.crop_height)
-        at, inside = at[rows], inside[rows]
-        columns, columns_in = _from_original(self.width, self.resized_width, self.left, self.crop_width)
-        # One axis after the other is exact, where cv2.remap and cv2.warpAffine round positions to 1/32 pixel.
-        laid = _sample(_sample(saliency.astype(np.float32), at).T, columns).T
-        return np.ascontiguousarray(laid), inside[:, None] & columns_in
-
-    def seen(self) -> tuple[int, int, int, int]:
-        """The part of the photograph that the crop shows: first row and column, row and column behind the last."""
-        _, rows = _from_original(self.height, self.resized_height, self.top, self.crop_height)
-        _, columns = _from_original(self.width, self.resized_width, self.left, self.crop_width)
-        (top, bottom), (left, right) = _extent(rows), _extent(columns)
-        return top, left, bottom, right
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,11 +139,11 @@ class Preprocessing:
         needed = image[rows.first : rows.last, columns.first : columns.last]
         # Pillow 13's order, which counts because of the rounding in between.
         if at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0):
-            planes = _convolve_image(needed.swapaxes(0, 1), rows, rounded=self.antialias).swapaxes(1, 2)
-            planes = _convolve(planes, columns, rounded=self.antialias)
+            planes = convolve_image(needed.swapaxes(0, 1), rows, rounded=self.antialias).swapaxes(1, 2)
+            planes = convolve(planes, columns, rounded=self.antialias)
         else:
-            planes = _convolve_image(needed, columns, rounded=self.antialias).swapaxes(1, 2)
-            planes = _convolve(planes, rows, rounded=self.antialias).swapaxes(1, 2)
+            planes = convolve_image(needed, columns, rounded=self.antialias).swapaxes(1, 2)
+            planes = convolve(planes, rows, rounded=self.antialias).swapaxes(1, 2)
         crop = np.zeros((3, self.height, self.width), np.uint8)
         crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = np.rint(planes).clip(0, 255)
         table, order = self.values(), PLANES[self.channel_order]
@@ -248,12 +186,12 @@ class Preprocessing:
         else:
             resized = int(self.resize * height / width), self.resize
         top, left = (
-            _crop_offset(*sides, down=self.crop_rounding == "down")
+            crop_offset(*sides, down=self.crop_rounding == "down")
             for sides in zip(resized, (self.height, self.width), strict=True)
         )
         return CropGeometry(height, width, *resized, top, left, self.height, self.width)
 
-    def _taps(self, size: int, resized: int, begin: int, end: int) -> "_Taps":
+    def _taps(self, size: int, resized: int, begin: int, end: int) -> "Taps":
         """What the resized positions from begin to end are made of.
 
         `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's src/libImaging/Resample.c. A side that keeps its
@@ -266,7 +204,7 @@ class Preprocessing:
         first, last = np.floor(centre - support + 0.5), np.floor(centre + support + 0.5)
         if self.antialias:  # leave out what is outside; torch without antialiasing repeats the edge instead
             first, last = np.maximum(first, 0), np.minimum(last, size)
-        return _Taps(self._kernel, stretch, size, centre, first, last)
+        return Taps(self._kernel, stretch, size, centre, first, last)
 
     def _kernel(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         x = np.abs(x)
@@ -275,122 +213,6 @@ class Preprocessing:
         a = -0.5 if self.antialias else -0.75  # Pillow's, and torch's without antialiasing
         near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
         return np.where(x < 1, near, np.where(x < 2, far, 0))
-
-
-@dataclass(frozen=True)
-class _Taps:
-    """What each of n outputs is made of: inputs from `begins` to before `ends`, around `centre`, all float64 [n].
-
-    Weights are made for a few outputs at a time, since there may be as many as inputs.
-    """
-
-    kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    stretch: float
-    size: int
-    centre: NDArray[np.float64]
-    begins: NDArray[np.float64]
-    ends: NDArray[np.float64]
-
-    @property
-    def first(self) -> int:
-        """The first input in use."""
-        return int(np.clip(self.begins.min(), 0, self.size - 1))
-
-    @property
-    def last(self) -> int:
-        """One behind the last input in use."""
-        return int(np.clip(self.ends.max() - 1, 0, self.size - 1)) + 1
-
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.intp], NDArray[np.float64]]]:
-        """Outputs next to each other, and their inputs (counted from `first`) and integer weights, both [m, taps]."""
-        most = int((self.ends - self.begins).max())
-        step = _BLOCK * max(1, _WEIGHTS // (_BLOCK * most)) if most < _WEIGHTS else 1
-        low, high = self.first, self.last - 1
-        for begin in range(0, len(self.centre), step):
-            some = slice(begin, begin + step)
-            begins, ends, centre = (values[some, None] for values in (self.begins, self.ends, self.centre))
-            position = begins + np.arange(int((ends - begins).max()))
-            weights = self.kernel((position - centre + 0.5) * (1 / self.stretch)) * (position < ends)
-            weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
-            fixed = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
-            index = position.clip(low, high).astype(np.intp) - low
-            for first in range(0, len(index), _BLOCK):
-                block = slice(first, first + _BLOCK)
-                yield slice(begin + first, begin + first + _BLOCK), index[block], fixed[block]
-
-
-def _convolve_image(image: NDArray[np.uint8], taps: _Taps, *, rounded: bool) -> NDArray[np.uint8] | NDArray[np.float64]:
-    """Resample the columns of [M, inputs, 3] to [3, M, n], some lines at a time, so that no copy of all is made."""
-    out = np.empty((3, len(image), len(taps.centre)), np.uint8 if rounded else np.float64)
-    step = max(1, _BAND // (3 * image.shape[1]))
-    for begin in range(0, len(image), step):
-        lines = image[begin : begin + step]
-        planes = np.empty((3, *lines.shape[:2]), np.uint8)
-        for channel in range(3):
-            if lines.strides[1] == 3:
-                cv2.extractChannel(lines, channel, planes[channel])  # three times as fast as a transposed copy
-            else:
-                planes[channel] = lines[..., channel]
-        out[:, begin : begin + step] = _convolve(planes, taps, rounded=rounded)
-    return out
-
-
-def _convolve(
-    planes: NDArray[np.uint8] | NDArray[np.float64], taps: _Taps, *, rounded: bool
-) -> NDArray[np.uint8] | NDArray[np.float64]:
-    """Resample the last axis of [3, M, inputs] to [3, M, n], rounded to uint8 or left as float64.
-
-    Products of bytes and 22-bit weights are integers far below 2**53, so a float64 matrix product sums them exactly,
-    as Pillow's int32 arithmetic does.
-    """
-    channels, lines = planes.shape[:2]
-    out = np.empty((channels, lines, len(taps.centre)), np.uint8 if rounded else np.float64)
-    for block, index, weights in taps.blocks():
-        first, last = int(index.min()), int(index.max()) + 1
-        outputs = len(index)
-        cells = (index - first) * outputs + np.arange(outputs)[:, None]
-        sums = np.bincount(cells.ravel(), weights.ravel(), (last - first) * outputs)
-        matrix = np.asarray(sums, np.float64).reshape(-1, outputs)
-        # A stack of products too small for BLAS to start threads, which would cost more than they bring.
-        height = max(1, min(lines, _SERIAL // matrix.size))
-        band = np.zeros((channels, -(-lines // height) * height, last - first))
-        band[:, :lines] = planes[..., first:last]
-        total = band.reshape(-1, height, last - first) @ matrix
-        total *= 2.0**-PRECISION
-        if rounded:
-            total = np.floor(total + 0.5).clip(0, 255)
-        out[..., block] = total.reshape(channels, -1, outputs)[:, :lines]
-    return out
-
-
-def _crop_offset(resized: int, crop: int, *, down: bool) -> int:
-    if resized < crop:  # the smaller half of the padding comes first, in torchvision as in transformers
-        return -((crop - resized) // 2)
-    return (resized - crop) // 2 if down else round((resized - crop) / 2)
-
-
-def _from_original(size: int, resized: int, offset: int, crop: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Centres of a photograph's pixels as fractions of the crop's side, and whether they lie in the crop."""
-    at = ((np.arange(size) + 0.5) * resized / size - offset) / crop
-    return at, (at >= 0) & (at < 1)
-
-
-def _extent(inside: NDArray[np.bool_]) -> tuple[int, int]:
-    """The first place that is inside, and the one behind the last."""
-    places = np.flatnonzero(inside)
-    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
-
-
-def _sample(saliency: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Interpolate the first axis of [n, m] at fractions of its length, to [len(at), m]."""
-    cells = len(saliency)
-    position = np.clip(at * cells - 0.5, 0, cells - 1)
-    low = np.minimum(position.astype(np.intp), max(cells - 2, 0))
-    fraction = (position - low).astype(np.float32)[:, None]
-    # A sum of two products, unlike low + fraction * difference, stays in [0, 1] in float32 if the map does.
-    out = saliency[low] * (1 - fraction)
-    out += saliency[np.minimum(low + 1, cells - 1)] * fraction
-    return out
 
 
 def _is_triple(value: object) -> bool:

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.preprocessing import CropGeometry
+from ortcam.images.crop import CropGeometry
 from ortcam.support.ranges import ALPHA, SHRUNK_SIDE
 
 __all__ = [
     "BEGIN",
     "BLENDS",
+    "BLOCK",
     "COLORMAPS",
     "DIM",
     "FULL",
@@ -21,6 +22,7 @@ __all__ = [
     "LONGEST_SIDE",
     "Blend",
     "Rendering",
+    "as_uint8",
     "dimmed",
     "draw_map",
     "framed",
@@ -41,7 +43,7 @@ BLENDS: Final = get_args(Blend)
 _ALPHA: Final[dict[str, float]] = {"rising": 0.65, "flat": 0.5}
 BEGIN, FULL = 0.1, 0.9  # of the map: below the first nothing is drawn, from the second on it is at its most opaque
 DIM: Final = 0.6  # brightness of what the model did not see
-_BLOCK: Final = 1 << 20  # pixels that are drawn at a time
+BLOCK: Final = 1 << 20  # pixels that are drawn at a time
 GREY: Final = 0.5  # how much of its colour is taken away
 
 
@@ -98,7 +100,7 @@ def heatmap(saliency: NDArray[np.float32], colormap: str = "turbo") -> NDArray[n
         raise ImageError(f"a map is float32 [H, W], not {saliency.dtype} {list(saliency.shape)}")
     levels = np.rint(np.clip(saliency, 0, 1) * 255).astype(np.uint8)
     coloured = cv2.applyColorMap(levels, _OPENCV_COLORMAPS[colormap])
-    return _uint8(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB))
+    return as_uint8(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB))
 
 
 def opacity(saliency: NDArray[np.float32], alpha: float = 0.65) -> NDArray[np.float32]:
@@ -160,10 +162,10 @@ def overlay(
             raise ImageError(f"{name} is {list(array.shape)}, but the image is {list(image.shape[:2])}")
     colours = heatmap(saliency, colormap)
     if blend == "flat":
-        drawn = _uint8(cv2.addWeighted(colours, rendering.alpha, image, 1 - rendering.alpha, 0))
+        drawn = as_uint8(cv2.addWeighted(colours, rendering.alpha, image, 1 - rendering.alpha, 0))
     else:
         a = opacity(saliency, rendering.alpha)
-        drawn = _uint8(cv2.blendLinear(colours, image, a, 1 - a))
+        drawn = as_uint8(cv2.blendLinear(colours, image, a, 1 - a))
     if covered is not None and not covered.all():
         np.copyto(drawn, dimmed(image) if blend == "rising" else image, where=~covered[..., None])
     return drawn
@@ -172,7 +174,7 @@ def overlay(
 def dimmed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A photograph darker and greyer, as the part is drawn that the model did not see: uint8 RGB [H, W, 3]."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return _uint8(cv2.addWeighted(image, DIM * (1 - GREY), grey, DIM * GREY, 0))
+    return as_uint8(cv2.addWeighted(image, DIM * (1 - GREY), grey, DIM * GREY, 0))
 
 
 def framed(image: NDArray[np.uint8], seen: tuple[int, int, int, int]) -> None:
@@ -235,7 +237,7 @@ def shrunk(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
     if scale >= 1:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return as_uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
 def draw_map(
@@ -263,7 +265,7 @@ def draw_map(
     if rising:
         saliency = smoothed(saliency, (saliency.shape[0] / cells[0], saliency.shape[1] / cells[1]))
     drawn = np.empty_like(image)
-    step = max(1, _BLOCK // image.shape[1])
+    step = max(1, BLOCK // image.shape[1])
     for first in range(0, len(image), step):  # the map at the photograph's size would take several times as much
         rows = slice(first, first + step)
         placed, covered = geometry.to_original(saliency, rows)
@@ -283,6 +285,6 @@ def _check_rgb(image: NDArray[np.uint8], name: str) -> None:
         raise ImageError(f"{name} is uint8 RGB [H, W, 3], not {image.dtype} {list(image.shape)}")
 
 
-def _uint8(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """OpenCV's stubs do not say that uint8 in is uint8 out."""
-    return picture.astype(np.uint8, copy=False)
+def as_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Say that an image is uint8: OpenCV's stubs do not say that uint8 in is uint8 out."""
+    return image.astype(np.uint8, copy=False)

@@ -1,138 +1,48 @@
 """The methods that mask no image: they alter the features and ask the head, or take the features as they are.
 
-Pure functions of the features of one image, A, float32 [C,h,w], and of a `Head`; `methods.py` has the formulas.
+A are the features, A_k a channel of them, c the class, y the logits of A, y_k those of features with A_k = 0, and p(.)
+what the head gives for altered features. Each method is a pure function of arrays and a `Head`, and a row below them.
 Where the features are tokens, only the patches are altered: prefix tokens (the class token) stay as they are.
+
+================  ==============================================  ========================  ===============
+method            altered features                                map before ReLU           head passes
+================  ==============================================  ========================  ===============
+``recipro-cam``   A * k_ij, k_ij = 1 at i, j, else 0              M_ij = p(A * k_ij)[c]     h w
+``ablation-cam``  A with A_k = 0                                  sum (y - y_k)/abs(y) A_k  active channels
+``eigen-cam``     none; v is the first right singular vector      sum v_k A_k               0
+``cam``           none; y_c = sum w_kc mean A_k + b_c             sum w_kc A_k              C + 17, once
+================  ==============================================  ========================  ===============
+
+- ``recipro-cam``: Byun & Lee, arXiv 2209.14074 (CVPR workshops 2024), as in the authors' code.
+- ``ablation-cam``: Desai & Ramaswamy, WACV 2020, but for the sign where y is negative.
+- ``eigen-cam``: Muhammad & Yeasin, arXiv 2008.00299; the same map for every class.
+- ``cam``: Zhou et al., CVPR 2016; for heads that are average pooling and one linear layer.
 """
 
-import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.bundle import Activation, Cut
-from ortcam.engine.model import check_finite, exact_probabilities, from_maps
-from ortcam.methods.registry import Kernel, Score
-from ortcam.scoring.loop import Progress
+from ortcam.errors import OptionError
+from ortcam.methods.head import Head, HeadInputs, HeadScores, LinearHead, Score, score_of
+from ortcam.methods.method import Method, Option
 
-__all__ = ["Head", "HeadScores", "LinearHead", "ablation_cam", "cam", "eigen_cam", "live_channels", "recipro_cam"]
+__all__ = ["HEAD_METHODS", "Kernel", "ablation_cam", "active_channels", "cam", "eigen_cam", "recipro_cam"]
 
-_Reduced = TypeVar("_Reduced", np.float32, np.float64)
+Kernel = Literal["single", "gaussian", "gaussian-spread"]
 
 # The binomial kernel of the authors' code and of openvino_xai.
 _GAUSSIAN: Final = np.outer((0.25, 0.5, 0.25), (0.25, 0.5, 0.25))
 _SINGLE: Final = np.pad([[1.0]], 1)
 
-# A head is taken for linear up to this difference, relative to sum |w| |mean A| + |b|. Rounding is below it: 1e-7 in
-# float32 (measured: ResNet-18 1.1e-7, MobileNetV2 5e-8), at most 5e-4 in TF32 on CUDA, with 11 bits a factor. Anything
-# else is above it: a ReLU, a ceiling, a norm or a hidden layer gives 5e-3 and more at some scale (SqueezeNet: 0.3).
-LINEAR_TOLERANCE: Final = 1e-3
-_SCALES: Final = (0.1, 1.0, 10.0, 100.0)
-_SAMPLES_A_SCALE: Final = 4
-# What a channel is set to, so that its weight is not lost beside the bias; a power of two, which divides exactly.
-_LOUD: Final = 128
 
-
-@dataclasses.dataclass
-class Head:
-    """The head of a classifier, run in chunks of one shape; it counts what it does.
-
-    Attributes:
-        run: features in the layout of the cut, float32 [B,...] -> logits, float32 [B,classes].
-        cut: the layout.
-        activation: from logits to probabilities.
-        batch_size: the most features a run, which bounds the memory: B C h w numbers and what the head makes of them.
-        progress: called as progress(head passes made, head passes in all) after every run.
-        passes: head passes made, padding left out.
-        runs: runs of the graph.
-    """
-
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    cut: Cut
-    activation: Activation
-    batch_size: int
-    progress: Progress | None = None
-    passes: int = 0
-    runs: int = 0
-
-    def on(
-        self,
-        count: int,
-        features: Callable[[NDArray[np.intp]], NDArray[np.float32]],
-        reduce: Callable[[NDArray[np.float32]], NDArray[_Reduced]],
-    ) -> NDArray[_Reduced]:
-        """What is wanted of the logits of `count` features, made a chunk at a time.
-
-        All runs have one shape, the smallest that needs no more runs than `batch_size` does; the last is padded.
-
-        Args:
-            count: N, at least 1.
-            features: of the indices [B]: float32 [B,...] in the layout of the cut.
-            reduce: logits, float32 [B,classes] -> what is kept of them, [B,...].
-
-        Returns:
-            [N,...].
-        """
-        size = -(-count // -(-count // self.batch_size))
-        kept = []
-        for start in range(0, count, size):
-            indices = np.arange(start, min(start + size, count))
-            padded = np.pad(indices, (0, size - len(indices)), mode="edge")
-            kept.append(reduce(self.run(features(padded))[: len(indices)]))
-            self.passes += len(indices)
-            self.runs += 1
-            if self.progress is not None:
-                self.progress(self.passes, self.passes + count - start - len(indices))
-        return np.concatenate(kept)
-
-    def scores(
-        self,
-        count: int,
-        maps: Callable[[NDArray[np.intp]], NDArray[np.float32]],
-        *,
-        prefix: NDArray[np.float32],
-        targets: NDArray[np.int64],
-        score: Score,
-    ) -> NDArray[np.float64]:
-        """Scores of the classes `targets`, float64 [N,K], for N altered maps, made a chunk at a time.
-
-        Args:
-            count: N.
-            maps: of the indices [B]: float32 [B,C,h,w].
-            prefix: float32 [P,C], prefix tokens.
-            targets: int64 [K].
-            score: probability or logit.
-
-        Raises:
-            NotFiniteError: a logit of altered features is not finite.
-        """
-
-        def reduce(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-            check_finite("logits of altered features", logits)
-            return _score(logits, self.activation, score)[:, targets]
-
-        return self.on(count, lambda indices: from_maps(maps(indices), prefix, self.cut), reduce)
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadScores:
-    """What a method gives for K classes.
-
-    Attributes:
-        raw: float64 [K,h,w], the map before ReLU, at feature resolution.
-        weights: float64 [K,C]; zero where a channel has none.
-    """
-
-    raw: NDArray[np.float64]
-    weights: NDArray[np.float64]
-
-
-def live_channels(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
+def active_channels(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Channels that are not zero everywhere, bool [C]: the others change nothing when they are altered."""
-    live: NDArray[np.bool_] = (maps != 0).any(axis=(1, 2))
-    return live
+    active: NDArray[np.bool_] = (maps != 0).any(axis=(1, 2))
+    return active
 
 
 def recipro_cam(
@@ -218,18 +128,18 @@ def ablation_cam(
         targets: int64 [K].
         score: what y is: logit or probability.
     """
-    live = np.flatnonzero(live_channels(maps))
+    active = np.flatnonzero(active_channels(maps))
     weights = np.zeros((len(targets), len(maps)))
 
     def ablated(indices: NDArray[np.intp]) -> NDArray[np.float32]:
         altered = np.repeat(maps[np.newaxis], len(indices), axis=0)
-        altered[np.arange(len(indices)), live[indices]] = 0
+        altered[np.arange(len(indices)), active[indices]] = 0
         return altered
 
-    if len(live):
-        clean = _score(logits, head.activation, score)[targets]
-        scores = head.scores(len(live), ablated, prefix=prefix, targets=targets, score=score)
-        weights[:, live] = ((clean - scores) / np.where(clean == 0, 1, np.abs(clean))).T
+    if len(active):
+        clean = score_of(logits, head.activation, score)[targets]
+        scores = head.scores(len(active), ablated, prefix=prefix, targets=targets, score=score)
+        weights[:, active] = ((clean - scores) / np.where(clean == 0, 1, np.abs(clean))).T
     return HeadScores(_weighted(weights, maps), weights)
 
 
@@ -265,59 +175,6 @@ def eigen_cam(maps: NDArray[np.float32], *, classes: int, center: bool) -> HeadS
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class LinearHead:
-    """A head as average pooling and one linear layer: y_c = sum_k w_ck mean A_k + b_c.
-
-    Attributes:
-        weights: w, float32 [classes,C].
-        bias: b, float32 [classes].
-        difference: from the head itself on random features, relative to sum |w| |mean A| + |b|.
-    """
-
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    difference: float
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the head is this, up to rounding."""
-        return self.difference <= LINEAR_TOLERANCE
-
-    @staticmethod
-    def recover(head: Head) -> "LinearHead":
-        """The linear layer, if the head has one, from head passes alone: C + 17 of them.
-
-        The weights come from the logits of maps that are constant in one channel and zero in the others, less those of
-        maps that are all zero, the bias. Whether that is the whole head is then tried on random features of either
-        sign, at four scales, so that ceilings and thresholds show, and with random prefix tokens, which must not count.
-        """
-        cut = head.cut
-        nothing = np.zeros((cut.prefix_tokens, cut.channels), np.float32)
-
-        def basis(indices: NDArray[np.intp]) -> NDArray[np.float32]:
-            maps = np.zeros((len(indices), cut.channels + 1, cut.height, cut.width), np.float32)
-            maps[np.arange(len(indices)), indices] = _LOUD
-            return from_maps(maps[:, 1:], nothing, cut)
-
-        logits = head.on(cut.channels + 1, basis, lambda logits: logits)
-        bias = logits[0].astype(np.float64)
-        weights = (logits[1:].T - bias[:, None]) / _LOUD
-        generator = np.random.default_rng(0)
-        samples = len(_SCALES) * _SAMPLES_A_SCALE
-        scales = np.repeat(_SCALES, _SAMPLES_A_SCALE)[:, None, None, None]
-        means = generator.standard_normal((samples, cut.channels, 1, 1))
-        deviations = generator.standard_normal((samples, cut.channels, cut.height, cut.width))
-        maps = (scales * (means + deviations)).astype(np.float32)
-        prefix = generator.standard_normal((cut.prefix_tokens, cut.channels)).astype(np.float32)
-        found = head.on(samples, lambda indices: from_maps(maps[indices], prefix, cut), lambda logits: logits)
-        pooled = maps.mean(axis=(2, 3), dtype=np.float64)
-        scale = (np.abs(pooled) @ np.abs(weights.T) + np.abs(bias)).max(axis=1, keepdims=True)
-        differences = np.abs(found - (pooled @ weights.T + bias)) / np.where(scale > 0, scale, 1)
-        difference = float(differences.max()) if np.isfinite(differences).all() else float("inf")
-        return LinearHead(weights.astype(np.float32), bias.astype(np.float32), difference)
-
-
 def cam(maps: NDArray[np.float32], linear: LinearHead, *, targets: NDArray[np.int64]) -> HeadScores:
     """CAM (Zhou et al., CVPR 2016): sum w_ck A_k, w the weights of the linear layer behind the pooling; no bias.
 
@@ -346,5 +203,102 @@ def _weighted(weights: NDArray[np.float64], maps: NDArray[np.float32]) -> NDArra
     return summed
 
 
-def _score(logits: NDArray[np.float32], activation: Activation, score: Score) -> NDArray[np.float64]:
-    return logits.astype(np.float64) if score == "logit" else exact_probabilities(logits, activation)
+def _compute_recipro_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
+    return recipro_cam(inputs.maps, inputs.prefix, inputs.head, targets=inputs.targets, **options)
+
+
+def _compute_ablation_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
+    return ablation_cam(
+        inputs.maps, inputs.prefix, inputs.head, logits=inputs.logits, targets=inputs.targets, **options
+    )
+
+
+def _compute_eigen_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
+    return eigen_cam(inputs.maps, classes=len(inputs.targets), **options)
+
+
+def _compute_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:  # noqa: ARG001 - it has no options
+    linear = inputs.linear_head()
+    if not linear.is_exact:
+        raise OptionError(
+            "cam: the head of this classifier is not average pooling and one linear layer (as such it would be off "
+            f"by {linear.difference:.1e}, relative), so there are no weights to take; recipro-cam and "
+            "ablation-cam work with any head"
+        )
+    return cam(inputs.maps, linear, targets=inputs.targets)
+
+
+HEAD_METHODS: Final = (
+    Method(
+        name="recipro-cam",
+        title="Recipro-CAM",
+        aliases=("reciprocam",),
+        options=(
+            Option.choice(
+                "kernel",
+                "single",
+                "gaussian",
+                "gaussian-spread",
+                help="features that are kept: one position (authors' code); a 3 x 3 Gaussian around it (openvino_xai "
+                "for transformers); or one position spread by that Gaussian (the authors' is_gaussian)",
+            ),
+            Option.choice(
+                "score",
+                "probability",
+                "logit",
+                help="what a position is worth: the class probability (the authors), or the class logit",
+            ),
+        ),
+        compute=_compute_recipro_cam,
+        summary="Keeps one position of the features at a time. A position is worth the class probability it leaves.",
+        formula="p(A * k_ij)[c] at each position i, j",
+        cost="1 of the head per position",
+        source="Byun & Lee, arXiv 2209.14074, CVPR workshops 2024; as in the authors' code",
+        use="Choose it for speed: it takes an eighth of the time of scorecam or less, and works with any head.",
+        needs_head=True,
+    ),
+    Method(
+        name="ablation-cam",
+        title="Ablation-CAM",
+        aliases=("ablationcam",),
+        options=(
+            Option.choice(
+                "score", "logit", "probability", help="score of the class, whose relative drop is the channel's weight"
+            ),
+        ),
+        compute=_compute_ablation_cam,
+        summary="Sets one channel to zero at a time. A channel weighs as much as the class score drops.",
+        formula="sum_k (y - y_k) / |y| A_k",
+        cost="1 of the head per channel",
+        source="Desai & Ramaswamy, Ablation-CAM, WACV 2020; but for the sign where y is negative",
+        use="Choose it for speed where each channel should be tested, as Score-CAM does.",
+        needs_head=True,
+    ),
+    Method(
+        name="eigen-cam",
+        title="Eigen-CAM",
+        aliases=("eigencam",),
+        options=(
+            Option.flag(
+                "center", False, help="subtract the mean of each channel first (pytorch-grad-cam), or not (the paper)"
+            ),
+        ),
+        compute=_compute_eigen_cam,
+        summary="Projects the features on their first principal component. The map is the same for every class.",
+        formula="sum_k v_k A_k",
+        cost="none",
+        source="Muhammad & Yeasin, Eigen-CAM, arXiv 2008.00299",
+        use="Choose it to see where the features are active. It cannot say what speaks for a class.",
+    ),
+    Method(
+        name="cam",
+        title="CAM",
+        compute=_compute_cam,
+        summary="Weighs the channels by the classifier's last layer.",
+        formula="sum_k w_kc A_k",
+        cost="none per image; 1 of the head per channel, once",
+        source="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016",
+        use="The quickest, for models that end in average pooling and one linear layer, such as ResNets.",
+        needs_head=True,
+    ),
+)

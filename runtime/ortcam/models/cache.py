@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ortcam.bundle import MANIFEST_NAME
 from ortcam.errors import OptionError, OutputError
 from ortcam.support.cache_folder import VARIABLE, bundles_folder
 from ortcam.support.files import make_folder, write_whole
@@ -33,6 +34,7 @@ __all__ = [
     "Entry",
     "clear_cache",
     "entries",
+    "in_use",
     "most_bytes",
     "obtain",
     "trim",
@@ -44,14 +46,13 @@ DEFAULT_GIGABYTES: Final = 10.0
 
 _RECORD: Final = "entry.json"
 _MOST_OF_A_RECORD: Final = 2**20  # bytes
-_MANIFEST: Final = "bundle.json"
 _SOON: Final = 0.2  # seconds within which a lock is got where nobody exports
 _PATIENCE: Final = 900.0  # seconds to wait for another process's export
 _TRIES: Final = 10  # to lock a damaged bundle that others only use
 _DAY: Final = 24 * 60 * 60.0
 
-# Entries that this process uses, until it ends.
-_held: dict[Path, Lock | None] = {}
+# The entries that this process uses, until it ends, and the lock on each where there are locks.
+in_use: dict[Path, Lock | None] = {}
 
 
 class CacheError(OutputError):
@@ -111,7 +112,7 @@ def obtain(
     while time.monotonic() < end:
         if _take(folder, place):
             return place, not made
-        earlier = _held.pop(folder, None)
+        earlier = in_use.pop(folder, None)
         if earlier is not None:  # of a bundle that somebody has removed or damaged
             earlier.release()
         try:
@@ -226,7 +227,7 @@ def _make(folder: Path, place: Path, record: Mapping[str, str], make: Callable[[
 
 def _take(folder: Path, place: Path) -> bool:
     """Lock a complete entry as used by this process; false where there is none."""
-    if folder not in _held:
+    if folder not in in_use:
         try:
             held = lock(folder, shared=True, patience=_SOON)
         except OSError:  # there is none, or another process is making it
@@ -235,7 +236,7 @@ def _take(folder: Path, place: Path) -> bool:
             if held is not None:
                 held.release()
             return False
-        _held[folder] = held
+        in_use[folder] = held
     with contextlib.suppress(OSError):  # a cache that is read only
         os.utime(folder / _RECORD)
     return _is_complete(place)
@@ -255,7 +256,7 @@ def _is_only_used(folder: Path) -> bool:
 def _is_complete(place: Path) -> bool:
     """Whether a bundle is there, and none of its files is missing or truncated; hashes are checked when it is read."""
     try:
-        files = parse_json((place / _MANIFEST).read_bytes())["files"]
+        files = parse_json((place / MANIFEST_NAME).read_bytes())["files"]
         return all((place / name).stat().st_size == file["size"] for name, file in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -306,7 +307,7 @@ def _record(path: Path) -> dict[str, Any] | None:
 def _remove(entry: Entry, *, clearing: bool = False) -> bool:
     """Remove an entry that no process uses; false where one does."""
     folder = entry.folder
-    if folder in _held:
+    if folder in in_use:
         return False
     try:
         held = lock(folder)

@@ -1,6 +1,6 @@
 """What a caller may say about a model that is no bundle yet: the options of its export."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypedDict
 
@@ -8,7 +8,7 @@ from ortcam.errors import OptionError
 from ortcam.images.presets import PresetName
 from ortcam.support.suggestions import did_you_mean
 
-__all__ = ["EXPORT_OPTIONS", "ExportOptions", "check_options"]
+__all__ = ["EXPORT_OPTIONS", "ExportOptions", "check_options", "refuse_with_bundle"]
 
 
 class ExportOptions(TypedDict, total=False):
@@ -52,8 +52,21 @@ def check_options(options: ExportOptions, *, of_bundle: str | None = None) -> di
     if unknown := [name for name in given if name not in EXPORT_OPTIONS]:
         hint = did_you_mean(unknown[0], [*EXPORT_OPTIONS, "providers", "threads", "max_pixels", "precision"])
         raise TypeError(f"load() got an unexpected keyword argument {unknown[0]!r}{hint}")
-    if given and of_bundle is not None:
-        raise OptionError(
-            f"{', '.join(given)}: goes with a model to export; {of_bundle} is a bundle, which has its own"
-        )
+    if of_bundle is not None:
+        refuse_with_bundle(given, of_bundle)
     return given
+
+
+def refuse_with_bundle(names: Collection[str], bundle: str, *, goes_with: str = "a model to export") -> None:
+    """Refuse options that say something about a model, where a bundle is given.
+
+    Args:
+        names: of the options that were given, as the caller writes them.
+        bundle: as the message names it.
+        goes_with: what they go with, in words.
+
+    Raises:
+        OptionError: there are any.
+    """
+    if names:
+        raise OptionError(f"{', '.join(names)}: goes with {goes_with}; {bundle} is a bundle, which has its own")

@@ -5,7 +5,7 @@ from typing import Any
 from ortcam.errors import OrtcamError
 from ortcam.support.extras import missing
 
-__all__ = ["extra_for", "import_exporter"]
+__all__ = ["extra_for", "import_exporter", "is_of_torchvision"]
 
 
 def import_exporter(doing: str, extra: str) -> Any:
@@ -23,6 +23,15 @@ def import_exporter(doing: str, extra: str) -> Any:
     except ImportError as error:
         raise OrtcamError(missing(doing, extra, error)) from None
     return ortcam_export
+
+
+def is_of_torchvision(name: str) -> bool:
+    """Whether torchvision has a classifier of this name, as far as what exporting needs is installed to tell."""
+    try:
+        from ortcam_export.sources.model_names import torchvision_names  # noqa: PLC0415 - where the name is asked for
+    except ImportError:
+        return False
+    return torchvision_names().get(name) == "classifier"
 
 
 def extra_for(model: str) -> str:

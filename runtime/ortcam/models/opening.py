@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import BundleError, OptionError, OrtcamError, OutputError
-from ortcam.models.exporter import extra_for, import_exporter
+from ortcam.models.export_options import refuse_with_bundle
+from ortcam.models.exporter import extra_for, import_exporter, is_of_torchvision
 from ortcam.support.ranges import shown
 from ortcam.support.terminal import printable
 from ortcam.support.unfinished import temporary_folder
@@ -42,7 +43,8 @@ def is_bundle(model: object) -> bool:
     try:
         if (path / MANIFEST_NAME).exists() or name == SHIPPED or path.suffix == ".ortcam" or not name:
             return True
-        return path.is_dir() and _graph_in(path) is None and not _is_of_torchvision(name)
+        # A folder of results may be called after a model of torchvision's.
+        return path.is_dir() and _graph_in(path) is None and not (name.isidentifier() and is_of_torchvision(name))
     except (OSError, ValueError):
         return True  # which says what is wrong with it
 
@@ -51,17 +53,6 @@ def _is_of_torch(model: object) -> bool:
     """Whether something is a module or a program of PyTorch, or one of them and its preprocessing."""
     candidate = model[0] if isinstance(model, tuple) and model else model
     return any(base.__module__.partition(".")[0] == "torch" for base in type(candidate).__mro__)
-
-
-def _is_of_torchvision(name: str) -> bool:
-    """Whether torchvision has a model of this name, after which a folder of results may be called, too."""
-    if not name.isidentifier():
-        return False
-    try:
-        from ortcam_export.sources.model_names import torchvision_names  # noqa: PLC0415 - where a folder has such a name
-    except ImportError:
-        return False
-    return torchvision_names().get(name) == "classifier"
 
 
 def file_of(model: str) -> str:
@@ -104,11 +95,7 @@ def bundle_of(
     """
     given = {name: value for name, value in options.items() if value is not None}
     if is_bundle(model):
-        if given:
-            flags = ", ".join(given)
-            raise OptionError(
-                f"{flags}: goes with a model to export; {printable(os.fsdecode(model))} is a bundle, which has its own"
-            )
+        refuse_with_bundle(given, printable(os.fsdecode(model)))
         if not os.fsdecode(model):
             raise OptionError(f"MODEL is empty; accepted is {ACCEPTED}")
         path = Path(os.fsdecode(model))

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.images.decoding import encode_jpeg, encode_png
+from ortcam.images.encoding import encode_jpeg, encode_png
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.rendering import LONGEST_SIDE, Blend, Rendering, draw_map, heatmap, shrunk
 from ortcam.results import saved
+from ortcam.results.columns import column_of, image_name
+from ortcam.results.drawing import draw_sheet
 from ortcam.results.screen import show
 from ortcam.support.suggestions import plain
 from ortcam.support.terminal import as_text
@@ -140,13 +142,23 @@ class Explanation:
         """The sheet, for notebooks."""
         return encode_png(self.sheet())
 
-    def sheet(self, **rendering: Any) -> NDArray[np.uint8]:
+    def sheet(
+        self,
+        *,
+        title: str | None = None,
+        colormap: str = "turbo",
+        blend: Blend = "rising",
+        alpha: float | None = None,
+    ) -> NDArray[np.uint8]:
         """One picture: the photograph, and a row per class with its label, its probability and its overlay.
 
         `ortcam.sheet` draws several explanations side by side.
 
         Args:
-            rendering: `title`, `colormap`, `blend` and `alpha`, as of `ortcam.sheet`.
+            title: first line; None is the name of the image's file, "" is none.
+            colormap: "turbo", "viridis" or "jet".
+            blend: "rising" or "flat", as of `overlay`.
+            alpha: opacity where the map is highest, in [0,1]; None is the usual one of `blend`.
 
         Returns:
             uint8 RGB [h,w,3].
@@ -157,9 +169,9 @@ class Explanation:
         Example:
             >>> explanation.sheet(colormap="viridis")  # doctest: +SKIP
         """
-        from ortcam.results.sheet import sheet  # noqa: PLC0415 - which imports this module
-
-        return sheet([self], **rendering)
+        column = column_of(self.summary(), dict(zip(self.targets, self.maps, strict=True)))
+        name = image_name(self.provenance["image"]) if title is None else title
+        return draw_sheet(self.image, [column], name, Rendering(colormap, blend, alpha))
 
     def to_pil(self, index: int | str = 0, **rendering: Any) -> Any:
         """The overlay of one class as a `PIL.Image.Image`, say to save it as JPEG or to show it.

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OutputError
-from ortcam.images.decoding import read_image
+from ortcam.images.encoding import is_sheet
 from ortcam.images.inputs import natural_order
+from ortcam.images.reading import read_image
 from ortcam.images.rendering import BEGIN, COLORMAPS, DIM, FULL, GREY, Rendering, heatmap, shrunk, smoothed
+from ortcam.results.columns import DAMAGED, SavedResult
 from ortcam.results.saved import MANIFEST, PREVIEW, image_sha256, read_manifest
-from ortcam.results.sheet import DAMAGED, SavedResult, is_sheet
 from ortcam.support.files import alone_in, write_whole
 from ortcam.support.terminal import as_text, printable
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.errors import OutputError
-from ortcam.images.decoding import WHITE
+from ortcam.images.inputs import MANIFEST
+from ortcam.images.limits import WHITE
 from ortcam.support.files import alone_in, make_folder, write_together
 from ortcam.support.strict_json import encode_json
 from ortcam.support.unfinished import clear
 
 __all__ = ["MANIFEST", "PREVIEW", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
 
-MANIFEST: Final = "manifest.json"
 PREVIEW: Final = "image.jpg"  # the photograph, small
 
 _LARGEST: Final = 1 << 26  # bytes of a manifest

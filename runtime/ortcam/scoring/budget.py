@@ -1,107 +1,38 @@
-"""Which channels to score, in what order, and when to stop: budget, deadline, tolerance.
+"""Budget, deadline and tolerance: how many channels to score, in what rounds, and when to stop.
 
 **Rounds.** Channels are scored in rounds: the first by energy, the others as the Gaussian process of
 `gaussian_process` wants. How many channels a round has follows from the numbers of channels alone, and the batch size
 only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
 how much is scored in time depends on the machine and its load.
 
-**Ties.** Scores differ in their last bits between batch sizes, thread counts and providers. Channels that the process
-wants equally up to a thousandth are taken by energy, so that twins are taken in one order everywhere.
-
-**Deadlines.** What comes after the last pass takes time, too: the prediction, the estimate of the error, the gating of
-channels that were not scored. `pace` knows how long. That time is kept free. If it turns out too short, the
-prediction becomes the mean of the scores, the estimate is left out, the gating gets coarser, and the result says so.
+Where every channel will be scored anyway, and nobody looks at previews, the process is never set up.
 """
 
-import dataclasses
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.engine.blas import single_threaded
-from ortcam.errors import OptionError
-from ortcam.scoring.gaussian_process import MaskModel, Prediction, estimation_work, prediction_work
-from ortcam.scoring.loop import COARSEST, Progress, Scores, Scoring
-from ortcam.scoring.pace import Work
-from ortcam.support.ranges import CHANNELS, DEADLINE, SHARE, TOLERANCE, shown
+from ortcam.engine.batching import Progress
+from ortcam.scoring.chooser import Chooser, are_most
+from ortcam.scoring.gaussian_process import Prediction
+from ortcam.scoring.limits import Limits
+from ortcam.scoring.loop import Scoring
+from ortcam.scoring.scores import Scores
 
-__all__ = ["Completion", "Limits", "score"]
+__all__ = ["parts_of", "rounds_of", "score"]
 
-Completion = Literal["gaussian-process", "none"]
-
-# The channels scored before the process is asked for the first time: a share of a budget, or of all live channels.
+# The channels scored before the process is asked for the first time: a share of a budget, or of all active channels.
 _FIRST_OF_BUDGET: Final = 0.4
 _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
-# A budget for more of the channels than this leaves out those of the least energy.
-_MOST: Final = 0.875
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
-# Steps per doubling to which the benefit of scoring a channel is rounded.
-_STEPS: Final = 1024
-# Runs are not cut shorter than this to meet a deadline, since a short run takes more time per row; the first run has
-# more, for without scores there is no map.
-_FEWEST_ROWS: Final = 4
-_FIRST_ROWS: Final = 8
-# Pixels from one gated one to the next, where time is short.
-_STEPS_OF_GATING: Final = (1, 2, 4, COARSEST)
-# No more of the time before a deadline is kept free for the estimate, or for the gating; passes tell more.
-_LARGEST_SHARE: Final = 0.25
-# Kept free before a deadline for what nobody measures, in seconds.
-_RESERVE: Final = 0.003
 
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """When a loop may stop before all channels are scored.
-
-    Attributes:
-        budget: channels to score: a number of them, or a share in (0,1] of those that are not flat; None: all.
-        deadline: milliseconds from the call of `explain`, or from when the first map of `explain_iter` is asked for;
-            None: no hurry. At least one run of the graph is made. The map depends on the machine and its load.
-        tolerance: stop when the largest error of the finished map is estimated to be below this, in (0,1).
-        completion: "gaussian-process" predicts the weights of the channels not scored, "none" leaves them out.
-    """
-
-    budget: float | int | None = None
-    deadline: float | None = None
-    tolerance: float | None = None
-    completion: Completion = "gaussian-process"
-
-    def __post_init__(self) -> None:
-        """Raises OptionError for a value that is not accepted."""
-        if self.deadline is not None:
-            DEADLINE.check(self.deadline)
-        if self.tolerance is not None:
-            TOLERANCE.check(self.tolerance)
-        range_ = CHANNELS if isinstance(self.budget, (int, np.integer)) else SHARE
-        if self.budget is not None and not range_.holds(self.budget):
-            raise OptionError(_budget_message(self.budget))
-        for field in dataclasses.fields(self):
-            if isinstance(value := getattr(self, field.name), np.generic):  # a manifest holds Python's own types
-                object.__setattr__(self, field.name, value.item())
-        if self.completion not in get_args(Completion):
-            raise OptionError(f"completion={self.completion!r}: accepted is {' or '.join(get_args(Completion))}")
-        if self.tolerance is not None and self.completion == "none":
-            raise OptionError("tolerance with completion='none': without completion no error can be estimated")
-
-    def channels(self, live: int) -> int:
-        """How many of the live channels the budget pays for."""
-        if self.budget is None:
-            return live
-        if isinstance(self.budget, int):
-            return min(self.budget, live)
-        return min(math.ceil(self.budget * live), live)
-
-
-def _budget_message(value: object) -> str:
-    accepted = f"a share of the channels in (0,1], or a whole number of them {CHANNELS.bounds}"
-    return f"budget={shown(value)}: accepted is {accepted}"
+# Scores some channels; false when time is up before they are.
+_Run = Callable[[NDArray[np.intp]], bool]
 
 
 def score(
@@ -126,52 +57,57 @@ def score(
     """
     order = scoring.masks.order
     limit = limits.channels(len(order))
-    total = limit * scoring.plan.samples
     choosing = limit < len(order) or limits.deadline is not None or limits.tolerance is not None or previews
     choosing = choosing and limits.completion != "none" and limit > 0
     end = math.inf if limits.deadline is None else started + limits.deadline / 1000
-    process = _Process(scoring, end, predicts=choosing)
+    chooser = Chooser(scoring, end, predicts=choosing)
 
     def run(channels: NDArray[np.intp]) -> bool:
-        """Score some channels; false when time is up before they are."""
-        scoring.most_rows = process.rows_in_time()
+        scoring.most_rows = chooser.rows_in_time()
         for _ in scoring.run(channels):
             if progress is not None:
-                progress(scoring.passes, total)
-            scoring.most_rows = process.rows_in_time()
+                progress(scoring.tally.passes, limit * scoring.plan.samples)
+            scoring.most_rows = chooser.rows_in_time()
             if scoring.most_rows < 1:
                 return False
         return True
 
-    if not choosing:
+    if choosing:
+        yield from _as_chosen(scoring, limits, chooser, run, previews=previews)
+    else:
         yield from _in_order_of_energy(scoring, order[:limit], run, previews=previews)
-        return
-    rounds = _rounds(limits, limit, len(order))
+
+
+def _as_chosen(scoring: Scoring, limits: Limits, chooser: Chooser, run: _Run, *, previews: bool) -> Iterator[Scores]:
+    """In rounds: the first by energy, the others as the process wants."""
+    order = scoring.masks.order
+    limit = limits.channels(len(order))
+    rounds = rounds_of(limits, len(order))
     prediction: Prediction | None = None
     for number, size in enumerate(rounds):
-        if number and process.in_time_for(left := limit - process.scored):
-            group = process.brightest(left)  # a deadline that all of them meet
+        if number and chooser.in_time_for(left := limit - chooser.scored):
+            group = chooser.brightest(left)  # a deadline that all of them meet
         elif prediction is None:
-            group = process.brightest(size)
+            group = chooser.brightest(size)
         else:
-            group = process.most_wanted(prediction, size)
-        parts = _parts(group, sum(rounds[:number])) if previews else [group]
+            group = chooser.most_wanted(prediction, size)
+        parts = parts_of(group, sum(rounds[:number])) if previews else [group]
         for part in parts:
             in_time = run(order[part])
+            round_is_over = part is parts[-1]
             if scoring.complete:
                 yield scoring.scores()
                 return
-            round_is_over = part is parts[-1]
-            if not in_time or process.scored >= limit or (round_is_over and number == len(rounds) - 1):
-                yield process.result(rounds[0])
+            if not in_time or chooser.scored >= limit or (round_is_over and number == len(rounds) - 1):
+                yield chooser.result(rounds[0])
                 return
-            if not (previews or process.may_ask()):
+            if not (previews or _may_ask(chooser, limits, limit - chooser.scored)):
                 prediction = None  # the next channels by energy: that takes no time
                 continue
-            prediction = process.ask()
+            prediction = chooser.ask()
             error = None
             if previews or limits.tolerance is not None:
-                error = process.error(prediction, rounds[0])
+                error = chooser.error(prediction, rounds[0])
             met = error is not None and limits.tolerance is not None and bool((error <= limits.tolerance).all())
             if previews or (met and round_is_over):
                 yield scoring.scores(prediction.weights, error)
@@ -179,34 +115,14 @@ def score(
                 return
 
 
-def _rounds(limits: Limits, limit: int, channels: int) -> list[int]:
-    """How many channels each round scores, by the numbers of channels alone; they sum to `limit`."""
-    if limit < channels and _are_most(limit, channels) and limits.tolerance is None:
-        return [limit]  # which few are left out matters little, and to ask would take longer than they do
-    first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
-    rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
-    while (rest := limit - sum(rounds)) > 0:
-        size = math.ceil((_GROWTH - 1) * sum(rounds))
-        rounds.append(rest if rest < 1.5 * size else size)
-    return rounds
+def _may_ask(chooser: Chooser, limits: Limits, left: int) -> bool:
+    """Whether there is time to ask the process, and something to ask: not where all that are left are in time."""
+    if limits.tolerance is None and chooser.in_time_for(left):
+        return False
+    return chooser.may_ask()
 
 
-def _are_most(some: int, channels: int) -> bool:
-    """Whether those of the highest energy are so many that what is said of the others matters little."""
-    return some > _MOST * channels
-
-
-def _parts(group: NDArray[np.intp], done: int) -> list[NDArray[np.intp]]:
-    """A round cut for previews, each part half as large as all before it."""
-    cuts: list[int] = []
-    while (size := math.ceil((_GROWTH - 1) * (done + sum(cuts)))) and sum(cuts) + 1.5 * size < len(group):
-        cuts.append(size)
-    return np.split(group, np.cumsum(cuts))
-
-
-def _in_order_of_energy(
-    scoring: Scoring, order: NDArray[np.intp], run: Callable[[NDArray[np.intp]], bool], *, previews: bool
-) -> Iterator[Scores]:
+def _in_order_of_energy(scoring: Scoring, order: NDArray[np.intp], run: _Run, *, previews: bool) -> Iterator[Scores]:
     """Without the process: by descending energy, in parts that grow where previews are wanted."""
     start = 0
     while True:
@@ -219,178 +135,30 @@ def _in_order_of_energy(
     yield scoring.scores()
 
 
-class _Process:
-    """The Gaussian process over the live channels of an image, what it is to score, and the time that all this takes.
+def rounds_of(limits: Limits, channels: int) -> list[int]:
+    """How many of the active channels each round scores, by their number and the limits alone.
 
-    Channels are places in the order of energy, 0 to L - 1.
+    Their sum is what the budget pays for.
     """
+    limit = limits.channels(channels)
+    if limit < channels and are_most(limit, channels) and limits.tolerance is None:
+        return [limit]  # which few are left out matters little, and to ask would take longer than they do
+    first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
+    rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
+    while (rest := limit - sum(rounds)) > 0:
+        size = math.ceil((_GROWTH - 1) * sum(rounds))
+        rounds.append(rest if rest < 1.5 * size else size)
+    return rounds
 
-    def __init__(self, scoring: Scoring, end: float, *, predicts: bool) -> None:
-        """Nothing is computed before it is asked for.
 
-        Args:
-            scoring: of the image.
-            end: what `time.perf_counter` may not exceed; infinite without a deadline.
-            predicts: whether the weights of channels that are not scored will be predicted, which takes time.
-        """
-        self._scoring = scoring
-        self._end = end
-        self._predicts = predicts
-        self._most = _LARGEST_SHARE * self._left()
-        self._order = scoring.masks.order
-        self._model: MaskModel | None = None
-        self._summands: NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
-        self._size: NDArray[np.float64] = np.zeros(0)
+def parts_of(group: NDArray[np.intp], done: int) -> list[NDArray[np.intp]]:
+    """A round cut for previews, each part half as large as all before it.
 
-    @property
-    def scored(self) -> int:
-        """How many channels are."""
-        return int(self._scoring.scored.sum())
-
-    def brightest(self, count: int) -> NDArray[np.intp]:
-        """The channels of the highest energy that were not scored."""
-        return np.flatnonzero(~self._scoring.scored[self._order])[:count]
-
-    @single_threaded
-    def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
-        """The channels that were not scored whose weights leave most open in the maps."""
-        energy = self._scoring.masks.energy[self._order]
-        known = np.maximum(energy @ prediction.weights, np.finfo(np.float64).tiny)
-        wanted = np.nan_to_num(self._size * (prediction.deviation / known).sum(axis=1), nan=np.inf)
-        steps = np.round(_STEPS * np.log2(np.maximum(wanted, np.finfo(np.float64).tiny)))
-        steps[self._scoring.scored[self._order]] = -np.inf
-        return np.argsort(-steps, kind="stable")[:count]
-
-    @single_threaded
-    def ask(self) -> Prediction:
-        """Predict the weights of the channels from those scored."""
-        pace, units = self._scoring.pace, self._units()
-        if self._model is None:
-            with pace.timing("set up", units["set up"]):
-                self._set_up()
-        assert self._model is not None
-        with pace.timing("predict", units["predict"]):
-            given = np.flatnonzero(self._scoring.scored[self._order])
-            weights = self._scored_values(self._scoring.positive_weights()[1])[given]
-            return self._model.condition(given, weights)
-
-    @single_threaded
-    def error(self, prediction: Prediction, first: int) -> NDArray[np.float64]:
-        """The estimate of the largest error of the finished maps: float64 [K].
-
-        Channels of much energy are alike: from them alone the others seem better known than they are. So it is 1 until
-        as many were chosen by the process as the `first` ones, or most of all are scored.
-        """
-        if not self.tells_error(first):
-            return np.ones(prediction.weights.shape[1])
-        assert self._model is not None
-        given = np.flatnonzero(self._scoring.scored[self._order])
-        sampling = self._scored_values(self._scoring.sampling_errors())[given]
-        with self._scoring.pace.timing("estimate", self._units()["estimate"]):
-            return self._model.map_error(prediction, self._summands, self._scoring.offset, sampling)
-
-    def tells_error(self, first: int) -> bool:
-        """Whether the error can be estimated, when that many channels were scored by their energy at first."""
-        return self.scored >= 2 * first or _are_most(self.scored, len(self._order))
-
-    def result(self, first: int) -> Scores:
-        """The scores with what is predicted for the others, as well as the time left allows."""
-        units = self._units()
-        finish = self._seconds(units, "finish")
-        ending = finish + self._gating(COARSEST)
-        nothing_known = np.ones(len(self._scoring.offset))
-        if self._left() < self._asking(units) + ending:
-            simplified = ["weights that were not scored: the mean of those scored, not predicted"]
-            weights = np.tile(self._scoring.positive_weights()[1].mean(axis=0), (len(self._order), 1))
-            error = nothing_known
-        else:
-            simplified = []
-            prediction = self.ask()
-            weights = prediction.weights
-            if not self.tells_error(first) or self._left() >= self._seconds(units, "estimate") + ending:
-                error = self.error(prediction, first)
-            else:
-                simplified.append("error of the map: not estimated")
-                error = nothing_known
-        left = max(self._left() - finish, 0)
-        step = next((step for step in _STEPS_OF_GATING if self._gating(step) <= left), COARSEST)
-        if step > 1:
-            simplified.append(f"maps that were not scored: gated at one in {step} pixels of a row, not at each")
-        return self._scoring.scores(weights, error, step=step, simplified=tuple(simplified))
-
-    def rows_in_time(self) -> int:
-        """The most masked images that the next run may have for the result to come in time; 0: none."""
-        if self._end == math.inf or not self._scoring.pace.knows("rows"):
-            return sys.maxsize
-        next_rows, started = self._scoring.next_rows, self._scoring.passes > 0
-        units = self._units()
-        ending = self._asking(units) + self._ending(units) if self._predicts else self._seconds(units, "finish")
-        rows = int(max(self._left() - ending, 0) / max(self._scoring.pace.seconds("rows", 1), 1e-9))
-        if self._scoring.fixed_shape:
-            return next_rows if rows >= next_rows or not started else 0
-        if not started:
-            rows = max(rows, _FIRST_ROWS)
-        return min(rows, next_rows) if rows >= min(_FEWEST_ROWS, next_rows) else 0
-
-    def may_ask(self) -> bool:
-        """Whether there is time to ask the process, to score some channels that it wants, and to ask it again."""
-        if self._end == math.inf:
-            return True
-        units = self._units()
-        rows = self._scoring.pace.seconds("rows", _FIRST_ROWS)
-        asking = self._asking(units) + self._seconds(units, "predict")
-        return self._left() >= asking + rows + self._ending(units)
-
-    def in_time_for(self, channels: int) -> bool:
-        """Whether there is a deadline, and so many more channels can be scored before it."""
-        if self._end == math.inf:
-            return False
-        seconds = self._scoring.pace.seconds("rows", channels * self._scoring.plan.samples)
-        return self._left() >= 1.2 * seconds + self._seconds(self._units(), "finish")
-
-    def _set_up(self) -> None:
-        self._model = MaskModel(self._scoring.gated_masks()[self._order])
-        self._summands = self._scoring.summands()[self._order]
-        flattened = self._summands.reshape(len(self._order), -1)
-        # What is the same everywhere does not change a map that is min-maxed.
-        self._size = np.linalg.norm(flattened - flattened.mean(axis=1, keepdims=True), axis=1).astype(np.float64)
-
-    def _scored_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What `Scoring` gives for the scored channels, [n,K], by place in the order of energy: [L,K]."""
-        everywhere = np.zeros((len(self._scoring.scored), values.shape[1]))
-        everywhere[self._scoring.scored] = values
-        return everywhere[self._order]
-
-    def _left(self) -> float:
-        """Seconds to the deadline."""
-        return self._end - time.perf_counter() - _RESERVE
-
-    def _units(self) -> dict[Work, float]:
-        """How much work each step is, once as many channels are scored as now: see `pace`."""
-        live, classes = len(self._order), len(self._scoring.offset)
-        height, width = self._scoring.masks.maps.shape[1:]
-        return {
-            "set up": live * height * width,
-            "predict": prediction_work(self.scored, live),
-            "estimate": estimation_work(live, classes),
-            "finish": self._scoring.pixels * classes,
-        }
-
-    def _seconds(self, units: dict[Work, float], *works: Work) -> float:
-        return sum(self._scoring.pace.seconds(work, units[work]) for work in works)
-
-    def _asking(self, units: dict[Work, float]) -> float:
-        """Seconds that a question takes."""
-        seconds = self._seconds(units, "predict")
-        return seconds if self._model is not None else seconds + self._seconds(units, "set up")
-
-    def _ending(self, units: dict[Work, float]) -> float:
-        """Seconds to keep free for what follows the prediction; what would take most of the time is simplified."""
-        estimate = self._seconds(units, "estimate")
-        steps = [step for step in _STEPS_OF_GATING if self._gating(step) <= self._most]
-        gating = self._gating(steps[0] if steps else COARSEST)
-        return self._seconds(units, "finish") + gating + (estimate if estimate <= self._most else 0.0)
-
-    def _gating(self, step: int) -> float:
-        """Seconds that it takes to gate all channels that were not scored."""
-        return self._scoring.pace.seconds("gate", self._scoring.gating_work(len(self._order) - self.scored, step))
+    Args:
+        group: the channels of the round.
+        done: how many channels were scored before.
+    """
+    cuts: list[int] = []
+    while (size := math.ceil((_GROWTH - 1) * (done + sum(cuts)))) and sum(cuts) + 1.5 * size < len(group):
+        cuts.append(size)
+    return np.split(group, np.cumsum(cuts))

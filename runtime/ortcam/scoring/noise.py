@@ -16,7 +16,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FACTORS", "SHIFTS", "UNIFORM_BITS", "draw_noise", "noise_key"]
+from ortcam.engine.blas import single_threaded
+from ortcam.methods import Noise
+from ortcam.scoring.upsampling import upsample
+
+__all__ = ["FACTORS", "SHIFTS", "UNIFORM_BITS", "draw_noise", "noise_key", "noise_of", "noise_spread"]
 
 # mix is "lowbias32" of Chris Wellons' search for hashes of integers (2018): xor with a shift and multiply, twice.
 SHIFTS: Final = (16, 15, 16)
@@ -24,6 +28,7 @@ FACTORS: Final = (0x7FEB352D, 0x846CA68B)
 UNIFORM_BITS: Final = 23  # the first bits of a hash, so that with a half added float32 holds them exactly
 _GOLDEN: Final = 0x9E3779B9  # 2^32 over the golden ratio: zero, which mix keeps, is nobody's state
 _WORD: Final = 0xFFFFFFFF
+_CHANNELS_AT_ONCE: Final = 8
 
 Words = NDArray[np.uint32]
 
@@ -50,6 +55,33 @@ def draw_noise(seed: int, sample: int, shape: tuple[int, ...]) -> NDArray[np.flo
     u, v = _uniform(_mix(_hashed_counters(math.prod(shape)) ^ np.uint32(noise_key(seed, sample))))
     noise: NDArray[np.float32] = np.sqrt(np.float32(-2) * np.log(u)) * np.cos(np.float32(2 * np.pi) * v)
     return noise.reshape(shape)
+
+
+def noise_of(image: NDArray[np.float32], noise: Noise, sample: int) -> NDArray[np.float32]:
+    """Sample i of the noise, float32 [1,3,H,W], unit variance for std="authors" (the graph multiplies by sigma_k).
+
+    Noise on the activation is (s(U(A)) + n) * X = s(U(A)) * X + n * X, so it too is added to the masked image.
+    """
+    if noise.on == "activation":
+        return draw_noise(noise.seed, sample, image.shape[-2:]) * image
+    return draw_noise(noise.seed, sample, image.shape)
+
+
+@single_threaded
+def noise_spread(image: NDArray[np.float32], maps: NDArray[np.float32], noise: Noise | None) -> NDArray[np.float32]:
+    """sigma_k, float32 [C]: the given std, or (2 / (max M_k - min M_k))^2 of the masked image M_k = X * s(U(A_k))."""
+    if noise is None or noise.std != "authors":
+        return np.full(len(maps), noise.std if noise else 0.0, np.float32)
+    spread = np.zeros(len(maps), np.float32)
+    height, width = image.shape[-2:]
+    # A mask is nowhere negative, so the largest value of M_k is that of the mask times the largest colour of X.
+    low, high = image[0].min(axis=0), image[0].max(axis=0)
+    for start in range(0, len(maps), _CHANNELS_AT_ONCE):
+        part = slice(start, start + _CHANNELS_AT_ONCE)
+        mask = upsample(maps[part], height, width)
+        span = (mask * high).max(axis=(1, 2)) - (mask * low).min(axis=(1, 2))
+        spread[part] = np.divide(2, span, out=np.zeros_like(span), where=span > 0) ** 2
+    return spread
 
 
 @functools.lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, Literal
 
-__all__ = ["Pace", "Work"]
+__all__ = ["Pace", "Paces", "Work"]
 
 Work = Literal["rows", "set up", "predict", "estimate", "gate", "finish"]
 
@@ -25,8 +25,8 @@ class Pace:
     """Seconds per unit of each kind of work, as they were the last times.
 
     A slower time counts at once and a faster one by half, since what comes out too short breaks a deadline and what
-    comes out too long only leaves time. Keep one for each scorer graph and about as many classes, from one explanation
-    to the next.
+    comes out too long only leaves time. `Paces` keeps them from one explanation to the next; several threads may use
+    one, whose times then count in the order in which they come.
     """
 
     def __init__(self) -> None:
@@ -53,3 +53,17 @@ class Pace:
         clock = time.perf_counter()
         yield
         self.took(work, units, time.perf_counter() - clock)
+
+
+class Paces:
+    """What was learned so far: a pace for each scorer graph and about as many classes. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Pace] = {}
+
+    def of(self, scorer: str, classes: int) -> Pace:
+        """The pace of a kind of scorer for some classes.
+
+        A run for a thousand classes says nothing of one for a few: each has a pace up to a factor of 2.
+        """
+        return self._known.setdefault((scorer, classes.bit_length()), Pace())

@@ -13,6 +13,7 @@ __all__ = ["TORCH", "end_the_command", "install", "missing", "runtimes"]
 TORCH: Final = "pip install torch torchvision"
 
 
+@functools.cache
 def install(extra: str) -> str:
     """The command that installs an extra, by the way that ortcam itself was installed.
 
@@ -23,7 +24,29 @@ def install(extra: str) -> str:
         >>> install("gpu").startswith("pip install")
         True
     """
-    return _command(extra)
+    import importlib.metadata  # noqa: PLC0415 - takes longer than most of ortcam, and nothing else of it is needed
+
+    try:
+        text = importlib.metadata.distribution("ortcam").read_text("direct_url.json")
+        origin: dict[str, Any] = json.loads(text) if text else {}
+        url = str(origin["url"]) if origin else ""
+        parts = urlsplit(url)
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
+        origin, url, parts = {}, "", urlsplit("")
+    if parts.scheme != "file":
+        vcs = origin.get("vcs_info")
+        if isinstance(vcs, dict) and vcs.get("vcs"):
+            return f'pip install "ortcam[{extra}] @ {vcs["vcs"]}+{url}"'
+        return f'pip install "ortcam[{extra}] @ {url}"' if url else f'pip install "ortcam[{extra}]"'
+    place = unquote(parts.path)
+    if sys.platform == "win32":
+        place = place.lstrip("/")
+    directory = origin.get("dir_info")
+    if isinstance(directory, dict):
+        if Path(place) == _here():
+            place = "."
+        return f'pip install {"-e " if directory.get("editable") else ""}"{place}[{extra}]"'
+    return f'pip install "{place}[{extra}]"'
 
 
 def runtimes() -> str:
@@ -55,33 +78,6 @@ def end_the_command(message: str) -> None:
     if Path(program).stem in ("ortcam", "ortcam-script") or (program == "-m" and modules[:1] == ["ortcam"]):
         print(f"ortcam: {message}", file=sys.stderr)
         raise SystemExit(2)
-
-
-@functools.cache
-def _command(extra: str) -> str:
-    import importlib.metadata  # noqa: PLC0415 - takes longer than most of ortcam, and nothing else of it is needed
-
-    try:
-        text = importlib.metadata.distribution("ortcam").read_text("direct_url.json")
-        origin: dict[str, Any] = json.loads(text) if text else {}
-        url = str(origin["url"]) if origin else ""
-        parts = urlsplit(url)
-    except (importlib.metadata.PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
-        origin, url, parts = {}, "", urlsplit("")
-    if parts.scheme != "file":
-        vcs = origin.get("vcs_info")
-        if isinstance(vcs, dict) and vcs.get("vcs"):
-            return f'pip install "ortcam[{extra}] @ {vcs["vcs"]}+{url}"'
-        return f'pip install "ortcam[{extra}] @ {url}"' if url else f'pip install "ortcam[{extra}]"'
-    place = unquote(parts.path)
-    if sys.platform == "win32":
-        place = place.lstrip("/")
-    directory = origin.get("dir_info")
-    if isinstance(directory, dict):
-        if Path(place) == _here():
-            place = "."
-        return f'pip install {"-e " if directory.get("editable") else ""}"{place}[{extra}]"'
-    return f'pip install "{place}[{extra}]"'
 
 
 def _here() -> Path | None:

@@ -16,11 +16,13 @@ from ortcam.support.unfinished import ASIDE, begun, clear_locked, new_name, work
 
 __all__ = [
     "FULL",
+    "PATIENCE",
     "alone_in",
     "exchange",
     "make_folder",
     "move_folder",
     "replacing",
+    "swap_function",
     "sync",
     "sync_all",
     "write_together",
@@ -30,7 +32,7 @@ __all__ = [
 # What a disk says that takes this result no more than the next one: full, over quota, read-only, a limit, or broken.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
-_PATIENCE: Final = 60.0  # seconds; a folder is written in milliseconds
+PATIENCE: Final = 60.0  # seconds; a folder is written in milliseconds
 
 # Linux: renameat2(2), macOS: renamex_np(2). Windows has nothing of the kind.
 _CURRENT_FOLDER: Final = -100  # AT_FDCWD
@@ -122,7 +124,7 @@ def _exchanged(folder: Path, places: Mapping[Path, Path], gone: Iterable[str]) -
     done = False
     try:
         found = folder.stat()
-        if _swap() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
+        if swap_function() is None or folder.is_symlink() or _is_current(found) or _names(folder) - known:
             return False
         with workspace(folder.parent) as own:
             made = own / "made"
@@ -214,7 +216,7 @@ def exchange(first: Path, second: Path) -> bool:
     Raises:
         OSError: one of them is missing, or must not be moved.
     """
-    swap = _swap()
+    swap = swap_function()
     if swap is None:
         return False
     sys.audit("os.rename", os.fspath(first), os.fspath(second), -1, -1)
@@ -227,7 +229,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 @functools.cache
-def _swap() -> Callable[[bytes, bytes], int] | None:
+def swap_function() -> Callable[[bytes, bytes], int] | None:
     """Find the function that exchanges two paths and returns 0 or the number of an error; None without one."""
     name = {"linux": "renameat2", "darwin": "renamex_np"}.get(sys.platform)
     if name is None:
@@ -295,7 +297,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         OSError: there is no such folder, or another process keeps it.
     """
     try:
-        held = lock(folder, patience=_PATIENCE)
+        held = lock(folder, patience=PATIENCE)
     except BlockingIOError:
         raise TimeoutError(errno.ETIMEDOUT, "another process is writing there and does not end") from None
     try:

@@ -23,6 +23,7 @@ __all__ = [
     "complain",
     "guarded_output",
     "json_text",
+    "one_line",
     "others_aside",
     "printable",
     "say",
@@ -79,6 +80,16 @@ def shortened(text: str, most: int) -> str:
     front = (most - 3 + 1) // 2 + (1 if most > 12 else 0)
     back = most - 3 - front
     return text[:most] if most <= 5 else f"{text[:front]}...{text[len(text) - back :]}"
+
+
+def one_line(error: BaseException) -> str:
+    r"""The message of an error on one line; without one, the name of its class.
+
+    Example:
+        >>> one_line(ValueError("two\nlines")), one_line(ValueError())
+        ('two lines', 'ValueError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def json_text(value: Any) -> str:

@@ -9,15 +9,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from tests.conftest import TINY_INPUT, TinyNet
-from tests.export.onnx_graphs import CLASSES, FLOAT, LABELS, GraphBuilder, InputForm, image_info, tensor_info
+from tests.common.sharing import export_once
+from tests.common.tiny import TinyNet
+from tests.conftest import TINY_INPUT
 from tests.export.rounding import logit_error
-from tests.sharing import export_once
+from tests.export.zoo.graphs import CLASSES, FLOAT, LABELS, GraphBuilder, InputForm, image_info, tensor_info
 from torch import nn
 
 import ortcam
 from ortcam.cli import main
-from ortcam.engine.model import exact_probabilities
+from ortcam.engine.features import exact_probabilities
 from ortcam_export import ExportError, export
 from ortcam_export.graphs.endings import bounds_of
 from ortcam_export.graphs.surgery import logits_of

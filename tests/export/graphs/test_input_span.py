@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.conftest import TINY_INPUT, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import TINY_INPUT
 
 from ortcam_export import ExportError, export
 

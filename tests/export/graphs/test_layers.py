@@ -7,7 +7,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from tests.conftest import REPOSITORY, TINY_INPUT, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import REPOSITORY, TINY_INPUT
 from tests.export.rounding import logit_error, rounding_error, roundings
 from torch import nn
 
@@ -108,7 +109,7 @@ def test_inspect_prints_index_module_shape_layout_cost_and_the_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert main(["inspect", "tests.conftest:TinyNet", "--input-size", "32", "48"]) == 0
+    assert main(["inspect", "tests.common.tiny:TinyNet", "--input-size", "32", "48"]) == 0
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.split()[:1] == ["*"])
     assert row.split() == ["*", "5", "features", "relu_2", "nchw", "[10,8,12]", "0.0", "M"]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import REPOSITORY, TINY_LABELS, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import REPOSITORY, TINY_LABELS
 from tests.export.rounding import rounding_error, roundings
 from torch import nn
 
@@ -424,7 +425,7 @@ def test_neither_library_is_needed_for_other_models() -> None:
         "sys.modules.update(timm=None, transformers=None)\n"  # importing either raises
         "from ortcam_export.sources.opening import open_source\n"
         "from ortcam_export.sources.types import InputSpec\n"
-        "from tests.conftest import TinyNet, TINY_INPUT\n"
+        "from tests.conftest import TINY_INPUT; from tests.common.tiny import TinyNet\n"
         "open_source(TinyNet(), spec=InputSpec(**TINY_INPUT)); open_source('squeezenet1_1', weights='none')"
     )
     result = subprocess.run(

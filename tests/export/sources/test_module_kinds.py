@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import TINY_INPUT, TINY_LABELS, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import TINY_INPUT, TINY_LABELS
 from torch import nn
 from torch.nn.utils import prune
 

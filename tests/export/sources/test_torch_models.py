@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from tests.conftest import TINY_INPUT, TINY_LABELS, TinyNet
+from tests.common.tiny import TinyNet
+from tests.conftest import TINY_INPUT, TINY_LABELS
 from torch import nn
 
 from ortcam_export import ExportError, export, inspect_model
@@ -155,7 +156,7 @@ def test_a_head_that_training_put_into_a_sequential_is_found(tmp_path: Path) -> 
         trained = SmallHead(*head).eval()
         torch.save({"model_state_dict": trained.state_dict()}, tmp_path / "c.pth")
         said = InputSpec(**TINY_INPUT | {"labels": list("abcd")})
-        source = open_source("tests.conftest:TinyNet", checkpoint=tmp_path / "c.pth", spec=said)
+        source = open_source("tests.common.tiny:TinyNet", checkpoint=tmp_path / "c.pth", spec=said)
         images = torch.rand(2, 3, 32, 48)
         with torch.inference_mode():
             assert torch.equal(source.classifier(images), trained(images))
@@ -164,7 +165,7 @@ def test_a_head_that_training_put_into_a_sequential_is_found(tmp_path: Path) -> 
     deeper = SmallHead(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 4))
     torch.save(deeper.state_dict(), tmp_path / "c.pth")
     with pytest.raises(ExportError, match=r"its head has other layers .* name a callable that builds the model"):
-        open_source("tests.conftest:TinyNet", checkpoint=tmp_path / "c.pth", spec=said)
+        open_source("tests.common.tiny:TinyNet", checkpoint=tmp_path / "c.pth", spec=said)
 
 
 def test_a_head_in_the_place_of_a_sequential_is_found() -> None:

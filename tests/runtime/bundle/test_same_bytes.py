@@ -18,12 +18,12 @@ import pytest
 from tests.conftest import reseal
 
 import ortcam
-from ortcam import bundle as bundle_module
 from ortcam.benchmarking import benchmark
-from ortcam.bundle import MANIFEST_NAME, open_bundle, read_bundle
+from ortcam.bundle import MANIFEST_NAME, Content, open_bundle, read_bundle
+from ortcam.bundle.contents import held
 from ortcam.bundle.shipped import bundle_path
 from ortcam.evaluation.sanity import shuffled_bundle
-from ortcam.images.decoding import encode_png
+from ortcam.images.encoding import encode_png
 from ortcam.parity import verify
 from ortcam_export import fuse
 
@@ -124,9 +124,14 @@ def test_with_little_memory_a_changed_bundle_is_one_clear_error(versions: Path, 
 def test_each_file_is_read_once_at_load(versions: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    for name in ("_read_file", "_check_file"):
-        real = getattr(bundle_module, name)
-        monkeypatch.setattr(bundle_module, name, lambda *given, real=real: (read.append(given[1]), real(*given))[1])
+    real = Path.open
+
+    def opened(path: Path, *given: object, **named: object) -> object:
+        if path.parent == versions / "v1" and path.name != MANIFEST_NAME:
+            read.append(path.name)
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", opened)
     explainer = ortcam.load(versions / "v1")
     assert sorted(read) == sorted(explainer.bundle.manifest.files)
     maps_of(explainer, photograph)
@@ -148,13 +153,13 @@ def test_an_altered_file_is_noticed_while_another_explainer_holds_the_right_one(
 def test_equal_weights_are_in_memory_once_and_go_with_the_last_explainer(versions: Path) -> None:
     shutil.copytree(versions / "v1", versions / "copy")
     first, second = ortcam.load(versions / "v1"), ortcam.load(versions / "copy")
-    assert first._contents["weights.bin"] is second._contents["weights.bin"]
     sha256 = first.bundle.manifest.files["weights.bin"].sha256
+    assert sum(type(one) is Content and one.sha256 == sha256 for one in gc.get_objects()) == 1
     first.close()
-    assert sha256 in bundle_module._contents
+    assert held(sha256) is not None
     del second
     gc.collect()
-    assert sha256 not in bundle_module._contents
+    assert held(sha256) is None
 
 
 def test_what_a_precision_does_not_need_is_not_kept(bundle_copy: Path) -> None:

@@ -9,8 +9,8 @@ import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
 from ortcam.cli.commands import demo
-from ortcam.cli.main import _parser
-from ortcam.images.decoding import read_image
+from ortcam.cli.main import make_parser
+from ortcam.images.reading import read_image
 from shapes import evaluate
 from shapes.scenes import CLASSES
 
@@ -49,7 +49,7 @@ def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {"budget": 8}
-    monkeypatch.setattr(demo, "_DEMO_OPTIONS", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
+    monkeypatch.setattr(demo, "DEMO_OPTIONS", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
     assert main(["demo", "-o", str(tmp_path)]) == 0
     sheet = read_image(tmp_path / f"{demo_picture().stem}.png")
     assert sheet.shape[1] > 5 * 250
@@ -57,7 +57,7 @@ def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
     printed = capsys.readouterr().out
     assert str(tmp_path / "index.html") in printed
     for command in [line.split("ortcam ")[1] for line in printed.splitlines() if line.startswith("  ortcam ")]:
-        _parser().parse_args(command.split())
+        make_parser().parse_args(command.split())
     folder = tmp_path / demo_picture().stem
     for method in ("scorecam", "scorecam++", "sscam", "iscam"):
         manifest = json.loads((folder / method / "manifest.json").read_text())

@@ -16,16 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.common.tolerances import maps_apart
 from tests.conftest import reseal
-from tests.tolerances import maps_apart
 
 import ortcam
 import ortcam_export
 from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main
-from ortcam.images.decoding import read_image
-from ortcam.methods import METHODS
+from ortcam.images.reading import read_image
 
 # Channels of the tiny bundle that are not flat on the photograph.
 LIVE = 10
@@ -694,7 +693,7 @@ def test_an_error_that_every_image_would_meet_ends_the_method(
     def explain(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ortcam.Explainer, "explain", explain)
+    monkeypatch.setattr(ortcam.Explainer, "explain_request", explain)
     assert main(["explain", str(tiny_bundle), *[str(photograph)] * 3, "-o", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"ortcam: {error}\n"
 
@@ -877,10 +876,7 @@ def test_a_plot_is_replaced_only_by_force(
 def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "ortcam.cli.commands.demo.MASKED_METHODS", [method for method in METHODS if method.name == "scorecam"]
-    )
-    monkeypatch.setattr("ortcam.cli.commands.demo._DEMO_OPTIONS", {"scorecam": {"budget": 8}})
+    monkeypatch.setattr("ortcam.cli.commands.demo.DEMO_OPTIONS", {"scorecam": {"budget": 8}})
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     (tmp_path / "mine").mkdir()

@@ -22,17 +22,17 @@ import ortcam
 from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main, printing, progress
 from ortcam.cli.hints import SlowHint
-from ortcam.cli.main import _parser
+from ortcam.cli.main import make_parser
 from ortcam.cli.parsers import Parser
 from ortcam.cli.progress import Bar, duration, stages
 from ortcam.methods import METHODS, resolve_method
 from ortcam.support.terminal import shortened
 
-COMMANDS = dict(_parser().commands)
+COMMANDS = dict(make_parser().commands)
 
 
 def flags_of(parser: Parser) -> Iterator[argparse.Action]:
-    yield from (action for action in parser._actions if action.option_strings and action.help != argparse.SUPPRESS)
+    yield from (action for action in parser.actions if action.option_strings and action.help != argparse.SUPPRESS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -49,7 +49,7 @@ def test_help_has_a_sentence_an_example_that_parses_and_80_columns(name: str, mo
     for example in parser.examples:
         program, *arguments = shlex.split(example.partition(" > ")[0])
         assert program == "ortcam"
-        assert _parser().parse_args(arguments).command == name
+        assert make_parser().parse_args(arguments).command == name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -61,7 +61,7 @@ def test_help_tells_every_flag_with_its_default(name: str, monkeypatch: pytest.M
         assert action.help, action.option_strings
         if action.default not in (None, False, [], argparse.SUPPRESS):
             assert "default" in words.partition(f"{action.option_strings[-1]} ")[2].partition(" --")[0], action
-    assert ("--help-all" in parser.format_help()) == parser._has_more()
+    assert ("--help-all" in parser.format_help()) == parser.has_more
 
 
 def test_a_flag_means_the_same_in_every_command() -> None:
@@ -205,7 +205,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left_which_goes_away(
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(progress, "_DELAY", 0)
+    monkeypatch.setattr(progress, "DELAY", 0)
     monkeypatch.setenv("TERM", terminal)
     with Bar("explaining", total=4, quiet=False) as bar:
         bar.update(1, note="1/4 a\x1b[31m.jpg")
@@ -219,7 +219,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left_which_goes_away(
 def test_a_stage_that_takes_long_says_that_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "_FIRST_LINE", 0.02)
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.02)
     with stages() as report:
         report("comparing")
         for _ in range(500):
@@ -235,7 +235,7 @@ def test_a_stage_that_takes_long_says_that_it_goes_on(
 def test_a_step_that_takes_long_says_that_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "_FIRST_LINE", 0.02)
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.02)
     with Bar("evaluating", total=4, unit="maps", quiet=False) as bar:
         bar.update(0, note="cat.jpg")
         for _ in range(500):
@@ -343,7 +343,7 @@ def test_what_is_finished_is_kept_where_a_command_is_interrupted(
 ) -> None:
     from ortcam.cli.common import Terminated
 
-    real, calls = ortcam.Explainer.explain, []
+    real, calls = ortcam.Explainer.explain_request, []
 
     def explain(self: ortcam.Explainer, *arguments: Any, **named: Any) -> ortcam.Explanation:
         calls.append(1)
@@ -351,7 +351,7 @@ def test_what_is_finished_is_kept_where_a_command_is_interrupted(
             raise Terminated if error == "Terminated" else error
         return real(self, *arguments, **named)
 
-    monkeypatch.setattr(ortcam.Explainer, "explain", explain)
+    monkeypatch.setattr(ortcam.Explainer, "explain_request", explain)
     arguments = ["explain", str(tiny_bundle), *[str(photograph)] * 3, "-m", "eigen-cam", "-o", str(tmp_path / "out")]
     assert main(arguments) == code
     lines = capsys.readouterr().err.splitlines()

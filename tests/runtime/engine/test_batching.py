@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.engine.batching import ChunkSizes, recall, remember
+from ortcam.engine import Model, OnnxEngine, SessionOptions, resolve_providers
+from ortcam.engine.batching import BatchSizer, recall, remember
 
 CANDIDATES = (2, 4, 8, 16, 32)
 
 
-def search(sizes: ChunkSizes, seconds: dict[int, float], runs: int = 30) -> list[int]:
+def search(sizes: BatchSizer, seconds: dict[int, float], runs: int = 30) -> list[int]:
     """Let a search time runs whose seconds an image are given; returns the sizes that it ran."""
     ran = []
     for _ in range(runs):
@@ -38,7 +39,7 @@ def search(sizes: ChunkSizes, seconds: dict[int, float], runs: int = 30) -> list
 )
 def test_the_search_ends_at_the_fastest_size(seconds: dict[int, float], best: int) -> None:
     found: list[int] = []
-    sizes = ChunkSizes(CANDIDATES, fixed_shape=False, found=found.append)
+    sizes = BatchSizer(CANDIDATES, fixed_shape=False, found=found.append)
     ran = search(sizes, seconds)
     assert sizes.settled
     assert sizes.size == best
@@ -47,7 +48,7 @@ def test_the_search_ends_at_the_fastest_size(seconds: dict[int, float], best: in
 
 
 def test_on_a_gpu_the_first_run_of_a_size_is_not_timed() -> None:
-    sizes = ChunkSizes((16, 32), fixed_shape=True)
+    sizes = BatchSizer((16, 32), fixed_shape=True)
     sizes.record(16, 100.0)
     for _ in range(3):
         sizes.record(16, 1.6)
@@ -57,18 +58,18 @@ def test_on_a_gpu_the_first_run_of_a_size_is_not_timed() -> None:
 
 
 def test_the_last_run_is_padded_only_where_shapes_are_fixed() -> None:
-    assert ChunkSizes([8], fixed_shape=True).next(3) == (3, 8)
-    assert ChunkSizes([8], fixed_shape=False).next(3) == (3, 3)
+    assert BatchSizer([8], fixed_shape=True).next(3) == (3, 8)
+    assert BatchSizer([8], fixed_shape=False).next(3) == (3, 3)
 
 
 def test_a_size_larger_than_what_is_left_is_not_tried() -> None:
-    sizes = ChunkSizes(CANDIDATES, fixed_shape=False)
+    sizes = BatchSizer(CANDIDATES, fixed_shape=False)
     search(sizes, dict.fromkeys(CANDIDATES, 1.0), runs=2)
     assert sizes.next(3) == (2, 2)
 
 
 def test_what_does_not_fit_is_halved_down_to_one() -> None:
-    sizes = ChunkSizes([8], fixed_shape=True)
+    sizes = BatchSizer([8], fixed_shape=True)
     for expected in (4, 2, 1):
         sizes.halve(2 * expected)
         assert sizes.next(100) == (expected, expected)
@@ -242,9 +243,9 @@ for i in range(20):
     ("change", "found"),
     [
         (lambda patch: patch.setattr("platform.node", lambda: "another-host"), True),
-        (lambda patch: patch.setattr("ortcam.explainer.processor_name", lambda: "another processor"), False),
-        (lambda patch: patch.setattr("ortcam.explainer.usable_cores", lambda: 7), False),
-        (lambda patch: patch.setattr("ortcam.explainer.runtime_version", lambda: "9.9"), False),
+        (lambda patch: patch.setattr("ortcam.engine.session.processor_name", lambda: "another processor"), False),
+        (lambda patch: patch.setattr("ortcam.engine.session.usable_cores", lambda: 7), False),
+        (lambda patch: patch.setattr("ortcam.engine.session.runtime_version", lambda: "9.9"), False),
     ],
     ids=["host", "processor", "cores", "version"],
 )
@@ -262,6 +263,6 @@ def test_the_memory_is_of_the_machine_and_not_of_its_name(
     while not (tmp_path / "sizes.json").exists():
         searching.explain(photograph, method="iscam")
     change(monkeypatch)
-    later = ortcam.load(tiny_bundle, providers=["cpu"])
-    later.explain(photograph, method="iscam", budget=1)
-    assert later._sizes["linear", "auto"].settled is found
+    bundle = ortcam.read_bundle(tiny_bundle)
+    later = Model(bundle, OnnxEngine(bundle, SessionOptions(resolve_providers(["cpu"]))))
+    assert later.sizer("linear", later.scorer("linear"), "auto").settled is found

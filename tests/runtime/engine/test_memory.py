@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from ortcam_export import export
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
 
 HEIGHT = WIDTH = 224
 SCRIPT = """

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from tests.tolerances import logits_apart, maps_apart
+from tests.common.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.cli import main
-from ortcam.engine.session import Bound, SessionOptions, _warn_once, open_session, resolve_providers
+from ortcam.engine.providers import resolve_providers, warn_left_out
+from ortcam.engine.session import Bound, SessionOptions, open_session
 from ortcam.errors import OutOfMemoryError
 
 OPENVINO = "OpenVINOExecutionProvider"
@@ -90,7 +91,7 @@ def test_a_provider_that_cannot_start_is_replaced_by_the_cpu_with_one_warning(
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr("ortcam.engine.session.Session", refuse)
-    _warn_once.cache_clear()
+    warn_left_out.cache_clear()
     explainer = ortcam.load(tiny_bundle, providers=[("cuda", values), "cpu"])
     with pytest.warns(RuntimeWarning, match=r"CUDAExecutionProvider cannot start \(CUDA failure 35") as caught:
         e = explainer.explain(photograph, method="scorecam")

@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 
 from ortcam.evaluation.dataset import Example
-from ortcam.evaluation.entries import Variant, baselines
+from ortcam.evaluation.entries import Entry, baselines
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.protocols import resolve_protocol
+from ortcam.evaluation.report.gallery import Photographs
 from ortcam.evaluation.report.page import write_report
 from ortcam.evaluation.report.verdict import reach_verdict
 from ortcam.evaluation.results import collect, summarise
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
+from ortcam.images.photograph import read_photograph
 from ortcam.images.preprocessing import Preprocessing
 
 HOSTILE = "</script><!--<script>alert(1)</script>\u2028.png"
 QUOTED = "a\" onerror='alert(2)' {{ 7 * 7 }}.png"
-METHODS = [Variant("scorecam", "Score-CAM"), Variant("iscam:samples=4", "IS-CAM (samples 4)")]
+METHODS = [Entry("scorecam", "Score-CAM"), Entry("iscam:samples=4", "IS-CAM (samples 4)")]
 PREPROCESSING = Preprocessing(
     height=32, width=48, resize=None, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), channel_order="bgr", scale=255.0
 )
@@ -48,9 +50,12 @@ ADCC = ("average-drop", "coherency", "complexity", "adcc")  # and what it is mad
 def report(tmp_path):
     """A function that measures nothing, writes a report of what it is told, and returns the page and its path."""
 
+    def read(path):
+        return read_photograph(path, PREPROCESSING, max_pixels=10_000)
+
     def write(names, scores=None, *, methods=METHODS, wanted=METRICS, more=None, gone=(), labels=()):
         """`scores(image, method)`, numbered from 0, gives scores by metric; baselines are the last three methods."""
-        variants = [*methods, *baselines(0)]
+        entries = [*methods, *baselines(0)]
         examples = [Example(name, tmp_path / "photographs" / name) for name in names]
         share = np.linspace(0, 1, 11)
         with Journal(tmp_path / "out", {}, resume=False) as journal:
@@ -58,10 +63,10 @@ def report(tmp_path):
                 if example.name not in gone:
                     example.path.parent.mkdir(parents=True, exist_ok=True)
                     example.path.write_bytes(_png(tmp_path, image))
-                for method, variant in enumerate(variants):
+                for method, entry in enumerate(entries):
                     values = _scores(image, method) | (scores(image, method) if scores else {})
-                    journal.add(_measurement(example.name, variant.name, values, wanted))
-            results = collect(journal, set(names), variants, wanted, share)
+                    journal.add(_measurement(example.name, entry.name, values, wanted))
+            results = collect(journal, set(names), entries, wanted, share)
             summary = summarise(results, resolve_protocol("soft-map"), seed=0)
             path = tmp_path / "out" / "report.html"
             write_report(
@@ -70,11 +75,8 @@ def report(tmp_path):
                 summary,
                 reach_verdict(results, summary),
                 journal,
-                examples,
-                PREPROCESSING,
+                Photographs(examples, read, PREPROCESSING, labels),
                 MORE | (more or {}),
-                max_pixels=10_000,
-                labels=labels,
             )
         return Page(path)
 
@@ -95,13 +97,13 @@ def _scores(image, method):
     return dict.fromkeys(METRICS, 0.0) | {"adcc": rng.uniform(40, 60), "average-drop": rng.uniform(0, 30)}
 
 
-def _measurement(name, variant, values, wanted):
+def _measurement(name, entry, values, wanted):
     curves = {key: np.linspace(0.1, 0.9, 11).tolist() for key in wanted if key.startswith(("insertion", "deletion"))}
     thumbnail = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
     thumbnail[:, THUMBNAIL // 2 :] = 255
     return Measurement(
         image=name,
-        variant=variant,
+        variant=entry,
         label=1,
         target=1,
         probability=0.75,
@@ -176,7 +178,7 @@ def test_the_policy_lets_this_script_run_and_no_other(report):
 def test_text_from_outside_stays_text(report):
     failure = {"image": HOSTILE, "variant": "scorecam", "error": "<img src=x onerror=alert(3)>"}
     model = MORE["model"] | {"name": "<b>model</b>"}
-    methods = [Variant("scorecam", "<i>Score-CAM</i>"), METHODS[1]]
+    methods = [Entry("scorecam", "<i>Score-CAM</i>"), METHODS[1]]
     more = {"failures": [failure], "model": model}
     page = report([HOSTILE, QUOTED], methods=methods, more=more, labels=["cat", "</title><script>alert(4)</script>"])
     assert len(page.of("script")) == 2
@@ -265,7 +267,7 @@ def test_a_photograph_that_is_gone_or_broken_is_left_out(report):
 
 @pytest.mark.slow
 def test_many_methods_leave_room_for_fewer_photographs(report):
-    methods = [Variant(f"scorecam:budget={number}", f"Score-CAM {number}") for number in range(1, 33)]
+    methods = [Entry(f"scorecam:budget={number}", f"Score-CAM {number}") for number in range(1, 33)]
     page = report(names(24), methods=methods, wanted=ADCC)
     assert len(page.cards()) == 10
     looks = re.findall(r"^\.s(\d+) .*--dash: ([^;]+);", page.source, re.MULTILINE)
@@ -411,7 +413,7 @@ def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report,
 
 
 def test_bands_of_many_methods_are_shown_one_by_one(report, browse, changed):
-    methods = [*METHODS, Variant("cam", "CAM")]
+    methods = [*METHODS, Entry("cam", "CAM")]
     script = """
       const shown = () => [...document.querySelectorAll(".panels .band")].map((band) => getComputedStyle(band).display);
       const before = shown();

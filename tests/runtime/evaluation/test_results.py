@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ortcam.evaluation import results as module
-from ortcam.evaluation.entries import Variant
+from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.results import Results, as_cell, write_tables
 
@@ -44,11 +44,11 @@ def test_a_cell_is_no_formula_and_one_apostrophe_less_is_the_text(text: str) -> 
 
 def test_tables_hold_texts_and_numbers_exactly(tmp_path: Path) -> None:
     count = len(NAMES)
-    variant, metric = Variant("scorecam", "Score-CAM"), METRICS[0]
+    entry, metric = Entry("scorecam", "Score-CAM"), METRICS[0]
     values = np.linspace(-1.5, 1.5, count)
     table = Results(
         images=NAMES,
-        variants=[variant],
+        variants=[entry],
         metrics=[metric],
         values={"scorecam": {metric.name: values}},
         label=np.full(count, -1, np.int64),

@@ -21,12 +21,12 @@ from ortcam.bundle.shipped import sample_pictures
 from ortcam.cli import main
 from ortcam.errors import NotFiniteError, OrtcamError, OutputError
 from ortcam.evaluation import evaluate
-from ortcam.evaluation.entries import Baseline, Variant
+from ortcam.evaluation.entries import Baseline, Entry
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
 from ortcam.evaluation.run import Evaluation
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.scoring.upsampling import upsample
 from ortcam.support.extras import install
 
@@ -229,7 +229,8 @@ def test_two_runs_do_not_write_to_the_same_place(tiny_bundle: Path, images: Path
 def test_a_full_disk_is_a_clear_error(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     evaluation = Evaluation(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"])
     with Journal(tmp_path / "out", evaluation.settings, resume=False) as journal:
-        os.dup2(os.open("/dev/full", os.O_WRONLY), journal._file.fileno())
+        (opened,) = [file for file in Path("/proc/self/fd").iterdir() if file.resolve() == journal.path.resolve()]
+        os.dup2(os.open("/dev/full", os.O_WRONLY), int(opened.name))
         with pytest.raises(OutputError, match="cannot be written"):
             journal.add(Failure("a", None, "x"))
 
@@ -239,10 +240,10 @@ def test_a_method_that_fails_everywhere_leaves_the_others_alone(
 ) -> None:
     sound = Measuring.measure
 
-    def fail(self: Measuring, clean: Clean, variant: Variant) -> Measurement:
-        if variant.name == "cam":
+    def fail(self: Measuring, clean: Clean, entry: Entry) -> Measurement:
+        if entry.name == "cam":
             raise NotFiniteError("not a number")
-        return sound(self, clean, variant)
+        return sound(self, clean, entry)
 
     monkeypatch.setattr(Measuring, "measure", fail)
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam", "eigen-cam", "cam"], metrics=["win"])

@@ -9,11 +9,11 @@ import pytest
 import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.errors import NotFiniteError, OrtcamError
-from ortcam.evaluation import run as running
-from ortcam.evaluation.entries import Variant
+from ortcam.evaluation import randomized
+from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.run import evaluate
 from ortcam.evaluation.sanity import DEPTHS, check_weights, shuffled_bundle, similarity
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 
 
 def picture(seed: int) -> np.ndarray:
@@ -119,14 +119,14 @@ def test_the_check_goes_on_where_a_map_of_shuffled_weights_fails(
 ) -> None:
     for seed in range(2):
         write_png(tmp_path / f"{seed}.png", picture(seed))
-    sound = running.explain
+    sound = randomized.explain
 
-    def fail(shuffled: object, photograph: object, target: int, variant: Variant, name: str, size: object) -> object:
-        if variant.name == "eigen-cam" and name == "0.png":
+    def fail(shuffled: object, photograph: object, target: int, entry: Entry, name: str, size: object) -> object:
+        if entry.name == "eigen-cam" and name == "0.png":
             raise NotFiniteError("not a number")
-        return sound(shuffled, photograph, target, variant, name, size)  # type: ignore[arg-type]
+        return sound(shuffled, photograph, target, entry, name, size)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(running, "explain", fail)
+    monkeypatch.setattr(randomized, "explain", fail)
     report = evaluate(shipped, tmp_path, tmp_path / "out", methods=["eigen-cam"], metrics=["complexity"], randomize=2)
     assert len(report.failures) == len(DEPTHS)
     found = json.loads((tmp_path / "out" / "summary.json").read_text())["randomized"]

@@ -6,7 +6,7 @@ import doctest
 import numpy as np
 import pytest
 
-from ortcam.evaluation.entries import Baseline, Variant
+from ortcam.evaluation.entries import Baseline, Entry
 from ortcam.evaluation.journal import Failure
 from ortcam.evaluation.metrics import METRICS
 from ortcam.evaluation.report import verdict as module
@@ -33,8 +33,8 @@ def decided(
 ) -> tuple[Verdict, Results, Summary]:
     """The verdict on an evaluation in which, by metric, the first of each pair is better than the second."""
     everyone = [*names, *baselines]
-    variants = [
-        Variant(name, TITLES[name], baseline=Baseline(name) if name in BASELINES else None)  # type: ignore[arg-type]
+    entries = [
+        Entry(name, TITLES[name], baseline=Baseline(name) if name in BASELINES else None)  # type: ignore[arg-type]
         for name in everyone
     ]
     metrics = [metric for metric in METRICS if metric.name in won]
@@ -53,7 +53,7 @@ def decided(
     columns = {name: np.full(n, 50.0) for name in everyone}
     results = Results(
         images=[f"{index}.png" for index in range(n)],
-        variants=variants,
+        variants=entries,
         metrics=metrics,
         values={name: dict.fromkeys(won, column) for name, column in columns.items()},
         label=np.full(n, -1),
@@ -165,8 +165,8 @@ def test_failures_flat_maps_and_times_are_told() -> None:
 def test_the_terminal_begins_with_the_verdict_ends_with_the_page_and_fits() -> None:
     long = {f"m{index}": f"ScoreCAM++ (gate sigmoid, budget {index})" for index in range(9)}
     verdict, results, summary = decided({metric.name: [] for metric in METRICS if metric.better}, baselines=BASELINES)
-    variants = [dataclasses.replace(results.variants[0], title=title) for title in long.values()]
-    results = dataclasses.replace(results, variants=[*variants, *results.variants])
+    entries = [dataclasses.replace(results.variants[0], title=title) for title in long.values()]
+    results = dataclasses.replace(results, variants=[*entries, *results.variants])
     lines = in_words(results, summary, verdict, "out/report.html").splitlines()
     assert lines[: len(verdict.short)] == list(verdict.short)
     assert lines[-1] == "Open out/report.html"

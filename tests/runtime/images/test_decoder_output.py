@@ -9,7 +9,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
-from tests.pictures import encoded
+from tests.common.images import encoded
 
 from ortcam.images.formats.decoder_output import listening
 

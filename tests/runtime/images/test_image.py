@@ -18,12 +18,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pictures import encoded, exif, photograph, pillow, png_chunk, tiff
+from tests.common.images import encoded, exif, photograph, pillow, png_chunk, tiff
 
 from ortcam.errors import ImageError, ImageWarning, OutputError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, encode_png, read_image, write_png
+from ortcam.images.encoding import encode_png, write_png
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.photograph import read_photograph
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.reading import read_image
 
 DATA = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 OPENCV_READS_GIF = "GIF:                         YES" in cv2.getBuildInformation()

@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.common.images import bmp, encoded, exif, photograph, pillow, png, png_chunk, tiff, webp_animation
 from tests.hostile.measuring import Measuring
-from tests.pictures import bmp, encoded, exif, photograph, pillow, png, png_chunk, tiff, webp_animation
 
 import ortcam.images.decoding
 from ortcam.errors import ImageError, ImageWarning, OptionError
-from ortcam.images.decoding import DEFAULT_MAX_PIXELS, read_image
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.photograph import read_ahead, read_photograph
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.reading import read_image
 from ortcam.images.rendering import shrunk
 
 BUILD = cv2.getBuildInformation()
@@ -333,7 +334,7 @@ def test_a_picture_that_goes_on_for_gigabytes_is_not_read(tmp_path):
 
 
 def test_bytes_are_bounded_as_files_are(monkeypatch):
-    monkeypatch.setattr(ortcam.images.decoding, "_SPARE", 1000)
+    monkeypatch.setattr(ortcam.images.limits, "SPARE", 1000)
     data = encoded(photograph(), "JPEG") + bytes(9000)
     for source in (data, bytearray(data), memoryview(data)):
         assert f"has {len(data)} bytes or more, and 7000 are the most" in message(source, max_pixels=1000)
@@ -341,7 +342,7 @@ def test_bytes_are_bounded_as_files_are(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(ortcam.images.decoding, "_SPARE", 1 << 16)
+    monkeypatch.setattr(ortcam.images.limits, "SPARE", 1 << 16)
     file = tmp_path / "growing.jpg"
     file.write_bytes(encoded(photograph(), "JPEG"))
     true = os.fstat
@@ -604,7 +605,7 @@ def test_blocks_change_no_pixel(block, monkeypatch):
         b"P6 131 97 4095\n" + (photograph().astype(">u2") * 16).tobytes(),
     ]
     expected = [read_image(data) for data in pictures]
-    monkeypatch.setattr(ortcam.images.decoding, "_BLOCK", block)
+    monkeypatch.setattr(ortcam.images.arrays, "BLOCK", block)
     for data, pixels in zip(pictures, expected, strict=True):
         np.testing.assert_array_equal(read_image(data), pixels)
 
@@ -616,8 +617,8 @@ def test_blocks_change_no_input_of_a_model(shape, options, monkeypatch):
         **{"height": 24, "width": 20, "resize": 28, "mean": (0.4, 0.5, 0.6), "std": (0.2,) * 3} | options
     )
     expected = preprocessing(photograph(*shape))
-    for name, value in (("_WEIGHTS", 3), ("_BAND", 1), ("_BLOCK", 3)):
-        monkeypatch.setattr(f"ortcam.images.preprocessing.{name}", value)
+    for name, value in (("WEIGHTS", 3), ("BAND", 1), ("BLOCK", 3)):
+        monkeypatch.setattr(f"ortcam.images.resampling.{name}", value)
         np.testing.assert_array_equal(preprocessing(photograph(*shape)), expected)
 
 

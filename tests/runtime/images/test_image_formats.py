@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pictures import (
+from tests.common.images import (
     bmp,
     encoded,
     exif,
@@ -24,9 +24,8 @@ from tests.pictures import (
     webp_animation,
 )
 
-import ortcam.images.decoding
 from ortcam.errors import ImageError, ImageWarning, OptionError
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 
 BUILD = cv2.getBuildInformation()
 needs_gif = pytest.mark.skipif("GIF:                         YES" not in BUILD, reason="this OpenCV reads no GIF")
@@ -525,7 +524,7 @@ def test_half_an_avif_is_truncated():
 @pytest.mark.parametrize("kind", ["AVIF", "GIF"])
 def test_an_opencv_without_a_format_is_named(kind, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", lambda data, flags: None)
-    monkeypatch.setattr(ortcam.images.decoding, "_built_in", lambda kind: False)
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: f"    {kind}:    NO\n")
     data = encoded(photograph(), "AVIF") if kind == "AVIF" else bytes(gif())
     assert f"is of {kind}, but OpenCV {cv2.__version__}, which is installed, was built without it" in message(data)
 

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
-import torch
 from PIL import Image
-from torchvision.transforms import InterpolationMode, functional
-from torchvision.transforms._presets import ImageClassification
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.preprocessing import CropGeometry, Preprocessing
+from ortcam.images.crop import CropGeometry
+from ortcam.images.preprocessing import Preprocessing
+
+torch = pytest.importorskip("torch")
+transforms = pytest.importorskip("torchvision.transforms")
+functional, InterpolationMode = transforms.functional, transforms.InterpolationMode
+ImageClassification = pytest.importorskip("torchvision.transforms._presets").ImageClassification
 
 DATA = Path(os.environ.get("ORTCAM_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

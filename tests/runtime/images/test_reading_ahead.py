@@ -16,7 +16,6 @@ import pytest
 
 import ortcam
 from ortcam.errors import ImageError, OrtcamError
-from ortcam.images import photograph
 from ortcam.images.photograph import read_ahead
 
 RAISED = [
@@ -152,8 +151,7 @@ def test_closing_does_not_wait_for_an_iterable_that_blocks() -> None:
 
 
 def test_a_thread_that_dies_is_told_instead_of_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photograph, "_PAUSE", 0.01)
-    monkeypatch.setattr(photograph._Reading, "_work", lambda self: None)
+    monkeypatch.setattr(threading.Thread, "run", lambda self: None)
     with pytest.raises(OrtcamError, match="reads images ahead is gone"):
         next(read_ahead([1], str))
 

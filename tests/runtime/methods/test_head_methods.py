@@ -9,18 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from tests.conftest import TINY_INPUT
-from torch import nn
 
 import ortcam
 from ortcam.bundle import Cut
 from ortcam.cli import main
-from ortcam.engine.model import as_maps, from_maps, prefix_tokens
-from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, resolve_method
-from ortcam.methods.head_only import Head, LinearHead, ablation_cam, cam, eigen_cam, recipro_cam
-from ortcam_export import export
+from ortcam.engine.features import as_maps, from_maps, prefix_tokens
+from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, Head, LinearHead, resolve_method
+from ortcam.methods.head_only import ablation_cam, cam, eigen_cam, recipro_cam
 
 NAMES = ("recipro-cam", "ablation-cam", "eigen-cam", "cam")
 NO_PREFIX = np.zeros((0, 2), np.float32)
@@ -136,6 +132,25 @@ def test_all_runs_of_the_head_have_one_shape(count: int, batch_size: int, shapes
     assert made[-1] == (count, count)
 
 
+def test_a_run_of_the_head_that_does_not_fit_into_memory_is_halved() -> None:
+    seen: list[int] = []
+
+    def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        if len(features) > 3:
+            raise ortcam.OutOfMemoryError("too large")
+        seen.append(len(features))
+        return features
+
+    head = head_of(run, batch_size=8)
+    for _ in range(2):  # the second time the size that fits is known
+        kept = head.on(7, lambda indices: indices[:, None].astype(np.float32), lambda logits: logits)
+        np.testing.assert_array_equal(kept[:, 0], np.arange(7))
+    assert seen == [3, 3, 3] * 2
+    assert (head.passes, head.runs) == (14, 6)
+    with pytest.raises(ortcam.OutOfMemoryError, match="not even a single masked image fits"):
+        head_of(lambda _: run(np.zeros((9, 1), np.float32))).on(3, lambda i: i[:, None], lambda logits: logits)
+
+
 @pytest.mark.parametrize(
     ("layout", "prefix", "shape"), [("nchw", 0, (3, 2, 4)), ("nhwc", 0, (2, 4, 3)), ("tokens", 2, (10, 3))]
 )
@@ -226,7 +241,7 @@ def test_a_head_that_reads_a_class_token_is_seen() -> None:
 
 
 def test_the_masked_methods_come_first_and_the_others_behind_them() -> None:
-    assert (*MASKED_METHODS, *HEAD_METHODS) == METHODS
+    assert (*MASKED_METHODS, *HEAD_METHODS) == tuple(METHODS)
     assert tuple(method.name for method in HEAD_METHODS) == NAMES
 
 
@@ -266,7 +281,7 @@ def test_cam_is_ablation_cam_but_for_the_scale_where_the_head_is_linear(
 ) -> None:
     """There y - y_k = w_k mean A_k: the weights differ by the mean of each map and the logit."""
     by_layer, by_loss = (explainer.explain(photograph, method=m, target=[0, 3]) for m in ("cam", "ablation-cam"))
-    means = explainer._session("features.onnx").run(None, {"image": explainer.preprocess(photograph)})[0].mean((2, 3))
+    means = explainer.features(photograph).mean((1, 2))
     lost = by_layer.weights * means
     ratio = (by_loss.weights * lost).sum(axis=1, keepdims=True) / (lost * lost).sum(axis=1, keepdims=True)
     assert (ratio > 0).all()
@@ -306,51 +321,6 @@ def test_several_targets_at_once_are_each_what_they_are_alone(
         np.testing.assert_allclose(alone.maps[0], together.maps[index], rtol=0, atol=1e-6)
 
 
-class Flat(nn.Module):
-    """Features that are one constant a channel, whatever the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(3, 4, 4, 4)
-        self.classifier = nn.Linear(4, 3)
-        with torch.no_grad():
-            self.features.weight.zero_()
-            self.features.bias.copy_(torch.tensor([0.0, 0.3, 1.1, 0.7]))
-            self.classifier.weight.copy_(torch.arange(12.0).reshape(3, 4) / 7 - 0.6)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(image).mean((2, 3)))
-
-
-@pytest.fixture(scope="module")
-def flat_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    given = TINY_INPUT | {"labels": ["a", "b", "c"]}
-    return export(Flat().eval(), tmp_path_factory.mktemp("flat") / "b", layer="features", **given).path
-
-
-@pytest.mark.sample(every=3)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"method": "recipro-cam"},
-        {"method": "recipro-cam", "score": "logit"},
-        {"method": "ablation-cam"},
-        {"method": "eigen-cam"},
-        {"method": "eigen-cam", "center": True},
-        {"method": "cam"},
-    ],
-    ids=lambda options: " ".join(map(str, options.values())),
-)
-def test_features_that_are_the_same_everywhere_give_zeros_and_say_so(
-    flat_bundle: Path, picture: np.ndarray, options: dict
-) -> None:
-    e = ortcam.load(flat_bundle).explain(picture, target=[0, 1, 2], **options)
-    assert e.flat.all()
-    assert (e.maps == 0).all()
-    assert np.isfinite(e.weights).all()
-    assert e.stats.live_channels == 3
-
-
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
@@ -369,47 +339,6 @@ def test_eigen_cam_needs_no_head(branch_bundle: Path, explainer: ortcam.Explaine
     branch = ortcam.load(branch_bundle, providers=["CPUExecutionProvider"])
     here, there = (e.explain(photograph, method="eigen-cam") for e in (branch, explainer))
     np.testing.assert_allclose(here.maps, there.maps, rtol=0, atol=1e-6)
-
-
-class Convolved(nn.Module):
-    """SqueezeNet's kind of head: 1 x 1 convolution, ReLU, average pooling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(3, 6, 8, 8)
-        self.classifier = nn.Conv2d(6, 6, 1)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(image).relu()).relu().mean((2, 3))
-
-
-class Flattened(nn.Module):
-    """VGG's kind of head: pooled to 2 x 2, flattened, two linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(3, 6, 8, 8)
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 6)
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(image))
-
-
-@pytest.mark.sample(every=2)
-@pytest.mark.parametrize("module", [Convolved, Flattened])
-def test_cam_refuses_a_head_that_is_no_linear_layer_every_time(
-    module: type[nn.Module], picture: np.ndarray, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    explainer = ortcam.load(export(module().eval(), tmp_path / "b", layer="features", **TINY_INPUT).path)
-    for _ in range(2):
-        with pytest.raises(
-            ortcam.OptionError, match=r"not average pooling and one linear layer.*recipro-cam and ablation"
-        ):
-            explainer.explain(picture, method="cam")
-    assert explainer.explain(picture, method="recipro-cam").stats.head_passes == 24
 
 
 @pytest.mark.parametrize(

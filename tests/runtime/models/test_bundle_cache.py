@@ -23,7 +23,7 @@ RECORD = {"model": "model.onnx", "options": ""}
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle_cache, "_held", {})
+    monkeypatch.setattr(bundle_cache, "in_use", {})
     return tmp_path / "cache" / "bundles"
 
 
@@ -37,10 +37,10 @@ def refuse(_: Path) -> None:
 
 def let_go() -> None:
     """What the end of the process does."""
-    for held in bundle_cache._held.values():
+    for held in bundle_cache.in_use.values():
         assert held is not None
         held.release()
-    bundle_cache._held.clear()
+    bundle_cache.in_use.clear()
 
 
 def in_another_process(code: str) -> str:
@@ -120,13 +120,13 @@ def test_two_at_once_make_one_bundle() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no shared locks")
-def test_a_damaged_bundle_that_another_process_uses_is_not_waited_for() -> None:
+def test_a_damaged_bundle_that_another_process_uses_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     place, _ = obtain("a1", "model", RECORD, copy)
-    held, bundle_cache._held = bundle_cache._held, {}  # as another process has it
-    shutil.rmtree(place)
-    with pytest.raises(CacheError, match="is damaged, and another process uses it"):
-        obtain("a1", "model", RECORD, refuse)
-    bundle_cache._held = held
+    with monkeypatch.context() as other:
+        other.setattr(bundle_cache, "in_use", {})  # as another process has it
+        shutil.rmtree(place)
+        with pytest.raises(CacheError, match="is damaged, and another process uses it"):
+            obtain("a1", "model", RECORD, refuse)
 
 
 @pytest.mark.parametrize("size", ["lots", "-1", "nan", "1e400"])

@@ -1,17 +1,13 @@
 """MODEL: a bundle, the shipped one, or what is exported once; what is hashed so that no stale bundle is found."""
 
-import functools
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-import torch
-from tests.conftest import TinyNet
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
@@ -19,7 +15,6 @@ from ortcam.cli import main
 from ortcam.models import cache as bundle_cache
 from ortcam.models.identity import key_of
 from ortcam.models.opening import bundle_of, is_bundle
-from ortcam_export import identity_of
 from ortcam_export.sources.model_names import check_model
 
 TINY = {"preset": "imagenet", "activation": "softmax"}
@@ -28,21 +23,15 @@ TINY = {"preset": "imagenet", "activation": "softmax"}
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTCAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle_cache, "_held", {})
+    monkeypatch.setattr(bundle_cache, "in_use", {})
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
-    torch.onnx.export(TinyNet().eval(), (torch.zeros(1, 3, 32, 48),), path, dynamo=True, verbose=False)
-    return onnx.load(path).SerializeToString()
-
-
 @pytest.fixture
-def tiny_file(graph: bytes, tmp_path: Path) -> Path:
+def tiny_file(classifier: bytes, tmp_path: Path) -> Path:
+    """The tiny classifier as one .onnx file."""
     path = tmp_path / "tiny.onnx"
-    path.write_bytes(graph)
+    path.write_bytes(classifier)
     return path
 
 
@@ -62,51 +51,6 @@ def test_a_file_is_exported_once_and_explained(tiny_file: Path, capsys: pytest.C
     assert main([*command, "-o", "second"]) == 0
     assert "exported" not in capsys.readouterr().err
     assert len(bundle_cache.entries()) == 1
-
-
-def test_python_loads_what_the_command_loads(tiny_file: Path) -> None:
-    explainer = ortcam.load(tiny_file, labels=list("abcdef"), input_size=(32, 48), **TINY)
-    assert explainer.labels == tuple("abcdef")
-    module = ortcam.load(TinyNet().eval(), input_size=(32, 48), **TINY)
-    assert module.labels[0] == "class 0"
-    picture = np.zeros((32, 48, 3), np.uint8)
-    np.testing.assert_allclose(module.predict(picture), explainer.predict(picture), rtol=1e-4, atol=1e-6)
-    assert ortcam.load(TinyNet().eval(), input_size=(32, 48), **TINY).bundle.path == module.bundle.path
-
-
-@pytest.mark.slow
-def test_weights_of_a_module_count(tiny_file: Path) -> None:
-    module = TinyNet().eval()
-    first = ortcam.load(module, input_size=(32, 48), **TINY).bundle.path
-    with torch.no_grad():
-        module.classifier.bias += 1
-    assert ortcam.load(module, input_size=(32, 48), **TINY).bundle.path != first
-
-
-def test_all_that_a_module_holds_counts() -> None:
-    def holding(value: object) -> str:
-        torch.manual_seed(0)
-        module = TinyNet()
-        module.held = value
-        found = identity_of(module)
-        assert found is not None
-        return found
-
-    class Settings:
-        def __init__(self, size: int) -> None:
-            self.size = size
-
-    pairs: list[tuple[object, object]] = [
-        (torch.ones(3), torch.zeros(3)),
-        ([np.ones(3)], [np.zeros(3)]),
-        (torch.relu, torch.sigmoid),
-        (functools.partial(torch.clamp, min=0), functools.partial(torch.clamp, min=1)),
-        (Settings(1), Settings(2)),
-        ([torch.nn.ReLU()], [torch.nn.GELU()]),
-    ]
-    for first, second in pairs:
-        assert holding(first) == holding(first)
-        assert holding(first) != holding(second)
 
 
 def test_a_file_that_changes_while_it_is_exported_is_not_kept(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,27 +115,6 @@ def test_weights_beside_a_file_count(tiny_file: Path) -> None:
     assert len(keys) == 3
 
 
-def test_a_callable_is_called_again_and_found_as_long_as_it_returns_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "weight.txt").write_text("1")
-    (tmp_path / "opening_models.py").write_text(
-        "import torch\nfrom pathlib import Path\nfrom tests.conftest import TinyNet\n"
-        "def make():\n    net = TinyNet()\n"
-        "    with torch.no_grad():\n        net.classifier.bias += float(Path('weight.txt').read_text())\n"
-        "    return net.eval()\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def load() -> Path:
-        return ortcam.load("opening_models:make", input_size=(32, 48), **TINY).bundle.path
-
-    first = load()
-    assert load() == first
-    (tmp_path / "weight.txt").write_text("2")
-    assert load() != first
-
-
 def test_where_nothing_is_kept_the_export_serves_this_process_alone(
     tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,10 +170,10 @@ def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.Capture
     assert "1 bundle, " in listed
     assert main(["cache", "clear"]) == 0
     assert "which another process uses" in capsys.readouterr().out  # this one
-    for held in bundle_cache._held.values():
+    for held in bundle_cache.in_use.values():
         if held is not None:
             held.release()
-    bundle_cache._held.clear()
+    bundle_cache.in_use.clear()
     assert main(["cache", "clear", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["removed"]) == 1
     assert not os.path.lexists(place)
@@ -268,10 +191,10 @@ def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.Capture
 def test_numbers_that_belong_together_may_be_one_word_or_several(
     words: list[str], size: list[str], tiny_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ortcam.cli.main import _parser
+    from ortcam.cli.main import make_parser
 
-    options = _parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
+    options = make_parser().parse_args(["explain", "m.onnx", *words, "--input-size", *size, "a.jpg", "b.jpg"])
     assert options.model_mean == options.model_std == (0.5, 0.5, 0.5)
     assert options.model_input_size == (32, 48)
     assert options.images == ["a.jpg", "b.jpg"]
-    assert _parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)
+    assert make_parser().parse_args(["export", "--input-size", "224", "m.onnx"]).input_size == (224, 224)

@@ -21,7 +21,7 @@ import ortcam
 from ortcam import gallery
 from ortcam.bundle.shipped import bundle_path, sample_pictures
 from ortcam.errors import OutputError
-from ortcam.images.decoding import read_image
+from ortcam.images.reading import read_image
 from ortcam.results.sheet import save as save_sheet
 
 HOSTILE = ("</script><script>document.title='hacked'</script>", "<img src=x onerror=\"document.title='hacked'\">")

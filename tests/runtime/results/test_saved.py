@@ -15,7 +15,7 @@ import pytest
 
 import ortcam
 from ortcam.errors import NotFiniteError, OutputError
-from ortcam.images.decoding import write_png
+from ortcam.images.encoding import write_png
 from ortcam.results import saved
 from ortcam.results.saved import OccupiedError
 from ortcam.support import files
@@ -360,7 +360,7 @@ def test_two_processes_that_save_to_one_folder_leave_a_manifest_of_what_is_there
 def test_a_folder_that_another_process_does_not_leave_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_PATIENCE", 0.05)
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
     with files.alone_in(tmp_path), pytest.raises(OutputError, match="another process is writing there"):
         write(tmp_path, 1)
     write(tmp_path, 1)

@@ -10,10 +10,11 @@ import pytest
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.images.decoding import read_image, write_png
+from ortcam.images.encoding import is_sheet, write_png
+from ortcam.images.reading import read_image
 from ortcam.images.rendering import Rendering
 from ortcam.results.screen import show
-from ortcam.results.sheet import is_sheet, save
+from ortcam.results.sheet import save
 
 LABELS = ("fish", "a label so long that no sheet has room for it, gypsy quay " * 9, "猫", "قطة", "<b>", "", "\x1b[31m")
 

@@ -15,9 +15,10 @@ import pytest
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_picture
 from ortcam.cli import main
-from ortcam.engine.session import Bound
+from ortcam.engine.binding import OnnxBoundSession
+from ortcam.engine.model import CleanPass, Model
+from ortcam.scoring import loop
 from ortcam.scoring.gaussian_process import MaskModel
-from ortcam.scoring.loop import Scoring
 from ortcam.scoring.pace import Pace
 
 METHODS = ("scorecam", "scorecam++", "iscam")
@@ -40,24 +41,25 @@ class Costs:
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
     costs = Costs()
-    rows: dict[Bound, int] = {}
-    run, put, set_up, condition = Bound.run, Bound.put, MaskModel.__init__, MaskModel.condition
-    map_error, gated_sum, clean_pass = MaskModel.map_error, Scoring._gated_sum, ortcam.Explainer._clean_pass
+    rows: dict[OnnxBoundSession, int] = {}
+    run, put = OnnxBoundSession.run, OnnxBoundSession.put
+    set_up, condition = MaskModel.__init__, MaskModel.condition
+    map_error, gated_sum, clean_pass = MaskModel.map_error, loop.gated_sum, Model.clean_pass
 
-    def put_rows(self: Bound, name: str, value: np.ndarray) -> None:
+    def put_rows(self: OnnxBoundSession, name: str, value: np.ndarray) -> None:
         if name == "channels":
             rows[self] = len(value)
         put(self, name, value)
 
-    def timed_run(self: Bound) -> tuple[np.ndarray, ...]:
+    def timed_run(self: OnnxBoundSession) -> tuple[np.ndarray, ...]:
         seconds = costs.row * rows.get(self, 0)
         costs.longest_run = max(costs.longest_run, seconds)
         costs.now += seconds
         return run(self)
 
-    def timed_clean_pass(self: ortcam.Explainer, photograph: ortcam.Photograph) -> Any:
+    def timed_clean_pass(self: Model, model_input: np.ndarray) -> CleanPass:
         costs.now += costs.clean
-        return clean_pass(self, photograph)
+        return clean_pass(self, model_input)
 
     def timed_set_up(self: MaskModel, *arguments: Any) -> None:
         costs.now += costs.set_up
@@ -71,18 +73,18 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
         costs.now += costs.estimate
         return map_error(self, *arguments)
 
-    def timed_gating(self: Scoring, weights: np.ndarray, channels: np.ndarray, step: int) -> np.ndarray:
-        costs.now += costs.gate * len(channels) / step**2
-        return gated_sum(self, weights, channels, step)
+    def timed_gating(maps: np.ndarray, *arguments: Any, step: int, **sides: int) -> np.ndarray:
+        costs.now += costs.gate * len(maps) / step**2
+        return gated_sum(maps, *arguments, step=step, **sides)
 
     monkeypatch.setattr(time, "perf_counter", lambda: costs.now)
-    monkeypatch.setattr(Bound, "put", put_rows)
-    monkeypatch.setattr(Bound, "run", timed_run)
-    monkeypatch.setattr(ortcam.Explainer, "_clean_pass", timed_clean_pass)
+    monkeypatch.setattr(OnnxBoundSession, "put", put_rows)
+    monkeypatch.setattr(OnnxBoundSession, "run", timed_run)
+    monkeypatch.setattr(Model, "clean_pass", timed_clean_pass)
     monkeypatch.setattr(MaskModel, "__init__", timed_set_up)
     monkeypatch.setattr(MaskModel, "condition", timed_condition)
     monkeypatch.setattr(MaskModel, "map_error", timed_error)
-    monkeypatch.setattr(Scoring, "_gated_sum", timed_gating)
+    monkeypatch.setattr(loop, "gated_sum", timed_gating)
     return costs
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from tests.tolerances import EPS
+from tests.common.tolerances import EPS
 
 from ortcam.scoring.noise import draw_noise
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from tests.tolerances import EPS, sums_apart
+from tests.common.tolerances import sums_apart
 
 from ortcam.scoring.upsampling import bilinear_matrix, upsample, upsampled_range
 
@@ -16,17 +15,6 @@ SIZES = [
     (9, 9, 9, 9),
     (10, 8, 299, 320),
 ]
-
-
-@pytest.mark.parametrize(("h", "w", "height", "width"), SIZES)
-def test_it_is_what_torch_interpolates_without_aligned_corners(h: int, w: int, height: int, width: int) -> None:
-    maps = np.random.default_rng(0).normal(size=(4, h, w))
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(maps)[None], (height, width), mode="bilinear", align_corners=False
-    )[0].numpy()
-    # The sums are made in float64; the weights of the samples, of which two and two are not zero, are float32.
-    atol = 2 * EPS * np.abs(maps).max()
-    np.testing.assert_allclose(upsample(maps, height, width), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("h", "w", "height", "width"), SIZES)

@@ -39,19 +39,19 @@ def test_the_command_repeats_where_ortcam_came_from(
     origin: object, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed(origin))
-    extras._command.cache_clear()
+    extras.install.cache_clear()
     try:
         assert extras.install("onnx") == command
     finally:
-        extras._command.cache_clear()
+        extras.install.cache_clear()
 
 
 def test_in_the_checkout_itself_a_dot_stands_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     origin = {"url": tmp_path.as_uri(), "dir_info": {"editable": True}}
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed(origin))
-    extras._command.cache_clear()
+    extras.install.cache_clear()
     try:
         assert extras.install("export") == 'pip install -e ".[export]"'
     finally:
-        extras._command.cache_clear()
+        extras.install.cache_clear()

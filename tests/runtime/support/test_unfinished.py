@@ -146,7 +146,7 @@ from pathlib import Path
 from ortcam.support import files
 from tests.runtime.support.test_unfinished import _move
 
-files._swap = lambda: None
+files.swap_function = lambda: None
 left = int(sys.argv[2])
 
 def hook(event, arguments):
@@ -191,7 +191,7 @@ def test_a_move_that_fails_half_way_leaves_the_old_result(
         return real(path, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr(files, "_swap", lambda: None)
+    monkeypatch.setattr(files, "swap_function", lambda: None)
     with pytest.raises(type(kind)):
         _move(tmp_path)
     assert names(tmp_path) == ["x"]
@@ -212,7 +212,7 @@ def test_a_file_system_that_cannot_exchange_gets_the_new_folder_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     make(tmp_path / "x", "old")
-    monkeypatch.setattr(files, "_swap", lambda: lambda first, second: code)
+    monkeypatch.setattr(files, "swap_function", lambda: lambda first, second: code)
     _move(tmp_path)
     assert names(tmp_path) == ["x"]
     assert (tmp_path / "x" / "file").read_text() == "new"

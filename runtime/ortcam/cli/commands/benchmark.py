@@ -19,6 +19,7 @@ from ortcam.cli.common import (
     add_quiet,
     providers_of,
 )
+from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
@@ -53,8 +54,7 @@ def add_benchmark(commands: Any) -> None:
     )
     add_model(parser)
     what = parser.add_argument_group("what to measure")
-    names = ", ".join(method.name for method in METHODS)
-    add_method(what, default=None, help=f"{names} (default: all that the model can have)")
+    list_methods(add_method(what, default=None, help="%(methods)s (default: all that the model can have)"))
     what.add_argument("--image", metavar="FILE", help="image to explain (default: a shipped one)")
     what.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs, after one to warm up")
     what.add_argument(

@@ -14,18 +14,18 @@ from ortcam.cli.printing import print_image
 from ortcam.cli.progress import Bar
 from ortcam.explainer import load
 from ortcam.images.rendering import Rendering
-from ortcam.methods import MASKED_METHODS
 from ortcam.results.folders import ResultFolders, check_output, file_digest
 from ortcam.results.sheet import save as save_sheet
 from ortcam.support.terminal import say
 from ortcam.support.unfinished import clear
 
-__all__ = ["add_demo"]
+__all__ = ["DEMO_OPTIONS", "add_demo"]
 
-# So that a newcomer need not wait, all but the default method score the most important channels alone. The picture says
-# so.
-_DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+# What is shown, and how. So that a newcomer need not wait, all but the default method score the most important channels
+# alone. The picture says so.
+DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "scorecam": {"budget": 256},
+    "scorecam++": {},
     "sscam": {"num_samples": 4, "budget": 64},
     "iscam": {"budget": 48},
 }
@@ -52,7 +52,7 @@ def _demo(options: argparse.Namespace) -> int:
     explainer = load(bundle_path())
     picture = demo_picture()
     folder = ResultFolders(output).give(str(picture), lambda: file_digest(str(picture)))
-    arguments = [{"method": method.name, "top_k": 2, **_DEMO_OPTIONS.get(method.name, {})} for method in MASKED_METHODS]
+    arguments = [{"method": name, "top_k": 2, **given} for name, given in DEMO_OPTIONS.items()]
     if not options.force:
         known = {"image": {"sha256": file_digest(str(picture))}, "rendering": Rendering().record()}
         check_nothing_is_lost([(folder / given["method"], explainer.check(**given) | known) for given in arguments])
@@ -60,13 +60,13 @@ def _demo(options: argparse.Namespace) -> int:
     explanations = []
     started = time.perf_counter()
     with Bar("explaining", total=len(arguments), quiet=False) as bar:
-        for done, (method, given) in enumerate(zip(MASKED_METHODS, arguments, strict=True)):
+        for done, given in enumerate(arguments):
 
-            def progress(made: int, total: int, done: int = done, name: str = method.name) -> None:
+            def progress(made: int, total: int, done: int = done, name: str = given["method"]) -> None:
                 bar.update(done + made / max(1, total), note=name)
 
             explanation = explainer.explain(picture, progress=progress, **given)
-            explanation.save(folder / method.name, force=options.force)
+            explanation.save(folder / given["method"], force=options.force)
             explanations.append(explanation)
     print_image(picture.name, explanations, None)
     sheet = save_sheet(folder, explanations)

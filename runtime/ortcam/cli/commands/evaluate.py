@@ -3,7 +3,7 @@
 import argparse
 import os
 import shutil
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
@@ -16,10 +16,10 @@ from ortcam.cli.common import (
     providers_of,
 )
 from ortcam.cli.models import add_model, open_bundle
-from ortcam.cli.parsers import Rare, add_command
+from ortcam.cli.parsers import Parser, Rare, add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
-from ortcam.evaluation.entries import parse_variants
+from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.folder import check_folder
 from ortcam.images.inputs import STDIN, expand
 from ortcam.results.folders import check_output
@@ -27,10 +27,19 @@ from ortcam.support.extras import missing
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
 from ortcam.support.terminal import complain, others_aside, say
 
+if TYPE_CHECKING:
+    from ortcam.evaluation.run import Evaluation, Report
+
 __all__ = ["add_evaluate"]
 
 _WIDTH: Final = 80  # columns of what is printed; less in a narrower terminal
 _NARROWEST: Final = 50
+
+# Flags that `Evaluation` takes as they are.
+_AS_GIVEN: Final = (
+    *("protocol", "annotations", "limit", "seed", "step", "randomize", "resume"),
+    *("batch_size", "threads", "precision", "max_pixels", "white", "strict"),
+)
 
 
 def add_evaluate(commands: Any) -> None:
@@ -54,6 +63,19 @@ def add_evaluate(commands: Any) -> None:
         nargs="+",
         help="a folder, a folder with one folder per class, a CSV (file, class, boxes), or images",
     )
+    _add_measures(parser)
+    _add_choice(parser)
+    results = parser.add_argument_group("results")
+    add_output(results, default="evaluation", help="folder to write to")
+    results.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
+    add_quiet(results)
+    add_execution(parser, low_memory=False)
+    add_image_reading(parser)
+    add_alias(parser, "--method", "--methods")
+
+
+def _add_measures(parser: Parser) -> None:
+    """Add the flags that say what is measured."""
     what = parser.add_argument_group("what to measure")
     add_method(
         what,
@@ -81,26 +103,23 @@ def add_evaluate(commands: Any) -> None:
         metavar="PIXELS",
         help=Rare("pixels per step of insertion and deletion (default: a hundredth of the image)"),
     )
+
+
+def _add_choice(parser: Parser) -> None:
+    """Add the flags that say which of the images are measured."""
     which = parser.add_argument_group("which images")
     which.add_argument("--limit", type=LIMIT, metavar="N", help="take N of the images, drawn by --seed (default: all)")
     which.add_argument("--seed", type=SEED, default=0, metavar="S", help=Rare("of everything that chance decides"))
     which.add_argument(
         "--annotations", metavar="FILE", help="what a folder's images show: CSV (file, class, boxes) or JSON"
     )
-    results = parser.add_argument_group("results")
-    add_output(results, default="evaluation", help="folder to write to")
-    results.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
-    add_quiet(results)
-    add_execution(parser, low_memory=False)
-    add_image_reading(parser)
-    add_alias(parser, "--method", "--methods")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     # Before what takes seconds to import.
     check_folder(check_output(options.output), resume=options.resume)
     methods = options.method.split(",")
-    parse_variants(methods)
+    parse_entries(methods)
     wanted = providers_of(options)
     images = _images(options.images)
     try:
@@ -116,30 +135,29 @@ def _evaluate(options: argparse.Namespace) -> int:
             options.output,
             methods=methods,
             metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
-            protocol=options.protocol,
-            annotations=options.annotations,
-            limit=options.limit,
-            seed=options.seed,
-            step=options.step,
-            batch_size=options.batch_size,
             providers=wanted,
-            threads=options.threads,
-            precision=options.precision,
-            max_pixels=options.max_pixels,
-            white=options.white,
-            strict=options.strict,
-            randomize=options.randomize,
-            resume=options.resume,
+            **{name: getattr(options, name) for name in _AS_GIVEN},
         )
+        evaluation.check()
     if not options.quiet:
         for note in evaluation.notes:
             complain(note)
+    report = _run(evaluation, quiet=options.quiet)
+    if not options.quiet:
+        width = max(_NARROWEST, min(_WIDTH, shutil.get_terminal_size().columns))
+        for line in report.in_words(width).splitlines():
+            say(line)
+    return EXIT_BAD_INPUT if report.failures else 0
+
+
+def _run(evaluation: "Evaluation", *, quiet: bool) -> "Report":
+    """Run an evaluation, with a bar."""
     bar: Bar | None = None
 
     def advance(made: int, total: int) -> None:
         nonlocal bar
         if bar is None:  # what an earlier run made says nothing of the time left
-            bar = Bar("evaluating", total=total, unit="maps", quiet=options.quiet, done=made)
+            bar = Bar("evaluating", total=total, unit="maps", quiet=quiet, done=made)
         bar.update(made)
 
     def tell(image: str, error: str) -> None:
@@ -148,15 +166,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     try:
         with others_aside():
-            report = evaluation.run(progress=advance, on_failure=lambda failure: tell(failure.image, failure.error))
+            return evaluation.run(progress=advance, on_failure=lambda failure: tell(failure.image, failure.error))
     finally:
         if bar is not None:
             bar.close()
-    if not options.quiet:
-        width = max(_NARROWEST, min(_WIDTH, shutil.get_terminal_size().columns))
-        for line in report.in_words(width).splitlines():
-            say(line)
-    return EXIT_BAD_INPUT if report.failures else 0
 
 
 def _images(arguments: list[str]) -> str | list[str]:

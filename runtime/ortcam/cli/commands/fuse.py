@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ortcam.arguments import budget, pairs_of
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet
+from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet, pairs_of
+from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
-from ortcam.methods import MASKED_METHODS, Plan, resolve_method
+from ortcam.methods import METHODS, resolve_method
 from ortcam.models.exporter import import_exporter
-from ortcam.scoring.budget import Limits
+from ortcam.request import read_budget
+from ortcam.scoring.limits import Limits
 from ortcam.support.ranges import CHUNK, TOP_K
 from ortcam.support.terminal import others_aside, say
 from ortcam.support.unfinished import clear
@@ -24,7 +25,6 @@ __all__ = ["add_fuse"]
 
 def add_fuse(commands: Any) -> None:
     """Add the command to the subparsers of `ortcam`."""
-    names = ", ".join(method.name for method in MASKED_METHODS)
     parser = add_command(
         commands,
         "fuse",
@@ -36,13 +36,15 @@ def add_fuse(commands: Any) -> None:
     )
     add_model(parser)
     what = parser.add_argument_group("what to explain")
-    add_method(what, several=False, help=f"one of {names}")
+    list_methods(add_method(what, several=False, help="one of %(methods)s"), lambda method: method.masks_image)
     add_option(what)
     classes = what.add_mutually_exclusive_group()
     classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
     classes.add_argument("--runtime-targets", action="store_true", help="take the classes as an input, int64 [K]")
     what.add_argument("--uint8-input", action="store_true", help="take an RGB image of any size, uint8 [h,w,3]")
-    what.add_argument("--budget", type=budget, metavar="B", help="channels to score, such as 25%% or 64 (default: all)")
+    what.add_argument(
+        "--budget", type=read_budget, metavar="B", help="channels to score, such as 25%% or 64 (default: all)"
+    )
     results = parser.add_argument_group("results")
     add_output(results, metavar="FILE", help="file to write, such as explainer.onnx")
     results.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")
@@ -63,8 +65,8 @@ def _fuse(options: argparse.Namespace) -> int:
         both = "give one of them" if options.output is not None else "one of them is missing"
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
-    if not isinstance(settings.plan, Plan):
-        names = ", ".join(method.name for method in MASKED_METHODS)
+    if not settings.method.masks_image:
+        names = ", ".join(method.name for method in METHODS if method.masks_image)
         raise OptionError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")

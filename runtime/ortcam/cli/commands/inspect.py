@@ -12,6 +12,7 @@ from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, say_wrapped
 from ortcam.errors import BundleError, OptionError
+from ortcam.models.export_options import refuse_with_bundle
 from ortcam.models.exporter import extra_for, import_exporter
 from ortcam.models.opening import bundle_of, file_of, is_bundle
 from ortcam.parity import parity_failure, verify, verify_variants
@@ -51,9 +52,7 @@ def add_inspect(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     given = given_flags(options, _OF_A_MODEL)
     if is_bundle(options.model):
-        if given:
-            flags = ", ".join(map(flag_of, given))
-            raise OptionError(f"{flags}: goes with a model; {options.model} is a bundle, which has its own")
+        refuse_with_bundle([flag_of(name) for name in given], options.model, goes_with="a model")
         _inspect_bundle(options)
         return 0
     for flag, said in (

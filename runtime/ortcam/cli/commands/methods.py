@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ortcam.cli.common import add_json
 from ortcam.cli.parsers import add_command
-from ortcam.methods import METHODS, Method, Option, Plan, resolve_method
+from ortcam.methods import METHODS, Method, Option, resolve_method
 from ortcam.support.terminal import columns, json_text, say
 
 __all__ = ["add_methods"]
@@ -65,9 +65,8 @@ def _page(method: Method) -> Iterable[str]:
     yield f"{method.name}{also}: {method.title}"
     yield from _wrapped(f"{method.summary} {method.use}", "  ")
     yield ""
-    plan = resolve_method(method.name, {}).plan
-    limits = "--budget, --deadline, --tolerance" if isinstance(plan, Plan) else "none: it is quick as it is"
-    limits += ", --sampling-error" if isinstance(plan, Plan) and plan.samples > 1 else ""
+    limits = "--budget, --deadline, --tolerance" if method.masks_image else "none: it is quick as it is"
+    limits += ", --sampling-error" if method.samples > 1 else ""
     symbols = "; ".join(words for symbol, words in _SYMBOLS.items() if symbol in method.formula)
     for name, text in (
         ("forward passes", method.cost),

@@ -32,9 +32,7 @@ def in_words(results: Results, summary: Summary, verdict: Verdict, page: str, wi
         lines += textwrap.wrap(sentence, width, subsequent_indent="  ")
     metrics = [metric for metric in results.metrics if any(metric.name in row for row in summary.table.values())]
     standings = {standing.metric: standing for standing in verdict.standings}
-    columns = [
-        [variant.title, *_column(variant.name, results, summary, metrics, standings)] for variant in results.variants
-    ]
+    columns = [[entry.title, *_column(entry.name, results, summary, metrics, standings)] for entry in results.variants]
     head = ["mean in percent", *(metric.title + _SIGNS[metric.better] for metric in metrics)]
     lines += ["", *_table([*head, "seconds per image", "forward passes"], columns, width), ""]
     for note in _notes(results, summary, metrics, set().union(*(cell for _, *column in columns for cell in column))):

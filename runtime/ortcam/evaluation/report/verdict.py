@@ -91,8 +91,8 @@ def reach_verdict(results: Results, summary: Summary, failures: Sequence[Failure
         summary: means and differences of these results.
         failures: images, or methods on them, that were skipped.
     """
-    baselines = {variant.name for variant in results.variants if variant.baseline is not None}
-    titles = {variant.name: variant.title for variant in results.variants}
+    baselines = {entry.name for entry in results.variants if entry.baseline is not None}
+    titles = {entry.name: entry.title for entry in results.variants}
     titles |= {metric.name: metric.title for metric in results.metrics}
     standings = tuple(
         _standing(metric.name, summary, baselines)
@@ -100,7 +100,7 @@ def reach_verdict(results: Results, summary: Summary, failures: Sequence[Failure
         if metric.better is not None and any(metric.name in row for row in summary.table.values())
     )
     measured = {name for standing in standings for name in (*standing.leading, *standing.behind)}
-    methods = [variant.name for variant in results.variants if variant.name in measured]
+    methods = [entry.name for entry in results.variants if entry.name in measured]
     decided = [standing for standing in standings if standing.decided]
     short: list[str] = []
     sentences: list[Sentence] = []
@@ -252,7 +252,7 @@ def _notes(
     if disagreements:
         count_as = "it counts" if disagreements == 1 else "they count"
         yield f"Interval and adjusted p disagree in {counted(disagreements, 'comparison')}: {count_as} as open."
-    methods = [variant for variant in results.variants if variant.baseline is None]
+    methods = [entry for entry in results.variants if entry.baseline is None]
     for name, found in _grouped(
         [item for item in failures if item.variant is not None], lambda item: item.variant
     ).items():

@@ -1,0 +1,84 @@
+"""From the text of a bundle.json, of any schema, to a `Manifest` that says nothing impossible."""
+
+import re
+import reprlib
+from pathlib import Path
+from typing import Final, get_args
+
+from ortcam.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Precision
+from ortcam.bundle.migration import migrate
+from ortcam.errors import BundleError, OptionError
+from ortcam.support.strict_json import SchemaError, decode, parse_json
+
+__all__ = ["parse_manifest"]
+
+_LONGEST_NAME: Final = 255  # bytes, as file systems have it
+# What folders, drives and streams are told apart by, what no file system takes, and what ONNX Runtime's names for
+# tensors in memory have.
+_NOT_IN_NAMES: Final = re.compile(r"[/\\:*\x00-\x1f\x7f]|_ORT_MEM_ADDR_")
+
+
+def parse_manifest(text: bytes, folder: Path) -> tuple[int, Manifest]:
+    """Parse the bundle.json of a folder.
+
+    Args:
+        text: its content.
+        folder: in which it lies, for messages.
+
+    Returns:
+        The schema that it was written in, and the manifest in the current schema.
+
+    Raises:
+        BundleError: not JSON, a newer schema, an unknown or impossible entry, or a file name that leaves the folder.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        raw = parse_json(text)
+    except ValueError as error:
+        raise BundleError(f"{path}: not JSON: {error}") from None
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise BundleError(f"{path}: not the manifest of an ortcam bundle (schema={reprlib.repr(schema)})")
+    if schema > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema {reprlib.repr(schema)} is newer than this ortcam reads ({SCHEMA_VERSION}); upgrade it or "
+            "export again"
+        )
+    try:
+        manifest = decode(Manifest, migrate(raw), "bundle.json")
+    except (SchemaError, OptionError) as error:
+        raise BundleError(f"{path}: {error}") from None
+    cut = manifest.cut
+    if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
+        raise BundleError(f"{path}: impossible cut or labels: {reprlib.repr(cut)}, {len(manifest.labels)} labels")
+    graphs = manifest.graphs
+    if (graphs.head is None) == (graphs.classifier is None):
+        head, classifier = reprlib.repr(graphs.head), reprlib.repr(graphs.classifier)
+        raise BundleError(f"{path}: head is {head} and classifier {classifier}; accepted is exactly one of the two")
+    accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
+    for name, variant in manifest.variants.items():
+        if name not in accepted:
+            raise BundleError(
+                f"{path}: a variant in {reprlib.repr(name)}; accepted beside {manifest.precision}: {accepted}"
+            )
+        if set(variant.scorers) != set(graphs.scorers):
+            found = reprlib.repr([*variant.scorers])
+            raise BundleError(f"{path}: the scorers in {name} are not those of the other graphs: {found}")
+    _check_names(manifest, folder)
+    return schema, manifest
+
+
+def _check_names(manifest: Manifest, folder: Path) -> None:
+    for name in manifest.files:
+        if name in ("", ".", "..", MANIFEST_NAME) or _NOT_IN_NAMES.search(name) or len(name.encode()) > _LONGEST_NAME:
+            raise BundleError(
+                f"{folder}: the file name {reprlib.repr(name)} leaves the bundle's folder; a plain name is accepted"
+            )
+    graphs, probe = manifest.graphs, manifest.probe
+    named = [("graph", name) for name in (graphs.features, graphs.head, graphs.classifier, *graphs.scorers.values())]
+    named += [("graph", name) for variant in manifest.variants.values() for name in variant.scorers.values()]
+    if probe is not None:
+        named += [("probe", probe.images), ("probe", probe.logits)]
+    for what, file in named:
+        if file is not None and file not in manifest.files:
+            raise BundleError(f"{folder}: the {what} {reprlib.repr(file)} is not among the bundle's files")

@@ -1,0 +1,6 @@
+"""The explainer: what users hold. `load` opens one."""
+
+from ortcam.explainer.explainer import Explainer
+from ortcam.explainer.loading import load
+
+__all__ = ["Explainer", "load"]

@@ -1,0 +1,262 @@
+"""`Explainer`: explanations of a bundle's classifier. `explainer.run` is what happens in each of them."""
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, overload
+
+from ortcam.bundle import Bundle
+from ortcam.engine.base import Engine
+from ortcam.engine.batching import BatchSize, Progress
+from ortcam.engine.opening import SessionOptions
+from ortcam.errors import OrtcamError
+from ortcam.explainer.classifier import Classifier, check_alone
+from ortcam.explainer.run import Run
+from ortcam.explainer.signatures import taking
+from ortcam.images.arrays import ArrayLike
+from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.photograph import Image, Photograph
+from ortcam.request import ExplainRequest, Target, class_index
+from ortcam.results.explanation import Explanation
+from ortcam.scoring.limits import Completion
+from ortcam.scoring.pace import Paces
+
+__all__ = ["Explainer"]
+
+
+class Explainer(Classifier):
+    """Predicts and explains with one bundle. `ortcam.load` makes it.
+
+    Any number of threads may use one explainer at once, also between two steps of `explain_iter`. They share its
+    weights and sessions. Sessions are opened when they are first needed, and kept. Explainers of one model share
+    weights, too, and on the CPU their sessions.
+
+    A pickle is a reference: the path of the folder and the hash of its bundle.json, which is checked again on
+    unpickling. A copy is a new explainer of the same bundle.
+
+    ```python
+    with ortcam.load("resnet18.ortcam") as explainer:
+        explanation = explainer.explain("cat.jpg")
+    ```
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: SessionOptions,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        white: int | None = None,
+        strict: bool = False,
+        precision: str | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(
+            bundle, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision, engine=engine
+        )
+        self._paces = Paces()
+
+    @overload
+    def explain(
+        self,
+        image: Image | None = None,
+        *,
+        preprocessed: ArrayLike | None = None,
+        method: str = "scorecam++",
+        target: Target | Iterable[Target] | None = None,
+        top_k: int = 1,
+        batch_size: BatchSize = "auto",
+        budget: float | int | None = None,
+        deadline: float | None = None,
+        tolerance: float | None = None,
+        completion: Completion = "gaussian-process",
+        sampling_error: float | None = None,
+        progress: Progress | None = None,
+        **options: object,
+    ) -> Explanation: ...
+    @overload
+    def explain(self, image: list[Image] | tuple[Image, ...], **arguments: Any) -> list[Explanation]: ...
+    @taking(ExplainRequest.of, after="preprocessed")
+    def explain(
+        self,
+        image: Image | list[Image] | tuple[Image, ...] | None = None,
+        *,
+        preprocessed: ArrayLike | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Explanation | list[Explanation]:
+        """Explain why the model gives an image its classes. Several classes cost the same forward passes as one.
+
+        Without a limit every channel is scored, and the map is exact. `budget`, `deadline` and `tolerance` stop
+        earlier, whichever comes first. The weights of the other channels are then predicted from those that were scored
+        (see `ortcam.scoring.gaussian_process`), and `stats` says how much was scored and how wrong the map may be.
+
+        Args:
+            image: path, encoded bytes, binary file object, `PIL.Image`, or an array or tensor: uint8, or floats from 0
+                to 1, [H0,W0,3] or [3,H0,W0] (`ortcam.images.read_image` lists everything); or what `read` returned. A
+                list of images gives a list of explanations. For a folder or for many images use `explain_many`.
+            preprocessed: instead of an image: the model's input, floats [1,3,H,W] or [3,H,W], as a service already has
+                it. The overlay then shows this input, with its normalisation undone.
+            method: "scorecam", "scorecam++", "sscam" or "iscam"; "recipro-cam", "ablation-cam", "eigen-cam" or "cam".
+            target: class index, label, or several of them as a list, an array or a tensor. An integer is an index.
+                `class_index` has the rule for texts. Each gives one map, in the order given. None takes the `top_k`
+                most probable classes.
+            top_k: how many classes, if there is no target.
+            batch_size: masked images, or altered features, per run of the graph. It changes time and memory, but not
+                the result beyond rounding, unless there is a deadline. "auto" finds a good one while it explains, and
+                remembers it.
+            budget: channels to score: a share in (0,1] of those that are not flat, or a whole number of them.
+            deadline: milliseconds from the call to the result. At least one run of the graph is made. A first
+                explanation also opens the sessions. Only with a deadline does the map depend on the machine and its
+                load: on how much is scored in time, and on what is simplified to be ready in time, which
+                `stats.simplified` names. `stats.seconds_late` says by how much a deadline was missed.
+            tolerance: the largest error of the map, in (0,1), that the estimate may show when the loop stops.
+            completion: "gaussian-process", or "none": channels that were not scored have no weight.
+            sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
+                below this share of it, or of the mean weight if that is larger. None takes all samples.
+            progress: called as progress(passes made, passes in all) after every run of the graph.
+            **options: of the method; see `ortcam.methods.METHODS`.
+
+        Raises:
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
+            OptionError: an unknown method or option, a value that is not accepted (`support.ranges` has the numbers), a
+                method that this bundle's head does not allow, or no image.
+            NotFiniteError: a feature, a logit, a score or the map is infinite or not a number.
+            OutOfMemoryError: not even one masked image fits into the memory of the device, or `batch_size` altered
+                features do not.
+            TargetError: a class that the model does not have, or a label that names none or several.
+
+        Example:
+            >>> explanation = explainer.explain("cat.jpg", top_k=3)  # doctest: +SKIP
+            >>> explanation.save("out/cat")  # doctest: +SKIP
+            >>> explainer.explain(frame, method="cam", target="dog")  # uint8 [480,640,3]  # doctest: +SKIP
+            >>> explainer.explain(preprocessed=tensor, budget=0.12)  # float32 [1,3,224,224]  # doctest: +SKIP
+        """
+        request = ExplainRequest.of(**options)
+        if isinstance(image, list | tuple):
+            check_alone(preprocessed)
+            request.check(self.bundle.manifest)
+            return list(self._explain_each(self.read_many(image), request, progress))
+        return self.explain_request(request, image, preprocessed=preprocessed, progress=progress)
+
+    def explain_request(
+        self,
+        request: ExplainRequest,
+        image: Image | None = None,
+        *,
+        preprocessed: ArrayLike | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain an image as a request says, which was checked when it was made: `explain` for many images.
+
+        Args:
+            request: of `ortcam.request.ExplainRequest.of`.
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
+            progress: as `explain` takes it.
+
+        Raises:
+            OrtcamError: as `explain`.
+        """
+        *_, last = self._run(request, progress).explanations(lambda: self.read(image, preprocessed=preprocessed))
+        return last
+
+    def explain_iter(
+        self, image: Image | None = None, *, preprocessed: ArrayLike | None = None, **arguments: Any
+    ) -> Iterator[Explanation]:
+        """Explain an image bit by bit: a generator of maps, each better than the one before. The last is the result.
+
+        The channels that tell most about the map are scored first. The first map comes after a few of them, and each
+        map has an estimate of its error. Without a limit the last map is exact.
+
+        Args:
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
+            **arguments: those of `explain`.
+
+        Raises:
+            OrtcamError: as `explain`.
+
+        Example:
+            >>> for preview in explainer.explain_iter("cat.jpg"):  # doctest: +SKIP
+            ...     print(preview.stats.scored_channels, preview.stats.estimated_error)
+        """
+        progress = arguments.pop("progress", None)
+        run = self._run(ExplainRequest.of(**arguments), progress, previews=True)
+        return run.explanations(lambda: self.read(image, preprocessed=preprocessed))
+
+    def explain_many(
+        self,
+        images: Iterable[Image] | str | os.PathLike[str],
+        *,
+        on_error: Callable[[Image, OrtcamError], None] | None = None,
+        **arguments: Any,
+    ) -> Generator[Explanation, None, None]:
+        """Explain images one after the other, and read the next ones meanwhile: a generator.
+
+        What `images`, `on_error` or `progress` raises is raised here. The thread ends when the generator is exhausted,
+        closed or dropped.
+
+        Memory: besides the image that is explained (3 bytes per pixel), one that was read and one that is being read
+        are in memory: at most 60 MB and 18 bytes per pixel of `max_pixels`, 510 MB by default.
+
+        Args:
+            images: any iterable of images. A thread takes images from it and decodes them, at most two ahead. Or a
+                folder ("photos") or a glob ("photos/**"), whose images come in natural order.
+            on_error: called with an image that cannot be read and the error; the image is then skipped. None raises.
+            **arguments: those of `explain`.
+
+        Raises:
+            OrtcamError: as `explain`.
+
+        Example:
+            >>> for explanation in explainer.explain_many("photos", budget=0.12):  # doctest: +SKIP
+            ...     print(explanation)
+        """
+        progress = arguments.pop("progress", None)
+        request = ExplainRequest.of(**arguments)
+        request.check(self.bundle.manifest)
+        return self._explain_each(self.read_many(images, on_error=on_error), request, progress)
+
+    def _explain_each(
+        self, photographs: Generator[Photograph, None, None], request: ExplainRequest, progress: Progress | None
+    ) -> Generator[Explanation, None, None]:
+        with contextlib.closing(photographs):
+            for photograph in photographs:
+                yield self.explain_request(request, photograph, progress=progress)
+
+    def _run(self, request: ExplainRequest, progress: Progress | None, *, previews: bool = False) -> Run:
+        return Run(self._model, self._options, self._paces, request, progress=progress, previews=previews)
+
+    def class_index(self, target: Target) -> int:
+        """Find the index of a class by index or label; `ortcam.request` has the rule.
+
+        Args:
+            target: an integer is an index. A text is a label, in upper or lower case and with underscores or spaces,
+                or else an index. "index:2" and "label:2" say which.
+
+        Raises:
+            TargetError: no such class, several of this label, or a number that may mean two classes.
+        """
+        return class_index(target, self.labels)
+
+    def check(self, **arguments: Any) -> dict[str, Any]:
+        """Check the arguments of `explain` before any image is read.
+
+        Args:
+            **arguments: those of `explain`.
+
+        Returns:
+            What the maps depend on besides image and classes, as a saved manifest has it: method, options, limits,
+            precision and bundle.
+
+        Raises:
+            OrtcamError: as `explain`, for what would be wrong with every image. Whether `cam` fits the model is found
+                only when the head runs.
+        """
+        arguments.pop("progress", None)
+        request = ExplainRequest.of(**arguments)
+        request.check(self.bundle.manifest)
+        masked = request.settings.method.masks_image
+        precision = self._model.precision if masked else self.bundle.manifest.precision
+        return request.record() | {"stats": {"precision": precision}, "bundle": {"sha256": self.bundle.sha256}}

@@ -1,0 +1,85 @@
+"""`load`: from the name of a model, a bundle or a module to an explainer."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Unpack
+
+from ortcam.bundle import Bundle, open_bundle, read_bundle
+from ortcam.engine.opening import SessionOptions
+from ortcam.engine.providers import Provider, resolve_providers
+from ortcam.explainer.explainer import Explainer
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
+from ortcam.models.export_options import ExportOptions, check_options
+from ortcam.models.opening import bundle_of, log
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["load"]
+
+
+def load(
+    model: "str | os.PathLike[str] | Bundle | torch.nn.Module",
+    *,
+    providers: Sequence[Provider] | None = None,
+    threads: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    white: int | None = None,
+    strict: bool = False,
+    low_memory: bool = False,
+    precision: str | None = None,
+    **export_options: Unpack[ExportOptions],
+) -> Explainer:
+    """Open a model for explaining.
+
+    Args:
+        model: a bundle: the folder that `ortcam export` wrote, or what `read_bundle` returned; or "shapes", the model
+            that ortcam ships. Its schema and hashes are checked first. What was checked is kept in memory and is what
+            runs, whatever becomes of the folder.
+            Or a model to export: a torchvision name, `package.module:callable`, FILE.onnx, FILE.pt2, or a PyTorch
+            module. It is exported once into the user's cache (`ortcam cache`), and again when anything that it was made
+            of changes.
+        providers: ONNX Runtime execution providers, names or (name, options) pairs, in order of preference; short names
+            such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
+        threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
+        max_pixels: images with more pixels are refused before they are decoded, and files that would take more than
+            60 MB and 12 bytes per pixel of this number; `ortcam.images.read_image` has the details.
+        white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
+            65535, with a warning where that leaves an image dark.
+        strict: refuse damaged images that can be read in part, instead of warning.
+        low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
+            are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
+        precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
+            that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
+        **export_options: what `ortcam_export.export` takes, for a model that is no bundle: `labels`, `preset`,
+            `input_size`, `mean`, `std`, `checkpoint`, `layer` and more (`models.export_options.ExportOptions`).
+
+    Example:
+        ```python
+        ortcam.load("shapes").explain("mug.png").save("out")
+        ortcam.load("resnet18").explain("cat.jpg").save("out")
+        ortcam.load("model.onnx", preset="imagenet", labels="labels.txt")
+        ```
+
+    Raises:
+        OrtcamError: the model cannot be exported, or what its export needs is not installed.
+        BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
+        ProviderError: a provider that this ONNX Runtime does not have.
+        OptionError: `threads`, `max_pixels` or `white` out of its range (`support.ranges`), `strict` neither True nor
+            False, or no precision of this name.
+    """
+    options = SessionOptions(resolve_providers(providers), threads, low_memory)
+    max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
+    held: object = None  # until the explainer holds it
+    if isinstance(model, Bundle):
+        check_options(export_options, of_bundle=str(model.path))
+        opened = model
+    else:
+        folder = bundle_of(model, check_options(export_options), precision=precision, announce=log)
+        if low_memory:
+            opened = read_bundle(folder)
+        else:
+            opened, held = open_bundle(folder, precision)
+    explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
+    del held
+    return explainer

@@ -1,0 +1,104 @@
+"""Resampling bit for bit as Pillow does: fixed-point weights, along one axis after the other."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["PRECISION", "SUPPORT", "Taps", "convolve", "convolve_image"]
+
+
+SUPPORT = {"bilinear": 1, "bicubic": 2}
+PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
+BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
+WEIGHTS = 1 << 18  # of a matrix
+BAND = 3 << 20  # samples that are resampled along their lines at a time
+_SERIAL = 1 << 17  # multiply-adds of one matrix product; OpenBLAS starts threads from 2**18
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What each of n outputs is made of: inputs from `begins` to before `ends`, around `centre`, all float64 [n].
+
+    Weights are made for a few outputs at a time, since there may be as many as inputs.
+    """
+
+    kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    stretch: float
+    size: int
+    centre: NDArray[np.float64]
+    begins: NDArray[np.float64]
+    ends: NDArray[np.float64]
+
+    @property
+    def first(self) -> int:
+        """The first input in use."""
+        return int(np.clip(self.begins.min(), 0, self.size - 1))
+
+    @property
+    def last(self) -> int:
+        """One behind the last input in use."""
+        return int(np.clip(self.ends.max() - 1, 0, self.size - 1)) + 1
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.intp], NDArray[np.float64]]]:
+        """Outputs next to each other, and their inputs (counted from `first`) and integer weights, both [m, taps]."""
+        most = int((self.ends - self.begins).max())
+        step = BLOCK * max(1, WEIGHTS // (BLOCK * most)) if most < WEIGHTS else 1
+        low, high = self.first, self.last - 1
+        for begin in range(0, len(self.centre), step):
+            some = slice(begin, begin + step)
+            begins, ends, centre = (values[some, None] for values in (self.begins, self.ends, self.centre))
+            position = begins + np.arange(int((ends - begins).max()))
+            weights = self.kernel((position - centre + 0.5) * (1 / self.stretch)) * (position < ends)
+            weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
+            fixed = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
+            index = position.clip(low, high).astype(np.intp) - low
+            for first in range(0, len(index), BLOCK):
+                block = slice(first, first + BLOCK)
+                yield slice(begin + first, begin + first + BLOCK), index[block], fixed[block]
+
+
+def convolve_image(image: NDArray[np.uint8], taps: Taps, *, rounded: bool) -> NDArray[np.uint8] | NDArray[np.float64]:
+    """Resample the columns of [M, inputs, 3] to [3, M, n], some lines at a time, so that no copy of all is made."""
+    out = np.empty((3, len(image), len(taps.centre)), np.uint8 if rounded else np.float64)
+    step = max(1, BAND // (3 * image.shape[1]))
+    for begin in range(0, len(image), step):
+        lines = image[begin : begin + step]
+        planes = np.empty((3, *lines.shape[:2]), np.uint8)
+        for channel in range(3):
+            if lines.strides[1] == 3:
+                cv2.extractChannel(lines, channel, planes[channel])  # three times as fast as a transposed copy
+            else:
+                planes[channel] = lines[..., channel]
+        out[:, begin : begin + step] = convolve(planes, taps, rounded=rounded)
+    return out
+
+
+def convolve(
+    planes: NDArray[np.uint8] | NDArray[np.float64], taps: Taps, *, rounded: bool
+) -> NDArray[np.uint8] | NDArray[np.float64]:
+    """Resample the last axis of [3, M, inputs] to [3, M, n], rounded to uint8 or left as float64.
+
+    Products of bytes and 22-bit weights are integers far below 2**53, so a float64 matrix product sums them exactly,
+    as Pillow's int32 arithmetic does.
+    """
+    channels, lines = planes.shape[:2]
+    out = np.empty((channels, lines, len(taps.centre)), np.uint8 if rounded else np.float64)
+    for block, index, weights in taps.blocks():
+        first, last = int(index.min()), int(index.max()) + 1
+        outputs = len(index)
+        cells = (index - first) * outputs + np.arange(outputs)[:, None]
+        sums = np.bincount(cells.ravel(), weights.ravel(), (last - first) * outputs)
+        matrix = np.asarray(sums, np.float64).reshape(-1, outputs)
+        # A stack of products too small for BLAS to start threads, which would cost more than they bring.
+        height = max(1, min(lines, _SERIAL // matrix.size))
+        band = np.zeros((channels, -(-lines // height) * height, last - first))
+        band[:, :lines] = planes[..., first:last]
+        total = band.reshape(-1, height, last - first) @ matrix
+        total *= 2.0**-PRECISION
+        if rounded:
+            total = np.floor(total + 0.5).clip(0, 255)
+        out[..., block] = total.reshape(channels, -1, outputs)[:, :lines]
+    return out

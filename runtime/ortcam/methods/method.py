@@ -1,0 +1,213 @@
+"""What a method is: its name, its options, and what it does with an image.
+
+A masked method has a function `plan`, from its options to a `Plan` that the scoring loop follows. A head-only method
+has a function `compute`, from `HeadInputs` and its options to `HeadScores`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from ortcam.errors import OptionError
+from ortcam.methods.head import HeadInputs, HeadScores
+from ortcam.support.ranges import Range
+
+__all__ = ["MapKind", "Method", "Noise", "Option", "Plan", "Settings", "Weighting"]
+
+Weighting = Literal["probability", "logit-softmax"]
+MapKind = Literal["raw", "normalized"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Gaussian noise added to the masked inputs: one draw a sample, shared by all channels.
+
+    Attributes:
+        samples: N.
+        std: standard deviation, or "authors": std_k = (2 / (max M_k - min M_k))^2 of the masked image M_k.
+        on: "input" adds n to the masked image; "activation" adds n to the mask, so n * X to the masked image.
+        seed: of the generator (`scoring.noise`); sample i comes from (seed, i), whatever the chunk size and provider.
+    """
+
+    samples: int
+    std: float | Literal["authors"]
+    on: Literal["input", "activation"]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the engine has to do for a method with its options.
+
+    Attributes:
+        normalize: min-max each map "after-upsampling" or "before-upsampling"; None where a gate takes its place.
+        gate: gate applied to the upsampled map inside the graph, or None.
+        coefficients: factors on the masked image; the weight is the mean over them.
+        noise: noise on the masked image, or None.
+        weighting: the weight of a channel: class probability, or softmax over channels of the class logit.
+        baseline: whether p(0)[c] is subtracted from the probabilities.
+        maps: what is summed where the sum is not gated.
+        gate_sum: whether the gated maps are summed instead.
+    """
+
+    normalize: Literal["after-upsampling", "before-upsampling"] | None
+    gate: str | None = None
+    coefficients: tuple[float, ...] = (1.0,)
+    noise: Noise | None = None
+    weighting: Weighting = "probability"
+    baseline: bool = False
+    maps: MapKind = "raw"
+    gate_sum: bool = False
+
+    @property
+    def scorer(self) -> str:
+        """The kind of scorer graph that this plan runs on."""
+        return "noise" if self.noise else self.gate or "linear"
+
+    @property
+    def samples(self) -> int:
+        """Forward passes per channel."""
+        return self.noise.samples if self.noise else len(self.coefficients)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of a method.
+
+    Attributes:
+        name: keyword argument, and KEY in `--option KEY=VALUE`.
+        default: what holds where the user passes none.
+        accepted: what is accepted, in words.
+        parse: turns a Python value or a command-line string into the option's value, or raises ValueError.
+        help: what it does and where it comes from.
+
+    Example:
+        >>> Option.number("steps", 10, least=1, most=100, help="steps per channel").parse("7")
+        7
+    """
+
+    name: str
+    default: object
+    accepted: str
+    parse: Callable[[object], object]
+    help: str
+
+    @staticmethod
+    def choice(name: str, *values: str, help: str) -> "Option":  # noqa: A002
+        """An option that is one of several words; the first is the default."""
+
+        def parse(value: object) -> object:
+            if value not in values:
+                raise ValueError
+            return value
+
+        return Option(name, values[0], ", ".join(values), parse, help)
+
+    @staticmethod
+    def number(name: str, default: float, *, least: float, most: float, whole: bool = True, help: str) -> "Option":  # noqa: A002
+        """An option that is a number from `least` to `most`; a whole one unless `whole=False`."""
+        range_ = Range(name, least, most, whole=whole)
+        return Option(name, default, range_.words, range_.parse, help)
+
+    @staticmethod
+    def flag(name: str, default: bool, *, help: str) -> "Option":  # noqa: A002
+        """An option that is true or false."""
+        return Option(name, default, "true or false", _parse_flag, help)
+
+
+def _parse_flag(value: object) -> object:
+    if isinstance(value, str):
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Method:
+    """A method: a row of the table `ortcam.METHODS`.
+
+    It has exactly one of `plan` and `compute`.
+
+    Attributes:
+        name: as people type it.
+        title: for pictures and tables.
+        summary: what the method does, in one sentence.
+        aliases: other spellings.
+        options: what can be set.
+        plan: of a method that masks the image: from the complete options to what the scoring loop does.
+        compute: of a method that masks no image: from features, head and the complete options to its maps.
+        formula: the map before ReLU, in the notation of `methods.masked` and `methods.head_only`.
+        cost: forward passes per image, in words.
+        source: the paper, and the version that is followed.
+        use: when to choose it, in one sentence.
+        needs_head: whether the bundle has to have a head; a cut inside a branch leaves none.
+    """
+
+    name: str
+    title: str
+    summary: str
+    _: dataclasses.KW_ONLY
+    aliases: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    plan: Callable[[Mapping[str, Any]], Plan] | None = None
+    compute: Callable[[HeadInputs, Mapping[str, Any]], HeadScores] | None = None
+    formula: str
+    cost: str
+    source: str
+    use: str
+    needs_head: bool = False
+
+    @property
+    def masks_image(self) -> bool:
+        """Whether it scores masked images, and so takes budgets, deadlines and scorers of another precision."""
+        return self.plan is not None
+
+    @property
+    def samples(self) -> int:
+        """Forward passes per channel with the default options; 0 for a method that masks no image."""
+        return 0 if self.plan is None else self.plan(self.defaults).samples
+
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The default of every option, by name."""
+        return {option.name: option.default for option in self.options}
+
+    def __repr__(self) -> str:
+        options = ", ".join(option.name for option in self.options) or "none"
+        return f"<Method {self.name}, forward passes: {self.cost}; options: {options}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A method with all its options.
+
+    Attributes:
+        method: the method.
+        options: every option of the method, defaults included.
+        plan: what the scoring loop does; None for a method that masks no image.
+    """
+
+    method: Method
+    options: dict[str, object]
+    plan: Plan | None
+
+    def compute(self, inputs: HeadInputs) -> HeadScores:
+        """Run a head-only method.
+
+        Raises:
+            OptionError: the head is of a kind that the method cannot use, or a registered method returns something
+                else than float64 maps [K,h,w] and weights [K,C].
+        """
+        assert self.method.compute is not None  # of methods that mask the image `plan` is followed
+        scores = self.method.compute(inputs, self.options)
+        classes, (channels, height, width) = len(inputs.targets), inputs.maps.shape
+        found = np.shape(scores.raw), np.shape(scores.weights)
+        if found != ((classes, height, width), (classes, channels)):
+            raise OptionError(
+                f"{self.method.name}: gives maps {list(found[0])} and weights {list(found[1])}; accepted is "
+                f"{[classes, height, width]} and {[classes, channels]}"
+            )
+        return scores

@@ -1,0 +1,200 @@
+"""`ExplainRequest`: the arguments of `Explainer.explain`, checked once, whoever the caller is."""
+
+import argparse
+import dataclasses
+import reprlib
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.bundle import Manifest
+from ortcam.engine.batching import BatchSize
+from ortcam.errors import OptionError, TargetError
+from ortcam.methods import METHODS, Settings, resolve_method
+from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
+from ortcam.scoring.limits import Completion, Limits
+from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
+
+__all__ = ["LIMITS", "ExplainRequest", "check_batch_size", "read_batch_size", "read_budget"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainRequest:
+    """What is asked of an image. `of` makes one from the arguments of `Explainer.explain` and checks them.
+
+    Attributes:
+        settings: the method, every one of its options, and its plan.
+        limits: when scoring may stop early.
+        target: the classes as the caller names them; None: the `top_k` most probable.
+        top_k: how many classes, where there is no target; checked once the number of classes is known.
+        batch_size: masked images, or altered features, per run of the graph.
+        sampling_error: relative standard error of a weight at which sampling stops; None: take all samples.
+    """
+
+    settings: Settings
+    limits: Limits
+    target: tuple[Target, ...] | None
+    top_k: int
+    batch_size: BatchSize
+    sampling_error: float | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        method: str = "scorecam++",
+        target: Target | Iterable[Target] | None = None,
+        top_k: int = 1,
+        batch_size: BatchSize = "auto",
+        budget: float | int | None = None,
+        deadline: float | None = None,
+        tolerance: float | None = None,
+        completion: Completion = "gaussian-process",
+        sampling_error: float | None = None,
+        **options: object,
+    ) -> Self:
+        """Check the arguments of `Explainer.explain`, as far as that needs no bundle.
+
+        Raises:
+            OptionError: an unknown method or option, or a value that is not accepted.
+            TargetError: targets that are neither indices nor labels, none of them, or `top_k` beside them.
+
+        Example:
+            >>> ExplainRequest.of(method="cam", target=["dog", 3]).target
+            ('dog', 3)
+        """
+        settings = resolve_method(method, options)
+        limits = Limits(budget, deadline, tolerance, completion)
+        size = check_batch_size(batch_size)
+        error = None if sampling_error is None else float(SAMPLING_ERROR.check(sampling_error))
+        _check_limits_fit(settings, limits, error)
+        targets = None if target is None else as_targets(target)
+        if targets is not None and (count := as_top_k(top_k)) != 1:
+            raise TargetError(f"top_k={count} with target={_in_words(targets)}: give one or the other")
+        return cls(settings, limits, targets, top_k, size, error)
+
+    def check(self, manifest: Manifest) -> None:
+        """Check that a bundle has the classes and the head that are asked for.
+
+        Raises:
+            TargetError: a class, or a number of classes, that the model does not have.
+            OptionError: the method needs a head and the bundle has none; the message lists the methods that work.
+        """
+        as_top_k(self.top_k, len(manifest.labels))
+        for item in self.target or ():
+            class_index(item, manifest.labels)
+        method = self.settings.method
+        if method.needs_head and manifest.graphs.head is None:
+            others = ", ".join(method.name for method in METHODS if not method.needs_head)
+            raise OptionError(
+                f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
+                f"inside a branch; methods that work here: {others}"
+            )
+
+    def classes(
+        self, logits: NDArray[np.float32], labels: tuple[str, ...]
+    ) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """Find the classes to explain.
+
+        Args:
+            logits: float32 [classes], of the clean image.
+            labels: of all classes.
+
+        Returns:
+            The classes, int64 [K], each once; and for every class asked for its place among them, intp [N].
+
+        Raises:
+            TargetError: a class, or a number of classes, that the model does not have.
+        """
+        top_k = as_top_k(self.top_k, len(labels))
+        if self.target is None:
+            return most_probable(logits, top_k), np.arange(top_k)
+        wanted = [class_index(item, labels) for item in self.target]
+        once = list(dict.fromkeys(wanted))
+        return np.array(once, np.int64), np.array([once.index(index) for index in wanted])
+
+    def record(self) -> dict[str, Any]:
+        """What a saved manifest has of the request: method, options, and limits (None where the method has none)."""
+        limits = None
+        if self.settings.method.masks_image:
+            limits = dataclasses.asdict(self.limits) | {"sampling_error": self.sampling_error}
+        return {"method": self.settings.method.name, "options": self.settings.options, "limits": limits}
+
+
+def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float | None) -> None:
+    """Refuse limits that do not go with the method.
+
+    Raises:
+        OptionError: the method masks no image, or takes no samples.
+    """
+    name, plan = settings.method.name, settings.plan
+    if plan is not None:
+        if sampling_error is not None and plan.samples == 1:
+            raise OptionError(f"sampling_error with {name}: goes with methods that take a mean over samples")
+        return
+    given = [limit for limit in ("budget", "deadline", "tolerance") if getattr(limits, limit) is not None]
+    given += ["sampling_error"] if sampling_error is not None else []
+    given += ["completion='none'"] if limits.completion == "none" else []
+    if given:
+        raise OptionError(f"{', '.join(given)} with {name}: goes with methods that mask the image")
+
+
+def check_batch_size(batch_size: object) -> BatchSize:
+    """The masked images per run, as Python's own int, or "auto".
+
+    Raises:
+        OptionError: another text, or a number that is not accepted.
+    """
+    return "auto" if isinstance(batch_size, str) and batch_size == "auto" else int(BATCH_SIZE.check(batch_size))
+
+
+def read_batch_size(text: str) -> BatchSize:
+    """Masked images per run, or "auto", as the command line has them; a type of argparse.
+
+    Raises:
+        ArgumentTypeError: neither.
+        OptionError: a number that is not accepted.
+    """
+    return "auto" if text == "auto" else int(BATCH_SIZE(text))
+
+
+def read_budget(text: str) -> float | int:
+    """A budget as the command line has it: a share where there is a point or a percent sign, else a number of channels.
+
+    It is a type of argparse.
+
+    Raises:
+        ArgumentTypeError: neither.
+        OptionError: a number that is not accepted.
+
+    Example:
+        >>> read_budget("12%"), read_budget("0.5"), read_budget("64")
+        (0.12, 0.5, 64)
+    """
+    try:
+        value: float | int
+        if text.endswith("%"):
+            value = SHARE.read(text[:-1]) / 100
+        else:
+            value = (SHARE if set(text) & set(".eE") else CHANNELS).read(text)
+    except ValueError:
+        message = f"{shown(text)}: accepted is a share of the channels (0.12, 12%) or a number of them"
+        raise argparse.ArgumentTypeError(message) from None
+    Limits(budget=value)
+    return value
+
+
+# The arguments that limit the passes of methods that mask the image, and how each is read from a text.
+LIMITS: Final[dict[str, Callable[[str], object]]] = {
+    "budget": read_budget,
+    "deadline": DEADLINE.read,
+    "tolerance": TOLERANCE.read,
+    "completion": str,
+    "sampling_error": SAMPLING_ERROR.read,
+}
+
+
+def _in_words(targets: tuple[Target, ...]) -> str:
+    return repr(targets[0]) if len(targets) == 1 else reprlib.repr(list(targets))

@@ -1,0 +1,173 @@
+"""A column of a sheet: what one method says about each class, as it was saved or is about to be."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.errors import OptionError
+from ortcam.images.crop import CropGeometry
+from ortcam.images.limits import LONGEST_SIDE
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.methods import METHODS
+from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
+
+__all__ = ["DAMAGED", "SavedResult", "SheetClass", "column_of", "columns_in", "image_name"]
+
+# What reading a folder may raise whose manifest or maps somebody has changed.
+DAMAGED: Final = (
+    *(OccupiedError, OptionError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError),
+    cv2.error,
+)
+
+
+@dataclass(frozen=True)
+class SheetClass:
+    """A row of the sheet."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class SavedResult:
+    """A column of the sheet: what one method says about each class, as it was saved or is about to be.
+
+    Attributes:
+        name: of the image's file, or "".
+        order: place of the method among all.
+        title: of the method.
+        notes: lines below it.
+        model: its name.
+        classes: those explained.
+        maps: float32 [H, W] by class index.
+        geometry: where the maps lie in the photograph.
+        cells: rows and columns of the layer.
+    """
+
+    name: str
+    order: int
+    title: str
+    notes: tuple[str, ...]
+    model: str
+    classes: tuple[SheetClass, ...]
+    maps: Mapping[int, NDArray[np.float32]]
+    geometry: CropGeometry
+    cells: tuple[int, int]
+
+    @classmethod
+    def read(cls, folder: Path, manifest: Mapping[str, Any]) -> "SavedResult":
+        """Read what is saved in a folder.
+
+        Args:
+            folder: of one explanation.
+            manifest: its content.
+
+        Raises:
+            one of `DAMAGED`: the manifest or a map is damaged, or cannot be read.
+        """
+        targets = [int(target["index"]) for target in manifest["targets"]]
+        # Mapped, so that a file that only says that it is large takes no memory.
+        maps = {index: np.load(folder / f"class-{index}.npy", "r", allow_pickle=False) for index in targets}
+        result = column_of(manifest, maps)
+        return dataclasses.replace(result, maps={index: np.array(saliency) for index, saliency in maps.items()})
+
+
+def columns_in(folder: Path, digest: str | None, size: tuple[int, ...]) -> list[SavedResult]:
+    """What is saved for an image of this hash and size, in the order of the methods; what is damaged is left out.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found: list[SavedResult] = []
+    for below in sorted(path for path in folder.iterdir() if (path / MANIFEST).is_file()):
+        try:
+            manifest = read_manifest(below)
+            if manifest is None or image_sha256(manifest["image"]) != digest:
+                continue
+            result = SavedResult.read(below, manifest)
+        except DAMAGED:
+            continue
+        if (result.geometry.height, result.geometry.width) == size:
+            found.append(result)
+    return sorted(found, key=lambda result: result.order)
+
+
+def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]]) -> SavedResult:
+    """A column, from what the manifest of an explanation says.
+
+    Raises:
+        one of `DAMAGED`: it is none.
+    """
+    stats, cut = summary["stats"], summary["cut"]
+    if not isinstance(summary["method"], str):
+        raise TypeError(summary["method"])
+    method = METHODS.find(summary["method"])
+    preprocessing = Preprocessing(**summary["preprocessing"])
+    height, width_ = (int(side) for side in summary["photograph_size"])
+    cells = int(cut["height"]), int(cut["width"])
+    classes = tuple(SheetClass(int(t["index"]), str(t["label"]), float(t["probability"])) for t in summary["targets"])
+    if not (1 <= min(height, width_) <= max(height, width_) <= LONGEST_SIDE and min(cells) >= 1):
+        raise ValueError("no size of a photograph or a layer")
+    if not all(0 <= one.probability < 2 for one in classes):  # rounding may exceed 1
+        raise ValueError("no probability")
+    for saliency in maps.values():
+        if saliency.shape != (preprocessing.height, preprocessing.width) or saliency.dtype != np.float32:
+            raise ValueError("no map of this explanation")
+    passes = (
+        f"{stats['head_passes']} passes of the head" if stats["head_passes"] else f"{stats['passes']} forward passes"
+    )
+    notes = [f"{passes} · {_seconds(stats['seconds'])}"]
+    if stats["scored_channels"] < stats["live_channels"]:
+        scored = f"{stats['scored_channels']} of {stats['live_channels']} channels"
+        error = stats["estimated_error"]
+        if error is None:
+            notes.append(scored)
+        else:
+            notes += [f"{scored}, error {max(error):.2f}"] if max(error) < 1 else [scored, "error not known yet"]
+    given = summary["options"]
+    usual = {} if method is None else {option.name: option.default for option in method.options}
+    special = [f"{name} {_short(value)}" for name, value in given.items() if name in usual and value != usual[name]]
+    if special:
+        notes.append(", ".join(special))
+    return SavedResult(
+        name=image_name(summary["image"]),
+        order=METHODS.place(method),
+        title=str(summary["method"]) if method is None else method.title,
+        notes=tuple(notes),
+        model=str(summary["model"]["name"]).rpartition(":")[2],  # of `package.module:callable`
+        classes=classes,
+        maps=maps,
+        geometry=preprocessing.geometry(height, width_),
+        cells=cells,
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seconds(seconds: float) -> str:
+    """A duration as a reader wants it.
+
+    Example:
+        >>> _seconds(0.0123), _seconds(1.234), _seconds(83.0)
+        ('12 ms', '1.2 s', '83 s')
+    """
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+
+
+def image_name(record: Mapping[str, Any]) -> str:
+    """Name an image in a sheet by the record of its source: the name of its file, or "" if it has none."""
+    path = record.get("path")
+    if path is None:
+        return "preprocessed input" if record.get("preprocessed") else ""
+    return str(path).replace("\\", "/").rstrip("/").rpartition("/")[2]
