@@ -122,11 +122,11 @@ bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error aga
 
 bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
 	$(BIN)/python -m benchmarks.faithfulness
-	$(BIN)/python -m benchmarks.broadened
+	$(BIN)/python -m benchmarks.faithfulness.broadened
 
 bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one thread with little memory (five minutes)
 	$(BIN)/python -m benchmarks.fused
-	$(BIN)/python -m benchmarks.edge
+	$(BIN)/python -m benchmarks.fused.edge
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu

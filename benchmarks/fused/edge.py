@@ -3,7 +3,7 @@
 The shipped classifier is exported with int8 scorers, fused, and every file is run in a process of its own that knows
 nothing of ortcam (on Linux, which tells a process its peak memory). Time is the median of the repeats; memory is the
 largest resident size of the process less that of one that only imports. Results go to benchmarks/results/edge.md and
-.json. Run as `python -m benchmarks.edge`.
+.json. Run as `python -m benchmarks.fused.edge`.
 """
 
 import argparse
@@ -17,19 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.measuring import (
-    ROOT,
-    Figure,
-    add_output,
-    describe_run,
-    median,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    write_results,
-    write_text,
-)
+from benchmarks.common.arguments import add_output, say, whole_number
+from benchmarks.common.figures import Figure, median, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import ROOT, write_results, write_text
 
 MODELS: Final = ROOT / "models"
 PICTURE: Final = MODELS / "shapes" / "samples" / "mug-umbrella.png"
@@ -140,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=whole_number, default=5, metavar="N")
     add_output(parser, "edge")
     options = parser.parse_args(arguments)
-    run = describe_run("benchmarks.edge", arguments)
+    run = describe_run("benchmarks.fused.edge", arguments)
     found = measure(options.repeats)
     rows = [
         [

@@ -3,7 +3,7 @@
 A power of a map keeps the order of its pixels, so insertion and deletion stay what they are; Average Drop and Increase
 in Confidence do not, since more of the image shows. For every photograph the power is found that gives Score-CAM's map
 the mean (the complexity) of ScoreCAM++'s, and the other way round. Results go to benchmarks/results/broadened.md and
-.json. Run as `python -m benchmarks.broadened`; needs $ORTCAM_TEST_DATA.
+.json. Run as `python -m benchmarks.faithfulness.broadened`; needs $ORTCAM_TEST_DATA.
 """
 
 import argparse
@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.measuring import (
-    RESULTS,
-    Figure,
-    add_keep,
-    add_threads,
-    describe_run,
-    earlier_models,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    write_results,
-    write_text,
-)
+from benchmarks.common.arguments import add_keep, add_threads, say, whole_number
+from benchmarks.common.figures import Figure, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import RESULTS, earlier_models, write_results, write_text
 from benchmarks.common.subjects import DATA, SUBJECTS, WITH_WEIGHTS, missing_data
 from numpy.typing import NDArray
 
@@ -171,8 +161,8 @@ def main(arguments: Sequence[str]) -> int:
     if missing := missing_data(options.models, real=True):
         say(missing)
         return 2
-    run = describe_run("benchmarks.broadened", arguments)
-    models = earlier_models(STEM.with_suffix(".json"), run, {}) if options.keep else {}
+    run = describe_run("benchmarks.faithfulness.broadened", arguments)
+    models = earlier_models(STEM, run, {}) if options.keep else {}
     for model in options.models:
         models[model] = measure(model, options)
         models = {name: models[name] for name in WITH_WEIGHTS if name in models}

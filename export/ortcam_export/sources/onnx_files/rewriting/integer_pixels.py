@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ortcam_export.graphs.builder import add_constant
 from ortcam_export.graphs.dataflow import constant_of
-from ortcam_export.sources.onnx_files.reading import FLOATS, PIXELS
+from ortcam_export.sources.onnx_files.arithmetic import FLOATS, PIXELS
 
 __all__ = ["make_pixels_floating"]
 
