@@ -144,6 +144,7 @@ def benchmark(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
     strict: bool = False,
+    strict_providers: bool = False,
     runs: int = DEFAULT_RUNS,
     seconds: float = DEFAULT_SECONDS,
     progress: Progress | None = None,
@@ -161,6 +162,7 @@ def benchmark(
         max_pixels: an image with more pixels is refused, as by `ortcam.load`.
         white: as `ortcam.load` takes it.
         strict: the same.
+        strict_providers: the same.
         runs: explanations timed per case, after one to warm up.
         seconds: time for all cases together. An explanation that would need more than its share is measured with a
             budget: as many channels as fit, at least one batch. Its scoring time is then scaled up to all channels.
@@ -199,6 +201,7 @@ def benchmark(
         "max_pixels": max_pixels,
         "white": white,
         "strict": strict,
+        "strict_providers": strict_providers,
     }
     content = read_file(image, check_max_pixels(max_pixels)).data
     bench: _Bench | None = None

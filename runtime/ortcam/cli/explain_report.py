@@ -111,7 +111,7 @@ class ExplainReport:
         Args:
             name: of the image.
             made: the explanations, and the folder that each is saved in.
-            sheet: the picture of all of them.
+            sheet: the image of all of them.
         """
         self.images += 1
         explanations = [explanation for explanation, _ in made]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.benchmarking import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, Report, Row, benchmark
-from ortcam.bundle.shipped import demo_picture
+from ortcam.bundle.shipped import demo_image
 from ortcam.cli.common import (
     add_alias,
     add_execution,
@@ -92,7 +92,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         with others_aside():
             report = benchmark(
                 bundle,
-                options.image or demo_picture(),
+                options.image or demo_image(),
                 methods=_names(options.method) or [method.name for method in METHODS],
                 precisions=_names(options.precision),
                 batch_sizes=sizes,
@@ -101,6 +101,7 @@ def _benchmark(options: argparse.Namespace) -> int:
                 max_pixels=options.max_pixels,
                 white=options.white,
                 strict=options.strict,
+                strict_providers=options.strict_providers,
                 runs=options.runs,
                 seconds=options.seconds,
                 progress=advance,
