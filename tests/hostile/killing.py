@@ -35,7 +35,7 @@ import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
 import ortcam_export.exporting
-import ortcam_export.fused.fuse
+import ortcam_export.fused.placement
 from ortcam import benchmarking as benchmark
 from ortcam import bundle, cli
 from ortcam.cli.commands import demo as demo_command
@@ -282,9 +282,9 @@ def plot(folder: Path) -> int:
 
 
 def _draw(measured: Any, path: Path) -> None:
-    from ortcam.cli.commands import benchmark as benchmark_cli
+    from ortcam.cli.latency.plot import draw as draw_timings
 
-    benchmark_cli._draw(measured, path)
+    draw_timings(measured, path)
 
 
 def _written(write: Callable[[], object]) -> int:
@@ -545,7 +545,7 @@ def main() -> None:
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":
-        ortcam_export.fused.fuse.GRACE = 0.0
+        ortcam_export.fused.placement.GRACE = 0.0
     for name in names:
         results = (
             [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)

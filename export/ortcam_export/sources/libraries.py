@@ -8,7 +8,6 @@ torchvision backend resamples uint8 tensors with 16-bit weights where Pillow has
 and folds the scale into mean and std, which rounds the last bit elsewhere.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 from ortcam.errors import OptionError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.sources.types import DeclaredPreprocessing
 
-__all__ = ["DeclaredPreprocessing", "from_config", "from_data_config", "from_image_processor", "read_declared"]
+__all__ = ["from_config", "from_data_config", "from_image_processor", "read_declared"]
 
 _ACCEPTED: Final = "accepted is a timm data config (a dict), a transformers image processor, or an ortcam.Preprocessing"
 _DATA_CONFIG_KEYS: Final = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
@@ -38,14 +38,6 @@ _PROBE_SIDES: Final = ((1.1, 1.7), (1.6, 1.2), (1.3, 1.35))
 # Grey levels of 255 that a smooth picture may differ by: 1 from rounding, and a pixel's shift where an image is padded
 # by an odd number of pixels, which transformers' two backends split differently.
 _PROBE_TOLERANCE: Final = 6.0
-
-
-@dataclasses.dataclass(frozen=True)
-class DeclaredPreprocessing:
-    """A preprocessing that somebody else wrote down, and who, in words."""
-
-    preprocessing: Preprocessing
-    source: str
 
 
 def read_declared(declared: object, input_size: tuple[int, int] | None = None) -> DeclaredPreprocessing:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from ortcam.errors import OptionError
 from ortcam.scoring.similarity import correlation
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "energy_in",
     "hits",
     "pixel_ranks",
+    "share_changed",
     "shares",
     "top_half",
 ]
@@ -167,6 +169,23 @@ def shares(pixels: int, step: int | None) -> NDArray[np.int64]:
     """
     size = math.ceil(pixels / 100) if step is None else step
     return np.append(np.arange(0, pixels, size), pixels)
+
+
+def share_changed(pixels: int, step: int | None) -> NDArray[np.float64]:
+    """Share of the pixels that have changed after each step: float64 [n + 1], from 0 to 1.
+
+    Args:
+        pixels: of the image.
+        step: as `shares` takes it.
+
+    Raises:
+        OptionError: a step has more pixels than the image.
+    """
+    if step is not None and step > pixels:
+        raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
+    counts = shares(pixels, step)
+    share: NDArray[np.float64] = counts / counts[-1]
+    return share
 
 
 def area_under(curve: NDArray[np.float64], counts: NDArray[np.int64]) -> float:

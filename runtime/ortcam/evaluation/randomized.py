@@ -10,13 +10,13 @@ from typing import Any, Final
 import numpy as np
 
 from ortcam.engine.batching import BatchSize
-from ortcam.errors import OrtcamError, OutputError
+from ortcam.errors import OptionError, OrtcamError, OutputError
 from ortcam.evaluation.dataset import Example
 from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measuring, explain
 from ortcam.evaluation.progress import Tally
-from ortcam.evaluation.sanity import DEPTHS, Similarity, shuffled_bundle, similarity
+from ortcam.evaluation.sanity import DEPTHS, Similarity, check_weights, shuffled_bundle, similarity
 from ortcam.evaluation.statistics import intervals
 from ortcam.explainer import Explainer
 from ortcam.support.unfinished import temporary_folder
@@ -45,6 +45,22 @@ class RandomizedCheck:
     load: Callable[[Path], Explainer]
     batch_size: BatchSize
     seed: int
+
+    def check(self, precisions: Iterable[str | None]) -> None:
+        """Refuse to begin where other weights would run than those that are shuffled.
+
+        Args:
+            precisions: of the masked passes that are asked for; None: the bundle's own.
+
+        Raises:
+            OptionError: one of them is another than the bundle's own.
+            BundleError: the bundle keeps no float weights in a file of their own.
+        """
+        bundle = self.explainer.bundle
+        own = bundle.manifest.precision
+        if any(bundle.check_precision(name) != own for name in precisions):
+            raise OptionError(f"randomize: goes with {own}, the bundle's own precision, whose weights are shuffled")
+        check_weights(bundle)
 
     def run(
         self,

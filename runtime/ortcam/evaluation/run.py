@@ -1,37 +1,38 @@
 """The run of an evaluation: images, methods, metrics, the journal, and the files written at the end."""
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256
 from ortcam.engine.batching import BatchSize
 from ortcam.engine.providers import Provider
 from ortcam.engine.runtime import runtime_version
-from ortcam.errors import OptionError, OrtcamError, OutputError
+from ortcam.errors import OrtcamError, OutputError
 from ortcam.evaluation.dataset import Example, read_dataset
 from ortcam.evaluation.entries import Entry, baselines, parse_entries
 from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measuring
-from ortcam.evaluation.metrics import shares
+from ortcam.evaluation.metrics import share_changed
 from ortcam.evaluation.progress import Progress, Tally
 from ortcam.evaluation.protocols import resolve_metrics, resolve_protocol
 from ortcam.evaluation.randomized import RandomizedCheck, drawn
 from ortcam.evaluation.report.gallery import Photographs
 from ortcam.evaluation.report.page import write_report
-from ortcam.evaluation.report.terminal import in_words
-from ortcam.evaluation.report.verdict import MEANING, Verdict, reach_verdict
-from ortcam.evaluation.results import Results, Summary, as_json, collect, summarise, write_tables
-from ortcam.evaluation.sanity import DEPTHS, check_weights
+from ortcam.evaluation.report.report import Report
+from ortcam.evaluation.report.verdict import MEANING, reach_verdict
+from ortcam.evaluation.results import as_json, collect, summarise, write_tables
+from ortcam.evaluation.sanity import DEPTHS
 from ortcam.explainer import Explainer, load
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.photograph import read_ahead
 from ortcam.models.opening import read_model
 from ortcam.request import check_batch_size
 from ortcam.support.files import write_whole
@@ -45,33 +46,6 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 DEFAULT_METHODS: Final = ("scorecam", "scorecam++")
 DEFAULT_OUTPUT: Final = "evaluation"
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What an evaluation found.
-
-    Attributes:
-        results: every number.
-        summary: means, intervals and differences.
-        verdict: the findings in sentences.
-        failures: images that were skipped, or methods on them.
-        folder: where the files are.
-    """
-
-    results: Results
-    summary: Summary
-    verdict: Verdict
-    failures: list[Failure]
-    folder: Path
-
-    def in_words(self, width: int = 80) -> str:
-        """The verdict, then a table of means, for a terminal.
-
-        Args:
-            width: of the terminal, in columns.
-        """
-        return in_words(self.results, self.summary, self.verdict, str(self.folder / "report.html"), width)
 
 
 class Evaluation:
@@ -107,6 +81,7 @@ class Evaluation:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         white: int | None = None,
         strict: bool = False,
+        strict_providers: bool = False,
         randomize: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -131,6 +106,7 @@ class Evaluation:
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
             strict: skip damaged images, even if they can be read in part.
+            strict_providers: as `ortcam.load` takes it.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -147,7 +123,13 @@ class Evaluation:
         seed = int(SEED.check(seed))
         batch_size = check_batch_size(batch_size)
         load_ = functools.partial(
-            load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
+            load,
+            providers=providers,
+            threads=threads,
+            max_pixels=max_pixels,
+            white=white,
+            strict=strict,
+            strict_providers=strict_providers,
         )
         self._explainers = _explainers(model, self.variants, precision, load_)
         explainer = self._explainers[None]
@@ -155,7 +137,8 @@ class Evaluation:
         self.examples = read_dataset(
             images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, tell=self.notes.append
         )
-        self._share = _share(step, explainer.bundle)
+        preprocessing = explainer.bundle.manifest.preprocessing
+        self._share = share_changed(preprocessing.height * preprocessing.width, step)
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
         checked = drawn(self.examples, randomize or 0, seed=seed)
         self._randomized = RandomizedCheck(checked, explainer, self._measuring, load_, batch_size, seed)
@@ -163,7 +146,7 @@ class Evaluation:
             if entry.request is not None:
                 entry.request.check(explainer.bundle.manifest)
         if checked:
-            _check_shuffling(explainer.bundle, [name or precision for name in self._explainers])
+            self._randomized.check([name or precision for name in self._explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
         self.settings = self._record(images, annotations, precision, step) | _unusual(white, strict=strict)
@@ -259,23 +242,16 @@ class Evaluation:
         self, missing: Sequence[tuple[Example, list[Entry]]], tally: Tally, fail: Callable[[Failure], None]
     ) -> Iterator[tuple[Clean, list[Entry]]]:
         """Read and classify images; the next ones are decoded meanwhile."""
-        waiting = iter(missing)
-
-        def skip(_: object, error: OrtcamError) -> None:
-            example, entries = next(waiting)
-            fail(Failure(example.name, None, str(error)))
-            tally.advance(len(entries))
-
         explainer = self._explainers[None]
-        for photograph in explainer.read_many([example.path for example, _ in missing], on_error=skip):
-            example, entries = next(waiting)
-            try:
-                clean = self._measuring.clean(example, photograph)
-            except OrtcamError as error:
-                fail(Failure(example.name, None, str(error)))
-                tally.advance(len(entries))
-                continue
-            yield clean, entries
+        with contextlib.closing(read_ahead(missing, lambda pair: explainer.read(pair[0].path))) as ahead:
+            for (example, entries), photograph in ahead:
+                try:
+                    clean = self._measuring.clean(example, photograph())
+                except OrtcamError as error:
+                    fail(Failure(example.name, None, str(error)))
+                    tally.advance(len(entries))
+                    continue
+                yield clean, entries
 
     def _conclude(self, journal: Journal) -> Report:
         """Summarise what is measured so far, and write the results."""
@@ -358,34 +334,6 @@ def _explainers(
     bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
     precisions = dict.fromkeys([None, *(entry.precision for entry in entries)])
     return {name: load_(bundle, precision=name or precision) for name in precisions}
-
-
-def _share(step: int | None, bundle: Bundle) -> NDArray[np.float64]:
-    """Share of the pixels that have changed at each step of the curves, float64 [n].
-
-    Raises:
-        OptionError: a step has more pixels than the model's input.
-    """
-    preprocessing = bundle.manifest.preprocessing
-    pixels = preprocessing.height * preprocessing.width
-    if step is not None and step > pixels:
-        raise OptionError(f"step={step}: accepted is a number of pixels up to {pixels}, those of the model's input")
-    counts = shares(pixels, step)
-    shared: NDArray[np.float64] = counts / counts[-1]
-    return shared
-
-
-def _check_shuffling(bundle: Bundle, precisions: Iterable[str | None]) -> None:
-    """Refuse the randomised-weights check where other weights run than those that it shuffles.
-
-    Raises:
-        OptionError: an entry has another precision than the bundle's own.
-        BundleError: the bundle keeps no float weights in a file of their own.
-    """
-    own = bundle.manifest.precision
-    if any(bundle.check_precision(name) != own for name in precisions):
-        raise OptionError(f"randomize: goes with {own}, the bundle's own precision, whose weights are shuffled")
-    check_weights(bundle)
 
 
 def _unusual(white: int | None, *, strict: bool) -> dict[str, Any]:

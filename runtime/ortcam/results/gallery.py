@@ -30,6 +30,7 @@ from ortcam.results.columns import DAMAGED, SavedResult
 from ortcam.results.saved import MANIFEST, PREVIEW, image_sha256, read_manifest
 from ortcam.support.files import alone_in, write_whole
 from ortcam.support.terminal import as_text, printable
+from ortcam.support.words import counted
 
 __all__ = ["check", "write"]
 
@@ -172,7 +173,7 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
         )
     usual = Rendering()
     settings = {
-        "count": f"{len(listed)} image{'' if len(listed) == 1 else 's'}",
+        "count": counted(len(listed), "image"),
         "colours": {name: _colours(name) for name in COLORMAPS},
         "colormap": usual.colormap,
         "alpha": usual.alpha,

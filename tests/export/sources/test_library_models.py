@@ -22,7 +22,8 @@ from ortcam.bundle import Bundle
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export import ExportError, export, inspect_model
 from ortcam_export.sources.libraries import read_declared
-from ortcam_export.sources.opening import InputSpec, open_source
+from ortcam_export.sources.opening import open_source
+from ortcam_export.sources.types import InputSpec
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
@@ -422,7 +423,8 @@ def test_neither_library_is_needed_for_other_models() -> None:
     script = (
         "import sys\n"
         "sys.modules.update(timm=None, transformers=None)\n"  # importing either raises
-        "from ortcam_export.sources.opening import InputSpec, open_source\n"
+        "from ortcam_export.sources.opening import open_source\n"
+        "from ortcam_export.sources.types import InputSpec\n"
         "from tests.conftest import TINY_INPUT; from tests.common.tiny import TinyNet\n"
         "open_source(TinyNet(), spec=InputSpec(**TINY_INPUT)); open_source('squeezenet1_1', weights='none')"
     )

@@ -229,9 +229,8 @@ def test_two_runs_do_not_write_to_the_same_place(tiny_bundle: Path, images: Path
 def test_a_full_disk_is_a_clear_error(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     evaluation = Evaluation(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"])
     with Journal(tmp_path / "out", evaluation.settings, resume=False) as journal:
-        opened = (fd for fd in map(int, os.listdir("/proc/self/fd")) if Path(f"/proc/self/fd/{fd}").exists())
-        (own,) = [fd for fd in opened if os.path.samefile(f"/proc/self/fd/{fd}", journal.path)]
-        os.dup2(os.open("/dev/full", os.O_WRONLY), own)
+        (opened,) = [file for file in Path("/proc/self/fd").iterdir() if file.resolve() == journal.path.resolve()]
+        os.dup2(os.open("/dev/full", os.O_WRONLY), int(opened.name))
         with pytest.raises(OutputError, match="cannot be written"):
             journal.add(Failure("a", None, "x"))
 

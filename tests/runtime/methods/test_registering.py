@@ -1,6 +1,8 @@
 """Methods of third parties: registered in a program or offered by an installed package, they work like ortcam's own."""
 
 import dataclasses
+import doctest
+import importlib
 import inspect
 import json
 import os
@@ -24,7 +26,16 @@ from ortcam.benchmarking import benchmark
 from ortcam.bundle.shipped import demo_image, sample_images
 from ortcam.cli import main
 from ortcam.errors import OptionError
-from ortcam.methods import METHODS, HeadScores, Method, Option, Plan, register, resolve_method, unregister
+from ortcam.methods import (
+    METHODS,
+    HeadScores,
+    Method,
+    Option,
+    Plan,
+    register,
+    resolve_method,
+    unregister,
+)
 from ortcam.methods.masked import MASKED_METHODS
 from ortcam.methods.registry import ENTRY_POINTS, Methods
 from ortcam.methods.rules import RESERVED
@@ -139,6 +150,13 @@ def test_eight_threads_may_register_at_once() -> None:
     for thread in threads:
         thread.join()
     assert {f"toy-{place}" for place in range(8)} <= {method.name for method in table}
+
+
+@pytest.mark.parametrize("module", ["method", "registry"])
+def test_the_examples_of_the_documentation_work(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"ortcam.methods.{module}"))
+    assert found.attempted
+    assert not found.failed
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
