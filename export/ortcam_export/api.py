@@ -17,13 +17,13 @@ from ortcam_export.request import (
     check_name,
     check_opset,
     check_spec,
+    check_takes,
     choose_precisions,
     sides,
     with_declared,
     with_labels,
     with_preset,
 )
-from ortcam_export.sources.model_names import check_takes_checkpoint
 from ortcam_export.sources.types import (
     DEFAULT_OPSET,
     DEFAULT_WEIGHTS,
@@ -121,8 +121,7 @@ def export(
     """
     destination = check_bundle_path(bundle, force=force)
     variants = choose_precisions(precision)[1:]
-    if checkpoint is not None and isinstance(model, (str, Path)):
-        check_takes_checkpoint(model)
+    check_takes(model, checkpoint)
     given = InputSpec(
         input_size=sides(input_size),
         resize=resize,
@@ -150,8 +149,7 @@ def export(
         report or (lambda _: None),
     )
     check_name(model)
-    if preprocessing is not None:
-        request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
+    request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
     from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long
 
     return write_bundle(request)
