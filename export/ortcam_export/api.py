@@ -102,7 +102,7 @@ def export(
             `std`, `interpolation`, `channel_order` and `scale` override parts of it.
         precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
             Features, head and the logits of the clean image are float32 in all of them.
-        calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
+        calibration: for int8, a folder with images of the kind that will be explained; the first 64 by name are read.
             None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.

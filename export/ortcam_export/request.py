@@ -57,7 +57,7 @@ class ExportRequest:
         opset: version of the ONNX operator set.
         spec: what the user said of input, output and classes.
         precisions: beside float32.
-        calibration: folder of pictures for int8, or None.
+        calibration: folder of images for int8, or None.
         report: told the stages.
     """
 
@@ -222,14 +222,14 @@ def check_checkpoint(checkpoint: str | Path | None) -> Path | None:
 
 
 def check_calibration(folder: str | os.PathLike[str] | None, precisions: Sequence[Precision]) -> Path | None:
-    """The folder of pictures for int8; None where none was given.
+    """The folder of images for int8; None where none was given.
 
     Args:
         folder: as the user gave it.
         precisions: that are asked for beside float32.
 
     Raises:
-        ExportError: no precision needs it, or it holds no pictures.
+        ExportError: no precision needs it, or it holds no images.
     """
     if folder is None:
         return None
