@@ -25,7 +25,7 @@ from tests.conftest import REPOSITORY
 
 import ortcam
 from benchmarks import calibration, changes, sweep
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 
 
 def figures(**values: tuple[float, ...]) -> dict[str, Summary]:
@@ -249,7 +249,7 @@ def test_photographs_are_taken_at_even_distances(data: Path, monkeypatch: pytest
 @pytest.mark.parametrize("method", ["scorecam", "sscam", "iscam"])
 def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = ortcam.load(bundle_path(), providers=["cpu"])
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     settings: dict[str, Any] = {"method": method, "target": [1, 2], "batch_size": 4}
     if method != "scorecam":
         settings["num_samples"] = 2

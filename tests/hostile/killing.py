@@ -282,9 +282,9 @@ def plot(folder: Path) -> int:
 
 
 def _draw(measured: Any, path: Path) -> None:
-    from ortcam.cli.commands import benchmark as benchmark_cli
+    from ortcam.cli.latency.plot import draw as draw_timings
 
-    benchmark_cli._draw(measured, path)
+    draw_timings(measured, path)
 
 
 def _written(write: Callable[[], object]) -> int:

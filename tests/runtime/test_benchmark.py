@@ -1,6 +1,5 @@
 """`ortcam benchmark`: what it reports and how it refuses; how long anything takes is nobody's promise here."""
 
-import doctest
 import json
 import sys
 from pathlib import Path
@@ -9,13 +8,14 @@ import matplotlib as mpl
 import pytest
 
 from ortcam import BundleError, OptionError
-from ortcam.benchmarking import Report, Row, benchmark
+from ortcam.benchmarking import Row, Timings, benchmark
 from ortcam.cli import main
-from ortcam.cli.commands import benchmark as command
+from ortcam.cli.latency.plot import draw
+from ortcam.cli.latency.table import in_words
 from ortcam.images.reading import read_image
 
 
-def measured(bundle: Path, photograph: Path, **options: object) -> Report:
+def measured(bundle: Path, photograph: Path, **options: object) -> Timings:
     values = {"methods": ["scorecam"], "batch_sizes": [4], "runs": 2, "threads": 1, **options}
     return benchmark(bundle, photograph, **values)
 
@@ -179,8 +179,8 @@ ROWS = {
 }
 
 
-def a_report(rows: tuple[Row, ...]) -> Report:
-    return Report(
+def a_report(rows: tuple[Row, ...]) -> Timings:
+    return Timings(
         bundle={"path": "models/resnet18.ortcam", "sha256": "0"},
         model="resnet18 $x$",
         image="cat.jpg",
@@ -197,16 +197,15 @@ def a_report(rows: tuple[Row, ...]) -> Report:
 
 @pytest.mark.parametrize("count", ROWS)
 def test_the_table_fits_eighty_columns_and_marks_what_was_scaled(count: str) -> None:
-    text = command._in_words(a_report(ROWS[count]))
+    text = in_words(a_report(ROWS[count]))
     assert max(map(len, text.splitlines())) <= 80
     assert ("~35.8 s" in text) == ("scaled up" in text) == (count == "twenty")
-    assert doctest.testmod(command).failed == 0
 
 
 @pytest.mark.parametrize("count", ROWS)
 def test_the_plot_carries_values_units_and_a_title_and_marks_what_was_scaled(count: str, tmp_path: Path) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "text.usetex": False}):
-        command._draw(a_report(ROWS[count]), tmp_path / "plot.svg")
+        draw(a_report(ROWS[count]), tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
     for words in ("Time per explanation: resnet18 ", "time per explanation (logarithmic)", "1.02 s", "5 runs"):
         assert words in drawn

@@ -9,12 +9,13 @@ from typing import Any, Final, TextIO
 from ortcam.bundle import Manifest
 from ortcam.cli.hints import SlowHint
 from ortcam.cli.printing import print_image, print_row
-from ortcam.cli.progress import Bar, duration
+from ortcam.cli.progress import Bar
 from ortcam.engine.batching import Progress
 from ortcam.errors import OrtcamError
 from ortcam.request import ExplainRequest
 from ortcam.results.explanation import Explanation
 from ortcam.support.terminal import complain, say
+from ortcam.support.words import counted, duration
 
 __all__ = ["ExplainReport"]
 
@@ -111,7 +112,7 @@ class ExplainReport:
         Args:
             name: of the image.
             made: the explanations, and the folder that each is saved in.
-            sheet: the picture of all of them.
+            sheet: the image of all of them.
         """
         self.images += 1
         explanations = [explanation for explanation, _ in made]
@@ -145,7 +146,7 @@ class ExplainReport:
         failed = len({error["image"] for error in self.errors} - {None})
         seconds = duration(time.perf_counter() - self._started)
         where = ", ".join(sorted(name.removesuffix("ExecutionProvider") for name in self._providers))
-        parts = [f"{self.images} image{'' if self.images == 1 else 's'} explained in {seconds} on {where}"]
+        parts = [f"{counted(self.images, 'image')} explained in {seconds} on {where}"]
         parts += [f"{failed} with errors"] if failed else []
         say(", ".join(parts), self._ours)
         if index is not None:

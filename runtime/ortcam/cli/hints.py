@@ -4,8 +4,8 @@ import time
 from typing import Final
 
 from ortcam.bundle import Manifest
-from ortcam.cli.progress import duration
 from ortcam.methods import Plan
+from ortcam.support.words import duration
 
 __all__ = ["SlowHint"]
 

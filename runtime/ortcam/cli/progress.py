@@ -9,33 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from ortcam.support.terminal import complain, printable, shortened
+from ortcam.support.words import duration
 
-__all__ = ["DELAY", "FIRST_LINE", "Bar", "LateBar", "duration", "stages"]
+__all__ = ["DELAY", "FIRST_LINE", "Bar", "LateBar", "stages"]
 
 FIRST_LINE: Final = 10.0  # seconds before a command that nobody watches prints that it is at work
 _SHARE: Final = 1 / 20  # of the time that it has run, between two such lines: rarer the longer it takes
 _RAREST: Final = 300.0  # seconds between two such lines at most
 DELAY: Final = 1.0  # seconds before a bar appears; what is quicker needs none
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it.
-
-    Example:
-        >>> [duration(value) for value in (0.42, 8, 95, 7000)]
-        ['0.42 s', '8.0 s', '1 min 35 s', '1 h 57 min']
-    """
-    if seconds < 1:
-        return f"{seconds:.2f} s"
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 10:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _pause(seconds: float) -> float:

@@ -13,7 +13,7 @@ from ortcam.engine.memory import give_back
 from ortcam.engine.processors import usable_cores
 from ortcam.engine.providers import CPU, CUDA_DEVICES, OPENVINO, add_providers, preload_cuda
 from ortcam.engine.runtime import first_line, is_out_of_memory, ort
-from ortcam.errors import BundleError, OutOfMemoryError, ProviderError
+from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
 from ortcam.support.ranges import THREADS
 
 __all__ = ["GraphSource", "LeftOut", "SessionOptions", "open_graph"]
@@ -55,6 +55,8 @@ class SessionOptions:
     def __post_init__(self) -> None:
         if self.threads is not None:
             THREADS.check(self.threads)
+        if not isinstance(self.strict_providers, bool):
+            raise OptionError(f"strict_providers={self.strict_providers!r}: accepted is True or False")
 
     @property
     def on_cpu_alone(self) -> bool:

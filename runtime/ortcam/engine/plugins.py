@@ -6,8 +6,8 @@ Intel's, so on another processor it has none.
 """
 
 import importlib
-import importlib.util
 import json
+import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -50,8 +50,8 @@ def plugin_named(name: str) -> str | None:
     for item in ort.get_ep_devices():
         if item.ep_name.removesuffix("ExecutionProvider").lower() == name and plugin_devices(item.ep_name):
             return str(item.ep_name)
-    module = _MODULE + name
-    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+    module = _wheel(name)
+    if module is None:
         return None
     try:
         wheel = importlib.import_module(module)
@@ -65,6 +65,13 @@ def plugin_named(name: str) -> str | None:
             f"execution provider {name!r}: ONNX Runtime {ort.__version__} cannot load {module}: {first_line(error)}"
         ) from error
     return full
+
+
+def _wheel(name: str) -> str | None:
+    """The module of the wheel of a name, which may have underscores that the provider's name lacks."""
+    letters = name.replace("_", "")
+    found = (item.name for item in pkgutil.iter_modules() if item.name.startswith(_MODULE))
+    return next((module for module in found if module.removeprefix(_MODULE).replace("_", "") == letters), None)
 
 
 def plugin_devices(provider: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """The run of an evaluation: images, methods, metrics, the journal, and the files written at the end."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -31,6 +32,7 @@ from ortcam.evaluation.results import as_json, collect, summarise, write_tables
 from ortcam.evaluation.sanity import DEPTHS
 from ortcam.explainer import Explainer, load
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.photograph import read_ahead
 from ortcam.models.opening import read_model
 from ortcam.request import check_batch_size
 from ortcam.support.files import write_whole
@@ -79,6 +81,7 @@ class Evaluation:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         white: int | None = None,
         strict: bool = False,
+        strict_providers: bool = False,
         randomize: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -103,6 +106,7 @@ class Evaluation:
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
             strict: skip damaged images, even if they can be read in part.
+            strict_providers: as `ortcam.load` takes it.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -119,7 +123,13 @@ class Evaluation:
         seed = int(SEED.check(seed))
         batch_size = check_batch_size(batch_size)
         load_ = functools.partial(
-            load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
+            load,
+            providers=providers,
+            threads=threads,
+            max_pixels=max_pixels,
+            white=white,
+            strict=strict,
+            strict_providers=strict_providers,
         )
         self._explainers = _explainers(model, self.variants, precision, load_)
         explainer = self._explainers[None]
@@ -232,23 +242,16 @@ class Evaluation:
         self, missing: Sequence[tuple[Example, list[Entry]]], tally: Tally, fail: Callable[[Failure], None]
     ) -> Iterator[tuple[Clean, list[Entry]]]:
         """Read and classify images; the next ones are decoded meanwhile."""
-        waiting = iter(missing)
-
-        def skip(_: object, error: OrtcamError) -> None:
-            example, entries = next(waiting)
-            fail(Failure(example.name, None, str(error)))
-            tally.advance(len(entries))
-
         explainer = self._explainers[None]
-        for photograph in explainer.read_many([example.path for example, _ in missing], on_error=skip):
-            example, entries = next(waiting)
-            try:
-                clean = self._measuring.clean(example, photograph)
-            except OrtcamError as error:
-                fail(Failure(example.name, None, str(error)))
-                tally.advance(len(entries))
-                continue
-            yield clean, entries
+        with contextlib.closing(read_ahead(missing, lambda pair: explainer.read(pair[0].path))) as ahead:
+            for (example, entries), photograph in ahead:
+                try:
+                    clean = self._measuring.clean(example, photograph())
+                except OrtcamError as error:
+                    fail(Failure(example.name, None, str(error)))
+                    tally.advance(len(entries))
+                    continue
+                yield clean, entries
 
     def _conclude(self, journal: Journal) -> Report:
         """Summarise what is measured so far, and write the results."""

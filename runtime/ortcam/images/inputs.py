@@ -12,6 +12,7 @@ from ortcam.errors import ImageError
 from ortcam.images.encoding import is_sheet
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, largest_file
 from ortcam.support.terminal import complain, printable
+from ortcam.support.words import counted
 
 __all__ = [
     "MANIFEST",
@@ -47,7 +48,7 @@ def expand(arguments: Sequence[str], *, tell: Callable[[str], None] | None = Non
     1. A file stays as it is, and so does a path that does not exist: reading it gives the error.
     2. A folder gives the images in it, by the end of their names (`SUFFIXES`), not those in its subfolders.
     3. A glob gives the images that match it. `**` matches subfolders too, as in `'photos/**'`.
-    4. Hidden files are left out, and so are pictures that ortcam made: sheets, overlays, heatmaps.
+    4. Hidden files are left out, and so are images that ortcam made: sheets, overlays, heatmaps.
     5. Images come in natural order: `img2` before `img10`.
     6. An image that a folder or a glob gives again is taken once.
     7. `-` is standard input and stays `-`. `from_argument` reads it.
@@ -155,7 +156,7 @@ def _of_glob(argument: str, pattern: str, tell: Callable[[str], None]) -> list[s
     if not images:
         if not matches:
             raise ImageError(f"glob {_shown(argument)} matches nothing: give the path of an image or of a folder")
-        found = _counted(len(matches), "name")
+        found = counted(len(matches), "name")
         raise ImageError(f"glob {_shown(argument)} matches {found}, but no image: {_accepted()}")
     taken = set(images)
     _tell_of_others(argument, len(images), [match for match in files if match not in taken], [], tell)
@@ -178,7 +179,7 @@ def natural_order(path: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def _is_image(path: str) -> bool:
-    """Whether a file is an image that counts, and none of the pictures that ortcam writes."""
+    """Whether a file is an image that counts, and none of the images that ortcam writes."""
     file = Path(path)
     if not is_image_name(file.name):
         return False
@@ -194,19 +195,15 @@ def _tell_of_others(
     own = sum(is_image_name(os.path.basename(name)) for name in others)  # noqa: PTH119
     others = [name for name in others if not is_image_name(os.path.basename(name))]  # noqa: PTH119
     if own:
-        parts.append(_counted(own, "picture") + " that ortcam made")
+        parts.append(counted(own, "picture") + " that ortcam made")
     if others:
         named = ", ".join(printable(os.path.basename(name)) for name in others[:_NAMED])  # noqa: PTH119
         more = ", ..." if len(others) > _NAMED else ""
-        parts.append(f"{_counted(len(others), 'other file')} ({named}{more})")
+        parts.append(f"{counted(len(others), 'other file')} ({named}{more})")
     if folders:
-        parts.append(f"{_counted(len(folders), 'subfolder')} ({_shown(argument.rstrip('/') + '/**')} takes them too)")
+        parts.append(f"{counted(len(folders), 'subfolder')} ({_shown(argument.rstrip('/') + '/**')} takes them too)")
     if parts:
-        tell(f"{printable(argument)}: {_counted(images, 'image')}; left out: {' and '.join(parts)}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+        tell(f"{printable(argument)}: {counted(images, 'image')}; left out: {' and '.join(parts)}")
 
 
 def _accepted() -> str:

@@ -16,6 +16,7 @@ from ortcam.images.limits import LONGEST_SIDE
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import METHODS
 from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
+from ortcam.support.words import sheet_time
 
 __all__ = ["DAMAGED", "SavedResult", "SheetClass", "column_of", "columns_in", "image_name"]
 
@@ -123,7 +124,7 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
     passes = (
         f"{stats['head_passes']} passes of the head" if stats["head_passes"] else f"{stats['passes']} forward passes"
     )
-    notes = [f"{passes} · {_seconds(stats['seconds'])}"]
+    notes = [f"{passes} · {sheet_time(stats['seconds'])}"]
     if stats["scored_channels"] < stats["live_channels"]:
         scored = f"{stats['scored_channels']} of {stats['live_channels']} channels"
         error = stats["estimated_error"]
@@ -151,18 +152,6 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
 
 def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _seconds(seconds: float) -> str:
-    """A duration as a reader wants it.
-
-    Example:
-        >>> _seconds(0.0123), _seconds(1.234), _seconds(83.0)
-        ('12 ms', '1.2 s', '83 s')
-    """
-    if seconds < 0.0995:
-        return f"{1000 * seconds:.0f} ms"
-    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def image_name(record: Mapping[str, Any]) -> str:

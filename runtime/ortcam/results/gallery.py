@@ -30,6 +30,7 @@ from ortcam.results.columns import DAMAGED, SavedResult
 from ortcam.results.saved import MANIFEST, PREVIEW, image_sha256, read_manifest
 from ortcam.support.files import alone_in, write_whole
 from ortcam.support.terminal import as_text, printable
+from ortcam.support.words import counted
 
 __all__ = ["check", "write"]
 
@@ -148,10 +149,10 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
     for (parent, digest), group in ordered:
         group.sort(key=lambda found: found["order"])
         if digest not in photographs:
-            picture = _photograph(folder, group, digest, side, before)
-            if picture is not None:
+            image = _photograph(folder, group, digest, side, before)
+            if image is not None:
                 photographs[digest] = len(blocks["photograph"])
-                blocks["photograph"].append(_json(picture))
+                blocks["photograph"].append(_json(image))
         first = len(blocks["result"])
         blocks["result"] += [_json(found) for found in group]
         top = group[0]["classes"][0]
@@ -172,7 +173,7 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
         )
     usual = Rendering()
     settings = {
-        "count": f"{len(listed)} image{'' if len(listed) == 1 else 's'}",
+        "count": counted(len(listed), "image"),
         "colours": {name: _colours(name) for name in COLORMAPS},
         "colormap": usual.colormap,
         "alpha": usual.alpha,

@@ -21,7 +21,7 @@ from tests.hostile.bundles.graphs import (
 
 import ortcam
 from ortcam.bundle import read_bundle
-from ortcam.bundle.shipped import demo_picture
+from ortcam.bundle.shipped import demo_image
 from ortcam.cli import main
 
 
@@ -104,7 +104,7 @@ def test_every_command_refuses_it_in_a_line(
     bundle: Path, tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     put(bundle, head([loop()], [TRUE]))
-    places = {"bundle": bundle, "picture": demo_picture(), "output": tmp_path / "output"}
+    places = {"bundle": bundle, "picture": demo_image(), "output": tmp_path / "output"}
     assert main([word.format_map(places) for word in command]) == 2
     output = capfd.readouterr()
     assert "holds a graph, which may run for ever" in output.err

@@ -165,11 +165,12 @@ assert explainer.providers[0] == "CUDAExecutionProvider"
         tiny_bundle,
         photograph,
     )
-    assert out.splitlines() == [
-        "('CUDAExecutionProvider', 'CPUExecutionProvider')",
+    in_parent, in_child = out.splitlines()
+    assert in_parent == "('CUDAExecutionProvider', 'CPUExecutionProvider')"
+    assert in_child == (
         "('CPUExecutionProvider',) CUDAExecutionProvider cannot start (it ran before this process was forked, and that "
-        "it does not survive: start processes with `spawn`); CPUExecutionProvider runs instead",
-    ]
+        "it does not survive: start processes with `spawn`); CPUExecutionProvider runs instead"
+    )
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

@@ -12,7 +12,7 @@ from tests.common.tolerances import logits_apart, maps_apart
 from tests.conftest import TINY_LABELS
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.images.reading import read_image
 
 METHODS = ("scorecam", "scorecam++", "sscam", "iscam")
@@ -322,7 +322,7 @@ def test_what_is_wrong_with_every_image_is_found_before_the_first_is_read(
 
 def test_representations_are_one_line_that_tells_what_it_is() -> None:
     explainer = ortcam.load(bundle_path(), threads=1)
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explanation = explainer.explain(photograph, method="recipro-cam")
     model = "shufflenet_v2_x0_5: 7 classes (fish, flower, house, ...), softmax, 224 x 224 pixels"
     assert repr(explainer) == f"<Explainer of {model}, float32>"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 
 # One size for all runs of a test: other sizes round differently.
 SETTLED = {"batch_size": 8}
@@ -23,12 +23,12 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
-    return explainer.read(demo_picture())
+    return explainer.read(demo_image())
 
 
 def test_many_images_are_explained_as_one_is(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
     one = explainer.explain(photograph, budget=32, **SETTLED)
-    for e in explainer.explain_many([demo_picture(), photograph.pixels, photograph], budget=32, **SETTLED):
+    for e in explainer.explain_many([demo_image(), photograph.pixels, photograph], budget=32, **SETTLED):
         np.testing.assert_array_equal(e.maps, one.maps)
 
 
@@ -38,7 +38,7 @@ def test_many_images_are_read_at_most_a_few_ahead(explainer: ortcam.Explainer) -
     def images() -> Iterator[Path]:
         for index in range(100):
             taken.append(index)
-            yield demo_picture()
+            yield demo_image()
 
     generator = explainer.explain_many(images(), budget=1)
     assert not taken
@@ -50,7 +50,7 @@ def test_many_images_are_read_at_most_a_few_ahead(explainer: ortcam.Explainer) -
 def test_an_image_that_cannot_be_read_is_skipped_or_raised(explainer: ortcam.Explainer, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    images = [demo_picture(), broken, demo_picture()]
+    images = [demo_image(), broken, demo_image()]
     failed = []
     done = list(explainer.explain_many(images, on_error=lambda image, _: failed.append(image), budget=1))
     assert (len(done), failed) == (2, [broken])

@@ -13,7 +13,7 @@ from tests.common.tolerances import PROMISED
 
 import ortcam
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.engine.batching import BatchSizer
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
@@ -36,7 +36,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
-    return explainer.read(demo_picture())
+    return explainer.read(demo_image())
 
 
 def options_of(method: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
 from ortcam.engine.binding import OnnxBoundSession
 from ortcam.engine.model import CleanPass, Model
@@ -100,7 +100,7 @@ def options_of(method: str) -> dict[str, Any]:
 @pytest.mark.sample(every=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of(method))
     passes = []
     for deadline in (450, 700, 1500):
@@ -118,7 +118,7 @@ def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam
 @pytest.mark.parametrize("method", METHODS)
 def test_a_first_explanation_is_late_by_one_run_at_most(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.estimate = costs.predict = costs.set_up = 0.001
-    e = explainer.explain(demo_picture(), deadline=100, **options_of(method))
+    e = explainer.explain(demo_image(), deadline=100, **options_of(method))
     assert e.stats.seconds_late <= costs.longest_run == 32 * costs.row
     assert e.stats.passes == 32
     assert e.stats.simplified
@@ -128,7 +128,7 @@ def test_a_first_explanation_is_late_by_one_run_at_most(method: str, explainer: 
 def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
     method: str, explainer: ortcam.Explainer, costs: Costs
 ) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of(method))
     before = costs.now
     e = explainer.explain(photograph, deadline=30, **options_of(method))
@@ -142,7 +142,7 @@ def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
 
 
 def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
     before = explainer.explain(photograph, deadline=700, **options_of("scorecam++"))
     costs.row = 0.3
@@ -153,7 +153,7 @@ def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortc
 
 
 def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     whole = explainer.explain(photograph, budget=40, **options_of("scorecam++"))
     costs.gate = 0.002  # two seconds for all channels
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
@@ -165,7 +165,7 @@ def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs:
 
 @pytest.mark.slow
 def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     costs.row = 1e-4
     explainer.explain(photograph, budget=200, **options_of("scorecam"))
     costs.estimate = 5.0
@@ -180,7 +180,7 @@ def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, 
 @pytest.mark.slow
 def test_a_deadline_that_all_channels_meet_gives_the_exact_map(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.row = 1e-5
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     exact = explainer.explain(photograph, **options_of("scorecam++"))
     e = explainer.explain(photograph, deadline=2000, **options_of("scorecam++"))
     assert e.stats.estimated_error == (0,)
@@ -190,7 +190,7 @@ def test_a_deadline_that_all_channels_meet_gives_the_exact_map(explainer: ortcam
 
 def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
     costs.clean = 2.0
-    arguments = ["explain", str(bundle_path()), str(demo_picture()), "-o", str(tmp_path), "--deadline", "100"]
+    arguments = ["explain", str(bundle_path()), str(demo_image()), "-o", str(tmp_path), "--deadline", "100"]
     assert main([*arguments, "--batch-size", "8"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert re.search(r"19\d\d ms after the deadline", printed)  # 1.9 seconds, and the run
@@ -200,7 +200,7 @@ def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[s
 
 def test_without_a_deadline_nothing_is_late_or_simplified(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.gate = costs.predict = 10.0
-    e = explainer.explain(demo_picture(), budget=20, **options_of("scorecam++"))
+    e = explainer.explain(demo_image(), budget=20, **options_of("scorecam++"))
     assert e.stats.seconds_late == 0
     assert e.stats.simplified == ()
 
@@ -218,7 +218,7 @@ def test_a_pace_rises_at_once_and_falls_by_half() -> None:
 
 
 def test_without_completion_all_the_time_is_for_passes(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
     e = explainer.explain(photograph, deadline=500, completion="none", **options_of("scorecam++"))
     assert e.stats.seconds_late == 0

@@ -15,7 +15,7 @@ from tests.common.engines import Call, Outputs, recorded
 from tests.common.tolerances import PROMISED
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.engine.batching import BatchSizer
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
@@ -63,7 +63,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
-    return explainer.read(demo_picture())
+    return explainer.read(demo_image())
 
 
 @pytest.mark.sample(every=5)

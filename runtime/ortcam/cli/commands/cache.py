@@ -11,6 +11,7 @@ from ortcam.cli.parsers import add_command
 from ortcam.models.cache import Entry, clear_cache, entries, most_bytes
 from ortcam.support.cache_folder import bundles_folder
 from ortcam.support.terminal import json_text, say
+from ortcam.support.words import counted
 
 __all__ = ["add_cache"]
 
@@ -76,7 +77,7 @@ def _records(found: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def _counted(found: Sequence[Entry]) -> str:
-    return f"{len(found)} bundle{'' if len(found) == 1 else 's'}, {_size(sum(entry.size for entry in found))}"
+    return f"{counted(len(found), 'bundle')}, {_size(sum(entry.size for entry in found))}"
 
 
 def _size(size: int) -> str:
@@ -87,4 +88,4 @@ def _ago(when: float) -> str:
     seconds = max(0.0, time.time() - when)
     length, unit = next(((length, unit) for length, unit in _UNITS if seconds >= length), _UNITS[-1])
     count = int(seconds / length)
-    return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return f"{counted(count, unit)} ago"

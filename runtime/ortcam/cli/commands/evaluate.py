@@ -17,7 +17,7 @@ from ortcam.cli.common import (
 )
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Parser, Rare, add_command
-from ortcam.cli.progress import Bar
+from ortcam.cli.progress import LateBar
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.folder import check_folder
@@ -38,7 +38,7 @@ _NARROWEST: Final = 50
 # Flags that `Evaluation` takes as they are.
 _AS_GIVEN: Final = (
     *("protocol", "annotations", "limit", "seed", "step", "randomize", "resume"),
-    *("batch_size", "threads", "precision", "max_pixels", "white", "strict"),
+    *("batch_size", "threads", "precision", "max_pixels", "white", "strict", "strict_providers"),
 )
 
 
@@ -152,24 +152,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _run(evaluation: "Evaluation", *, quiet: bool) -> "Report":
     """Run an evaluation, with a bar."""
-    bar: Bar | None = None
-
-    def advance(made: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:  # what an earlier run made says nothing of the time left
-            bar = Bar("evaluating", total=total, unit="maps", quiet=quiet, done=made)
-        bar.update(made)
-
-    def tell(image: str, error: str) -> None:
-        line = f"{image}: {error}"
-        complain(line) if bar is None else bar.say(line)
-
-    try:
-        with others_aside():
-            return evaluation.run(progress=advance, on_failure=lambda failure: tell(failure.image, failure.error))
-    finally:
-        if bar is not None:
-            bar.close()
+    with LateBar("evaluating", unit="maps", quiet=quiet) as bar, others_aside():
+        return evaluation.run(
+            progress=bar.update, on_failure=lambda failure: bar.say(f"{failure.image}: {failure.error}")
+        )
 
 
 def _images(arguments: list[str]) -> str | list[str]:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ortcam.evaluation.metrics import Metric
-from ortcam.evaluation.report.verdict import Standing, Verdict, counted
+from ortcam.evaluation.report.verdict import Standing, Verdict
 from ortcam.evaluation.results import Results, Summary, median_of_known
+from ortcam.support.words import counted
 
 __all__ = ["in_words"]
 

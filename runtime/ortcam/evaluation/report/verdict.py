@@ -11,8 +11,9 @@ from typing import Final, Literal, TypeVar
 from ortcam.evaluation.journal import Failure
 from ortcam.evaluation.results import Results, Summary, median_of_known
 from ortcam.evaluation.statistics import FEWEST
+from ortcam.support.words import brief_time, counted
 
-__all__ = ["MEANING", "Sentence", "Standing", "Verdict", "counted", "reach_verdict"]
+__all__ = ["MEANING", "Sentence", "Standing", "Verdict", "reach_verdict"]
 
 MEANING: Final = (
     "“Better” needs two things: the 95 % interval of the paired difference excludes zero, and p of Wilcoxon's "
@@ -270,13 +271,9 @@ def _notes(
         fast, slow = (pick(times, key=times.__getitem__) for pick in (min, max))
         if times[slow] >= _SLOWER * times[fast]:
             yield (
-                f"{slow} takes {times[slow] / times[fast]:.1f} times as long as {fast}: {_time(times[slow])} against "
-                f"{_time(times[fast])} per image."
+                f"{slow} takes {times[slow] / times[fast]:.1f} times as long as {fast}: "
+                f"{brief_time(times[slow])} against {brief_time(times[fast])} per image."
             )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def _on(items: Sequence[Standing], contests: Sequence[Standing], titles: Mapping[str, str]) -> str:
@@ -299,16 +296,6 @@ def _listed(names: Sequence[str]) -> str:
     if len(names) > _NAMES + 1:
         return f"{', '.join(names[:_NAMES])} and {len(names) - _NAMES} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun.
-
-    Example:
-        >>> counted(1, "image"), counted(3, "metric")
-        ('1 image', '3 metrics')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:

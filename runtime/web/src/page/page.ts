@@ -6,83 +6,32 @@
  * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path),
  * and what it runs by (`?provider=wasm`, or `webgpu` where the page was built with it).
  */
-import { bundleAddress } from "./bundle";
-import type { Limits } from "./budget";
+import { bundleAddress } from "../engine/bundle";
+import type { Limits } from "../scoring/budget";
 import { Client, WorkerLostError } from "./client";
-import { type Colormap, COLORMAPS } from "./colormaps";
-import { OrtcamError } from "./errors";
-import type { Explained, Opened, Picture, Preview } from "./messages";
-import { type Choice, type Gate, GATES, type MethodName, TITLES } from "./methods";
+import { COLORMAPS } from "../images/colormaps";
+import { OrtcamError } from "../errors";
+import type { Explained, Opened, ShownImage, Preview } from "../messages";
+import { TITLES } from "../scoring/methods";
+import { element, page } from "./elements";
 import { encodeNpy } from "./npy";
-import { type Blend, DEFAULT_ALPHA, type Look } from "./rendering";
-import type { Provider } from "./session";
+import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
+import type { Provider } from "../engine/session";
 import { fetchSite, type Offer, type Site } from "./site";
+import { offerGates, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
+import { counted, errorInWords, passesInWords, percent } from "./words";
 
 type State = "loading" | "empty" | "reading" | "ready" | "explaining" | "explained" | "broken";
 
 const MOST_ROWS = 10; // classes in the list; the others are found by their names
-const DEFAULT_SAMPLES: Partial<Record<MethodName, number>> = { sscam: 35, iscam: 10 };
-const HELP: Readonly<Record<MethodName, string>> = {
-  "scorecam++": "Masks the image with each channel through a gate. The probability that is left is the channel's weight.",
-  scorecam: "Masks the image with each channel, scaled to 0 to 1. The probability that is left is the channel's weight.",
-  sscam: "Score-CAM, averaged over noise on the masked image. Needs as many times the passes as there are samples.",
-  iscam: "Score-CAM, averaged over masks that grow stronger. Needs as many times the passes as there are samples.",
-};
-
-function element<T extends HTMLElement>(id: string): T {
-  const found = document.getElementById(id);
-  if (found === null) throw new Error(`no element ${id}`);
-  return found as T;
-}
-
-const page = {
-  model: element("model"),
-  modelName: element("model-name"),
-  bundle: element<HTMLSelectElement>("bundle"),
-  file: element<HTMLInputElement>("file"),
-  choose: element("choose"),
-  cameraFile: element<HTMLInputElement>("camera-file"),
-  drop: element("drop"),
-  invitation: element("invitation"),
-  picture: element("picture"),
-  try: element("try"),
-  tryTitle: element("try-title"),
-  samples: element("samples"),
-  progress: element<HTMLProgressElement>("progress"),
-  status: element("status"),
-  passes: element("passes"),
-  error: element("error"),
-  stop: element<HTMLButtonElement>("stop"),
-  refine: element<HTMLButtonElement>("refine"),
-  form: element<HTMLFormElement>("form"),
-  classesHelp: element("classes-help"),
-  search: element<HTMLInputElement>("search"),
-  classes: element("classes"),
-  more: element("more"),
-  method: element<HTMLSelectElement>("method"),
-  methodHelp: element("method-help"),
-  gate: element<HTMLSelectElement>("gate"),
-  count: element<HTMLInputElement>("samples-count"),
-  seed: element<HTMLInputElement>("seed"),
-  until: element<HTMLSelectElement>("until"),
-  budgetField: element("budget-field"),
-  budget: element<HTMLInputElement>("budget"),
-  appearance: element("appearance"),
-  downloads: [element("save-overlay"), element("save-map"), element("save-manifest")] as HTMLButtonElement[],
-  opacity: element<HTMLInputElement>("opacity"),
-  opacityValue: element("opacity-value"),
-  colormap: element<HTMLSelectElement>("colormap"),
-  blend: element<HTMLSelectElement>("blend"),
-  engine: element("engine"),
-};
 
 const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
 let site: Site = { ortcam: null, bundles: [] };
 let provider: Provider | null = null; // that which is left after WebGPU has failed
 let opened: Opened | null = null;
-let current: { readonly file: Blob; readonly name: string; readonly picture: Picture } | null = null;
+let current: { readonly file: Blob; readonly name: string; readonly picture: ShownImage } | null = null;
 let explained: Explained | null = null;
 let said: [string, string] = ["", ""]; // of the map that is shown
 let target = 0;
@@ -135,12 +84,6 @@ async function recover(error: unknown): Promise<void> {
   showError(`That did not work, and the computation was started again: ${text}`);
 }
 
-function wantedProvider(): Provider | "auto" {
-  const wanted = new URL(location.href).searchParams.get("provider") ?? "auto";
-  if (wanted === "auto" || wanted === "wasm" || wanted === "webgpu") return wanted;
-  throw new OrtcamError(`?provider=${wanted}: accepted is wasm or webgpu`);
-}
-
 /** The bundle that the address asks for, or that is chosen. */
 function wantedBundle(): { address: string; offer: Offer | null } {
   const offer = site.bundles.at(Math.max(page.bundle.selectedIndex, 0)) ?? null;
@@ -187,7 +130,7 @@ async function read(file: Blob, name: string, { explains = true } = {}): Promise
     current = { file, name, picture };
     explained = null;
     target = picture.probabilities.reduce((best, value, i, all) => (value > all[best] ? i : best), 0);
-    stage.showPicture(picture, name);
+    stage.showImage(picture, name);
     page.invitation.hidden = true;
     page.picture.hidden = false;
     page.drop.classList.add("full");
@@ -261,54 +204,6 @@ function showPreview(preview: Preview): void {
   document.dispatchEvent(new CustomEvent("ortcam-preview", { detail: preview }));
 }
 
-function errorInWords(error: number | null): string {
-  if (error === null) return "error not known yet";
-  return error === 0 ? "exact" : `estimated error ${error < 0.095 ? error.toFixed(3) : error.toFixed(2)}`;
-}
-
-function passesInWords({ passes, total }: { passes: number; total: number }): string {
-  return passes < total ? `${counted(passes)} of ${counted(total)} passes` : `${counted(passes)} passes`;
-}
-
-function readLimits(): Limits {
-  const until = page.until.value;
-  if (until === "exact") return { budget: null, tolerance: null };
-  if (until !== "budget") return { budget: null, tolerance: Number(until) };
-  const percent = page.budget.valueAsNumber;
-  return { budget: percent >= 100 ? null : percent / 100, tolerance: null };
-}
-
-function readChoice(): Choice {
-  const method = page.method.value as MethodName;
-  const samples = page.count.valueAsNumber;
-  switch (method) {
-    case "scorecam":
-      return { method };
-    case "scorecam++":
-      return { method, gate: page.gate.value as Gate };
-    case "sscam":
-      return { method, samples, seed: page.seed.valueAsNumber };
-    case "iscam":
-      return { method, samples };
-  }
-}
-
-function readLook(): Look {
-  return {
-    colormap: page.colormap.value as Colormap,
-    blend: page.blend.value as Blend,
-    alpha: page.opacity.valueAsNumber / 100,
-  };
-}
-
-function counted(count: number): string {
-  return count.toLocaleString("en");
-}
-
-function percent(probability: number): string {
-  return `${(100 * probability).toFixed(1)} %`;
-}
-
 /** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
 function showClasses(): void {
   if (opened === null) return;
@@ -350,23 +245,6 @@ function classRow(index: number, probabilities: Float32Array | null): HTMLElemen
   line.append(radio, label, value);
   row.append(line);
   return row;
-}
-
-/** Offer the gates that the bundle has scorers for; min-max is the plain scorer's. */
-function offerGates(scorers: readonly string[]): void {
-  const kept = page.gate.value;
-  const known = GATES.filter((gate) => scorers.includes(gate === "minmax" ? "linear" : gate));
-  page.gate.replaceChildren(...known.map((gate) => new Option(gate, gate)));
-  if (known.includes(kept as Gate)) page.gate.value = kept;
-}
-
-function showOptions(): void {
-  const method = page.method.value as MethodName;
-  page.methodHelp.textContent = HELP[method];
-  for (const field of page.form.querySelectorAll<HTMLElement>("[data-of]")) {
-    field.hidden = !field.dataset["of"]?.split(" ").includes(method);
-  }
-  page.budgetField.hidden = page.until.value !== "budget";
 }
 
 function save(content: BlobPart, type: string, ending: string): void {
@@ -453,9 +331,7 @@ function listenForSettings(): void {
     const changed = event.target as HTMLInputElement;
     if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
     if (changed.name === "target") target = Number(changed.value);
-    if (changed.id === "method") {
-      page.count.value = String(DEFAULT_SAMPLES[page.method.value as MethodName] ?? page.count.value);
-    }
+    if (changed.id === "method") suggestSamples();
     showOptions();
     void explain();
   });

@@ -1,6 +1,6 @@
 /** The page's end of the worker: requests as promises, previews as they come, a new worker where one is lost. */
-import { OrtcamError } from "./errors";
-import type { Cancel, FromWorker, Preview, Request, Requests } from "./messages";
+import { OrtcamError } from "../errors";
+import type { Cancel, FromWorker, Preview, Request, Requests } from "../messages";
 
 interface Waiting {
   readonly resolve: (answer: unknown) => void;
@@ -50,7 +50,7 @@ export class Client {
   }
 
   private start(): Worker {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "ortcam" });
+    const worker = new Worker(new URL("../worker.ts", import.meta.url), { type: "module", name: "ortcam" });
     worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => this.receive(data));
     worker.addEventListener("error", (event) => {
       event.preventDefault();

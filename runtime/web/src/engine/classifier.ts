@@ -1,9 +1,9 @@
 /** The classifier inside a bundle: features and logits of an image, the maps in the features, probabilities. */
 import type { Manifest } from "./bundle";
 import { asMaps, featuresShape } from "./cut";
-import { OrtcamError } from "./errors";
+import { OrtcamError } from "../errors";
 import { run, type Sessions } from "./session";
-import type { Maps } from "./upsampling";
+import type { Maps } from "../scoring/upsampling";
 
 /** What the model makes of an image as it is. */
 export interface CleanPass {

@@ -1,5 +1,5 @@
 /** Where the classifier is split into features and head, and the maps in the features. */
-import type { Maps } from "./upsampling";
+import type { Maps } from "../scoring/upsampling";
 
 /** The entry of bundle.json. */
 export interface Cut {

@@ -1,7 +1,7 @@
 /** The bundle: the folder that `ortcam export` writes, its manifest, and the checks before a file is used. */
 import type { Cut } from "./cut";
-import { OrtcamError } from "./errors";
-import type { Preprocessing } from "./preprocessing";
+import { OrtcamError } from "../errors";
+import type { Preprocessing } from "../images/preprocessing";
 
 const NEWEST_SCHEMA = 3;
 const REMEDY = "copy or export the bundle again";

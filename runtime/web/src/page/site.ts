@@ -1,5 +1,5 @@
 /** What the server says of itself: the bundles that it offers and their samples, in `site.json` beside the page. */
-import { OrtcamError } from "./errors";
+import { OrtcamError } from "../errors";
 
 /** A bundle that the page offers. */
 export interface Offer {

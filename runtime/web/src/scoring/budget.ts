@@ -4,7 +4,7 @@
  * A run belongs to one image and one method. It keeps the scores of all classes, so that another class has its map at
  * once, and scores on from there where that map is not known well enough yet.
  */
-import { MaskModel, type Prediction } from "./completion";
+import { MaskModel, type Prediction } from "./gaussian_process";
 import { gatedMasks, type Scoring, summandsOf } from "./scoring";
 import type { Maps } from "./upsampling";
 

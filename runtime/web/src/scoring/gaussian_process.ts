@@ -1,10 +1,27 @@
 /**
  * The weights of channels that were not scored: a Gaussian process over masks predicts them, and says how well.
  *
- * The same model as `ortcam/scoring/gaussian_process.py`, where its formulas and their sources stand, for one class at a time. Channels
- * are places in the order of energy, 0 to L - 1.
+ * The same model as `ortcam/scoring/gaussian_process.py`, where its formulas and their sources stand, for one class at a
+ * time. Channels are places in the order of energy, 0 to L - 1.
  */
-import { cholesky, invertLower, type Matrix, matrix, solveLower, solveUpper, symmetricEigen } from "./linear_algebra";
+import {
+  addOuter,
+  cholesky,
+  dot,
+  invertLower,
+  type Matrix,
+  matrix,
+  norm,
+  picked,
+  product,
+  solved,
+  solveLower,
+  solveUpper,
+  squaredLength,
+  sum,
+  symmetricEigen,
+  transposed,
+} from "./linear_algebra";
 import { drawNoise } from "./noise";
 import type { Maps } from "./upsampling";
 
@@ -244,64 +261,6 @@ function kernelWithNoise(distances: Matrix, length: number, noise: number): Matr
   return kernel;
 }
 
-/** K^-1 x = M' M x, where M = L^-1. */
-function solved(root: Matrix, x: Float64Array): Float64Array {
-  const n = root.rows;
-  const out = new Float64Array(n);
-  for (let i = 0; i < n; i++) {
-    let total = 0;
-    for (let k = 0; k <= i; k++) total += root.data[i * n + k] * x[k];
-    for (let k = 0; k <= i; k++) out[k] += root.data[i * n + k] * total;
-  }
-  return out;
-}
-
-/** x' K^-1 x = |M x|^2. */
-function squaredLength(root: Matrix, x: Float64Array): number {
-  const n = root.rows;
-  const { data } = root;
-  let length = 0;
-  for (let i = 0; i < n; i++) {
-    let total = 0;
-    for (let k = 0, at = i * n; k <= i; k++, at++) total += data[at] * x[k];
-    length += total * total;
-  }
-  return length;
-}
-
-function product(a: Matrix, b: Matrix): Matrix {
-  const out = matrix(a.rows, b.columns);
-  for (let i = 0; i < a.rows; i++) {
-    for (let k = 0; k < a.columns; k++) {
-      const factor = a.data[i * a.columns + k];
-      if (factor === 0) continue;
-      for (let j = 0, at = i * b.columns, from = k * b.columns; j < b.columns; j++, at++, from++) {
-        out.data[at] += factor * b.data[from];
-      }
-    }
-  }
-  return out;
-}
-
-function transposed({ data, rows, columns }: Matrix): Matrix {
-  const out = matrix(columns, rows);
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) out.data[j * rows + i] = data[i * columns + j];
-  return out;
-}
-
-function picked({ data, columns }: Matrix, places: readonly number[]): Matrix {
-  const out = matrix(places.length, columns);
-  for (const [row, place] of places.entries()) {
-    out.data.set(data.subarray(place * columns, (place + 1) * columns), row * columns);
-  }
-  return out;
-}
-
-/** S += factor x x'. */
-function addOuter({ data, columns }: Matrix, x: Float64Array, factor: number): void {
-  for (let i = 0; i < columns; i++) for (let j = 0; j < columns; j++) data[i * columns + j] += factor * x[i] * x[j];
-}
-
 /** Largest differences from a finished map of maps drawn around it. */
 function differences(raw: Float64Array, covariance: Matrix, normals: ArrayLike<number>): number[] {
   const width = raw.length;
@@ -381,22 +340,6 @@ function pooling(size: number, largest: number): Matrix {
     }
   }
   return pool;
-}
-
-function norm({ data, columns }: Matrix, row: number): number {
-  let total = 0;
-  for (let i = row * columns; i < (row + 1) * columns; i++) total += data[i] ** 2;
-  return Math.sqrt(total);
-}
-
-function dot(a: Float64Array, b: Float64Array): number {
-  let total = 0;
-  for (let i = 0; i < a.length; i++) total += a[i] * b[i];
-  return total;
-}
-
-function sum(values: Float64Array): number {
-  return values.reduce((a, b) => a + b, 0);
 }
 
 /** The value below which a share of them lies, interpolated as numpy does. */

@@ -1,5 +1,5 @@
 /** An image file becomes upright opaque pixels, those that OpenCV and Pillow give where the browser allows it. */
-import { OrtcamError } from "./errors";
+import { OrtcamError } from "../errors";
 import { decodePngWithoutAlpha } from "./png";
 import type { Pixels } from "./preprocessing";
 

@@ -1,7 +1,7 @@
 /** ONNX Runtime in the browser: on the GPU by WebGPU where there is one, else as WebAssembly, in threads if it may. */
 import type { InferenceSession, Tensor } from "onnxruntime-web";
 import { type Bundle, fetchFile, weightsOf } from "./bundle";
-import { OrtcamError } from "./errors";
+import { OrtcamError } from "../errors";
 import { withoutOutput } from "./onnx_outputs";
 
 export type Provider = "webgpu" | "wasm";

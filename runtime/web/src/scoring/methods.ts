@@ -1,4 +1,4 @@
-/** The methods as data: what each masks with and what it sums; formulas and sources are in `ortcam/methods/registry.py`. */
+/** The methods as data: what each masks with and what it sums; formulas and sources are in `ortcam/methods/masked.py`. */
 
 export const GATES = ["tanh", "sigmoid", "sigmoid-relu", "relu", "mish", "swish", "softsign", "minmax"] as const;
 export type Gate = (typeof GATES)[number];

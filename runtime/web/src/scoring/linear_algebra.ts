@@ -97,3 +97,81 @@ export function symmetricEigen({ data, rows: n }: Matrix): { values: Float64Arra
   }
   return { values: Float64Array.from({ length: n }, (_, i) => a[i * n + i]), vectors };
 }
+
+/** K^-1 x = M' M x, where M = L^-1. */
+export function solved(root: Matrix, x: Float64Array): Float64Array {
+  const n = root.rows;
+  const out = new Float64Array(n);
+  for (let i = 0; i < n; i++) {
+    let total = 0;
+    for (let k = 0; k <= i; k++) total += root.data[i * n + k] * x[k];
+    for (let k = 0; k <= i; k++) out[k] += root.data[i * n + k] * total;
+  }
+  return out;
+}
+
+/** x' K^-1 x = |M x|^2. */
+export function squaredLength(root: Matrix, x: Float64Array): number {
+  const n = root.rows;
+  const { data } = root;
+  let length = 0;
+  for (let i = 0; i < n; i++) {
+    let total = 0;
+    for (let k = 0, at = i * n; k <= i; k++, at++) total += data[at] * x[k];
+    length += total * total;
+  }
+  return length;
+}
+
+/** A B. */
+export function product(a: Matrix, b: Matrix): Matrix {
+  const out = matrix(a.rows, b.columns);
+  for (let i = 0; i < a.rows; i++) {
+    for (let k = 0; k < a.columns; k++) {
+      const factor = a.data[i * a.columns + k];
+      if (factor === 0) continue;
+      for (let j = 0, at = i * b.columns, from = k * b.columns; j < b.columns; j++, at++, from++) {
+        out.data[at] += factor * b.data[from];
+      }
+    }
+  }
+  return out;
+}
+
+/** A'. */
+export function transposed({ data, rows, columns }: Matrix): Matrix {
+  const out = matrix(columns, rows);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) out.data[j * rows + i] = data[i * columns + j];
+  return out;
+}
+
+/** Some rows of a matrix, in this order. */
+export function picked({ data, columns }: Matrix, places: readonly number[]): Matrix {
+  const out = matrix(places.length, columns);
+  for (const [row, place] of places.entries()) {
+    out.data.set(data.subarray(place * columns, (place + 1) * columns), row * columns);
+  }
+  return out;
+}
+
+/** S += factor x x'. */
+export function addOuter({ data, columns }: Matrix, x: Float64Array, factor: number): void {
+  for (let i = 0; i < columns; i++) for (let j = 0; j < columns; j++) data[i * columns + j] += factor * x[i] * x[j];
+}
+
+/** The length of a row. */
+export function norm({ data, columns }: Matrix, row: number): number {
+  let total = 0;
+  for (let i = row * columns; i < (row + 1) * columns; i++) total += data[i] ** 2;
+  return Math.sqrt(total);
+}
+
+export function dot(a: Float64Array, b: Float64Array): number {
+  let total = 0;
+  for (let i = 0; i < a.length; i++) total += a[i] * b[i];
+  return total;
+}
+
+export function sum(values: Float64Array): number {
+  return values.reduce((a, b) => a + b, 0);
+}

@@ -1,11 +1,11 @@
 /** The scoring loop: masked forward passes in chunks, each one run of a scorer graph, whose scores are kept for all classes. */
 import type { InferenceSession } from "onnxruntime-web";
-import { OrtcamError } from "./errors";
+import { OrtcamError } from "../errors";
 import { gateFunction } from "./gates";
 import type { Masks } from "./masks";
 import type { Plan } from "./methods";
 import { drawNoise, shuffled } from "./noise";
-import { type Feeds, run, type Runtime } from "./session";
+import { type Feeds, run, type Runtime } from "../engine/session";
 import { type Maps, upsample } from "./upsampling";
 
 /** What is scored. */

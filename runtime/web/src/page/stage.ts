@@ -1,6 +1,6 @@
 /** The image with its heatmap on the page, and what it shows in words. */
-import type { Picture } from "./messages";
-import { type Blend, dimOutside, heatmapOnPhotograph, type Look, type SaliencyMap, seenPart, smoothed } from "./rendering";
+import type { ShownImage } from "../messages";
+import { type Blend, dimOutside, heatmapOnPhotograph, type Look, type SaliencyMap, seenPart, smoothed } from "../images/rendering";
 
 interface Size {
   readonly height: number;
@@ -9,7 +9,7 @@ interface Size {
 
 /** The two canvases, one on the other; the opacity of the upper one is that of the look. */
 export class Stage {
-  private picture: Picture | null = null;
+  private picture: ShownImage | null = null;
   private map: SaliencyMap | null = null;
   private cells: Size = { height: 1, width: 1 };
   private look: Look = { colormap: "turbo", blend: "rising", alpha: 0.65 };
@@ -21,7 +21,7 @@ export class Stage {
   ) {}
 
   /** Show another image, without a heatmap. */
-  showPicture(picture: Picture, name: string): void {
+  showImage(picture: ShownImage, name: string): void {
     this.picture = picture;
     const { width, height } = picture.display;
     for (const canvas of [this.photograph, this.heatmap]) Object.assign(canvas, { width, height });

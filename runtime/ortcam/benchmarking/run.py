@@ -1,0 +1,285 @@
+"""`benchmark`: how long explanations take with this model on this device.
+
+A measured explanation starts from the encoded image and ends with the map, after one to warm up. Beside it stand bare
+passes: features and head alone, in batches of the same size, on copies of the same image, timed between the
+explanations. They show what an explanation takes beyond its forward passes. This room needs nothing that serving
+does not need.
+"""
+
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ortcam._version import __version__
+from ortcam.benchmarking.bare import BareModel
+from ortcam.benchmarking.timings import Case, Row, Timings
+from ortcam.bundle import Bundle
+from ortcam.engine.opening import SessionOptions
+from ortcam.engine.processors import processor_name
+from ortcam.engine.providers import Provider, resolve_providers
+from ortcam.engine.runtime import runtime_version
+from ortcam.errors import OptionError
+from ortcam.explainer import Explainer, load
+from ortcam.images.encoded import read_file
+from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
+from ortcam.methods import resolve_method
+from ortcam.models.opening import read_model
+from ortcam.results.explanation import Explanation
+from ortcam.support.ranges import RUNS, SECONDS
+
+__all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "benchmark"]
+
+DEFAULT_RUNS: Final = 5
+DEFAULT_SECONDS: Final = 60.0
+_SEARCHES: Final = 3
+_ESTIMATE_BATCH: Final = 8
+
+# Called with the number of cases that are measured, of all, and with the one that is measured next.
+Progress = Callable[[int, int, str], None]
+
+
+def benchmark(
+    model: str | os.PathLike[str] | Bundle,
+    image: str | os.PathLike[str],
+    *,
+    methods: Sequence[str],
+    precisions: Sequence[str] | None = None,
+    batch_sizes: Sequence[int | str] = ("auto",),
+    providers: Sequence[Provider] | None = None,
+    threads: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    white: int | None = None,
+    strict: bool = False,
+    strict_providers: bool = False,
+    runs: int = DEFAULT_RUNS,
+    seconds: float = DEFAULT_SECONDS,
+    progress: Progress | None = None,
+) -> Timings:
+    """Measure every combination of method, precision and batch size.
+
+    Args:
+        model: what `ortcam.load` takes.
+        image: image to explain.
+        methods: names; one that a model cannot have (`cam` without a linear head) becomes a note.
+        precisions: of the masked passes; None takes the bundle's own.
+        batch_sizes: masked images per run, or "auto".
+        providers: execution providers, in order of preference.
+        threads: inside an operator on the CPU.
+        max_pixels: an image with more pixels is refused, as by `ortcam.load`.
+        white: as `ortcam.load` takes it.
+        strict: the same.
+        strict_providers: the same.
+        runs: explanations timed per case, after one to warm up.
+        seconds: time for all cases together. An explanation that would need more than its share is measured with a
+            budget: as many channels as fit, at least one batch. Its scoring time is then scaled up to all channels.
+        progress: called before each case, and at the end.
+
+    Raises:
+        BundleError: the bundle cannot be trusted or read.
+        ImageError: missing or not an image.
+        OptionError: an unknown method, precision or value.
+        ProviderError: a provider that this ONNX Runtime does not have.
+
+    ```python
+    from ortcam.benchmarking import benchmark
+
+    timings = benchmark("shapes", "cat.jpg", methods=["scorecam++"], seconds=10)
+    print(timings.rows[0].median)  # seconds per explanation
+    ```
+    """
+    RUNS.check(runs)
+    SECONDS.check(seconds)
+    names = [resolve_method(method, {}).method.name for method in methods]
+    read = read_model(model, doing="benchmark")
+    cases = _cases(read, names, precisions, batch_sizes)
+    if not cases:
+        raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
+    content = read_file(image, check_max_pixels(max_pixels)).data
+    bare_options = SessionOptions(resolve_providers(providers), threads)
+
+    def bench_in(precision: str) -> _Bench:
+        explainer = load(
+            read,
+            precision=precision,
+            providers=providers,
+            threads=threads,
+            max_pixels=max_pixels,
+            white=white,
+            strict=strict,
+            strict_providers=strict_providers,
+        )
+        return _Bench(explainer, content, precision, bare_options)
+
+    rows, notes = _measure(cases, bench_in, runs, seconds / len(cases), progress)
+    return Timings(
+        bundle={"path": str(read.path), "sha256": read.sha256},
+        model=read.manifest.model.name,
+        image=os.fspath(image),
+        machine={"processor": processor_name(), "logical_cores": os.cpu_count(), "system": platform.platform()},
+        versions=_versions(),
+        threads=threads,
+        runs=runs,
+        seconds_allowed=seconds,
+        rows=tuple(rows),
+        notes=tuple(notes),
+        peak_memory_bytes=_peak_memory(),
+    )
+
+
+def _cases(
+    bundle: Bundle, methods: Sequence[str], precisions: Sequence[str] | None, batch_sizes: Sequence[int | str]
+) -> list[Case]:
+    """Every combination; methods that mask nothing have one batch size and the first precision alone."""
+    chosen = tuple(dict.fromkeys(bundle.check_precision(name) for name in precisions or (None,)))
+    return [
+        Case(method, precision, size)
+        for precision in chosen
+        for method in methods
+        for size in (batch_sizes if _is_masking(method) else ("auto",))
+        if precision == chosen[0] or _is_masking(method)
+    ]
+
+
+def _measure(
+    cases: Sequence[Case],
+    bench_in: "Callable[[str], _Bench]",
+    runs: int,
+    seconds: float,
+    progress: Progress | None,
+) -> tuple[list[Row], list[str]]:
+    """Rows, and sentences about the cases that cannot be measured.
+
+    Args:
+        cases: those of one precision one after the other.
+        bench_in: opens the bundle in a precision.
+        runs: of each case.
+        seconds: for each case.
+        progress: called before each case, and at the end.
+    """
+    rows: list[Row] = []
+    notes: list[str] = []
+    bench: _Bench | None = None
+    for done, case in enumerate(cases):
+        if progress is not None:
+            progress(done, len(cases), f"{case.method}, {case.precision}, batch size {case.batch_size}")
+        if bench is None or bench.precision != case.precision:
+            bench = bench_in(case.precision)
+        try:
+            rows.append(bench.measure(case, runs, seconds))
+        except OptionError as error:
+            if _is_masking(case.method):  # a model may lack what the others need
+                raise
+            notes.append(f"{case.method} is left out: {error}")
+    if progress is not None:
+        progress(len(cases), len(cases), "")
+    return rows, notes
+
+
+class _Bench:
+    """One bundle in one precision, and its bare graphs."""
+
+    def __init__(self, explainer: Explainer, content: bytes, precision: str, bare_options: SessionOptions) -> None:
+        self.precision = precision
+        self._explainer = explainer
+        self._content = content
+        self._bare = BareModel(explainer.bundle, bare_options, explainer.preprocess(content))
+        self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
+
+    def measure(self, case: Case, runs: int, seconds: float) -> Row:
+        """Time a case, in about this many seconds."""
+        samples = resolve_method(case.method, {}).method.samples
+        options: dict[str, Any] = {"method": case.method}
+        if case.batch_size != "auto" or samples:
+            options["batch_size"] = case.batch_size
+        options |= self._cap(case, samples, seconds / (runs + 1))
+        first = self._warm_up(options)
+        size = first.stats.batch_size
+        comparable = first.stats.precision == self._explainer.bundle.manifest.precision
+        explanations, bare = [], []
+        for _ in range(runs):
+            explanations.append(self._timed(options))
+            if samples and comparable:
+                # A batch size beyond all passes is never made; so many images might not fit into memory.
+                bare.append(self._bare.seconds_an_image(min(size, max(first.stats.passes, 1))))
+        times = [elapsed for elapsed, _ in explanations]
+        all_passes = first.stats.live_channels * samples
+        whole = [_whole(elapsed, explanation, all_passes) for elapsed, explanation in explanations]
+        median = float(np.median(whole))
+        bare_seconds = float(np.median(bare)) if bare else None
+        overhead = median / (bare_seconds * all_passes) - 1 if bare_seconds and all_passes else None
+        return Row(
+            method=case.method,
+            precision=first.stats.precision,
+            batch_size=size,
+            providers=tuple(first.stats.providers),
+            passes=first.stats.passes,
+            all_passes=all_passes,
+            head_passes=explanations[-1][1].stats.head_passes,
+            seconds=tuple(times),
+            bare_seconds=bare_seconds,
+            median=median,
+            p95=float(np.percentile(whole, 95)),
+            overhead=overhead,
+        )
+
+    def _warm_up(self, options: dict[str, Any]) -> Explanation:
+        """Explain once, or more often while the automatic batch size is still being searched."""
+        explanation = self._explainer.explain(self._content, **options)
+        for _ in range(_SEARCHES):
+            before = explanation.stats.batch_size
+            if options.get("batch_size") != "auto":
+                break
+            explanation = self._explainer.explain(self._content, **options)
+            if explanation.stats.batch_size == before:
+                break
+        return explanation
+
+    def _cap(self, case: Case, samples: int, seconds: float) -> dict[str, Any]:
+        """Choose a budget for an explanation that would take longer than this; none for others."""
+        channels = self._explainer.bundle.manifest.cut.channels
+        if channels * samples * self._estimate <= seconds:
+            return {}
+        least = case.batch_size if isinstance(case.batch_size, int) else _ESTIMATE_BATCH
+        fit = math.floor(seconds / (samples * self._estimate))
+        return {"budget": min(channels, max(least, fit)), "completion": "none"}
+
+    def _timed(self, options: dict[str, Any]) -> tuple[float, Explanation]:
+        start = time.perf_counter()
+        explanation = self._explainer.explain(self._content, **options)
+        return time.perf_counter() - start, explanation
+
+
+def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
+    """Seconds with all passes: the scoring stage is scaled up if only some were measured."""
+    stats = explanation.stats
+    if not 0 < stats.passes < all_passes:
+        return elapsed
+    return elapsed + stats.seconds_by_stage["scoring"] * (all_passes / stats.passes - 1)
+
+
+def _is_masking(method: str) -> bool:
+    return resolve_method(method, {}).method.masks_image
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "ortcam": __version__,
+        "onnxruntime": runtime_version(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    # Linux counts KiB, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

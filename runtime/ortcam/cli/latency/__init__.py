@@ -1,0 +1,1 @@
+"""What `ortcam benchmark` makes of its timings: a table, and a plot."""

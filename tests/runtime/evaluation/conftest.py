@@ -1,0 +1,61 @@
+"""A report without a measurement."""
+
+import numpy as np
+import pytest
+from tests.runtime.evaluation.reports import (
+    METHODS,
+    METRICS,
+    MORE,
+    PREPROCESSING,
+    Page,
+    measurement_of,
+    picture_of,
+    random_scores,
+)
+
+from ortcam.evaluation.dataset import Example
+from ortcam.evaluation.entries import baselines
+from ortcam.evaluation.journal import Journal
+from ortcam.evaluation.protocols import resolve_protocol
+from ortcam.evaluation.report.gallery import Photographs
+from ortcam.evaluation.report.page import write_report
+from ortcam.evaluation.report.verdict import reach_verdict
+from ortcam.evaluation.results import collect, summarise
+from ortcam.images.photograph import read_photograph
+
+
+@pytest.fixture
+def report(tmp_path):
+    """A function that measures nothing, writes a report of what it is told, and returns the page and its path."""
+
+    def read(path):
+        return read_photograph(path, PREPROCESSING, max_pixels=10_000)
+
+    def write(names, scores=None, *, methods=METHODS, wanted=METRICS, more=None, gone=(), labels=()):
+        """`scores(image, method)`, numbered from 0, gives scores by metric; baselines are the last three methods."""
+        entries = [*methods, *baselines(0)]
+        examples = [Example(name, tmp_path / "photographs" / name) for name in names]
+        share = np.linspace(0, 1, 11)
+        with Journal(tmp_path / "out", {}, resume=False) as journal:
+            for image, example in enumerate(examples):
+                if example.name not in gone:
+                    example.path.parent.mkdir(parents=True, exist_ok=True)
+                    example.path.write_bytes(picture_of(tmp_path, image))
+                for method, entry in enumerate(entries):
+                    values = random_scores(image, method) | (scores(image, method) if scores else {})
+                    journal.add(measurement_of(example.name, entry.name, values, wanted))
+            results = collect(journal, set(names), entries, wanted, share)
+            summary = summarise(results, resolve_protocol("soft-map"), seed=0)
+            path = tmp_path / "out" / "report.html"
+            write_report(
+                path,
+                results,
+                summary,
+                reach_verdict(results, summary),
+                journal,
+                Photographs(examples, read, PREPROCESSING, labels),
+                MORE | (more or {}),
+            )
+        return Page(path)
+
+    return write
