@@ -77,7 +77,7 @@ def power_to(saliency: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
 def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
     """The scores of every photograph: metric -> map -> a value a photograph."""
     import ortcam
-    from ortcam.engine.model import exact_probabilities
+    from ortcam.engine.features import exact_probabilities
     from ortcam.evaluation import metrics
     from ortcam.evaluation.dataset import read_dataset
 

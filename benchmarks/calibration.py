@@ -7,7 +7,6 @@ and .png, anew after every model; `--keep` leaves the models of an earlier run i
 """
 
 import argparse
-import contextlib
 import dataclasses
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from benchmarks.common.measuring import (
     write_text,
 )
 from benchmarks.common.plots import legend_below, panels, plain_numbers, save, style
-from benchmarks.common.replay import passes_made_once
+from benchmarks.common.replay import load_remembering
 from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data, photographs
 
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")
@@ -95,15 +94,16 @@ def measure(name: str, settings: Mapping[str, Any], wanted: Sequence[Configurati
     with tempfile.TemporaryDirectory(prefix="ortcam-calibration-") as folder:
         say(f"{name}: exporting")
         bundle = SUBJECTS[name].export(Path(folder))
-        explainer = ortcam.load(bundle, providers=["cpu"], threads=settings["threads"])
+        if settings["method"] == "scorecam++":  # gated sums come from whole runs of the graph
+            explainer = ortcam.load(bundle, providers=["cpu"], threads=settings["threads"])
+        else:
+            explainer = load_remembering(bundle, threads=settings["threads"])
         runs: Runs = {item.name: [] for item in wanted}
-        # Gated sums come from whole runs of the graph.
-        with contextlib.nullcontext() if settings["method"] == "scorecam++" else passes_made_once():
-            for index, item in enumerate(chosen):
-                for label, run in _of_photograph(explainer, item, settings["method"], wanted):
-                    runs[label].append(run)
-                if (index + 1) % 10 == 0:
-                    say(f"{name}: {index + 1}/{len(chosen)} photographs")
+        for index, item in enumerate(chosen):
+            for label, run in _of_photograph(explainer, item, settings["method"], wanted):
+                runs[label].append(run)
+            if (index + 1) % 10 == 0:
+                say(f"{name}: {index + 1}/{len(chosen)} photographs")
     return runs
 
 

@@ -50,7 +50,7 @@ from benchmarks.common.measuring import (
 )
 from benchmarks.common.plots import label_nines, legend_below, nines, panels, plain_numbers, save, style
 from benchmarks.common.processes import Worker
-from benchmarks.common.replay import passes_made_once
+from benchmarks.common.replay import load_remembering
 from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, bundle_path, missing_data, photographs
 from benchmarks.compare import DEFAULT_SAMPLES, METHODS, SAMPLED_MODELS
 
@@ -174,10 +174,13 @@ class Study:
 
     def take_fidelity(self) -> None:
         """The maps of all photographs; nothing is timed."""
-        with passes_made_once():
-            for index, item in enumerate(self._photographs):
-                _take_fidelity(self._explainers, self.points, item)
-                say(f"{self._name}: {index + 1}/{len(self._photographs)} photographs")
+        remembering = {
+            precision: load_remembering(explainer.bundle.path, threads=self._settings["threads"], precision=precision)
+            for precision, explainer in self._explainers.items()
+        }
+        for index, item in enumerate(self._photographs):
+            _take_fidelity(remembering, self.points, item)
+            say(f"{self._name}: {index + 1}/{len(self._photographs)} photographs")
 
     def take_time(self) -> None:
         """The times of some of them."""

@@ -63,8 +63,9 @@ def measure(name: str, kind: str, settings: Mapping[str, Any]) -> Times:
         explainer = ortcam.load(bundle, providers=["cpu"], threads=settings["threads"])
         shot = explainer.read(photograph(PHOTOGRAPH).path)
         plan = resolve_method("scorecam" if kind == "linear" else "scorecam++", {}).plan
+        assert plan is not None  # both mask the image
         size = shot.model_input.shape[2:]
-        masks = prepare_masks(explainer._clean_pass(shot).maps, plan, height=size[0], width=size[1])  # type: ignore[arg-type]
+        masks = prepare_masks(explainer.features(shot), plan, height=size[0], width=size[1])
         count = settings["batch_size"]
         inputs = {
             "image": shot.model_input,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import ortcam
 import ortcam_export
 from ortcam import gallery
-from ortcam.bundle.shipped import demo_picture
+from ortcam.bundle.shipped import demo_image
 from ortcam.cli import main as ortcam_command
 from ortcam.images.encoding import encode_jpeg, write_png
 
@@ -68,7 +68,7 @@ def photograph(explainer: ortcam.Explainer, folder: Path) -> None:
 def demo(folder: Path) -> None:
     """What `ortcam demo` draws."""
     ortcam_command(["demo", "-o", str(folder / "demo"), "--force"])
-    sheet = cv2.imread(str(folder / "demo" / f"{demo_picture().stem}.png"))
+    sheet = cv2.imread(str(folder / "demo" / f"{demo_image().stem}.png"))
     assert sheet is not None
     _write("demo.jpg", np.ascontiguousarray(sheet[..., ::-1], np.uint8))
 

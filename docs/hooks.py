@@ -245,10 +245,10 @@ def manifest() -> str:
     import tempfile
 
     import ortcam
-    from ortcam.bundle.shipped import bundle_path, demo_picture
+    from ortcam.bundle.shipped import bundle_path, demo_image
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        ortcam.load(bundle_path()).explain(demo_picture(), budget=0.05).save(folder)
+        ortcam.load(bundle_path()).explain(demo_image(), budget=0.05).save(folder)
         written = json.loads((Path(folder) / "manifest.json").read_text("utf-8"))
     return f"```json\n{json.dumps(_shortened(written), indent=1, ensure_ascii=False)}\n```"
 

@@ -263,7 +263,7 @@ def broken_rules(root: Path) -> list[str]:
         found += [*untitled(modules), *large_functions(modules)]
         found += long_files({module.place: module.text for module in modules.values()})
     page = root / "runtime" / "web" / "src"
-    found += long_files({path.relative_to(root).as_posix(): path.read_text() for path in sorted(page.glob("*.ts"))})
+    found += long_files({path.relative_to(root).as_posix(): path.read_text() for path in sorted(page.rglob("*.ts"))})
     return sorted(set(found))
 
 

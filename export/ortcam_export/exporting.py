@@ -30,15 +30,9 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import measure_parity, parity_failure, probe_input
 from ortcam_export.errors import ExportError, NoDefaultLayerError, first_line
 from ortcam_export.graphs.layers import Layer, choose_layer, count_macs, cut_open, find_branch_layers, find_layers
-from ortcam_export.graphs.surgery import (
-    SCORER_KINDS,
-    Interpolation,
-    WeightsFile,
-    build_features,
-    build_head,
-    build_scorer,
-    extract,
-)
+from ortcam_export.graphs.scorer import write_scorers
+from ortcam_export.graphs.surgery import build_features, build_head, extract
+from ortcam_export.graphs.weights import Interpolation, WeightsFile
 from ortcam_export.precision.calibration import read_calibration
 from ortcam_export.precision.variants import write_variants
 from ortcam_export.request import ExportRequest, StageReport
@@ -94,7 +88,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
         chosen = choose_layer(layers, layer, model=graph, folder=folder, probe=images)
         _say_choice(say, chosen, graph, named=layer is not None)
         matrices = Interpolation.store(weights_file, chosen.cut, height=size[0], width=size[1])
-        graphs, cut = _write_graphs(graph, chosen, folder, matrices, size, converted.activation)
+        graphs, cut = _write_graphs(graph, chosen, folder, matrices, converted.activation)
         say("measuring parity")
         np.save(folder / _PROBE.images, converted.pictures)
         np.save(folder / _PROBE.logits, converted.logits)
@@ -298,24 +292,16 @@ def _write_graphs(
     layer: Layer,
     folder: Path,
     interpolation: Interpolation,
-    size: tuple[int, int],
     activation: Activation,
 ) -> tuple[Graphs, Cut]:
     """Write the graphs of a model cut at a layer; returns their names and the cut as it came to be."""
-    height, width = size
     split, cut = cut_open(model, layer)
     ir.save(build_features(split, cut.tensor), folder / "features.onnx")
     if layer.inside_branch:
         ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")
     else:
         ir.save(build_head(split, cut.tensor), folder / "head.onnx")
-    scorers = {}
-    for kind in SCORER_KINDS:
-        scorers[kind] = f"scorer-{kind}.onnx"
-        scorer = build_scorer(
-            model, cut, kind, height=height, width=width, weights=interpolation, activation=activation
-        )
-        ir.save(scorer, folder / scorers[kind])
+    scorers = write_scorers(model, cut, folder, interpolation, activation)
     head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
     return Graphs("features.onnx", head, classifier, scorers), cut
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation, Bundle, Cut, Graph, Graphs, Parity, Probe
 from ortcam.bundle.gates import GATE_FUNCTIONS
 from ortcam.engine.base import Session
-from ortcam.engine.model import as_maps, check_finite, check_rows, classify, to_probabilities
+from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabilities
+from ortcam.engine.model import classify
 from ortcam.engine.providers import resolve_providers
 from ortcam.engine.runtime import first_line
 from ortcam.engine.session import SessionOptions, open_session

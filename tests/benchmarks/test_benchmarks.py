@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from benchmarks.common import fidelity, measuring, plots, subjects
 from benchmarks.common.measuring import Figure
-from benchmarks.common.replay import passes_made_once
+from benchmarks.common.replay import load_remembering
 from onnxruntime import InferenceSession
 from tests.conftest import REPOSITORY
 
 import ortcam
 from benchmarks import broadened, calibration, changes, compare, frontier, gpu
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 
 
 def figures(**values: tuple[float, ...]) -> dict[str, Figure]:
@@ -209,7 +209,7 @@ def test_photographs_are_taken_at_even_distances(data: Path, monkeypatch: pytest
 @pytest.mark.parametrize("method", ["scorecam", "sscam", "iscam"])
 def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = ortcam.load(bundle_path(), providers=["cpu"])
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     settings: dict[str, Any] = {"method": method, "target": [1, 2], "batch_size": 4}
     if method != "scorecam":
         settings["num_samples"] = 2
@@ -217,13 +217,13 @@ def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.Mo
     expected = [explainer.explain(photograph, **settings, **way) for way in ways]
     made: list[int] = []
     run = InferenceSession.run_with_iobinding
-    with passes_made_once():
-        monkeypatch.setattr(InferenceSession, "run_with_iobinding", lambda *given: (made.append(1), run(*given))[1])
-        for way, e in zip(ways, expected, strict=True):
-            replayed = explainer.explain(photograph, **settings, **way)
-            np.testing.assert_allclose(replayed.maps, e.maps, rtol=0, atol=1e-5)
-            assert replayed.stats.passes == e.stats.passes
-            assert replayed.stats.runs == e.stats.runs
+    remembering = load_remembering(bundle_path())
+    monkeypatch.setattr(InferenceSession, "run_with_iobinding", lambda *given: (made.append(1), run(*given))[1])
+    for way, e in zip(ways, expected, strict=True):
+        replayed = remembering.explain(photograph, **settings, **way)
+        np.testing.assert_allclose(replayed.maps, e.maps, rtol=0, atol=1e-5)
+        assert replayed.stats.passes == e.stats.passes
+        assert replayed.stats.runs == e.stats.runs
     assert len(made) == expected[0].stats.runs  # the exact map's, and no more
 
 

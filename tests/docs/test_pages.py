@@ -82,7 +82,7 @@ def _fill(folder: Path) -> None:
         cv2.imwrite(str(files / f"{name}.jpg"), cv2.cvtColor(cv2.resize(picture, (300, 200)), cv2.COLOR_RGB2BGR))
     for name in ("cat.jpg", "coffee.jpg"):
         shutil.copy(files / name, files / "photographs")
-    for picture in ortcam.bundle.shipped.sample_pictures():
+    for picture in ortcam.bundle.shipped.sample_images():
         shutil.copy(picture, files)
         shutil.copy(picture, files / "photographs")
     for number in range(2):

@@ -17,7 +17,7 @@ import ortcam_export
 from ortcam.benchmarking import benchmark
 from ortcam.cli.main import make_parser
 from ortcam.cli.parsers import Parser
-from ortcam.engine import model
+from ortcam.engine import Model, OnnxEngine, SessionOptions, resolve_providers
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.run import Evaluation
@@ -284,18 +284,16 @@ def test_every_public_number_is_known_here() -> None:
     assert unknown == set()
 
 
-def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model, "MOST_PIXELS_A_RUN", 3 * 32 * 48 + 1)
+def test_the_largest_batch_size_makes_no_more_inputs_at_a_time_than_fit(tiny_bundle: Path) -> None:
     made = []
 
     def inputs(rows: slice) -> np.ndarray[Any, Any]:
         made.append(rows.stop - rows.start)
         return np.zeros((made[-1], 3, 32, 48), np.float32)
 
-    opened = ortcam.load(tiny_bundle)
-    assert opened.logits(8, inputs, batch_size=65536).shape == (8, 6)
+    bundle = ortcam.read_bundle(tiny_bundle)
+    model = Model(bundle, OnnxEngine(bundle, SessionOptions(resolve_providers(["cpu"]))))
+    assert model.logits(8, inputs, batch_size=65536, most_pixels=3 * 32 * 48 + 1).shape == (8, 6)
     assert made == [3, 3, 2]
 
 

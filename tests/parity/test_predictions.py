@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.cli import main
 from ortcam_export import export
 from tests.conftest import REPOSITORY
@@ -55,7 +55,7 @@ def agree(found: dict[str, object], model: torch.nn.Module, path: Path, preproce
 def test_the_command_agrees_with_the_shipped_model_in_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
     model = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()
     model.load_state_dict(torch.load(REPOSITORY / "models" / "shapes" / "shapes.pth", weights_only=True))
-    for item in predictions(capsys, "shapes", sample_pictures()[0].parent):
+    for item in predictions(capsys, "shapes", sample_images()[0].parent):
         agree(item, model, Path(item["image"]), ortcam.read_bundle(bundle_path()).manifest.preprocessing)
 
 

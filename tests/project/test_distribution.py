@@ -47,7 +47,7 @@ def test_the_installed_wheel_explains_its_own_picture(wheel: Path, tmp_path: Pat
     script = (
         "import sys, ortcam, ortcam.bundle.shipped, ortcam_export\n"
         "assert ortcam.__file__.startswith(sys.argv[1]) and ortcam_export.__file__.startswith(sys.argv[1])\n"
-        "picture = ortcam.bundle.shipped.demo_picture()\n"
+        "picture = ortcam.bundle.shipped.demo_image()\n"
         "e = ortcam.load(ortcam.bundle.shipped.bundle_path()).explain(picture)\n"
         "assert str(ortcam.bundle.shipped.bundle_path()).startswith(sys.argv[1])\n"
         "print(e.labels[0])"

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.errors import TargetError
 from ortcam.images.reading import read_image
 from ortcam.request import as_targets, as_top_k
@@ -24,7 +24,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def sample() -> Path:
-    return sample_pictures()[0]
+    return sample_images()[0]
 
 
 def channels_first(pixels: NDArray[np.uint8]) -> Any:

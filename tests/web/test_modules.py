@@ -13,7 +13,7 @@ from tests.web.conftest import SHIPPED, WEB
 
 from ortcam.bundle import GATES, Cut
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.engine.model import as_maps
+from ortcam.engine.features import as_maps
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.rendering import COLORMAPS, smoothed
 from ortcam.methods import Plan
@@ -22,9 +22,10 @@ from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.noise import draw_noise
 from ortcam.scoring.upsampling import upsample, upsampled_range
 
-NAMES = (
-    *("preprocessing", "upsampling", "masks", "colormaps", "noise", "cut"),
-    *("completion", "gates", "linear_algebra", "onnx_outputs", "rendering"),
+MODULES = (
+    *("images/preprocessing", "images/colormaps", "images/rendering", "engine/cut", "engine/onnx_outputs"),
+    *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
+    "scoring/gaussian_process",
 )
 TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
 RUN = """
@@ -48,7 +49,7 @@ console.log(JSON.stringify(Object.entries(out).map(([name, array]) => {
 def call(node_modules, tmp_path_factory):
     """A function that runs a piece of JavaScript with a module (`own`) and arrays (`given`), and returns its arrays."""
     folder = tmp_path_factory.mktemp("modules")
-    entries = [f"src/{name}.ts" for name in NAMES]
+    entries = [f"src/{name}.ts" for name in MODULES]
     bundle = ["node", node_modules / "rolldown" / "bin" / "cli.mjs", *entries, "--dir", folder, "--platform", "node"]
     subprocess.run(bundle, cwd=WEB, check=True, capture_output=True)
     (folder / "package.json").write_text('{"type": "module"}', "utf-8")
@@ -206,7 +207,7 @@ def test_the_gaussian_process_predicts_and_doubts_as_in_python(call, channels, s
       return {{ ...prediction, error: [error], drawn: [drawn] }};
     """
     found = call(
-        "completion",
+        "gaussian_process",
         body,
         masks=masks,
         summands=summands,

@@ -138,9 +138,18 @@ def test_a_port_in_use_is_one_clear_error(capsys):
     )
 
 
+# Of a job in the background SIGINT is ignored, and Python then keeps it so.
+INTERRUPTED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ortcam.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 def test_it_prints_the_address_and_ends_by_ctrl_c(tmp_path):
-    command = [sys.executable, "-m", "ortcam", "web", str(SHIPPED), "--no-browser"]
+    command = [sys.executable, "-c", INTERRUPTED, "web", str(SHIPPED), "--no-browser"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         line = running.stdout.readline()
         address = line.split()[0]
@@ -148,7 +157,10 @@ def test_it_prints_the_address_and_ends_by_ctrl_c(tmp_path):
         connection.request("GET", "/")
         assert connection.getresponse().status == 200  # and the connection stays open
         running.send_signal(signal.SIGINT)
-        rest, complaints = running.communicate(timeout=30)
+        try:
+            rest, complaints = running.communicate(timeout=30)
+        finally:
+            running.kill()  # nothing where it has ended
         connection.close()
     assert running.returncode == 0
     assert line == f"{address} (Ctrl-C ends it)\n"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle, file_sha256, read_bundle
-from ortcam.engine.model import to_probabilities
+from ortcam.engine.features import to_probabilities
 from ortcam.engine.providers import resolve_providers
 from ortcam.engine.session import SessionOptions
 from ortcam.explainer import Explainer
@@ -31,8 +31,7 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.fused.explainer_graph import Recipe, build_explainer
 from ortcam_export.fused.sharing import share_in_file, share_in_function
 from ortcam_export.fused.triton import CONFIGURATION, MODEL_FILE, check_name, configuration, plain_name
-from ortcam_export.graphs.builder import weight_key
-from ortcam_export.graphs.surgery import WeightsFile
+from ortcam_export.graphs.weights import WeightsFile, weight_key
 from ortcam_export.staging import reported
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]

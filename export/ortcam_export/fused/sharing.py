@@ -5,8 +5,7 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
-from ortcam_export.graphs.builder import weight_key
-from ortcam_export.graphs.surgery import WeightsFile
+from ortcam_export.graphs.weights import WeightsFile, weight_key
 
 __all__ = ["share_in_file", "share_in_function"]
 

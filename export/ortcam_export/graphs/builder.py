@@ -8,20 +8,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
+from ortcam_export.graphs.names import fresh_name
+from ortcam_export.graphs.weights import weight_key
 
-__all__ = ["Builder", "add_constant", "fresh_name", "weight_key"]
+__all__ = ["Builder", "add_constant"]
 
 _OPERATORS: Final = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign"}
-
-
-def fresh_name(name: str, taken: set[str | None]) -> str:
-    """A name that is not among those taken, among which it then is."""
-    stem, number = name, 0
-    while name in taken:
-        number += 1
-        name = f"{stem}_{number}"
-    taken.add(name)
-    return name
 
 
 def add_constant(graph: ir.Graph, array: NDArray[Any] | np.generic, name: str) -> ir.Value:
@@ -32,14 +24,6 @@ def add_constant(graph: ir.Graph, array: NDArray[Any] | np.generic, name: str) -
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
-
-
-def weight_key(tensor: ir.TensorProtocol) -> tuple[Any, ...]:
-    """The same for tensors that are the same, which of those in files need not be read."""
-    key: tuple[Any, ...] = (tensor.dtype, tuple(tensor.shape.numpy()))
-    if isinstance(tensor, ir.ExternalTensor):
-        return (*key, str(tensor.path), tensor.offset, tensor.length)
-    return (*key, tensor.tobytes())
 
 
 class Builder:

@@ -1,17 +1,55 @@
-"""Running parts of a graph while exporting, in ONNX Runtime on the CPU."""
+"""Running graphs while exporting: in ONNX Runtime on the CPU, without a word on the terminal."""
 
-from collections.abc import Sequence
+import contextlib
+import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs.surgery import saved
 
-__all__ = ["run_each", "run_part"]
+__all__ = ["quiet_session", "run_each", "run_part", "saved"]
+
+
+def quiet_session(
+    model: Path | ir.Model | onnx.ModelProto, *, optimized: bool = True, weights_folder: Path | None = None
+) -> ort.InferenceSession:
+    """A session on the CPU that prints nothing.
+
+    Args:
+        model: a file, or a model in memory.
+        optimized: whether ONNX Runtime may fuse operators, which then round otherwise.
+        weights_folder: where the external data of a model in memory is.
+
+    Raises:
+        Exception: ONNX Runtime does not load it, in one of its own types.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights_folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder))
+    if isinstance(model, ir.Model):
+        model = ir.to_proto(model)
+    source = model if isinstance(model, Path) else model.SerializeToString()
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def saved(model: ir.Model, folder: Path) -> Iterator[Path]:
+    """A model as a file in the folder of its weights, gone afterwards."""
+    path = folder / f".{secrets.token_hex(4)}.onnx"
+    try:
+        ir.save(model, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def run_part(part: ir.Model, folder: Path, feeds: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
@@ -32,10 +70,8 @@ def run_each(
         ExportError: ONNX Runtime does not run it.
     """
     with saved(part, folder) as path:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = quiet_session(path)
             outputs: list[list[NDArray[np.float32]]] = [session.run(None, inputs) for inputs in feeds]
         except Exception as error:
             raise ExportError(f"ONNX Runtime does not run the graph: {str(error).strip().splitlines()[0]}") from error

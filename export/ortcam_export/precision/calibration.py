@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.bundle.shipped import sample_pictures
+from ortcam.bundle.shipped import sample_images
 from ortcam.errors import ImageError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.reading import read_image
@@ -77,7 +77,7 @@ def read_calibration(
             f"warning: {doing} on the few drawings that come with ortcam; photographs of your own kind are better: "
             "--calibration DIR"
         )
-        pictures = [crop for path in sample_pictures() for crop in _crops(read_image(path))]
+        pictures = [crop for path in sample_images() for crop in _crops(read_image(path))]
         inputs = [preprocessing(picture) for picture in pictures]
         words = f"{len(inputs)} crops of the drawings that come with ortcam"
     else:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Cut, Fidelity, Graphs, Likeness
 from ortcam.engine.base import Session
-from ortcam.engine.model import as_maps, classify
+from ortcam.engine.features import as_maps
+from ortcam.engine.model import classify
 from ortcam.engine.providers import resolve_providers
 from ortcam.engine.session import SessionOptions, open_session
 from ortcam.methods import resolve_method

@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model
 from onnxruntime.quantization import CalibrationMethod, QuantType
@@ -26,7 +25,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.graphs.surgery import extract, saved
+from ortcam_export.graphs.running import quiet_session, saved
+from ortcam_export.graphs.surgery import extract
 
 __all__ = ["Ranges", "check_float16", "collect_ranges", "to_float16", "to_int8"]
 
@@ -80,10 +80,8 @@ def collect_ranges(
     """
     names = [value.name for node in model.graph for value in node.outputs if value.name]
     with saved(extract(model, ["image"], names), folder) as path:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = quiet_session(path)
             lows, highs = [], []
             for image in inputs:
                 values = [image, *session.run(names, {"image": image})]

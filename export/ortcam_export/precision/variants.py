@@ -9,14 +9,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
-from ortcam.engine.model import as_maps, classify
+from ortcam.engine.features import as_maps
+from ortcam.engine.model import classify
 from ortcam.engine.providers import resolve_providers
 from ortcam.engine.session import SessionOptions, open_session
 from ortcam.errors import OrtcamError
 from ortcam.parity import measure_variant
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs.layers import count_macs
-from ortcam_export.graphs.surgery import SCORER_KINDS, Interpolation, WeightsFile, build_scorer
+from ortcam_export.graphs.scorer import write_scorers
+from ortcam_export.graphs.weights import Interpolation, WeightsFile
 from ortcam_export.precision.calibration import Calibration, masked_inputs
 from ortcam_export.precision.fidelity import compare, explain_all, plan_passes
 from ortcam_export.precision.quantize import check_float16, collect_ranges, to_float16, to_int8
@@ -68,7 +70,8 @@ def write_variants(
     for precision in precisions:
         say(f"{_SHORT[precision]}: converting")
         converted = _convert(precision, model, folder, graphs, cut, calibration)
-        scorers = _write_scorers(converted, precision, folder, cut, activation, interpolation, probe.shape[2:])
+        WeightsFile(folder, f"weights-{_SHORT[precision]}.bin").store(converted)
+        scorers = write_scorers(converted, cut, folder, interpolation, activation, suffix=f"-{_SHORT[precision]}")
         try:
             parity = measure_variant(folder.joinpath, graphs, scorers, cut, images=probe)
             _check_finite(precision, parity)
@@ -121,26 +124,3 @@ def _convert(
         check_float16(model)
         return to_float16(model, folder, collect_ranges(model, folder, inputs, quantile=1))
     return to_int8(model, folder, collect_ranges(model, folder, inputs))
-
-
-def _write_scorers(
-    model: ir.Model,
-    precision: Precision,
-    folder: Path,
-    cut: Cut,
-    activation: Activation,
-    interpolation: Interpolation,
-    size: tuple[int, ...],
-) -> dict[str, str]:
-    """Write the scorers around a converted classifier; returns their names by kind."""
-    short = _SHORT[precision]
-    WeightsFile(folder, f"weights-{short}.bin").store(model)
-    height, width = size
-    scorers = {}
-    for kind in SCORER_KINDS:
-        scorers[kind] = f"scorer-{kind}-{short}.onnx"
-        scorer = build_scorer(
-            model, cut, kind, height=height, width=width, weights=interpolation, activation=activation
-        )
-        ir.save(scorer, folder / scorers[kind])
-    return scorers

@@ -19,9 +19,10 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import PARITY_TOLERANCE, probe_input
 from ortcam_export.errors import ExportError, conversion_reason
 from ortcam_export.graphs.batch_axis import trace_batch
-from ortcam_export.graphs.bounds import Bounds, bounds_of
 from ortcam_export.graphs.endings import (
+    Bounds,
     Ending,
+    bounds_of,
     check_ending,
     gives_probabilities,
     refuse_ranks,
@@ -30,7 +31,9 @@ from ortcam_export.graphs.endings import (
 )
 from ortcam_export.graphs.normalisation import Taken, take_normalisation
 from ortcam_export.graphs.running import run_part
-from ortcam_export.graphs.surgery import WeightsFile, append_logits, logits_of, tidy
+from ortcam_export.graphs.surgery import append_logits, logits_of
+from ortcam_export.graphs.tidying import tidy
+from ortcam_export.graphs.weights import WeightsFile
 from ortcam_export.sources.onnx_files.adapting import adapt
 from ortcam_export.sources.onnx_files.reading import PIXELS, Coarse, OnnxFile, computes_with_integers
 from ortcam_export.sources.opening import SaidActivation, Source

@@ -140,7 +140,7 @@ class Probe:
     """File names of the images on which parity was measured, so that it can be measured again where the bundle is used.
 
     Attributes:
-        images: uint8 [N,H,W,3], RGB pictures at the size of the model's input.
+        images: uint8 [N,H,W,3], RGB images at the size of the model's input.
         logits: float32 [N,classes], given by the original model.
     """
 

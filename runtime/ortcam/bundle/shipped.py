@@ -1,10 +1,10 @@
-"""The bundle and the pictures that come with ortcam: beside this module in a wheel, in `models/` in a checkout."""
+"""The bundle and the images that come with ortcam: beside this module in a wheel, in `models/` in a checkout."""
 
 from pathlib import Path
 
 from ortcam.errors import BundleError
 
-__all__ = ["bundle_path", "demo_picture", "sample_pictures"]
+__all__ = ["bundle_path", "demo_image", "sample_images"]
 
 
 def _folder() -> Path:
@@ -24,8 +24,8 @@ def bundle_path() -> Path:
     return _folder() / "shapes.ortcam"
 
 
-def demo_picture() -> Path:
-    """The shipped picture that `ortcam demo` explains: a mug and an umbrella.
+def demo_image() -> Path:
+    """The shipped image that `ortcam demo` explains: a mug and an umbrella.
 
     Raises:
         BundleError: this installation lacks it.
@@ -33,8 +33,8 @@ def demo_picture() -> Path:
     return _folder() / "shapes" / "samples" / "mug-umbrella.png"
 
 
-def sample_pictures() -> list[Path]:
-    """The shipped pictures of drawn objects, by name.
+def sample_images() -> list[Path]:
+    """The shipped images of drawn objects, by name.
 
     Raises:
         BundleError: this installation lacks them.

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -12,15 +12,13 @@ from ortcam.cli.printing import print_image, print_row
 from ortcam.cli.progress import Bar
 from ortcam.engine.batching import Progress
 from ortcam.errors import OrtcamError
-from ortcam.methods import resolve_method
+from ortcam.request import ExplainRequest
 from ortcam.results.explanation import Explanation
-from ortcam.scoring.limits import Limits
 from ortcam.support.terminal import complain, say
 from ortcam.support.words import counted, duration
 
 __all__ = ["ExplainReport"]
 
-_LIMITS: Final = ("budget", "deadline", "tolerance", "completion")
 _OVERHEAD: Final = 4  # forward passes that reading, drawing and saving take about as long as
 
 
@@ -55,17 +53,17 @@ class ExplainReport:
         self._hint: SlowHint | None = None
 
     @contextlib.contextmanager
-    def watching(self, manifest: Manifest, images: int, arguments: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    def watching(self, manifest: Manifest, images: int, requests: Sequence[ExplainRequest]) -> Iterator[None]:
         """Show how far the command is.
 
         Args:
             manifest: of the bundle.
             images: how many there are.
-            arguments: of `Explainer.explain`, for each method.
+            requests: of every image, one per method.
         """
         self._count = images
-        self._costs = {given["method"]: _passes(manifest, given) for given in arguments}
-        self._hint = None if self._quiet else SlowHint(manifest, images * len(arguments))
+        self._costs = {request.settings.method.name: _passes(manifest, request) for request in requests}
+        self._hint = None if self._quiet else SlowHint(manifest, images * len(requests))
         total = images * sum(self._costs.values())
         with Bar("explaining", total=total, quiet=self._quiet) as bar:
             self._bar = bar
@@ -86,14 +84,14 @@ class ExplainReport:
         count = f"{self._begun}/{self._count} " if self._count > 1 else ""
         return f"{count}{Path(self._name).name}"
 
-    def progress(self, given: Mapping[str, Any]) -> Progress:
-        """What an explanation of the image by a method calls after each run."""
-        cost = self._costs[given["method"]]
+    def progress(self, request: ExplainRequest) -> Progress:
+        """What an explanation of the image calls after each run."""
+        name, plan, limits = request.settings.method.name, request.settings.plan, request.limits
+        cost = self._costs[name]
         start = self._done
         self._done += cost
-        plan = resolve_method(given["method"], {}).plan
-        exact = not any(given.get(name) is not None for name in _LIMITS[:3])
-        note = f"{self._note()} {given['method']}"
+        exact = all(limit is None for limit in (limits.budget, limits.deadline, limits.tolerance))
+        note = f"{self._note()} {name}"
         if self._hint is not None:
             self._hint.begin()
 
@@ -114,7 +112,7 @@ class ExplainReport:
         Args:
             name: of the image.
             made: the explanations, and the folder that each is saved in.
-            sheet: the picture of all of them.
+            sheet: the image of all of them.
         """
         self.images += 1
         explanations = [explanation for explanation, _ in made]
@@ -161,15 +159,9 @@ class ExplainReport:
             self._ours.flush()
 
 
-def _passes(manifest: Manifest, given: Mapping[str, Any]) -> float:
+def _passes(manifest: Manifest, request: ExplainRequest) -> float:
     """About how many forward passes an explanation takes, all that goes with it included."""
-    settings = {key: value for key, value in given.items() if key in _options_of(given["method"])}
-    plan = resolve_method(given["method"], settings).plan
+    plan = request.settings.plan
     if plan is None:
         return _OVERHEAD
-    limits = Limits(**{name: given[name] for name in _LIMITS if given.get(name) is not None})
-    return _OVERHEAD + limits.channels(manifest.cut.channels) * plan.samples
-
-
-def _options_of(method: str) -> set[str]:
-    return {option.name for option in resolve_method(method, {}).method.options}
+    return _OVERHEAD + request.limits.channels(manifest.cut.channels) * plan.samples

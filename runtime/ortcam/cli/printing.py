@@ -29,12 +29,12 @@ _NAMES: Final = 22  # columns of a row for the names of image and class, at leas
 def print_image(
     image: str, explanations: Sequence[Explanation], sheet: Path | None, ours: TextIO | None = None
 ) -> None:
-    """Print what was found in one image: a line per class, a line per method, and the picture to open.
+    """Print what was found in one image: a line per class, a line per method, and the image to open.
 
     Args:
         image: its name.
         explanations: of this image, one per method, for the same classes.
-        sheet: the picture of all of them.
+        sheet: the image of all of them.
         ours: where results go; None: standard output.
     """
     width = columns()
@@ -248,10 +248,10 @@ def print_bundle(bundle: Bundle) -> None:
 
 def _print_variant(name: str, variant: Variant) -> None:
     fidelity = variant.fidelity
-    pictures = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
+    images = f"{fidelity.images} {'held-out ' if fidelity.held_out else ''}pictures"
     calibrated = f"; calibrated on {variant.calibration}" if variant.calibration else ""
     say_wrapped(f"variant        {name}: scorers {variant.parity:.1e} from float32's, relative{calibrated}")
-    say_wrapped(f"{'':15}maps against float32's on {pictures}, at most {fidelity.channels} channels:")
+    say_wrapped(f"{'':15}maps against float32's on {images}, at most {fidelity.channels} channels:")
     for method, like in fidelity.maps.items():
         say_wrapped(
             f"{'':15}{printable(method)}: Pearson {like.pearson_mean:.4f} (least {like.pearson_min:.4f}), "

@@ -196,6 +196,8 @@ def run_batches(
         except OutOfMemoryError:
             sizer.halve(batch.padded)
             continue
+        finally:
+            del prepared  # its memory is that of the next one
         seconds = time.perf_counter() - clock
         sizer.record(batch.padded, seconds)
         start += batch.size
@@ -253,6 +255,3 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-ChunkSizes = BatchSizer  # until scoring/ has the new name

@@ -39,6 +39,8 @@ class Opened:
         on_gpu: whether inputs lie in a GPU's memory.
         fixed_shape: whether every new shape is planned and tuned anew: on a GPU, and by providers that compile.
         captures: whether runs become CUDA graphs.
+        copies_when_bound: whether ONNX Runtime copies an input to the provider's own memory when it is bound, so that
+            one that is overwritten has to be bound again: with every provider but the CPU's and those of CUDA.
         device: where inputs are placed: "cuda" or "cpu".
         device_id: which of the GPUs.
         inherited: whether the process was forked since: it has none of the session's threads.
@@ -50,6 +52,7 @@ class Opened:
     on_gpu: bool = dataclasses.field(init=False)
     fixed_shape: bool = dataclasses.field(init=False)
     captures: bool = dataclasses.field(init=False)
+    copies_when_bound: bool = dataclasses.field(init=False)
     device: str = dataclasses.field(init=False)
     device_id: int = dataclasses.field(init=False)
     inherited: bool = False
@@ -61,6 +64,7 @@ class Opened:
         name, settings = self.providers[0]
         self.on_gpu = name in CUDA_DEVICES
         self.fixed_shape = name != CPU
+        self.copies_when_bound = name != CPU and not self.on_gpu
         self.device = "cuda" if self.on_gpu else "cpu"
         self.device_id = int(settings.get("device_id", 0)) if self.on_gpu else 0
         self.captures = self.on_gpu and str(settings.get("enable_cuda_graph", 0)).lower() in ("1", "true")
@@ -142,13 +146,13 @@ class OnnxBoundSession:
         if name not in self._inputs:
             return
         self._opened.check()
-        value = np.ascontiguousarray(value)
+        value = np.asarray(value, order="C")  # `ascontiguousarray` makes a vector of a scalar
         key = name, value.shape
         place = self._placed.get(key)
         if place is not None:
             with self._opened.alone():
                 place.update_inplace(value)
-            if self._shapes[name] == value.shape:
+            if self._shapes[name] == value.shape and not self._opened.copies_when_bound:
                 return
         else:
             with readable_errors("place an input"), self._opened.alone():

@@ -24,9 +24,6 @@ from ortcam.engine.features import (
     as_maps,
     check_finite,
     check_rows,
-    exact_probabilities,
-    from_maps,
-    prefix_tokens,
     to_probabilities,
 )
 from ortcam.engine.runtime import readable_errors
@@ -34,24 +31,19 @@ from ortcam.errors import BundleError
 
 __all__ = [
     "GATED_OUTPUTS",
+    "MOST_PIXELS",
     "SCORER_OUTPUTS",
     "CleanPass",
     "Model",
-    "as_maps",
-    "check_finite",
-    "check_rows",
     "classify",
     "classify_only",
-    "exact_probabilities",
-    "from_maps",
-    "prefix_tokens",
-    "to_probabilities",
 ]
 
 SCORER_OUTPUTS: Final = ("probabilities", "logits")
 GATED_OUTPUTS: Final = (*SCORER_OUTPUTS, "partial_maps")
 
-MOST_PIXELS_A_RUN: Final = 2**31 // 12  # of inputs that are made for one run, 12 bytes each
+# Pixels of the inputs that are made for one run, 12 bytes each: 2 GB.
+MOST_PIXELS: Final = 2**31 // 12
 
 _Kept = TypeVar("_Kept")
 
@@ -233,14 +225,20 @@ class Model:
         return to_probabilities(logits[0], manifest.activation)[targets]
 
     def logits(
-        self, count: int, inputs: Callable[[slice], NDArray[np.float32]], *, batch_size: BatchSize = "auto"
+        self,
+        count: int,
+        inputs: Callable[[slice], NDArray[np.float32]],
+        *,
+        batch_size: BatchSize = "auto",
+        most_pixels: int = MOST_PIXELS,
     ) -> NDArray[np.float32]:
         """Logits of many inputs that are never in memory together: float32 [count,classes].
 
         Args:
             count: how many inputs.
             inputs: makes the inputs of a slice, preprocessed: float32 [n,3,H,W].
-            batch_size: inputs per run, or "auto". At most 2 GB of them are made at a time.
+            batch_size: inputs per run, or "auto".
+            most_pixels: of the inputs of one run, whatever the batch size says.
 
         Raises:
             NotFiniteError: a logit is infinite or not a number.
@@ -251,7 +249,7 @@ class Model:
         first = self.open(graphs.features if graphs.head else graphs.classifier or "")
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
-            batch_size = min(int(batch_size), max(1, MOST_PIXELS_A_RUN // (image.height * image.width)))
+            batch_size = min(int(batch_size), max(1, most_pixels // (image.height * image.width)))
         parts: list[NDArray[np.float32]] = []
         for done in run_batches(
             count,

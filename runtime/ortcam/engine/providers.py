@@ -8,18 +8,27 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ortcam.engine.plugins import OPENVINO, choose_devices, plugin_devices, plugin_named, plugin_options
 from ortcam.engine.runtime import ort
 from ortcam.errors import OptionError, ProviderError
 from ortcam.support.extras import install
 from ortcam.support.suggestions import suggestions
 
-__all__ = ["CPU", "CUDA_DEVICES", "OPENVINO", "Provider", "preload_cuda", "resolve_providers", "warn_left_out"]
+__all__ = [
+    "CPU",
+    "CUDA_DEVICES",
+    "OPENVINO",
+    "Provider",
+    "add_providers",
+    "preload_cuda",
+    "resolve_providers",
+    "warn_left_out",
+]
 
 # ONNX Runtime's own form: a name, or a name with that provider's options.
 Provider = str | tuple[str, Mapping[str, Any]]
 
 CPU: Final = "CPUExecutionProvider"
-OPENVINO: Final = "OpenVINOExecutionProvider"
 CUDA_DEVICES: Final = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 _DEFAULT_ORDER: Final = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -39,6 +48,8 @@ _OPENVINO_PRECISIONS: Final = {
 # Of providers by their short names: the extra of ortcam that brings them, and the package that has them.
 _EXTRA_OF: Final = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 _BUILDS: Final = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
+# Providers whose extra lies beside the ONNX Runtime for the CPU, in place of no other build.
+_PLUGINS: Final = ("openvino",)
 
 
 def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, Mapping[str, Any]], ...]:
@@ -46,11 +57,14 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
 
     Args:
         providers: names (`"CUDAExecutionProvider"`, or short and in any case: `"cuda"`) or (name, options) pairs, in
-            order of preference; None takes CUDA where this ONNX Runtime has it, then the CPU. OpenVINO's `precision`
+            order of preference; None takes CUDA where this ONNX Runtime has it, then the CPU. A name may also be that
+            of a plugin: of an installed wheel `onnxruntime-ep-NAME`, or registered with ONNX Runtime by the caller.
+            `device_type` in its options ("CPU", "GPU", "NPU", "GPU.1") picks one of its devices. OpenVINO's `precision`
             may be spelled "fp32", "bf16", "accuracy" or, on a GPU or NPU, "fp16".
 
     Raises:
-        ProviderError: a name that this ONNX Runtime does not have; the message lists the ones it has.
+        ProviderError: a name that this ONNX Runtime does not have, or a device that this machine does not have; the
+            message lists what there is.
         OptionError: a precision that OpenVINO does not have.
     """
     available = ort.get_available_providers()
@@ -62,9 +76,11 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
     resolved = []
     for provider in providers:
         name, options = (provider, {}) if isinstance(provider, str) else _pair(provider)
-        full = by_short_name.get(name.lower().removesuffix(_SUFFIX.lower()))
+        short = name.lower().removesuffix(_SUFFIX.lower())
+        built_in = by_short_name.get(short)
+        full = built_in or plugin_named(short)
         if full is None:
-            hint = _provider_hint(name.lower().removesuffix(_SUFFIX.lower()), by_short_name)
+            hint = _provider_hint(short, by_short_name)
             raise ProviderError(
                 f"execution provider {name!r} is not available; this onnxruntime {ort.__version__} has "
                 f"{', '.join(available)}{hint}"
@@ -72,6 +88,8 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
         # ONNX Runtime makes text of them, too.
         given = {key: str(value) for key, value in options.items()}
         resolved.append((full, _openvino_options(given) if full == OPENVINO else given))
+        if built_in is None or plugin_devices(full):
+            choose_devices(full, given)
     return tuple(resolved)
 
 
@@ -83,7 +101,10 @@ def _provider_hint(name: str, available: Mapping[str, str]) -> str:
     if close[0] in available:
         return f"; did you mean {available[close[0]]!r}?"
     installed = next((_BUILDS[short] for short in available if short in _BUILDS), "onnxruntime")
-    return f"; for {close[0]}: pip uninstall {installed}, then {install(_EXTRA_OF[close[0]])}"
+    command = install(_EXTRA_OF[close[0]])
+    if installed == "onnxruntime" and close[0] in _PLUGINS:
+        return f"; for {close[0]}: {command}"
+    return f"; for {close[0]}: pip uninstall {installed}, then {command}"
 
 
 def _pair(provider: object) -> tuple[str, Mapping[str, Any]]:
@@ -114,6 +135,32 @@ def _openvino_options(options: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionError("OpenVINO's precision=bf16 and load_config: give one or the other")
     del given["precision"]
     return given | {"load_config": json.dumps({device: {"INFERENCE_PRECISION_HINT": "bf16"}})}
+
+
+def add_providers(settings: Any, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Put plugins into the options of a session; the arguments of `onnxruntime.InferenceSession` say the rest.
+
+    Args:
+        settings: `onnxruntime.SessionOptions`, which is changed where a plugin is among the providers.
+        wanted: full name -> options, in order of preference.
+
+    Raises:
+        ProviderError: a plugin has no such device here.
+    """
+    for name in wanted:
+        if name not in ort.get_available_providers():  # say, in a process that a pickle has reached
+            plugin_named(name.lower().removesuffix(_SUFFIX.lower()))
+    plugins = [name for name in wanted if plugin_devices(name)]
+    # Without ONNX Runtime's own fallback, which prints.
+    arguments: dict[str, Any] = {"enable_fallback": 0}
+    if not plugins:
+        return arguments | {"providers": [(name, dict(options)) for name, options in wanted.items()]}
+    for name, options in wanted.items():
+        if name in plugins:
+            settings.add_provider_for_devices(choose_devices(name, options), plugin_options(name, options))
+        else:
+            settings.add_provider(name, dict(options))
+    return arguments
 
 
 @functools.cache

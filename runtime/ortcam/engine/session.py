@@ -1,5 +1,6 @@
 """ONNX Runtime's sessions and the engine of them: how graphs are opened, shared, run, and what becomes of a fork."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,12 +23,11 @@ from ortcam.engine.providers import (
     CPU,
     CUDA_DEVICES,
     OPENVINO,
+    add_providers,
     preload_cuda,
-    resolve_providers,
     warn_left_out,
 )
-from ortcam.engine.providers import Provider as Provider  # noqa: PLC0414 - until the explainer imports it from there
-from ortcam.engine.runtime import first_line, is_out_of_memory, ort, readable_errors, runtime_version
+from ortcam.engine.runtime import first_line, is_out_of_memory, ort, runtime_version
 from ortcam.errors import BundleError, OutOfMemoryError, ProviderError
 from ortcam.support.ranges import THREADS
 
@@ -37,12 +37,13 @@ __all__ = [
     "OnnxSession",
     "SessionOptions",
     "SharedSessions",
-    "first_line",
     "open_session",
-    "readable_errors",
-    "resolve_providers",
-    "runtime_version",
 ]
+
+# Providers of devices that have run here; and in a process that was forked those that had run before.
+_started: set[str] = set()
+_started_before_fork: set[str] = set()
+_FORKED: Final = "it ran before this process was forked, and that it does not survive: start processes with `spawn`"
 
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
@@ -57,11 +58,13 @@ class SessionOptions:
         threads: threads inside an operator; None takes the physical cores that the process may use by its affinity and
             its control group's quota.
         low_memory: give memory back after every run and take no more than asked for: slower, for small devices.
+        strict_providers: a provider that cannot start is an error instead of a warning.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
     threads: int | None = None
     low_memory: bool = False
+    strict_providers: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -93,15 +96,6 @@ class OnnxSession:
         self._pool = Pool(self._opened)
         self._inputs = frozenset(item.name for item in runtime.get_inputs())
         _sessions.add(self)
-
-    @property
-    def session(self) -> "OnnxSession":
-        """Itself, until the explainer is on `Session`."""
-        return self
-
-    def get_providers(self) -> list[str]:
-        """Names, until the explainer is on `Session`."""
-        return [name for name, _ in self.providers]
 
     @property
     def providers(self) -> Providers:
@@ -195,6 +189,7 @@ _engines: "weakref.WeakSet[OnnxEngine]" = weakref.WeakSet()
 @after_fork
 def _leave_to_the_parent() -> None:
     """In a child process: nobody touches the parent's sessions, and engines open their graphs anew."""
+    _started_before_fork.update(_started)
     SESSIONS.clear()
     for session in list(_sessions):
         session.inherit()
@@ -311,10 +306,10 @@ def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions)
     """Open a graph: one of a bundle, whose bytes were verified, or a file that this process has just written.
 
     A provider that this ONNX Runtime has but that cannot start (no driver, no CUDA libraries) is left out with one
-    warning; `providers` of the session says which ones run.
+    warning; `providers` of the session says which ones run. With `strict_providers` that is an error.
 
     Raises:
-        ProviderError: a provider does not accept the options that were given for it.
+        ProviderError: a provider does not accept the options that were given for it, or cannot start.
         BundleError: ONNX Runtime does not accept the graph.
         OutOfMemoryError: its weights do not fit into the device's memory.
     """
@@ -325,6 +320,54 @@ def open_session(graph: Graph | str | os.PathLike[str], options: SessionOptions)
 
 def create_session(graph: Graph | str | os.PathLike[str], options: SessionOptions) -> OnnxSession:
     """Open a graph as `open_session` does, without a warning: `OnnxSession.warn` gives it."""
+    name = graph.name if isinstance(graph, Graph) else Path(graph).name
+    lost = [provider for provider, _ in options.providers if provider in _started_before_fork]
+    wanted = {provider: values for provider, values in _wanted(options).items() if provider not in lost}
+    failure = "it was left out without a word"
+    try:
+        runtime = _attempt(graph, options, wanted or {CPU: {}})
+    except ProviderError:
+        raise
+    except Exception as error:
+        failure = first_line(error)
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"{name}: this graph does not fit into memory: {failure}") from error
+        refused = _refused_options(graph, options, wanted)
+        if refused is not None:
+            raise ProviderError(f"{refused} does not accept its options: {failure}") from error
+        try:
+            runtime = _attempt(graph, options, {CPU: {}})
+        except Exception:  # noqa: BLE001 - then it is not the provider's fault
+            raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
+    give_back()  # opening takes a multiple of what stays
+    running = runtime.get_providers()
+    _started.update(provider for provider in running if provider != CPU)
+    missing = tuple(provider for provider, _ in options.providers if provider not in running)
+    failure = _FORKED if lost else failure
+    if missing and options.strict_providers:
+        raise ProviderError(f"{', '.join(missing)} cannot start ({failure}), and strict_providers accepts no other")
+    return OnnxSession(runtime, (missing, failure))
+
+
+def _wanted(options: SessionOptions) -> dict[str, dict[str, Any]]:
+    """Providers with their options, and with those that follow from how sessions are opened."""
+    wanted = {name: dict(values) for name, values in options.providers}
+    if options.low_memory and "CUDAExecutionProvider" in wanted:
+        wanted["CUDAExecutionProvider"].setdefault("arena_extend_strategy", "kSameAsRequested")
+    if OPENVINO in wanted and options.threads is not None:
+        wanted[OPENVINO].setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
+    return wanted
+
+
+def _attempt(
+    graph: Graph | str | os.PathLike[str], options: SessionOptions, wanted: Mapping[str, Mapping[str, Any]]
+) -> Any:
+    """An `onnxruntime.InferenceSession` on some providers.
+
+    Raises:
+        ProviderError: a plugin has no such device here.
+        Exception: of ONNX Runtime's own types.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised, too
     # Threads that spin between runs take the cores from whatever happens there.
@@ -332,36 +375,25 @@ def create_session(graph: Graph | str | os.PathLike[str], options: SessionOption
     threads = options.operator_threads
     if threads is not None:
         settings.intra_op_num_threads = threads
-    wanted = {name: dict(values) for name, values in options.providers}
-    if any(name in CUDA_DEVICES for name in wanted):
-        preload_cuda()
     if options.low_memory:
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
-        if "CUDAExecutionProvider" in wanted:
-            wanted["CUDAExecutionProvider"].setdefault("arena_extend_strategy", "kSameAsRequested")
-    if OPENVINO in wanted and options.threads is not None:
-        wanted[OPENVINO].setdefault("num_of_threads", str(options.threads))  # it has a pool of its own
+    if any(name in CUDA_DEVICES for name in wanted):
+        preload_cuda()
     model = _model(graph, settings)
-    name = graph.name if isinstance(graph, Graph) else Path(graph).name
-    failure = "it was left out without a word"
-    try:
-        # Without ONNX Runtime's own fallback, which prints.
-        session = _create(model, settings, providers=list(wanted.items()), enable_fallback=0)
-    except Exception as error:
-        failure = first_line(error)
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(f"{name}: this graph does not fit into memory: {failure}") from error
-        for provider, values in wanted.items():
-            if values and provider.removesuffix("ExecutionProvider") in failure and "option" in failure:
-                raise ProviderError(f"{provider} does not accept its options: {failure}") from error
-        try:
-            session = _create(model, settings, providers=[CPU], enable_fallback=0)
-        except Exception:  # noqa: BLE001 - then it is not the provider's fault
-            raise BundleError(f"{name}: ONNX Runtime cannot open this graph: {failure}") from error
-    give_back()  # opening takes a multiple of what stays
-    running = session.get_providers()
-    return OnnxSession(session, (tuple(provider for provider in wanted if provider not in running), failure))
+    return _create(model, settings, **add_providers(settings, wanted))
+
+
+def _refused_options(
+    graph: Graph | str | os.PathLike[str], options: SessionOptions, wanted: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """The first provider that starts once its options are left out: then it was them that it did not accept."""
+    for provider, values in options.providers:
+        if values and provider in wanted:
+            with contextlib.suppress(Exception):
+                if provider in _attempt(graph, options, {**wanted, provider: {}}).get_providers():
+                    return provider
+    return None
 
 
 def _model(graph: Graph | str | os.PathLike[str], settings: Any) -> bytes | str:
@@ -391,25 +423,3 @@ def _create(model: bytes | str, settings: Any, **others: Any) -> Any:
     settings.use_per_session_threads = False
     settings.intra_op_num_threads = 0  # another number is ignored with a message
     return ort.InferenceSession(model, settings, **others)
-
-
-# Until explainer.py is on `Engine` and `Model` these names stay.
-Session = OnnxSession
-SharedSession = OnnxSession
-
-
-class Bound(OnnxBoundSession):
-    """Until the explainer is on `Session.bind`."""
-
-    def __init__(self, session: OnnxSession, *, outputs: Sequence[str]) -> None:
-        super().__init__(Opened(session.runtime), outputs)
-
-
-def share_session(graph: Graph, options: SessionOptions) -> OnnxSession:
-    """Until the explainer is on `Engine`."""
-    if not options.on_cpu_alone:
-        return open_session(graph, options)
-    providers = [[provider, dict(values)] for provider, values in options.providers]
-    files = {file: content.sha256 for file, content in graph.files.items()}
-    key = [graph.model.sha256, files, providers, options.operator_threads, options.low_memory]
-    return SESSIONS.open(json.dumps(key), lambda: create_session(graph, options))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.engine.batching import BatchSize
-from ortcam.engine.model import check_finite, exact_probabilities
+from ortcam.engine.features import check_finite, exact_probabilities
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
 from ortcam.evaluation.entries import Entry

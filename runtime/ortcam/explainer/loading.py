@@ -43,7 +43,7 @@ def load(
             such as "cuda" are accepted. By default CUDA where this ONNX Runtime has it, then the CPU.
         threads: threads inside an operator on the CPU; None takes the physical cores that this process may use.
         max_pixels: images with more pixels are refused before they are decoded, and files that would take more than
-            60 MB and 12 bytes per pixel of this number; `images.decoding.read_image` has the details.
+            60 MB and 12 bytes per pixel of this number; `ortcam.images.read_image` has the details.
         white: the sample that is white in PNG, TIFF and PNM images of 16 bits, such as 4095 for 12 bits; None:
             65535, with a warning where that leaves an image dark.
         strict: refuse damaged images that can be read in part, instead of warning.

@@ -21,7 +21,7 @@ from ortcam.support.terminal import one_line
 
 __all__ = ["decode", "sixteen_bit_table", "upright", "warn_if_dark"]
 
-_DARK_BITS = 14  # samples that stay below 2**14 leave the picture at a quarter of its brightness, or less
+_DARK_BITS = 14  # samples that stay below 2**14 leave the image at a quarter of its brightness, or less
 _DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker|inconsistent progression", re.IGNORECASE)
 
 

@@ -19,7 +19,7 @@ _STREAM_BLOCK: Final = 1 << 22  # bytes that are taken from a file object at a t
 
 @dataclass
 class Encoded:
-    """The bytes of a picture, which whoever decodes it takes, so that they are freed when they are needed no more."""
+    """The bytes of an image, which whoever decodes it takes, so that they are freed when they are needed no more."""
 
     name: str
     data: bytes
@@ -31,7 +31,7 @@ class Encoded:
 
 
 def read_file(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Encoded:
-    """The content of a picture's file. One of another format, or one that is too long, is not read to its end.
+    """The content of an image's file. One of another format, or one that is too long, is not read to its end.
 
     Args:
         path: of the file.

@@ -48,7 +48,7 @@ def expand(arguments: Sequence[str], *, tell: Callable[[str], None] | None = Non
     1. A file stays as it is, and so does a path that does not exist: reading it gives the error.
     2. A folder gives the images in it, by the end of their names (`SUFFIXES`), not those in its subfolders.
     3. A glob gives the images that match it. `**` matches subfolders too, as in `'photos/**'`.
-    4. Hidden files are left out, and so are pictures that ortcam made: sheets, overlays, heatmaps.
+    4. Hidden files are left out, and so are images that ortcam made: sheets, overlays, heatmaps.
     5. Images come in natural order: `img2` before `img10`.
     6. An image that a folder or a glob gives again is taken once.
     7. `-` is standard input and stays `-`. `from_argument` reads it.
@@ -179,7 +179,7 @@ def natural_order(path: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def _is_image(path: str) -> bool:
-    """Whether a file is an image that counts, and none of the pictures that ortcam writes."""
+    """Whether a file is an image that counts, and none of the images that ortcam writes."""
     file = Path(path)
     if not is_image_name(file.name):
         return False

@@ -31,7 +31,7 @@ DEFAULT_MAX_PIXELS: Final = 25_000_000  # a photograph of 24 megapixels passes, 
 _BYTES_PER_PIXEL: Final = 12  # of max_pixels: the most that reading a file takes, beside what follows
 SPARE: Final = 30_000_000  # half of the 60 MB that come on top; the other half is for what no header tells
 LONGEST_SIDE: Final = 1 << 20  # pixels, as OpenCV has it; more in a row would take seconds to scale down
-_ENCODED_PER_PIXEL: Final = 6  # of max_pixels: no picture of 16 bits is longer, but for alpha; the file may be copied
+_ENCODED_PER_PIXEL: Final = 6  # of max_pixels: no image of 16 bits is longer, but for alpha; the file may be copied
 
 WHITE = 65535  # of samples of 16 bits
 GREY_DECODED: Final = {"JPEG", "PNG"}  # where OpenCV gives grey the same samples in one channel as in three
@@ -41,7 +41,7 @@ def check_max_pixels(value: object) -> int:
     """A limit of pixels as an int.
 
     Raises:
-        OptionError: it is no whole number from 1, or beyond any picture.
+        OptionError: it is no whole number from 1, or beyond any image.
     """
     return int(MAX_PIXELS.check(value))
 
@@ -103,7 +103,7 @@ def check_pixels(height: int, width: int, name: str, max_pixels: int) -> None:
 
 
 def check_cost(header: Header, encoded: int, name: str, max_pixels: int) -> None:
-    """Refuse a picture that has, or is decoded as, more pixels than allowed, or takes more memory.
+    """Refuse an image that has, or is decoded as, more pixels than allowed, or takes more memory.
 
     Raises:
         ImageError: it does; the message says which limit lets it pass.
@@ -161,7 +161,7 @@ def too_large(name: str, width: int, height: int, decoded: int, max_pixels: int,
 
 
 def _memory(header: Header, encoded: int) -> int:
-    """Bytes that reading a picture takes at most, as its header tells, with half of what comes on top of pixels."""
+    """Bytes that reading an image takes at most, as its header tells, with half of what comes on top of pixels."""
     pixels = max(header.width * header.height, header.decoded_pixels)
     grey = header.grey and (header.kind in GREY_DECODED or header.pixels is not None)
     decoded = pixels * (1 if grey else 3) * (2 if header.deep else 1)
@@ -179,7 +179,7 @@ def _memory(header: Header, encoded: int) -> int:
 
 
 def _needed_limit(memory: int) -> int:
-    """The smallest `max_pixels` with which a picture that takes so many bytes is read."""
+    """The smallest `max_pixels` with which an image that takes so many bytes is read."""
     return max(-(-(memory - 2 * SPARE) // _BYTES_PER_PIXEL), 1)
 
 

@@ -15,7 +15,7 @@ from ortcam.images.resampling import SUPPORT, Taps, convolve, convolve_image
 __all__ = ["LARGEST_SIDE", "PLANES", "Preprocessing"]
 
 _CROP_ROUNDINGS = ("half-even", "down")
-PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB picture each channel of the model is
+PLANES = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB image each channel of the model is
 LARGEST_SIDE = 16_384  # pixels of a side of the model's input, and of what it is cropped from
 _LARGEST_INPUT = 2**26  # pixels: 0.8 GB of float32
 

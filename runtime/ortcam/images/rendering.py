@@ -1,4 +1,4 @@
-"""Pictures of maps: a heatmap, and its blend with the photograph."""
+"""Images of maps: a heatmap, and its blend with the photograph."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
@@ -222,14 +222,14 @@ def smoothed(saliency: NDArray[np.float32], cell: tuple[float, float]) -> NDArra
 
 
 def shrunk(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
-    """A picture with sides of at most so many pixels, its proportions kept; the same one where it has them already.
+    """An image with sides of at most so many pixels, its proportions kept; the same one where it has them already.
 
     Args:
         image: uint8 [H, W, 3].
         longest_side: in pixels.
 
     Raises:
-        OptionError: `longest_side` below 1, or beyond any picture.
+        OptionError: `longest_side` below 1, or beyond any image.
     """
     SHRUNK_SIDE.check(longest_side)
     height, width = image.shape[:2]

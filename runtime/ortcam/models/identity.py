@@ -36,7 +36,7 @@ BESIDE: Final = ("config.json", "preprocessor_config.json", "labels.txt")
 MOST_BESIDE: Final = 2**24  # bytes
 # The name of a file with weights, as protobuf writes it: the key "location", then a value of up to 16383 bytes.
 _LOCATION: Final = re.compile(rb"\n\x08location\x12(?:([\x01-\x7f])|([\x80-\xff][\x01-\x7f]))")
-_PICTURES: Final = 256  # of a folder to calibrate on; the first 64 that can be read are taken
+_IMAGES: Final = 256  # of a folder to calibrate on; the first 64 that can be read are taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _folder(folder: Path) -> list[list[str]]:
         files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[:1] != ".")
     except OSError:
         return [[str(folder)]]  # the export says what is wrong
-    return [[path.name, file_sha256(path)] for path in files[:_PICTURES]]
+    return [[path.name, file_sha256(path)] for path in files[:_IMAGES]]
 
 
 def _weights(path: Path) -> Iterator[Path]:

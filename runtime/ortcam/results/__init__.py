@@ -1,1 +1,1 @@
-"""Results: explanations, their pictures and files, sheets, and the gallery page."""
+"""Results: explanations, their images and files, sheets, and the gallery page."""

@@ -16,7 +16,7 @@ __all__ = ["draw_sheet"]
 
 
 _INK, _QUIET, _LINE, _TRACK, _BAR = (17, 24, 39), (96, 104, 118), (214, 218, 224), (229, 232, 237), (71, 85, 105)
-_README: Final = 830  # pixels that a README gives a picture: its text is to be read there
+_README: Final = 830  # pixels that a README gives an image: its text is to be read there
 _MOST_CLASSES, _MOST_METHODS = 20, 12
 _FEW_PIXELS: Final = 8  # times that a tiny photograph is enlarged before its pixels are shown as squares
 
@@ -52,7 +52,7 @@ def _layout(shape: tuple[int, int], rows: int, columns: int) -> _Layout:
 def draw_sheet(
     image: NDArray[np.uint8], columns: Sequence[SavedResult], title: str, rendering: Rendering
 ) -> NDArray[np.uint8]:
-    """The picture of a sheet."""
+    """Draw a sheet: uint8 RGB [h, w, 3]."""
     found: dict[tuple[int, str], SheetClass] = {}
     for one in (c for column in columns for c in column.classes):
         found.setdefault((one.index, one.label), one)  # the first method counts
@@ -180,7 +180,7 @@ def _row_title(row: SheetClass, indent: float, layout: _Layout, columns: int) ->
 
 
 def _panels(panels: Sequence[NDArray[np.uint8] | None], layout: _Layout) -> NDArray[np.uint8]:
-    """Pictures side by side; None is a place that says that this class was not explained."""
+    """Images side by side; None is a place that says that this class was not explained."""
     width_, height = layout.panel
     canvas = _blank(height + layout.gap * 0.7, layout, len(panels))
     for n, panel in enumerate(panels):
@@ -203,7 +203,7 @@ def _panels(panels: Sequence[NDArray[np.uint8] | None], layout: _Layout) -> NDAr
 def _foot(
     rendering: Rendering, layout: _Layout, columns: int, *, cropped: bool, left_out: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """The colour bar, on the white of the sheet, and what the picture leaves to be said."""
+    """The colour bar, on the white of the sheet, and what the image leaves to be said."""
     size = layout.text * 0.85
     canvas = _blank(line_height(size) + size * 0.4, layout, columns)
     baseline = round(size * 0.4) + ascent(size)

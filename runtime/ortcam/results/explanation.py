@@ -150,7 +150,7 @@ class Explanation:
         blend: Blend = "rising",
         alpha: float | None = None,
     ) -> NDArray[np.uint8]:
-        """One picture: the photograph, and a row per class with its label, its probability and its overlay.
+        """One sheet: the photograph, and a row per class with its label, its probability and its overlay.
 
         `ortcam.sheet` draws several explanations side by side.
 

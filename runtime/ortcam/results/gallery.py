@@ -149,10 +149,10 @@ def _page(folder: Path, before: Mapping[tuple[Any, ...], dict[str, Any]]) -> str
     for (parent, digest), group in ordered:
         group.sort(key=lambda found: found["order"])
         if digest not in photographs:
-            picture = _photograph(folder, group, digest, side, before)
-            if picture is not None:
+            image = _photograph(folder, group, digest, side, before)
+            if image is not None:
                 photographs[digest] = len(blocks["photograph"])
-                blocks["photograph"].append(_json(picture))
+                blocks["photograph"].append(_json(image))
         first = len(blocks["result"])
         blocks["result"] += [_json(found) for found in group]
         top = group[0]["classes"][0]

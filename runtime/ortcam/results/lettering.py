@@ -1,4 +1,4 @@
-"""Lettering: anti-aliased text for pictures, drawn from outlines of free fonts, without a font library.
+"""Lettering: anti-aliased text for images, drawn from outlines of free fonts, without a font library.
 
 The outlines in `letters.npz` are those of Inter (Latin, Greek, Cyrillic) and Noto Sans (common Chinese, Japanese and
 Korean), all under the SIL Open Font License. `models/letters/build.py` makes the file.
@@ -23,7 +23,7 @@ _GRID: Final = {"regular": 1000, "bold": 1000, "cjk": 120}  # steps of an em
 _ABOVE, _BELOW = 1.05, 0.32  # em above and below the baseline: accents on capitals, descenders
 _FINER: Final = 4  # samples per pixel and axis
 _ELLIPSIS: Final = "…"
-_LONGEST: Final = 400  # characters that are looked at; no line of a picture has room for more
+_LONGEST: Final = 400  # characters that are looked at; no line of an image has room for more
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def draw(
     ink: tuple[int, int, int] = (0, 0, 0),
     weight: Weight = "regular",
 ) -> float:
-    """Draw a text on a picture; what reaches over its edge is cut off.
+    """Draw a text on an image; what reaches over its edge is cut off.
 
     Args:
         canvas: uint8 RGB [H, W, 3], changed in place.

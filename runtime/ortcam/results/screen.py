@@ -1,4 +1,4 @@
-"""Screen: shows a result inline in a notebook, or in the system's viewer of pictures."""
+"""Screen: shows a result inline in a notebook, or in the system's viewer of images."""
 
 import os
 import sys
@@ -8,29 +8,29 @@ from typing import Any, Protocol
 
 from ortcam.errors import OrtcamError
 
-__all__ = ["Picture", "has_screen", "show"]
+__all__ = ["Shown", "has_screen", "show"]
 
 
-class Picture(Protocol):
-    """What a notebook can show as a picture."""
+class Shown(Protocol):
+    """What a notebook can show as an image."""
 
     def _repr_png_(self) -> bytes: ...
 
 
-def show(picture: Picture) -> None:
-    """Show a picture: inline in a notebook, elsewhere in the system's viewer, which gets a temporary file.
+def show(image: Shown) -> None:
+    """Show an image: inline in a notebook, elsewhere in the system's viewer, which gets a temporary file.
 
     Raises:
         OrtcamError: there is no screen, as on a server.
     """
     if (display := _notebook_display()) is not None:
-        display(picture)
+        display(image)
         return
     if has_screen():
         import webbrowser  # noqa: PLC0415 - which starts programs, and imports what they need
 
         with tempfile.NamedTemporaryFile(prefix="ortcam-", suffix=".png", delete=False) as file:
-            file.write(picture._repr_png_())
+            file.write(image._repr_png_())
         if webbrowser.open(Path(file.name).as_uri()):
             return
         Path(file.name).unlink()

@@ -26,7 +26,7 @@ def sheet(
     blend: Blend = "rising",
     alpha: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw explanations of one image as one picture: a row per class, a column per method.
+    """Draw explanations of one image as one sheet: a row per class, a column per method.
 
     Each row says label, index and probability, each column method, forward passes and time. The first column is the
     photograph. Where two explanations disagree on a probability, as two models do, the first one counts.
@@ -93,8 +93,8 @@ def save(
     record = explanations[0].provenance["image"]
     try:
         columns = columns_in(folder, image_sha256(record), explanations[0].image.shape[:2])
-        picture = draw_sheet(explanations[0].image, columns, image_name(record), rendering) if columns else None
-        encoded = encode_png(sheet(explanations, **rendering.record()) if picture is None else picture)
+        image = draw_sheet(explanations[0].image, columns, image_name(record), rendering) if columns else None
+        encoded = encode_png(sheet(explanations, **rendering.record()) if image is None else image)
         path = _free_path(folder)
         write_whole(path, mark_sheet(encoded), durable=True)
     except OSError as error:

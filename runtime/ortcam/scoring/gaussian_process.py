@@ -43,7 +43,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MaskModel", "Prediction", "estimation_work", "prediction_work"]
+__all__ = ["MaskModel", "Posterior", "Prediction", "estimation_work", "prediction_work"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -88,16 +88,36 @@ def estimation_work(channels: int, classes: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
+class Posterior:
+    """The process given weights; C channels, of which O were not scored; K classes."""
+
+    open: NDArray[np.intp]  # [O]
+    channels: NDArray[np.intp]  # [n], those that the others are predicted from
+    scored: NDArray[np.intp]  # [N]
+    length: float
+    noise: float
+    spread: NDArray[np.float64]  # [K], s^2
+    top: NDArray[np.float64]  # [K], t
+    mean: NDArray[np.float64]  # [O,K]
+    variance: NDArray[np.float64]  # [O], over s^2
+    cross: NDArray[np.float32]  # [O,n], kernel
+    inverse: NDArray[np.float64]  # [n,n]
+    surprise: NDArray[np.float64]  # [K]
+
+
+@dataclasses.dataclass(frozen=True)
 class Prediction:
     """The weights of all channels, given those scored.
 
     Attributes:
         weights: float64 [C,K]; those scored as they are.
         deviation: float64 [C,K], standard deviation of the others; 0 where scored.
+        posterior: the process given the scores, which the estimate of the error is made of.
     """
 
     weights: NDArray[np.float64]
     deviation: NDArray[np.float64]
+    posterior: Posterior
 
 
 class MaskModel:
@@ -113,10 +133,9 @@ class MaskModel:
         some = np.linspace(0, len(masks) - 1, min(len(masks), 2 * _FOR_LIKELIHOOD)).astype(np.intp)
         apart = self._squared_distances(some, some)[np.triu_indices(len(some), 1)]
         self._unit = max(float(np.median(apart)) if apart.size else 0.0, 1e-12)
-        self._given: _Given | None = None
 
     def condition(self, scored: NDArray[np.intp], weights: NDArray[np.float64]) -> Prediction:
-        """Take in the weights scored so far and predict the others.
+        """Predict the weights of all channels from those scored so far.
 
         Args:
             scored: intp [n], which channels.
@@ -143,7 +162,9 @@ class MaskModel:
         mean = np.maximum(mu + cross @ pulled.astype(np.float32), 0).astype(np.float64)
         explained = np.einsum("cn,cn->c", cross @ inverse.astype(np.float32), cross)
         variance = np.maximum(1 - explained, 0).astype(np.float64)
-        self._given = _Given(open_, given, scored, length, noise, spread, top, mean, variance, cross, inverse, surprise)
+        posterior = Posterior(
+            open_, given, scored, length, noise, spread, top, mean, variance, cross, inverse, surprise
+        )
         v = variance[:, None] * spread
         predicted = np.zeros((channels, classes))
         predicted[open_] = top * (mean**4 + 6 * mean**2 * v)
@@ -152,7 +173,7 @@ class MaskModel:
         predicted[:, underflown] = 0
         deviation[:, underflown] = 0
         predicted[scored] = weights
-        return Prediction(predicted, deviation)
+        return Prediction(predicted, deviation, posterior)
 
     def map_error(
         self,
@@ -166,48 +187,51 @@ class MaskModel:
         It is 1 where nothing can be said: with fewer than 8 channels scored, and for a class whose scores underflow.
 
         Args:
-            prediction: what `condition` returned last.
+            prediction: of `condition`.
             summands: float32 [C,h,w], what the weights are summed over.
             offset: float [K], subtracted from every weight (the baseline).
             sampling: float64 [n,K], standard errors of the weights given to `condition`; None: they are exact.
         """
-        given = self._given
-        assert given is not None
-        errors = np.ones(len(given.top))
-        if len(given.scored) < _FEWEST:
+        posterior = prediction.posterior
+        errors = np.ones(len(posterior.top))
+        if len(posterior.scored) < _FEWEST:
             return errors
         rows, columns = (_pooling(size, _ERROR_GRID) for size in summands.shape[1:])
         cells = (rows @ summands @ columns.T).reshape(len(summands), -1)
-        slopes = given.mean ** (_ROOT - 1)  # over 4 t; by place among the open channels
-        sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))[given.open]
-        by_importance = np.argsort(-(slopes.sum(axis=1) * sizes), kind="stable")
-        together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
-        distances = self._squared_distances(given.open[together], given.open[together])
-        kernel = _matern(distances, given.length).astype(np.float64)
-        cross = given.cross[together].astype(np.float64)
+        unscored = self._unscored(posterior, cells)
         standard_normal = np.random.default_rng(0).standard_normal((_DRAWS, cells.shape[1]))
-        for k, top in enumerate(given.top):
+        for k, top in enumerate(posterior.top):
             if top <= np.finfo(np.float32).tiny:
                 continue
-            slope = _ROOT * top * slopes[:, k]
-            b = slope[together, None] * cells[given.open[together]]
-            known = cross.T @ b
-            covariance = b.T @ (kernel @ b) + given.noise * (b.T @ b)
-            covariance -= known.T @ given.inverse @ known
-            deviation = slope[alone] * np.sqrt(given.variance[alone] + given.noise)
-            b = (deviation[:, None] * cells[given.open[alone]]).astype(np.float32)
-            covariance += b.T @ b
-            covariance *= given.spread[k] * (_SAFETY * max(1.0, given.surprise[k])) ** 2
+            covariance = unscored.covariance(k)
             if sampling is not None:
-                b = sampling[:, k, None] * cells[given.scored]
+                b = sampling[:, k, None] * cells[posterior.scored]
                 covariance += b.T @ b
-            values, vectors = np.linalg.eigh(covariance)
             raw = (prediction.weights[:, k] - offset[k]) @ cells
-            root = np.sqrt(np.maximum(values, 0) + _LEAST_VARIANCE * max(values[-1], 0))
-            draws = standard_normal @ (vectors * root) @ vectors.T
-            differences = np.abs(_finished(raw + draws) - _finished(raw)).max(axis=1)
-            errors[k] = min(float(np.quantile(differences, _QUANTILE)), 1.0)
+            errors[k] = _largest_difference(raw, covariance, standard_normal)
         return errors
+
+    def _unscored(self, posterior: Posterior, cells: Floats) -> "_Unscored":
+        """The channels that were not scored, those that matter most with their correlations.
+
+        Args:
+            posterior: given the scores.
+            cells: float [C,P], what the weights are summed over, on a coarse grid.
+        """
+        slopes = posterior.mean ** (_ROOT - 1)  # over 4 t; by place among the open channels
+        sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))[posterior.open]
+        by_importance = np.argsort(-(slopes.sum(axis=1) * sizes), kind="stable")
+        together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
+        distances = self._squared_distances(posterior.open[together], posterior.open[together])
+        return _Unscored(
+            posterior,
+            cells[posterior.open],
+            slopes,
+            together,
+            alone,
+            _matern(distances, posterior.length).astype(np.float64),
+            posterior.cross[together].astype(np.float64),
+        )
 
     def _squared_distances(self, some: Any, others: Any) -> NDArray[np.float32]:
         """|phi_i - phi_j|^2 in units of the median, float32 [len(some), len(others)]."""
@@ -242,21 +266,47 @@ class MaskModel:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Given:
-    """The process given weights; C channels, of which O were not scored; K classes."""
+class _Unscored:
+    """The channels that were not scored, and how their errors go together; O of them, P cells."""
 
-    open: NDArray[np.intp]  # [O]
-    channels: NDArray[np.intp]  # [n], those that the others are predicted from
-    scored: NDArray[np.intp]  # [N]
-    length: float
-    noise: float
-    spread: NDArray[np.float64]  # [K], s^2
-    top: NDArray[np.float64]  # [K], t
-    mean: NDArray[np.float64]  # [O,K]
-    variance: NDArray[np.float64]  # [O], over s^2
-    cross: NDArray[np.float32]  # [O,n], kernel
-    inverse: NDArray[np.float64]  # [n,n]
-    surprise: NDArray[np.float64]  # [K]
+    posterior: Posterior
+    cells: Floats  # [O,P]
+    slopes: NDArray[np.float64]  # [O,K]
+    together: NDArray[np.intp]  # those whose errors are correlated
+    alone: NDArray[np.intp]  # the others
+    kernel: NDArray[np.float64]  # among those that are
+    cross: NDArray[np.float64]  # [.,n], of them and the channels that they are predicted from
+
+    def covariance(self, k: int) -> NDArray[np.float64]:
+        """The covariance of the error of the raw map of class k: float64 [P,P]."""
+        posterior, together, alone = self.posterior, self.together, self.alone
+        slope = _ROOT * posterior.top[k] * self.slopes[:, k]
+        b = slope[together, None] * self.cells[together]
+        known = self.cross.T @ b
+        covariance: NDArray[np.float64] = b.T @ (self.kernel @ b) + posterior.noise * (b.T @ b)
+        covariance -= known.T @ posterior.inverse @ known
+        deviation = slope[alone] * np.sqrt(posterior.variance[alone] + posterior.noise)
+        b = (deviation[:, None] * self.cells[alone]).astype(np.float32)
+        covariance += b.T @ b
+        covariance *= posterior.spread[k] * (_SAFETY * max(1.0, posterior.surprise[k])) ** 2
+        return covariance
+
+
+def _largest_difference(
+    raw: NDArray[np.float64], covariance: NDArray[np.float64], standard_normal: NDArray[np.float64]
+) -> float:
+    """A high quantile of the largest difference of finished maps from the one of a raw map, in [0,1].
+
+    Args:
+        raw: float64 [P].
+        covariance: float64 [P,P], of the errors.
+        standard_normal: float64 [draws,P].
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    root = np.sqrt(np.maximum(values, 0) + _LEAST_VARIANCE * max(values[-1], 0))
+    draws = standard_normal @ (vectors * root) @ vectors.T
+    differences = np.abs(_finished(raw + draws) - _finished(raw)).max(axis=1)
+    return min(float(np.quantile(differences, _QUANTILE)), 1.0)
 
 
 def _some(channels: NDArray[np.intp], most: int) -> NDArray[np.intp]:

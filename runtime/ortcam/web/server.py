@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final
 
 from ortcam._version import __version__
 from ortcam.bundle import MANIFEST_NAME, Bundle
-from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.errors import BundleError, OptionError
 from ortcam.support.terminal import complain
 
@@ -119,7 +119,7 @@ def site_of(bundles: Sequence[tuple[str, Bundle]]) -> Site:
     resources = {_address(path, folder): _of_the_page(path, folder) for path in sorted(folder.rglob("*"))}
     resources = {address: resource for address, resource in resources.items() if resource is not None}
     photographs = [address for address in resources if address.startswith(_SAMPLES) and address.endswith(".jpg")]
-    drawings = {f"{_SAMPLES}shapes/{path.name}": path for path in sample_pictures()}
+    drawings = {f"{_SAMPLES}shapes/{path.name}": path for path in sample_images()}
     offered = []
     for number, (name, bundle) in enumerate(bundles):
         address = f"bundles/{number}/{bundle.path.name}"

@@ -1,16 +1,16 @@
 /** The way of the data: photograph, features and probabilities, masks, scores, map, manifest. */
-import { type Known, Run } from "./budget";
-import { type Bundle, openBundle, sha256 } from "./bundle";
-import { classify, type CleanPass } from "./classifier";
+import { type Known, Run } from "./scoring/budget";
+import { type Bundle, openBundle, sha256 } from "./engine/bundle";
+import { classify, type CleanPass } from "./engine/classifier";
 import { OrtcamError } from "./errors";
-import { decodeImage } from "./image";
-import { prepareMasks } from "./masks";
-import type { Explained, Manifest, Opened, Picture, Preview, Requests, Task } from "./messages";
-import { allOptions, type Choice, resolvePlan } from "./methods";
-import { cropGeometry, type Pixels, preprocess } from "./preprocessing";
-import { type Look, overlay, type SaliencyMap } from "./rendering";
-import { finish, rawMap, Scoring, type Work } from "./scoring";
-import { hasGpu, loadRuntime, type Provider, reason, Sessions } from "./session";
+import { decodeImage } from "./images/image";
+import { prepareMasks } from "./scoring/masks";
+import type { Explained, Manifest, Opened, ShownImage, Preview, Requests, Task } from "./messages";
+import { allOptions, type Choice, resolvePlan } from "./scoring/methods";
+import { cropGeometry, type Pixels, preprocess } from "./images/preprocessing";
+import { type Look, overlay, type SaliencyMap } from "./images/rendering";
+import { finish, rawMap, Scoring, type Work } from "./scoring/scoring";
+import { hasGpu, loadRuntime, type Provider, reason, Sessions } from "./engine/session";
 
 const MOST_RUNS = 3; // methods whose scores are kept
 const STEP_OF_PREVIEWS = 4; // pixels
@@ -89,7 +89,7 @@ export class Explainer {
    *
    * @throws OrtcamError it is no picture, too large, or the model does not run
    */
-  async read(file: Blob, name: string): Promise<Picture> {
+  async read(file: Blob, name: string): Promise<ShownImage> {
     const { manifest } = this.bundle;
     const pixels = await decodeImage(file, name);
     const input = preprocess(manifest.preprocessing, pixels);

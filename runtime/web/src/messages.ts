@@ -1,14 +1,14 @@
 /** What the page and its worker say to each other. */
-import type { Limits } from "./budget";
-import type { Choice } from "./methods";
-import type { CropGeometry } from "./preprocessing";
-import type { Look, SaliencyMap } from "./rendering";
-import type { Provider } from "./session";
+import type { Limits } from "./scoring/budget";
+import type { Choice } from "./scoring/methods";
+import type { CropGeometry } from "./images/preprocessing";
+import type { Look, SaliencyMap } from "./images/rendering";
+import type { Provider } from "./engine/session";
 
 /** What can be asked of the worker, by name, and what it answers; `id` tells the answers apart. */
 export interface Requests {
   open: { asks: { readonly address: string; readonly provider: Provider | "auto"; readonly version: string | null }; answers: Opened };
-  read: { asks: { readonly file: Blob; readonly name: string }; answers: Picture };
+  read: { asks: { readonly file: Blob; readonly name: string }; answers: ShownImage };
   explain: { asks: Task; answers: Explained | null }; // null where it was stopped before there was a map
   overlay: { asks: Look; answers: Blob };
 }
@@ -41,7 +41,7 @@ export interface Opened {
 }
 
 /** A picture that has been read. */
-export interface Picture {
+export interface ShownImage {
   readonly height: number;
   readonly width: number;
   readonly geometry: CropGeometry;

@@ -2,7 +2,7 @@
 import { OrtcamError } from "./errors";
 import { Explainer } from "./explainer";
 import type { Cancel, FromWorker, Request } from "./messages";
-import { reason } from "./session";
+import { reason } from "./engine/session";
 
 let explainer: Promise<Explainer> | null = null;
 let cancelled = false;

@@ -18,9 +18,9 @@ from torch import nn
 
 import ortcam
 from ortcam.cli import main
-from ortcam.engine.model import exact_probabilities
+from ortcam.engine.features import exact_probabilities
 from ortcam_export import ExportError, export
-from ortcam_export.graphs.bounds import bounds_of
+from ortcam_export.graphs.endings import bounds_of
 from ortcam_export.graphs.surgery import logits_of
 
 

@@ -18,8 +18,8 @@ from torch import nn
 import ortcam
 from ortcam.cli import main
 from ortcam_export import ExportError, Inspection, export, fuse, inspect_model
-from ortcam_export.graphs.layouts import Arrangement, arrange, channel_axes
-from ortcam_export.graphs.painting import Answers, paint
+from ortcam_export.graphs.layers.layouts import Arrangement, arrange, channel_axes
+from ortcam_export.graphs.layers.painting import Answers, paint
 
 SAID: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "channel_order": "rgb"}
 IMAGE = (2, 3, 64, 96)
@@ -506,7 +506,7 @@ def test_what_convolutions_make_is_a_map_whatever_its_weights_are(
         painted.extend(name for name, (_, axes) in wanted.items() if axes)
         return paint(model, wanted, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("ortcam_export.graphs.layers.paint", remember)
+    monkeypatch.setattr("ortcam_export.graphs.layers.finding.paint", remember)
     inspection = inspect_model(onnx_file(head(Local()), tmp_path, (64, 48)))
     assert all("squeeze" in name for name in painted)  # of one cell, whose channels could be rows
     assert inspection.default is not None

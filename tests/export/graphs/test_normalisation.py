@@ -34,8 +34,8 @@ import ortcam
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export import export, inspect_model
-from ortcam_export.graphs.normalisation import _until_first_layer
-from ortcam_export.graphs.surgery import data_nodes
+from ortcam_export.graphs.dataflow import data_nodes
+from ortcam_export.graphs.normalisation.operators import until_first_layer
 
 MEAN, STD = 255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD)
 PIXELS: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 255.0, "channel_order": "rgb"}
@@ -543,7 +543,7 @@ def test_the_front_ends_at_the_first_layer(tmp_path: Path) -> None:
         x = g.op("Relu", g.conv(x, inputs, 16))
     g.head(g.op("Relu", g.conv(x, 16, 64)), out="logits")
     model = ir.load(g.save(tmp_path / "net.onnx", [image_info()], [classes_info("logits")]))
-    values = list(_until_first_layer(model.graph.inputs[0], data_nodes(model.graph)))
+    values = list(until_first_layer(model.graph.inputs[0], data_nodes(model.graph)))
     assert [value.producer().op_type if value.producer() else None for value in values] == [None, "Sub", "Div"]
 
 

@@ -18,7 +18,7 @@ from tests.export.zoo.integers import int8_qdq_per_channel
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
-from ortcam.bundle.shipped import sample_pictures
+from ortcam.bundle.shipped import sample_images
 from ortcam.cli import main
 from ortcam.images.encoding import write_png
 from ortcam_export import export
@@ -130,7 +130,7 @@ def test_every_convolution_runs_in_integers_with_no_float_in_between(shapes: Bun
 def test_the_shipped_models_maps_are_those_of_float32(method: str, precisions: tuple[str, ...], shapes: Bundle) -> None:
     """Measured: float16 1.0000, int8 0.9999, calibrated on crops of this picture and another."""
     bounds = {"float16": 0.9999, "int8": 0.995}
-    picture = sample_pictures()[0]
+    picture = sample_images()[0]
     target = ortcam.load(shapes.path, providers=["cpu"]).explain(picture, method=method)
     assert target.stats.precision == "float32"
     for precision in precisions:

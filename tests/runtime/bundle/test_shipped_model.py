@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
 from ortcam.cli.commands import demo
 from ortcam.cli.main import make_parser
@@ -51,14 +51,14 @@ def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
     few = {"budget": 8}
     monkeypatch.setattr(demo, "DEMO_OPTIONS", dict.fromkeys(("scorecam", "scorecam++", "sscam", "iscam"), few))
     assert main(["demo", "-o", str(tmp_path)]) == 0
-    sheet = read_image(tmp_path / f"{demo_picture().stem}.png")
+    sheet = read_image(tmp_path / f"{demo_image().stem}.png")
     assert sheet.shape[1] > 5 * 250
     assert "umbrella" in (tmp_path / "index.html").read_text("utf-8")
     printed = capsys.readouterr().out
     assert str(tmp_path / "index.html") in printed
     for command in [line.split("ortcam ")[1] for line in printed.splitlines() if line.startswith("  ortcam ")]:
         make_parser().parse_args(command.split())
-    folder = tmp_path / demo_picture().stem
+    folder = tmp_path / demo_image().stem
     for method in ("scorecam", "scorecam++", "sscam", "iscam"):
         manifest = json.loads((folder / method / "manifest.json").read_text())
         assert {target["label"] for target in manifest["targets"]} == {"mug", "umbrella"}

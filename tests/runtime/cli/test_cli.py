@@ -693,7 +693,7 @@ def test_an_error_that_every_image_would_meet_ends_the_method(
     def explain(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ortcam.Explainer, "explain", explain)
+    monkeypatch.setattr(ortcam.Explainer, "explain_request", explain)
     assert main(["explain", str(tiny_bundle), *[str(photograph)] * 3, "-o", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"ortcam: {error}\n"
 

@@ -343,7 +343,7 @@ def test_what_is_finished_is_kept_where_a_command_is_interrupted(
 ) -> None:
     from ortcam.cli.common import Terminated
 
-    real, calls = ortcam.Explainer.explain, []
+    real, calls = ortcam.Explainer.explain_request, []
 
     def explain(self: ortcam.Explainer, *arguments: Any, **named: Any) -> ortcam.Explanation:
         calls.append(1)
@@ -351,7 +351,7 @@ def test_what_is_finished_is_kept_where_a_command_is_interrupted(
             raise Terminated if error == "Terminated" else error
         return real(self, *arguments, **named)
 
-    monkeypatch.setattr(ortcam.Explainer, "explain", explain)
+    monkeypatch.setattr(ortcam.Explainer, "explain_request", explain)
     arguments = ["explain", str(tiny_bundle), *[str(photograph)] * 3, "-m", "eigen-cam", "-o", str(tmp_path / "out")]
     assert main(arguments) == code
     lines = capsys.readouterr().err.splitlines()

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.cli import main
 from ortcam.cli.commands import predict
 
 REPOSITORY = Path(__file__).parents[3]
-SAMPLES = sample_pictures()[0].parent
+SAMPLES = sample_images()[0].parent
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_json_and_csv_have_the_same_and_it_is_what_python_says(
     ]
     of_python = [
         (str(path), rank, p.index, p.label, np.float32(p.probability))
-        for path in sample_pictures()
+        for path in sample_images()
         for rank, p in enumerate(explainer.top(path), 1)
     ]
     assert of_json == of_csv == of_python

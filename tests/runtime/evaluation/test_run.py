@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.evaluation.conftest import COUNT, read_rows
 
 import ortcam
-from ortcam.bundle.shipped import sample_pictures
+from ortcam.bundle.shipped import sample_images
 from ortcam.cli import main
 from ortcam.errors import NotFiniteError, OrtcamError
 from ortcam.evaluation import evaluate
@@ -129,7 +129,7 @@ def test_a_newcomer_names_the_shipped_model_and_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    samples = [str(path) for path in sample_pictures()]
+    samples = [str(path) for path in sample_images()]
     assert main(["evaluate", "shapes", *samples, "-m", "eigen-cam", "--metrics", "complexity"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("too few to call anything better. At least 10 are needed.")

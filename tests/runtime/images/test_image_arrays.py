@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from tests.common.images import encoded, exif, photograph
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.images.photograph import read_photograph
 from ortcam.images.reading import read_image
 
@@ -29,7 +29,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def sample() -> Path:
-    return next(path for path in sample_pictures() if path.suffix in {".jpg", ".png"})
+    return next(path for path in sample_images() if path.suffix in {".jpg", ".png"})
 
 
 class OfAnotherLibrary:

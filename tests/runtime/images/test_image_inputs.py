@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.images import inputs as image_inputs
 from ortcam.images.inputs import expand, from_argument
 from ortcam.results.sheet import save as save_sheet
@@ -56,7 +56,7 @@ def test_what_is_left_out_is_said_in_one_line(folder: Path, capsys: pytest.Captu
 
 def test_pictures_that_ortcam_made_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = tmp_path / "mug.png"
-    image.write_bytes(demo_picture().read_bytes())
+    image.write_bytes(demo_image().read_bytes())
     explanation = ortcam.load(bundle_path()).explain(image, method="recipro-cam")
     folder = explanation.save(tmp_path / "mug" / "recipro-cam").parent
     sheet = save_sheet(folder, [explanation])

@@ -15,7 +15,7 @@ from tests.runtime.methods.heads import head_of
 import ortcam
 from ortcam.bundle import Cut
 from ortcam.cli import main
-from ortcam.engine.model import as_maps, from_maps, prefix_tokens
+from ortcam.engine.features import as_maps, from_maps, prefix_tokens
 from ortcam.methods import HEAD_METHODS, MASKED_METHODS, METHODS, Head, resolve_method
 from ortcam.methods.head_only import ablation_cam, eigen_cam, recipro_cam
 

@@ -23,7 +23,7 @@ from tests.runtime.methods.toys import HEAD_ONLY, MASKED
 
 import ortcam
 from ortcam.benchmarking import benchmark
-from ortcam.bundle.shipped import demo_picture, sample_pictures
+from ortcam.bundle.shipped import demo_image, sample_images
 from ortcam.cli import main
 from ortcam.errors import OptionError
 from ortcam.methods import (
@@ -80,7 +80,7 @@ def test_a_method_that_is_taken_out_is_unknown_again() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_a_masked_method_is_explained_by_its_plan(explainer: ortcam.Explainer) -> None:
-    image = explainer.read(demo_picture())
+    image = explainer.read(demo_image())
     toy = explainer.explain(image, method="toy-mask", batch_size=8)
     like = explainer.explain(image, method="iscam", num_samples=2, path="linear", batch_size=8)
     assert toy.title == "Toy mask"
@@ -93,7 +93,7 @@ def test_a_masked_method_is_explained_by_its_plan(explainer: ortcam.Explainer) -
 
 @pytest.mark.usefixtures("registered")
 def test_a_head_only_method_gives_what_its_function_computes(explainer: ortcam.Explainer) -> None:
-    image = explainer.read(demo_picture())
+    image = explainer.read(demo_image())
     toy = explainer.explain(image, method="toy-head", top_k=2, dimming=1.0)
     np.testing.assert_allclose(toy.weights, np.repeat(toy.probabilities[:, None], toy.stats.channels, 1), atol=1e-6)
     features = explainer.features(image)
@@ -105,7 +105,7 @@ def test_a_head_only_method_gives_what_its_function_computes(explainer: ortcam.E
 
 @pytest.mark.usefixtures("registered")
 def test_what_is_saved_is_read_again_and_the_sheet_has_its_title(explainer: ortcam.Explainer, tmp_path: Path) -> None:
-    found = [explainer.explain(demo_picture(), method=name) for name in ("cam", "toy-head", "toy-mask")]
+    found = [explainer.explain(demo_image(), method=name) for name in ("cam", "toy-head", "toy-mask")]
     for item in found:
         item.save(tmp_path / item.method)
     manifest = json.loads((tmp_path / "toy-head" / "manifest.json").read_text("utf-8"))
@@ -117,7 +117,7 @@ def test_what_is_saved_is_read_again_and_the_sheet_has_its_title(explainer: ortc
 
 @pytest.mark.usefixtures("registered")
 def test_a_benchmark_measures_them(tmp_path: Path) -> None:
-    rows = benchmark("shapes", demo_picture(), methods=["toy-mask", "toy-head"], runs=1, seconds=5).rows
+    rows = benchmark("shapes", demo_image(), methods=["toy-mask", "toy-head"], runs=1, seconds=5).rows
     assert [row.method for row in rows] == ["toy-mask", "toy-head"]
     assert rows[0].all_passes > 0
     assert rows[1].head_passes == 1
@@ -127,7 +127,7 @@ def test_a_benchmark_measures_them(tmp_path: Path) -> None:
 def test_an_evaluation_compares_them(tmp_path: Path) -> None:
     from ortcam.evaluation import evaluate
 
-    images = [path for path in sample_pictures() if path.name != demo_picture().name][:2]
+    images = [path for path in sample_images() if path.name != demo_image().name][:2]
     report = evaluate(
         "shapes", images, tmp_path / "out", methods=["toymask:steps=2:budget=20", "toy-head"], metrics=["complexity"]
     )
@@ -219,7 +219,7 @@ def test_maps_of_another_shape_are_refused(explainer: ortcam.Explainer, part: st
     register(dataclasses.replace(HEAD_ONLY, compute=wrong))
     try:
         with pytest.raises(OptionError, match=r"toy-head: gives maps \[1, .*\] and weights \[1, .*; accepted is \[1,"):
-            explainer.explain(demo_picture(), method="toy-head")
+            explainer.explain(demo_image(), method="toy-head")
     finally:
         unregister("toy-head")
 
@@ -229,7 +229,7 @@ def test_maps_of_another_shape_are_refused(explainer: ortcam.Explainer, part: st
 
 @pytest.mark.usefixtures("registered")
 def test_the_command_line_explains_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["explain", "shapes", str(demo_picture()), "-o", str(tmp_path), "-m", "toy-mask,toy-head,cam"]
+    arguments = ["explain", "shapes", str(demo_image()), "-o", str(tmp_path), "-m", "toy-mask,toy-head,cam"]
     assert main([*arguments, "--option", "steps=2", "--option", "dimming=0.25", "--budget", "8"]) == 0
     assert "of the head" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "mug-umbrella" / "toy-mask" / "manifest.json").read_text("utf-8"))
@@ -293,7 +293,7 @@ def _ran(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_line_finds_an_installed_method_and_names_a_plugin_that_is_broken(
     installed: Path, tmp_path: Path
 ) -> None:
-    found = _ran(installed, "explain", "shapes", str(demo_picture()), "-m", "toy-head", "-o", str(tmp_path))
+    found = _ran(installed, "explain", "shapes", str(demo_image()), "-m", "toy-head", "-o", str(tmp_path))
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "mug-umbrella" / "toy-head" / "manifest.json").is_file()
     warned = "the method plugin 'broken' (toy_plugin:NOTHING) cannot be loaded: AttributeError"
@@ -305,7 +305,7 @@ def test_the_command_line_finds_an_installed_method_and_names_a_plugin_that_is_b
 
 def test_packages_are_not_looked_for_where_a_known_method_is_named(installed: Path, tmp_path: Path) -> None:
     (installed / "loaded").unlink(missing_ok=True)
-    found = _ran(installed, "explain", "shapes", str(demo_picture()), "-m", "cam,sscam", "-o", str(tmp_path), "-t", "0",
+    found = _ran(installed, "explain", "shapes", str(demo_image()), "-m", "cam,sscam", "-o", str(tmp_path), "-t", "0",
                  "--budget", "1", "--option", "num_samples=1")  # fmt: skip
     assert (found.returncode, "plugin" in found.stderr) == (0, False), found.stderr
     assert not (installed / "loaded").exists()

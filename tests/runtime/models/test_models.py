@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
 from ortcam.models import cache as bundle_cache
 from ortcam.models.identity import key_of
@@ -42,7 +42,7 @@ def test_shapes_is_the_shipped_bundle_unless_one_of_that_name_is_here(tiny_bundl
 
 
 def test_a_file_is_exported_once_and_explained(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["explain", str(tiny_file), str(demo_picture()), "-m", "eigen-cam", "--preset", "imagenet"]
+    command = ["explain", str(tiny_file), str(demo_image()), "-m", "eigen-cam", "--preset", "imagenet"]
     assert main([*command, "-o", "first"]) == 0
     said = capsys.readouterr().err
     assert "ortcam: exported" in said
@@ -159,7 +159,7 @@ def test_options_of_an_export_do_not_go_with_a_bundle(capsys: pytest.CaptureFixt
         ortcam.load("shapes", labels=["a"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'preste'; did you mean 'preset'"):
         ortcam.load("shapes", preste="imagenet")  # type: ignore[call-arg]
-    assert main(["explain", "shapes", str(demo_picture()), "--input-size", "224"]) == 2
+    assert main(["explain", "shapes", str(demo_image()), "--input-size", "224"]) == 2
     assert "--input-size: goes with a model" in capsys.readouterr().err
 
 

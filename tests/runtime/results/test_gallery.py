@@ -19,7 +19,7 @@ import pytest
 
 import ortcam
 from ortcam import gallery
-from ortcam.bundle.shipped import bundle_path, sample_pictures
+from ortcam.bundle.shipped import bundle_path, sample_images
 from ortcam.errors import OutputError
 from ortcam.images.reading import read_image
 from ortcam.results.sheet import save as save_sheet
@@ -30,7 +30,7 @@ HOSTILE = ("</script><script>document.title='hacked'</script>", "<img src=x oner
 @pytest.fixture(scope="module")
 def explained() -> list[ortcam.Explanation]:
     explainer = ortcam.load(bundle_path())
-    return [explainer.explain(path, method="recipro-cam", top_k=2) for path in sample_pictures()]
+    return [explainer.explain(path, method="recipro-cam", top_k=2) for path in sample_images()]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.images.encoding import is_sheet, write_png
 from ortcam.images.reading import read_image
@@ -26,7 +26,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def explained(explainer: ortcam.Explainer) -> ortcam.Explanation:
-    return explainer.explain(demo_picture(), method="eigen-cam", target=["umbrella", "mug"])
+    return explainer.explain(demo_image(), method="eigen-cam", target=["umbrella", "mug"])
 
 
 def stretched(explanation: ortcam.Explanation, size: tuple[int, int], classes: int) -> ortcam.Explanation:
@@ -85,10 +85,10 @@ def test_two_images_make_no_sheet(explained: ortcam.Explanation) -> None:
 
 def test_it_is_saved_with_what_earlier_runs_saved(explainer: ortcam.Explainer, tmp_path: Path) -> None:
     folder = tmp_path / "cat"
-    first = explainer.explain(demo_picture(), method="eigen-cam", target="mug")
+    first = explainer.explain(demo_image(), method="eigen-cam", target="mug")
     first.save(folder / "eigen-cam")
     alone = read_image(save(folder, [first]))
-    second = explainer.explain(demo_picture(), method="recipro-cam", target="umbrella")
+    second = explainer.explain(demo_image(), method="recipro-cam", target="umbrella")
     second.save(folder / "recipro-cam")
     path = save(folder, [second])
     assert path == tmp_path / "cat.png"

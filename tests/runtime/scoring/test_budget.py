@@ -1,25 +1,20 @@
 """Budget, deadline, tolerance and previews: what they stop, what they promise, and that exact results stay exact."""
 
-import dataclasses
 import json
 import math
-import queue
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.common.engines import Call, Outputs, recorded
 from tests.common.tolerances import PROMISED
 
 import ortcam
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.bundle.shipped import bundle_path, demo_picture
-from ortcam.engine.batching import ChunkSizes
-from ortcam.engine.blas import single_threaded
-from ortcam.engine.session import Bound
+from ortcam.bundle.shipped import bundle_path, demo_image
+from ortcam.engine.batching import BatchSizer
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
 from ortcam.scoring.budget import score
@@ -41,7 +36,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
-    return explainer.read(demo_picture())
+    return explainer.read(demo_image())
 
 
 def options_of(method: str) -> dict[str, Any]:
@@ -142,7 +137,7 @@ def test_the_predicted_part_of_a_gated_sum_is_that_of_gated_maps(
     gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
     e = explainer.explain(photograph, gate=gate, budget=0.1, **SETTLED)
-    maps = explainer._clean_pass(photograph).maps
+    maps = explainer.features(photograph)
     expected = np.tensordot(e.weights, GATE_FUNCTIONS[gate](upsample(maps, 224, 224)), axes=1)
     assert np.abs(e.raw_maps - expected).max() < 1e-2 * np.abs(expected).max()
 
@@ -153,7 +148,7 @@ def test_a_gate_outside_the_graph_is_the_one_inside(
     gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
     e = explainer.explain(photograph, gate=gate, **SETTLED)
-    maps = explainer._clean_pass(photograph).maps
+    maps = explainer.features(photograph)
     expected = np.tensordot(e.weights, GATE_FUNCTIONS[gate](upsample(maps, 224, 224)), axes=1)
     np.testing.assert_allclose(e.raw_maps, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -205,7 +200,7 @@ def test_channels_of_much_energy_do_not_speak_for_the_others() -> None:
         plan=plan,
         targets=np.array([0]),
         baseline=np.zeros(1, np.float32),
-        sizes=ChunkSizes([4], fixed_shape=False),
+        sizer=BatchSizer([4], fixed_shape=False),
     )
     *_, last = score(scoring, Limits(tolerance=0.05), started=time.perf_counter())
     maps = [np.maximum(np.tensordot(w, features, axes=1), 0) for w in (last.weights[0], weights)]
@@ -326,62 +321,20 @@ def test_no_sampling_error_is_small_enough_to_change_the_mean(
 @pytest.mark.parametrize("method", ["scorecam++", "sscam"])
 def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost(
     method: str,
-    explainer: ortcam.Explainer,
     photograph: ortcam.Photograph,
     exact: Exact,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, put = Bound.run, Bound.put
-    sizes: dict[Bound, int] = {}
-
-    def remember_size(self: Bound, name: str, value: np.ndarray) -> None:
-        if name == "channels":
-            sizes[self] = len(value)
-        put(self, name, value)
-
-    def run_small(self: Bound) -> tuple[np.ndarray, ...]:
-        if sizes.get(self, 0) > 8:
+    def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
+        if call.bound and call.rows > 8:
             raise OutOfMemoryError("out of memory")
-        return run(self)
+        return run()
 
-    monkeypatch.setattr(Bound, "put", remember_size)
-    monkeypatch.setattr(Bound, "run", run_small)
-    e = explainer.explain(photograph, top_k=2, **options_of(method) | {"batch_size": 32})
+    tight, engine = recorded(bundle_path(), answer)
+    e = tight.explain(photograph, top_k=2, **options_of(method) | {"batch_size": 32})
+    assert max(call.rows for call in engine.calls) == 32
     assert e.stats.batch_size == 8
     assert e.stats.passes == exact[method].stats.passes
     np.testing.assert_allclose(e.maps, exact[method].maps, rtol=0, atol=PROMISED)
-
-
-def test_many_images_are_explained_as_one_is(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
-    one = explainer.explain(photograph, budget=32, **SETTLED)
-    for e in explainer.explain_many([demo_picture(), photograph.pixels, photograph], budget=32, **SETTLED):
-        np.testing.assert_array_equal(e.maps, one.maps)
-
-
-def test_many_images_are_read_at_most_a_few_ahead(explainer: ortcam.Explainer) -> None:
-    taken = []
-
-    def images() -> Iterator[Path]:
-        for index in range(100):
-            taken.append(index)
-            yield demo_picture()
-
-    generator = explainer.explain_many(images(), budget=1)
-    assert not taken
-    next(generator)
-    assert len(taken) <= 4
-    generator.close()
-
-
-def test_an_image_that_cannot_be_read_is_skipped_or_raised(explainer: ortcam.Explainer, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    images = [demo_picture(), broken, demo_picture()]
-    failed = []
-    done = list(explainer.explain_many(images, on_error=lambda image, _: failed.append(image), budget=1))
-    assert (len(done), failed) == (2, [broken])
-    with pytest.raises(ortcam.ImageError, match=r"broken\.png"):
-        list(explainer.explain_many(images, budget=1))
 
 
 @pytest.mark.slow
@@ -413,26 +366,25 @@ def test_next_to_nothing_scored_is_next_to_nothing_known(
     assert e.stats.estimated_error == (1,)
 
 
+def answering(change: Callable[[np.ndarray], np.ndarray]) -> ortcam.Explainer:
+    """An explainer whose scorers answer with something else than what they found."""
+
+    def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
+        return tuple(change(value) for value in run()) if call.bound else run()
+
+    return recorded(bundle_path(), answer)[0]
+
+
 @pytest.mark.parametrize("limits", [{}, {"budget": 0.75}, {"tolerance": 0.1}])
-def test_scores_that_are_not_numbers_are_an_error(
-    limits: dict[str, Any],
-    explainer: ortcam.Explainer,
-    photograph: ortcam.Photograph,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run = Bound.run
-    monkeypatch.setattr(Bound, "run", lambda self: tuple(np.full_like(value, np.nan) for value in run(self)))
+def test_scores_that_are_not_numbers_are_an_error(limits: dict[str, Any], photograph: ortcam.Photograph) -> None:
+    nowhere = answering(lambda value: np.full_like(value, np.nan))
     with pytest.raises(ortcam.NotFiniteError, match="the score of a masked image is not a number"):
-        explainer.explain(photograph, method="scorecam", **limits)
+        nowhere.explain(photograph, method="scorecam", **limits)
 
 
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
-def test_a_class_without_any_score_has_no_map_with_a_budget_either(
-    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = Bound.run
-    monkeypatch.setattr(Bound, "run", lambda self: tuple(np.zeros_like(value) for value in run(self)))
-    e = explainer.explain(photograph, budget=0.2, **options_of(method))
+def test_a_class_without_any_score_has_no_map_with_a_budget_either(method: str, photograph: ortcam.Photograph) -> None:
+    e = answering(np.zeros_like).explain(photograph, budget=0.2, **options_of(method))
     assert e.flat.all()
     assert (e.maps == 0).all()
     assert e.stats.estimated_error == (1,)
@@ -452,68 +404,6 @@ def test_time_between_previews_is_the_callers(explainer: ortcam.Explainer, photo
     assert sum(stats.seconds_by_stage.values()) <= stats.seconds + 1e-3
 
 
-def test_a_photograph_read_for_another_model_is_preprocessed_again(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    other = dataclasses.replace(photograph.preprocessing, mean=(0.1, 0.2, 0.3))
-    foreign = dataclasses.replace(photograph, preprocessing=other, model_input=other(photograph.pixels))
-    settings = {"budget": 8, **options_of("scorecam")}
-    e = explainer.explain(foreign, **settings)
-    np.testing.assert_array_equal(e.maps, explainer.explain(photograph, **settings).maps)
-
-
-def test_many_images_with_a_target_that_can_be_looked_at_once(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    done = explainer.explain_many([photograph, photograph], target=(index for index in (1, 2)), budget=1)
-    assert [e.targets for e in done] == [(1, 2), (1, 2)]
-    with pytest.raises(ortcam.OptionError, match="budget=0"):
-        explainer.explain_many([], budget=0)
-
-
-def test_an_image_may_be_made_of_the_explanation_before(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    results: queue.Queue[ortcam.Explanation] = queue.Queue()
-
-    def images() -> Iterator[np.ndarray]:
-        yield photograph.pixels
-        yield results.get(timeout=60).overlay()
-
-    seen = []
-    for e in explainer.explain_many(images(), budget=1):
-        results.put(e)
-        seen.append(e)
-    np.testing.assert_array_equal(seen[1].image, seen[0].overlay())
-
-
-def test_a_source_that_fails_fails_after_what_it_gave(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    def images() -> Iterator[ortcam.Photograph]:
-        yield photograph
-        yield photograph
-        raise RuntimeError("the camera is gone")
-
-    done: list[ortcam.Explanation] = []
-    with pytest.raises(RuntimeError, match="the camera is gone"):
-        done.extend(explainer.explain_many(images(), budget=1))
-    assert len(done) == 2
-
-
-def test_a_buffer_used_again_does_not_change_what_was_read(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    buffer = np.zeros_like(photograph.pixels)
-
-    def frames() -> Iterator[np.ndarray]:
-        for value in (10, 20, 30):
-            buffer[:] = value
-            yield buffer
-
-    assert [int(frame.pixels.mean()) for frame in explainer.read_many(frames())] == [10, 20, 30]
-
-
 def test_maps_that_differ_by_a_rounding_give_masks_that_are_numbers() -> None:
     """Bilinear upsampling from 5 to 7 need not reach the one value that differs."""
     generator = np.random.default_rng(0)
@@ -523,34 +413,3 @@ def test_maps_that_differ_by_a_rounding_give_masks_that_are_numbers() -> None:
     masks = prepare_masks(maps, resolve_method("scorecam", {}).plan, height=7, width=7)
     assert 0 < len(masks.order) < 200
     assert np.isfinite(masks.maps).all()
-
-
-@pytest.mark.parametrize("leaving", [(0, 1), (1, 0)])
-def test_threads_that_explain_side_by_side_leave_blas_its_threads(leaving: tuple[int, int]) -> None:
-    threadpoolctl = pytest.importorskip("threadpoolctl")
-
-    def threads() -> list[int]:
-        """Of numpy's BLAS; others may have been loaded since."""
-        libraries = threadpoolctl.threadpool_info()
-        return [item["num_threads"] for item in libraries if item["user_api"] == "blas" and "numpy" in item["filepath"]]
-
-    @single_threaded
-    def explain(entered: threading.Event, leave: threading.Event) -> None:
-        entered.set()
-        assert leave.wait(60)
-
-    before = threads()
-    workers = []
-    for _ in leaving:
-        entered, leave = threading.Event(), threading.Event()
-        worker = threading.Thread(target=explain, args=(entered, leave))
-        worker.start()
-        assert entered.wait(60)
-        workers.append((worker, leave))
-    assert set(threads()) == {1}
-    for index in leaving:
-        worker, leave = workers[index]
-        leave.set()
-        worker.join(60)
-    assert threads() == before
-    assert set(single_threaded(threads)()) == {1}

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
-from ortcam.engine.session import Bound
+from ortcam.engine.binding import OnnxBoundSession
+from ortcam.engine.model import CleanPass, Model
 from ortcam.scoring import loop
 from ortcam.scoring.gaussian_process import MaskModel
 from ortcam.scoring.pace import Pace
@@ -40,24 +41,25 @@ class Costs:
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
     costs = Costs()
-    rows: dict[Bound, int] = {}
-    run, put, set_up, condition = Bound.run, Bound.put, MaskModel.__init__, MaskModel.condition
-    map_error, gated_sum, clean_pass = MaskModel.map_error, loop.gated_sum, ortcam.Explainer._clean_pass
+    rows: dict[OnnxBoundSession, int] = {}
+    run, put = OnnxBoundSession.run, OnnxBoundSession.put
+    set_up, condition = MaskModel.__init__, MaskModel.condition
+    map_error, gated_sum, clean_pass = MaskModel.map_error, loop.gated_sum, Model.clean_pass
 
-    def put_rows(self: Bound, name: str, value: np.ndarray) -> None:
+    def put_rows(self: OnnxBoundSession, name: str, value: np.ndarray) -> None:
         if name == "channels":
             rows[self] = len(value)
         put(self, name, value)
 
-    def timed_run(self: Bound) -> tuple[np.ndarray, ...]:
+    def timed_run(self: OnnxBoundSession) -> tuple[np.ndarray, ...]:
         seconds = costs.row * rows.get(self, 0)
         costs.longest_run = max(costs.longest_run, seconds)
         costs.now += seconds
         return run(self)
 
-    def timed_clean_pass(self: ortcam.Explainer, photograph: ortcam.Photograph) -> Any:
+    def timed_clean_pass(self: Model, model_input: np.ndarray) -> CleanPass:
         costs.now += costs.clean
-        return clean_pass(self, photograph)
+        return clean_pass(self, model_input)
 
     def timed_set_up(self: MaskModel, *arguments: Any) -> None:
         costs.now += costs.set_up
@@ -76,9 +78,9 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
         return gated_sum(maps, *arguments, step=step, **sides)
 
     monkeypatch.setattr(time, "perf_counter", lambda: costs.now)
-    monkeypatch.setattr(Bound, "put", put_rows)
-    monkeypatch.setattr(Bound, "run", timed_run)
-    monkeypatch.setattr(ortcam.Explainer, "_clean_pass", timed_clean_pass)
+    monkeypatch.setattr(OnnxBoundSession, "put", put_rows)
+    monkeypatch.setattr(OnnxBoundSession, "run", timed_run)
+    monkeypatch.setattr(Model, "clean_pass", timed_clean_pass)
     monkeypatch.setattr(MaskModel, "__init__", timed_set_up)
     monkeypatch.setattr(MaskModel, "condition", timed_condition)
     monkeypatch.setattr(MaskModel, "map_error", timed_error)
@@ -98,7 +100,7 @@ def options_of(method: str) -> dict[str, Any]:
 @pytest.mark.sample(every=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of(method))
     passes = []
     for deadline in (450, 700, 1500):
@@ -116,7 +118,7 @@ def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam
 @pytest.mark.parametrize("method", METHODS)
 def test_a_first_explanation_is_late_by_one_run_at_most(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.estimate = costs.predict = costs.set_up = 0.001
-    e = explainer.explain(demo_picture(), deadline=100, **options_of(method))
+    e = explainer.explain(demo_image(), deadline=100, **options_of(method))
     assert e.stats.seconds_late <= costs.longest_run == 32 * costs.row
     assert e.stats.passes == 32
     assert e.stats.simplified
@@ -126,7 +128,7 @@ def test_a_first_explanation_is_late_by_one_run_at_most(method: str, explainer: 
 def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
     method: str, explainer: ortcam.Explainer, costs: Costs
 ) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of(method))
     before = costs.now
     e = explainer.explain(photograph, deadline=30, **options_of(method))
@@ -140,7 +142,7 @@ def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
 
 
 def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
     before = explainer.explain(photograph, deadline=700, **options_of("scorecam++"))
     costs.row = 0.3
@@ -151,7 +153,7 @@ def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortc
 
 
 def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     whole = explainer.explain(photograph, budget=40, **options_of("scorecam++"))
     costs.gate = 0.002  # two seconds for all channels
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
@@ -163,7 +165,7 @@ def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs:
 
 @pytest.mark.slow
 def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     costs.row = 1e-4
     explainer.explain(photograph, budget=200, **options_of("scorecam"))
     costs.estimate = 5.0
@@ -178,7 +180,7 @@ def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, 
 @pytest.mark.slow
 def test_a_deadline_that_all_channels_meet_gives_the_exact_map(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.row = 1e-5
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     exact = explainer.explain(photograph, **options_of("scorecam++"))
     e = explainer.explain(photograph, deadline=2000, **options_of("scorecam++"))
     assert e.stats.estimated_error == (0,)
@@ -188,7 +190,7 @@ def test_a_deadline_that_all_channels_meet_gives_the_exact_map(explainer: ortcam
 
 def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
     costs.clean = 2.0
-    arguments = ["explain", str(bundle_path()), str(demo_picture()), "-o", str(tmp_path), "--deadline", "100"]
+    arguments = ["explain", str(bundle_path()), str(demo_image()), "-o", str(tmp_path), "--deadline", "100"]
     assert main([*arguments, "--batch-size", "8"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert re.search(r"19\d\d ms after the deadline", printed)  # 1.9 seconds, and the run
@@ -198,7 +200,7 @@ def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[s
 
 def test_without_a_deadline_nothing_is_late_or_simplified(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.gate = costs.predict = 10.0
-    e = explainer.explain(demo_picture(), budget=20, **options_of("scorecam++"))
+    e = explainer.explain(demo_image(), budget=20, **options_of("scorecam++"))
     assert e.stats.seconds_late == 0
     assert e.stats.simplified == ()
 
@@ -216,7 +218,7 @@ def test_a_pace_rises_at_once_and_falls_by_half() -> None:
 
 
 def test_without_completion_all_the_time_is_for_passes(explainer: ortcam.Explainer, costs: Costs) -> None:
-    photograph = explainer.read(demo_picture())
+    photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
     e = explainer.explain(photograph, deadline=500, completion="none", **options_of("scorecam++"))
     assert e.stats.seconds_late == 0

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from tests.common.engines import Call, Outputs, recorded
 from tests.conftest import reseal
 
 import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.cli import main
-from ortcam.engine.session import Bound
 from ortcam.evaluation.journal import Journal
 from ortcam.evaluation.sanity import Similarity
 from ortcam.methods import HeadInputs, HeadScores, register, resolve_method, unregister
@@ -71,17 +71,15 @@ def test_weights_that_overflow_are_found(bundle_copy: Path, photograph: Path) ->
 @pytest.mark.parametrize("output", [0, 1], ids=["probabilities", "logits"])
 @pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
 def test_scores_have_to_be_finite(
-    tiny_bundle: Path, photograph: Path, value: float, output: int, weighting: str, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, photograph: Path, value: float, output: int, weighting: str
 ) -> None:
-    run = Bound.run
-
-    def spoiled(self: Bound) -> tuple[np.ndarray, ...]:
-        outputs = run(self)
-        outputs[output].flat[0] = value
+    def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
+        outputs = run()
+        if call.bound:
+            outputs[output].flat[0] = value
         return outputs
 
-    explainer = ortcam.load(tiny_bundle)
-    monkeypatch.setattr(Bound, "run", spoiled)
+    explainer, _ = recorded(tiny_bundle, answer)
     with pytest.raises(ortcam.NotFiniteError, match=r"the score of a masked image.*float32 scorers hold more"):
         explainer.explain(photograph, method="scorecam", weighting=weighting, batch_size=4)
 
@@ -89,17 +87,15 @@ def test_scores_have_to_be_finite(
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("method", ["recipro-cam", "ablation-cam"])
 def test_logits_of_altered_features_have_to_be_finite(
-    tiny_bundle: Path, photograph: Path, method: str, value: float, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, photograph: Path, method: str, value: float
 ) -> None:
-    explainer = ortcam.load(tiny_bundle)
-    real = explainer._run_head
+    def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
+        outputs = tuple(item.copy() for item in run())
+        if call.bound:
+            outputs[0][-1, -1] = value
+        return outputs
 
-    def spoiled(features: np.ndarray) -> np.ndarray:
-        logits = real(features).copy()
-        logits[-1, -1] = value
-        return logits
-
-    monkeypatch.setattr(explainer, "_run_head", spoiled)
+    explainer, _ = recorded(tiny_bundle, answer)
     for score in ("probability", "logit"):
         with pytest.raises(ortcam.NotFiniteError, match="logits of altered features"):
             explainer.explain(photograph, method=method, score=score)

@@ -4,19 +4,22 @@ The scores that the Gaussian process sees are made the same with other last bits
 """
 
 import itertools
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.common.engines import Call, Outputs, recorded
 from tests.common.tolerances import PROMISED
 
 import ortcam
-from ortcam.bundle.shipped import bundle_path, demo_picture
-from ortcam.engine.batching import ChunkSizes
-from ortcam.engine.session import Bound
+from ortcam.bundle.shipped import bundle_path, demo_image
+from ortcam.engine.batching import BatchSizer
 from ortcam.errors import OutOfMemoryError
 from ortcam.methods import resolve_method
+from ortcam.scoring import chooser
 from ortcam.scoring.budget import parts_of, rounds_of, score
 from ortcam.scoring.gaussian_process import MaskModel
 from ortcam.scoring.limits import Limits
@@ -60,7 +63,7 @@ def explainer() -> ortcam.Explainer:
 
 @pytest.fixture(scope="module")
 def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
-    return explainer.read(demo_picture())
+    return explainer.read(demo_image())
 
 
 @pytest.mark.sample(every=5)
@@ -99,26 +102,16 @@ def test_the_last_preview_is_the_same_at_any_batch_size(
         assert_same(previews[-1], usual)
 
 
-def test_a_lack_of_memory_does_not_change_the_map(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = explainer.explain(photograph, budget=50, batch_size=8)
-    run, put = Bound.run, Bound.put
-    rows: dict[Bound, int] = {}
-
-    def remember(self: Bound, name: str, value: np.ndarray) -> None:
-        if name == "channels":
-            rows[self] = len(value)
-        put(self, name, value)
-
-    def run_small(self: Bound) -> tuple[np.ndarray, ...]:
-        if rows.get(self, 0) > 4:
+def test_a_lack_of_memory_does_not_change_the_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
+    def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
+        if call.bound and call.rows > 4:
             raise OutOfMemoryError("out of memory")
-        return run(self)
+        return run()
 
-    monkeypatch.setattr(Bound, "put", remember)
-    monkeypatch.setattr(Bound, "run", run_small)
-    halved = explainer.explain(photograph, budget=50, batch_size=33)
+    usual = explainer.explain(photograph, budget=50, batch_size=8)
+    tight, engine = recorded(bundle_path(), answer, threads=1)
+    halved = tight.explain(photograph, budget=50, batch_size=33)
+    assert max(call.rows for call in engine.calls) == 20  # of the first round
     assert halved.stats.batch_size <= 4
     assert_same(halved, usual)
 
@@ -165,9 +158,9 @@ def scores_of(features: np.ndarray, weights: np.ndarray, batch_size: int, limits
         plan=plan,
         targets=np.array([0, 1]),
         baseline=np.zeros(2, np.float32),
-        sizes=ChunkSizes([batch_size], fixed_shape=False),
+        sizer=BatchSizer([batch_size], fixed_shape=False),
     )
-    *_, last = score(scoring, limits, started=0.0)
+    *_, last = score(scoring, limits, started=time.perf_counter())
     return last
 
 
@@ -220,9 +213,8 @@ def test_length_and_noise_move_little_with_the_scores() -> None:
     jumps = []
     for factor in np.linspace(0.98, 1.02, 81):
         tilted = weights[scored] ** factor
-        model.condition(scored, tilted)
-        assert model._given is not None
-        jumps.append((np.log(model._given.length), np.log(model._given.noise)))
+        posterior = model.condition(scored, tilted).posterior
+        jumps.append((np.log(posterior.length), np.log(posterior.noise)))
     assert np.abs(np.diff(jumps, axis=0)).max() < 0.02
 
 
@@ -231,24 +223,33 @@ def test_a_decision_fades_in() -> None:
     np.testing.assert_array_equal(fade(np.array([0.0, 2]), 0, 0.1), [1, 1])
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many channels the process was conditioned on, each time."""
-    calls: list[int] = []
-    condition = MaskModel.condition
+EVERY_CHANNEL = [Limits(), Limits(budget=1.0), Limits(budget=160), Limits(budget=10**6), Limits(deadline=1e9)]
 
-    def counting(self: MaskModel, scored: np.ndarray, weights: np.ndarray) -> Any:
-        calls.append(len(scored))
-        return condition(self, scored, weights)
 
-    monkeypatch.setattr(MaskModel, "condition", counting)
-    return calls
+@pytest.mark.parametrize("limits", EVERY_CHANNEL, ids=str)
+def test_where_every_channel_is_scored_the_process_is_never_set_up(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a Gaussian process")
+
+    monkeypatch.setattr(chooser, "MaskModel", refuse)
+    features, weights = problem(0)
+    last = scores_of(features, weights, 8, limits)
+    assert last.scored.all()
+    np.testing.assert_array_equal(last.error, 0)
+    with pytest.raises(AssertionError, match="a Gaussian process"):
+        scores_of(features, weights, 8, Limits(budget=0.5))
 
 
 @pytest.mark.parametrize("limits", [{}, {"budget": 1.0}, {"budget": 10**6}, {"deadline": 1e9}])
-def test_where_every_channel_is_scored_the_process_is_never_asked(
-    limits: dict[str, Any], tiny_bundle: Path, photograph: ortcam.Photograph, asked: list[int]
+def test_nor_is_it_by_the_explainer(
+    limits: dict[str, Any], tiny_bundle: Path, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    e = ortcam.load(tiny_bundle, providers=["cpu"]).explain(photograph.pixels, **limits)
+    explainer = ortcam.load(tiny_bundle, providers=["cpu"])
+    *_, last = explainer.explain_iter(photograph.pixels, budget=1.0)
+    assert last.scored.sum() == last.stats.live_channels
+    monkeypatch.setattr(chooser, "MaskModel", None)
+    e = explainer.explain(photograph.pixels, **limits)
     assert e.scored.sum() == e.stats.live_channels
-    assert not asked
+    np.testing.assert_allclose(e.maps, last.maps, rtol=0, atol=PROMISED)

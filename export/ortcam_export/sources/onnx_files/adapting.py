@@ -18,7 +18,7 @@ from ortcam_export.errors import ExportError
 from ortcam_export.graphs.batch_axis import sides_for_one, trace_batch
 from ortcam_export.graphs.builder import add_constant
 from ortcam_export.graphs.normalisation import Taken, take_normalisation
-from ortcam_export.graphs.surgery import tidy
+from ortcam_export.graphs.tidying import tidy
 from ortcam_export.sources.onnx_files.dequantization import undo_dynamic_quantization, undo_quantization
 from ortcam_export.sources.onnx_files.integer_pixels import make_pixels_floating
 from ortcam_export.sources.onnx_files.legacy_operators import spell_out

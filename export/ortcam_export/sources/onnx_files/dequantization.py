@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs.builder import add_constant
-from ortcam_export.sources.onnx_files.reading import constant_of
+from ortcam_export.graphs.dataflow import constant_of
 
 __all__ = ["undo_dynamic_quantization", "undo_quantization"]
 

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam_export.graphs.builder import add_constant
-from ortcam_export.sources.onnx_files.reading import FLOATS, PIXELS, constant_of
+from ortcam_export.graphs.dataflow import constant_of
+from ortcam_export.sources.onnx_files.reading import FLOATS, PIXELS
 
 __all__ = ["make_pixels_floating"]
 

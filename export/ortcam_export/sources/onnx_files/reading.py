@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.parity import PARITY_TOLERANCE
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.graphs.dataflow import TO_NHWC, constant_of
 from ortcam_export.graphs.endings import Ending, take_ending, take_unranked
 from ortcam_export.sources.onnx_files.declarations import declarations_of
 from ortcam_export.sources.onnx_files.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
@@ -40,11 +41,9 @@ __all__ = [
     "HALVES",
     "PIXELS",
     "REDUCED",
-    "TO_NHWC",
     "Coarse",
     "OnnxFile",
     "computes_with_integers",
-    "constant_of",
     "describe",
     "guarded",
     "open_onnx_file",
@@ -76,7 +75,6 @@ PIXELS: Final = (
 )
 # What ONNX Runtime takes for an address in its own process, whatever files there are.
 _IN_MEMORY: Final = "_ORT_MEM_ADDR_"
-TO_NHWC: Final = [0, 2, 3, 1]
 # Where the classes of a ZipMap are kept while a graph is looked at.
 _CLASS_NAMES: Final = "class_names"
 
@@ -663,13 +661,6 @@ def _refuse_maps(output: ir.Value, path: Path) -> None:
             f"{path}: its output is {describe(output)}, which is not one row of classes an image (a segmenter or a "
             "detector?); accepted is [N,classes]"
         )
-
-
-def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array of a constant tensor, or None where it is computed."""
-    if value is None or value.const_value is None or not value.is_initializer():
-        return None
-    return value.const_value.numpy()
 
 
 def describe(value: ir.Value) -> str:

@@ -10,7 +10,7 @@ from onnxscript.optimizer import fold_constants
 
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs.builder import add_constant
-from ortcam_export.sources.onnx_files.reading import constant_of
+from ortcam_export.graphs.dataflow import constant_of
 
 __all__ = ["add_batch_dimension"]
 

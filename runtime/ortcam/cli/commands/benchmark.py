@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ortcam.benchmarking import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, benchmark
-from ortcam.bundle.shipped import demo_picture
+from ortcam.bundle.shipped import demo_image
 from ortcam.cli.common import (
     add_alias,
     add_execution,
@@ -75,7 +75,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     with LateBar("measuring", unit="cases", quiet=options.quiet) as bar, others_aside():
         timings = benchmark(
             bundle,
-            options.image or demo_picture(),
+            options.image or demo_image(),
             methods=_names(options.method) or [method.name for method in METHODS],
             precisions=_names(options.precision),
             batch_sizes=sizes,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam import gallery
-from ortcam.bundle.shipped import bundle_path, demo_picture
+from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli.common import add_force, add_output, check_nothing_is_lost
 from ortcam.cli.parsers import add_command
 from ortcam.cli.printing import print_image
@@ -22,7 +22,7 @@ from ortcam.support.unfinished import clear
 __all__ = ["DEMO_OPTIONS", "add_demo"]
 
 # What is shown, and how. So that a newcomer need not wait, all but the default method score the most important channels
-# alone. The picture says so.
+# alone. The image says so.
 DEMO_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "scorecam": {"budget": 256},
     "scorecam++": {},
@@ -50,11 +50,11 @@ def _demo(options: argparse.Namespace) -> int:
     gallery.check(output)
     clear(output)
     explainer = load(bundle_path())
-    picture = demo_picture()
-    folder = ResultFolders(output).give(str(picture), lambda: file_digest(str(picture)))
+    image = demo_image()
+    folder = ResultFolders(output).give(str(image), lambda: file_digest(str(image)))
     arguments = [{"method": name, "top_k": 2, **given} for name, given in DEMO_OPTIONS.items()]
     if not options.force:
-        known = {"image": {"sha256": file_digest(str(picture))}, "rendering": Rendering().record()}
+        known = {"image": {"sha256": file_digest(str(image))}, "rendering": Rendering().record()}
         check_nothing_is_lost([(folder / given["method"], explainer.check(**given) | known) for given in arguments])
     say("Explaining a drawn mug and umbrella with the shipped model, which knows six things.")
     explanations = []
@@ -65,10 +65,10 @@ def _demo(options: argparse.Namespace) -> int:
             def progress(made: int, total: int, done: int = done, name: str = given["method"]) -> None:
                 bar.update(done + made / max(1, total), note=name)
 
-            explanation = explainer.explain(picture, progress=progress, **given)
+            explanation = explainer.explain(image, progress=progress, **given)
             explanation.save(folder / given["method"], force=options.force)
             explanations.append(explanation)
-    print_image(picture.name, explanations, None)
+    print_image(image.name, explanations, None)
     sheet = save_sheet(folder, explanations)
     page = gallery.write(output)
     print()
@@ -78,14 +78,14 @@ def _demo(options: argparse.Namespace) -> int:
     say(f"  {page!s:<{longest}}  to leaf through, in a browser")
     print()
     say("Try next:")
-    for line in _next(picture):
+    for line in _next(image):
         say(f"  {line}")
     return 0
 
 
-def _next(picture: Path) -> list[str]:
+def _next(image: Path) -> list[str]:
     """Three commands that work after the demo."""
-    other = shlex.quote(str(picture.with_name("fish.png")))
+    other = shlex.quote(str(image.with_name("fish.png")))
     return [
         f"ortcam explain shapes {other}",
         "ortcam explain YOUR_MODEL.onnx YOUR_IMAGE.jpg",

@@ -44,6 +44,7 @@ from ortcam.errors import (
 )
 from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
+from ortcam.images.photograph import Photograph, read_ahead
 from ortcam.methods import resolve_method
 from ortcam.request import LIMITS, ExplainRequest, class_indices, read_budget
 from ortcam.results.explanation import Explanation
@@ -133,11 +134,11 @@ class _Work:
     """One method of the command.
 
     Attributes:
-        arguments: of `Explainer.explain`.
+        request: what is asked of every image.
         record: what the manifests of its results will say.
     """
 
-    arguments: dict[str, Any]
+    request: ExplainRequest
     record: dict[str, Any]
 
 
@@ -151,7 +152,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport, Path | None]:
-    """Explain and save.
+    """Explain and save. What is wrong with the whole command is found before any image is read, and said once.
 
     Args:
         options: of the command.
@@ -163,7 +164,6 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     Raises:
         OrtcamError: what is wrong with the whole command.
     """
-    # What is wrong with the whole command is found before any image is read, and said once.
     methods = _methods(options.method, options.option)
     if options.target is not None and options.top_k is not None:
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
@@ -172,19 +172,13 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     wanted = providers_of(options)
     names = image_names(options)
     explainer = open_explainer(options, wanted)
-    targets = None if options.target is None else class_indices(options.target, explainer.labels)
-    arguments = [
-        {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
-    ]
-    for given in arguments:
-        ExplainRequest.of(**given)
     report = ExplainReport(quiet=options.quiet, as_json=options.json, ours=ours)
-    work = _checked(explainer, arguments, report)
+    work = _work(options, methods, explainer, report)
     folders = ResultFolders(output)
     images = _placed(options, names, folders, work)
-    with report.watching(explainer.bundle.manifest, len(images), [item.arguments for item in work]):
+    with report.watching(explainer.bundle.manifest, len(images), [item.request for item in work]):
         try:
-            _explain_each(options, explainer, images, work, folders, report)
+            _Loop(options, explainer, folders, report, work).explain_each(images)
         except (KeyboardInterrupt, Terminated):
             report.stop(output)
             with contextlib.suppress(OrtcamError):
@@ -199,53 +193,94 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     return report, index
 
 
-def _explain_each(
+def _work(
     options: argparse.Namespace,
+    methods: Sequence[tuple[str, dict[str, object]]],
     explainer: Explainer,
-    images: Sequence[_Image],
-    work: list[_Work],
-    folders: ResultFolders,
     report: ExplainReport,
-) -> None:
-    """Explain image by image, and save and report what was found."""
-    # The photographs come in the order of the images, less those that were reported.
-    waiting = iter(images)
+) -> list[_Work]:
+    """The requests of the methods that this bundle allows; what it does not allow is reported.
 
-    def skip(_: object, error: OrtcamError) -> None:
-        image = next(waiting)
-        report.begin(image.name)
-        report.fail(image.name, error)
+    Raises:
+        OptionError: a value that is not accepted.
+        TargetError: a class, or a number of classes, that the model does not have.
+    """
+    targets = None if options.target is None else class_indices(options.target, explainer.labels)
+    arguments: list[dict[str, Any]] = [
+        {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
+    ]
+    work = []
+    for request, given in [(ExplainRequest.of(**given), given) for given in arguments]:
+        try:
+            work.append(_Work(request, explainer.check(**given)))
+        except OptionError as error:  # the other methods are worth having
+            report.fail(None, error)
+    return work
 
-    for photograph in explainer.read_many([image.source for image in images] if work else (), on_error=skip):
-        image = next(waiting)
-        report.begin(image.name)
+
+class _Loop:
+    """Explains image by image, saves, and reports what was found."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        explainer: Explainer,
+        folders: ResultFolders,
+        report: ExplainReport,
+        work: Sequence[_Work],
+    ) -> None:
+        self._options = options
+        self._explainer = explainer
+        self._folders = folders
+        self._report = report
+        self._work = list(work)  # what fails for every image is taken out
+        self._full = False  # the disk takes no more results
+
+    def explain_each(self, images: Sequence[_Image]) -> None:
+        """Explain all images, unless nothing is left that could be done for the next one."""
+        wanted = images if self._work else ()
+        with contextlib.closing(read_ahead(wanted, lambda image: self._explainer.read(image.source))) as ahead:
+            for image, read in ahead:
+                self._report.begin(image.name)
+                try:
+                    photograph = read()
+                except OrtcamError as error:
+                    self._report.fail(image.name, error)
+                    continue
+                self._explain(image, photograph)
+                if self._full or not self._work:
+                    return
+
+    def _explain(self, image: _Image, photograph: Photograph) -> None:
+        """Explain an image by each method."""
         made: list[tuple[Explanation, Path]] = []
-        full = False
-        for item in list(work):
+        for item in tuple(self._work):
             try:
-                progress = report.progress(item.arguments)
-                explanation = explainer.explain(photograph, progress=progress, **item.arguments)
-                made.append((explanation, _save(explanation, image, folders, options)))
+                progress = self._report.progress(item.request)
+                explanation = self._explainer.explain_request(item.request, photograph, progress=progress)
+                made.append((explanation, _save(explanation, image, self._folders, self._options)))
             except OrtcamError as error:
-                report.fail(None if _fails_for_all(error) else image.name, error)
-                full = _is_full(error)
-                if full:
+                for_all = _fails_for_all(error)
+                self._report.fail(None if for_all else image.name, error)
+                self._full = _is_full(error)
+                if self._full:
                     break
-                if _fails_for_all(error):
-                    work = [other for other in work if other is not item]
+                if for_all:
+                    self._work.remove(item)
         if made:
-            sheet: Path | None = None
-            try:
-                if not full:
-                    sheet = save_sheet(
-                        made[-1][1].parent, [explanation for explanation, _ in made], **rendering(options).record()
-                    )
-            except OrtcamError as error:
-                report.fail(image.name, error)
-                full = _is_full(error)
-            report.image(image.name, made, sheet)
-        if full or not work:
-            return
+            self._report.image(image.name, made, self._sheet(image, made))
+
+    def _sheet(self, image: _Image, made: Sequence[tuple[Explanation, Path]]) -> Path | None:
+        """The sheet of an image; None where the disk is full, or it cannot be written."""
+        if self._full:
+            return None
+        folder, explanations = made[-1][1].parent, [explanation for explanation, _ in made]
+        try:
+            return save_sheet(folder, explanations, **rendering(self._options).record())
+        except OrtcamError as error:
+            self._report.fail(image.name, error)
+            self._full = _is_full(error)
+            return None
 
 
 def _index(output: Path, report: ExplainReport) -> Path | None:
@@ -255,21 +290,6 @@ def _index(output: Path, report: ExplainReport) -> Path | None:
         OutputError: it cannot be written, or somebody else's page is there.
     """
     return gallery.write(output) if report.images else None
-
-
-def _checked(explainer: Explainer, arguments: Sequence[dict[str, Any]], report: ExplainReport) -> list[_Work]:
-    """The arguments of each method that this bundle allows, and what its manifests will say of it.
-
-    Raises:
-        TargetError: a class, or a number of classes, that the model does not have.
-    """
-    work = []
-    for given in arguments:
-        try:
-            work.append(_Work(given, explainer.check(**given)))
-        except OptionError as error:  # the other methods are worth having
-            report.fail(None, error)
-    return work
 
 
 def _placed(

@@ -1,6 +1,7 @@
 """`ortcam predict`: the most probable classes of images, as the exported model gives them."""
 
 import argparse
+import contextlib
 import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
+from ortcam.images.photograph import read_ahead
 from ortcam.results.prediction import Prediction
 from ortcam.support.ranges import TOP_K
 from ortcam.support.terminal import columns, complain, json_text, others_aside, printable, say, shortened
@@ -89,17 +91,15 @@ def _found(
     fail: Callable[[str, OrtcamError], None],
 ) -> Iterator[tuple[str, list[Prediction]]]:
     """The most probable classes of each image that can be read; the others go to `fail`."""
-    # The photographs come in the order of the images, less those that failed.
-    waiting = iter([display_name(name) for name in names])
-    sources = [from_argument(name, max_pixels=max_pixels) for name in names]
-    for photograph in explainer.read_many(sources, on_error=lambda _, error: fail(next(waiting), error)):
-        name = next(waiting)
-        try:
-            found = explainer.top(photograph, top_k=top_k)
-        except OrtcamError as error:
-            fail(name, error)
-            continue
-        yield name, found
+    sources = [(display_name(name), from_argument(name, max_pixels=max_pixels)) for name in names]
+    with contextlib.closing(read_ahead(sources, lambda image: explainer.read(image[1]))) as ahead:
+        for (name, _), photograph in ahead:
+            try:
+                found = explainer.top(photograph(), top_k=top_k)
+            except OrtcamError as error:
+                fail(name, error)
+                continue
+            yield name, found
 
 
 def _teller(

@@ -1,4 +1,4 @@
-"""The pictures that are accepted, known by their first bytes, and what other files are; the walk through a header."""
+"""The images that are accepted, known by their first bytes, and what other files are; the walk through a header."""
 
 import re
 import struct
@@ -24,7 +24,7 @@ HEAD: Final = 4096  # bytes from the beginning that tell what a file is
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """Walk a picture to its end without decoding it.
+    """Walk an image to its end without decoding it.
 
     Args:
         data: of a file, not empty.
@@ -60,7 +60,7 @@ def check_signature(head: bytes, name: str) -> Callable[[bytes], Header]:
     for signature, what in _OTHERS:
         if signature.match(head):
             raise ImageError(f"{name} is {what}, which is not accepted; {ACCEPTED}")
-    raise ImageError(f"{name} is not an image: it {_not_a_picture(head)}; {ACCEPTED}")
+    raise ImageError(f"{name} is not an image: it {_not_an_image(head)}; {ACCEPTED}")
 
 
 _WALKS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...]] = (
@@ -118,8 +118,8 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
     )
 )
 _XML = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?>(?:<!--.*?-->\s*)*)"  # atomic: tried one way only
-# What people call by a picture's name by mistake.
-_NO_PICTURES: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
+# What people call by an image's name by mistake.
+_NO_IMAGES: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
     (re.compile(signature, re.DOTALL), what)
     for signature, what in (
         (rb"version https://git-lfs\.github\.com/spec/", "is a Git LFS pointer, so `git lfs pull` fetches the picture"),
@@ -138,9 +138,9 @@ _NO_PICTURES: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
 _TEXT: Final = re.compile(r"[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+")
 
 
-def _not_a_picture(head: bytes) -> str:
+def _not_an_image(head: bytes) -> str:
     """What a file is that begins so, or how it begins."""
-    for signature, what in _NO_PICTURES:
+    for signature, what in _NO_IMAGES:
         if signature.match(head):
             return what
     if not head.strip(b"\0"):

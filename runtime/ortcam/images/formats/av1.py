@@ -1,4 +1,4 @@
-"""The sequence headers of an AV1 picture: size, samples and frames (AV1 specification, 5.3 and 5.5)."""
+"""The sequence headers of an AV1 image: size, samples and frames (AV1 specification, 5.3 and 5.5)."""
 
 import dataclasses
 import struct
@@ -11,7 +11,7 @@ __all__ = ["Av1Stream", "read_stream"]
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6  # types of OBU
 _MOST_OBUS: Final = 10_000
-_MOST_FRAMES: Final = 8  # of a picture in layers, each of which costs as much as a picture
+_MOST_FRAMES: Final = 8  # of an image in layers, each of which costs as much as an image
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _sequence_header(read: _Bits) -> Av1Stream:
 
 
 def _planes(read: _Bits, profile: int, bits: int) -> float:
-    """Samples a pixel of a picture of luma and chroma."""
+    """Samples a pixel of an image of luma and chroma."""
     across, down = profile != 1, profile == 0
     if profile == 2 and bits == 12:
         across = bool(read.take(1))

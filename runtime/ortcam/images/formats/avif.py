@@ -1,6 +1,6 @@
 """The header of an AVIF file: its boxes (ISO/IEC 14496-12, 23008-12) and items.
 
-OpenCV decodes the primary picture, and leaves its rotation and mirroring to the caller.
+OpenCV decodes the primary image, and leaves its rotation and mirroring to the caller.
 """
 
 import math
@@ -47,12 +47,12 @@ class _Meta:
 
 
 def walk_avif(data: bytes) -> Header:
-    """The header of the primary picture of an AVIF file, or of the first picture of an animated one.
+    """The header of the primary image of an AVIF file, or of the first image of an animated one.
 
     Raises:
         DamagedError: boxes or items do not fit each other.
-        RefusedError: a picture of several tiles, or of more parts than a picture has.
-        struct.error: the file ends before its boxes or the picture do.
+        RefusedError: an image of several tiles, or of more parts than an image has.
+        struct.error: the file ends before its boxes or the image do.
     """
     boxes = Parts(_MOST_BOXES, "boxes")
     meta = next((body for kind, body in list(_boxes(memoryview(data), boxes)) if kind == b"meta"), None)
@@ -77,7 +77,7 @@ def walk_avif(data: bytes) -> Header:
         height=height,
         decoded_pixels=max(each.width * each.height for each in (stream, *others)),
         orientation=_ORIENTATIONS[turns, axis],
-        # With another brand libavif would decode the frames of an animation instead of the picture looked at here.
+        # With another brand libavif would decode the frames of an animation instead of the image looked at here.
         payload=None if data[8:12] == b"avif" else b"".join([data[:8], b"avif", memoryview(data)[12:]]),
         working=_working(stream, others),
         deep=stream.bits > 8,
@@ -86,7 +86,7 @@ def walk_avif(data: bytes) -> Header:
 
 
 def _working(stream: "Av1Stream", others: Sequence["Av1Stream"]) -> int:
-    """Bytes that OpenCV and libavif need beside the decoded picture, at most."""
+    """Bytes that OpenCV and libavif need beside the decoded image, at most."""
     total = 0
     for each in (stream, *others):
         sample = 1 if each.bits == 8 else 2
@@ -230,7 +230,7 @@ def _properties(items: _Meta) -> dict[bytes, bytes]:
 
 
 def _streams(data: bytes, items: _Meta) -> tuple[Av1Stream, list[Av1Stream]]:
-    """The stream of the primary picture, and those of all other AV1 pictures of the file, such as its alpha."""
+    """The stream of the primary image, and those of all other AV1 images of the file, such as its alpha."""
     primary: Av1Stream | None = None
     others: list[Av1Stream] = []
     for number in (number for number, kind in items.kinds.items() if kind == b"av01"):

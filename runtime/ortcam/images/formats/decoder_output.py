@@ -1,7 +1,7 @@
-"""What image decoders print by themselves, heard instead of printed: a sign that the picture is damaged.
+"""What image decoders print by themselves, heard instead of printed: a sign that the image is damaged.
 
 OpenCV reports its own troubles through its log, which has a level. libjpeg and libpng write to the C library's stream
-`stderr`, past every level, and say there, and nowhere else, that a picture is damaged. While a picture is decoded that
+`stderr`, past every level, and say there, and nowhere else, that an image is damaged. While an image is decoded that
 stream is therefore another one, which is read afterwards. Only the stream of C changes: what Python, other processes
 and crash reports write to file descriptor 2 goes where it always went.
 """

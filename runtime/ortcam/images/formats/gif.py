@@ -21,7 +21,7 @@ def walk_gif(data: bytes) -> Header:
 
     Raises:
         DamagedError: a block is unknown, or no frame is there.
-        RefusedError: more blocks than a picture has.
+        RefusedError: more blocks than an image has.
         struct.error: the file ends before its image does.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)

@@ -1,4 +1,4 @@
-"""What a picture says of itself before it is decoded; TIFF's directories, which are also the form of EXIF."""
+"""What an image says of itself before it is decoded; TIFF's directories, which are also the form of EXIF."""
 
 import struct
 from collections.abc import Callable, Container, Mapping
@@ -28,14 +28,14 @@ class Header:
         working: bytes that the decoder needs beside the file and what it returns.
         measure: gives a closer number for `working`, where finding it takes longer than a look at the header.
         deep: samples come with 16 bits from the decoder.
-        grey: the decoder gives one channel, which the picture has in all three.
+        grey: the decoder gives one channel, which the image has in all three.
         flaw: what of the pixels the file does not hold, where the decoder would fill it in without a word; else "".
         check: looks for damage that is too much to look for before the size is checked: a flaw, "", or DamagedError.
         levels: uint8 tables from the decoder's samples to 0..255, one for all channels or one each of R, G and B.
             None: samples of 8 bits stay, of 16 bits keep their upper 8.
         white_unknown: samples of 16 bits of which the file does not say how many bits are in use.
         inverted: 0 is white, and the decoder leaves it so.
-        canvas: height, width, top, left of the picture that the decoded frame is a part of; the rest is black.
+        canvas: height, width, top, left of the image that the decoded frame is a part of; the rest is black.
         pixels: decodes where OpenCV does not, and gives what it would: uint8 or uint16 [height, width, 3], BGR.
     """
 
@@ -94,7 +94,7 @@ def levels(white: int, size: int) -> NDArray[np.uint8]:
 def exif_orientation(block: bytes) -> int:
     """The orientation in an EXIF block, with or without its prefix; 1 where it is broken or says nothing."""
     try:
-        # Broken metadata do not make a picture unreadable.
+        # Broken metadata do not make an image unreadable.
         found = directory(block.removeprefix(b"Exif\0\0"), {_ORIENTATION: 1}, kinds={3, 4}, unique=False)
     except (DamagedError, struct.error):
         return 1

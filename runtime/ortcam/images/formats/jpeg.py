@@ -18,7 +18,7 @@ _DECODED: Final = {0xC0, 0xC1, 0xC2}
 _ARITHMETIC: Final = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE: Final = 0xC2
 _LS: Final = 0xF7
-_MOST_SCANS: Final = 64  # each costs as much as decoding a picture; cameras and programs make about ten
+_MOST_SCANS: Final = 64  # each costs as much as decoding an image; cameras and programs make about ten
 _MOST_MARKERS: Final = 10_000
 _COEFFICIENTS: Final = 64
 
@@ -43,7 +43,7 @@ class _Frame:
     flaw: str = ""
 
     def working(self) -> int:
-        """Bytes of the coefficients that libjpeg keeps where a picture comes in several scans."""
+        """Bytes of the coefficients that libjpeg keeps where an image comes in several scans."""
         if not self.progressive and not self.several_scans:
             return 0
         most_across = max(one.across for one in self.components)
@@ -53,15 +53,15 @@ class _Frame:
 
 
 def walk_jpeg(data: bytes) -> Header:
-    """The header of a JPEG, walked to the picture's own end-of-image marker.
+    """The header of a JPEG, walked to the image's own end-of-image marker.
 
-    That of an EXIF thumbnail lies inside a segment, which is skipped, and what follows the end (a second picture,
+    That of an EXIF thumbnail lies inside a segment, which is skipped, and what follows the end (a second image,
     padding) is nobody's business.
 
     Raises:
         DamagedError: it ends before its pixels begin, or its segments do not fit each other.
         RefusedError: a variety that is not accepted.
-        struct.error: the file ends before the picture does.
+        struct.error: the file ends before the image does.
     """
     frame: _Frame | None = None
     orientation = scans = 0

@@ -13,7 +13,7 @@ __all__ = ["MOST_CHUNKS", "walk_png"]
 
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 # All that the pixels are made of. The others OpenCV does not apply, libpng complains of many that are in use, tRNS
-# would mix colours, and those of an animation would hide the picture that stands for it.
+# would mix colours, and those of an animation would hide the image that stands for it.
 _KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 
 
@@ -27,7 +27,7 @@ def walk_png(data: bytes) -> Header:
 
     Raises:
         DamagedError: a chunk is broken, missing or too long.
-        RefusedError: more chunks than a picture has.
+        RefusedError: more chunks than an image has.
         struct.error: the file ends before its image does.
     """
     width = height = bits = colour = interlaced = 0
@@ -67,7 +67,7 @@ def walk_png(data: bytes) -> Header:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, beginning and end of each chunk, its length and checksum included, up to the one that ends the picture."""
+    """Kind, beginning and end of each chunk, its length and checksum included, up to the one that ends the image."""
     start = 8
     parts = Parts(MOST_CHUNKS, "chunks")
     kind = b""

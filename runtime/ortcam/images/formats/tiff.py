@@ -70,7 +70,7 @@ _FORMATS: Final = {2: "signed integers", 3: "floating-point numbers", 5: "comple
 
 
 def walk_tiff(data: bytes) -> Header:
-    """The header of the first picture in a TIFF file.
+    """The header of the first image in a TIFF file.
 
     Raises:
         DamagedError: a tag is missing, twice there, or not of integers; strips or tiles lie, or end too early.
@@ -109,7 +109,7 @@ def walk_tiff(data: bytes) -> Header:
 
 
 def _check_samples(tags: dict[int, tuple[int, ...]]) -> tuple[int, int]:
-    """The photometric interpretation and the bits per sample of a picture that is accepted."""
+    """The photometric interpretation and the bits per sample of an image that is accepted."""
     photometric = tags.get(_PHOTOMETRIC, (-1,))[0]
     if photometric not in _COLOURS:
         unknown = f"a TIFF file of unknown colours (photometric interpretation {photometric})"
@@ -196,7 +196,7 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
 
 
 def _working(layout: _Layout, bits: int) -> int:
-    """Bytes that libtiff and OpenCV need for one strip or tile, beside the picture that it has not been written to yet.
+    """Bytes that libtiff and OpenCV need for one strip or tile, beside the image that it has not been written to yet.
 
     It lies in memory as it is in the file, as it is stored, and as RGBA, or with 16 bits per sample.
     """
@@ -314,7 +314,7 @@ def _with_needed_tags(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
 
     libtiff would read all others, too, make copies of their values, and follow the chain of directories. Alpha is
     declared as a sample of no meaning, so that libtiff does not composite it on black. Associated alpha stays: its
-    colours are composited as they are stored. `read_image` turns the picture: OpenCV would mirror each tile and leave
+    colours are composited as they are stored. `read_image` turns the image: OpenCV would mirror each tile and leave
     it where it is.
 
     Raises:

@@ -1,6 +1,6 @@
 """The memory that a lossless WebP takes for its prefix codes, read from the beginning of its VP8L stream (RFC 9649).
 
-A picture may be cut into blocks, each decoded by one of up to 65,536 groups of codes, for which libwebp keeps tables.
+An image may be cut into blocks, each decoded by one of up to 65,536 groups of codes, for which libwebp keeps tables.
 How many groups there are, the largest number in an image of the blocks tells, which follows images of the transforms.
 """
 
@@ -64,7 +64,7 @@ def _size(groups: int, cache: int) -> int:
 
 
 def _groups(bits: "_Bits", width: int, height: int) -> tuple[int, int]:
-    """How many groups of codes a picture has, and the bits of its cache of colours."""
+    """How many groups of codes an image has, and the bits of its cache of colours."""
     seen = set()
     left = _MOST_PIXELS
     while bits.take(1):

@@ -18,7 +18,7 @@ def walk_webp(data: bytes) -> Header:
 
     Raises:
         DamagedError: a chunk is missing or twice there, or sizes do not agree.
-        RefusedError: more chunks than a picture has.
+        RefusedError: more chunks than an image has.
         struct.error: the file ends before its image does.
     """
     end = 8 + int.from_bytes(data[4:8], "little")
@@ -27,7 +27,7 @@ def walk_webp(data: bytes) -> Header:
     width = height = 0
     orientation: int | None = None
     animated = False
-    picture: tuple[bytes, int, int] | None = None
+    image: tuple[bytes, int, int] | None = None
     alpha: tuple[int, int] | None = None
     frame: tuple[int, int] | None = None
     parts = Parts(MOST_CHUNKS, "chunks")
@@ -37,8 +37,8 @@ def walk_webp(data: bytes) -> Header:
             width, height = _three(data, start + 4, stop) + 1, _three(data, start + 7, stop) + 1
         elif kind == b"EXIF" and orientation is None:
             orientation = exif_orientation(data[start:stop])
-        elif kind in {b"VP8 ", b"VP8L"} and picture is None:
-            picture = kind, start, stop
+        elif kind in {b"VP8 ", b"VP8L"} and image is None:
+            image = kind, start, stop
         elif kind == b"ALPH":
             alpha = _only(alpha, start, stop)
         elif kind == b"ANMF" and frame is None:
@@ -47,12 +47,12 @@ def walk_webp(data: bytes) -> Header:
         if frame is None:
             raise DamagedError("it is animated, but holds no frame")
         return _first_frame(data, width, height, orientation or 1, *frame)
-    if picture is None:
+    if image is None:
         raise DamagedError("it holds no image")
-    size = _size(data, *picture[:2])
+    size = _size(data, *image[:2])
     if width and size != (width, height):
         raise DamagedError(f"its header says {width} x {height} pixels, but it holds {size[0]} x {size[1]}")
-    working, measure = _working(data, picture, alpha, size)
+    working, measure = _working(data, image, alpha, size)
     return Header(
         kind="WebP",
         width=size[0],
@@ -70,20 +70,20 @@ def _only(before: tuple[int, int] | None, start: int, stop: int) -> tuple[int, i
 
 
 def _working(
-    data: bytes, picture: tuple[bytes, int, int], alpha: tuple[int, int] | None, size: tuple[int, int]
+    data: bytes, image: tuple[bytes, int, int], alpha: tuple[int, int] | None, size: tuple[int, int]
 ) -> tuple[int, Callable[[], int] | None]:
-    """Bytes beside the decoded picture: four channels of it, what is lossless in it, and the codes of that.
+    """Bytes beside the decoded image: four channels of it, what is lossless in it, and the codes of that.
 
     Args:
         data: of the file.
-        picture: kind, beginning and end of the chunk that holds the colours.
+        image: kind, beginning and end of the chunk that holds the colours.
         alpha: beginning and end of the chunk that holds alpha alone, if there is one.
         size: width and height.
 
     Returns:
         The most they may be, and what finds out more closely.
     """
-    kind, start, stop = picture
+    kind, start, stop = image
     pixels = size[0] * size[1]
     if kind == b"VP8L":
         working, lossless = 9 * pixels, Stream(data, start, stop, *size)
@@ -97,18 +97,18 @@ def _working(
 def _first_frame(data: bytes, width: int, height: int, orientation: int, start: int, stop: int) -> Header:
     """The header of an animation: its first frame as a file of its own, which is put where it belongs afterwards."""
     top, left = 2 * _three(data, start + 3, stop), 2 * _three(data, start, stop)
-    picture: tuple[bytes, int, int] | None = None
+    image: tuple[bytes, int, int] | None = None
     alpha: tuple[int, int] | None = None
     for kind, begin, end in _riff_chunks(data, start + _FRAME, stop, Parts(MOST_CHUNKS, "chunks")):
-        if kind in {b"VP8 ", b"VP8L"} and picture is None:
-            picture = kind, begin, end
+        if kind in {b"VP8 ", b"VP8L"} and image is None:
+            image = kind, begin, end
         elif kind == b"ALPH":
             alpha = _only(alpha, begin, end)
-    size = (0, 0) if picture is None else _size(data, *picture[:2])
-    if picture is None or left + size[0] > width or top + size[1] > height:
+    size = (0, 0) if image is None else _size(data, *image[:2])
+    if image is None or left + size[0] > width or top + size[1] > height:
         raise DamagedError("its first frame does not fit into it")
     # It is decoded with alpha, whether it has one or not.
-    working, measure = _working(data, picture, alpha or (stop, stop), size)
+    working, measure = _working(data, image, alpha or (stop, stop), size)
     still = struct.pack("<B3x", 0x10) + b"".join((side - 1).to_bytes(3, "little") for side in size)
     content = memoryview(data)[start + _FRAME : stop]
     before = b"WEBPVP8X" + struct.pack("<I", len(still)) + still

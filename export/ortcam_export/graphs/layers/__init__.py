@@ -1,0 +1,8 @@
+"""Layers: where a classifier can be cut, what the maps at each place are, and the best place."""
+
+from ortcam_export.graphs.layers.arithmetic import count_macs
+from ortcam_export.graphs.layers.choosing import choose_layer
+from ortcam_export.graphs.layers.finding import find_branch_layers, find_layers
+from ortcam_export.graphs.layers.layer import Layer, cut_open
+
+__all__ = ["Layer", "choose_layer", "count_macs", "cut_open", "find_branch_layers", "find_layers"]

@@ -1,0 +1,75 @@
+"""Arithmetic of a classifier: which operators have weights, and how many multiply-adds they take for one image."""
+
+import math
+
+import onnx_ir as ir
+
+from ortcam_export.graphs.batch_axis import sides_for_one
+from ortcam_export.graphs.dataflow import data_nodes, inputs_of
+from ortcam_export.graphs.layers.operators import FACTORS, RECURRENT
+
+__all__ = ["count_macs", "weights_and_macs_behind", "weights_in_front"]
+
+
+def count_macs(graph: ir.Graph) -> int | None:
+    """Multiply-adds of a classifier for one image; None where not all shapes are known."""
+    counts = [_macs(node) for node in data_nodes(graph) if node.op_type in FACTORS]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def weights_and_macs_behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int | None]]:
+    """For every data node, whether weights come after it, and the multiply-adds after it for one image."""
+    reached = {value for node in data for value in node.outputs}
+    weighted: dict[ir.Node, bool] = {}
+    macs: dict[ir.Node, int | None] = {}
+    seen, total = False, 0
+    for node in reversed(data):
+        weighted[node], macs[node] = seen, total if total >= 0 else None
+        if node.op_type in FACTORS:
+            second = node.inputs[FACTORS[node.op_type][1]]
+            seen = seen or (second is not None and second not in reached)
+            own = _macs(node)
+            total = total + own if own is not None and total >= 0 else -1
+    return weighted, macs
+
+
+def _macs(node: ir.Node) -> int | None:
+    """Multiply-adds of an operator for one image; None where shapes are not known."""
+    first, second = (node.inputs[index] for index in FACTORS[node.op_type])
+    assert first is not None
+    assert second is not None
+    out, left, right = (sides_for_one(value) for value in (node.outputs[0], first, second))
+    if out is None or left is None or right is None:
+        return None
+    if node.op_type == "ConvTranspose":
+        return math.prod(left) * math.prod(right[1:])
+    if "Conv" in node.op_type:
+        return math.prod(out) * math.prod(right[1:])
+    return math.prod(out) * (left[0] if node.attributes.get_int("transA", 0) else left[-1])
+
+
+def weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
+    """The nodes whose output is more than the image laid out, scaled, resized or recoloured: weights mixed it."""
+    reached = {graph.inputs[0], *(value for node in data for value in node.outputs)}
+    featured: set[ir.Node] = set()
+    for node in data:
+        inputs = [value for value in inputs_of(node) if value in reached]
+        if any(value.producer() in featured for value in inputs) or (
+            (node.op_type in FACTORS or node.op_type in RECURRENT)
+            and any(value is not None and value not in reached for value in node.inputs)
+            and not _recolours(node)
+        ):
+            featured.add(node)
+    return featured
+
+
+def _recolours(node: ir.Node) -> bool:
+    """Whether an operator makes three channels of three without mixing positions, or of an image a resized one."""
+    first, second = (node.inputs[index] for index in FACTORS.get(node.op_type, (0, 1)))
+    before, after = (None if value is None else sides_for_one(value) for value in (first, node.outputs[0]))
+    kernel = None if second is None or second.shape is None else second.shape.numpy()
+    if before is None or after is None or len(before) != 4 or len(after) != 4:
+        return False
+    if "Conv" in node.op_type:
+        return before[1] == 3 and after[1] <= 3 and kernel is not None and math.prod(kernel[2:]) == 1
+    return any(before[axis] == after[axis] == 3 for axis in (1, 3))

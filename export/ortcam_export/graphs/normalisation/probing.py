@@ -1,0 +1,170 @@
+"""Reading forms off a front: it is run on colours and on noise, and what it does to them tells."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ortcam_export.graphs.normalisation.forms import (
+    BENT,
+    EXACT,
+    Form,
+    Layout,
+    as_channels,
+    follows,
+    order_of,
+    pixel_form,
+)
+from ortcam_export.graphs.normalisation.front import Front
+from ortcam_export.graphs.normalisation.operators import MIXERS, branch_from, is_quantized, keeps_colours
+
+__all__ = ["branch_forms", "colour_form", "mixed_form", "pixel_forms"]
+
+_GREYS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SEED: Final = 0
+
+
+def pixel_forms(front: Front, values: Sequence[ir.Value] | None = None) -> list[Form]:
+    """Those of the candidates (or of these tensors) that are affine in the image, pixel for pixel."""
+    values = front.candidates if values is None else values
+    span = front.span
+    reach = np.maximum(np.abs(front.white), np.abs(front.black)).max()
+    size = front.given.height, front.given.width
+    generator = np.random.default_rng(_SEED)
+    low, high = (front.black - span)[:, None, None], (front.white + span)[:, None, None]
+    noise = [low + (high - low) * generator.random((3, *size)) for _ in range(2)]
+    units = [np.where(np.arange(3)[:, None, None] == channel, reach, 0.0) for channel in range(3)]
+    probes = [np.broadcast_to(probe, (3, *size)).astype(np.float32) for probe in (np.zeros(3)[:, None, None], *units)]
+    probes += [probe.astype(np.float32) for probe in noise]
+    forms = []
+    for value, responses in front.run(values, probes):
+        laid_out = as_channels(responses, size)
+        if laid_out is None:
+            continue
+        layout, (zero, *others) = laid_out
+        slopes = np.stack([response - zero for response in others[:3]], axis=1) / float(reach)
+        form = pixel_form(value, layout, slopes, zero)
+        if form is not None and all(
+            follows(form, probe, response) for probe, response in zip(probes[4:], others[3:], strict=True)
+        ):
+            forms.append(form)
+    return forms
+
+
+def colour_form(front: Front, behind: Form) -> Form | None:
+    """The last candidate behind another that is affine in the colour of a picture of one colour.
+
+    None where there is none, or where it has the same zero and gain as the other, which then can be taken itself.
+    """
+    deeper = front.candidates[front.candidates.index(behind.value) + 1 :]
+    deeper = [value for value in deeper if keeps_colours(value, front.data)]
+    found = None
+    for value, responses in front.run(deeper, _one_colour(front, _colours(front))):
+        laid_out = as_channels(responses, None)
+        if laid_out is None:
+            continue
+        form = _form_of_colours(front, value, laid_out[0], [np.median(item, axis=(1, 2)) for item in laid_out[1]])
+        if form is not None and front.has_colour(form.zero):
+            found = form
+    if found is None:
+        return None
+    zero, gain = behind.zero, behind.mean_gain
+    span = front.span
+    # A step of integers is no other colour.
+    tolerance = BENT if is_quantized(found.value, front.data) else EXACT
+    same = (np.abs(found.zero - zero) <= tolerance * span).all() and (
+        np.abs(found.mean_gain - gain) <= tolerance * np.abs(gain)
+    ).all()
+    return None if same else found
+
+
+def mixed_form(front: Front) -> Form | None:
+    """The image as one whose mean is the colour that the last candidate which has such a colour makes 0.
+
+    Candidates of any shape count, whose elements are affine in the colour of a picture of one colour. Of several
+    colours a grey one is taken. None where there is none, or where it is black.
+    """
+    colours = _colours(front)
+    values = [value for value in front.candidates[1:] if keeps_colours(value, front.data, MIXERS)]
+    found = None
+    for value, responses in front.run(values, _one_colour(front, colours)):
+        zero = _zero_of(front, colours, np.stack([response.ravel() for response in responses]))
+        if zero is not None:
+            found = value, zero
+    if found is None or np.abs(found[1] - front.black).max() <= BENT * front.span.max():
+        return None
+    value, zero = found
+    return Form(value, front.layout, (0, 1, 2), np.ones((3, 1, 1)), -zero[:, None, None])
+
+
+def _zero_of(front: Front, colours: NDArray[np.float64], responses: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The colour at which all elements of a tensor, [K,elements] for colours [K,3], are 0; None where none is."""
+    terms = np.concatenate([colours, np.ones((len(colours), 1))], axis=1)
+    found: NDArray[np.float64] = np.linalg.lstsq(terms, responses, rcond=None)[0]
+    largest = np.abs(responses).max()
+    if not np.isfinite(largest) or np.abs(terms @ found - responses).max() > EXACT * largest:
+        return None
+    slopes, offsets = found[:3].T, found[3]
+    moves = np.abs(slopes).max(axis=1) > EXACT * np.abs(slopes).max()
+    if not moves.any():
+        return None
+    slopes, offsets = slopes[moves], offsets[moves]
+    grey = slopes @ (front.white - front.black)
+    level = -(slopes @ front.black + offsets) @ grey / max(float(grey @ grey), 1e-30)
+    nearest: NDArray[np.float64] = np.linalg.lstsq(slopes, -offsets, rcond=None)[0]
+    for colour in (front.black + level * (front.white - front.black), nearest):
+        if np.abs(slopes @ colour + offsets).max() <= EXACT * largest and front.has_colour(colour):
+            return colour
+    return None
+
+
+def _colours(front: Front) -> NDArray[np.float64]:
+    """Greys from black to white, then red, green and blue, as the image has them: float64 [K,3]."""
+    greys = [front.black + grey * (front.white - front.black) for grey in _GREYS]
+    single = [np.where(np.arange(3) == channel, front.white, front.black) for channel in range(3)]
+    return np.stack([*greys, *single])
+
+
+def _one_colour(front: Front, colours: NDArray[np.float64]) -> list[NDArray[np.float32]]:
+    """A picture [3,H,W] of each colour."""
+    shape = 3, front.given.height, front.given.width
+    return [np.broadcast_to(colour[:, None, None], shape).astype(np.float32) for colour in colours]
+
+
+def branch_forms(front: Front, form: Form) -> list[Form]:
+    """A form, or where several branches begin at it, each with a normalisation of its own, theirs."""
+    users = [user for user, _ in form.value.uses() if user in front.data]
+    if len(set(users)) < 2:
+        return [form]
+    chains = {user: list(branch_from(user, front.data)) for user in dict.fromkeys(users)}
+    known = {item.value: item for item in pixel_forms(front, [value for chain in chains.values() for value in chain])}
+    ends = []
+    for chain in chains.values():
+        affine = [known[value] for value in chain if value in known]
+        # One that only scales has no mean of its own.
+        centred = [item for item in affine if np.abs(item.zero).max() > EXACT and front.has_colour(item.zero)]
+        if centred:
+            ends.append(centred[-1])
+    if not ends:
+        return [form]
+    # Branches that do not normalise, and the form itself, come last: the first one decides.
+    return [*ends, *([form] if len(ends) < len(chains) else [])]
+
+
+def _form_of_colours(front: Front, value: ir.Value, layout: Layout, found: list[NDArray[np.float64]]) -> Form | None:
+    """From a tensor's colours, float64 [3] each, for the greys and then for red, green and blue."""
+    greys, singles = found[: len(_GREYS)], found[len(_GREYS) :]
+    slopes = np.stack([single - greys[0] for single in singles], axis=1)
+    order = order_of(np.abs(slopes), BENT)
+    if order is None:
+        return None
+    rise = slopes[range(3), order]
+    for grey, response in zip(_GREYS, greys, strict=True):
+        if (np.abs(response - greys[0] - grey * rise) > BENT * np.abs(rise)).any():
+            return None
+    black, white = front.black[list(order)], front.white[list(order)]
+    gain = rise / (white - black)
+    offset = greys[0] - gain * black
+    return Form(value, layout, order, gain[:, None, None], offset[:, None, None])

@@ -1,0 +1,163 @@
+"""Scorers: the classifier behind a masking front, so that a run takes channel indices and gives scores.
+
+The front picks channels of the maps, upsamples them as two matrix products, gates them, and multiplies the image.
+
+==================  ==================  =======================================================================
+input               shape               meaning
+==================  ==================  =======================================================================
+``image``           float32 [1,3,H,W]   preprocessed image X
+``maps``            float32 [1,C,h,w]   features, already min-maxed unless the scorer gates
+``channels``        int64 [B]           which channels k to mask with
+``targets``         int64 [K]           classes c
+``scale``           float32 [B]         factor on the mask (not with a gate)
+``noise, sigma``    [1,3,H,W], [B]      added to the masked image: sigma_b * noise (scorer "noise")
+``keep``            float32 [B]         1, or 0 for padding (with a gate)
+``baseline``        float32 [K]         subtracted from the probabilities in the partial sum (with a gate)
+``logit_softmax``   bool []             weigh the partial sum by the softmax over the chunk of the logits (with a gate)
+==================  ==================  =======================================================================
+
+Outputs: ``probabilities`` [B,K], ``logits`` [B,K] and, with a gate, ``partial_maps`` [K,H,W], the weighted sum of the
+chunk's gated maps.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+
+from ortcam.bundle import GATES, Activation, Cut
+from ortcam_export.graphs.builder import Builder
+from ortcam_export.graphs.names import rename, taken_names
+from ortcam_export.graphs.surgery import extract
+from ortcam_export.graphs.weights import Interpolation
+
+__all__ = ["SCORER_KINDS", "build_scorer", "write_scorers"]
+
+SCORER_KINDS: Final = ("linear", "noise", *GATES)
+
+
+def write_scorers(
+    model: ir.Model, cut: Cut, folder: Path, interpolation: Interpolation, activation: Activation, suffix: str = ""
+) -> dict[str, str]:
+    """Write a scorer of every kind; returns the names of the files by kind.
+
+    Args:
+        model: image -> logits, weights in a file of `folder`.
+        cut: where the maps come from.
+        folder: of the bundle.
+        interpolation: the matrices that all scorers share.
+        activation: from logits to probabilities.
+        suffix: of the names, say "-int8".
+    """
+    names = {kind: f"scorer-{kind}{suffix}.onnx" for kind in SCORER_KINDS}
+    for kind, name in names.items():
+        ir.save(build_scorer(model, cut, kind, interpolation=interpolation, activation=activation), folder / name)
+    return names
+
+
+def build_scorer(
+    model: ir.Model, cut: Cut, kind: str, *, interpolation: Interpolation, activation: Activation = "softmax"
+) -> ir.Model:
+    """The classifier with a masking front: see the table at the top of this module.
+
+    Args:
+        model: image -> logits, weights in the bundle's file.
+        cut: where the maps come from; only their shape counts.
+        kind: one of `SCORER_KINDS`.
+        interpolation: the matrices that all scorers share; they tell the size of the image, too.
+        activation: from logits to probabilities.
+    """
+    scorer = extract(model, ["image"], ["logits"])
+    graph = scorer.graph
+    graph.name = f"scorer-{kind}"
+    for node in graph:
+        node.metadata_props.clear()
+    model_input, all_logits = graph.inputs[0], graph.outputs[0]
+    build = Builder(taken_names(graph))
+    front = _build_front(build, cut, kind, interpolation)
+    model_input.replace_all_uses_with(front.masked)
+    rename(all_logits, "all_logits", graph)
+    front_nodes = build.take_nodes()
+    activated = build.activation(activation, all_logits)
+    probabilities = build.output("Gather", [activated, front.targets], "probabilities", 2)
+    logits = build.output("Gather", [all_logits, front.targets], "logits", 2)
+    inputs, outputs = list(front.inputs), [probabilities, logits]
+    if kind in GATES:
+        weights, partial_maps = _partial_maps(build, probabilities, logits, front.mask, *interpolation.size)
+        inputs += weights
+        outputs.append(partial_maps)
+    graph.insert_before(next(iter(graph)), front_nodes)
+    graph.extend(build.take_nodes())
+    for value in build.initializers:
+        graph.register_initializer(value)
+    graph.inputs[:] = inputs
+    graph.outputs[:] = outputs
+    return scorer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Front:
+    """The masking front of a scorer.
+
+    Attributes:
+        inputs: of the graph, so far.
+        targets: the one of them that says which classes are scored, int64 [K].
+        mask: float32 [B,1,H,W].
+        masked: the masked images, float32 [B,3,H,W].
+    """
+
+    inputs: tuple[ir.Value, ...]
+    targets: ir.Value
+    mask: ir.Value
+    masked: ir.Value
+
+
+def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolation) -> _Front:
+    """From image, maps and channels to masked images."""
+    height, width = interpolation.size
+    # The symbol of a dimension is the same text in every graph: B masked images, K targets.
+    image = _input("image", ir.DataType.FLOAT, (1, 3, height, width))
+    maps = _input("maps", ir.DataType.FLOAT, (1, cut.channels, cut.height, cut.width))
+    channels = _input("channels", ir.DataType.INT64, ("B",))
+    targets = _input("targets", ir.DataType.INT64, ("K",))
+    inputs = [image, maps, channels, targets]
+    rows = build.initializer(interpolation.rows)
+    columns = build.initializer(interpolation.columns)
+    picked = build.op("Gather", [maps, channels], {"axis": 1})
+    if kind not in GATES:
+        scale = _input("scale", ir.DataType.FLOAT, ("B",))
+        inputs.append(scale)
+        picked = build.op("Mul", [picked, build.reshape(scale, 1, -1, 1, 1)])
+    upsampled = build.op("MatMul", [rows, build.op("MatMul", [picked, columns])])
+    mask = build.reshape(upsampled, -1, 1, height, width)
+    if kind in GATES:
+        mask = build.gate(kind, mask)
+    masked = build.op("Mul", [mask, image])
+    if kind == "noise":
+        noise = _input("noise", ir.DataType.FLOAT, (1, 3, height, width))
+        sigma = _input("sigma", ir.DataType.FLOAT, ("B",))
+        inputs += [noise, sigma]
+        masked = build.op("Add", [masked, build.op("Mul", [build.reshape(sigma, -1, 1, 1, 1), noise])])
+    return _Front(tuple(inputs), targets, mask, masked)
+
+
+def _partial_maps(
+    build: Builder, probabilities: ir.Value, logits: ir.Value, mask: ir.Value, height: int, width: int
+) -> tuple[list[ir.Value], ir.Value]:
+    """sum_b alpha_bk gate(U(A_b)) over a chunk, and the inputs that say what alpha is."""
+    keep = _input("keep", ir.DataType.FLOAT, ("B",))
+    baseline = _input("baseline", ir.DataType.FLOAT, ("K",))
+    logit_softmax = _input("logit_softmax", ir.DataType.BOOL, ())
+    increase = build.op("Transpose", [build.op("Sub", [probabilities, baseline])], {"perm": [1, 0]})
+    softmax = build.op("Softmax", [build.op("Transpose", [logits], {"perm": [1, 0]})], {"axis": 1})
+    alpha = build.op("Mul", [build.op("Where", [logit_softmax, softmax, increase]), keep])
+    flattened = build.reshape(mask, -1, height * width)
+    summed = build.op("MatMul", [alpha, flattened])
+    partial = build.output("Reshape", [summed, build.integers(-1, height, width)], "partial_maps", 3)
+    partial.shape = ir.Shape(("K", height, width))
+    return [keep, baseline, logit_softmax], partial
+
+
+def _input(name: str, dtype: ir.DataType, shape: tuple[int | str, ...]) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))

@@ -1,0 +1,145 @@
+"""Plugin execution providers: libraries that ONNX Runtime loads at run time, from wheels that lie beside its own.
+
+A wheel `onnxruntime-ep-NAME` has a module `onnxruntime_ep_NAME` that says where its library is and what its provider is
+called. A plugin runs on devices that ONNX Runtime has found, and it takes only those that it supports: OpenVINO's takes
+Intel's, so on another processor it has none.
+"""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ortcam.engine.forking import ForkLock
+from ortcam.engine.runtime import first_line, ort
+from ortcam.errors import ProviderError
+
+__all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
+
+OPENVINO: Final = "OpenVINOExecutionProvider"
+
+_MODULE: Final = "onnxruntime_ep_"
+_BUILT_IN: Final = ("CPUExecutionProvider", "CUDAExecutionProvider")  # though ONNX Runtime lists devices of them, too
+
+# OpenVINO's options as the provider that is built into ONNX Runtime takes them -> its own properties. The plugin takes
+# properties alone, in `load_config`, and ignores the rest.
+_PROPERTIES: Final = {
+    "num_of_threads": "INFERENCE_NUM_THREADS",
+    "num_streams": "NUM_STREAMS",
+    "cache_dir": "CACHE_DIR",
+    "model_priority": "MODEL_PRIORITY",
+}
+_PRECISIONS: Final = {"FP32": "f32", "FP16": "f16", "bf16": "bf16"}
+_PRECISION_HINT: Final = "INFERENCE_PRECISION_HINT"
+_MODE_HINT: Final = "EXECUTION_MODE_HINT"
+
+_registered: set[str] = set()
+_registering = ForkLock()
+
+
+def plugin_named(name: str) -> str | None:
+    """The full name of the provider that an installed wheel brings, registered with ONNX Runtime; None: no such wheel.
+
+    Args:
+        name: in lower case and short: "openvino", "webgpu".
+
+    Raises:
+        ProviderError: the wheel is there, and ONNX Runtime cannot load its library.
+    """
+    module = _MODULE + name
+    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+        return None
+    try:
+        wheel = importlib.import_module(module)
+        full = str(wheel.get_ep_name())
+        with _registering:
+            if module not in _registered and not plugin_devices(full):
+                ort.register_execution_provider_library(module, wheel.get_library_path())
+            _registered.add(module)
+    except Exception as error:
+        raise ProviderError(
+            f"execution provider {name!r}: ONNX Runtime {ort.__version__} cannot load {module}: {first_line(error)}"
+        ) from error
+    return full
+
+
+def plugin_devices(provider: str) -> list[Any]:
+    """The devices (`OrtEpDevice`) that a registered plugin supports; none for a provider that is built in."""
+    if provider in _BUILT_IN:
+        return []
+    return [item for item in ort.get_ep_devices() if item.ep_name == provider and "library_path" in item.ep_metadata]
+
+
+def choose_devices(provider: str, options: Mapping[str, str]) -> list[Any]:
+    """The device of a plugin that its options ask for, in a list as ONNX Runtime takes it.
+
+    Args:
+        provider: its full name.
+        options: `device_type` is "CPU", "GPU", "NPU", or, where there are several, "GPU.1". Without it OpenVINO takes
+            the CPU, and any other provider its first device.
+
+    Raises:
+        ProviderError: there is no such device; the message lists those that there are.
+    """
+    devices = plugin_devices(provider)
+    wanted = options.get("device_type", "CPU" if provider == OPENVINO else "")
+    kind, _, number = wanted.upper().partition(".")
+    of_kind = [item for item in devices if kind in ("", item.device.type.name)]
+    index = int(number) if number.isdecimal() else (0 if not number else len(of_kind))
+    if index < len(of_kind):
+        return [of_kind[index]]
+    if not devices:
+        raise ProviderError(
+            f"execution provider {provider}: this machine has no device that it supports; ONNX Runtime sees "
+            f"{_described(ort.get_ep_devices())}"
+        )
+    raise ProviderError(
+        f"execution provider {provider}: device_type={wanted!r} is not on this machine; accepted is one of "
+        f"{_described(devices)}"
+    )
+
+
+def _described(devices: Sequence[Any]) -> str:
+    """Devices in words: their types as `device_type` takes them, and what they are."""
+    seen: dict[str, int] = {}
+    words = []
+    for item in devices:
+        kind = item.device.type.name
+        count = seen[kind] = seen.get(kind, -1) + 1
+        name = item.ep_metadata.get("FULL_DEVICE_NAME") or item.device.vendor
+        words.append(f"{kind}.{count} ({name})" if count else f"{kind} ({name})")
+    return ", ".join(dict.fromkeys(words)) or "no device"
+
+
+def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Options as a plugin takes them: without the device, and OpenVINO's as properties of that device.
+
+    OpenVINO on a CPU computes in float32 unless something else is said, as the provider does that is built in: left to
+    itself it takes bfloat16 where the processor has it.
+    """
+    given = {key: value for key, value in options.items() if key != "device_type"}
+    if provider != OPENVINO:
+        return given
+    device = options.get("device_type", "CPU").upper()
+    config = _parsed(given.pop("load_config", "{}"))
+    if config is None:
+        return given | {"load_config": options["load_config"]}  # the plugin says what is wrong with it
+    properties = config.setdefault(device.partition(".")[0], {})
+    for key in [key for key in _PROPERTIES if key in given]:
+        properties.setdefault(_PROPERTIES[key], given.pop(key))
+    precision = given.pop("precision", "FP32" if device == "CPU" else None)
+    if precision == "ACCURACY":
+        properties.setdefault(_MODE_HINT, precision)
+    elif precision in _PRECISIONS and _MODE_HINT not in properties:
+        properties.setdefault(_PRECISION_HINT, _PRECISIONS[precision])
+    return given | ({"load_config": json.dumps(config)} if any(config.values()) else {})
+
+
+def _parsed(text: str) -> dict[str, dict[str, Any]] | None:
+    """OpenVINO's configuration, device -> property -> value; None where it is something else."""
+    try:
+        config = json.loads(text)
+    except ValueError:
+        return None
+    return config if isinstance(config, dict) and all(isinstance(item, dict) for item in config.values()) else None

@@ -1,0 +1,166 @@
+/**
+ * Which channels to score, in what order, and when to stop: a budget or a tolerance, as `ortcam/scoring/budget.py` has them.
+ *
+ * A run belongs to one image and one method. It keeps the scores of all classes, so that another class has its map at
+ * once, and scores on from there where that map is not known well enough yet.
+ */
+import { MaskModel, type Prediction } from "./gaussian_process";
+import { gatedMasks, type Scoring, summandsOf } from "./scoring";
+import type { Maps } from "./upsampling";
+
+// The channels scored before the process is asked for the first time: a share of a budget, or of all live channels.
+const [FIRST_OF_BUDGET, FIRST_OF_ALL] = [0.4, 0.04];
+const FEWEST = 16;
+// A budget for more of the channels than this leaves out those of the least energy.
+const MOST = 0.875;
+// How many times as many channels are scored before the process is asked again.
+const GROWTH = 1.5;
+// Steps per doubling in which it is counted how much a channel is wanted.
+const STEPS = 1024;
+const TINIEST = 2 ** -1022; // the smallest normal float64
+
+/** When a run may stop before all channels are scored; null is no limit. */
+export interface Limits {
+  readonly budget: number | null; // share of the live channels in (0, 1]
+  readonly tolerance: number | null; // largest error of the finished map that is estimated, in (0, 1)
+}
+
+/** The weights of a class as far as they are known. */
+export interface Known {
+  readonly weights: Float64Array; // [L], by place
+  readonly error: number | null; // of the finished map, estimated: 0 is exact, null not known yet
+  readonly whole: boolean; // false where some channels lack some of their samples
+}
+
+/** The channels of an image that are scored for a method, and the Gaussian process over them. */
+export class Run {
+  private readonly model: () => MaskModel;
+  private readonly summands: () => Maps;
+  private readonly sizes: () => Float64Array;
+  private readonly energy: Float64Array; // [L]
+  /** The classes for which channels were chosen. */
+  readonly chosenFor: number[] = [];
+
+  constructor(readonly scoring: Scoring) {
+    const { work, order } = scoring;
+    this.model = once(() => new MaskModel(gatedMasks(work)));
+    this.summands = once(() => summandsOf(work));
+    this.sizes = once(() => deviations(this.summands()));
+    this.energy = Float64Array.from(order, (channel) => work.masks.energy[channel]);
+  }
+
+  /** How many channels a budget pays for. */
+  limit({ budget }: Limits): number {
+    const live = this.scoring.order.length;
+    return budget === null ? live : Math.min(Math.ceil(budget * live), live);
+  }
+
+  /**
+   * Score channels for a class until the limits or the channels are reached.
+   *
+   * Yields what is known at first where that is anything, and after every run of the graph; the last is the result.
+   */
+  async *explain(target: number, limits: Limits): AsyncGenerator<Known, void, void> {
+    const { scoring } = this;
+    const limit = this.limit(limits);
+    const first = this.first(limits, limit);
+    let known: Known = { weights: scoring.weights(target), error: null, whole: true };
+    const whole = scoring.work.plan.coefficients.length === 1; // after any run
+    let prediction: Prediction | null = null;
+    const ask = (): void => {
+      if (scoring.complete) {
+        known = { weights: scoring.weights(target), error: 0, whole: true };
+        return;
+      }
+      prediction = this.model().condition(scoring.scored, scoring.weights(target));
+      known = { weights: prediction.weights, error: this.error(prediction, first), whole: true };
+    };
+    if (scoring.scored.length > 0 || scoring.complete) {
+      ask();
+      yield known;
+    }
+    while (scoring.scored.length < limit && !met(known, limits)) {
+      const group = this.next(prediction, this.round(scoring.scored.length, first, limit));
+      if (!this.chosenFor.includes(target)) this.chosenFor.push(target);
+      for await (const _ of scoring.run(group)) {
+        const weights = overlaid(known.weights, group, scoring.weights(target));
+        yield { weights, error: known.error, whole };
+      }
+      ask();
+      yield known;
+    }
+  }
+
+  /** How many channels are scored by their energy, before the process is asked. */
+  private first({ budget, tolerance }: Limits, limit: number): number {
+    const channels = this.scoring.order.length;
+    if (limit < channels && limit > MOST * channels && tolerance === null) return limit;
+    const share = budget === null ? FIRST_OF_ALL * channels : FIRST_OF_BUDGET * limit;
+    return Math.min(Math.max(FEWEST, Math.ceil(share)), limit);
+  }
+
+  /** How many channels the next round has. */
+  private round(scored: number, first: number, limit: number): number {
+    if (scored < first) return first - scored;
+    const size = Math.ceil((GROWTH - 1) * scored);
+    const rest = limit - scored;
+    return rest < 1.5 * size ? rest : size;
+  }
+
+  /** The places to score next: the brightest at first, then those whose weights leave most open in the map. */
+  private next(prediction: Prediction | null, count: number): number[] {
+    const { scoring, energy } = this;
+    const scored = new Set(scoring.scored);
+    const open = [...scoring.order.keys()].filter((place) => !scored.has(place));
+    if (prediction === null) return open.slice(0, count);
+    const { weights, deviation } = prediction;
+    const known = Math.max(
+      weights.reduce((total, weight, place) => total + weight * energy[place], 0),
+      TINIEST,
+    );
+    const sizes = this.sizes();
+    const wanted = (place: number): number =>
+      Math.round(STEPS * Math.log2(Math.max((sizes[place] * deviation[place]) / known, TINIEST)));
+    const ranks = new Map(open.map((place) => [place, wanted(place)]));
+    return open.sort((a, b) => (ranks.get(b) ?? 0) - (ranks.get(a) ?? 0) || a - b).slice(0, count);
+  }
+
+  /**
+   * The estimate of the largest error; null where nothing is known.
+   *
+   * Channels of much energy are alike: from them alone the others seem better known than they are. So nothing is said
+   * until as many were chosen by the process as the `first` ones, or most of all are scored.
+   */
+  private error(prediction: Prediction, first: number): number | null {
+    const scored = this.scoring.scored.length;
+    if (scored < 2 * first && scored <= MOST * this.scoring.order.length) return null;
+    const error = this.model().mapError(prediction, this.summands());
+    return error >= 1 ? null : error;
+  }
+}
+
+function met({ error }: Known, { tolerance }: Limits): boolean {
+  return error === 0 || (error !== null && tolerance !== null && error <= tolerance);
+}
+
+/** Weights with those of some places in their stead, where these are known. */
+function overlaid(weights: Float64Array, places: readonly number[], others: Float64Array): Float64Array {
+  const out = weights.slice();
+  for (const place of places) if (others[place] > 0) out[place] = others[place];
+  return out;
+}
+
+/** |A_k - mean A_k| of every map: what is the same everywhere does not change a map that is min-maxed. */
+function deviations({ data, count, height, width }: Maps): Float64Array {
+  const size = height * width;
+  return Float64Array.from({ length: count }, (_, k) => {
+    const map = data.subarray(k * size, (k + 1) * size);
+    const mean = map.reduce((a, b) => a + b, 0) / size;
+    return Math.sqrt(map.reduce((total, value) => total + (value - mean) ** 2, 0));
+  });
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
+}
