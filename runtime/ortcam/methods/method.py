@@ -133,7 +133,7 @@ class Method:
 
     Attributes:
         name: as people type it.
-        title: for pictures and tables.
+        title: for images and tables.
         summary: what the method does, in one sentence.
         aliases: other spellings.
         options: what can be set.
