@@ -123,7 +123,7 @@ def figures(entries: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
 def _markdown(run: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> str:
     good = [entry for entry in entries if "error" not in entry]
     parity = (
-        "Parity is max |difference| / max |logit| on two pictures: of head(features(x)) to the PyTorch model, and of "
+        "Parity is max |difference| / max |logit| on two images: of head(features(x)) to the PyTorch model, and of "
         "the nine scorers to head(features(mask * x)). Nodes are those of features and head together."
     )
     machine = f"Machine: {run['machine']['cpu']}, {run['machine']['cores']} cores"

@@ -23,7 +23,7 @@ from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.results import ROOT, write_results, write_text
 
 MODELS: Final = ROOT / "models"
-PICTURE: Final = MODELS / "shapes" / "samples" / "mug-umbrella.png"
+IMAGE: Final = MODELS / "shapes" / "samples" / "mug-umbrella.png"
 
 # What a user of the file would write, on a device with little memory.
 PROCESS: Final = """
@@ -34,14 +34,14 @@ def resident():  # getrusage would remember the process that this one was forked
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
 
 before = resident()
-path, picture, repeats = sys.argv[1:]
+path, image, repeats = sys.argv[1:]
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 options.enable_cpu_mem_arena = options.enable_mem_pattern = False
 clock = time.perf_counter()
 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 opened = time.perf_counter() - clock
-inputs = {"image": numpy.load(picture)}
+inputs = {"image": numpy.load(image)}
 seconds = []
 for _ in range(int(repeats)):
     clock = time.perf_counter()
@@ -55,7 +55,7 @@ REPORT: Final = """\
 # A fused explainer on one thread
 
 The shipped classifier (ShuffleNetV2 x0.5, 1024 channels), fused with `--uint8-input`, ScoreCAM++, for one class of
-[the picture](../../models/shapes/samples/mug-umbrella.png), 320 x 240 pixels; one thread, memory arena and memory
+[the image](../../models/shapes/samples/mug-umbrella.png), 320 x 240 pixels; one thread, memory arena and memory
 patterns off, a process of its own with onnxruntime and numpy alone. Seconds are medians of {repeats} runs; memory is
 the peak beyond the {imported:.0f} MB that a process has which only imports the two.
 
@@ -97,7 +97,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.save(folder / "picture.npy", read_image(PICTURE))
+        np.save(folder / "image.npy", read_image(IMAGE))
         say("exporting with int8")
         bundle = export(
             "shufflenet_v2_x0_5",
@@ -119,7 +119,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
                 verify=False,
                 force=True,
             )
-            command = [sys.executable, "-c", PROCESS, str(fused.path), str(folder / "picture.npy"), str(repeats)]
+            command = [sys.executable, "-c", PROCESS, str(fused.path), str(folder / "image.npy"), str(repeats)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found.append(dataclasses.asdict(setting) | {"size": fused.size} | json.loads(done.stdout))
     return found

@@ -21,7 +21,7 @@ from typing import Any, Final
 from benchmarks.common.arguments import add_output, say, whole_number
 from benchmarks.common.machine import describe_run
 from benchmarks.common.results import write_results, write_text
-from benchmarks.gpu.bench import Bench, do_without_opencv, make_module, picture, prepare
+from benchmarks.gpu.bench import Bench, do_without_opencv, make_image, make_module, prepare
 from benchmarks.gpu.candidates import bare, candidates, time_all
 from benchmarks.gpu.checks import checks
 from benchmarks.gpu.report import figures, plot, report
@@ -77,7 +77,7 @@ def measure(bundle: Path, options: argparse.Namespace, missing: Sequence[str]) -
     bench = Bench(
         bundle=bundle,
         module=make_module(quick=options.quick).to(options.provider),
-        picture=picture(manifest.preprocessing.height),
+        image=make_image(manifest.preprocessing.height),
         provider=options.provider,
         precisions=tuple(options.precisions),
         repeats=options.repeats or (2 if options.quick else 7),

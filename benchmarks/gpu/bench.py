@@ -1,4 +1,4 @@
-"""What all parts of the study work with: the classifier, the picture, the provider."""
+"""What all parts of the study work with: the classifier, the image, the provider."""
 
 import dataclasses
 import importlib.util
@@ -23,7 +23,7 @@ class Bench:
     Attributes:
         bundle: folder.
         module: the same classifier in PyTorch, on the device.
-        picture: uint8 RGB.
+        image: uint8 RGB.
         provider: "cuda" or "cpu".
         precisions: that the bundle has.
         repeats: timed runs.
@@ -32,7 +32,7 @@ class Bench:
 
     bundle: Path
     module: Any
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     provider: str
     precisions: tuple[str, ...]
     repeats: int
@@ -51,12 +51,12 @@ class Bench:
         return ortcam.load(self.bundle, providers=[(self.provider, options)], **more)
 
     def explain(self, explainer: Any, **options: object) -> Any:
-        """Score-CAM of the picture for class 0; the batch size is the automatic one."""
-        return explainer.explain(self.picture, **{"method": "scorecam", "target": 0, **options})
+        """Score-CAM of the image for class 0; the batch size is the automatic one."""
+        return explainer.explain(self.image, **{"method": "scorecam", "target": 0, **options})
 
 
-def picture(side: int) -> NDArray[np.uint8]:
-    """A picture that needs no file: coarse coloured blocks under fine grain, uint8 RGB [side,side,3]."""
+def make_image(side: int) -> NDArray[np.uint8]:
+    """An image that needs no file: coarse coloured blocks under fine grain, uint8 RGB [side,side,3]."""
     generator = np.random.default_rng(1)
     coarse = generator.integers(0, 200, (-(-side // 16), -(-side // 16), 3)).repeat(16, axis=0).repeat(16, axis=1)
     return (coarse[:side, :side] + generator.integers(0, 56, (side, side, 3))).astype(np.uint8)

@@ -99,13 +99,13 @@ def _pytorch_grad_cam(bench: Bench, batch_size: int, *, best: bool) -> Callable[
 
 
 def _torch_input(bench: Bench, *, best: bool) -> tuple[Any, Any]:
-    """The module and the preprocessed picture on the device, for best settings in channels last."""
+    """The module and the preprocessed image on the device, for best settings in channels last."""
     import copy
 
     import torch
 
     layout = torch.channels_last if best else torch.contiguous_format
-    pixels = torch.from_numpy(bench.load().preprocess(bench.picture)).to(bench.device)
+    pixels = torch.from_numpy(bench.load().preprocess(bench.image)).to(bench.device)
     return copy.deepcopy(bench.module).to(memory_format=layout), pixels.contiguous(memory_format=layout)
 
 
@@ -121,7 +121,7 @@ def bare(bench: Bench) -> dict[str, Callable[[], object]]:
     from ortcam.engine.providers import resolve_providers
 
     explainer = bench.load()
-    image = explainer.preprocess(bench.picture)
+    image = explainer.preprocess(bench.image)
     graphs = BareModel(read_bundle(bench.bundle), SessionOptions(resolve_providers([bench.provider])), image)
     # On a CPU, PyTorch's half precision shows nothing but that the line runs.
     halves = copy.deepcopy(bench.module).half().to(memory_format=torch.channels_last)

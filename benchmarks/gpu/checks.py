@@ -64,10 +64,10 @@ def _same_classifier(bench: Bench) -> str:
     import torch
 
     explainer = bench.load()
-    pixels = torch.from_numpy(explainer.preprocess(bench.picture)).to(bench.device)
+    pixels = torch.from_numpy(explainer.preprocess(bench.image)).to(bench.device)
     with torch.inference_mode():
         theirs = bench.module(pixels).float().softmax(-1)[0].cpu().numpy()
-    apart = float(np.abs(explainer.predict(bench.picture) - theirs).max())
+    apart = float(np.abs(explainer.predict(bench.image) - theirs).max())
     assert apart < 1e-2, f"probabilities differ by {apart:.1e}"
     return f"probabilities at most {apart:.1e} apart"
 
@@ -101,12 +101,12 @@ def _half_precision(bench: Bench) -> str:
 
 
 def _cuda_graphs(bench: Bench) -> str:
-    """Replayed for another picture, and in chunks of several sizes, each a graph of its own."""
+    """Replayed for another image, and in chunks of several sizes, each a graph of its own."""
     from ortcam.images.reading import read_image
 
     captured, plain = bench.load(enable_cuda_graph="1"), bench.load()
-    picture = read_image(bench.picture)
-    other = np.ascontiguousarray(picture[:, ::-1])
+    image = read_image(bench.image)
+    other = np.ascontiguousarray(image[:, ::-1])
     bench.explain(captured)  # captures
     for size in (16, 64, 16):
         found = captured.explain(other, method="scorecam", target=0, batch_size=size)
@@ -136,7 +136,7 @@ def _falls_back(bench: Bench) -> str:
 def _many(bench: Bench) -> str:
     explainer = bench.load()
     alone = bench.explain(explainer)
-    many = list(explainer.explain_many([bench.picture] * 3, method="scorecam", target=0))
+    many = list(explainer.explain_many([bench.image] * 3, method="scorecam", target=0))
     assert len(many) == 3, f"{len(many)} explanations"
     return _close(many[-1], alone, pearson=0.9999)
 

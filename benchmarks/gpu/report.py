@@ -12,7 +12,7 @@ REPORT: Final = """\
 
 ![Time of an explanation, and masked images a second](gpu.png)
 
-Exact Score-CAM of one picture with {model}, {channels} channels ({live} of them not flat), side {side}. Medians, in
+Exact Score-CAM of one image with {model}, {channels} channels ({live} of them not flat), side {side}. Medians, in
 brackets the quartiles, of {repeats} interleaved runs after two to warm up. Precisions are of the masked passes; float32
 convolutions may use TF32, which is what PyTorch and ONNX Runtime do by default.
 

@@ -17,13 +17,13 @@ from ortcam_export.request import (
     check_name,
     check_opset,
     check_spec,
+    check_takes,
     choose_precisions,
     sides,
     with_declared,
     with_labels,
     with_preset,
 )
-from ortcam_export.sources.model_names import check_takes_checkpoint
 from ortcam_export.sources.types import (
     DEFAULT_OPSET,
     DEFAULT_WEIGHTS,
@@ -102,7 +102,7 @@ def export(
             `std`, `interpolation`, `channel_order` and `scale` override parts of it.
         precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
             Features, head and the logits of the clean image are float32 in all of them.
-        calibration: for int8, a folder with pictures of the kind that will be explained; the first 64 by name are read.
+        calibration: for int8, a folder with images of the kind that will be explained; the first 64 by name are read.
             None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.
@@ -121,8 +121,7 @@ def export(
     """
     destination = check_bundle_path(bundle, force=force)
     variants = choose_precisions(precision)[1:]
-    if checkpoint is not None and isinstance(model, (str, Path)):
-        check_takes_checkpoint(model)
+    check_takes(model, checkpoint)
     given = InputSpec(
         input_size=sides(input_size),
         resize=resize,
@@ -150,8 +149,7 @@ def export(
         report or (lambda _: None),
     )
     check_name(model)
-    if preprocessing is not None:
-        request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
+    request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
     from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long
 
     return write_bundle(request)

@@ -85,16 +85,16 @@ def write_bundle(request: ExportRequest) -> Bundle:
     """
     say, destination = request.report, request.destination
     source, converted = _load_and_convert(request)
-    images = probe_input(converted.pictures, converted.preprocessing)
+    inputs = probe_input(converted.images, converted.preprocessing)
     labels = _labels(source, converted.logits.shape[1], converted.activation, say)
     for sentence in (*source.assumed, *_assumed_of_outputs(source, converted)):
         say(f"assumed: {sentence}")
     with staging(destination) as folder:
         say("choosing the layer")
-        split = _split(request, converted, folder, images)
+        split = _split(request, converted, folder, inputs)
         say("measuring parity")
-        parity = _measure_parity(converted, split, folder, images)
-        variants = _write_variants(request, converted, split, folder, images)
+        parity = _measure_parity(converted, split, folder, inputs)
+        variants = _write_variants(request, converted, split, folder, inputs)
         manifest = Manifest(
             schema=SCHEMA_VERSION,
             model=source.record,
@@ -136,26 +136,26 @@ def _load_and_convert(request: ExportRequest) -> tuple[Source, Converted]:
     return source, converted
 
 
-def _split(request: ExportRequest, converted: Converted, folder: Path, images: NDArray[np.float32]) -> _Split:
+def _split(request: ExportRequest, converted: Converted, folder: Path, inputs: NDArray[np.float32]) -> _Split:
     """Choose the layer, and write the weights and the graphs on both sides of it."""
     model, prepared = converted.model, converted.preprocessing
     weights_file = WeightsFile(folder)
     weights_file.store(model)
-    layers = find_layers(model, folder, images)
-    layer = choose_layer(layers, request.layer, model=model, folder=folder, probe=images)
+    layers = find_layers(model, folder, inputs)
+    layer = choose_layer(layers, request.layer, model=model, folder=folder, probe=inputs)
     _say_choice(request.report, layer, model, named=request.layer is not None)
     interpolation = Interpolation.store(weights_file, layer.cut, height=prepared.height, width=prepared.width)
     graphs, cut = _write_graphs(model, layer, folder, interpolation, converted.activation)
     return _Split(model, graphs, cut, interpolation)
 
 
-def _measure_parity(converted: Converted, split: _Split, folder: Path, images: NDArray[np.float32]) -> Parity:
+def _measure_parity(converted: Converted, split: _Split, folder: Path, inputs: NDArray[np.float32]) -> Parity:
     """Write the probe, and measure the graphs on it against the original.
 
     Raises:
         ExportError: ONNX Runtime does not run them, or they differ by more than they may.
     """
-    np.save(folder / _PROBE.images, converted.pictures)
+    np.save(folder / _PROBE.images, converted.images)
     np.save(folder / _PROBE.logits, converted.logits)
     try:
         parity = measure_parity(
@@ -163,7 +163,7 @@ def _measure_parity(converted: Converted, split: _Split, folder: Path, images: N
             split.graphs,
             split.cut,
             converted.activation,
-            images=images,
+            images=inputs,
             logits=converted.logits,
             reference=converted.reference,
             tolerance=converted.tolerance,
@@ -179,7 +179,7 @@ def _measure_parity(converted: Converted, split: _Split, folder: Path, images: N
 
 
 def _write_variants(
-    request: ExportRequest, converted: Converted, split: _Split, folder: Path, images: NDArray[np.float32]
+    request: ExportRequest, converted: Converted, split: _Split, folder: Path, inputs: NDArray[np.float32]
 ) -> dict[str, Variant]:
     """Write the scorers in other precisions, calibrated and compared with those in float32."""
     if not request.precisions:
@@ -195,7 +195,7 @@ def _write_variants(
         cut=split.cut,
         activation=converted.activation,
         interpolation=split.interpolation,
-        probe=images,
+        probe=inputs,
         calibration=calibration,
         say=request.report,
     )

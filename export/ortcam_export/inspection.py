@@ -146,7 +146,7 @@ def _layers_of(converted: Converted) -> tuple[tuple[Layer, ...], Layer | None, t
     graph = converted.model
     with temporary() as folder:
         WeightsFile(folder).store(graph)
-        probe = probe_input(converted.pictures, converted.preprocessing)
+        probe = probe_input(converted.images, converted.preprocessing)
         layers = find_layers(graph, folder, probe)
         try:
             default = choose_layer(layers, None, model=graph, folder=folder, probe=probe)

@@ -15,7 +15,7 @@ from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
 from ortcam_export.sources.labels import read_labels
 from ortcam_export.sources.libraries import read_declared
-from ortcam_export.sources.model_names import check_model
+from ortcam_export.sources.model_names import check_model, check_takes_checkpoint
 from ortcam_export.sources.types import DEFAULT_OPSET, ChannelOrder, InputLayout, InputSpec, SaidActivation
 from ortcam_export.staging import check_destination
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_name",
     "check_opset",
     "check_spec",
+    "check_takes",
     "choose_precisions",
     "sides",
     "with_declared",
@@ -56,7 +57,7 @@ class ExportRequest:
         opset: version of the ONNX operator set.
         spec: what the user said of input, output and classes.
         precisions: beside float32.
-        calibration: folder of pictures for int8, or None.
+        calibration: folder of images for int8, or None.
         report: told the stages.
     """
 
@@ -109,6 +110,16 @@ def check_name(model: "Model") -> None:
         check_model(model)
 
 
+def check_takes(model: "Model", checkpoint: str | Path | None) -> None:
+    """See that a model that is given by its name or path may be given a checkpoint, if it is.
+
+    Raises:
+        ExportError: its file holds its own weights.
+    """
+    if checkpoint is not None and isinstance(model, (str, Path)):
+        check_takes_checkpoint(model)
+
+
 def check_spec(spec: InputSpec) -> InputSpec:
     """The spec, if it asks for nothing that no model can take.
 
@@ -157,12 +168,14 @@ def with_labels(spec: InputSpec, labels: str | Path | Sequence[str] | None) -> I
     return dataclasses.replace(spec, labels=read_labels(labels))
 
 
-def with_declared(spec: InputSpec, preprocessing: object) -> InputSpec:
-    """The spec with a whole preprocessing of another library.
+def with_declared(spec: InputSpec, preprocessing: object | None) -> InputSpec:
+    """The spec with a whole preprocessing of another library, if one was given.
 
     Raises:
         ExportError: see `sources.libraries.read_declared`.
     """
+    if preprocessing is None:
+        return spec
     return dataclasses.replace(spec, declared=read_declared(preprocessing, spec.input_size))
 
 
@@ -209,14 +222,14 @@ def check_checkpoint(checkpoint: str | Path | None) -> Path | None:
 
 
 def check_calibration(folder: str | os.PathLike[str] | None, precisions: Sequence[Precision]) -> Path | None:
-    """The folder of pictures for int8; None where none was given.
+    """The folder of images for int8; None where none was given.
 
     Args:
         folder: as the user gave it.
         precisions: that are asked for beside float32.
 
     Raises:
-        ExportError: no precision needs it, or it holds no pictures.
+        ExportError: no precision needs it, or it holds no images.
     """
     if folder is None:
         return None

@@ -329,13 +329,13 @@ def test_the_gpu_benchmark_stands_in_for_torchvision_and_opencv(monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
     assert gpu.do_without_opencv()
     stand_in = sys.modules.pop("cv2")
-    picture, channel = gpu.picture(20), np.empty((20, 20), np.uint8)
-    stand_in.extractChannel(picture, 1, channel)
-    np.testing.assert_array_equal(channel, picture[..., 1])
+    image, channel = gpu.make_image(20), np.empty((20, 20), np.uint8)
+    stand_in.extractChannel(image, 1, channel)
+    np.testing.assert_array_equal(channel, image[..., 1])
 
 
 def test_a_check_that_fails_does_not_end_the_others() -> None:
-    bench = gpu.Bench(Path("none.ortcam"), None, gpu.picture(8), "cpu", ("fp32",), 1, (1,))
+    bench = gpu.Bench(Path("none.ortcam"), None, gpu.make_image(8), "cpu", ("fp32",), 1, (1,))
     outcomes = {check.name: check.outcome for check in checks(bench)}
     assert set(outcomes.values()) == {"failed", "skipped"}
     assert outcomes["CUDA graphs give the same map"] == "skipped"

@@ -23,7 +23,7 @@ __all__ = [
     "Converted",
     "activation_of",
     "notes_on_normalisation",
-    "probe_pictures",
+    "probe_images",
     "run_whole",
     "take_logits",
     "taken_in_front",
@@ -36,7 +36,7 @@ HIDES_TO_BLACK: Final = "masks hide to black: no mean colour was found at the st
 _ROUNDINGS: Final = 8
 _COARSEST_TOLERANCE: Final = 1e-1
 
-_PICTURES: Final = 2
+_IMAGES: Final = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Converted:
         preprocessing: from a photograph to `image`.
         activation: from logits to probabilities.
         integers: whether the graph computes with 8-bit integers.
-        pictures: what it is measured on, uint8 RGB [N,H,W,3] at the input's size.
+        images: what it is measured on, uint8 RGB [N,H,W,3] at the input's size.
         logits: the original's for them, float32 [N,classes].
         reference: what computed these.
         tolerance: max |difference| / max |logit| that its head(features(x)) may have.
@@ -62,7 +62,7 @@ class Converted:
     preprocessing: Preprocessing
     activation: Activation
     integers: bool
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     logits: NDArray[np.float32]
     reference: str
     tolerance: float
@@ -152,19 +152,19 @@ def run_whole(model: ir.Model, images: NDArray[np.float32]) -> NDArray[np.float3
         return run_part(whole, folder, {"image": images})[0]
 
 
-def probe_pictures(height: int, width: int) -> NDArray[np.uint8]:
-    """Pictures to measure with, always the same: colours that change smoothly, edges, and a little noise.
+def probe_images(height: int, width: int) -> NDArray[np.uint8]:
+    """Images to measure with, always the same: colours that change smoothly, edges, and a little noise.
 
     Returns:
         uint8 RGB [2,height,width,3].
     """
     generator = np.random.default_rng(0)
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
-    frequency = generator.uniform(-12, 12, (2, _PICTURES, 3, 6, 1, 1))
-    phase = generator.uniform(0, 2 * np.pi, (_PICTURES, 3, 6, 1, 1))
+    frequency = generator.uniform(-12, 12, (2, _IMAGES, 3, 6, 1, 1))
+    phase = generator.uniform(0, 2 * np.pi, (_IMAGES, 3, 6, 1, 1))
     waves = np.sin(frequency[0] * rows + frequency[1] * columns + phase)
     edges = np.where(waves[:, :, 0] > 0.3, 0.25, 0)
     noise = generator.normal(0, 0.03, edges.shape)
     pixels = np.clip(0.5 + edges + waves[:, :, 1:].sum(axis=2) / 12 + noise, 0, 1)
-    pictures: NDArray[np.uint8] = np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-    return pictures
+    images: NDArray[np.uint8] = np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    return images

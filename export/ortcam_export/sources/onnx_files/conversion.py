@@ -14,7 +14,7 @@ from ortcam_export.sources.converted import (
     Converted,
     activation_of,
     notes_on_normalisation,
-    probe_pictures,
+    probe_images,
     run_whole,
     take_logits,
     taken_in_front,
@@ -61,19 +61,19 @@ def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivatio
     notes = notes_on_normalisation(classifier.taken, given, integers=file.dtype in PIXELS, known=known)
     prepared = classifier.taken.preprocessing
     reference = f"onnxruntime {ort.__version__}"
-    pictures = probe_pictures(given.height, given.width)
-    images = probe_input(pictures, given)
+    images = probe_images(given.height, given.width)
+    inputs = probe_input(images, given)
     # What was opened was made for one image; a batch of it may well be something else.
     together = not classifier.opened and file.coarse != "dynamic int8"
     if file.coarse is None:
-        logits = file.logits(images, together=together)
+        logits = file.logits(inputs, together=together)
     else:
-        logits = run_whole(model, probe_input(pictures, prepared))
-        notes.append(f"computed in float32: {_distance_to_file(file, images, logits, together=together)}")
+        logits = run_whole(model, probe_input(images, prepared))
+        notes.append(f"computed in float32: {_distance_to_file(file, inputs, logits, together=together)}")
         reference += f", the {file.coarse} file computed in float32"
     ending = file.ending
     if ending.activation is not None:
-        _check_ending(file, images, logits)
+        _check_ending(file, inputs, logits)
     if ending.ranking is not None:
         notes.append(taken_in_front(ending.ranking, logits.shape[1]))
     refuse_ranks(str(file.path), model.graph, logits)
@@ -86,7 +86,7 @@ def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivatio
         prepared,
         activation_of(activation, ending, probabilities),
         computes_with_integers(model.graph),
-        pictures,
+        images,
         logits,
         reference,
         # Integers give the same integers, unless the image comes to them by another way.
@@ -98,9 +98,9 @@ def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivatio
     )
 
 
-def _check_ending(file: OnnxFile, images: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+def _check_ending(file: OnnxFile, inputs: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
     try:
-        outputs = file.outputs(images)
+        outputs = file.outputs(inputs)
     except ExportError:
         if file.coarse is None:
             raise
@@ -110,7 +110,7 @@ def _check_ending(file: OnnxFile, images: NDArray[np.float32], logits: NDArray[n
 
 
 def _distance_to_file(
-    file: OnnxFile, images: NDArray[np.float32], logits: NDArray[np.float32], *, together: bool
+    file: OnnxFile, inputs: NDArray[np.float32], logits: NDArray[np.float32], *, together: bool
 ) -> str:
     """How far float32 takes the logits from the file's own arithmetic, in words.
 
@@ -119,7 +119,7 @@ def _distance_to_file(
     """
     assert file.coarse is not None
     try:
-        expected = file.logits(images, together=together)
+        expected = file.logits(inputs, together=together)
     except Exception:  # noqa: BLE001 - ONNX Runtime on the CPU has few operators in bfloat16
         return f"this ONNX Runtime cannot run the {file.coarse} file itself"
     distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))

@@ -33,7 +33,7 @@ from ortcam_export.sources.converted import (
     Converted,
     activation_of,
     notes_on_normalisation,
-    probe_pictures,
+    probe_images,
     run_whole,
     take_logits,
     taken_in_front,
@@ -81,16 +81,16 @@ def convert_module(
     ending = take_ending(model.graph, said=activation)
     tidy(model)
 
-    pictures = probe_pictures(given.height, given.width)
-    images = probe_input(pictures, given)
+    images = probe_images(given.height, given.width)
+    inputs = probe_input(images, given)
     with torch.inference_mode():
-        logits: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+        logits: NDArray[np.float32] = module(torch.from_numpy(inputs)).numpy()
     if ranking:
-        logits = _unranked(name, whole, probe_input(pictures, taken.preprocessing), logits)
+        logits = _unranked(name, whole, probe_input(images, taken.preprocessing), logits)
         told.append(taken_in_front(ranking, logits.shape[1]))
     if ending.activation is not None:
         # PyTorch has only the probabilities: they vouch for the logits.
-        activated, logits = logits, run_whole(model, probe_input(pictures, taken.preprocessing))
+        activated, logits = logits, run_whole(model, probe_input(images, taken.preprocessing))
         check_ending(name, ending, logits, activated, tolerance=PARITY_TOLERANCE)
         told.append(f"the model ends in {ending.operator}: what goes into it are the logits")
     refuse_ranks(name, model.graph, logits)
@@ -106,7 +106,7 @@ def convert_module(
         taken.preprocessing,
         activation_of(activation, ending, probabilities),
         False,
-        pictures,
+        images,
         logits,
         f"torch {torch.__version__}",
         tolerance,
@@ -118,10 +118,10 @@ def convert_module(
 
 
 def _unranked(
-    name: str, model: ir.Model, images: NDArray[np.float32], ranked: NDArray[np.float32]
+    name: str, model: ir.Model, inputs: NDArray[np.float32], ranked: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The scores of all classes, which sorted have to be those that the module gives."""
-    scores = run_whole(model, images)
+    scores = run_whole(model, inputs)
     count = ranked.shape[1]
     expected = np.sort(ranked, axis=1)
     sides = (np.sort(scores, axis=1)[:, -count:], np.sort(scores, axis=1)[:, :count])

@@ -165,8 +165,8 @@ def _side(name: str, size: tuple[int, int]) -> int:
 def _weights_entry(name: str, weights: str, checkpoint: str | Path | None) -> Any:
     """The weights whose metadata give preprocessing and labels.
 
-    With a checkpoint and no word on its recipe this is the first entry, the one with the model's original recipe: newer
-    entries were trained for other sizes.
+    With a checkpoint and no word on its preprocessing, this is the first entry. It has the preprocessing of the model's
+    original training; newer entries were trained for other sizes.
     """
     entries = torchvision.models.get_model_weights(name)
     if weights in ("none", DEFAULT_WEIGHTS):

@@ -1,9 +1,9 @@
-"""The pictures in README and docs: a photograph explained by MobileNetV2, the demo, and the page of results.
+"""The images in README and docs: a photograph explained by MobileNetV2, the demo, and the page of results.
 
-    python -m benchmarks.pictures
+    python -m benchmarks.docs_images
 
 writes `docs/images/`. Needs $ORTCAM_TEST_DATA (the weights of MobileNetV2), scikit-image (its photographs are free: CC0
-or in the public domain), and for the page Chromium with Playwright. Run it on a quiet machine: the pictures say how
+or in the public domain), and for the page Chromium with Playwright. Run it on a quiet machine: the images say how
 long each explanation took.
 """
 
@@ -28,12 +28,12 @@ from ortcam.images.encoding import encode_jpeg, write_png
 _IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _MODEL: Final = "mobilenet_v2"
 _METHODS: Final = ("scorecam", "scorecam++", "recipro-cam")
-_WIDTH: Final = 1660  # twice what a README gives a picture
+_WIDTH: Final = 1660  # twice what a README gives an image
 _PAGE: Final = {"coffee": None, "chelsea": None, "rocket": "missile"}  # photographs of the page, and the class
 
 
 def main() -> int:
-    """Make the pictures; the exit code is 2 without data."""
+    """Make the images; the exit code is 2 without data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("coffee", "demo", "page"), help="make one of them")
     options = parser.parse_args()
@@ -112,14 +112,14 @@ def _free_photograph(name: str, folder: Path) -> Path:
     return path
 
 
-def _write(name: str, picture: NDArray[np.uint8]) -> None:
-    """Write a picture for README: JPEG, no wider than needed."""
-    height, width = picture.shape[:2]
+def _write(name: str, image: NDArray[np.uint8]) -> None:
+    """Write an image for README: JPEG, no wider than needed."""
+    height, width = image.shape[:2]
     if width > _WIDTH:
         size = _WIDTH, round(height * _WIDTH / width)
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    (_IMAGES / name).write_bytes(encode_jpeg(picture, 88))
-    print(f"{_IMAGES / name}: {(_IMAGES / name).stat().st_size / 1000:.0f} kB, {picture.shape[1]} x {picture.shape[0]}")
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    (_IMAGES / name).write_bytes(encode_jpeg(image, 88))
+    print(f"{_IMAGES / name}: {(_IMAGES / name).stat().st_size / 1000:.0f} kB, {image.shape[1]} x {image.shape[0]}")
 
 
 if __name__ == "__main__":
