@@ -18,11 +18,11 @@ from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabi
 from ortcam.engine.model import classify
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
-from ortcam.engine.runtime import first_line
 from ortcam.engine.session import open_session
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.scoring.upsampling import upsample
+from ortcam.support.terminal import first_line
 
 __all__ = [
     "PARITY_TOLERANCE",
