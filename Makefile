@@ -57,7 +57,9 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
 TESTING := pytest pytest-xdist filelock psutil pillow jsonschema safetensors
-OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/export --ignore=tests/export/sources/test_library_models.py
+OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/export tests/web/test_node.py tests/project/test_without_torch.py \
+	tests/parity/test_metrics.py tests/parity/test_predictions.py tests/parity/test_real_evaluation.py tests/parity/test_resampling.py \
+	--ignore=tests/export/sources/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'
@@ -120,11 +122,11 @@ bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error aga
 
 bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
 	$(BIN)/python -m benchmarks.faithfulness
-	$(BIN)/python -m benchmarks.broadened
+	$(BIN)/python -m benchmarks.faithfulness.broadened
 
 bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one thread with little memory (five minutes)
 	$(BIN)/python -m benchmarks.fused
-	$(BIN)/python -m benchmarks.edge
+	$(BIN)/python -m benchmarks.fused.edge
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu

@@ -15,24 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from benchmarks.common.arguments import add_keep, add_output, add_threads, say, whole_number
 from benchmarks.common.fidelity import COMPLETED, EXACT, TOLERANCE, Configuration, configurations, pearson
-from benchmarks.common.measuring import (
-    Figure,
-    add_keep,
-    add_output,
-    add_threads,
-    describe_run,
-    earlier_models,
-    median,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    write_results,
-    write_text,
-)
+from benchmarks.common.figures import Figure, median, table
+from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.plots import legend_below, panels, plain_numbers, save, style
 from benchmarks.common.replay import load_remembering
+from benchmarks.common.results import earlier_models, write_results, write_text
 from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, Photograph, missing_data, photographs
 
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")
@@ -255,7 +244,7 @@ def main(arguments: Sequence[str]) -> int:
     run = describe_run("benchmarks.calibration", arguments)
     results: dict[str, Runs] = {}
     if options.keep:
-        kept = earlier_models(options.output.with_suffix(".json"), run, settings)
+        kept = earlier_models(options.output, run, settings)
         results = {
             model: {name: [Run(**item) for item in runs] for name, runs in by_configuration.items()}
             for model, by_configuration in kept.items()

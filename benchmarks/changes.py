@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from benchmarks.common.measuring import RESULTS, ROOT, Figure, median, say, table
+from benchmarks.common.arguments import say
+from benchmarks.common.figures import Summary, read_summaries, table
+from benchmarks.common.results import ROOT, figure_files
 
 THRESHOLD: Final = 3.0
 FLOOR: Final = 0.02
@@ -57,32 +58,20 @@ class Change:
         return "worse" if (self.now > self.then) == (self.better == "lower") else "better"
 
 
-def read_figures(document: Mapping[str, Any]) -> dict[str, Figure]:
-    """The figures of a result by name; none of a file that is older than they are."""
-    figures = [Figure(**{**item, "values": tuple(item["values"])}) for item in document.get("figures", ())]
-    return {figure.name: figure for figure in figures}
-
-
-def changes(then: Mapping[str, Figure], now: Mapping[str, Figure], *, floor: float = FLOOR) -> list[Change]:
+def changes(then: Mapping[str, Summary], now: Mapping[str, Summary], *, floor: float = FLOOR) -> list[Change]:
     """The figures that both have, in the order of the fresh result."""
     return [
         Change(
             name,
             figure.unit,
-            median(then[name].values),
-            median(figure.values),
-            max(floor, math.hypot(relative_noise(then[name].values), relative_noise(figure.values))),
+            then[name].median,
+            figure.median,
+            max(floor, math.hypot(then[name].noise, figure.noise)),
             figure.better,
         )
         for name, figure in now.items()
         if name in then
     ]
-
-
-def relative_noise(values: Sequence[float]) -> float:
-    """Half the distance between the quartiles, relative to the median; 0 for a single value."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return float((high - low) / (2 * abs(middle))) if middle else 0.0
 
 
 def report(found: Iterable[Change], *, threshold: float, only_flagged: bool = False) -> str:
@@ -123,23 +112,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="also the figures that did not change")
     options = parser.parse_args(arguments)
     worse = 0
-    for path in options.files or sorted(RESULTS.glob("*.json")):
+    for path in options.files or figure_files():
         try:
             fresh = json.loads(path.read_text("utf-8"))
             then = committed(path, options.against)
         except (OSError, ValueError) as error:
             say(f"{path}: cannot be compared: {error}")
             return 2
-        if not read_figures(fresh):
+        if not read_summaries(fresh):
             continue
         print(f"## {path.name}\n")
-        if then is None or not read_figures(then):
+        if then is None or not read_summaries(then):
             print(f"nothing to compare with at {options.against}\n")
             continue
         for key in ("cpu", "cores"):
             if (before := then["machine"].get(key)) != (after := fresh["machine"].get(key)):
                 print(f"Another machine: {key} {before} then, {after} now.\n")
-        found = changes(read_figures(then), read_figures(fresh), floor=options.floor)
+        found = changes(read_summaries(then), read_summaries(fresh), floor=options.floor)
         worse += sum(change.verdict(options.threshold) == "worse" for change in found)
         print(f"{then['date']} at {options.against}, and {fresh['date']}; {len(found)} figures\n")
         print(report(found, threshold=options.threshold, only_flagged=not options.all) + "\n")

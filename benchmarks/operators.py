@@ -15,19 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.measuring import (
-    Figure,
-    add_output,
-    add_threads,
-    describe_run,
-    median,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    write_results,
-    write_text,
-)
+from benchmarks.common.arguments import add_output, add_threads, say, whole_number
+from benchmarks.common.figures import Figure, median, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import write_results, write_text
 from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, missing_data, photograph
 
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18")

@@ -12,7 +12,6 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import sys
 import tempfile
@@ -22,13 +21,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.measuring import write_text
+from benchmarks.common.arguments import say, whole_number
+from benchmarks.common.results import ROOT, write_text
+from benchmarks.common.subjects import DATA
 from numpy.typing import NDArray
 from tests.parity.cases import BOUND, CLOSE, Case, map_differences, real_case
 from tests.parity.reference import DEFAULTS
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-DATA: Final = Path(os.environ.get("ORTCAM_TEST_DATA", ROOT.parent / "shared" / "data"))
+from ortcam.engine.processors import processor_name
+
 MODELS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18", "deit_tiny")
 DISTRIBUTIONS: Final = ("ortcam", "onnxruntime", "torch", "torchvision", "numpy")
 
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     photographs = _spread(sorted((DATA / "images").glob("*.jpg")), options.images)
     if not photographs:
-        _say(f"no photographs in {DATA / 'images'}: ORTCAM_TEST_DATA names the data folder")
+        say(f"no photographs in {DATA / 'images'}: ORTCAM_TEST_DATA names the data folder")
         return 2
     started = time.monotonic()
     rows: list[Row] = []
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
                 written = [*rows, *of_model.values()]
                 text = _report(written, photographs, options, arguments, (time.monotonic() - started) / 60)
                 write_text(options.output, text)
-                _say(f"{name}, {photograph.name}\n" + "\n".join(str(row) for row in of_model.values()))
+                say(f"{name}, {photograph.name}\n" + "\n".join(str(row) for row in of_model.values()))
             rows += of_model.values()
     pairs = [np.concatenate(row.differences) for row in rows]
     return int(any(pair.max() > BOUND for pair in pairs) or (np.concatenate(pairs) <= CLOSE).mean() < 0.95)
@@ -132,7 +133,7 @@ def _report(
         bound=BOUND,
         close=CLOSE,
         rows="\n".join(str(row) for row in rows),
-        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        machine=f"{processor_name()}, {os.cpu_count()} cores, {platform.system()}",
         versions=", ".join(
             f"{name} {version}"
             for name, version in (
@@ -147,36 +148,22 @@ def _report(
     )
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
-    parser.add_argument("--images", type=_count, default=4, metavar="N", help="photographs, evenly spread (default: 4)")
-    parser.add_argument("--targets", type=_count, default=5, metavar="K", help="most probable classes (default: 5)")
     parser.add_argument(
-        "--samples", type=_count, default=2, metavar="N", help="num_samples of SS-CAM and IS-CAM (default: 2)"
+        "--images", type=whole_number, default=4, metavar="N", help="photographs, evenly spread (default: 4)"
+    )
+    parser.add_argument(
+        "--targets", type=whole_number, default=5, metavar="K", help="most probable classes (default: 5)"
+    )
+    parser.add_argument(
+        "--samples", type=whole_number, default=2, metavar="N", help="num_samples of SS-CAM and IS-CAM (default: 2)"
     )
     parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks" / "results" / "parity.md", metavar="FILE", help="the table"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}: accepted is a whole number from 1 to 1000000")
-    return int(text)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.common.measuring import (
-    ROOT,
-    Figure,
-    add_output,
-    add_threads,
-    describe_run,
-    median,
-    megabytes,
-    run_in_words,
-    say,
-    table,
-    whole_number,
-    with_quartiles,
-    write_results,
-    write_text,
-)
+from benchmarks.common.arguments import add_output, add_threads, say, whole_number
+from benchmarks.common.figures import Figure, median, megabytes, table, with_quartiles
+from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.plots import COLOURS, panels, save
 from benchmarks.common.processes import Worker
+from benchmarks.common.results import ROOT, write_results, write_text
 from benchmarks.common.subjects import SIDE, SUBJECTS, missing_data, photograph
 
 MODEL: Final = "squeezenet1_1"

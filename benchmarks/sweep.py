@@ -9,20 +9,21 @@ exported again, so a sweep that was stopped goes on where it was; `--again` expo
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torchvision
-from benchmarks.common.measuring import write_text
+from benchmarks.common.figures import Figure
+from benchmarks.common.machine import RAW, describe_run
+from benchmarks.common.results import read_raw, write_results, write_text
 from tqdm import tqdm
 
 from ortcam.bundle import Bundle
@@ -44,7 +45,7 @@ def main() -> None:
         print(json.dumps(measure(options.one)))
         return
     names = options.models or torchvision.models.list_models(module=torchvision.models)
-    results = _earlier(options.output.with_suffix(".json"))
+    results = _earlier(options.output)
     for name in tqdm([name for name in names if options.again or name not in results], unit="model"):
         results[name] = _in_a_process(name)
         _write(options.output, [results[key] for key in sorted(results)])
@@ -97,48 +98,46 @@ def _versions() -> dict[str, str]:
     return {tool: importlib.metadata.version(tool) for tool in TOOLS} | {"python": platform.python_version()}
 
 
-def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+def _earlier(stem: Path) -> dict[str, dict[str, Any]]:
     """The models of a table that the same versions made; those with an error are tried again."""
-    if not path.is_file():
-        return {}
-    table = json.loads(path.read_text("utf-8"))
-    if table["versions"] != _versions():
+    table = read_raw(stem)
+    if not table or table["versions"] != _versions():
         return {}
     return {entry["model"]: entry for entry in table["models"] if "error" not in entry}
 
 
 def _write(stem: Path, entries: Sequence[dict[str, Any]]) -> None:
-    table = {"versions": _versions(), "machine": _machine(), "models": list(entries)}
-    write_text(stem.with_suffix(".json"), json.dumps(table, indent=1) + "\n")
-    write_text(stem.with_suffix(".md"), _markdown(table))
+    run = describe_run("benchmarks.sweep", sys.argv[1:]) | {"versions": _versions()}
+    write_results(stem, run=run, raw={"models": list(entries)}, figures=figures(entries))
+    write_text(stem.with_suffix(".md"), _markdown(run, entries))
 
 
-def _machine() -> str:
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        lines = information.read_text().splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if "model name" in line), processor)
-    return f"{processor}, {os.cpu_count()} cores, {platform.system()}"
+def figures(entries: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
+    """What does not vary from run to run: the size of a bundle, and the nodes of its features and head."""
+    for entry in entries:
+        if "error" not in entry:
+            yield Figure(f"{entry['model']} / bundle", "B", (entry["bytes"],))
+            yield Figure(f"{entry['model']} / nodes", "nodes", (entry["nodes"],))
 
 
-def _markdown(table: dict[str, Any]) -> str:
-    entries = table["models"]
+def _markdown(run: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> str:
     good = [entry for entry in entries if "error" not in entry]
     parity = (
-        "Parity is max |difference| / max |logit| on two pictures: of head(features(x)) to the PyTorch model, and of "
+        "Parity is max |difference| / max |logit| on two images: of head(features(x)) to the PyTorch model, and of "
         "the nine scorers to head(features(mask * x)). Nodes are those of features and head together."
     )
+    machine = f"Machine: {run['machine']['cpu']}, {run['machine']['cores']} cores"
+    machine += "; other work ran on it, so seconds say no more than the order."
     lines = [
         "# Every torchvision classifier, exported",
         "",
         f"{len(good)} of {len(entries)} models export, split and pass their parity check with no layer given.",
         "Random weights (also for the ViT heads that torchvision leaves at zero), input size of the default weights.",
-        "Written by `make sweep`.",
+        f"Written by `make sweep`. {RAW}.",
         "",
-        f"Versions: {', '.join(f'{tool} {version}' for tool, version in table['versions'].items())}.",
+        f"Versions: {', '.join(f'{tool} {version}' for tool, version in run['versions'].items())}.",
         "",
-        f"Machine: {table['machine']}; other work ran on it, so seconds say no more than the order.",
+        machine,
         "",
         parity,
         "",

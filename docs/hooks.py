@@ -205,7 +205,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def bundle_schema() -> str:
     """The entries of bundle.json, from its JSON Schema."""
-    schema = json.loads((ROOT / "runtime" / "ortcam" / "bundle.schema.json").read_text("utf-8"))
+    schema = json.loads((ROOT / "runtime" / "ortcam" / "bundle" / "bundle.schema.json").read_text("utf-8"))
     parts = []
     for name, part in schema["$defs"].items():
         if "properties" not in part:

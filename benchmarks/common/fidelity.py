@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.common.subjects import Photograph, photographs
-from benchmarks.compare import DEFAULT_SAMPLES
+from benchmarks.common.subjects import DEFAULT_SAMPLES, Photograph, photographs
 from numpy.typing import NDArray
 
 EXACT: Final = "exact"

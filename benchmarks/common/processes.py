@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.common.measuring import ROOT
+from benchmarks.common.results import ROOT
 
 
 class Worker:

@@ -1,4 +1,4 @@
-"""What is measured: the classifiers with their weights, and the photographs.
+"""What is measured: the classifiers with their weights, the photographs, and the methods.
 
 Weights and photographs come from the folder that ORTCAM_TEST_DATA names (default: ../shared/data beside the
 repository). Classifiers without weights there get random ones from a fixed seed: they take the same time, and their
@@ -122,6 +122,11 @@ SUBJECTS: Final = {
         Subject("vgg16", "features.29", large=True),
     )
 }
+# What is compared: methods with their titles. Those that draw samples are measured on fewer models.
+METHODS: Final = {"scorecam": "Score-CAM", "sscam": "SS-CAM", "iscam": "IS-CAM"}
+DEFAULT_SAMPLES: Final = {"sscam": 35, "iscam": 10}
+SAMPLED_MODELS: Final = ("squeezenet1_1", "resnet18")
+
 WITH_WEIGHTS: Final = ("squeezenet1_1", "mobilenet_v2", "resnet18", "deit_tiny")
 
 

@@ -140,8 +140,9 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
     import numpy as np
 
     from ortcam.bundle import read_bundle
+    from ortcam.engine.opening import SessionOptions
     from ortcam.engine.providers import resolve_providers
-    from ortcam.engine.session import SessionOptions, open_session
+    from ortcam.engine.session import open_session
     from ortcam.images.reading import read_image
 
     session = open_session(task.folder / CLASSIFIER, SessionOptions(resolve_providers(["cpu"]), task.threads))

@@ -24,13 +24,13 @@ if _missing := [module for module in _NEEDED if importlib.util.find_spec(module)
         name=_missing[0],
     )
 
-from ortcam_export.errors import ExportError  # noqa: E402 - behind the sentence above
-from ortcam_export.request import export, inspect_model  # noqa: E402
+from ortcam_export.api import export, inspect_model  # noqa: E402 - behind the sentence above
+from ortcam_export.errors import ExportError  # noqa: E402
 
 if TYPE_CHECKING:
-    from ortcam_export.exporting import Inspection
     from ortcam_export.fused.fuse import Fused, fuse
     from ortcam_export.graphs.layers import Layer
+    from ortcam_export.inspection import Inspection
     from ortcam_export.sources.pytorch.identity import identity_of
 
 __all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "identity_of", "inspect_model"]
@@ -38,7 +38,7 @@ __all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "ide
 # Where the names are that are imported when they are asked for, as their modules take seconds to import.
 _ON_DEMAND: Final = {
     "Fused": "fused.fuse",
-    "Inspection": "exporting",
+    "Inspection": "inspection",
     "Layer": "graphs.layers",
     "fuse": "fused.fuse",
     "identity_of": "sources.pytorch.identity",

@@ -1,12 +1,17 @@
 """Errors of the export side; members of the runtime's one exception family."""
 
+import contextlib
+import logging
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from ortcam.errors import OrtcamError
+from ortcam.support import terminal
 
-__all__ = ["ExportError", "NoDefaultLayerError", "conversion_reason", "first_line"]
+__all__ = ["ExportError", "NoDefaultLayerError", "as_export_errors", "conversion_reason", "first_line"]
 
 _LONGEST: Final = 300  # characters that another library may say
 _LONGEST_CODE: Final = 80  # and of a line of the user's code
@@ -24,10 +29,7 @@ def first_line(error: BaseException) -> str:
     """What another library's error says, short enough for a line of ours; of a chain, what its first error says."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return _shortened(lines[0], _LONGEST)
+    return _shortened(terminal.first_line(error).strip(), _LONGEST)
 
 
 def _shortened(text: str, longest: int) -> str:
@@ -49,3 +51,28 @@ def conversion_reason(error: BaseException) -> str:
         f"its forward takes a branch, or a size, from values that depend on the image{place}, and a graph has one path "
         "for all images; compute both and choose with torch.where"
     )
+
+
+@contextlib.contextmanager
+def as_export_errors(path: Path) -> Iterator[None]:
+    """Turn what onnx, its converters and passes raise for a broken graph into one ExportError; silence their warnings.
+
+    Raises:
+        ExportError: names the file.
+    """
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ExportError as error:
+        if str(path) in str(error):
+            raise
+        raise ExportError(f"{path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{path}: its graph cannot be converted: {first_line(error)}") from error
+    finally:
+        logging.disable(previous)

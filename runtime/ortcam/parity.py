@@ -16,12 +16,13 @@ from ortcam.bundle.gates import GATE_FUNCTIONS
 from ortcam.engine.base import Session
 from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabilities
 from ortcam.engine.model import classify
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
-from ortcam.engine.runtime import first_line
-from ortcam.engine.session import SessionOptions, open_session
+from ortcam.engine.session import open_session
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.scoring.upsampling import upsample
+from ortcam.support.terminal import first_line
 
 __all__ = [
     "PARITY_TOLERANCE",

@@ -9,19 +9,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.common import fidelity, measuring, plots, subjects
-from benchmarks.common.measuring import Figure
+from benchmarks.common import fidelity, machine, plots, results, subjects
+from benchmarks.common.figures import Figure, Summary, megabytes, read_summaries, table, with_quartiles
 from benchmarks.common.replay import load_remembering
+from benchmarks.compare import measurement as compared
+from benchmarks.compare import report as comparison
+from benchmarks.faithfulness import broadened
+from benchmarks.frontier import points as frontier
+from benchmarks.frontier import report as frontier_report
+from benchmarks.gpu import bench as gpu
+from benchmarks.gpu.checks import checks
+from benchmarks.gpu.report import aims
 from onnxruntime import InferenceSession
 from tests.conftest import REPOSITORY
 
 import ortcam
-from benchmarks import broadened, calibration, changes, compare, frontier, gpu
+from benchmarks import calibration, changes, sweep
 from ortcam.bundle.shipped import bundle_path, demo_image
 
 
-def figures(**values: tuple[float, ...]) -> dict[str, Figure]:
-    return {name: Figure(name, "s", series) for name, series in values.items()}
+def figures(**values: tuple[float, ...]) -> dict[str, Summary]:
+    return {name: Figure(name, "s", series).summary for name, series in values.items()}
 
 
 def test_a_change_is_judged_by_the_noise_of_both_series() -> None:
@@ -37,8 +45,8 @@ def test_a_change_is_judged_by_the_noise_of_both_series() -> None:
 
 
 def test_what_is_better_when_higher_is_worse_when_lower() -> None:
-    then = {"r": Figure("r", "Pearson", (0.99,), "higher")}
-    now = {"r": Figure("r", "Pearson", (0.80,), "higher")}
+    then = {"r": Figure("r", "Pearson", (0.99,), "higher").summary}
+    now = {"r": Figure("r", "Pearson", (0.80,), "higher").summary}
     (change,) = changes.changes(then, now)
     assert change.verdict(3.0) == "worse"
     assert "worse" in changes.report([change], threshold=3.0)
@@ -51,13 +59,39 @@ def test_a_figure_that_was_zero_changes_without_a_division() -> None:
     assert change.verdict(3.0) == "worse"
 
 
-def test_figures_survive_json_and_older_results_have_none(tmp_path: Path) -> None:
-    written = [Figure("a / latency", "s", (1.0, 2.0)), Figure("a / Pearson", "Pearson", (0.9,), "higher")]
-    measuring.write_results(tmp_path / "x", run={"date": "today"}, raw={"n": np.float32(1)}, figures=written)
-    document = json.loads((tmp_path / "x.json").read_text("utf-8"))
-    assert list(changes.read_figures(document).values()) == written
-    assert document["n"] == 1
-    assert changes.read_figures({"models": {}}) == {}
+def test_figures_are_committed_by_their_quartiles_and_raw_data_lie_beside_them(tmp_path: Path) -> None:
+    written = [Figure("a / latency", "s", (1.0, 2.0, 4.0)), Figure("a / Pearson", "Pearson", (0.9,), "higher")]
+    raw = {"n": np.float32(1), "settings": {"threads": 2}}
+    results.write_results(tmp_path / "x", run={"date": "today"}, raw=raw, figures=written)
+    text = (tmp_path / "x.json").read_text("utf-8")
+    document = json.loads(text)
+    assert list(read_summaries(document).values()) == [
+        Summary("a / latency", "s", 2.0, (1.5, 3.0), 3),
+        Summary("a / Pearson", "Pearson", 0.9, (0.9, 0.9), 1, "higher"),
+    ]
+    assert [key for key in document if key != "figures"] == ["date", "settings"]
+    assert [line.strip(" ,") for line in text.splitlines() if "latency" in line] == [
+        '{"name": "a / latency", "unit": "s", "better": "lower", "median": 2.0, "quartiles": [1.5, 3.0], "count": 3}'
+    ]
+    assert results.read_raw(tmp_path / "x") == {"date": "today", "n": 1, "settings": {"threads": 2}}
+
+
+def test_figures_of_before_the_raw_data_were_apart_are_read(tmp_path: Path) -> None:
+    older = {"figures": [{"name": "a", "unit": "s", "values": [1.0, 2.0, 4.0], "better": "lower"}]}
+    assert read_summaries(older) == {"a": Summary("a", "s", 2.0, (1.5, 3.0), 3)}
+    assert read_summaries({"models": {}}) == {}
+
+
+def test_committed_results_are_figures_alone() -> None:
+    files = results.figure_files()
+    assert files
+    for path in files:
+        text = path.read_text("utf-8")
+        document = json.loads(text)
+        assert set(document) <= {"machine", "versions", "command", "date", "settings", "figures"}, path.name
+        assert len(read_summaries(document)) == len(document["figures"]) > 0, path.name
+        assert len(text.splitlines()) < len(document["figures"]) + 12, path.name
+    assert sum(len(path.read_text("utf-8").splitlines()) for path in files) < 5000
 
 
 def test_every_result_that_has_figures_can_be_compared_with_its_commit() -> None:
@@ -73,13 +107,13 @@ def test_every_result_that_has_figures_can_be_compared_with_its_commit() -> None
 
 
 def test_a_series_is_shown_by_its_median_and_quartiles() -> None:
-    assert measuring.with_quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 [2.00, 4.00]"
-    assert measuring.with_quartiles([1.234], 1) == "1.2"
-    assert measuring.megabytes([1e6, 3e6]) == "2"
-    assert measuring.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert with_quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 [2.00, 4.00]"
+    assert with_quartiles([1.234], 1) == "1.2"
+    assert megabytes([1e6, 3e6]) == "2"
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
-def settings(**changed: object) -> compare.Settings:
+def settings(**changed: object) -> compared.Settings:
     values = {
         "method": "scorecam",
         "libraries": ("ortcam", "torch-cam"),
@@ -92,11 +126,11 @@ def settings(**changed: object) -> compare.Settings:
         "batch_size": 32,
         "threads": 2,
     }
-    return compare.Settings(**{**values, **changed})
+    return compared.Settings(**{**values, **changed})
 
 
-def measurement(ours: float, theirs: float) -> compare.Measurement:
-    return compare.Measurement(
+def measurement(ours: float, theirs: float) -> compared.Measurement:
+    return compared.Measurement(
         layer="features",
         random=False,
         channels=512,
@@ -114,31 +148,37 @@ def measurement(ours: float, theirs: float) -> compare.Measurement:
 
 
 def test_targets_are_geometric_means_over_the_models() -> None:
-    results = {"a": measurement(1.0, 2.0), "b": measurement(1.0, 8.0)}
-    run = measuring.describe_run("benchmarks.compare", ["--repeats", "3"])
-    text = compare.report(results, settings(), run)
+    models = {"a": measurement(1.0, 2.0), "b": measurement(1.0, 8.0)}
+    run = machine.describe_run("benchmarks.compare", ["--repeats", "3"])
+    text = comparison.report(models, settings(), run)
     assert "| latency, torch-cam by ortcam, geometric mean | at least 2.6 | 4.00 |" in text
     assert "| peak memory, ortcam, by torch-cam | at most 0.35 | 0.25 |" in text
     assert "| cold start, ortcam, by torch-cam | at most 0.2 | 0.10 |" in text
     assert "| explanation by bare passes, ortcam, the worst model | at most 1.03 | 1.000 |" in text
     assert "| ten classes by one, the worst model | at most 1.02 | 1.010 |" in text
     assert "python -m benchmarks.compare --repeats 3" in text
-    names = [figure.name for figure in compare._figures(results)]
+    names = [figure.name for figure in compared.figures(models)]
     assert len(names) == len(set(names))
 
 
 def test_models_of_an_earlier_run_are_kept_only_where_they_are_comparable(tmp_path: Path) -> None:
     import dataclasses
 
-    run = measuring.describe_run("benchmarks.compare", [])
+    run = machine.describe_run("benchmarks.compare", [])
     raw = {"settings": dataclasses.asdict(settings()), "models": {"a": dataclasses.asdict(measurement(1, 2))}}
-    measuring.write_results(tmp_path / "compare", run=run, raw=raw, figures=[])
-    path = tmp_path / "compare.json"
-    kept = measuring.earlier_models(path, run, dataclasses.asdict(settings()))
-    assert {model: compare.Measurement(**result) for model, result in kept.items()} == {"a": measurement(1, 2)}
+    results.write_results(tmp_path / "compare", run=run, raw=raw, figures=[])
+    kept = results.earlier_models(tmp_path / "compare", run, dataclasses.asdict(settings()))
+    assert {model: compared.Measurement(**result) for model, result in kept.items()} == {"a": measurement(1, 2)}
     with pytest.raises(SystemExit, match="settings"):
-        measuring.earlier_models(path, run, dataclasses.asdict(settings(threads=1)))
-    assert measuring.earlier_models(tmp_path / "none.json", run, {}) == {}
+        results.earlier_models(tmp_path / "compare", run, dataclasses.asdict(settings(threads=1)))
+
+
+def test_nothing_is_kept_of_a_run_whose_raw_data_are_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = machine.describe_run("benchmarks.compare", [])
+    assert results.earlier_models(tmp_path / "none", run, {}) == {}
+    assert "none-raw.json: not there" in capsys.readouterr().err
 
 
 def test_configurations_have_names_of_their_own() -> None:
@@ -246,10 +286,10 @@ def some_points() -> frontier.Points:
 def test_a_frontier_is_written_and_drawn(tmp_path: Path) -> None:
     models = {"a": some_points(), "b": some_points()}
     facts = {"method": "scorecam", "photographs": 1, "timed": 1, "threads": 2, "calibration": 32}
-    text = frontier.report(models, facts, measuring.describe_run("benchmarks.frontier", []))
+    text = frontier_report.report(models, facts, machine.describe_run("benchmarks.frontier", []))
     assert "| a: Pearson at 12% of the passes, mean and least | at least 0.99 and 0.95 | 0.9967 and 0.9967 |" in text
     assert "any precision, geometric mean | at least 30 | 20.0 (a: " in text
-    frontier.plot(models, tmp_path / "plot.png")
+    frontier_report.plot(models, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
@@ -259,7 +299,7 @@ def test_a_calibration_is_written_and_drawn(tmp_path: Path) -> None:
         "budget 0.12": [calibration.Run("a", 0.1, 0.0, 1.0, 0.12)],
     }
     facts = {"method": "scorecam", "photographs": 2, "threads": 2}
-    text = calibration.report({"m": runs}, facts, measuring.describe_run("benchmarks.calibration", []))
+    text = calibration.report({"m": runs}, facts, machine.describe_run("benchmarks.calibration", []))
     assert "50.0% of 2, with 60% of the passes (median)." in text
     assert "| m | tolerance 0.05 | 50.0% | 50.0% |" in text
     calibration.plot({"m": runs}, tmp_path / "plot.png")
@@ -275,7 +315,7 @@ def test_the_aims_on_a_gpu_are_set_against_the_peers_as_their_readme_shows_them(
         "bare ONNX Runtime fp32, batch 32": [0.0005],
         "bare PyTorch fp16, batch 32": [0.0002],
     }
-    measured = {row[0]: row[2] for row in gpu.aims(seconds, live=1900)}
+    measured = {row[0]: row[2] for row in aims(seconds, live=1900)}
     assert measured["× over torch-cam as its README shows it, fp32"] == "12.0"
     assert measured["× over torch-cam at its best settings, fp32"] == "4.0"
     assert measured["explanation by bare passes, fp32"] == "1.053"
@@ -289,14 +329,14 @@ def test_the_gpu_benchmark_stands_in_for_torchvision_and_opencv(monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
     assert gpu.do_without_opencv()
     stand_in = sys.modules.pop("cv2")
-    picture, channel = gpu.picture(20), np.empty((20, 20), np.uint8)
-    stand_in.extractChannel(picture, 1, channel)
-    np.testing.assert_array_equal(channel, picture[..., 1])
+    image, channel = gpu.make_image(20), np.empty((20, 20), np.uint8)
+    stand_in.extractChannel(image, 1, channel)
+    np.testing.assert_array_equal(channel, image[..., 1])
 
 
 def test_a_check_that_fails_does_not_end_the_others() -> None:
-    bench = gpu.Bench(Path("none.ortcam"), None, gpu.picture(8), "cpu", ("fp32",), 1, (1,))
-    outcomes = {check.name: check.outcome for check in gpu.checks(bench)}
+    bench = gpu.Bench(Path("none.ortcam"), None, gpu.make_image(8), "cpu", ("fp32",), 1, (1,))
+    outcomes = {check.name: check.outcome for check in checks(bench)}
     assert set(outcomes.values()) == {"failed", "skipped"}
     assert outcomes["CUDA graphs give the same map"] == "skipped"
 
@@ -307,3 +347,9 @@ def test_a_map_is_taken_to_the_power_that_has_the_mean_and_keeps_its_order(mean:
     found = broadened.power_to(saliency, mean)
     assert found.mean() == pytest.approx(mean, abs=1e-9)
     np.testing.assert_array_equal(np.argsort(found, axis=None), np.argsort(saliency, axis=None))
+
+
+def test_the_sweep_has_figures_of_what_does_not_vary() -> None:
+    good = {"model": "a", "bytes": 10, "nodes": 3, "seconds": 1.0}
+    found = list(sweep.figures([good, {"model": "b", "error": "fails"}]))
+    assert [(figure.name, figure.values) for figure in found] == [("a / bundle", (10,)), ("a / nodes", (3,))]

@@ -4,6 +4,7 @@ Blocks of `sh` and `python` run in order, one namespace per page. A comment abov
 `<!-- skip: next "reason" -->`, or `<!-- skip: next if(fast, reason="...") -->` for what `make test-slow` runs alone.
 """
 
+import ast
 import json
 import os
 import re
@@ -178,20 +179,64 @@ def test_the_map_for_language_models_names_every_page() -> None:
     assert not {page for page in pages if f"({page})" not in text}
 
 
-def test_the_page_about_the_code_names_files_that_are_there() -> None:
-    text = (REPOSITORY / "docs" / "explanation" / "code.md").read_text("utf-8")
+CODE = REPOSITORY / "docs" / "explanation" / "code.md"
+PACKAGES = (REPOSITORY / "runtime" / "ortcam", REPOSITORY / "export" / "ortcam_export")
+
+
+def drawn_tree(text: str) -> set[Path]:
+    """The files and folders of a tree drawn by indentation, two spaces per level, with words behind each name."""
+    found: set[Path] = set()
+    above: list[str] = []
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        above[depth:] = [line.split()[0].rstrip("/")]
+        found.add(REPOSITORY.joinpath(*above))
+    return found
+
+
+def test_the_page_about_the_code_draws_the_tree_that_is_there() -> None:
+    drawn = drawn_tree(re.findall(r"^```text\n(.*?)^```$", CODE.read_text("utf-8"), re.MULTILINE | re.DOTALL)[0])
+    assert not [path for path in drawn if not path.exists()]
+    folders = {path.parent for package in PACKAGES for path in package.rglob("*.py")}
+    modules = {path for package in PACKAGES for path in package.glob("*.py") if not path.name.startswith("_")}
+    assert not (folders | modules) - drawn
+
+
+def definitions(path: Path) -> set[str]:
+    """Functions, classes and methods of a module: `f`, `C`, `C.method`; and constants."""
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            found |= {ast.unparse(target) for target in getattr(node, "targets", [getattr(node, "target", node)])}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            found |= {f"{node.name}.{part.name}" for part in ast.walk(node) if isinstance(part, ast.FunctionDef)}
+    return found
+
+
+def test_the_page_about_the_code_names_what_is_there() -> None:
+    """A path in backticks exists, and the names behind it in a row are defined in that file."""
+    roots = {"image": PACKAGES, "export": PACKAGES[::-1]}
+    text = re.sub(r"^```.*?^```$", "", CODE.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    package = PACKAGES
     for row in text.splitlines():
-        folder = REPOSITORY
-        for name in re.findall(r"`(\w[\w/.]+)`", row):
-            path = REPOSITORY / name if "/" in name else folder / name
-            folder = path.parent
-            assert path.exists(), f"{name} in: {row}"
+        package = roots.get(row.rpartition(" ")[2], package) if row.startswith("## ") else package
+        file: Path | None = None
+        for name in re.findall(r"`([\w./]+)`", row):
+            if "/" in name or name.endswith(".py"):
+                order = PACKAGES if f"the runtime's `{name}`" in row else package
+                places = [root / name for root in (*order, REPOSITORY) if (root / name).exists()]
+                assert places, f"{name} in: {row}"
+                file = places[0] if row.startswith("|") and places[0].is_file() else None
+            elif file is not None:
+                assert name in definitions(file), f"{file} has no {name}, of which speaks: {row}"
 
 
 def test_one_version_in_all_places() -> None:
     version = ortcam.__version__
     assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text("utf-8")
-    assert re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0] == version
+    sections = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert next(section for section in sections if section != "Unreleased") == version
 
 
 @pytest.mark.slow

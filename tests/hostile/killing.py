@@ -35,7 +35,7 @@ import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
 import ortcam_export.exporting
-import ortcam_export.fused.fuse
+import ortcam_export.fused.placement
 from ortcam import benchmarking as benchmark
 from ortcam import bundle, cli
 from ortcam.cli.commands import demo as demo_command
@@ -345,8 +345,9 @@ def state_of_memory(folder: Path) -> str:
 def demo(folder: Path) -> int:
     """With few passes: what is written is the same."""
     few = {"budget": 2}
-    one = few | {"num_samples": 1}
-    demo_command.DEMO_OPTIONS = {"scorecam": few, "scorecam++": few, "sscam": one, "iscam": few}
+    demo_command.DEMO_OPTIONS = {"sscam": few | {"num_samples": 1}} | dict.fromkeys(
+        ("scorecam", "scorecam++", "iscam"), few
+    )
     return run(["demo", "-o", f"{folder}/out", "--force"])
 
 
@@ -544,7 +545,7 @@ def main() -> None:
     sys.addaudithook(_hook)
     os.fsync = _sync
     if wanted != "rivals":
-        ortcam_export.fused.fuse.GRACE = 0.0
+        ortcam_export.fused.placement.GRACE = 0.0
     for name in names:
         results = (
             [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)

@@ -16,7 +16,7 @@ from ortcam.support.terminal import others_aside
 # Libraries that print, in all ways that there are: Python's print, the descriptor, C's buffered stream, a logger.
 NOISE = """
 import ctypes, logging, os, sys, warnings
-import ortcam.benchmark, ortcam.cli, ortcam.explainer
+import ortcam.benchmarking, ortcam.cli, ortcam.explainer
 
 def noisy(function):
     def wrapper(*arguments, **named):
@@ -29,7 +29,8 @@ def noisy(function):
         return function(*arguments, **named)
     return wrapper
 
-ortcam.explainer.Explainer.explain = noisy(ortcam.explainer.Explainer.explain)
+explainer = ortcam.explainer.Explainer
+explainer.explain_request = noisy(explainer.explain_request)
 sys.exit(ortcam.cli.main(sys.argv[1:]))
 """
 PATIENCE = 120

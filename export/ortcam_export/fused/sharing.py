@@ -1,4 +1,4 @@
-"""Weights that several graphs of one ONNX file have: each once in the file, though every graph has its own."""
+"""Store weights that several graphs of one ONNX file use only once in the file."""
 
 from collections import defaultdict
 from typing import Any, Final
@@ -16,8 +16,8 @@ _SMALLEST: Final = 1024  # bytes; what is smaller may come twice
 def share_in_function(model: ir.Model) -> None:
     """Let a function without inputs hold the weights that more than one graph of a model has.
 
-    Its body is a Constant a weight, its outputs are the weights, and each of the graphs calls it. Runtimes put the body
-    in the place of a call when they load the file, so that to their optimizers the weights are the graph's own.
+    Its body is one Constant per weight, its outputs are the weights, and each of the graphs calls it. When runtimes
+    load the file they put the body in the place of each call. To their optimizers the weights are then the graph's own.
     """
     graphs = [graph for graph in model.graphs() if graph.initializers]
     owners: dict[tuple[Any, ...], list[tuple[int, ir.Value]]] = defaultdict(list)
@@ -55,7 +55,7 @@ def share_in_function(model: ir.Model) -> None:
 
 
 def share_in_file(model: ir.Model, file: WeightsFile) -> None:
-    """Write the weights of a model to a file, each once, and let all graphs that have it point there."""
+    """Write the weights of a model to a file, each once. All graphs that use a weight point to the same place."""
     written: dict[tuple[Any, ...], ir.ExternalTensor] = {}
     for graph in model.graphs():
         for value in graph.initializers.values():

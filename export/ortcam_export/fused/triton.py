@@ -23,7 +23,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_name(name: str) -> str:
-    """The name of a model in a repository, which is that of a folder.
+    """Check the name of a model in a repository, which is the name of a folder.
 
     Raises:
         ExportError: a character that is none of letters, digits, point, underscore and hyphen.
@@ -34,7 +34,7 @@ def check_name(name: str) -> str:
 
 
 def plain_name(text: str) -> str:
-    """A name made of a text, with hyphens for what a name cannot have."""
+    """Make a name of a text, with hyphens for characters that a name cannot have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
 
 

@@ -1,1 +1,1 @@
-"""Graphs: building, running, analysing and cutting them."""
+"""ONNX graphs: reading their data flow, changing them, running them, and making new ones."""

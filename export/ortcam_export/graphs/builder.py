@@ -1,4 +1,4 @@
-"""ONNX nodes built one operator at a time, with names that are nobody else's and each constant once."""
+"""Build ONNX nodes one operator at a time. Names are unique, and each constant exists once."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -17,7 +17,7 @@ _OPERATORS: Final = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "soft
 
 
 def add_constant(graph: ir.Graph, array: NDArray[Any] | np.generic, name: str) -> ir.Value:
-    """A new initializer of a graph, of the array's shape and type; its name is made unique."""
+    """Add an array to a graph as an initializer, of the array's shape and type. Its name is made unique."""
     values = np.asarray(array)
     name = fresh_name(name, set(graph.initializers))
     tensor = ir.tensor(np.ascontiguousarray(values).reshape(values.shape), name=name)
@@ -27,7 +27,7 @@ def add_constant(graph: ir.Graph, array: NDArray[Any] | np.generic, name: str) -
 
 
 class Builder:
-    """Nodes to be put into a graph.
+    """Builds nodes that are then put into a graph.
 
     Args:
         taken: names that are in use already.
@@ -41,7 +41,7 @@ class Builder:
         self._weights: dict[tuple[Any, ...], ir.Value] = {}
 
     def inner(self) -> "Builder":
-        """Nodes of a graph inside a node of this one, which sees this one's constants and adds its own to them."""
+        """A builder for a graph inside a node of this one. Both share names and constants."""
         inner = Builder()
         inner._taken, inner._constants, inner.initializers = self._taken, self._constants, self.initializers
         return inner
@@ -52,7 +52,7 @@ class Builder:
         return nodes
 
     def adopt(self, nodes: Iterable[ir.Node]) -> None:
-        """Go on behind nodes that were built elsewhere."""
+        """Take nodes that were built elsewhere; later ones come behind them."""
         self._nodes.extend(nodes)
 
     def op(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any] | None = None) -> ir.Value:
@@ -72,7 +72,7 @@ class Builder:
         return node.outputs
 
     def output(self, op_type: str, inputs: list[ir.Value], name: str, rank: int) -> ir.Value:
-        """A graph output [B,K] or [K,H,W], gathered along axis 1 where it is gathered."""
+        """Build a graph output [B,K] or [K,H,W]. A Gather works along axis 1."""
         value = self.op(op_type, inputs, {"axis": 1} if op_type == "Gather" else None)
         value.name = name
         value.dtype = ir.DataType.FLOAT
@@ -94,11 +94,11 @@ class Builder:
         return self._weights.values()
 
     def weight(self, value: ir.Value) -> ir.Value:
-        """An initializer of another graph as one of this graph's own.
+        """Copy an initializer of another graph into this graph.
 
-        A graph inside a loop has its own, too: what it only sees around it ONNX Runtime does not bring into the layout
-        that it computes convolutions in, which takes half as long again. `fused.sharing` makes them one in the
-        file.
+        A graph inside a loop gets its own, too. ONNX Runtime does not bring weights of the graph around it into the
+        layout that convolutions are computed in, and then takes half as long again. `fused.sharing` stores equal
+        weights once in the file.
         """
         tensor = value.const_value
         assert tensor is not None
@@ -110,7 +110,7 @@ class Builder:
         return self._weights[key]
 
     def constant(self, array: NDArray[Any] | np.generic) -> ir.Value:
-        """An array; where the same was asked for before, that one."""
+        """An array as a constant. Equal arrays give the same constant."""
         array = np.asarray(array)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self._constants:
@@ -137,7 +137,7 @@ class Builder:
         """Probabilities of logits [B,classes]."""
         if kind == "softmax":
             return self.op("Softmax", [logits], {"axis": -1})
-        # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7 of 1, which of an improbable class leaves no digit.
+        # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7, too coarse for an improbable class.
         one = self.constant(np.float32(1))
         return self.op("Reciprocal", [self.op("Add", [self.op("Exp", [self.op("Neg", [logits])]), one])])
 
@@ -153,5 +153,5 @@ class Builder:
         return self.op(_OPERATORS[kind], [value])
 
     def name(self, stem: str) -> str:
-        """A name for a tensor, nobody else's."""
+        """A unique name for a tensor."""
         return fresh_name(f"ortcam_{stem.removeprefix('ortcam_')}", self._taken)

@@ -13,7 +13,7 @@ TO_NHWC: Final = [0, 2, 3, 1]
 
 
 def inputs_of(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, what its subgraphs read from outside included."""
+    """Everything a node reads, including what its subgraphs read from outside."""
     values = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():
         graphs = (
@@ -49,9 +49,9 @@ def data_nodes(graph: ir.Graph) -> list[ir.Node]:
 
 
 def dominators(source: ir.Value, data: Sequence[ir.Node]) -> Iterator[ir.Value]:
-    """The tensors that all data from a source to the output pass, in the order of the graph, the source left out.
+    """The tensors that every path from a source to the output passes, in the order of the graph, without the source.
 
-    In topological order a tensor is one at the moment when it alone is still needed.
+    Walking the nodes in order, a tensor is a dominator when it is the only one that later nodes still need.
 
     Args:
         source: say the image.
@@ -81,7 +81,7 @@ def nodes_in_front(value: ir.Value, data: Sequence[ir.Node]) -> list[ir.Node]:
 
 
 def all_values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """What nodes make, inputs and initializers, of a graph and of the graphs inside its nodes."""
+    """All tensors of a graph and of the graphs inside its nodes: outputs of nodes, inputs, initializers."""
     for node in ir.traversal.RecursiveGraphIterator(graph):
         yield from node.outputs
     for inner in (graph, *graph.subgraphs()):

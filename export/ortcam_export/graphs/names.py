@@ -1,4 +1,4 @@
-"""Names in a graph: those nobody else has, those a bundle's graphs keep for themselves, and the paths of modules."""
+"""Names in a graph: unique ones, those reserved for a bundle's inputs and outputs, and the paths of modules."""
 
 import ast
 from collections.abc import Iterable
@@ -45,13 +45,13 @@ def taken_names(graph: ir.Graph) -> set[str | None]:
 
 
 def name_nodes(nodes: Iterable[ir.Node], names: Iterable[str]) -> None:
-    """Give nodes of one output each a name, which the output has, too."""
+    """Name nodes that have one output each. The output gets the same name."""
     for node, name in zip(nodes, names, strict=True):
         node.outputs[0].name = node.name = name
 
 
 def rename(value: ir.Value, name: str, graph: ir.Graph) -> None:
-    """Give a value a name, moving aside any other value that has it."""
+    """Give a tensor a name. Another tensor that has it is renamed."""
     for node in graph:
         for other in node.outputs:
             if other is not value and other.name == name:
@@ -63,7 +63,7 @@ def rename(value: ir.Value, name: str, graph: ir.Graph) -> None:
 
 
 def set_aside_reserved_names(graph: ir.Graph) -> None:
-    """Rename every tensor that has a name of the bundle's own, those of graphs inside nodes included."""
+    """Rename every tensor that has a reserved name, also in graphs inside nodes."""
     values = list(all_values(graph))
     taken = {value.name for value in values}
     for value in values:
@@ -72,7 +72,7 @@ def set_aside_reserved_names(graph: ir.Graph) -> None:
 
 
 def module_path(node: ir.Node) -> tuple[str, ...]:
-    """Paths of the modules around a node, outermost first; empty where the graph does not know."""
+    """Paths of the modules around a node, outermost first. Empty if the graph does not tell."""
     try:
         scopes = ast.literal_eval(node.metadata_props.get(NAME_SCOPES, "[]"))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -82,7 +82,7 @@ def module_path(node: ir.Node) -> tuple[str, ...]:
 
 
 def scopes_in_name(name: str | None) -> str | None:
-    """The module paths in the node names of other exporters, in the form that torch's new exporter has.
+    """Read the module paths off a node's name, as other exporters write it, in the form of torch's new exporter.
 
     torch's old exporter writes "/features/features.3/conv/conv.0/Conv", where each part that repeats the one before
     continues it: features.3.conv.0. TensorFlow's scopes "model/block_1/Relu" are paths as they stand.

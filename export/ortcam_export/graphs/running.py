@@ -1,4 +1,4 @@
-"""Running graphs while exporting: in ONNX Runtime on the CPU, without a word on the terminal."""
+"""Run graphs while exporting, in ONNX Runtime on the CPU, printing nothing."""
 
 import contextlib
 import secrets
@@ -11,9 +11,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ortcam.engine import SessionOptions, resolve_providers
 from ortcam_export.errors import ExportError
 
-__all__ = ["quiet_session", "run_each", "run_part", "saved"]
+__all__ = ["cpu_options", "quiet_session", "run_each", "run_part", "saved"]
 
 
 def quiet_session(
@@ -23,7 +24,7 @@ def quiet_session(
 
     Args:
         model: a file, or a model in memory.
-        optimized: whether ONNX Runtime may fuse operators, which then round otherwise.
+        optimized: whether ONNX Runtime may fuse operators. Fused operators round differently.
         weights_folder: where the external data of a model in memory is.
 
     Raises:
@@ -41,9 +42,14 @@ def quiet_session(
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
+def cpu_options() -> SessionOptions:
+    """Options for graphs that the runtime opens: on the CPU only."""
+    return SessionOptions(resolve_providers(["CPUExecutionProvider"]))
+
+
 @contextlib.contextmanager
 def saved(model: ir.Model, folder: Path) -> Iterator[Path]:
-    """A model as a file in the folder of its weights, gone afterwards."""
+    """Save a model in the folder of its weights, and remove the file afterwards."""
     path = folder / f".{secrets.token_hex(4)}.onnx"
     try:
         ir.save(model, path)

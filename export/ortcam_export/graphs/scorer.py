@@ -145,7 +145,7 @@ def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolati
 def _partial_maps(
     build: Builder, probabilities: ir.Value, logits: ir.Value, mask: ir.Value, height: int, width: int
 ) -> tuple[list[ir.Value], ir.Value]:
-    """sum_b alpha_bk gate(U(A_b)) over a chunk, and the inputs that say what alpha is."""
+    """Sum alpha_bk gate(U(A_b)) over a chunk, and the inputs that define alpha."""
     keep = _input("keep", ir.DataType.FLOAT, ("B",))
     baseline = _input("baseline", ir.DataType.FLOAT, ("K",))
     logit_softmax = _input("logit_softmax", ir.DataType.BOOL, ())

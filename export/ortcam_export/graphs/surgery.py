@@ -1,4 +1,4 @@
-"""Graph surgery on ONNX IR: parts of a classifier, its features and its head, and what is put in between or behind."""
+"""Graph surgery: extract parts of a classifier such as features and head; insert or append operators."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs.builder import Builder
+from ortcam_export.graphs.builder import Builder, add_constant
 from ortcam_export.graphs.names import rename, taken_names
 
 __all__ = [
@@ -24,8 +24,8 @@ __all__ = [
     "logits_of",
 ]
 
-# Where logits are made of probabilities, what a probability of 0 is taken for. Of softmax: the least normal float32. Of
-# sigmoid, for 1 - p as well, half the distance of 1 from the float32 below it: ONNX Runtime's Sigmoid is no finer.
+# The least probability that logits are made of. Softmax: the least normal float32. Sigmoid, for 1 - p as well: half the
+# distance from 1 to the float32 below it, since ONNX Runtime's Sigmoid is no finer.
 _LEAST: Final[dict[Activation, float]] = {"softmax": float(np.finfo(np.float32).tiny), "sigmoid": 2.0**-25}
 
 
@@ -71,7 +71,7 @@ def build_head(model: ir.Model, cut: str) -> ir.Model:
 
 
 def _replace_shape(graph: ir.Graph, node: ir.Node, features: ir.Value) -> None:
-    """Shape(image), seen from behind the cut: the batch size is that of the features, the rest is fixed."""
+    """Replace Shape(image) behind the cut: the batch size comes from the features, the other sides are fixed."""
     image = node.inputs[0]
     assert image is not None
     assert image.shape is not None
@@ -90,7 +90,7 @@ def _replace_shape(graph: ir.Graph, node: ir.Node, features: ir.Value) -> None:
 
 
 def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
-    """Make integers q go on as Q(DQ(q)); returns the floating tensor in between."""
+    """Replace integers q by Q(DQ(q)), which is the same. Returns the floating tensor in between."""
     dequantize = ir.node("DequantizeLinear", [value, scale, zero_point])
     floating = dequantize.outputs[0]
     floating.type, floating.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
@@ -99,7 +99,7 @@ def insert_dequantization(graph: ir.Graph, value: ir.Value, scale: ir.Value, zer
 
 
 def insert_transposition(graph: ir.Graph, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
-    """Make a tensor, say tokens [T,N,C], go on as it is by way of its transpose, [N,T,C]; returns that."""
+    """Transpose a tensor and back, say tokens [T,N,C] by way of [N,T,C]. Returns the transposed one."""
     turn = ir.node("Transpose", [value], {"perm": list(perm)})
     turned = turn.outputs[0]
     turned.type = value.type
@@ -111,10 +111,10 @@ def insert_transposition(graph: ir.Graph, value: ir.Value, perm: tuple[int, ...]
 
 
 def insert_order(graph: ir.Graph, value: ir.Value, order: tuple[int, ...]) -> ir.Value:
-    """Make tokens [N,T,C] go on as they are by way of themselves in another order; returns those."""
+    """Bring tokens [N,T,C] into another order and back. Returns those in the other order."""
     there, back = (
-        ir.node("Gather", [None, _indices(graph, indices, f"{value.name}_{name}")], {"axis": 1})
-        for indices, name in ((np.array(order), "order"), (np.argsort(order), "order_again"))
+        ir.node("Gather", [None, add_constant(graph, indices, f"{value.name}_{name}")], {"axis": 1})
+        for indices, name in ((np.array(order, np.int64), "order"), (np.argsort(order), "order_again"))
     )
     ordered = there.outputs[0]
     there.replace_input_with(0, value)
@@ -124,16 +124,8 @@ def insert_order(graph: ir.Graph, value: ir.Value, order: tuple[int, ...]) -> ir
     return ordered
 
 
-def _indices(graph: ir.Graph, indices: NDArray[np.int64], name: str) -> ir.Value:
-    """A constant of a graph, int64 [n]."""
-    tensor = ir.tensor(indices.astype(np.int64), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(indices.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
 def _insert_pair(graph: ir.Graph, value: ir.Value, there: ir.Node, back: ir.Node, name: str) -> None:
-    """Put two nodes behind a tensor, the second of which makes the tensor again for all that used it."""
+    """Put two nodes behind a tensor. The second makes the tensor again, for all that used it."""
     users = list(value.uses())
     producer = value.producer()
     assert producer is not None

@@ -1,4 +1,4 @@
-"""Tidy a converted classifier: the field's names, no unused nodes, and nothing that names this machine."""
+"""Tidy a converted classifier: the field's names, no unused nodes, and no trace of the machine that exported it."""
 
 from typing import Final
 
@@ -35,9 +35,9 @@ _SIMPLIFICATIONS: Final = RewriteRuleSet(
 
 
 def tidy(model: ir.Model) -> None:
-    """Name the input and output as the field does, lift constants, drop what is unused and what names this machine.
+    """Name input and output as the field does, lift constants, and drop unused nodes and metadata.
 
-    Of the metadata only the module paths stay: stack traces hold paths of the machine that exported.
+    Only the module paths stay of the metadata. Stack traces hold paths of the machine that exported.
     """
     graph = model.graph
     set_aside_reserved_names(graph)
@@ -76,7 +76,7 @@ def tidy(model: ir.Model) -> None:
 
 
 def _unshare_folded_weights(graph: ir.Graph) -> None:
-    """Give layers in front of a BatchNormalization weights of their own, which folding it changes."""
+    """Copy shared weights of layers in front of a BatchNormalization, since folding it changes them."""
     for node in list(graph):
         if node.op_type != "BatchNormalization" or (data := node.inputs[0]) is None:
             continue

@@ -1,4 +1,4 @@
-"""Weights of a bundle's graphs: the one file they share, when two are the same, and the matrices of the upsampling."""
+"""Weights of a bundle's graphs: the file they share, a key for equal weights, and the upsampling matrices."""
 
 import dataclasses
 from pathlib import Path
@@ -28,14 +28,14 @@ class WeightsFile:
         self.name = name
 
     def store(self, model: ir.Model) -> None:
-        """Move the weights of a model into the file; its extracts then point into it, too."""
+        """Move the weights of a model into the file. Parts extracted later point into it, too."""
         ir.external_data.unload_from_model(
             model, self._folder, self.name, size_threshold_bytes=_INLINE_BYTES, alignment=64, align_threshold=0
         )
         (self._folder / self.name).touch()
 
     def append(self, name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-        """Add a tensor; returns the one that points at it."""
+        """Append a tensor. Returns a tensor that points to it."""
         content = tensor.tobytes()
         with (self._folder / self.name).open("ab") as file:
             file.write(bytes(-file.tell() % 64))
@@ -61,12 +61,12 @@ class Interpolation:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The height and width that they upsample to."""
+        """The height and width they upsample to."""
         return self.rows.shape.numpy()[0], self.columns.shape.numpy()[1]
 
     @classmethod
     def store(cls, weights: WeightsFile, cut: Cut, *, height: int, width: int) -> "Interpolation":
-        """Write the matrices for a cut and an input size behind the weights."""
+        """Append the matrices for a cut and an input size to the weights."""
         return cls(
             weights.append("upsample_rows", ir.tensor(bilinear_matrix(cut.height, height))),
             weights.append("upsample_columns", ir.tensor(np.ascontiguousarray(bilinear_matrix(cut.width, width).T))),

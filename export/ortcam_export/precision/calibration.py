@@ -1,4 +1,4 @@
-"""The pictures that variants are calibrated and measured on: a folder of the user's, or those that ortcam ships."""
+"""The images that variants are calibrated and measured on: a folder of the user's, or those that ortcam ships."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -15,23 +15,23 @@ from ortcam.images.reading import read_image
 from ortcam.scoring.upsampling import upsample
 from ortcam_export.errors import ExportError
 
-__all__ = ["MOST_PICTURES", "Calibration", "check_folder", "masked_inputs", "read_calibration"]
+__all__ = ["MOST_IMAGES", "CalibrationImages", "check_folder", "masked_inputs", "read_calibration"]
 
-# Pictures of a folder that are read: the first ones by name. More of them changed the maps of real models no further.
-MOST_PICTURES: Final = 64
+# Images of a folder that are read: the first ones by name. More of them changed the maps of real models no further.
+MOST_IMAGES: Final = 64
 _MOST_MEASURED: Final = 8
 _NAMES_IN_A_NOTE: Final = 3
-_MASKED_OF_A_PICTURE: Final = 3
+_MASKED_PER_IMAGE: Final = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Preprocessed pictures, each float32 [1,3,H,W].
+class CalibrationImages:
+    """Preprocessed images, each float32 [1,3,H,W].
 
     Attributes:
         calibrating: what the ranges of integers are taken from.
         measuring: what maps are compared on, at most 8.
-        held_out: whether these are other pictures than those.
+        held_out: whether these are other images than those.
         words: what the ranges come from, for the manifest; of a folder its name alone.
     """
 
@@ -42,7 +42,7 @@ class Calibration:
 
 
 def check_folder(folder: Path) -> Path:
-    """The folder, if it has files other than hidden ones.
+    """Check that a folder has files that are not hidden.
 
     Raises:
         ExportError: no such folder, or nothing in it.
@@ -57,19 +57,19 @@ def check_folder(folder: Path) -> Path:
 
 def read_calibration(
     folder: Path | None, preprocessing: Preprocessing, say: Callable[[str], None], *, integers: bool
-) -> Calibration:
-    """Read the pictures of a folder, at most the first 64 by name, or else the shipped ones.
+) -> CalibrationImages:
+    """Read the images of a folder, at most the first 64 by name, or else the shipped ones.
 
-    Of eight pictures or more, every fourth is held out to measure on, at most eight.
+    Of eight images or more, every fourth is held out to measure on, at most eight.
 
     Args:
-        folder: of the pictures; None takes crops of those that ortcam ships.
-        preprocessing: from a picture to the model's input.
+        folder: of the images; None takes crops of those that ortcam ships.
+        preprocessing: from an image to the model's input.
         say: told what was left out.
-        integers: whether ranges are taken from the pictures, and not only maps compared on them.
+        integers: whether ranges are taken from the images, and not only maps compared on them.
 
     Raises:
-        ExportError: no such folder, or no picture in it that can be read.
+        ExportError: no such folder, or no image in it that can be read.
     """
     if folder is None:
         doing = "calibrating" if integers else "comparing maps"
@@ -77,25 +77,25 @@ def read_calibration(
             f"warning: {doing} on the few drawings that come with ortcam; photographs of your own kind are better: "
             "--calibration DIR"
         )
-        pictures = [crop for path in sample_images() for crop in _crops(read_image(path))]
-        inputs = [preprocessing(picture) for picture in pictures]
+        images = [crop for path in sample_images() for crop in _crops(read_image(path))]
+        inputs = [preprocessing(image) for image in images]
         words = f"{len(inputs)} crops of the drawings that come with ortcam"
     else:
         inputs = _read_folder(folder, preprocessing, say)
         words = f"{len(inputs)} pictures of {folder.resolve().name}"
     if len(inputs) < 2 * 4:
-        return Calibration(tuple(inputs), tuple(inputs), False, words)
+        return CalibrationImages(tuple(inputs), tuple(inputs), False, words)
     measuring = inputs[3::4][:_MOST_MEASURED]
     calibrating = [image for index, image in enumerate(inputs) if index % 4 != 3 or index // 4 >= _MOST_MEASURED]
     others = folder is not None  # the crops are all of the same few drawings
     held_out = f" ({len(measuring)} held out)" if others else ""
-    return Calibration(tuple(calibrating), tuple(measuring), others, f"{len(calibrating)} of {words}{held_out}")
+    return CalibrationImages(tuple(calibrating), tuple(measuring), others, f"{len(calibrating)} of {words}{held_out}")
 
 
 def masked_inputs(
     image: NDArray[np.float32], maps: NDArray[np.float32], generator: np.random.Generator
 ) -> Iterator[NDArray[np.float32]]:
-    """What scorers see of a picture: the picture itself, and masked by some of its own maps.
+    """Make what scorers see of an image: the image itself, and masked by some of its own maps.
 
     Args:
         image: float32 [1,3,H,W], preprocessed.
@@ -106,10 +106,10 @@ def masked_inputs(
         float32 [1,3,H,W]: the clean image, then masked by min-max, tanh and min-max.
     """
     yield image
-    live = np.flatnonzero(maps.max(axis=(1, 2)) > maps.min(axis=(1, 2)))
-    if not len(live):
+    active = np.flatnonzero(maps.max(axis=(1, 2)) > maps.min(axis=(1, 2)))
+    if not len(active):
         return
-    chosen = generator.choice(live, size=min(_MASKED_OF_A_PICTURE, len(live)), replace=False)
+    chosen = generator.choice(active, size=min(_MASKED_PER_IMAGE, len(active)), replace=False)
     for index, channel in enumerate(chosen):
         upsampled = upsample(maps[channel], *image.shape[2:])
         low, high = upsampled.min(), upsampled.max()
@@ -129,7 +129,7 @@ def _read_folder(folder: Path, preprocessing: Preprocessing, say: Callable[[str]
     skipped: list[str] = []
     files = _files(check_folder(folder))
     for path in files:
-        if len(inputs) == MOST_PICTURES:
+        if len(inputs) == MOST_IMAGES:
             break
         try:
             inputs.append(preprocessing(read_image(path)))
@@ -143,11 +143,11 @@ def _read_folder(folder: Path, preprocessing: Preprocessing, say: Callable[[str]
     return inputs
 
 
-def _crops(picture: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """A picture, its mirror image and its four corners, each two thirds of its sides: uint8 RGB."""
-    height, width = (2 * side // 3 for side in picture.shape[:2])
-    yield picture
-    yield np.ascontiguousarray(picture[:, ::-1])
+def _crops(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """An image, its mirror image and its four corners, each two thirds of its sides: uint8 RGB."""
+    height, width = (2 * side // 3 for side in image.shape[:2])
+    yield image
+    yield np.ascontiguousarray(image[:, ::-1])
     for rows in (slice(height), slice(-height, None)):
         for columns in (slice(width), slice(-width, None)):
-            yield np.ascontiguousarray(picture[rows, columns])
+            yield np.ascontiguousarray(image[rows, columns])

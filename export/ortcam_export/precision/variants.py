@@ -1,6 +1,7 @@
-"""The scorers of a bundle once more in float16 or int8, and how they compare with those in float32."""
+"""Write the scorers of a bundle once more in float16 or int8, and measure how they compare with float32's."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,18 +10,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Cut, Graphs, Precision, Variant
-from ortcam.engine.features import as_maps
-from ortcam.engine.model import classify
-from ortcam.engine.providers import resolve_providers
-from ortcam.engine.session import SessionOptions, open_session
 from ortcam.errors import OrtcamError
 from ortcam.parity import measure_variant
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs.layers import count_macs
 from ortcam_export.graphs.scorer import write_scorers
 from ortcam_export.graphs.weights import Interpolation, WeightsFile
-from ortcam_export.precision.calibration import Calibration, masked_inputs
-from ortcam_export.precision.fidelity import compare, explain_all, plan_passes
+from ortcam_export.precision.calibration import CalibrationImages, masked_inputs
+from ortcam_export.precision.fidelity import ImageMaps, compare, explain_all, plan_sample
+from ortcam_export.precision.float32 import Float32Graphs
 from ortcam_export.precision.quantize import check_float16, collect_ranges, to_float16, to_int8
 
 __all__ = ["write_variants"]
@@ -41,7 +39,7 @@ def write_variants(
     activation: Activation,
     interpolation: Interpolation,
     probe: NDArray[np.float32],
-    calibration: Calibration,
+    calibration: CalibrationImages,
     say: Callable[[str], None],
 ) -> dict[str, Variant]:
     """Build and measure the scorers in other precisions than float32.
@@ -55,7 +53,7 @@ def write_variants(
         activation: from logits to probabilities.
         interpolation: the matrices of the float32 scorers, which these share.
         probe: float32 [N,3,H,W], what parity is measured on.
-        calibration: pictures to calibrate and to measure on.
+        calibration: images to calibrate and to measure on.
         say: told the stages.
 
     Returns:
@@ -64,26 +62,20 @@ def write_variants(
     Raises:
         ExportError: a graph that cannot be converted, or whose logits are not finite.
     """
-    budget = plan_passes(count_macs(model.graph))
-    expected = None
+    float32, sample = Float32Graphs(folder, graphs, cut), plan_sample(count_macs(model.graph))
+    expected: list[ImageMaps] = []
     variants = {}
     for precision in precisions:
         say(f"{_SHORT[precision]}: converting")
-        converted = _convert(precision, model, folder, graphs, cut, calibration)
+        converted = _convert(precision, model, folder, float32, calibration)
         WeightsFile(folder, f"weights-{_SHORT[precision]}.bin").store(converted)
         scorers = write_scorers(converted, cut, folder, interpolation, activation, suffix=f"-{_SHORT[precision]}")
-        try:
+        with _running(precision):
             parity = measure_variant(folder.joinpath, graphs, scorers, cut, images=probe)
             _check_finite(precision, parity)
             say(f"{_SHORT[precision]}: comparing maps")
-            measure = (folder, graphs)
-            images = calibration.measuring
-            expected = expected or [*explain_all(*measure, graphs.scorers, cut, images, budget)]
-            found = [*explain_all(*measure, scorers, cut, images, budget)]
-        except (OrtcamError, MemoryError):
-            raise
-        except Exception as error:  # ONNX Runtime raises its own types
-            raise ExportError(f"{precision}: ONNX Runtime does not run the graphs: {first_line(error)}") from error
+            expected = expected or [*explain_all(float32, graphs.scorers, calibration.measuring, sample)]
+            found = [*explain_all(float32, scorers, calibration.measuring, sample)]
         variants[str(precision)] = Variant(
             scorers=scorers,
             parity=parity,
@@ -93,10 +85,21 @@ def write_variants(
                 expected,
                 found,
                 held_out=calibration.held_out or precision != "int8",
-                channels=min(budget.channels, cut.channels),
+                channels=min(sample.channels, cut.channels),
             ),
         )
     return variants
+
+
+@contextlib.contextmanager
+def _running(precision: Precision) -> Iterator[None]:
+    """Turn what ONNX Runtime raises into an error that names the precision."""
+    try:
+        yield
+    except (OrtcamError, MemoryError):
+        raise
+    except Exception as error:  # ONNX Runtime raises its own types
+        raise ExportError(f"{precision}: ONNX Runtime does not run the graphs: {first_line(error)}") from error
 
 
 def _check_finite(precision: Precision, parity: float) -> None:
@@ -108,17 +111,14 @@ def _check_finite(precision: Precision, parity: float) -> None:
 
 
 def _convert(
-    precision: Precision, model: ir.Model, folder: Path, graphs: Graphs, cut: Cut, calibration: Calibration
+    precision: Precision, model: ir.Model, folder: Path, float32: Float32Graphs, calibration: CalibrationImages
 ) -> ir.Model:
-    options = SessionOptions(resolve_providers(["CPUExecutionProvider"]))
-    sessions = {
-        name: open_session(folder / name, options) for name in (graphs.features, graphs.head or graphs.classifier or "")
-    }
+    """The classifier in a coarser precision, its ranges taken from masked images."""
     generator = np.random.default_rng(_SEED)
     inputs = (
         masked
         for image in (calibration.measuring if precision == "float16" else calibration.calibrating)
-        for masked in masked_inputs(image, as_maps(classify(graphs, sessions.__getitem__, image)[0], cut), generator)
+        for masked in masked_inputs(image, float32.maps_and_logits(image)[0], generator)
     )
     if precision == "float16":
         check_float16(model)

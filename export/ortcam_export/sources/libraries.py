@@ -8,7 +8,6 @@ torchvision backend resamples uint8 tensors with 16-bit weights where Pillow has
 and folds the scale into mean and std, which rounds the last bit elsewhere.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 from ortcam.errors import OptionError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.sources.types import DeclaredPreprocessing
 
-__all__ = ["DeclaredPreprocessing", "from_config", "from_data_config", "from_image_processor", "read_declared"]
+__all__ = ["from_config", "from_data_config", "from_image_processor", "read_declared"]
 
 _ACCEPTED: Final = "accepted is a timm data config (a dict), a transformers image processor, or an ortcam.Preprocessing"
 _DATA_CONFIG_KEYS: Final = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
@@ -32,20 +32,12 @@ _KNOWN_STEPS: Final = (
 )
 # PIL.Image.Resampling, which transformers stores as a number.
 _RESAMPLING: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-# Pictures to compare with, in sides of the model's input: landscape, portrait, and nearly square, so that a side that
+# Images to compare with, in sides of the model's input: landscape, portrait, and nearly square, so that a side that
 # is taken wrongly shows.
 _PROBE_SIDES: Final = ((1.1, 1.7), (1.6, 1.2), (1.3, 1.35))
-# Grey levels of 255 that a smooth picture may differ by: 1 from rounding, and a pixel's shift where an image is padded
+# Grey levels of 255 that a smooth image may differ by: 1 from rounding, and a pixel's shift where an image is padded
 # by an odd number of pixels, which transformers' two backends split differently.
 _PROBE_TOLERANCE: Final = 6.0
-
-
-@dataclasses.dataclass(frozen=True)
-class DeclaredPreprocessing:
-    """A preprocessing that somebody else wrote down, and who, in words."""
-
-    preprocessing: Preprocessing
-    source: str
 
 
 def read_declared(declared: object, input_size: tuple[int, int] | None = None) -> DeclaredPreprocessing:
@@ -118,7 +110,7 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
 
 
 def from_image_processor(processor: Any) -> DeclaredPreprocessing:
-    """A transformers image processor, by its attributes, checked against the processor itself on three pictures.
+    """A transformers image processor, by its attributes, checked against the processor itself on three images.
 
     Raises:
         ExportError: it does something that `Preprocessing` cannot represent.
@@ -270,7 +262,7 @@ def _build(
 
 
 def _check_against(processor: Any, preprocessing: Preprocessing, name: str) -> None:
-    """Refuse a processor that does more than its known attributes say: compare on smooth pictures.
+    """Refuse a processor that does more than its known attributes say: compare on smooth images.
 
     Raises:
         ExportError: another size, or values that differ by more than rounding and one pixel's shift.
@@ -278,12 +270,12 @@ def _check_against(processor: Any, preprocessing: Preprocessing, name: str) -> N
     # What a grey level is worth in the model's input, per channel.
     level = preprocessing.scale / 255 / np.array(preprocessing.std)[:, None, None]
     for rows, columns in _PROBE_SIDES:
-        picture = _smooth_picture(round(rows * preprocessing.height), round(columns * preprocessing.width))
+        image = _smooth_image(round(rows * preprocessing.height), round(columns * preprocessing.width))
         try:
-            theirs = np.asarray(processor(images=picture, return_tensors="pt")["pixel_values"], np.float32)
+            theirs = np.asarray(processor(images=image, return_tensors="pt")["pixel_values"], np.float32)
         except Exception as error:
             raise ExportError(f"{name}: cannot be run on a picture: {first_line(error)}") from error
-        ours = preprocessing(picture)
+        ours = preprocessing(image)
         if theirs.shape != ours.shape:
             raise ExportError(
                 f"{name}: gives {list(theirs.shape)} where its attributes say {list(ours.shape)}; "
@@ -297,12 +289,12 @@ def _check_against(processor: Any, preprocessing: Preprocessing, name: str) -> N
             )
 
 
-def _smooth_picture(height: int, width: int) -> NDArray[np.uint8]:
+def _smooth_image(height: int, width: int) -> NDArray[np.uint8]:
     """uint8 RGB [height,width,3], a wave of its own in each channel, at most 2 grey levels from pixel to pixel."""
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     waves = [np.sin(rows / a) * np.cos(columns / b) for a, b in ((50, 71), (83, 50), (59, 67))]
-    picture: NDArray[np.uint8] = np.rint(128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
-    return picture
+    image: NDArray[np.uint8] = np.rint(128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return image
 
 
 def _not_represented(name: str, key: str, value: object, accepted: str) -> ExportError:

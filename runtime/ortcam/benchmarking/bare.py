@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle
-from ortcam.engine.session import OnnxSession, SessionOptions, open_session
+from ortcam.engine.opening import SessionOptions
+from ortcam.engine.session import OnnxSession, open_session
 
 __all__ = ["BareModel"]
 

@@ -20,10 +20,10 @@ from ortcam._version import __version__
 from ortcam.benchmarking.bare import BareModel
 from ortcam.benchmarking.timings import Case, Row, Timings
 from ortcam.bundle import Bundle
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.processors import processor_name
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.engine.runtime import runtime_version
-from ortcam.engine.session import SessionOptions
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.images.encoded import read_file
@@ -56,6 +56,7 @@ def benchmark(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
     strict: bool = False,
+    strict_providers: bool = False,
     runs: int = DEFAULT_RUNS,
     seconds: float = DEFAULT_SECONDS,
     progress: Progress | None = None,
@@ -73,6 +74,7 @@ def benchmark(
         max_pixels: an image with more pixels is refused, as by `ortcam.load`.
         white: as `ortcam.load` takes it.
         strict: the same.
+        strict_providers: the same.
         runs: explanations timed per case, after one to warm up.
         seconds: time for all cases together. An explanation that would need more than its share is measured with a
             budget: as many channels as fit, at least one batch. Its scoring time is then scaled up to all channels.
@@ -110,6 +112,7 @@ def benchmark(
             max_pixels=max_pixels,
             white=white,
             strict=strict,
+            strict_providers=strict_providers,
         )
         return _Bench(explainer, content, precision, bare_options)
 

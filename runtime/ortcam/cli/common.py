@@ -215,6 +215,12 @@ def add_execution(
         metavar="KEY=VALUE",
         help=Rare("option of the first provider, such as precision=bf16 for openvino"),
     )
+    group.add_argument(
+        "--strict-provider",
+        action="store_true",
+        dest="strict_providers",
+        help=Rare("refuse a provider that cannot start, such as cuda without a driver, instead of warning"),
+    )
     group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     if passes and several:
         group.add_argument(

@@ -104,6 +104,7 @@ def open_explainer(options: argparse.Namespace, providers: Sequence[Provider] | 
         strict=options.strict,
         low_memory=options.low_memory,
         precision=getattr(options, "precision", None),
+        strict_providers=options.strict_providers,
     )
 
 

@@ -7,9 +7,10 @@ engine.
 from ortcam.engine.base import BoundSession, Engine, Session
 from ortcam.engine.batching import BatchSize, BatchSizer, Progress
 from ortcam.engine.model import CleanPass, Model
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.engine.runtime import runtime_version
-from ortcam.engine.session import OnnxEngine, OnnxSession, SessionOptions, open_session
+from ortcam.engine.session import OnnxEngine, OnnxSession, open_session
 
 __all__ = [
     "BatchSize",

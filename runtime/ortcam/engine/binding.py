@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ortcam.engine.base import Providers
 from ortcam.engine.forking import ForkLock
+from ortcam.engine.plugins import plugin_devices
 from ortcam.engine.providers import CPU, CUDA_DEVICES
 from ortcam.engine.runtime import ort, readable_errors
 from ortcam.errors import ClosedError
@@ -62,7 +63,7 @@ class Opened:
         options = self.runtime.get_provider_options()
         self.providers = [(name, options.get(name, {})) for name in self.runtime.get_providers()]
         name, settings = self.providers[0]
-        self.on_gpu = name in CUDA_DEVICES
+        self.on_gpu = name in CUDA_DEVICES and not plugin_devices(name)  # whose memory only they can allocate
         self.fixed_shape = name != CPU
         self.copies_when_bound = name != CPU and not self.on_gpu
         self.device = "cuda" if self.on_gpu else "cpu"

@@ -6,14 +6,15 @@ Intel's, so on another processor it has none.
 """
 
 import importlib
-import importlib.util
 import json
+import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ortcam.engine.forking import ForkLock
-from ortcam.engine.runtime import first_line, ort
+from ortcam.engine.runtime import ort
 from ortcam.errors import ProviderError
+from ortcam.support.terminal import first_line
 
 __all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
 
@@ -39,16 +40,19 @@ _registering = ForkLock()
 
 
 def plugin_named(name: str) -> str | None:
-    """The full name of the provider that an installed wheel brings, registered with ONNX Runtime; None: no such wheel.
+    """The full name of a plugin that the caller or this function has registered with ONNX Runtime; None: no such wheel.
 
     Args:
-        name: in lower case and short: "openvino", "webgpu".
+        name: in lower case and short: "openvino", "webgpu". Of a wheel, or of what the caller has registered.
 
     Raises:
         ProviderError: the wheel is there, and ONNX Runtime cannot load its library.
     """
-    module = _MODULE + name
-    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+    for item in ort.get_ep_devices():
+        if item.ep_name.removesuffix("ExecutionProvider").lower() == name and plugin_devices(item.ep_name):
+            return str(item.ep_name)
+    module = _wheel(name)
+    if module is None:
         return None
     try:
         wheel = importlib.import_module(module)
@@ -64,11 +68,24 @@ def plugin_named(name: str) -> str | None:
     return full
 
 
+def _wheel(name: str) -> str | None:
+    """The module of the wheel of a name, which may have underscores that the provider's name lacks."""
+    letters = name.replace("_", "")
+    found = (item.name for item in pkgutil.iter_modules() if item.name.startswith(_MODULE))
+    return next((module for module in found if module.removeprefix(_MODULE).replace("_", "") == letters), None)
+
+
 def plugin_devices(provider: str) -> list[Any]:
     """The devices (`OrtEpDevice`) that a registered plugin supports; none for a provider that is built in."""
     if provider in _BUILT_IN:
         return []
-    return [item for item in ort.get_ep_devices() if item.ep_name == provider and "library_path" in item.ep_metadata]
+    # Where ONNX Runtime lists plugins among the available providers (1.24 does not), it says where their libraries are.
+    built_in = provider in ort.get_available_providers()
+    return [
+        item
+        for item in ort.get_ep_devices()
+        if item.ep_name == provider and (not built_in or "library_path" in item.ep_metadata)
+    ]
 
 
 def choose_devices(provider: str, options: Mapping[str, str]) -> list[Any]:
@@ -92,7 +109,9 @@ def choose_devices(provider: str, options: Mapping[str, str]) -> list[Any]:
     if not devices:
         raise ProviderError(
             f"execution provider {provider}: this machine has no device that it supports; ONNX Runtime sees "
-            f"{_described(ort.get_ep_devices())}"
+            + ", ".join(
+                dict.fromkeys(f"{item.device.type.name} ({item.device.vendor})" for item in ort.get_ep_devices())
+            )
         )
     raise ProviderError(
         f"execution provider {provider}: device_type={wanted!r} is not on this machine; accepted is one of "
@@ -109,7 +128,7 @@ def _described(devices: Sequence[Any]) -> str:
         count = seen[kind] = seen.get(kind, -1) + 1
         name = item.ep_metadata.get("FULL_DEVICE_NAME") or item.device.vendor
         words.append(f"{kind}.{count} ({name})" if count else f"{kind} ({name})")
-    return ", ".join(dict.fromkeys(words)) or "no device"
+    return ", ".join(words)
 
 
 def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:

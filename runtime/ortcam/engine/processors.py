@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["processor_name", "usable_cores"]
+__all__ = ["processor_facts", "processor_name", "usable_cores"]
 
 _ROOT: Final = Path("/")
 
@@ -16,12 +16,22 @@ _ROOT: Final = Path("/")
 @functools.cache
 def processor_name(root: Path = _ROOT) -> str:
     """The model of the processor, as the system names it; on ARM the numbers of implementer and part."""
-    values: dict[str, str] = {}
+    facts = processor_facts(root)
+    arm = " ".join(facts[key] for key in ("CPU implementer", "CPU part") if key in facts)
+    return facts.get("model name") or arm or platform.processor() or platform.machine()
+
+
+def processor_facts(root: Path = _ROOT) -> dict[str, str]:
+    """What Linux says of the first processor, by the names in /proc/cpuinfo; empty elsewhere.
+
+    Args:
+        root: of the file system, for tests.
+    """
+    facts: dict[str, str] = {}
     for line in (_text(root / "proc/cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
-        values.setdefault(key.strip(), value.strip())
-    arm = " ".join(values[key] for key in ("CPU implementer", "CPU part") if key in values)
-    return values.get("model name") or arm or platform.processor() or platform.machine()
+        facts.setdefault(key.strip(), value.strip())
+    return facts
 
 
 def usable_cores(root: Path = _ROOT) -> int | None:

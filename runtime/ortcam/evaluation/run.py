@@ -81,6 +81,7 @@ class Evaluation:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         white: int | None = None,
         strict: bool = False,
+        strict_providers: bool = False,
         randomize: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -105,6 +106,7 @@ class Evaluation:
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
             strict: skip damaged images, even if they can be read in part.
+            strict_providers: as `ortcam.load` takes it.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder.
 
@@ -121,7 +123,13 @@ class Evaluation:
         seed = int(SEED.check(seed))
         batch_size = check_batch_size(batch_size)
         load_ = functools.partial(
-            load, providers=providers, threads=threads, max_pixels=max_pixels, white=white, strict=strict
+            load,
+            providers=providers,
+            threads=threads,
+            max_pixels=max_pixels,
+            white=white,
+            strict=strict,
+            strict_providers=strict_providers,
         )
         self._explainers = _explainers(model, self.variants, precision, load_)
         explainer = self._explainers[None]

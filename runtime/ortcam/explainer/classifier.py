@@ -12,7 +12,8 @@ from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.engine.base import Engine
 from ortcam.engine.batching import BatchSize
 from ortcam.engine.model import CleanPass, Model
-from ortcam.engine.session import OnnxEngine, SessionOptions
+from ortcam.engine.opening import SessionOptions
+from ortcam.engine.session import OnnxEngine
 from ortcam.errors import BundleError, ImageError, OptionError, OrtcamError
 from ortcam.images.arrays import ArrayLike, is_array, is_pillow
 from ortcam.images.inputs import expand

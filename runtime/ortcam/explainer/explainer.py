@@ -8,7 +8,7 @@ from typing import Any, overload
 from ortcam.bundle import Bundle
 from ortcam.engine.base import Engine
 from ortcam.engine.batching import BatchSize, Progress
-from ortcam.engine.session import SessionOptions
+from ortcam.engine.opening import SessionOptions
 from ortcam.errors import OrtcamError
 from ortcam.explainer.classifier import Classifier, check_alone
 from ortcam.explainer.run import Run

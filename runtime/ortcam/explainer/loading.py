@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from ortcam.bundle import Bundle, open_bundle, read_bundle
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import Provider, resolve_providers
-from ortcam.engine.session import SessionOptions
 from ortcam.explainer.explainer import Explainer
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.models.export_options import ExportOptions, check_options
@@ -28,6 +28,7 @@ def load(
     strict: bool = False,
     low_memory: bool = False,
     precision: str | None = None,
+    strict_providers: bool = False,
     **export_options: Unpack[ExportOptions],
 ) -> Explainer:
     """Open a model for explaining.
@@ -51,6 +52,8 @@ def load(
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
             that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
+        strict_providers: a provider that cannot start (no driver, no such library) is an error, instead of a warning
+            and the next provider.
         **export_options: what `ortcam_export.export` takes, for a model that is no bundle: `labels`, `preset`,
             `input_size`, `mean`, `std`, `checkpoint`, `layer` and more (`models.export_options.ExportOptions`).
 
@@ -64,11 +67,11 @@ def load(
     Raises:
         OrtcamError: the model cannot be exported, or what its export needs is not installed.
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
-        ProviderError: a provider that this ONNX Runtime does not have.
-        OptionError: `threads`, `max_pixels` or `white` out of its range (`support.ranges`), `strict` neither True nor
-            False, or no precision of this name.
+        ProviderError: a provider that this ONNX Runtime does not have, or a device that this machine does not have.
+        OptionError: `threads`, `max_pixels` or `white` out of its range (`support.ranges`), `strict` or
+            `strict_providers` neither True nor False, or no precision of this name.
     """
-    options = SessionOptions(resolve_providers(providers), threads, low_memory)
+    options = SessionOptions(resolve_providers(providers), threads, low_memory, strict_providers)
     max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
     held: object = None  # until the explainer holds it
     if isinstance(model, Bundle):

@@ -12,8 +12,8 @@ from ortcam.engine.base import Session
 from ortcam.engine.batching import Progress
 from ortcam.engine.features import check_finite, prefix_tokens
 from ortcam.engine.model import GATED_OUTPUTS, SCORER_OUTPUTS, CleanPass, Model
+from ortcam.engine.opening import SessionOptions
 from ortcam.engine.runtime import runtime_version
-from ortcam.engine.session import SessionOptions
 from ortcam.explainer.clock import Clock
 from ortcam.images.photograph import Photograph
 from ortcam.methods import Head, HeadInputs, LinearHead, Plan, active_channels

@@ -1,8 +1,6 @@
 """One file that explains: its interface, what it says of itself, what it does at the edges, and what is refused."""
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -15,7 +13,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from google.protobuf import text_format
 from tests.common.tiny import TinyNet
 from tests.conftest import TINY_INPUT
 from tests.export.rounding import TINY_MAPS
@@ -23,7 +20,7 @@ from tests.export.rounding import TINY_MAPS
 import ortcam
 from ortcam.cli import main
 from ortcam.errors import OrtcamError
-from ortcam_export import Fused, export, fuse
+from ortcam_export import export, fuse
 
 REPOSITORY = Path(__file__).parents[3]
 SHAPES = REPOSITORY / "models" / "shapes.ortcam"
@@ -287,7 +284,7 @@ def test_numbers_may_be_those_of_numpy(tiny_bundle: Path, tmp_path: Path) -> Non
 def test_a_map_that_is_not_the_runtimes_is_not_written(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ortcam_export.fused.explainer_graph.LEAST_RANGE", 2.0)  # every map is flat
+    monkeypatch.setattr("ortcam_export.fused.explainer_graph.maps.LEAST_RANGE", 2.0)  # every map is flat
     with pytest.raises(OrtcamError, match=r"differ from the runtime's by 1\.0e"):
         fuse(tiny_bundle, tmp_path / "e.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -305,59 +302,6 @@ def test_force_replaces_and_the_command_says_what_it_wrote(
     assert "saliency: float32 [2,32,48]" in said
     assert "maps differ from the runtime's by" in said
     assert [entry.name for entry in tmp_path.iterdir()] == ["e.onnx"]
-
-
-def model_config() -> Any:
-    """Triton's own schema, of its client's package; that package as a whole needs gRPC."""
-    path = importlib.metadata.distribution("tritonclient").locate_file("tritonclient/grpc/model_config_pb2.py")
-    spec = importlib.util.spec_from_file_location("model_config_pb2", str(path))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("external", [False, True])
-def test_triton_gets_a_repository_with_a_configuration_of_its_schema(
-    tiny_bundle: Path, tmp_path: Path, external: bool
-) -> None:
-    schema = model_config()
-    fused: Fused = fuse(
-        tiny_bundle, triton=tmp_path, name="Katze_1.2", runtime_targets=True, uint8_input=True, external=external
-    )
-    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    weights = {"Katze_1.2/1/model.onnx.data"} if external else set()
-    assert files == {"Katze_1.2/config.pbtxt", "Katze_1.2/1/model.onnx"} | weights
-    text = (tmp_path / "Katze_1.2" / "config.pbtxt").read_text("ascii")
-    config = text_format.Parse(text, schema.ModelConfig())
-    assert (config.name, config.backend, config.max_batch_size) == ("Katze_1.2", "onnxruntime", 0)
-    assert json.loads(config.parameters["labels"].string_value)[2] == "sea snake"
-    kinds = {"tensor(float)": "FP32", "tensor(int64)": "INT64", "tensor(uint8)": "UINT8", "tensor(bool)": "BOOL"}
-    session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])
-    for told, real in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
-        said = [(io.name, schema.DataType.Name(io.data_type), list(io.dims)) for io in told]
-        assert said == [
-            (io.name, f"TYPE_{kinds[io.type]}", [size if isinstance(size, int) else -1 for size in io.shape])
-            for io in real
-        ]
-
-
-def test_a_model_of_a_repository_is_replaced_whole_and_other_folders_are_left_alone(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
-    first = fuse(tiny_bundle, triton=tmp_path, external=True)
-    assert first.path == tmp_path / "tiny-scorecampp" / "1" / "model.onnx"
-    with pytest.raises(OrtcamError, match="--force replaces it"):
-        fuse(tiny_bundle, triton=tmp_path)
-    fuse(tiny_bundle, triton=tmp_path, force=True)
-    assert [path.name for path in first.path.parent.iterdir()] == ["model.onnx"]
-    (tmp_path / "mine" / "2").mkdir(parents=True)
-    (tmp_path / "mine" / "config.pbtxt").write_text("of somebody else")
-    with pytest.raises(OrtcamError, match=r"not a model with version 1 and config\.pbtxt alone"):
-        fuse(tiny_bundle, triton=tmp_path, name="mine", force=True)
-    with pytest.raises(OrtcamError, match="accepted are letters"):
-        fuse(tiny_bundle, triton=tmp_path, name="../mine")
 
 
 def test_numbers_beyond_the_channels_are_all_of_them(
@@ -378,7 +322,7 @@ def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
     script = "import os, signal, sys, ortcam_export.fused.fuse as fusing\n"
-    script += "fusing._check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+    script += "fusing.check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
     script += "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "fuse", str(SHAPES), "-o", str(tmp_path / "e.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

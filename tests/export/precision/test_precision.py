@@ -64,8 +64,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shipped model with real weights, calibrated on what ships with it, its fidelity measured on few channels."""
     models = REPOSITORY / "models" / "shapes"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fidelity, "_MOST_CHANNELS", 16)
-        patch.setattr(fidelity, "_FEWEST_CHANNELS", 16)
+        patch.setattr(fidelity, "CHANNELS", (16, 16))
         return export(
             "shufflenet_v2_x0_5",
             tmp_path_factory.mktemp("bundles") / "shapes.ortcam",
@@ -289,23 +288,23 @@ def test_inspect_shows_the_variants_and_measures_them_again(
 
 
 def test_fidelity_is_measured_on_fewer_passes_the_larger_the_model() -> None:
-    small, medium, large = (fidelity.plan_passes(macs) for macs in (40_000_000, 1_800_000_000, 20_000_000_000))
-    assert (small.pictures, small.channels) == (8, 256)
-    assert (medium.pictures, medium.channels) == (4, 69)
-    assert (large.pictures, large.channels) == (4, 64)
-    assert fidelity.plan_passes(None) == large
+    small, medium, large = (fidelity.plan_sample(macs) for macs in (40_000_000, 1_800_000_000, 20_000_000_000))
+    assert (small.images, small.channels) == (8, 256)
+    assert (medium.images, medium.channels) == (4, 69)
+    assert (large.images, large.channels) == (4, 64)
+    assert fidelity.plan_sample(None) == large
 
 
 def test_likeness_is_one_of_equal_maps_and_counts_ranks_with_ties() -> None:
     values = np.array([[0.0, 0.0], [0.5, 1.0]])
-    a = fidelity.Explained({"scorecam": values, "scorecam++": values}, np.array([1, 2, 3]))
-    b = fidelity.Explained({"scorecam": values**3, "scorecam++": 1 - values}, np.array([1, 2, 0]))
+    a = fidelity.ImageMaps({"scorecam": values, "scorecam++": values}, np.array([1, 2, 3]))
+    b = fidelity.ImageMaps({"scorecam": values**3, "scorecam++": 1 - values}, np.array([1, 2, 0]))
     found = fidelity.compare([a], [b], held_out=True, channels=4)
     assert found.top1 == pytest.approx(2 / 3)
     assert found.maps["scorecam"].spearman_min == pytest.approx(1)
     assert found.maps["scorecam"].pearson_min < 1
     assert found.maps["scorecam++"].pearson_mean == pytest.approx(-1)
     assert found.maps["scorecam++"].spearman_mean == pytest.approx(-1)
-    flat = fidelity.Explained({name: np.zeros((2, 2)) for name in a.maps}, a.best)
+    flat = fidelity.ImageMaps({name: np.zeros((2, 2)) for name in a.maps}, a.best)
     assert fidelity.compare([flat], [flat], held_out=True, channels=4).maps["scorecam"].pearson_min == 1
     assert fidelity.compare([a], [flat], held_out=True, channels=4).maps["scorecam"].pearson_min == 0

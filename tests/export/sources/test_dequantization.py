@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ortcam_export import ExportError
-from ortcam_export.sources.onnx_files.dequantization import undo_dynamic_quantization, undo_quantization
+from ortcam_export.sources.onnx_files.rewriting.dequantization import undo_dynamic_quantization, undo_quantization
 
 RNG = np.random.default_rng(0)
 

@@ -21,8 +21,10 @@ from torch.nn.utils import prune
 
 import ortcam
 from ortcam_export import ExportError, export
-from ortcam_export.sources.opening import InputSpec, Source, open_source
+from ortcam_export.sources.opening import open_source
 from ortcam_export.sources.pytorch.outputs import as_classifier
+from ortcam_export.sources.source import Source
+from ortcam_export.sources.types import InputSpec
 
 SPEC = InputSpec(**TINY_INPUT)
 

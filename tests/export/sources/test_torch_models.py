@@ -14,7 +14,7 @@ from tests.conftest import TINY_INPUT, TINY_LABELS
 from torch import nn
 
 from ortcam_export import ExportError, export, inspect_model
-from ortcam_export.sources.opening import InputSpec, open_source
+from ortcam_export.sources.opening import open_source
 from ortcam_export.sources.pytorch.checkpoints import (
     class_count,
     differing_classes,
@@ -23,6 +23,7 @@ from ortcam_export.sources.pytorch.checkpoints import (
     with_classes,
 )
 from ortcam_export.sources.pytorch.outputs import LogitsOf, as_classifier
+from ortcam_export.sources.types import InputSpec
 
 CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
 # Their builders compute widths with tensors, which meta tensors do not allow; the small one of each is built for real.

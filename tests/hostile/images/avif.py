@@ -10,6 +10,8 @@ from tests.hostile.images.bomb import (
     SIDE,
     TOO_LARGE,
     Bomb,
+    cut_bombs,
+    sparse_bomb,
     square,
     truncations,
 )
@@ -67,11 +69,8 @@ def avif_bombs() -> Iterator[Bomb]:
     yield from avif_box_bombs(small, sixty_four)
     whole = avif_file([AvifItem(small)])
     marks = (b"ftyp", b"meta", b"pitm", b"iloc", b"iinf", b"infe", b"iprp", b"ipco", b"ispe", b"ipma", b"mdat")
-    for at in truncations(whole, marks):
-        yield Bomb(name=f"avif-cut-at-{at}.avif", kind="truncation", make=lambda at=at: whole[:at], refused="")
-    yield Bomb(
-        name="avif-sparse-100gb.avif", kind="sparse file", make=lambda: whole, tail=10**11, refused="", memory=6 * MB
-    )
+    yield from cut_bombs("avif", whole, truncations(whole, marks), refused="")
+    yield sparse_bomb("avif", whole)
 
 
 def avif_large_bombs() -> Iterator[Bomb]:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 
-from tests.hostile.images.bomb import BROKEN, HUGE, LIMIT, MB, SIDE, TOO_LARGE, Bomb, square
+from tests.hostile.images.bomb import BROKEN, HUGE, LIMIT, MB, SIDE, TOO_LARGE, Bomb, cut_bombs, sparse_bomb, square
 from tests.hostile.images.encoders.bmp import bmp
 
 
@@ -111,13 +111,5 @@ def bmp_long_bombs() -> Iterator[Bomb]:
         tail=3 * LIMIT,
         shape=square(),
     )
-    for at in (1, 2, 13, 14, 18, 25, 29, 53, 54, 100, len(whole) - 1):
-        yield Bomb(
-            name=f"bmp-cut-at-{at}.bmp",
-            kind="truncation",
-            make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not an image",
-        )
-    yield Bomb(
-        name="bmp-sparse-100gb.bmp", kind="sparse file", make=lambda: whole, tail=10**11, refused="", memory=6 * MB
-    )
+    yield from cut_bombs("bmp", whole, (1, 2, 13, 14, 18, 25, 29, 53, 54, 100, len(whole) - 1))
+    yield sparse_bomb("bmp", whole)

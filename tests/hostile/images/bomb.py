@@ -5,7 +5,7 @@ import functools
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 MB: Final = 10**6
@@ -79,6 +79,26 @@ def truncations(whole: bytes, marks: Sequence[bytes]) -> list[int]:
         start = whole.index(mark)
         places |= {start, start + len(mark), start + len(mark) + 2}
     return sorted(place for place in places if 0 < place < len(whole))
+
+
+def cut_bombs(
+    form: str, whole: bytes, places: Iterable[int], refused: str = f"{BROKEN}|not an image"
+) -> Iterator[Bomb]:
+    """A good file of a format, cut short at each place."""
+    for at in places:
+        yield Bomb(name=f"{form}-cut-at-{at}.{form}", kind="truncation", make=lambda at=at: whole[:at], refused=refused)
+
+
+def sparse_bomb(form: str, whole: bytes) -> Bomb:
+    """A good file of a format, with zeros behind it that take no room on the disk."""
+    return Bomb(
+        name=f"{form}-sparse-100gb.{form}",
+        kind="sparse file",
+        make=lambda: whole,
+        tail=10**11,
+        refused="",
+        memory=6 * MB,
+    )
 
 
 def deflated(unit: bytes, times: int) -> bytes:

@@ -4,7 +4,7 @@ import functools
 import struct
 from collections.abc import Iterator
 
-from tests.hostile.images.bomb import BROKEN, HUGE, MANY, MB, SIDE, TOO_LARGE, Bomb, square
+from tests.hostile.images.bomb import BROKEN, HUGE, MANY, MB, SIDE, TOO_LARGE, Bomb, cut_bombs, square
 from tests.hostile.images.encoders.gif import gif, gif_frame, lzw_of_zeros
 
 
@@ -137,13 +137,7 @@ def gif_damaged_bombs() -> Iterator[Bomb]:
             memory=10 * MB,
         )
     whole = gif(8, 8, [control, gif_frame(8, 8)])
-    for at in (1, 5, 8, 12, 15, 20, 25, 31, 38, len(whole) - 2, len(whole) - 1):
-        yield Bomb(
-            name=f"gif-cut-at-{at}.gif",
-            kind="truncation",
-            make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not an image",
-        )
+    yield from cut_bombs("gif", whole, (1, 5, 8, 12, 15, 20, 25, 31, 38, len(whole) - 2, len(whole) - 1))
 
 
 def gif_long_bombs() -> Iterator[Bomb]:

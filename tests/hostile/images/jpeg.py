@@ -14,6 +14,7 @@ from tests.hostile.images.bomb import (
     SIDE,
     TOO_LARGE,
     Bomb,
+    cut_bombs,
     many,
     square,
     truncations,
@@ -330,13 +331,7 @@ def jpeg_damaged_bombs(small: bytes) -> Iterator[Bomb]:
             cpu=4,
             slow=not data,
         )
-    for at in truncations(small, (b"\xff\xdb", b"\xff\xc4", b"\xff\xc0", b"\xff\xda")):
-        yield Bomb(
-            name=f"jpg-cut-at-{at}.jpg",
-            kind="truncation",
-            make=lambda at=at: small[:at],
-            refused=f"{BROKEN}|not an image",
-        )
+    yield from cut_bombs("jpg", small, truncations(small, (b"\xff\xdb", b"\xff\xc4", b"\xff\xc0", b"\xff\xda")))
     yield Bomb(
         name="jpg-no-scan.jpg",
         kind="truncation",

@@ -13,6 +13,7 @@ from tests.hostile.images.bomb import (
     SIDE,
     TOO_LARGE,
     Bomb,
+    cut_bombs,
     deflated,
     many,
     square,
@@ -281,13 +282,7 @@ def png_damaged_bombs() -> Iterator[Bomb]:
             make=lambda length=length: PNG + png_header(8, 8, 8, 2) + struct.pack(">I", length) + b"IDAT" + pixels,
         )
     whole = png(8, 8, before=png_chunk(b"eXIf", exif([(274, 3, 1, 6)])))
-    for at in truncations(whole, (b"IHDR", b"eXIf", b"IDAT", b"IEND")):
-        yield Bomb(
-            name=f"png-cut-at-{at}.png",
-            kind="truncation",
-            make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not an image",
-        )
+    yield from cut_bombs("png", whole, truncations(whole, (b"IHDR", b"eXIf", b"IDAT", b"IEND")))
     yield Bomb(
         name="png-two-headers.png",
         kind="duplicate header",

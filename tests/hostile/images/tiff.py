@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.hostile.images.bomb import BROKEN, MB, SIDE, TOO_LARGE, Bomb, deflated
+from tests.hostile.images.bomb import BROKEN, MB, SIDE, TOO_LARGE, Bomb, cut_bombs, deflated, sparse_bomb
 from tests.hostile.images.encoders.tiff import (
     Tag,
     tiff,
@@ -135,16 +135,8 @@ def tiff_header_bombs() -> Iterator[Bomb]:
 def tiff_cut_bombs() -> Iterator[Bomb]:
     """Truncation, and a sparse file."""
     whole = tiff_strips(8, 8, 8)
-    for at in (1, 3, 7, 8, 12, *range(len(whole) - 118, len(whole), 20)):
-        yield Bomb(
-            name=f"tiff-cut-at-{at}.tiff",
-            kind="truncation",
-            make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not an image",
-        )
-    yield Bomb(
-        name="tiff-sparse-100gb.tiff", kind="sparse file", make=lambda: whole, tail=10**11, refused="", memory=6 * MB
-    )
+    yield from cut_bombs("tiff", whole, (1, 3, 7, 8, 12, *range(len(whole) - 118, len(whole), 20)))
+    yield sparse_bomb("tiff", whole)
 
 
 def tiff_directory_bombs(strip: bytes) -> Iterator[Bomb]:

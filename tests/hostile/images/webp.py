@@ -4,7 +4,7 @@ import functools
 import struct
 from collections.abc import Iterator
 
-from tests.hostile.images.bomb import BROKEN, LIMIT, MB, SIDE, TOO_LARGE, Bomb, square, truncations
+from tests.hostile.images.bomb import BROKEN, LIMIT, MB, SIDE, TOO_LARGE, Bomb, cut_bombs, square, truncations
 from tests.hostile.images.encoders.exif import exif, exif_of_many
 from tests.hostile.images.encoders.webp import (
     chunk,
@@ -359,10 +359,4 @@ def webp_length_bombs(one: bytes) -> Iterator[Bomb]:
             memory=60 * MB + 12 * LIMIT if size < 10**9 else 6 * MB,
         )
     whole = riff(vp8x(1, 1, 8), (b"VP8L", one), (b"EXIF", exif([(274, 3, 1, 6)])))
-    for at in truncations(whole, (b"WEBP", b"VP8X", b"VP8L", b"EXIF")):
-        yield Bomb(
-            name=f"webp-cut-at-{at}.webp",
-            kind="truncation",
-            make=lambda at=at: whole[:at],
-            refused=f"{BROKEN}|not an image",
-        )
+    yield from cut_bombs("webp", whole, truncations(whole, (b"WEBP", b"VP8X", b"VP8L", b"EXIF")))

@@ -6,17 +6,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ortcam
-from ortcam.engine.batching import ChunkSizes, recall, remember
+from ortcam.engine import Model, OnnxEngine, SessionOptions, resolve_providers
+from ortcam.engine.batching import Batch, BatchSizer, pad_rows, recall, remember, run_batches
+from ortcam.errors import OutOfMemoryError
 
 CANDIDATES = (2, 4, 8, 16, 32)
 
 
-def search(sizes: ChunkSizes, seconds: dict[int, float], runs: int = 30) -> list[int]:
+def search(sizes: BatchSizer, seconds: dict[int, float], runs: int = 30) -> list[int]:
     """Let a search time runs whose seconds an image are given; returns the sizes that it ran."""
     ran = []
     for _ in range(runs):
@@ -38,7 +42,7 @@ def search(sizes: ChunkSizes, seconds: dict[int, float], runs: int = 30) -> list
 )
 def test_the_search_ends_at_the_fastest_size(seconds: dict[int, float], best: int) -> None:
     found: list[int] = []
-    sizes = ChunkSizes(CANDIDATES, fixed_shape=False, found=found.append)
+    sizes = BatchSizer(CANDIDATES, fixed_shape=False, found=found.append)
     ran = search(sizes, seconds)
     assert sizes.settled
     assert sizes.size == best
@@ -47,7 +51,7 @@ def test_the_search_ends_at_the_fastest_size(seconds: dict[int, float], best: in
 
 
 def test_on_a_gpu_the_first_run_of_a_size_is_not_timed() -> None:
-    sizes = ChunkSizes((16, 32), fixed_shape=True)
+    sizes = BatchSizer((16, 32), fixed_shape=True)
     sizes.record(16, 100.0)
     for _ in range(3):
         sizes.record(16, 1.6)
@@ -57,23 +61,70 @@ def test_on_a_gpu_the_first_run_of_a_size_is_not_timed() -> None:
 
 
 def test_the_last_run_is_padded_only_where_shapes_are_fixed() -> None:
-    assert ChunkSizes([8], fixed_shape=True).next(3) == (3, 8)
-    assert ChunkSizes([8], fixed_shape=False).next(3) == (3, 3)
+    assert BatchSizer([8], fixed_shape=True).next(3) == (3, 8)
+    assert BatchSizer([8], fixed_shape=False).next(3) == (3, 3)
 
 
 def test_a_size_larger_than_what_is_left_is_not_tried() -> None:
-    sizes = ChunkSizes(CANDIDATES, fixed_shape=False)
+    sizes = BatchSizer(CANDIDATES, fixed_shape=False)
     search(sizes, dict.fromkeys(CANDIDATES, 1.0), runs=2)
     assert sizes.next(3) == (2, 2)
 
 
 def test_what_does_not_fit_is_halved_down_to_one() -> None:
-    sizes = ChunkSizes([8], fixed_shape=True)
+    sizes = BatchSizer([8], fixed_shape=True)
     for expected in (4, 2, 1):
         sizes.halve(2 * expected)
         assert sizes.next(100) == (expected, expected)
     with pytest.raises(ortcam.OrtcamError, match="single masked image"):
         sizes.halve(1)
+
+
+def test_a_search_of_several_threads_ends_once_at_the_fastest_size() -> None:
+    seconds = {2: 1.0, 4: 0.8, 8: 0.7, 16: 0.9, 32: 1.0}
+    for _ in range(20):
+        found: list[int] = []
+        sizer = BatchSizer(CANDIDATES, fixed_shape=False, found=found.append)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _, sizer=sizer: search(sizer, seconds, runs=20), range(8)))
+        assert (sizer.size, sizer.settled, found) == (8, True, [8])
+
+
+def test_threads_that_lack_memory_at_once_halve_what_they_ran() -> None:
+    """Half of what does not fit: not an eighth, because three threads have tried it."""
+    sizer = BatchSizer(CANDIDATES, fixed_shape=False)
+    sizer.record(2, 2.0)
+    for _ in range(3):
+        sizer.halve(16)
+    assert sizer.settled
+    assert sizer.next(100) == (2, 2)  # the best that was found
+    fixed = BatchSizer([16], fixed_shape=False)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: fixed.halve(16), range(4)))
+    assert fixed.next(100) == (8, 8)
+
+
+def test_batches_are_padded_and_halved_and_only_the_runs_that_succeed_count() -> None:
+    prepared: list[Batch] = []
+
+    def prepare(batch: Batch) -> np.ndarray:
+        prepared.append(batch)
+        return pad_rows(np.arange(10)[batch.rows], batch.padded)
+
+    def run(rows: np.ndarray) -> np.ndarray:
+        if len(rows) > 4:
+            raise OutOfMemoryError("too many")
+        return 2 * rows
+
+    sizer = BatchSizer([8], fixed_shape=True)
+    results = list(run_batches(10, sizer, prepare, run))
+    assert [done.result.tolist() for done in results] == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18, 18, 18]]
+    assert [(item.start, item.size, item.padded) for item in prepared] == [(0, 8, 8), (0, 4, 4), (4, 4, 4), (8, 2, 4)]
+    assert sizer.size == 4
+    assert [done.batch.size for done in run_batches(10, sizer, prepare, run, most_rows=lambda: 3)] == [3, 3, 3, 1]
+    assert list(run_batches(0, sizer, prepare, run)) == []
+    with pytest.raises(OutOfMemoryError, match="single masked image"):
+        list(run_batches(1, BatchSizer([1], fixed_shape=False), lambda _: np.zeros(9), run))
 
 
 def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,9 +293,9 @@ for i in range(20):
     ("change", "found"),
     [
         (lambda patch: patch.setattr("platform.node", lambda: "another-host"), True),
-        (lambda patch: patch.setattr("ortcam.explainer.processor_name", lambda: "another processor"), False),
-        (lambda patch: patch.setattr("ortcam.explainer.usable_cores", lambda: 7), False),
-        (lambda patch: patch.setattr("ortcam.explainer.runtime_version", lambda: "9.9"), False),
+        (lambda patch: patch.setattr("ortcam.engine.session.processor_name", lambda: "another processor"), False),
+        (lambda patch: patch.setattr("ortcam.engine.session.usable_cores", lambda: 7), False),
+        (lambda patch: patch.setattr("ortcam.engine.session.runtime_version", lambda: "9.9"), False),
     ],
     ids=["host", "processor", "cores", "version"],
 )
@@ -262,6 +313,6 @@ def test_the_memory_is_of_the_machine_and_not_of_its_name(
     while not (tmp_path / "sizes.json").exists():
         searching.explain(photograph, method="iscam")
     change(monkeypatch)
-    later = ortcam.load(tiny_bundle, providers=["cpu"])
-    later.explain(photograph, method="iscam", budget=1)
-    assert later._sizes["linear", "auto"].settled is found
+    bundle = ortcam.read_bundle(tiny_bundle)
+    later = Model(bundle, OnnxEngine(bundle, SessionOptions(resolve_providers(["cpu"]))))
+    assert later.sizer("linear", later.scorer("linear"), "auto").settled is found

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import ortcam
-from ortcam.engine import session as session_module
+from ortcam.engine import OnnxEngine, OnnxSession, SessionOptions, open_session, resolve_providers
 from ortcam.engine.processors import processor_name, usable_cores
-from ortcam.engine.session import SessionOptions, open_session, resolve_providers, share_session
+from ortcam.engine.session import SESSIONS
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="of Linux")
 
@@ -154,7 +154,8 @@ first = use(ortcam.load(sys.argv[1], threads=3))
 one = threads()
 others = [use(ortcam.load(sys.argv[1], threads=3)) for _ in range(12)]
 many = threads()
-opened = len({id(shared) for other in (first, *others) for shared in other._sessions.values()})
+from ortcam.engine.session import SESSIONS
+opened = len(SESSIONS)
 del first, others
 gc.collect()
 print(json.dumps({"one": one, "many": many, "left": threads(), "opened": opened}))
@@ -199,21 +200,28 @@ def test_sessions_are_shared_by_content_and_by_how_they_are_opened(tiny_bundle: 
     one, two = ortcam.read_bundle(tiny_bundle), ortcam.read_bundle(bundle_copy)
     cpu = resolve_providers(["cpu"])
     options = SessionOptions(cpu, threads=1)
-    shared = share_session(one.graph("head.onnx"), options)
-    assert share_session(two.graph("head.onnx"), options) is shared
+    engines = [OnnxEngine(one, options), OnnxEngine(two, options)]
+    gc.collect()
+    before = len(SESSIONS)
+
+    def opened(options: SessionOptions, graph: str = "head.onnx") -> OnnxSession:
+        engines.append(OnnxEngine(one, options))
+        return engines[-1].open(graph)
+
+    shared = engines[0].open("head.onnx")
+    assert engines[1].open("head.onnx") is shared
     others = [
-        share_session(one.graph("features.onnx"), options),
-        share_session(one.graph("head.onnx"), SessionOptions(cpu, threads=2)),
-        share_session(one.graph("head.onnx"), SessionOptions(cpu, threads=1, low_memory=True)),
-        share_session(
-            one.graph("head.onnx"),
-            SessionOptions(resolve_providers([("cpu", {"arena_extend_strategy": "kSameAsRequested"})]), threads=1),
-        ),
+        opened(options, "features.onnx"),
+        opened(SessionOptions(cpu, threads=2)),
+        opened(SessionOptions(cpu, threads=1, low_memory=True)),
+        opened(SessionOptions(resolve_providers([("cpu", {"arena_extend_strategy": "kSameAsRequested"})]), threads=1)),
     ]
     assert len({id(item) for item in (shared, *others)}) == 5
     del shared, others
+    engines[0].close()
+    engines.clear()
     gc.collect()
-    assert not [key for key in session_module._shared if one.manifest.files["head.onnx"].sha256 in key and "[1" in key]
+    assert len(SESSIONS) <= before
 
 
 def test_an_explainers_own_inputs_stay_its_own(tiny_bundle: Path, photograph: Path, picture: object) -> None:
@@ -245,4 +253,5 @@ def test_sessions_of_the_user_are_left_as_they_are(tiny_bundle: Path) -> None:
 
     ortcam.load(tiny_bundle).providers  # noqa: B018 - it opens a session
     assert onnxruntime.InferenceSession(tiny_bundle / "head.onnx").get_inputs()
-    assert open_session(tiny_bundle / "head.onnx", SessionOptions(resolve_providers(["cpu"]))).get_inputs()
+    options = SessionOptions(resolve_providers(["cpu"]))
+    assert open_session(tiny_bundle / "head.onnx", options).runtime.get_inputs()

@@ -10,8 +10,8 @@ from tests.common.tolerances import logits_apart, maps_apart
 
 import ortcam
 from ortcam.cli import main
-from ortcam.engine.providers import resolve_providers, warn_left_out
-from ortcam.engine.session import Bound, SessionOptions, open_session
+from ortcam.engine import SessionOptions, open_session, resolve_providers
+from ortcam.engine.providers import warn_left_out
 from ortcam.errors import OutOfMemoryError
 
 OPENVINO = "OpenVINOExecutionProvider"
@@ -64,14 +64,15 @@ def test_a_precision_that_openvino_does_not_have_is_refused(options: dict, messa
 def test_the_number_of_threads_reaches_openvinos_own_pool(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[list] = []
 
-    class Recorded:
-        def __init__(self, path: str, settings: object, providers: list, **_: object) -> None:
+    class Recorded(ort.InferenceSession):
+        def __init__(self, path: str, settings: object, providers: list, **others: object) -> None:
             opened.append(providers)
+            super().__init__(path, settings, providers=["CPUExecutionProvider"], **others)
 
         def get_providers(self) -> list[str]:
             return [OPENVINO]
 
-    monkeypatch.setattr("ortcam.engine.session.Session", Recorded)
+    monkeypatch.setattr(ort, "InferenceSession", Recorded)
     for values in ({}, {"num_of_threads": "3"}):
         open_session(tiny_bundle / "head.onnx", SessionOptions(((OPENVINO, values),), threads=2))
     assert opened == [[(OPENVINO, {"num_of_threads": "2"})], [(OPENVINO, {"num_of_threads": "3"})]]
@@ -90,7 +91,7 @@ def test_a_provider_that_cannot_start_is_replaced_by_the_cpu_with_one_warning(
         return real(path, settings, providers=providers, **others)
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr("ortcam.engine.session.Session", refuse)
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
     warn_left_out.cache_clear()
     explainer = ortcam.load(tiny_bundle, providers=[("cuda", values), "cpu"])
     with pytest.warns(RuntimeWarning, match=r"CUDAExecutionProvider cannot start \(CUDA failure 35") as caught:
@@ -98,6 +99,63 @@ def test_a_provider_that_cannot_start_is_replaced_by_the_cpu_with_one_warning(
     assert len(caught) == 1
     assert e.stats.providers == ("CPUExecutionProvider",)
     assert e.summary()["stats"]["providers"] == ("CPUExecutionProvider",)
+
+
+class Refusing(ort.InferenceSession):
+    """An ONNX Runtime with CUDA, whose provider has one option."""
+
+    def __init__(self, model: object, settings: object, providers: list, **others: object) -> None:
+        self.names = [item if isinstance(item, str) else item[0] for item in providers]
+        for name, options in (item for item in providers if not isinstance(item, str)):
+            if name == "CUDAExecutionProvider" and set(options) - {"device_id"}:
+                raise RuntimeError("whatever it says of them")
+        super().__init__(model, settings, providers=["CPUExecutionProvider"], **others)
+
+    def get_providers(self) -> list[str]:
+        return self.names
+
+
+def test_options_are_to_blame_where_a_provider_starts_without_them(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "InferenceSession", Refusing)
+    graph = tiny_bundle / "head.onnx"
+    cuda = "CUDAExecutionProvider"
+    options = SessionOptions(((cuda, {"device_id": "0"}), ("CPUExecutionProvider", {})))
+    assert open_session(graph, options).providers[0][0] == cuda
+    with pytest.raises(ortcam.ProviderError, match=f"^{cuda} does not accept its options: whatever it says of them$"):
+        open_session(graph, SessionOptions(((cuda, {"made_up": "1"}), ("CPUExecutionProvider", {}))))
+    (tiny_bundle.parent / "none.onnx").write_bytes(b"no graph")
+    with pytest.raises(ortcam.BundleError, match=r"none\.onnx: ONNX Runtime cannot open this graph"):
+        open_session(tiny_bundle.parent / "none.onnx", options)
+
+
+def test_a_strict_explainer_refuses_a_provider_that_cannot_start(
+    tiny_bundle: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = ort.InferenceSession
+
+    def refuse(path: str, settings: object, providers: list, **others: object) -> ort.InferenceSession:
+        if any(name == "CUDAExecutionProvider" for name, _ in providers):
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient\nmore")
+        return real(path, settings, providers=providers, **others)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    message = r"CUDAExecutionProvider cannot start \(CUDA failure 35: CUDA driver version is insufficient\)"
+    for providers in (["cuda"], None):
+        with (
+            ortcam.load(tiny_bundle, providers=providers, strict_providers=True) as explainer,
+            pytest.raises(ortcam.ProviderError, match=message),
+        ):
+            explainer.predict(photograph)
+    assert ortcam.load(tiny_bundle, providers=["cpu"], strict_providers=True).predict(photograph).any()
+    with pytest.raises(ortcam.OptionError, match="strict_providers='yes': accepted is True or False"):
+        ortcam.load(tiny_bundle, strict_providers="yes")  # type: ignore[arg-type]
+    for command in (["explain", "-m", "scorecam"], ["predict"]):
+        assert main([command[0], str(tiny_bundle), str(photograph), *command[1:], "--strict-provider"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "cannot start (CUDA failure 35" in line
 
 
 @pytest.mark.parametrize(
@@ -114,32 +172,32 @@ def test_running_out_of_memory_is_told_from_other_failures(
     text: str, expected: type[Exception], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = open_session(tiny_bundle / "head.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
-    bound = Bound(session, outputs=["logits"])
 
     def fail(*_: object) -> None:
         raise RuntimeError(text)
 
-    monkeypatch.setattr(session, "run_with_iobinding", fail)
-    with pytest.raises(ortcam.ProviderError) as caught:
+    monkeypatch.setattr(session.runtime, "run_with_iobinding", fail)
+    with session.bind(["logits"]) as bound, pytest.raises(ortcam.ProviderError) as caught:
         bound.run()
     assert type(caught.value) is expected
 
 
 def test_inputs_are_copies_that_are_overwritten_in_place(tiny_bundle: Path) -> None:
     session = open_session(tiny_bundle / "head.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
-    shape = [2 if isinstance(size, str) else size for size in session.get_inputs()[0].shape]
-    bound = Bound(session, outputs=["logits"])
+    shape = [2 if isinstance(size, str) else size for size in session.runtime.get_inputs()[0].shape]
     generator = np.random.default_rng(0)
     first, second, third = (generator.standard_normal((size, *shape[1:]), np.float32) for size in (2, 2, 3))
     kept = first.copy()
     results = []
-    for features in (first, second, third, first):
-        bound.put("features", features)
-        results.append(bound.run()[0])
+    with session.bind(["logits"]) as bound:
+        for features in (first, second, third, first):
+            bound.put("features", features)
+            bound.put("nothing of this graph", features)
+            results.append(bound.run()[0])
     np.testing.assert_array_equal(first, kept)
     np.testing.assert_array_equal(results[3], results[0])
     for features, logits in zip((first, second, third), results, strict=False):
-        expected = session.run(["logits"], {"features": features})[0]
+        (expected,) = session.run({"features": features}, ["logits"])
         np.testing.assert_allclose(logits, expected, rtol=0, atol=logits_apart(expected))
 
 

@@ -1,4 +1,4 @@
-"""Ifs whose condition is known: the branch that runs takes the place of the If."""
+"""Replace each If whose condition is known by the branch that runs."""
 
 import numpy as np
 import onnx_ir as ir
@@ -9,7 +9,7 @@ __all__ = ["branch_that_runs", "put_branch_in_place"]
 
 
 def branch_that_runs(trace: Trace, node: ir.Node) -> ir.Graph | None:
-    """The branch of an If that runs for any batch; None of other nodes, and where nobody knows."""
+    """The branch of an If that runs for every batch size. None for other nodes, and if it is not known."""
     condition = node.inputs[0] if node.op_type == "If" else None
     if condition is None or condition not in trace.known:
         return None
@@ -20,7 +20,7 @@ def branch_that_runs(trace: Trace, node: ir.Node) -> ir.Graph | None:
 
 
 def put_branch_in_place(trace: Trace, node: ir.Node, branch: ir.Graph) -> list[ir.Node]:
-    """Replace an If by one of its branches; returns the nodes of the branch."""
+    """Replace an If by one of its branches. Returns the nodes of the branch."""
     outputs, nodes = list(branch.outputs), list(branch)
     _move_names(trace, branch, nodes, prefix=str(node.outputs[0].name))
     branch.outputs.clear()
@@ -33,7 +33,7 @@ def put_branch_in_place(trace: Trace, node: ir.Node, branch: ir.Graph) -> list[i
 
 
 def _move_names(trace: Trace, branch: ir.Graph, nodes: list[ir.Node], *, prefix: str) -> None:
-    """Give tensors of a branch a prefix, since another branch may have the same names, and take its initializers."""
+    """Prefix the names of a branch, since another branch may have the same ones, and take its initializers."""
     for value in list(branch.initializers.values()):
         branch.initializers.pop(value.name or "")
         value.name = f"{prefix}/{value.name}"

@@ -1,4 +1,4 @@
-"""What is known of a tensor: its type, its shape for one image and for three, and its values where it is a shape."""
+"""What is known of a tensor: its type, its shape for one and for three images, and its values if it is a shape."""
 
 import dataclasses
 from typing import Any, Final
@@ -23,9 +23,9 @@ class Extent:
     Attributes:
         dtype: of its elements.
         shapes: at batch size 1 and at batch size 3.
-        inner: where a dimension holds the batch and something else, how many of its elements belong to one image and
-            lie together: 3 in [N * 3 heads, T, d], 1 in [T * N, d].
-        values: where it is shape arithmetic, its values at both batch sizes.
+        inner: if a dimension holds the batch and something else: how many neighbouring elements belong to one image,
+            such as 3 in [N * 3 heads, T, d] and 1 in [T * N, d].
+        values: if it is shape arithmetic: its values at both batch sizes.
     """
 
     dtype: ir.DataType

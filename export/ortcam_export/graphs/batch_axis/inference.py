@@ -1,4 +1,4 @@
-"""Inferring the shape and type of what a node makes: by the operator's schema, or by running it on zeros."""
+"""Infer shapes and types of a node's outputs: by the operator's schema, or by running it on zeros."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ Inferred = dict[str, tuple[ir.DataType, Shape]]
 
 
 def compute(node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> list[NDArray[Any]] | None:
-    """The values of a node's outputs, at one of the two batch sizes; None where the evaluator cannot compute them.
+    """Compute a node's outputs at one of the two batch sizes. None if the evaluator cannot.
 
     Args:
         node: with inputs whose values are known.
@@ -39,7 +39,7 @@ def compute(node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> list
 
 
 def infer(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> Inferred | None:
-    """Types and shapes of a node's outputs, at one of the two batch sizes; None where nobody can infer them.
+    """Infer types and shapes of a node's outputs at one of the two batch sizes. None if nobody can.
 
     Args:
         model: whose operator sets count.

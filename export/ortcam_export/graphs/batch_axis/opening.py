@@ -1,4 +1,4 @@
-"""Opening a batch that was fixed at 1: what has it baked in is rewritten, one operator at a time.
+"""Open a batch that was fixed at 1: rewrite each operator that has it baked in.
 
 Each function changes a node in place or puts others in front of it or in its place. It yields the new nodes, which the
 tracer visits before the function goes on.
@@ -20,7 +20,7 @@ __all__ = ["open_node"]
 
 
 def open_node(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
-    """Open a node, where it is one of those that have the batch baked in; yields the nodes it is replaced by or needs.
+    """Open a node, if it may have the batch baked in. Yields the nodes that it is replaced by or needs.
 
     Raises:
         ExportError: a reshape that cannot be opened.
@@ -30,7 +30,7 @@ def open_node(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _open_reshape(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
-    """The target gets -1 where the batch goes."""
+    """Put -1 into the target where the batch goes."""
     data, target = node.inputs[0], node.inputs[1]
     assert data is not None
     assert target is not None
@@ -56,10 +56,10 @@ def _open_reshape(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _open_resize(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
-    """Sizes of all dimensions take the batch from the image.
+    """Take the batch size from the image, and keep the sizes of all dimensions.
 
-    Sizes of the others alone, with `axes`, would say the same, but ONNX Runtime's optimiser moves transpositions
-    through a Resize as if its sizes were of all dimensions.
+    Sizes of the other dimensions alone, with `axes`, would mean the same. But ONNX Runtime's optimiser moves
+    transpositions through a Resize as if it had sizes of all dimensions.
     """
     if len(node.inputs) < 4 or node.inputs[3] is None or "axes" in node.attributes:
         return
@@ -82,7 +82,7 @@ def _open_resize(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _open_concat(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
-    """What is joined to the images' tensors along another dimension, say a class token, is repeated for each."""
+    """Repeat for each image what is joined along another dimension, such as a class token."""
     extents = [trace.known[value] for value in node.inputs if value is not None]
     axis = _only_batch_axis(extents)
     if axis is None or node.attributes.get_int("axis", 0) % len(extents[0].shapes[0]) == axis:
@@ -103,7 +103,7 @@ def _open_concat(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _only_batch_axis(extents: list[Extent]) -> int | None:
-    """The axis of the batch, where some of the tensors have it, all of these the same, and others have none."""
+    """The axis of the batch, if some of the tensors have it, all on the same axis, and others have none."""
     axes = {extent.batch_axis for extent in extents} - {None}
     if len(axes) != 1 or all(extent.per_image for extent in extents):
         return None
@@ -111,7 +111,7 @@ def _only_batch_axis(extents: list[Extent]) -> int | None:
 
 
 def _repeat(trace: Trace, tape: ir.tape.Tape, value: ir.Value, template: ir.Value, axis: int) -> ir.Value:
-    """A tensor expanded along an axis to as many as another has there."""
+    """Expand a tensor along an axis to the length that another tensor has there."""
     batch = _batch_size(tape, template, axis)
     ones = np.ones(1, np.int64)
     rank = len(trace.known[value].shapes[0])
@@ -125,7 +125,7 @@ def _batch_size(tape: ir.tape.Tape, value: ir.Value, axis: int) -> ir.Value:
 
 
 def _open_gather(trace: Trace, node: ir.Node) -> Iterator[ir.Node]:
-    """A gather of all elements of an image in their order, which torch makes of some views, becomes a reshape."""
+    """Replace a gather of all elements in their order by a reshape; torch makes such gathers of some views."""
     data, picked = node.inputs[0], node.inputs[1]
     assert data is not None
     assert picked is not None

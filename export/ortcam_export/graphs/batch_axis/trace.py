@@ -14,7 +14,7 @@ __all__ = ["Trace", "describe_node"]
 
 
 class Trace:
-    """What is known of a graph's tensors, and changes to the graph that keep it known.
+    """What is known of a graph's tensors. Its changes to the graph keep that up to date.
 
     Args:
         model: one input, whose first dimension is the batch and whose others are fixed.
@@ -35,18 +35,18 @@ class Trace:
         return infer(self._model, node, self.known, index)
 
     def constant(self, array: NDArray[Any], name: str) -> ir.Value:
-        """A new initializer; its name is made unique, and unlike those that ONNX Runtime makes of tensors' names."""
+        """Add an initializer. Its name is unique, and none that ONNX Runtime makes of tensors' names."""
         value = add_constant(self.graph, array, f"ortcam/{name}")
         self.known[value] = extent_of_constant(value)
         return value
 
     def register(self, value: ir.Value) -> None:
-        """Add an initializer that comes from elsewhere, under the name it has."""
+        """Add an existing initializer under the name it has."""
         self.graph.register_initializer(value)
         self.known[value] = extent_of_constant(value)
 
     def replace(self, node: ir.Node, other: ir.Node) -> None:
-        """Put another node of one output in the place of a node."""
+        """Replace a node by another. Both have one output."""
         self.graph.insert_before(node, other)
         node.outputs[0].replace_all_uses_with(other.outputs[0], replace_graph_outputs=True)
         self.graph.remove(node, safe=True)
@@ -60,5 +60,5 @@ class Trace:
 
 
 def describe_node(node: ir.Node) -> str:
-    """A node for an error: by its name, or by what it makes."""
+    """Describe a node for an error, by its name or by what it makes."""
     return f"{node.op_type} {node.name!r}" if node.name else f"the {node.op_type} that makes {node.outputs[0].name!r}"

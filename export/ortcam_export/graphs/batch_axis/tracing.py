@@ -24,19 +24,19 @@ _INTEGERS: Final = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 
 def trace_batch(model: ir.Model, *, fixed: bool) -> dict[ir.Value, Extent]:
-    """Follow the batch through a graph image [N,...] -> ..., and fold the shape arithmetic on the way.
+    """Follow the batch through a graph image [N,...] -> ..., and fold shape arithmetic on the way.
 
-    Every operator is looked at for batch sizes 1 and 3. Integer tensors that follow from shapes alone are computed;
-    those that do not depend on the batch become constants, and a reshape whose one open dimension is the batch gets the
-    constant -1 there. Where the batch was fixed at 1, what has it baked in is rewritten: target shapes of reshapes,
-    sizes of a resize, constants joined to the images' tensors, squeezes.
+    Every operator is looked at for batch sizes 1 and 3. Integer tensors that follow from shapes alone are computed.
+    Those that do not depend on the batch become constants. A reshape whose one open dimension is the batch gets the
+    constant -1 there. If the batch was fixed at 1, everything that has it baked in is rewritten: target shapes of
+    reshapes, sizes of a resize, constants joined to the images' tensors, squeezes.
 
     Args:
         model: one input, whose first dimension is the batch and whose others are fixed.
         fixed: whether the batch was fixed at 1 and has to be opened.
 
     Returns:
-        What is known of every tensor; tensors behind an operator that nobody can infer are missing.
+        What is known of each tensor. Tensors behind an operator that nobody can infer are missing.
 
     Raises:
         ExportError: an operator loses the batch, or cannot be opened.
@@ -98,7 +98,7 @@ class _Tracer:
         self._check_batch(node)
 
     def _is_arithmetic(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
-        """Whether a node computes with shapes: all its inputs known, one at least no plain weight."""
+        """Whether a node computes with shapes: all its inputs are known, and at least one is no plain weight."""
         if node.op_type in _RANDOM or node.domain != "" or any(self._known[value].values is None for value in inputs):
             return False
         integers = all(self._known[value].dtype in _INTEGERS for value in inputs)
@@ -114,7 +114,7 @@ class _Tracer:
         return [np.array(shape[start:end], np.int64)]
 
     def _fold(self, node: ir.Node, results: Sequence[list[NDArray[Any]] | None]) -> None:
-        """Keep the values of a node's outputs, and make constants of those that are the same for any batch."""
+        """Keep the values of a node's outputs. Those that are the same for any batch become constants."""
         one, three = results
         if one is None or three is None:
             self._infer(node)
@@ -155,7 +155,7 @@ class _Tracer:
         return dataclasses.replace(extent, inner=side)
 
     def _check_batch(self, node: ir.Node) -> None:
-        """A tensor computed from the images has to have one dimension for them."""
+        """Refuse a node whose output has not exactly one dimension for the images."""
         if not any(self._known[value].per_image for value in node.inputs if value is not None):
             return
         for output in node.outputs:
@@ -168,7 +168,7 @@ class _Tracer:
                 )
 
     def _settle_reshape(self, node: ir.Node) -> None:
-        """Give a reshape whose target depends on the batch alone a constant target, with -1 for the batch."""
+        """Give a reshape a constant target, with -1 for the batch, if only the batch is open."""
         target, output = node.inputs[1], node.outputs[0]
         assert target is not None
         extent = self._known.get(output)
@@ -178,7 +178,7 @@ class _Tracer:
 
 
 def _settle_batch_sizes(trace: Trace) -> None:
-    """Read the batch size off the image wherever it is needed, so that no tensor is kept for its shape alone."""
+    """Take the batch size from the image everywhere, so that no tensor is kept only for its shape."""
     graph, known = trace.graph, trace.known
     image = graph.inputs[0]
     for node in [node for node in graph if node.op_type == "Shape" and node.domain == ""]:

@@ -1,4 +1,4 @@
-"""The activation at the end of a graph: taken out, and checked to be one."""
+"""Take the activation at the end of a graph out, and check that it was one."""
 
 import dataclasses
 
@@ -35,10 +35,10 @@ class Ending:
 
 
 def take_ending(graph: ir.Graph, *, said: Declared | None = None) -> Ending:
-    """Make what goes into the activation at the end of a graph its output.
+    """Make the input of the activation at the end of a graph its output.
 
-    Where the user said that the outputs are probabilities, a softmax stays where it is not clearly one over the
-    classes: several of them, each over a group of classes, say.
+    If the user said that the outputs are probabilities, a softmax stays unless it clearly runs over the classes. There
+    may be several, for example one per group of classes.
     """
     (output,) = graph.outputs
     if said == "probabilities" and not _is_over_classes(output):

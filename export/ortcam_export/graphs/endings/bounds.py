@@ -1,4 +1,4 @@
-"""Bounds of what a graph gives whatever the image: an output that cannot leave [0,1] is no vector of logits."""
+"""Bounds of a graph's output for any image: an output that cannot leave [0,1] holds no logits."""
 
 import math
 from collections.abc import Callable
@@ -31,10 +31,10 @@ _OF_ALL_INPUTS: Final = ("Concat", "Max", "Mean", "Min")
 
 
 def bounds_of(value: ir.Value) -> Bounds:
-    """The least and greatest value that an element of a tensor can have, as far as the operators before it tell.
+    """The least and greatest value that an element of a tensor can have, as far as its operators tell.
 
-    Interval arithmetic: (-inf, inf) where nothing is known. Only the operators that probabilities are combined with
-    are known: means, products and sums of them, 1 - p, 1 / (1 + exp(-x)).
+    Interval arithmetic. (-inf, inf) means that nothing is known. It knows the operators that combine probabilities:
+    means, products, sums, 1 - p and 1 / (1 + exp(-x)).
     """
     return _bounds(value, {})
 

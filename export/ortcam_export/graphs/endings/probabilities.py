@@ -1,4 +1,4 @@
-"""Probabilities at the end of a graph that no known activation makes: told from logits, or refused as unclear."""
+"""Tell probabilities from logits at the end of a graph without a known activation, or refuse what is unclear."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ _EQUAL_SUMS: Final = 1e-5
 def gives_probabilities(
     model: str, ending: Ending, outputs: NDArray[np.float32], *, said: Declared | None
 ) -> Activation | None:
-    """Whether a graph gives probabilities though no known activation stands at its end.
+    """Find out whether a graph gives probabilities though it ends in no known activation.
 
     Args:
         model: its name, for the error.

@@ -1,4 +1,4 @@
-"""Scores by rank at the end of a graph: those in front of the ranking are taken, or the graph is refused."""
+"""Take the scores in front of a ranking at the end of a graph, or refuse the graph."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -21,10 +21,10 @@ _ACCEPTED: Final = "accepted is one score for each class, always in the same ord
 
 
 def take_unranked(graph: ir.Graph) -> str | None:
-    """Make a graph that ends in scores by rank give the scores in front, of all classes in their order.
+    """Make a graph that ends in scores by rank give the scores of all classes in their order.
 
     Returns:
-        The operator that sorted them and was taken out; None where they were not sorted.
+        The operator that sorted them and was taken out. None if they were not sorted.
 
     Raises:
         ExportError: an output of indices, or of scores that are picked by what the image says.
@@ -80,14 +80,14 @@ def _behind(value: ir.Value, stop: Callable[[ir.Node], bool]) -> Iterator[ir.Val
 
 
 def refuse_ranks(model: str, graph: ir.Graph, outputs: NDArray[np.float32]) -> None:
-    """Refuse scores that are sorted for every picture, where something in the graph sorts and no weights lie behind it.
+    """Refuse scores that are sorted for every image, where something in the graph sorts and no weights lie behind it.
 
     Scores that are sorted otherwise may be meant so: the probabilities of being older than 10, 20, 30.
 
     Args:
         model: its name, for the error.
         graph: image -> outputs.
-        outputs: float32 [N,classes], for pictures that differ.
+        outputs: float32 [N,classes], for images that differ.
 
     Raises:
         ExportError: see above.

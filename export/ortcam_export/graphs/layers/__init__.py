@@ -1,4 +1,4 @@
-"""Layers: where a classifier can be cut, what the maps at each place are, and the best place."""
+"""Layers: where a classifier can be cut, how each layer holds maps of the image, and which one to choose."""
 
 from ortcam_export.graphs.layers.arithmetic import count_macs
 from ortcam_export.graphs.layers.choosing import choose_layer

@@ -12,13 +12,13 @@ __all__ = ["count_macs", "weights_and_macs_behind", "weights_in_front"]
 
 
 def count_macs(graph: ir.Graph) -> int | None:
-    """Multiply-adds of a classifier for one image; None where not all shapes are known."""
+    """Count the multiply-adds of a classifier for one image. None if not all shapes are known."""
     counts = [_macs(node) for node in data_nodes(graph) if node.op_type in FACTORS]
     return None if None in counts else sum(count for count in counts if count is not None)
 
 
 def weights_and_macs_behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], dict[ir.Node, int | None]]:
-    """For every data node, whether weights come after it, and the multiply-adds after it for one image."""
+    """For each data node: whether weights come after it, and the multiply-adds after it for one image."""
     reached = {value for node in data for value in node.outputs}
     weighted: dict[ir.Node, bool] = {}
     macs: dict[ir.Node, int | None] = {}
@@ -34,7 +34,7 @@ def weights_and_macs_behind(data: list[ir.Node]) -> tuple[dict[ir.Node, bool], d
 
 
 def _macs(node: ir.Node) -> int | None:
-    """Multiply-adds of an operator for one image; None where shapes are not known."""
+    """Count the multiply-adds of an operator for one image. None if shapes are not known."""
     first, second = (node.inputs[index] for index in FACTORS[node.op_type])
     assert first is not None
     assert second is not None
@@ -49,7 +49,7 @@ def _macs(node: ir.Node) -> int | None:
 
 
 def weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
-    """The nodes whose output is more than the image laid out, scaled, resized or recoloured: weights mixed it."""
+    """The nodes with weights in front that mix the image: more than laying out, scaling, resizing or recolouring it."""
     reached = {graph.inputs[0], *(value for node in data for value in node.outputs)}
     featured: set[ir.Node] = set()
     for node in data:
@@ -64,7 +64,7 @@ def weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
 
 
 def _recolours(node: ir.Node) -> bool:
-    """Whether an operator makes three channels of three without mixing positions, or of an image a resized one."""
+    """Whether an operator only recolours an image, pixel for pixel, or only resizes it."""
     first, second = (node.inputs[index] for index in FACTORS.get(node.op_type, (0, 1)))
     before, after = (None if value is None else sides_for_one(value) for value in (first, node.outputs[0]))
     kernel = None if second is None or second.shape is None else second.shape.numpy()

@@ -1,4 +1,4 @@
-"""Choosing a layer: the one a user names, or the last spatial tensor before space is lost."""
+"""Choose a layer: the one a user names, or the last spatial tensor before the spatial axes are lost."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,13 +28,15 @@ def choose_layer(
 ) -> Layer:
     """The layer a user names, or the default: the last spatial tensor before space is lost.
 
-    The default is the last layer that (1) has weights behind it, so that its channels are features and not classes,
-    (2) is not itself a pooling, nor the same features only laid out in another way, nor keys and values in one, and (3)
-    for tokens, still passes the patches on: behind the last block of a transformer with a class token only that token
-    reaches the logits. One that has to be laid out anew at the cut yields to the one in front of it where no weights
-    lie between the two.
+    The default is the last layer for which all of this holds:
 
-    A name may also be that of a layer inside a branch, say of a residual block.
+    1. It has weights behind it, so its channels are features and not classes.
+    2. It is no pooling, no other layout of the same features, and no keys and values in one tensor.
+    3. If it holds tokens, the patches still reach the logits. Behind the last block of a transformer with a class token
+       only that token does.
+
+    A layer that has to be laid out anew at the cut yields to the one in front of it if no weights lie between them.
+    A name may also be that of a layer inside a branch, such as of a residual block.
 
     Raises:
         NoDefaultLayerError: none of the layers is a good default.
@@ -58,7 +60,7 @@ def choose_layer(
 
 
 def _no_default(layers: list[Layer], features: "_Features", probed: Probed) -> ExportError:
-    """The error of a classifier that has no good default, with the names of layers that may be one."""
+    """Make the error for a classifier without a good default. It names layers that may be one."""
     branches = find_branch_layers(probed.model, probed.folder, probed.probe)
     if not layers and not branches:
         return ExportError(
@@ -96,7 +98,7 @@ class _Features:
         self._tensors = {layer.cut.tensor for layer in layers}
 
     def ends_at(self, layer: Layer) -> bool:
-        """Whether a layer has weights behind it, and holds features not yet pooled, laid out anew or taken apart."""
+        """Whether a layer has weights behind it, and its features are not pooled, laid out anew or taken apart."""
         value = self._values[layer.cut.tensor]
         before = list(_moved_from(value))
         origin = before[-1].producer() if before else None
@@ -110,7 +112,7 @@ class _Features:
 
 
 def _last_reason(probed: Probed) -> str:
-    """Which of the tensors that every path passes came closest to a map, the last of them, and why it is none."""
+    """Say which tensor that every path passes came closest to a map, and why it is none."""
     data = data_nodes(probed.graph)
     values = list(dominators(probed.graph.inputs[0], data))
     measured = probed.measure(values)
@@ -122,15 +124,15 @@ def _last_reason(probed: Probed) -> str:
 
 
 def _place_axes(layer: Layer) -> frozenset[int]:
-    """The axes of a layer's tensor, as the graph has it, along which the places in the image lie."""
+    """The spatial axes of a layer's tensor, as the graph has it."""
     axes = {"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layer.cut.layout]
     return frozenset(axes if layer.perm is None else (layer.perm[axis] for axis in axes))
 
 
 def _is_several_in_one(value: ir.Value, places: frozenset[int]) -> bool:
-    """Whether a tensor is only taken apart, into parts of one size: keys and values, or features and their gates.
+    """Whether a tensor is only split into parts of one size, such as keys and values, or features and their gates.
 
-    Taken apart along the axes of its places, it is features of parts of the image.
+    Parts along spatial axes are something else: features of parts of the image.
     """
     parts: set[ir.Value] = set()
     queue = [value]
@@ -167,7 +169,7 @@ def _taken_along(node: ir.Node, axes: frozenset[int]) -> bool:
 
 
 def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
-    """Those of some layers behind which no other of them lies."""
+    """Those of some layers that have none of the others behind them."""
     by_tensor = {layer.cut.tensor: layer for layer in layers}
     followed: set[ir.Value] = set()
     last = []
@@ -181,14 +183,14 @@ def _last_ones(graph: ir.Graph, layers: list[Layer]) -> list[Layer]:
 
 
 def _moved_from(value: ir.Value) -> Iterator[ir.Value]:
-    """The tensors that hold the same elements as this one, before it was laid out anew."""
+    """The tensors in front of this one that hold the same elements in another layout."""
     while (node := value.producer()) is not None and node.op_type in MOVES_ONLY and node.inputs[0] is not None:
         value = node.inputs[0]
         yield value
 
 
 def _named(layers: list[Layer], name: str, probed: Probed) -> Layer:
-    """The layer of a name, an index among the layers included."""
+    """Find the layer of a name, which may be an index among the layers."""
     if name.isdecimal() and int(name) < len(layers):
         return layers[int(name)]
     if name.removeprefix("-").isdecimal() and layers:
@@ -228,7 +230,7 @@ def _inside_control_flow(graph: ir.Graph, name: str) -> bool:
 
 
 def _patches_matter(layer: Layer, probed: Probed) -> bool:
-    """Whether the logits change when the patch tokens of one image are exchanged for another's; those of maps do."""
+    """Whether exchanging the patch tokens of two images changes the logits. For maps it always does."""
     if layer.cut.layout != "tokens":
         return True
     folder, images = probed.folder, probed.probe[:2]

@@ -1,4 +1,4 @@
-"""Finding layers: the tensors that every path from image to logits passes, and those inside branches, that are maps."""
+"""Find layers: maps of the image that every path from image to logits passes, and those inside branches."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -34,10 +34,9 @@ _IMAGES_FIRST: Final = (1, 0, 2)
 def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> list[Layer]:
     """All layers the classifier can be cut at, in the order of the graph.
 
-    A cut has to be a dominator: a tensor through which every path from image to logits passes, shape arithmetic left
-    out. Shapes are measured. In a
-    quantized graph the integers themselves are cut, not the floating tensors before and after them, so that both halves
-    keep their integer kernels.
+    A cut has to be a dominator: a tensor that every path from image to logits passes, apart from shape arithmetic.
+    Shapes are measured. In a quantized graph the integers themselves are cut, not the floating tensors before and after
+    them, so that both halves keep their integer kernels.
 
     Args:
         model: image -> logits, weights in a file of `folder`.
@@ -50,7 +49,7 @@ def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> li
 
 
 def find_branch_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> list[Layer]:
-    """The layers inside branches, around which data reach the logits: outputs of modules, where the graph names these.
+    """All layers inside branches, where data reach the logits around them. If the graph names modules: their outputs.
 
     Args:
         model: image -> logits, traced, weights in a file of `folder`.
@@ -76,7 +75,7 @@ def find_branch_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]
 def layers_among(
     probed: Probed, data: list[ir.Node], values: list[ir.Value], measured: Measured, *, inside_branch: bool
 ) -> tuple[list[Layer], list[str]]:
-    """Those of some tensors that are maps of the image, as layers, and for each of the others why it is none.
+    """Sort tensors: layers of those that are maps of the image, and for each of the others the reason why it is none.
 
     Args:
         probed: the classifier.
@@ -135,7 +134,7 @@ class _Candidate:
 
 
 def _candidates(values: list[ir.Value], measured: Measured, images: int) -> list[_Candidate]:
-    """Those of some tensors that hold floating numbers, or integers of a known scale, for each image of the probe."""
+    """Keep the tensors that hold floating numbers, or integers of a known scale, for each image of the probe."""
     chosen = set(values)
     found = []
     for value in values:
@@ -156,7 +155,7 @@ def _candidates(values: list[ir.Value], measured: Measured, images: int) -> list
 def _arrangements(
     probed: Probed, data: list[ir.Node], candidates: Iterable[_Candidate]
 ) -> dict[ir.Value, Arrangement | str]:
-    """How each candidate holds maps of the image, or why it holds none; measured where its making does not tell."""
+    """How each candidate holds maps of the image, or why it holds none. Measured unless its operators tell."""
     featured = weights_in_front(probed.graph, data)
     axes = {
         item.value: channel_axes(item.shape, probed.probe.shape)
@@ -185,12 +184,12 @@ def _arrangements(
 
 
 def _is_fixed(value: ir.Value) -> bool:
-    """Whether the first axis of a traced tensor is known to be of one length whatever the batch."""
+    """Whether the first axis of a traced tensor is known to have one length for every batch."""
     return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
 
 
 def _composed(first: tuple[int, ...] | None, found: Arrangement) -> tuple[int, ...] | None:
-    """The permutation that brings the images first, and then rows before columns, or tokens before channels."""
+    """The permutation that brings images first, then rows before columns, or tokens before channels."""
     if not found.transposed:
         return first
     exchanged = {"nchw": (0, 1, 3, 2), "nhwc": (0, 2, 1, 3), "tokens": (0, 2, 1)}[found.layout]
@@ -198,7 +197,7 @@ def _composed(first: tuple[int, ...] | None, found: Arrangement) -> tuple[int, .
 
 
 def _traced(value: ir.Value, images: int) -> tuple[tuple[int, ...], str] | None:
-    """The shape of a traced tensor for so many images, and its element type by numpy's name; None where not known."""
+    """The shape of a traced tensor for so many images, and its element type by numpy's name. None if not known."""
     sides = sides_for_one(value)
     if sides is None or value.shape is None or value.dtype is None:
         return None
@@ -209,7 +208,7 @@ def _traced(value: ir.Value, images: int) -> tuple[tuple[int, ...], str] | None:
 
 
 def _modules_of(value: ir.Value, ends: dict[str, ir.Node]) -> tuple[str, ...]:
-    """Module paths whose output a tensor is; a quantizer's is that of the tensor it quantizes."""
+    """The paths of modules that output a tensor. A quantizer counts to the module of the tensor it quantizes."""
     producer = value.producer()
     while producer is not None and producer.op_type == "QuantizeLinear" and producer.inputs[0] is not None:
         before = producer.inputs[0].producer()
@@ -222,7 +221,7 @@ def _modules_of(value: ir.Value, ends: dict[str, ir.Node]) -> tuple[str, ...]:
 
 
 def _is_beside_integers(value: ir.Value, others: set[ir.Value]) -> bool:
-    """Whether a floating tensor only goes into, or comes out of, a quantized one that can be cut itself."""
+    """Whether a floating tensor stands beside a quantized one that can be cut instead."""
     producer = value.producer()
     if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] in others:
         return True
@@ -231,6 +230,6 @@ def _is_beside_integers(value: ir.Value, others: set[ir.Value]) -> bool:
 
 
 def module_ends(data: list[ir.Node]) -> dict[str, ir.Node]:
-    """The last data node of every module, quantizers left out: they have the name of what they quantize."""
+    """The last data node of each module, without quantizers: these have the name of what they quantize."""
     quantizers = ("QuantizeLinear", "DequantizeLinear")
     return {path: node for node in data if node.op_type not in quantizers for path in module_path(node)}

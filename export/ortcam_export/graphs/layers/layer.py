@@ -39,10 +39,10 @@ class Layer:
 
 
 def cut_open(model: ir.Model, layer: Layer) -> tuple[ir.Model, Cut]:
-    """A model with a floating tensor [N,...] at a layer, and that as the cut; the model itself where it has one.
+    """Give a model a floating tensor [N,...] at a layer. Returns the model, and that tensor as the cut.
 
-    Integers q become Q(DQ(q)), which is q again; what is laid out anew, or brought in order, is brought back behind the
-    cut. The cut lies between the two.
+    A layer that has one already is returned as it is. Integers q become Q(DQ(q)), which is q again. What is laid out
+    anew, or brought in order, is brought back behind the cut. The cut lies between the two.
     """
     if not layer.quantized and layer.perm is None and layer.order is None:
         return model, layer.cut

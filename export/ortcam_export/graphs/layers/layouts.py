@@ -12,7 +12,7 @@ from ortcam_export.graphs.layers.painting import Answers
 
 __all__ = ["NO_LAYOUT", "Arrangement", "arrange", "channel_axes"]
 
-# Why a tensor is none of maps, where its shape alone says so.
+# Why a tensor holds no maps, if its shape alone says so.
 NO_LAYOUT: Final = "which has no spatial or token layout"
 
 _MAX_EXTRA_TOKENS: Final = 15
@@ -61,7 +61,7 @@ class Arrangement:
 
 
 def channel_axes(shape: tuple[int, ...], image: tuple[int, ...]) -> frozenset[int]:
-    """The axes that may be the channels of a tensor [N,...] that holds maps of the image, by its shape alone.
+    """The axes that may be the channels if a tensor [N,...] holds maps of the image, by its shape alone.
 
     Args:
         shape: with the images on axis 0.
@@ -84,9 +84,9 @@ def _may_be_maps(shape: tuple[int, ...], axis: int, image: tuple[int, ...]) -> b
 
 
 def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int, Answers]) -> Arrangement | str:
-    """How a tensor holds maps of the image, by what answers in it to painted bands; or why it holds none.
+    """Find out how a tensor holds maps of the image, by its answers to painted bands; or why it holds none.
 
-    Where nothing answers, as behind a layer that has died, the shape alone tells.
+    If nothing answers, as behind a layer that has died, the shape alone decides.
 
     Args:
         shape: with the images on axis 0.
@@ -178,7 +178,7 @@ def _line(count: int) -> NDArray[np.float64]:
 
 
 def _follows(found: NDArray[np.float64], place: NDArray[np.float64]) -> tuple[float, float]:
-    """Correlation of where positions answer and where they lie, both centred, and the slope."""
+    """The correlation between where positions answer and where they lie, both centred, and the slope."""
     total = float(np.linalg.norm(found))
     if total == 0:
         return 0.0, 0.0
@@ -187,7 +187,7 @@ def _follows(found: NDArray[np.float64], place: NDArray[np.float64]) -> tuple[fl
 
 
 def _centred(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations from the mean; 0 where a position does not answer."""
+    """Subtract the mean. A position that does not answer becomes 0."""
     known = np.isfinite(found)
     if not known.any():
         return np.zeros_like(found)
@@ -230,7 +230,7 @@ def _ordered(
     *,
     transposed: bool,
 ) -> Arrangement:
-    """Tokens as they are read: which of the patches lies where, [h,w], and which tokens are none."""
+    """The arrangement of tokens, given which patch lies where, [h,w], and which tokens are no patches."""
     height, width = number.shape
     order: tuple[int, ...] | None = _order(number, others, mirrored)
     if order == tuple(range(height * width + len(others))):

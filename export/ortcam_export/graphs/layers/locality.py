@@ -1,4 +1,4 @@
-"""Which tensors are maps of the image by the way they are made: by convolutions, poolings and elementwise operators."""
+"""Which tensors are maps of the image by their operators alone: convolutions, poolings, elementwise operators."""
 
 from collections.abc import Iterable
 from typing import Final, Literal
@@ -29,8 +29,8 @@ _Kind = Literal["maps", "pooled"]
 def plain_maps(graph: ir.Graph, data: Iterable[ir.Node]) -> set[ir.Value]:
     """The tensors [N,C,h,w] that are maps of the whole image, rows by columns, whatever their weights are.
 
-    There is nothing to measure: between the image and them there are only operators that look around a position, and
-    what was pooled over the image is at most added or multiplied in.
+    Nothing has to be measured. Between the image and such a tensor there are only operators that look around a
+    position. What was pooled over the image is at most added or multiplied in.
 
     Args:
         graph: image [N,3,H,W] -> logits, traced.
@@ -68,7 +68,7 @@ def _kind(node: ir.Node, output: ir.Value, before: list[ir.Value], kinds: dict[i
 
 
 def _crops(node: ir.Node) -> bool:
-    """Whether a Pad or a Resize may take a part of its input alone."""
+    """Whether a Pad or a Resize may drop parts of its input."""
     if node.op_type == "Resize":
         return node.attributes.get_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     if node.op_type == "Pad":

@@ -61,7 +61,7 @@ _KEEPS_SCALE: Final = (*MOVES_ONLY, "MaxPool", "Relu")
 
 
 def scale_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-    """The scale and zero point of a quantized tensor, by the operator that makes it; None where nothing tells them."""
+    """Find the scale and zero point of a quantized tensor by the operator that makes it. None if nothing tells them."""
     producer = value.producer()
     if producer is None:
         return None

@@ -1,4 +1,4 @@
-"""Where in the image the parts of a tensor lie: bands of the image are painted, and the positions that answer tell."""
+"""Find where in the image the parts of a tensor lie: paint bands of the image and see which positions answer."""
 
 import dataclasses
 import itertools
@@ -47,10 +47,10 @@ def paint(
 ) -> dict[tuple[str, int], Answers]:
     """Paint bands of images and measure which positions of tensors answer.
 
-    The image is cut into bands, four horizontal and four vertical. One at a time is painted with noise. What a position
-    changes by, relative to how much it changes for all bands and to how much all positions change for this band, weighs
-    the band: that is a centroid. A position that everything reaches, as behind an attention, still answers more to what
-    lies under it. The noise is random and always the same.
+    The image is cut into four horizontal and four vertical bands. Each in turn is painted with noise. A position's
+    answer is the centroid of the bands, each weighted by how much the position changes: relative to its changes for all
+    bands, and to the changes of all positions for this band. Even a position that everything reaches, as behind an
+    attention, answers most to what lies under it. The noise is the same in every run.
 
     Args:
         model: image -> logits, weights in a file of `folder`.
@@ -133,14 +133,14 @@ def _centroids(change: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _mean(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean over images, of those in which a position answers."""
+    """The mean over the images in which a position answers."""
     known = np.isfinite(found)
     total = np.where(known, found, 0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def _unseen(change: NDArray[np.float32]) -> float:
-    """The share of an axis at one of its ends, the larger, of the bands [K,...] that nothing answers to."""
+    """The share of an axis, at the worse of its two ends, whose bands [K,...] nothing answers to."""
     silent = change.reshape(len(change), -1).max(axis=1) <= 0
     widths = np.diff(_EDGES)
     ends = (np.cumprod(side) @ width for side, width in ((silent, widths), (silent[::-1], widths[::-1])))

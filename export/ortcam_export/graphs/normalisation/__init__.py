@@ -1,4 +1,4 @@
-"""The normalisation that a graph begins with: found by running the graph's front, and moved into the preprocessing."""
+"""The normalisation that a graph begins with: find it by running the front, and move it to the preprocessing."""
 
 from ortcam_export.graphs.normalisation.taking import Taken, take_normalisation
 

@@ -1,4 +1,4 @@
-"""Where the new graph begins: behind its own normalisation, or behind the inverse of it."""
+"""Make a graph begin behind its own normalisation, or behind the inverse of it."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class Taken:
 
 
 def begin_at(front: Front, frontier: list[Form]) -> Taken:
-    """Make the graph begin at tensors."""
+    """Make the graph begin at these tensors, and drop the operators in front of them."""
     first = frontier[0]
     preprocessing = front.given if first.trivial else _preprocessing_to(front, first)
     base = _STRAIGHT
@@ -159,7 +159,7 @@ class _FrontBuilder:
         return node.outputs[0]
 
     def channels_last(self, value: ir.Value) -> ir.Value:
-        """[N,C,H,W] as [N,H,W,C]; of the image always the same tensor."""
+        """Transpose [N,C,H,W] to [N,H,W,C]. The image is transposed once."""
         if value is not self.image:
             return self.op("Transpose", [value], {"perm": TO_NHWC})
         if self._image_channels_last is None:
@@ -205,7 +205,7 @@ def _triple(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def _shortened(value: float, tolerance: float) -> float:
-    """The number with the fewest digits within a tolerance: what was written before float32 arithmetic rounded it."""
+    """The number with the fewest digits within a tolerance: what its author wrote before float32 rounded it."""
     for digits in range(1, 16):
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= tolerance:

@@ -1,4 +1,4 @@
-"""Forms: tensors as functions of the image, y = a x + b for each pixel or for each colour, read off from responses."""
+"""Forms: tensors as functions of the image, y = a x + b per pixel or per colour, read off from responses."""
 
 import dataclasses
 from typing import Final, Literal
@@ -77,7 +77,7 @@ def follows(form: Form, image: NDArray[np.float32], response: NDArray[np.float64
 
 
 def order_of(weights: NDArray[np.float64], tolerance: float) -> Order | None:
-    """Which one channel of the image each channel depends on, by |slopes| [3,3]; None where it is not one each."""
+    """Which channel of the image each channel depends on, by |slopes| [3,3]. None if it is not exactly one each."""
     if not np.isfinite(weights).all():
         return None
     first, second, third = (int(index) for index in weights.argmax(axis=1))
@@ -92,7 +92,7 @@ def order_of(weights: NDArray[np.float64], tolerance: float) -> Order | None:
 def as_channels(
     responses: list[NDArray[np.float64]], size: tuple[int, int] | None
 ) -> tuple[Layout, list[NDArray[np.float64]]] | None:
-    """Responses as [3,H,W], with the layout they have; None for other shapes, or another size than this."""
+    """Responses as [3,H,W], with the layout they have. None for other shapes or another size."""
     shape = responses[0].shape
     if len(shape) != 4 or shape[0] != 1:
         return None

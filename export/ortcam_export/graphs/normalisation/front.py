@@ -1,4 +1,4 @@
-"""The front of a graph: the tensors between the image and the first layer, and what they are for images put in."""
+"""The front of a graph: the tensors between the image and the first layer, and their values for given images."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +65,7 @@ class Front:
         return bool(((colour >= low) & (colour <= high)).all())
 
     def describe_zero(self, form: Form) -> str:
-        """A zero that no pixel has, in words."""
+        """Describe a zero that no pixel has."""
         zero = ", ".join(f"{value:.4g}" for value in form.zero)
         return (
             f"its zero is at {zero}, where black is {self.black.min():.4g} and white {self.white.max():.4g}; "
@@ -75,7 +75,7 @@ class Front:
     def run(
         self, values: Iterable[ir.Value], probes: Sequence[NDArray[np.float32]]
     ) -> Iterator[tuple[ir.Value, list[NDArray[np.float64]]]]:
-        """Floating tensors with what they are for each probe, float32 [3,H,W]."""
+        """Compute floating tensors for each probe, float32 [3,H,W]."""
         values = list(dict.fromkeys(values))
         feeds = [self._fed(probe) for probe in probes]
         made = [value for value in values if value is not self.image]
@@ -90,7 +90,7 @@ class Front:
                 yield value, [item.astype(np.float64) for item in items]
 
     def _outputs(self, values: list[ir.Value], feeds: list[NDArray[np.float32]]) -> list[list[Any]] | None:
-        """What each tensor is for each of the images; None where ONNX Runtime does not run them."""
+        """Compute each tensor for each of the images. None if ONNX Runtime does not run them."""
         if not values:
             return []
         part = extract(self.model, [self.image.name or ""], [value.name or "" for value in values])

@@ -14,7 +14,7 @@ _MOVES: Final = (
     *("Cast", "CastLike", "Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"),
     *("Split", "SplitToSequence", "SequenceAt", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"),
 )
-# What keeps a picture of one colour one of one colour, edges aside.
+# What keeps an image of one colour one of one colour, edges aside.
 _COLOUR_OPERATORS: Final = frozenset(
     (
         *_MOVES,
@@ -27,7 +27,7 @@ MIXERS: Final = frozenset(("Einsum", "MatMul", "Mean", "ReduceMean", "ReduceSum"
 
 
 def until_first_layer(image: ir.Value, data: list[ir.Node]) -> Iterator[ir.Value]:
-    """The image, and the tensors behind it that all data pass, up to the first layer that makes features of it."""
+    """The image and its dominators up to the first layer that makes features of it."""
     yield image
     places = {node: place for place, node in enumerate(data)}
     end = next((place for place, node in enumerate(data) if _makes_features(node)), len(data))
@@ -86,6 +86,6 @@ def is_quantized(value: ir.Value, data: list[ir.Node]) -> bool:
 
 
 def describe_operators(values: list[ir.Value], data: list[ir.Node]) -> str:
-    """The operators in front of tensors, those left out that only move pixels: "Sub, Div"."""
+    """Name the operators in front of tensors, without those that only move pixels: "Sub, Div"."""
     operators = [node.op_type for value in values for node in nodes_in_front(value, data)]
     return ", ".join(dict.fromkeys(operator for operator in operators if operator not in _MOVES))

@@ -1,4 +1,4 @@
-"""Reading forms off a front: it is run on colours and on noise, and what it does to them tells."""
+"""Read forms off a front by running it on colours and on noise."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -27,7 +27,7 @@ _SEED: Final = 0
 
 
 def pixel_forms(front: Front, values: Sequence[ir.Value] | None = None) -> list[Form]:
-    """Those of the candidates (or of these tensors) that are affine in the image, pixel for pixel."""
+    """The candidates, or these tensors, that are affine in the image pixel for pixel."""
     values = front.candidates if values is None else values
     span = front.span
     reach = np.maximum(np.abs(front.white), np.abs(front.black)).max()
@@ -54,9 +54,9 @@ def pixel_forms(front: Front, values: Sequence[ir.Value] | None = None) -> list[
 
 
 def colour_form(front: Front, behind: Form) -> Form | None:
-    """The last candidate behind another that is affine in the colour of a picture of one colour.
+    """The last candidate behind another that is affine in the colour of a one-colour image.
 
-    None where there is none, or where it has the same zero and gain as the other, which then can be taken itself.
+    None if there is none, or if it has the same zero and gain as the other. The other can then be taken itself.
     """
     deeper = front.candidates[front.candidates.index(behind.value) + 1 :]
     deeper = [value for value in deeper if keeps_colours(value, front.data)]
@@ -81,10 +81,10 @@ def colour_form(front: Front, behind: Form) -> Form | None:
 
 
 def mixed_form(front: Front) -> Form | None:
-    """The image as one whose mean is the colour that the last candidate which has such a colour makes 0.
+    """The image with, as its mean, the colour that becomes 0 in the last candidate that has such a colour.
 
-    Candidates of any shape count, whose elements are affine in the colour of a picture of one colour. Of several
-    colours a grey one is taken. None where there is none, or where it is black.
+    Candidates may have any shape. Their elements have to be affine in the colour of a one-colour image. If several
+    colours become 0, a grey one is taken. None if there is none, or if it is black.
     """
     colours = _colours(front)
     values = [value for value in front.candidates[1:] if keeps_colours(value, front.data, MIXERS)]
@@ -100,7 +100,7 @@ def mixed_form(front: Front) -> Form | None:
 
 
 def _zero_of(front: Front, colours: NDArray[np.float64], responses: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The colour at which all elements of a tensor, [K,elements] for colours [K,3], are 0; None where none is."""
+    """The colour at which all elements of a tensor, [K,elements] for colours [K,3], are 0. None if there is none."""
     terms = np.concatenate([colours, np.ones((len(colours), 1))], axis=1)
     found: NDArray[np.float64] = np.linalg.lstsq(terms, responses, rcond=None)[0]
     largest = np.abs(responses).max()
@@ -128,13 +128,13 @@ def _colours(front: Front) -> NDArray[np.float64]:
 
 
 def _one_colour(front: Front, colours: NDArray[np.float64]) -> list[NDArray[np.float32]]:
-    """A picture [3,H,W] of each colour."""
+    """An image [3,H,W] of each colour."""
     shape = 3, front.given.height, front.given.width
     return [np.broadcast_to(colour[:, None, None], shape).astype(np.float32) for colour in colours]
 
 
 def branch_forms(front: Front, form: Form) -> list[Form]:
-    """A form, or where several branches begin at it, each with a normalisation of its own, theirs."""
+    """The forms of the branches that begin at a form, if each normalises by itself; else the form."""
     users = [user for user, _ in form.value.uses() if user in front.data]
     if len(set(users)) < 2:
         return [form]
@@ -154,7 +154,7 @@ def branch_forms(front: Front, form: Form) -> list[Form]:
 
 
 def _form_of_colours(front: Front, value: ir.Value, layout: Layout, found: list[NDArray[np.float64]]) -> Form | None:
-    """From a tensor's colours, float64 [3] each, for the greys and then for red, green and blue."""
+    """A form from a tensor's colours, float64 [3] each, for the greys and then for red, green and blue."""
     greys, singles = found[: len(_GREYS)], found[len(_GREYS) :]
     slopes = np.stack([single - greys[0] for single in singles], axis=1)
     order = order_of(np.abs(slopes), BENT)

@@ -1,4 +1,4 @@
-"""The normalisation that a graph begins with: found by running the graph's front, and moved into the preprocessing.
+"""Find the normalisation that a graph begins with by running its front, and move it into the preprocessing.
 
 Masks multiply the preprocessed image, whose zero has to be the mean colour. A graph that normalises inside takes its
 mean from the image itself, so masks in front of it would hide to black. How a graph writes its normalisation does not
@@ -9,7 +9,7 @@ matter here: its front is run on colours and on noise, and what it does to them 
    new graph begins: its nodes in front are dropped. What differs from pixel to pixel, as of a mean image, stays in the
    graph as a small ``Add``, and so does a negative sign.
 3. Behind what is not done pixel for pixel (a resize, a crop, a clip, 8-bit integers) a candidate may still be
-   ``y = a c + b`` for pictures of one colour c. Then the graph stays whole behind the inverse, ``x = x' std + mean``.
+   ``y = a c + b`` for images of one colour c. Then the graph stays whole behind the inverse, ``x = x' std + mean``.
 4. Where the channels are mixed, or are not three, as of a grey image, the colour that becomes 0 is still the mean: the
    last tensor that has one tells, and the graph stays whole behind ``x = x' + mean``.
 """
@@ -29,7 +29,7 @@ __all__ = ["Taken", "take_normalisation"]
 
 
 def take_normalisation(model: ir.Model, layout: Layout, given: Preprocessing) -> Taken:
-    """Make a graph begin behind its own normalisation; its input becomes the image float32 [N,3,H,W].
+    """Make a graph begin behind its own normalisation. Its input becomes the image float32 [N,3,H,W].
 
     Args:
         model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.

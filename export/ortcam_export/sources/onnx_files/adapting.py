@@ -14,17 +14,18 @@ from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
 
 from ortcam.images.preprocessing import Preprocessing
-from ortcam_export.errors import ExportError
+from ortcam_export.errors import ExportError, as_export_errors
 from ortcam_export.graphs.batch_axis import sides_for_one, trace_batch
 from ortcam_export.graphs.builder import add_constant
 from ortcam_export.graphs.normalisation import Taken, take_normalisation
 from ortcam_export.graphs.tidying import tidy
-from ortcam_export.sources.onnx_files.dequantization import undo_dynamic_quantization, undo_quantization
-from ortcam_export.sources.onnx_files.integer_pixels import make_pixels_floating
-from ortcam_export.sources.onnx_files.legacy_operators import spell_out
-from ortcam_export.sources.onnx_files.reading import HALVES, REDUCED, OnnxFile, describe, guarded
-from ortcam_export.sources.onnx_files.single_images import add_batch_dimension
-from ortcam_export.sources.onnx_files.splitting import split_fused
+from ortcam_export.sources.onnx_files.arithmetic import HALVES, REDUCED
+from ortcam_export.sources.onnx_files.file import OnnxFile, describe
+from ortcam_export.sources.onnx_files.rewriting.dequantization import undo_dynamic_quantization, undo_quantization
+from ortcam_export.sources.onnx_files.rewriting.integer_pixels import make_pixels_floating
+from ortcam_export.sources.onnx_files.rewriting.legacy_operators import spell_out
+from ortcam_export.sources.onnx_files.rewriting.single_images import add_batch_dimension
+from ortcam_export.sources.onnx_files.rewriting.splitting import split_fused
 
 __all__ = ["OnnxClassifier", "adapt"]
 
@@ -60,7 +61,7 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     Raises:
         ExportError: a graph that cannot be brought to this form, or whose output is not one row of classes an image.
     """
-    with guarded(file.path):
+    with as_export_errors(file.path):
         return _adapt(file, given)
 
 

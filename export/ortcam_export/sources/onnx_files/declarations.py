@@ -21,7 +21,8 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam.models.identity import BESIDE, MOST_BESIDE
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.labels import names_by_index, parse_labels
-from ortcam_export.sources.libraries import DeclaredPreprocessing, from_config
+from ortcam_export.sources.libraries import from_config
+from ortcam_export.sources.types import DeclaredPreprocessing
 
 __all__ = ["FileDeclarations", "declarations_of"]
 

@@ -14,6 +14,7 @@ import torch
 from ortcam_export.errors import ExportError, first_line
 
 __all__ = [
+    "ALWAYS_ACCEPTED",
     "check_archive",
     "class_count",
     "differing_classes",
@@ -36,7 +37,7 @@ _PREFIXES: Final = ("module.", "model.", "_orig_mod.", "backbone.", "net.", "net
 _DEEPEST: Final = 16
 # Bytes that a checkpoint of any size may take, and how many times its own size a larger one may: a kilobyte can say
 # that it is a tensor of a terabyte.
-ALWAYS: Final = 2**30
+ALWAYS_ACCEPTED: Final = 2**30
 _TIMES: Final = 64
 _IN_MEMORY: Final = 2**26  # of an unpacked one; what is beyond goes to the disk
 _BYTEARRAY: Final = b"\nbytearray\n"  # as a pickle names it
@@ -45,16 +46,20 @@ _BATCH_COUNTER: Final = "num_batches_tracked"
 _AVERAGE_COUNTER: Final = "n_averaged"
 
 
-def read_checkpoint(path: Path) -> State:
+def read_checkpoint(path: Path, *, always: int = ALWAYS_ACCEPTED) -> State:
     """Read a state dict as float32, without running code from it: weights-only where the format could hold code.
 
     Accepted are PyTorch files, plain or xz-compressed, and `.safetensors`; a state dict nested under `state_dict`,
     `model_state_dict`, `model` or `net` is found, else one of averaged weights.
 
+    Args:
+        path: of the file.
+        always: bytes that its tensors may take however small the file is.
+
     Raises:
         ExportError: no such file, pickled objects, or anything but a dict of tensors.
     """
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, always)
     for depth in range(_DEEPEST + 1):
         if not isinstance(state, Mapping):
             break
@@ -70,7 +75,7 @@ def read_checkpoint(path: Path) -> State:
         or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
     ):
         raise ExportError(f"{path}: not a state dict of tensors")
-    _check_size(state, path)
+    _check_size(state, path, always)
     return {
         key: value.float() if value.is_floating_point() else value
         for key, value in state.items()
@@ -170,16 +175,16 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
         )
 
 
-def _check_size(state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _check_size(state: Mapping[str, torch.Tensor], path: Path, always: int) -> None:
     """Refuse tensors that repeat their elements more often than memory allows, before they are copied."""
     needed = sum(4 * value.numel() for value in state.values())
-    allowed = _allowed(path)
+    allowed = _allowed(path, always)
     if needed > allowed:
         raise ExportError(f"{path}: its tensors would take {needed:.1e} bytes; accepted are {allowed:.1e} for its size")
 
 
-def _allowed(path: Path) -> int:
-    return max(ALWAYS, _TIMES * path.stat().st_size)
+def _allowed(path: Path, always: int) -> int:
+    return max(always, _TIMES * path.stat().st_size)
 
 
 def _check_regular(path: Path) -> None:
@@ -190,18 +195,18 @@ def _check_regular(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path, always: int) -> Iterator[IO[bytes]]:
     """The file, unpacked where it is packed.
 
     Raises:
         ExportError: what it unpacks to is out of all proportion.
     """
     if path.suffix != ".xz":
-        check_archive(path)
+        check_archive(path, always=always)
         with path.open("rb") as file:
             yield file
         return
-    allowed = _allowed(path)
+    allowed = _allowed(path, always)
     with lzma.open(path) as packed, tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
         while part := packed.read(2**20):
             file.write(part)
@@ -211,8 +216,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def check_archive(path: Path) -> None:
+def check_archive(path: Path, *, always: int = ALWAYS_ACCEPTED) -> None:
     """Refuse a ZIP archive, as PyTorch writes them, whose files unpack to far more than it takes.
+
+    Args:
+        path: of the file; one that is no archive passes.
+        always: bytes that it may unpack to however small it is.
 
     Raises:
         ExportError: they do.
@@ -221,8 +230,9 @@ def check_archive(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > _allowed(path):
-        raise ExportError(f"{path}: unpacks to {unpacked:.1e} bytes; accepted are {_allowed(path):.1e} for its size")
+    allowed = _allowed(path, always)
+    if unpacked > allowed:
+        raise ExportError(f"{path}: unpacks to {unpacked:.1e} bytes; accepted are {allowed:.1e} for its size")
 
 
 def _refuse_bytearrays(file: IO[bytes], path: Path) -> None:
@@ -249,10 +259,10 @@ def _holds(file: IO[bytes], text: bytes) -> bool:
     return False
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, always: int) -> Any:
     _check_regular(path)
     try:
-        with _opened(path) as file:
+        with _opened(path, always) as file:
             _refuse_bytearrays(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
     except ExportError:

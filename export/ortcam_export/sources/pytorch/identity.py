@@ -16,9 +16,10 @@ import torch
 import torch.fx
 
 from ortcam.models.identity import plain_form
+from ortcam_export.sources.pytorch.callables import returned_by
 
 if TYPE_CHECKING:
-    from ortcam_export.sources.opening import Model
+    from ortcam_export.sources.types import Model
 
 __all__ = ["identity_of"]
 
@@ -38,8 +39,6 @@ def identity_of(model: "Model") -> str | None:
     Raises:
         ExportError: there is no such callable, or it fails.
     """
-    from ortcam_export.sources.pytorch.models import returned_by  # noqa: PLC0415 - as it imports this module's users
-
     found = returned_by(str(model)) if isinstance(model, (str, Path)) else (model,)
     digest = hashlib.sha256()
     for item in found:

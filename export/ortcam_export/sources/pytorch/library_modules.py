@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.libraries import DeclaredPreprocessing, from_data_config
+from ortcam_export.sources.libraries import from_data_config
+from ortcam_export.sources.types import DeclaredPreprocessing
 
 __all__ = ["attention_in_steps", "declared_input_size", "declared_labels", "declared_preprocessing", "image_argument"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.sources.pytorch.checkpoints import check_archive
+from ortcam_export.sources.pytorch.checkpoints import ALWAYS_ACCEPTED, check_archive
 from ortcam_export.sources.pytorch.plain_modules import copied
 
 __all__ = ["image_keyword", "image_size", "is_program", "open_program", "open_script", "read_program_file"]
@@ -51,8 +51,14 @@ def is_program(model: object) -> bool:
     return isinstance(model, torch.export.ExportedProgram) or (isinstance(model, Graph) and "eval" in vars(model))
 
 
-def read_program_file(path: Path) -> torch.export.ExportedProgram | torch.jit.ScriptModule:
+def read_program_file(
+    path: Path, *, always: int = ALWAYS_ACCEPTED
+) -> torch.export.ExportedProgram | torch.jit.ScriptModule:
     """Read a `.pt2` file of torch.export.save, or TorchScript of torch.jit.save, without running code of pickles.
+
+    Args:
+        path: of the file.
+        always: bytes that it may unpack to however small it is.
 
     Raises:
         ExportError: it cannot be read, or holds pickled objects.
@@ -60,7 +66,7 @@ def read_program_file(path: Path) -> torch.export.ExportedProgram | torch.jit.Sc
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            check_archive(path)
+            check_archive(path, always=always)
             if path.suffix.lower() != ".pt2":
                 script: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
                 return script

@@ -84,6 +84,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             max_pixels=options.max_pixels,
             white=options.white,
             strict=options.strict,
+            strict_providers=options.strict_providers,
             runs=options.runs,
             seconds=options.seconds,
             progress=lambda done, total, doing: bar.update(done, total, note=doing),

@@ -38,7 +38,7 @@ _NARROWEST: Final = 50
 # Flags that `Evaluation` takes as they are.
 _AS_GIVEN: Final = (
     *("protocol", "annotations", "limit", "seed", "step", "randomize", "resume"),
-    *("batch_size", "threads", "precision", "max_pixels", "white", "strict"),
+    *("batch_size", "threads", "precision", "max_pixels", "white", "strict", "strict_providers"),
 )
 
 

@@ -1,0 +1,1 @@
+"""Which method's maps are faithful: a study; see `__main__`."""

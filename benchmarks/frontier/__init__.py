@@ -1,0 +1,1 @@
+"""Fidelity to the exact map against time: a study; see `__main__`."""

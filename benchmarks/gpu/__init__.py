@@ -1,0 +1,1 @@
+"""ortcam on one NVIDIA GPU: a study; see `__main__`."""

@@ -1,0 +1,184 @@
+"""What users call, `export` and `inspect_model`: they check a request before they import PyTorch or ONNX."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ortcam.bundle import Bundle
+from ortcam.images.presets import PresetName
+from ortcam_export.request import (
+    ExportRequest,
+    StageReport,
+    check_bundle_path,
+    check_calibration,
+    check_checkpoint,
+    check_name,
+    check_opset,
+    check_spec,
+    check_takes,
+    choose_precisions,
+    sides,
+    with_declared,
+    with_labels,
+    with_preset,
+)
+from ortcam_export.sources.types import (
+    DEFAULT_OPSET,
+    DEFAULT_WEIGHTS,
+    ChannelOrder,
+    InputLayout,
+    InputSpec,
+    InterpolationName,
+    SaidActivation,
+)
+
+if TYPE_CHECKING:
+    from ortcam_export.inspection import Inspection
+    from ortcam_export.sources.types import Model
+
+__all__ = ["export", "inspect_model"]
+
+
+def export(
+    model: "Model",
+    bundle: str | os.PathLike[str],
+    *,
+    weights: str = DEFAULT_WEIGHTS,
+    checkpoint: str | Path | None = None,
+    layer: str | None = None,
+    opset: int = DEFAULT_OPSET,
+    force: bool = False,
+    input_size: int | tuple[int, int] | None = None,
+    resize: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    interpolation: InterpolationName | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    report: StageReport | None = None,
+    channel_order: ChannelOrder | None = None,
+    scale: float | None = None,
+    activation: SaidActivation | None = None,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    preprocessing: object | None = None,
+    precision: str | Sequence[str] = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
+    preset: PresetName | None = None,
+) -> Bundle:
+    """Export a classifier as a bundle.
+
+    Args:
+        model: torchvision name, path of an `.onnx` file, a module, or `package.module:callable` that returns one, alone
+            or in a pair with a `preprocessing`. A module may be an `nn.Module`, which stays as it is, an
+            ExportedProgram, or TorchScript; the last two may be files, too: `.pt2`, and `.pt` of `torch.jit.save`.
+        bundle: folder to write; it appears only when the bundle is complete and has passed its parity check.
+        weights: torchvision weights by name, "DEFAULT", or "none" for random ones.
+        checkpoint: file with a state dict: `.pth`, plain or xz-compressed, or `.safetensors`.
+        layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
+        opset: version of the ONNX operator set, for models that come from PyTorch.
+        force: replace a bundle that is there.
+        input_size: (height, width) of the model's input, or its side.
+        resize: length of the short side before the crop; None resizes straight to `input_size`, unless torchvision's
+            metadata say otherwise.
+        mean: of the three channels in `channel_order`, of pixels in [0, scale].
+        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
+        interpolation: "bilinear" or "bicubic".
+        labels: the labels, "imagenet", or a file of them (`sources.labels.parse_labels`). None takes the model's
+            own, or those that lie beside its file, or else the index of each class.
+        report: told the stages.
+        channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
+        scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
+        activation: how logits become probabilities: "softmax", or "sigmoid" for classes that do not exclude each other
+            and for one logit; None takes what the graph ends in, else softmax. Of a graph that ends in Sigmoid,
+            "softmax" is that of the logits in front of it; one that ends in a softmax has no "sigmoid".
+            "probabilities": the model gives probabilities, and logits are made of them: an ensemble, say, or one
+            softmax per group of classes.
+        output: the model's output to explain, where it has several.
+        input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
+        preprocessing: a timm data config, a transformers image processor, or an `ortcam.Preprocessing`;
+            None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
+            `std`, `interpolation`, `channel_order` and `scale` override parts of it.
+        precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
+            Features, head and the logits of the clean image are float32 in all of them.
+        calibration: for int8, a folder with images of the kind that will be explained; the first 64 by name are read.
+            None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+        preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
+            given, too, and then counts. With another `channel_order` its mean and std are in that order.
+
+    Returns:
+        The bundle, verified.
+
+    Raises:
+        ExportError: see the message; nothing is left behind.
+
+    Example:
+        ```python
+        ortcam_export.export("resnet18", "resnet18.ortcam")
+        ortcam_export.export("model.onnx", "model.ortcam", preset="imagenet", labels="labels.txt")
+        ```
+    """
+    destination = check_bundle_path(bundle, force=force)
+    variants = choose_precisions(precision)[1:]
+    check_takes(model, checkpoint)
+    given = InputSpec(
+        input_size=sides(input_size),
+        resize=resize,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        channel_order=channel_order,
+        scale=scale,
+        activation=activation,
+        output=output,
+        input_layout=input_layout,
+    )
+    spec = check_spec(with_labels(with_preset(given, preset), labels))
+    request = ExportRequest(
+        model,
+        destination,
+        force,
+        weights,
+        check_checkpoint(checkpoint),
+        layer,
+        check_opset(opset),
+        spec,
+        variants,
+        check_calibration(calibration, variants),
+        report or (lambda _: None),
+    )
+    check_name(model)
+    request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
+    from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long
+
+    return write_bundle(request)
+
+
+def inspect_model(
+    model: "Model",
+    *,
+    weights: str = "none",
+    input_size: int | tuple[int, int] | None = None,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    activation: SaidActivation | None = None,
+    opset: int = DEFAULT_OPSET,
+    labels: str | Path | Sequence[str] | None = None,
+) -> "Inspection":
+    """What a model is, and the layers it can be cut at; weights of torchvision's models are random by default.
+
+    Example:
+        ```python
+        print(ortcam_export.inspect_model("model.onnx").classes)
+        ```
+
+    Raises:
+        ExportError: the model cannot be loaded or converted.
+    """
+    given = InputSpec(sides(input_size), output=output, input_layout=input_layout, activation=activation, partial=True)
+    spec = check_spec(with_labels(given, labels))
+    check_name(model)
+    from ortcam_export.inspection import inspect_source  # noqa: PLC0415 - only here: it imports what takes long
+
+    return inspect_source(model, weights=weights, spec=spec, opset=check_opset(opset))

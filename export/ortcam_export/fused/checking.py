@@ -1,0 +1,78 @@
+"""Check a fused file before it is put in its place: with onnx.checker, and against the runtime."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from ortcam.bundle import Bundle
+from ortcam.engine import Model, OnnxEngine
+from ortcam.explainer import Explainer
+from ortcam.methods import Plan
+from ortcam.parity import read_probe
+from ortcam.request import ExplainRequest
+from ortcam_export.errors import ExportError, first_line
+from ortcam_export.fused.explainer_graph import ExplainerSpec
+from ortcam_export.graphs.running import cpu_options
+
+__all__ = ["baseline_probabilities", "check_model", "difference_from_runtime"]
+
+
+def check_model(path: Path, say: Callable[[str], None]) -> None:
+    """Check a file with onnx.checker, and say which of its operators not every runtime has.
+
+    Raises:
+        ExportError: it does not.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:  # of onnx's own kinds, or of its C++ parts
+        raise ExportError(f"onnx.checker refuses the file: {first_line(error)}. Nothing was written") from error
+    model = onnx.load(path, load_external_data=False)
+    own = {function.domain for function in model.functions}
+    others = {opset.domain for opset in model.opset_import} - {"", "ai.onnx", *own}
+    if others:
+        say(f"the model has operators of {', '.join(sorted(others))}, which not every runtime has")
+
+
+def baseline_probabilities(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
+    """Probabilities of the empty image, float32 [classes], if the plan subtracts them."""
+    if not plan.baseline or plan.weighting != "probability":
+        return None
+    with contextlib.closing(Model(bundle, OnnxEngine(bundle, cpu_options()))) as model:
+        return model.empty_image_probabilities(np.arange(len(bundle.manifest.labels)))
+
+
+def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec, path: Path) -> float | None:
+    """Measure the largest difference of the file's maps from the runtime's, on the bundle's probe."""
+    if bundle.manifest.probe is None:
+        return None
+    explainer = Explainer(bundle, cpu_options(), precision=spec.precision)
+    image = read_probe(bundle)[0][0]
+    if spec.uint8_input:  # of a size and shape of its own, so that there is something to resize and to crop
+        image = np.ascontiguousarray(image.repeat(2, axis=1)[:, 3:])
+    if spec.top_k is None:
+        request = dataclasses.replace(request, top_k=min(2, len(explainer.labels)))
+    explanation = explainer.explain_request(request, image)
+    inputs: dict[str, NDArray[Any]] = {"image": image if spec.uint8_input else explainer.preprocess(image)}
+    if spec.top_k is None:
+        inputs["classes"] = np.array(explanation.targets, np.int64)
+    try:
+        session = onnxruntime.InferenceSession(
+            path, providers=["CPUExecutionProvider"]
+        )  # as users open it, warnings too
+        targets, saliency = session.run(["targets", "saliency"], inputs)
+    except Exception as error:  # ONNX Runtime raises its own types
+        raise ExportError(f"ONNX Runtime does not run the file: {first_line(error)}. Nothing was written") from error
+    if tuple(targets) != explanation.targets:
+        raise ExportError(
+            f"the file explains the classes {targets.tolist()} and the runtime {list(explanation.targets)}. "
+            "Nothing was written"
+        )
+    return float(np.abs(saliency - explanation.maps).max())

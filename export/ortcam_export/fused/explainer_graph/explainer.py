@@ -1,0 +1,123 @@
+"""A whole explanation as one ONNX graph: image in, saliency out, around the scorers of a bundle.
+
+The graph does what `ortcam.explainer` does without limits, or with a budget and `completion="none"`. It has standard
+operators only: features and logits of the image, targets, masks and their order, then a `Loop` over chunks of channels
+whose body is the bundle's scorer, then the weighted sum. Weights and map are computed in float64, as in the runtime.
+Methods with several samples per channel have a `Loop` over the samples around it.
+
+=======================  =======================  =================================================================
+input                    shape                    meaning
+=======================  =======================  =================================================================
+``image``                float32 [1,3,H,W]        preprocessed, or uint8 [h,w,3]: an RGB image of any size
+``classes``              int64 [K]                what to explain, where that is chosen at run time
+=======================  =======================  =================================================================
+
+=======================  =======================  =================================================================
+output                   shape                    meaning
+=======================  =======================  =================================================================
+``logits``               float32 [1,classes]      of the image
+``targets``              int64 [K]                classes explained
+``saliency``             float32 [K,H,W]          maps in [0,1], ReLU and min-max
+``low_resolution``       float32 [K,h,w]          sum over channels at the resolution of the features, before ReLU;
+                                                  where gated maps are summed that of gate(A), not of gate(U(A))
+``flat``                 bool [K]                 nothing speaks for the class, or all alike: the map is zero
+``clamped``              bool [K]                 where ``classes`` is an input: it was none, the nearest was taken
+=======================  =======================  =================================================================
+
+There is at least one class (K >= 1). A graph cannot raise errors: an image or a score that is not finite, which the
+runtime refuses, gives a map without meaning. Weights that both the model and the loop need are in a function without
+inputs (`sharing`). If the input is a decoded image, the weights of the resize take about 10 KB per pixel of its longer
+side.
+"""
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from ortcam.bundle import Bundle, Manifest
+from ortcam_export.fused.explainer_graph.bundle_graphs import BundleGraphs
+from ortcam_export.fused.explainer_graph.loops import tensor
+from ortcam_export.fused.explainer_graph.maps import finish, weigh, weighted_sum
+from ortcam_export.fused.explainer_graph.masks import choose_channels, prepare_masks
+from ortcam_export.fused.explainer_graph.passes import Passes
+from ortcam_export.fused.explainer_graph.preprocessing import build_preprocessing
+from ortcam_export.fused.explainer_graph.spec import ExplainerSpec
+from ortcam_export.graphs.builder import Builder
+
+__all__ = ["ExplainerSpec", "build_explainer"]
+
+_FLOAT, _INT64, _BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+
+
+def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
+    """Build the graph described above. Its weights still lie in the bundle's files.
+
+    Args:
+        bundle: whose graphs it is made of.
+        spec: what it does.
+    """
+    build, graphs, manifest = Builder(), BundleGraphs(bundle), bundle.manifest
+    cut, size = manifest.cut, (manifest.preprocessing.height, manifest.preprocessing.width)
+    inputs, image = _take_image(build, manifest, spec)
+    features, logits = graphs.classify(build, image)
+    outputs = [_output(logits, "logits", _FLOAT, 1, len(manifest.labels))]
+    targets, clamped = _take_targets(build, manifest, spec, logits, inputs)
+    maps = graphs.maps(build, features)
+    masks = prepare_masks(build, spec.plan, cut, size, maps)
+    chunk = min(spec.batch_size, cut.channels)
+    chosen = choose_channels(build, cut, spec.budget, chunk, masks)
+    scores, gated = Passes(build, graphs, spec, chunk, image, masks, chosen, targets).run()
+    weights = weigh(build, spec, scores, chosen, targets)
+    low_resolution = weighted_sum(build, spec, cut, weights, maps, masks, chosen)
+    raw = low_resolution if gated is None else gated
+    saliency, flat = finish(build, cut, size, raw, at_image_size=gated is not None)
+    classes = spec.top_k or "K"
+    outputs += [
+        _output(build.op("Identity", [targets]), "targets", _INT64, classes),
+        _output(saliency, "saliency", _FLOAT, classes, *size),
+        _output(build.cast(low_resolution, _FLOAT), "low_resolution", _FLOAT, classes, cut.height, cut.width),
+        _output(flat, "flat", _BOOL, classes),
+    ]
+    if clamped is not None:
+        outputs.append(_output(clamped, "clamped", _BOOL, classes))
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=build.take_nodes(),
+        initializers=[value for value in (*build.initializers, *build.weights) if value.uses()],
+        opset_imports=graphs.opsets,
+        name="explainer",
+    )
+    model = ir.Model(graph, ir_version=10, producer_name="ortcam")
+    common_passes.RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _take_image(build: Builder, manifest: Manifest, spec: ExplainerSpec) -> tuple[list[ir.Value], ir.Value]:
+    """The inputs of the graph, and the image as the model takes it."""
+    preprocessing = manifest.preprocessing
+    if spec.uint8_input:
+        decoded = tensor("image", ir.DataType.UINT8, "h", "w", 3)
+        return [decoded], build_preprocessing(build, decoded, preprocessing)
+    image = tensor("image", _FLOAT, 1, 3, preprocessing.height, preprocessing.width)
+    return [image], image
+
+
+def _take_targets(
+    build: Builder, manifest: Manifest, spec: ExplainerSpec, logits: ir.Value, inputs: list[ir.Value]
+) -> tuple[ir.Value, ir.Value | None]:
+    """Classes int64 [K] and, if they are an input, bool [K]: which of them had to be clamped."""
+    if spec.top_k is None:
+        targets = tensor("classes", _INT64, "K")
+        inputs.append(targets)
+        last = build.constant(np.int64(len(manifest.labels) - 1))
+        inside = build.op("Clip", [targets, build.constant(np.int64(0)), last])
+        return inside, build.op("Not", [build.op("Equal", [inside, targets])])
+    _, indices = build.ops("TopK", [logits, build.integers(spec.top_k)], {"axis": -1}, outputs=2)
+    return build.reshape(indices, -1), None
+
+
+def _output(value: ir.Value, name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
+    """A value as an output of the graph."""
+    value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
+    return value

@@ -1,0 +1,66 @@
+"""Maps inside a graph: from scores to weights, from weights to the weighted sum, and to the finished saliency."""
+
+import numpy as np
+import onnx_ir as ir
+
+from ortcam.bundle import Cut
+from ortcam.scoring import LEAST_RANGE
+from ortcam_export.fused.explainer_graph.masks import Chosen, Masks, upsampling, value_range
+from ortcam_export.fused.explainer_graph.spec import ExplainerSpec
+from ortcam_export.graphs.builder import Builder
+
+__all__ = ["baseline_of", "finish", "weigh", "weighted_sum"]
+
+_FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
+
+
+def baseline_of(build: Builder, spec: ExplainerSpec, targets: ir.Value) -> ir.Value:
+    """p(0)[c], float32 [K], if it is subtracted; else zero, float32 [1]."""
+    if spec.baseline is None:
+        return build.constant(np.zeros(1, np.float32))
+    return build.op("Gather", [build.constant(spec.baseline), targets])
+
+
+def weigh(build: Builder, spec: ExplainerSpec, scores: ir.Value, chosen: Chosen, targets: ir.Value) -> ir.Value:
+    """The weights alpha of the chosen channels, float64 [n,K], from scores float32 [samples x n,K]."""
+    plan = spec.plan
+    scores = build.cast(scores, _DOUBLE)
+    if plan.samples > 1:
+        shape = [build.integers(plan.samples), chosen.count, build.op("Shape", [targets])]
+        by_sample = build.op("Reshape", [scores, build.op("Concat", shape, {"axis": 0})], {"allowzero": 1})
+        scores = build.op("ReduceMean", [by_sample, build.integers(0)], {"keepdims": 0})
+    if plan.weighting == "logit-softmax":
+        return build.op("Softmax", [scores], {"axis": 0})
+    return build.op("Sub", [scores, build.cast(baseline_of(build, spec, targets), _DOUBLE)])
+
+
+def weighted_sum(
+    build: Builder, spec: ExplainerSpec, cut: Cut, weights: ir.Value, maps: ir.Value, masks: Masks, chosen: Chosen
+) -> ir.Value:
+    """Sum alpha_k A_k over the chosen channels, or what takes the place of A_k: float64 [K,h,w]."""
+    plan = spec.plan
+    summed = masks.maps if plan.maps == "normalized" else maps
+    if plan.gate_sum and plan.gate is not None:
+        summed = build.gate(plan.gate, masks.maps)
+    rows = build.op("Gather", [build.reshape(summed, cut.channels, -1), chosen.channels])
+    # Not Transpose and MatMul, of which ONNX Runtime 1.24 makes a FusedMatMul that it lacks in float64.
+    product = build.op("Gemm", [weights, build.cast(rows, _DOUBLE)], {"transA": 1})
+    return build.reshape(product, -1, cut.height, cut.width)
+
+
+def finish(
+    build: Builder, cut: Cut, size: tuple[int, int], raw: ir.Value, *, at_image_size: bool
+) -> tuple[ir.Value, ir.Value]:
+    """ReLU at image size and min-max, as `ortcam.scoring.finish`: float32 [K,H,W], and bool [K] for flat maps."""
+    if not at_image_size:
+        rows, columns = upsampling(build, cut, size, np.float64)
+        raw = build.op("MatMul", [rows, build.op("MatMul", [raw, columns])])
+    positive = build.op("Relu", [raw])
+    low, high = value_range(build, positive)
+    span = build.op("Sub", [high, low])
+    _, scale = value_range(build, build.op("Abs", [raw]))
+    flat = build.op("LessOrEqual", [span, build.op("Mul", [scale, build.constant(np.float64(LEAST_RANGE))])])
+    divisor = build.op("Where", [flat, build.constant(np.float64(1)), span])
+    scaled = build.op("Div", [build.op("Sub", [positive, low]), divisor])
+    saliency = build.op("Where", [flat, build.constant(np.float32(0)), build.cast(scaled, _FLOAT)])
+    return saliency, build.reshape(flat, -1)

@@ -1,0 +1,122 @@
+"""The fused file: how its weights are stored, its metadata, and what users are told of it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+import onnxruntime
+
+from ortcam._version import __version__
+from ortcam.bundle import Bundle
+from ortcam.request import ExplainRequest
+from ortcam.support.strict_json import encode_json
+from ortcam_export.errors import ExportError
+from ortcam_export.fused.explainer_graph import ExplainerSpec
+from ortcam_export.fused.placement import EXTERNAL_SUFFIX, Place
+from ortcam_export.fused.sharing import share_in_file, share_in_function
+from ortcam_export.graphs.weights import WeightsFile, weight_key
+
+__all__ = ["Fused", "client_parameters", "describe", "metadata", "save"]
+
+_LARGEST: Final = (1 << 31) - (1 << 20)  # bytes of one protobuf message, less some for the nodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """A file that explains.
+
+    Attributes:
+        path: of the model.
+        external: of the weights beside it, or None.
+        size: bytes of both.
+        opset: version of the operator set.
+        nodes: their number, those inside the loops included.
+        inputs: name -> type and shape, in words.
+        outputs: name -> type and shape, in words.
+        difference: the largest of its maps from the runtime's, on the bundle's probe; None where it was not measured.
+        metadata: what the file says of itself.
+    """
+
+    path: Path
+    external: Path | None
+    size: int
+    opset: int
+    nodes: int
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    difference: float | None
+    metadata: dict[str, str]
+
+
+def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> dict[str, str]:
+    """The file's metadata: texts as they are, everything else as JSON."""
+    manifest, settings = bundle.manifest, request.settings
+    values: dict[str, object] = {
+        "method": settings.method.name,
+        "options": settings.options,
+        "budget": spec.budget,
+        "precision": spec.precision,
+        "batch_size": spec.batch_size,
+        "targets": "input" if spec.top_k is None else spec.top_k,
+        "input": "uint8 RGB [h,w,3]" if spec.uint8_input else "float32 [1,3,H,W], preprocessed",
+        "labels": manifest.labels,
+        "activation": manifest.activation,
+        "preprocessing": dataclasses.asdict(manifest.preprocessing),
+        "model": dataclasses.asdict(manifest.model),
+        "cut": dataclasses.asdict(manifest.cut),
+        "bundle_sha256": bundle.sha256,
+        "versions": {"ortcam": __version__, "onnx-ir": ir.__version__, "onnxruntime": onnxruntime.__version__},
+    }
+    return {
+        f"ortcam.{key}": value if isinstance(value, str) else encode_json(value, indent=None)
+        for key, value in values.items()
+    }
+
+
+def save(model: ir.Model, path: Path, *, external: bool) -> None:
+    """Write a model with its weights, each once: inside the file, or in a file beside it.
+
+    Raises:
+        ExportError: more weights than one file can hold.
+    """
+    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    weights = sum({weight_key(tensor): tensor.nbytes for tensor in tensors if tensor is not None}.values())
+    if not external and weights > _LARGEST:
+        raise ExportError(
+            f"the weights are {weights / 1e9:.1f} GB, and an ONNX file holds 2 GB; --external puts them beside it"
+        )
+    if external:
+        share_in_file(model, WeightsFile(path.parent, path.name + EXTERNAL_SUFFIX))
+    else:
+        share_in_function(model)
+        ir.external_data.load_to_model(model)
+    ir.save(model, path)
+
+
+def client_parameters(model: ir.Model) -> dict[str, str]:
+    """What a client of a server wants to know."""
+    return {key: model.metadata_props[f"ortcam.{key}"] for key in ("method", "options", "input", "labels")}
+
+
+def describe(model: ir.Model, place: Place, weights: Path | None, difference: float | None) -> Fused:
+    """Describe a file that is in its place."""
+    graph = model.graph
+    return Fused(
+        path=place.model,
+        external=weights,
+        size=sum(path.stat().st_size for path in (place.model, weights) if path is not None),
+        opset=graph.opset_imports[""],
+        nodes=sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
+        inputs={str(value.name): _in_words(value) for value in graph.inputs},
+        outputs={str(value.name): _in_words(value) for value in graph.outputs},
+        difference=difference,
+        metadata=dict(model.metadata_props),
+    )
+
+
+def _in_words(value: ir.Value) -> str:
+    assert value.dtype is not None
+    assert value.shape is not None
+    name = {"FLOAT": "float32"}.get(value.dtype.name, value.dtype.name.lower())
+    return f"{name} [{','.join(str(size) for size in value.shape)}]"

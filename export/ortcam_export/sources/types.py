@@ -1,0 +1,134 @@
+"""What the modules of `sources` share: what a user may hand over as a model, and may say about it."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ortcam.errors import OptionError
+from ortcam.images.preprocessing import Preprocessing
+from ortcam_export.errors import ExportError
+
+if TYPE_CHECKING:
+    import torch
+
+    # What a user may hand over as a classifier.
+    Model = str | Path | torch.nn.Module | torch.export.ExportedProgram
+
+__all__ = [
+    "COMMON_SIDE",
+    "DEFAULT_OPSET",
+    "DEFAULT_WEIGHTS",
+    "ChannelOrder",
+    "DeclaredPreprocessing",
+    "InputLayout",
+    "InputSpec",
+    "InterpolationName",
+    "SaidActivation",
+]
+
+InterpolationName = Literal["bilinear", "bicubic"]
+ChannelOrder = Literal["rgb", "bgr"]
+InputLayout = Literal["nchw", "nhwc"]
+# What a user may say: how logits become probabilities, or that the model's outputs are probabilities already.
+SaidActivation = Literal["softmax", "sigmoid", "probabilities"]
+
+DEFAULT_WEIGHTS: Final = "DEFAULT"
+DEFAULT_OPSET: Final = 20
+# Of the input of most classifiers, (H, W), for an inspection where nothing says it.
+COMMON_SIDE: Final = 224
+
+
+@dataclasses.dataclass(frozen=True)
+class DeclaredPreprocessing:
+    """A preprocessing that somebody else wrote down, and who, in words."""
+
+    preprocessing: Preprocessing
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What a user says about a model's input, output and classes; None where nothing was said.
+
+    Attributes:
+        input_size: (height, width) of the model's input.
+        resize: length of the image's short side before the centre crop.
+        mean: of the three channels in `channel_order`, of pixels in [0, scale].
+        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
+        interpolation: "bilinear" or "bicubic".
+        labels: the labels, one per class.
+        channel_order: "rgb" or "bgr".
+        scale: what white becomes before mean and std: 1, or 255 for models that take bytes as they are.
+        activation: how logits become probabilities, "softmax" or "sigmoid"; "probabilities": the model gives them.
+        output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
+        input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
+        declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
+        partial: whether mean and std may stay unsaid, as for an inspection; they are then 0 and 1.
+        labels_source: who said the labels where it was not the user.
+    """
+
+    input_size: tuple[int, int] | None = None
+    resize: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: InterpolationName | None = None
+    labels: tuple[str, ...] | None = None
+    channel_order: ChannelOrder | None = None
+    scale: float | None = None
+    activation: SaidActivation | None = None
+    output: str | None = None
+    input_layout: InputLayout | None = None
+    declared: DeclaredPreprocessing | None = None
+    partial: bool = False
+    labels_source: str = ""
+
+    @property
+    def says_normalisation(self) -> bool:
+        """Whether mean and std are known, or need not be."""
+        return self.partial or self.declared is not None or (self.mean is not None and self.std is not None)
+
+    def preprocessing(self, height: int, width: int) -> Preprocessing:
+        """What the user said, for an input of this size; mean and std have to be among it, unless it is partial.
+
+        Raises:
+            ExportError: values that `Preprocessing` does not take.
+        """
+        assert self.partial or (self.mean is not None and self.std is not None)
+        try:
+            return Preprocessing(
+                height,
+                width,
+                self.resize,
+                self.mean or (0.0, 0.0, 0.0),
+                self.std or (1.0, 1.0, 1.0),
+                self.interpolation or "bilinear",
+                channel_order=self.channel_order or "rgb",
+                scale=1.0 if self.scale is None else self.scale,
+            )
+        except OptionError as error:
+            raise ExportError(str(error)) from None
+
+    def overriding(self, declared: DeclaredPreprocessing) -> DeclaredPreprocessing:
+        """A declared preprocessing with what the user said in place of its own.
+
+        Raises:
+            ExportError: values that `Preprocessing` does not take, or an input larger than the declared resize.
+        """
+        fields = ("resize", "mean", "std", "interpolation", "channel_order", "scale")
+        changes: dict[str, Any] = {name: value for name in fields if (value := getattr(self, name)) is not None}
+        base = declared.preprocessing
+        if self.input_size not in (None, (base.height, base.width)):
+            assert self.input_size is not None
+            changes["height"], changes["width"] = self.input_size
+            if self.resize is None and base.resize is not None and base.resize < max(self.input_size):
+                raise ExportError(
+                    f"an input of {changes['height']} x {changes['width']} is larger than the short side of "
+                    f"{base.resize} that {declared.source} resizes to; say it with --resize N, too"
+                )
+        if not changes:
+            return declared
+        try:
+            preprocessing = dataclasses.replace(base, **changes)
+        except OptionError as error:
+            raise ExportError(str(error)) from None
+        return DeclaredPreprocessing(preprocessing, f"{declared.source}, with {', '.join(changes)} as given")
