@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ortcam.errors import OrtcamError
+from ortcam.support import terminal
 
 __all__ = ["ExportError", "NoDefaultLayerError", "as_export_errors", "conversion_reason", "first_line"]
 
@@ -28,10 +29,7 @@ def first_line(error: BaseException) -> str:
     """What another library's error says, short enough for a line of ours; of a chain, what its first error says."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return _shortened(lines[0], _LONGEST)
+    return _shortened(terminal.first_line(error).strip(), _LONGEST)
 
 
 def _shortened(text: str, longest: int) -> str:

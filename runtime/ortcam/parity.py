@@ -18,11 +18,11 @@ from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabi
 from ortcam.engine.model import classify
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
-from ortcam.engine.runtime import first_line
 from ortcam.engine.session import open_session
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.scoring.upsampling import upsample
+from ortcam.support.terminal import first_line
 
 __all__ = [
     "PARITY_TOLERANCE",
@@ -33,6 +33,7 @@ __all__ = [
     "parity_failure",
     "probe_input",
     "read_probe",
+    "relative_difference",
     "run_scorer",
     "verify",
     "verify_variants",
@@ -164,7 +165,7 @@ def measure_variant(
             run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=logits.shape[1])[0]
             for name in (graphs.scorers[kind], file)
         )
-        differences.append(_relative(found, expected))
+        differences.append(relative_difference(found, expected))
     return float(np.max(differences))
 
 
@@ -220,9 +221,9 @@ def measure_parity(
         scorer = open_session(opener(file), options)
         masked, probabilities = run_scorer(scorer, images[:1], maps, strongest, classes=expected[kind].shape[1])
         check_finite(f"logits of masked images of the probe ({file})", masked, expected[kind])
-        scorers.append(_relative(masked, expected[kind]))
+        scorers.append(relative_difference(masked, expected[kind]))
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
-    clean = max(_relative(computed, logits), _relative(single, logits[:1]))
+    clean = max(relative_difference(computed, logits), relative_difference(single, logits[:1]))
     return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 
 
@@ -342,7 +343,7 @@ def run_scorer(
     return logits, probabilities
 
 
-def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def relative_difference(value: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """Compute max |value - expected| / max |expected|; infinite for another shape or a value that is not finite."""
     if value.shape != expected.shape or not np.isfinite(value).all():
         return float("inf")

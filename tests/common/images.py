@@ -129,3 +129,29 @@ def webp_animation(canvas, left, top, frame):
     chunks.append((b"ANMF", content + still[12:]))
     body = b"WEBP" + b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in chunks)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def deep(picture, bits):
+    """The samples of 8 bits as samples of more."""
+    return np.rint(picture * (((1 << bits) - 1) / 255)).astype(np.uint16)
+
+
+def frames(count=3):
+    return [Image.fromarray(np.roll(photograph(), 9 * number, 1)) for number in range(count)]
+
+
+def gif(**options):
+    return bytearray(encoded(Image.fromarray(photograph()).quantize(16), "GIF", **options))
+
+
+def tile(side):
+    return [(322, 4, [side]), (323, 4, [side]), (324, 4, "parts"), (325, 4, "sizes")]
+
+
+def long_png(side, bits, colour):
+    """Of one grey, and a few kilobytes long."""
+    channels = {0: 1, 2: 3, 6: 4}[colour]
+    lines = zlib.compress(bytes(side * (1 + side * channels * bits // 8)), 1)
+    header = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tEXt", b"a\0b"), (b"IDAT", lines), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)

@@ -24,6 +24,7 @@ import torchvision
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from tests.conftest import REPOSITORY
+from tests.layering import LAYERS
 
 import ortcam.bundle.shipped
 from ortcam.images.encoding import write_png
@@ -230,6 +231,12 @@ def test_the_page_about_the_code_names_what_is_there() -> None:
                 file = places[0] if row.startswith("|") and places[0].is_file() else None
             elif file is not None:
                 assert name in definitions(file), f"{file} has no {name}, of which speaks: {row}"
+
+
+def test_the_page_about_the_code_lists_the_layers() -> None:
+    rows = re.findall(r"^\d+\. (.*)$", CODE.read_text("utf-8"), re.MULTILINE)
+    listed = [set(re.findall(r"`(\w+)(?:\.py)?`", row)) for row in rows]
+    assert listed == [set(rooms) - {"_version"} for rooms in LAYERS if not {"", "__main__"} & set(rooms)]
 
 
 def test_one_version_in_all_places() -> None:

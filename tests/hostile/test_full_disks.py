@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.hostile.killing import LABELS, model
+from tests.hostile.killing.scenarios import LABELS, model
 
 import ortcam
 from ortcam.cli import main
@@ -39,7 +39,7 @@ def said(owner, name):
     setattr(owner, name, wrapped)
 
 if sys.argv[2] == "explain":
-    said(ortcam.Explainer, "explain")
+    said(ortcam.Explainer, "explain_request")
 elif sys.argv[2] == "evaluate":
     from ortcam.evaluation.measuring import Measuring
     said(Measuring, "measure")

@@ -31,7 +31,6 @@ __all__ = [
     "precision_by_name",
 ]
 
-
 SCHEMA_VERSION: Final = 3
 MANIFEST_NAME: Final = "bundle.json"
 

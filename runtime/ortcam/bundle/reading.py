@@ -19,7 +19,6 @@ from ortcam.errors import BundleError
 
 __all__ = ["open_bundle", "read_bundle"]
 
-
 _P = ParamSpec("_P")
 _Read = TypeVar("_Read")
 _TRIES: Final = 10  # more often nobody replaces a bundle while it is read

@@ -12,9 +12,10 @@ from ortcam.engine.forking import after_fork
 from ortcam.engine.memory import give_back
 from ortcam.engine.processors import usable_cores
 from ortcam.engine.providers import CPU, CUDA_DEVICES, OPENVINO, add_providers, preload_cuda
-from ortcam.engine.runtime import first_line, is_out_of_memory, ort
+from ortcam.engine.runtime import is_out_of_memory, ort
 from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
 from ortcam.support.ranges import THREADS
+from ortcam.support.terminal import first_line
 
 __all__ = ["GraphSource", "LeftOut", "SessionOptions", "open_graph"]
 

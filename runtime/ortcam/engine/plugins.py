@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ortcam.engine.forking import ForkLock
-from ortcam.engine.runtime import first_line, ort
+from ortcam.engine.runtime import ort
 from ortcam.errors import ProviderError
+from ortcam.support.terminal import first_line
 
 __all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
 

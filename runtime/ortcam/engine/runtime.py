@@ -13,8 +13,9 @@ from typing import Final
 
 from ortcam.errors import OrtcamError, OutOfMemoryError, ProviderError
 from ortcam.support.extras import end_the_command, runtimes
+from ortcam.support.terminal import first_line
 
-__all__ = ["decline_telemetry", "first_line", "is_out_of_memory", "ort", "readable_errors", "runtime_version"]
+__all__ = ["decline_telemetry", "is_out_of_memory", "ort", "readable_errors", "runtime_version"]
 
 _VARIABLE: Final = "ORT_DISABLE_TELEMETRY"
 
@@ -58,11 +59,6 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess
 def runtime_version() -> str:
     """The version of the ONNX Runtime in use."""
     return str(ort.__version__)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message. Messages of ONNX Runtime are long."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -142,14 +142,18 @@ class Evaluation:
         self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
         checked = drawn(self.examples, randomize or 0, seed=seed)
         self._randomized = RandomizedCheck(checked, explainer, self._measuring, load_, batch_size, seed)
-        for entry in self.variants:
-            if entry.request is not None:
-                entry.request.check(explainer.bundle.manifest)
-        if checked:
-            self._randomized.check([name or precision for name in self._explainers])
+        self._check_bundle(explainer.bundle, precision)
         self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
         self.settings = self._record(images, annotations, precision, step) | _unusual(white, strict=strict)
+
+    def _check_bundle(self, bundle: Bundle, precision: str | None) -> None:
+        """Refuse methods that need a head where there is none, and the check of weights where none can be shuffled."""
+        for entry in self.variants:
+            if entry.request is not None:
+                entry.request.check(bundle.manifest)
+        if self._randomized.examples:
+            self._randomized.check([name or precision for name in self._explainers])
 
     def _record(
         self, images: Source, annotations: str | os.PathLike[str] | None, precision: str | None, step: int | None

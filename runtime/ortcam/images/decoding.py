@@ -25,14 +25,6 @@ _DARK_BITS = 14  # samples that stay below 2**14 leave the image at a quarter of
 _DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker|inconsistent progression", re.IGNORECASE)
 
 
-def sixteen_bit_table(white: int | None) -> NDArray[np.uint8]:
-    """What samples of 16 bits become: their upper 8 bits, or 255 from `white` on; uint8 [65536]."""
-    if white is None:
-        # OpenCV's own reduction rounds in some formats and shifts in others.
-        return (np.arange(1 << 16) >> 8).astype(np.uint8)
-    return levels(white, 1 << 16)
-
-
 def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, strict: bool = False) -> NDArray[np.uint8]:
     """Encoded bytes as `read_image` reads them.
 
@@ -83,6 +75,14 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
         canvas[top : top + rgb.shape[0], left : left + rgb.shape[1]] = rgb
         rgb = canvas
     return upright(rgb, header.orientation)
+
+
+def sixteen_bit_table(white: int | None) -> NDArray[np.uint8]:
+    """What samples of 16 bits become: their upper 8 bits, or 255 from `white` on; uint8 [65536]."""
+    if white is None:
+        # OpenCV's own reduction rounds in some formats and shifts in others.
+        return (np.arange(1 << 16) >> 8).astype(np.uint8)
+    return levels(white, 1 << 16)
 
 
 def _decode(payload: bytes, header: Header, name: str, *, strict: bool) -> NDArray[Any]:

@@ -26,7 +26,6 @@ __all__ = [
     "too_large",
 ]
 
-
 DEFAULT_MAX_PIXELS: Final = 25_000_000  # a photograph of 24 megapixels passes, and 360 MB suffice for any file
 _BYTES_PER_PIXEL: Final = 12  # of max_pixels: the most that reading a file takes, beside what follows
 SPARE: Final = 30_000_000  # half of the 60 MB that come on top; the other half is for what no header tells

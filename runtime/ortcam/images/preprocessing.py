@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError, OutOfMemoryError
 from ortcam.images.crop import CropGeometry, crop_offset
-from ortcam.images.resampling import SUPPORT, Taps, convolve, convolve_image
+from ortcam.images.resampling import SUPPORT, Taps, convolve, convolve_image, taps_of
 
 __all__ = ["LARGEST_SIDE", "PLANES", "Preprocessing"]
 
@@ -191,28 +191,8 @@ class Preprocessing:
         )
         return CropGeometry(height, width, *resized, top, left, self.height, self.width)
 
-    def _taps(self, size: int, resized: int, begin: int, end: int) -> "Taps":
-        """What the resized positions from begin to end are made of.
-
-        `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's src/libImaging/Resample.c. A side that keeps its
-        size gets weights of 1 and 0, so it needs no case of its own.
-        """
-        scale = size / resized
-        stretch = max(scale, 1.0) if self.antialias else 1.0
-        support = SUPPORT[self.interpolation] * stretch
-        centre = (np.arange(begin, end, dtype=np.float64) + 0.5) * scale
-        first, last = np.floor(centre - support + 0.5), np.floor(centre + support + 0.5)
-        if self.antialias:  # leave out what is outside; torch without antialiasing repeats the edge instead
-            first, last = np.maximum(first, 0), np.minimum(last, size)
-        return Taps(self._kernel, stretch, size, centre, first, last)
-
-    def _kernel(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        x = np.abs(x)
-        if self.interpolation == "bilinear":
-            return np.maximum(1 - x, 0)
-        a = -0.5 if self.antialias else -0.75  # Pillow's, and torch's without antialiasing
-        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
-        return np.where(x < 1, near, np.where(x < 2, far, 0))
+    def _taps(self, size: int, resized: int, begin: int, end: int) -> Taps:
+        return taps_of(size, resized, begin, end, interpolation=self.interpolation, antialias=self.antialias)
 
 
 def _is_triple(value: object) -> bool:

@@ -26,7 +26,6 @@ from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_pix
 
 __all__ = ["ImageSource", "read_image"]
 
-
 # All that `read_image` reads. A torch tensor and the arrays of JAX and TensorFlow are `ArrayLike`.
 ImageSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | ArrayLike | PillowImage

@@ -1,16 +1,29 @@
 """Resampling bit for bit as Pillow does: fixed-point weights, along one axis after the other."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRECISION", "SUPPORT", "Taps", "convolve", "convolve_image"]
+__all__ = [
+    "BAND",
+    "BLOCK",
+    "PRECISION",
+    "SUPPORT",
+    "WEIGHTS",
+    "Interpolation",
+    "Taps",
+    "convolve",
+    "convolve_image",
+    "taps_of",
+]
 
-
-SUPPORT = {"bilinear": 1, "bicubic": 2}
+Interpolation = Literal["bilinear", "bicubic"]
+SUPPORT: Final[dict[Interpolation, int]] = {"bilinear": 1, "bicubic": 2}
 PRECISION = 22  # bits of the fixed-point weights: Pillow's PRECISION_BITS, src/libImaging/Resample.c
 BLOCK = 8  # outputs per matrix product, which keeps the band of inputs of each narrow
 WEIGHTS = 1 << 18  # of a matrix
@@ -58,6 +71,43 @@ class Taps:
             for first in range(0, len(index), BLOCK):
                 block = slice(first, first + BLOCK)
                 yield slice(begin + first, begin + first + BLOCK), index[block], fixed[block]
+
+
+def taps_of(size: int, resized: int, begin: int, end: int, *, interpolation: Interpolation, antialias: bool) -> Taps:
+    """Find what the resized positions of one side are made of.
+
+    `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's src/libImaging/Resample.c. A side that keeps its size
+    gets weights of 1 and 0, so it needs no case of its own.
+
+    Args:
+        size: of the side.
+        resized: size of the side afterwards.
+        begin: first resized position.
+        end: the one behind the last.
+        interpolation: of the kernel.
+        antialias: widen the kernel when downsizing.
+    """
+    scale = size / resized
+    stretch = max(scale, 1.0) if antialias else 1.0
+    support = SUPPORT[interpolation] * stretch
+    centre = (np.arange(begin, end, dtype=np.float64) + 0.5) * scale
+    first, last = np.floor(centre - support + 0.5), np.floor(centre + support + 0.5)
+    if antialias:  # leave out what is outside; torch without antialiasing repeats the edge instead
+        first, last = np.maximum(first, 0), np.minimum(last, size)
+    kernel = _bilinear if interpolation == "bilinear" else functools.partial(_bicubic, antialias=antialias)
+    return Taps(kernel, stretch, size, centre, first, last)
+
+
+def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.maximum(1 - np.abs(x), 0)
+    return weights
+
+
+def _bicubic(x: NDArray[np.float64], *, antialias: bool) -> NDArray[np.float64]:
+    x = np.abs(x)
+    a = -0.5 if antialias else -0.75  # Pillow's, and torch's without antialiasing
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
 def convolve_image(image: NDArray[np.uint8], taps: Taps, *, rounded: bool) -> NDArray[np.uint8] | NDArray[np.float64]:

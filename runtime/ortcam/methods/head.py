@@ -1,4 +1,4 @@
-"""The head as a head-only method uses it: altered features in, logits out, run in chunks.
+"""The head as a head-only method uses it: altered features in, logits out, in batches.
 
 `HeadInputs` is what such a method gets for one image, `HeadScores` what it returns.
 """
@@ -21,25 +21,26 @@ Score = Literal["probability", "logit"]
 
 _Reduced = TypeVar("_Reduced", np.float32, np.float64)
 
-# A head is taken for linear up to this difference, relative to sum |w| |mean A| + |b|. Rounding is below it: 1e-7 in
-# float32 (measured: ResNet-18 1.1e-7, MobileNetV2 5e-8), at most 5e-4 in TF32 on CUDA, with 11 bits a factor. Anything
-# else is above it: a ReLU, a ceiling, a norm or a hidden layer gives 5e-3 and more at some scale (SqueezeNet: 0.3).
+# A head counts as linear up to this difference, relative to sum |w| |mean A| + |b|. Rounding is below it: 1e-7 in
+# float32 (measured: ResNet-18 1.1e-7, MobileNetV2 5e-8), at most 5e-4 in TF32 on CUDA, with 11 bits per factor.
+# Anything else is above it: a ReLU, a ceiling, a norm or a hidden layer gives 5e-3 and more at some scale
+# (SqueezeNet: 0.3).
 LINEAR_TOLERANCE: Final = 1e-3
 _SCALES: Final = (0.1, 1.0, 10.0, 100.0)
-_SAMPLES_A_SCALE: Final = 4
+_SAMPLES_PER_SCALE: Final = 4
 # What a channel is set to, so that its weight is not lost beside the bias; a power of two, which divides exactly.
 _LOUD: Final = 128
 
 
 @dataclasses.dataclass
 class Head:
-    """The head of a classifier, run in chunks of one shape; it counts what it does.
+    """The head of a classifier, run in batches of one shape. It counts its passes.
 
     Attributes:
         run: features in the layout of the cut, float32 [B,...] -> logits, float32 [B,classes].
         cut: the layout.
         activation: from logits to probabilities.
-        batch_size: the most features a run, which bounds the memory: B C h w numbers and what the head makes of them.
+        batch_size: the most features per run. It bounds the memory: B C h w numbers and what the head makes of them.
         progress: called as progress(head passes made, head passes in all) after every run.
         passes: head passes made, padding left out.
         runs: runs of the graph.
@@ -59,15 +60,15 @@ class Head:
         features: Callable[[NDArray[np.intp]], NDArray[np.float32]],
         reduce: Callable[[NDArray[np.float32]], NDArray[_Reduced]],
     ) -> NDArray[_Reduced]:
-        """What is wanted of the logits of `count` features, made a chunk at a time.
+        """Run the head on `count` features in batches, and keep what `reduce` takes of their logits.
 
-        All runs have one shape, the smallest that needs no more runs than `batch_size` does; the last is padded. What
-        does not fit into memory is halved.
+        All runs have one shape: the smallest that needs no more runs than `batch_size` does. The last run is padded. A
+        run that does not fit into memory is halved.
 
         Args:
             count: N, at least 1.
-            features: of the indices [B]: float32 [B,...] in the layout of the cut.
-            reduce: logits, float32 [B,classes] -> what is kept of them, [B,...].
+            features: makes the features of the indices [B]: float32 [B,...] in the layout of the cut.
+            reduce: takes logits, float32 [B,classes], and returns what to keep, [B,...].
 
         Returns:
             [N,...].
@@ -102,11 +103,11 @@ class Head:
         targets: NDArray[np.int64],
         score: Score,
     ) -> NDArray[np.float64]:
-        """Scores of the classes `targets`, float64 [N,K], for N altered maps, made a chunk at a time.
+        """Run the head on N altered maps in batches: the scores of the classes `targets`, float64 [N,K].
 
         Args:
             count: N.
-            maps: of the indices [B]: float32 [B,C,h,w].
+            maps: makes the maps of the indices [B]: float32 [B,C,h,w].
             prefix: float32 [P,C], prefix tokens.
             targets: int64 [K].
             score: probability or logit.
@@ -124,7 +125,7 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class HeadScores:
-    """What a method gives for K classes.
+    """What a head-only method returns for K classes.
 
     Attributes:
         raw: float64 [K,h,w], the map before ReLU, at feature resolution.
@@ -156,11 +157,11 @@ class LinearHead:
 
     @staticmethod
     def recover(head: Head) -> "LinearHead":
-        """The linear layer, if the head has one, from head passes alone: C + 17 of them.
+        """Find the linear layer of a head from C + 17 head passes.
 
-        The weights come from the logits of maps that are constant in one channel and zero in the others, less those of
-        maps that are all zero, the bias. Whether that is the whole head is then tried on random features of either
-        sign, at four scales, so that ceilings and thresholds show, and with random prefix tokens, which must not count.
+        Maps that are zero give the bias. Maps that are constant in one channel and zero in the others give a weight
+        each. Random features then show whether that is the whole head: of either sign and at four scales, so that
+        ceilings and thresholds show, and with random prefix tokens, which must not count.
         """
         cut = head.cut
         nothing = np.zeros((cut.prefix_tokens, cut.channels), np.float32)
@@ -174,8 +175,8 @@ class LinearHead:
         bias = logits[0].astype(np.float64)
         weights = (logits[1:].T - bias[:, None]) / _LOUD
         generator = np.random.default_rng(0)
-        samples = len(_SCALES) * _SAMPLES_A_SCALE
-        scales = np.repeat(_SCALES, _SAMPLES_A_SCALE)[:, None, None, None]
+        samples = len(_SCALES) * _SAMPLES_PER_SCALE
+        scales = np.repeat(_SCALES, _SAMPLES_PER_SCALE)[:, None, None, None]
         means = generator.standard_normal((samples, cut.channels, 1, 1))
         deviations = generator.standard_normal((samples, cut.channels, cut.height, cut.width))
         maps = (scales * (means + deviations)).astype(np.float32)

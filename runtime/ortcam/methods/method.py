@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ortcam.bundle import GATES
 from ortcam.errors import OptionError
 from ortcam.methods.head import HeadInputs, HeadScores
-from ortcam.support.ranges import Range
+from ortcam.support.ranges import Range, shown
 
 __all__ = ["MapKind", "Method", "Noise", "Option", "Plan", "Settings", "Weighting"]
 
@@ -50,6 +51,9 @@ class Plan:
         baseline: whether p(0)[c] is subtracted from the probabilities.
         maps: what is summed where the sum is not gated.
         gate_sum: whether the gated maps are summed instead.
+
+    Raises:
+        OptionError: a gate that no bundle has a graph for.
     """
 
     normalize: Literal["after-upsampling", "before-upsampling"] | None
@@ -60,6 +64,10 @@ class Plan:
     baseline: bool = False
     maps: MapKind = "raw"
     gate_sum: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gate is not None and self.gate not in GATES:
+            raise OptionError(f"the gate {shown(self.gate)} is not accepted; accepted: {', '.join(GATES)}")
 
     @property
     def scorer(self) -> str:
@@ -133,7 +141,7 @@ class Method:
 
     Attributes:
         name: as people type it.
-        title: for pictures and tables.
+        title: for images and tables.
         summary: what the method does, in one sentence.
         aliases: other spellings.
         options: what can be set.
@@ -202,7 +210,9 @@ class Settings:
                 else than float64 maps [K,h,w] and weights [K,C].
         """
         assert self.method.compute is not None  # of methods that mask the image `plan` is followed
-        scores = self.method.compute(inputs, self.options)
+        scores: object = self.method.compute(inputs, self.options)
+        if not isinstance(scores, HeadScores):
+            raise OptionError(f"{self.method.name}: gives {shown(scores)}; accepted is an ortcam.methods.HeadScores")
         classes, (channels, height, width) = len(inputs.targets), inputs.maps.shape
         found = np.shape(scores.raw), np.shape(scores.weights)
         if found != ((classes, height, width), (classes, channels)):

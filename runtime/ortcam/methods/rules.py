@@ -3,7 +3,6 @@
 import re
 from typing import Final
 
-from ortcam.bundle import GATES
 from ortcam.errors import OptionError
 from ortcam.methods.method import Method, Option, Plan
 from ortcam.support.ranges import shown
@@ -65,8 +64,6 @@ def _check_options(method: Method) -> None:
 def _check_plan(method: Method, plan: object) -> None:
     if not isinstance(plan, Plan):
         raise _refusal(method, f"plan= gives {shown(plan)}, which", "an ortcam.methods.Plan")
-    if plan.gate is not None and plan.gate not in GATES:
-        raise _refusal(method, f"the gate {shown(plan.gate)}", ", ".join(GATES))
 
 
 def _refusal(method: Method, what: str, accepted: str) -> OptionError:

@@ -30,8 +30,8 @@ from ortcam.support.unfinished import clear, new_name
 __all__ = [
     "DEFAULT_GIGABYTES",
     "SIZE_VARIABLE",
+    "CacheEntry",
     "CacheError",
-    "Entry",
     "clear_cache",
     "entries",
     "in_use",
@@ -60,7 +60,7 @@ class CacheError(OutputError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A bundle in the cache.
 
     Attributes:
@@ -156,13 +156,13 @@ def trim() -> None:
             size -= entry.size
 
 
-def entries() -> list[Entry]:
+def entries() -> list[CacheEntry]:
     """What is in the cache, the entry used last first."""
     root = bundles_folder()
     return [] if root is None else sorted(_entries(root), key=lambda entry: -entry.last_used)
 
 
-def clear_cache() -> tuple[list[Entry], list[Entry]]:
+def clear_cache() -> tuple[list[CacheEntry], list[CacheEntry]]:
     """Remove all entries but those in use.
 
     Returns:
@@ -171,8 +171,8 @@ def clear_cache() -> tuple[list[Entry], list[Entry]]:
     root = bundles_folder()
     if root is not None:
         clear(root)
-    removed: list[Entry] = []
-    kept: list[Entry] = []
+    removed: list[CacheEntry] = []
+    kept: list[CacheEntry] = []
     for entry in entries():
         (removed if _remove(entry, clearing=True) else kept).append(entry)
     return removed, kept
@@ -262,7 +262,7 @@ def _is_complete(place: Path) -> bool:
         return False
 
 
-def _entries(root: Path) -> Iterator[Entry]:
+def _entries(root: Path) -> Iterator[CacheEntry]:
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[:1] != ".")
     except OSError:
@@ -280,7 +280,7 @@ def _entries(root: Path) -> Iterator[Entry]:
         with contextlib.suppress(OSError):
             last = (folder / _RECORD).stat().st_mtime
         words = {name: str((record or {}).get(name, "")) for name in ("model", "options")}
-        yield Entry(folder, words["model"] or "(unfinished)", words["options"], size, last)
+        yield CacheEntry(folder, words["model"] or "(unfinished)", words["options"], size, last)
 
 
 def _is_begun(folder: Path) -> bool:
@@ -304,7 +304,7 @@ def _record(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"model", "options"} <= content.keys() else None
 
 
-def _remove(entry: Entry, *, clearing: bool = False) -> bool:
+def _remove(entry: CacheEntry, *, clearing: bool = False) -> bool:
     """Remove an entry that no process uses; false where one does."""
     folder = entry.folder
     if folder in in_use:

@@ -14,7 +14,6 @@ from ortcam.results.lettering import ascent, can_draw, draw, fitted, line_height
 
 __all__ = ["draw_sheet"]
 
-
 _INK, _QUIET, _LINE, _TRACK, _BAR = (17, 24, 39), (96, 104, 118), (214, 218, 224), (229, 232, 237), (71, 85, 105)
 _README: Final = 830  # pixels that a README gives an image: its text is to be read there
 _MOST_CLASSES, _MOST_METHODS = 20, 12

@@ -21,6 +21,7 @@ __all__ = [
     "as_text",
     "columns",
     "complain",
+    "first_line",
     "guarded_output",
     "json_text",
     "one_line",
@@ -80,6 +81,16 @@ def shortened(text: str, most: int) -> str:
     front = (most - 3 + 1) // 2 + (1 if most > 12 else 0)
     back = most - 3 - front
     return text[:most] if most <= 5 else f"{text[:front]}...{text[len(text) - back :]}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of an error's message, for messages that are long; without one, the name of its class.
+
+    Example:
+        >>> first_line(ValueError("\nfirst\nsecond"))
+        'first'
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def one_line(error: BaseException) -> str:

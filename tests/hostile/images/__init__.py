@@ -12,8 +12,8 @@ from PIL import features
 from tests.hostile.images.avif import avif_bombs
 from tests.hostile.images.bmp import bmp_bombs
 from tests.hostile.images.bomb import LIMIT, MB, Bomb
+from tests.hostile.images.encoders import gif as gif_encoder
 from tests.hostile.images.encoders.avif import AvifItem, avif_file, flat_av1
-from tests.hostile.images.encoders.gif import gif, gif_frame
 from tests.hostile.images.gif import gif_bombs
 from tests.hostile.images.jpeg import jpeg_bombs
 from tests.hostile.images.others import refused_bombs
@@ -30,7 +30,7 @@ def plain_images() -> list[bytes]:
     pixels = np.full((64, 64, 3), 90, np.uint8)
     encoded = [cv2.imencode(f".{kind}", pixels)[1].tobytes() for kind in ("png", "jpg", "webp", "bmp", "tiff", "ppm")]
     encoded += [cv2.imencode(".png", pixels.astype(np.uint16))[1].tobytes()]
-    encoded += [gif(64, 64, [gif_frame(64, 64)])]
+    encoded += [gif_encoder.gif(64, 64, [gif_encoder.gif_frame(64, 64)])]
     return [*encoded, avif_file([AvifItem(flat_av1(64, 64))])] if _ENCODES_AVIF else encoded
 
 

@@ -73,6 +73,14 @@ def avif_bombs() -> Iterator[Bomb]:
     yield sparse_bomb("avif", whole)
 
 
+def avif_of(side: int, depth: int, *, full_colour: bool, alpha: bool, turned: bool) -> bytes:
+    """A flat square, with alpha or without."""
+    items = [AvifItem(flat_av1(side, side, depth, full_colour=full_colour), (side, side))]
+    if alpha:
+        items.append(AvifItem(flat_av1(side, side, depth, grey=True), (side, side), alpha_of=1))
+    return avif_file(items, depth=depth, turned=turned)
+
+
 def avif_large_bombs() -> Iterator[Bomb]:
     """As many pixels as the limit admits, in the dearest ways."""
     for name, depth, full_colour, alpha, slow in (
@@ -82,12 +90,7 @@ def avif_large_bombs() -> Iterator[Bomb]:
         ("12bit-444", 12, True, False, True),
         ("12bit-444-alpha", 12, True, True, True),
     ):
-
-        def make(depth: int = depth, full_colour: bool = full_colour, alpha: bool = alpha) -> bytes:
-            items = [AvifItem(flat_av1(SIDE, SIDE, depth, full_colour=full_colour), (SIDE, SIDE))]
-            if alpha:
-                items.append(AvifItem(flat_av1(SIDE, SIDE, depth, grey=True), (SIDE, SIDE), alpha_of=1))
-            return avif_file(items, depth=depth)
+        make = functools.partial(avif_of, SIDE, depth, full_colour=full_colour, alpha=alpha, turned=False)
 
         yield Bomb(
             name=f"avif-5000sq-{name}.avif",
@@ -107,12 +110,7 @@ def avif_admitted_bombs() -> Iterator[Bomb]:
         ("12bit-444", 3350, 12, True, False),
         ("12bit-444-alpha", 2350, 12, True, True),
     ):
-
-        def make(side: int = side, depth: int = depth, full_colour: bool = full_colour, alpha: bool = alpha) -> bytes:
-            items = [AvifItem(flat_av1(side, side, depth, full_colour=full_colour), (side, side))]
-            if alpha:
-                items.append(AvifItem(flat_av1(side, side, depth, grey=True), (side, side), alpha_of=1))
-            return avif_file(items, depth=depth, turned=True)
+        make = functools.partial(avif_of, side, depth, full_colour=full_colour, alpha=alpha, turned=True)
 
         yield Bomb(
             name=f"avif-{side}sq-{name}-turned.avif",

@@ -1,4 +1,4 @@
-"""The page: what it shows and of whom, and that no text breaks it."""
+"""The page: what it shows and of whom, that no text breaks it, and that a browser loads and sorts it."""
 
 import base64
 import json
@@ -8,15 +8,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from tests.runtime.evaluation.reports import (
-    ADCC,
-    HOSTILE,
-    METHODS,
-    MORE,
-    QUOTED,
-    names,
-    policy_name,
-)
+from tests.runtime.evaluation.pages import ADCC, HOSTILE, METHODS, MORE, QUOTED, names, policy_name
 
 from ortcam.evaluation.entries import Entry, baselines
 

@@ -1,13 +1,8 @@
 """A run from the images to the files: right numbers, nothing lost or made twice, bad input refused before it begins."""
 
-import csv
 import dataclasses
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -15,40 +10,21 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.runtime.evaluation.conftest import COUNT, read_rows
 
 import ortcam
 from ortcam.bundle.shipped import sample_images
 from ortcam.cli import main
-from ortcam.errors import NotFiniteError, OrtcamError, OutputError
+from ortcam.errors import NotFiniteError, OrtcamError
 from ortcam.evaluation import evaluate
 from ortcam.evaluation.entries import Baseline, Entry
-from ortcam.evaluation.journal import Failure, Journal
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
 from ortcam.evaluation.run import Evaluation
-from ortcam.images.encoding import write_png
 from ortcam.scoring.upsampling import upsample
 from ortcam.support.extras import install
 
 BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
-COUNT = 5
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for seed in range(COUNT):
-        small = np.random.default_rng(seed).integers(0, 256, (8, 12, 3))
-        write_png(folder / f"{seed}.png", np.kron(small, np.ones((4, 4, 1))).astype(np.uint8))
-    rows = "".join(f"{seed}.png,{seed % 3},8 6 30 25\n" for seed in range(COUNT))
-    (tmp_path / "images.csv").write_text("file,class,boxes\n" + rows)
-    return tmp_path / "images.csv"
-
-
-def read_rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_every_image_method_and_metric_has_a_row(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
@@ -131,110 +107,6 @@ def test_a_strict_evaluation_skips_what_is_damaged(tiny_bundle: Path, images: Pa
     assert json.loads((tmp_path / "strict" / "summary.json").read_text())["settings"]["strict"] is True
 
 
-def test_a_run_goes_on_where_it_was(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    arguments = {"methods": ["scorecam"], "metrics": ["confidence", "complexity"]}
-    whole = evaluate(tiny_bundle, images, tmp_path / "whole", **arguments)
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(made: int, total: int) -> None:
-        if made == 6:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        evaluate(tiny_bundle, images, tmp_path / "out", progress=stop, **arguments)
-    journal = tmp_path / "out" / "journal.jsonl"
-    begun = journal.read_bytes()
-    journal.write_bytes(begun + b'{"image": "3.png", "sco')  # a kill in the middle of a line
-    made: list[int] = []
-    resumed = evaluate(
-        tiny_bundle, images, tmp_path / "out", resume=True, progress=lambda n, _: made.append(n), **arguments
-    )
-    assert made[0] == 6
-    assert made[-1] == COUNT * 4
-    assert journal.read_bytes().startswith(begun)
-    lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
-    assert len({(line["image"], line["variant"]) for line in lines}) == len(lines) == COUNT * 4
-    for name, by_metric in whole.results.values.items():
-        for metric, values in by_metric.items():
-            np.testing.assert_array_equal(values, resumed.results.values[name][metric])
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_loses_nothing(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "ortcam",
-        "evaluate",
-        str(tiny_bundle),
-        str(images),
-        "-m",
-        "scorecam",
-        "-o",
-        str(out),
-    ]
-    process = subprocess.Popen([*command, "--quiet"])
-    journal = out / "journal.jsonl"
-    until = time.monotonic() + 120
-    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4) and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL  # it was still at work
-    kept = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    assert len(kept) >= 4
-    subprocess.run([*command, "--quiet", "--resume"], check=True)
-    lines = journal.read_bytes().splitlines(keepends=True)
-    assert lines[: len(kept)] == kept
-    pairs = [(entry["image"], entry["variant"]) for entry in map(json.loads, lines[1:])]
-    assert len(set(pairs)) == len(pairs) == COUNT * 4
-
-
-def test_more_images_can_be_added_later(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    arguments = {"methods": ["scorecam"], "metrics": ["complexity"]}
-    few = evaluate(tiny_bundle, images, tmp_path / "out", limit=2, **arguments)
-    more = evaluate(tiny_bundle, images, tmp_path / "out", limit=4, resume=True, **arguments)
-    assert set(few.results.images) < set(more.results.images)
-    again = evaluate(tiny_bundle, images, tmp_path / "out", limit=2, resume=True, **arguments)
-    assert set(again.results.images) == set(few.results.images)
-
-
-def test_what_is_no_journal_is_left_as_it_is(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    journal = tmp_path / "out" / "journal.jsonl"
-    journal.parent.mkdir()
-    for content in (b"", b'{"my": "data"}', b'{"my": "data"}\n{"more": 1}'):
-        journal.write_bytes(content)
-        with pytest.raises(OutputError, match="is no journal"):
-            evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam"], resume=True)
-        assert journal.read_bytes() == content
-
-
-@pytest.mark.skipif(os.name != "posix", reason="only these systems have such locks")
-def test_two_runs_do_not_write_to_the_same_place(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    arguments = {"methods": ["eigen-cam"], "metrics": ["complexity"]}
-    evaluation = Evaluation(tiny_bundle, images, tmp_path / "out", **arguments)
-    other = Evaluation(tiny_bundle, images, tmp_path / "out", resume=True, **arguments)
-    with (
-        Journal(tmp_path / "out", evaluation.settings, resume=False),
-        pytest.raises(OutputError, match="another `ortcam evaluate`"),
-    ):
-        other.run()
-    evaluate(tiny_bundle, images, tmp_path / "out", resume=True, **arguments)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_a_clear_error(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    evaluation = Evaluation(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"])
-    with Journal(tmp_path / "out", evaluation.settings, resume=False) as journal:
-        (opened,) = [file for file in Path("/proc/self/fd").iterdir() if file.resolve() == journal.path.resolve()]
-        os.dup2(os.open("/dev/full", os.O_WRONLY), int(opened.name))
-        with pytest.raises(OutputError, match="cannot be written"):
-            journal.add(Failure("a", None, "x"))
-
-
 def test_a_method_that_fails_everywhere_leaves_the_others_alone(
     tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,17 +149,6 @@ def test_what_could_not_be_measured_is_said(tiny_bundle: Path, images: Path, tmp
     assert "Not measured: " in report.in_words()
     report = evaluate(tiny_bundle, images, tmp_path / "two", methods=["eigen-cam"], metrics=["pointing", "complexity"])
     assert "Not measured: " not in report.in_words()
-
-
-def test_another_evaluation_is_not_gone_on_with(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
-    arguments = {"methods": ["scorecam"], "metrics": ["complexity"]}
-    evaluate(tiny_bundle, images, tmp_path / "out", **arguments)
-    before = (tmp_path / "out" / "journal.jsonl").read_bytes()
-    with pytest.raises(OutputError, match="--resume goes on with it"):
-        evaluate(tiny_bundle, images, tmp_path / "out", **arguments)
-    with pytest.raises(OutputError, match=r"begun with other settings: .*seed 0, now 1"):
-        evaluate(tiny_bundle, images, tmp_path / "out", resume=True, seed=1, **arguments)
-    assert (tmp_path / "out" / "journal.jsonl").read_bytes() == before
 
 
 def test_a_broken_image_is_reported_and_skipped(

@@ -224,6 +224,15 @@ def test_maps_of_another_shape_are_refused(explainer: ortcam.Explainer, part: st
         unregister("toy-head")
 
 
+def test_a_head_only_method_that_returns_something_else_is_refused(explainer: ortcam.Explainer) -> None:
+    register(dataclasses.replace(HEAD_ONLY, compute=lambda *_: None))  # type: ignore[arg-type,return-value]
+    try:
+        with pytest.raises(OptionError, match=r"toy-head: gives None; accepted is an ortcam\.methods\.HeadScores"):
+            explainer.explain(demo_image(), method="toy-head")
+    finally:
+        unregister("toy-head")
+
+
 # The command line -----------------------------------------------------------------------------------------------------
 
 

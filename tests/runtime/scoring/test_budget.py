@@ -1,6 +1,5 @@
 """Budget, deadline, tolerance and previews: what they stop, what they promise, and that exact results stay exact."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -289,34 +288,6 @@ def test_bad_limits_are_refused_with_what_is_accepted(
         next(explainer.explain_iter(photograph, **arguments))
 
 
-@pytest.mark.sample(every=2)
-@pytest.mark.parametrize("method", ["sscam", "iscam"])
-def test_sampling_stops_where_a_mean_is_known_well_enough(
-    method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    settings = {"method": method, "num_samples": 12, "target": 2, "budget": 64, **SETTLED}
-    whole = explainer.explain(photograph, **settings)
-    some = explainer.explain(photograph, sampling_error=0.1, **settings)
-    assert whole.stats.standard_error is None
-    assert some.stats.passes < whole.stats.passes == 64 * 12
-    assert some.stats.standard_error is not None
-    assert some.stats.standard_error[0] <= 0.12  # of the mean weight when a channel was left, which has moved since
-    both = whole.scored & some.scored
-    weights = whole.weights[0, both]
-    within = np.abs(some.weights[0, both] - weights) <= 3 * 0.1 * np.maximum(weights, weights.mean())
-    assert within.mean() >= 0.9
-
-
-def test_no_sampling_error_is_small_enough_to_change_the_mean(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    settings = {"method": "iscam", "num_samples": 6, "target": 2, "budget": 16, **SETTLED}
-    whole = explainer.explain(photograph, **settings)
-    all_samples = explainer.explain(photograph, sampling_error=1e-9, **settings)
-    assert all_samples.stats.standard_error is None
-    np.testing.assert_allclose(all_samples.weights, whole.weights, rtol=1e-4)
-
-
 @pytest.mark.sample("scorecam++")
 @pytest.mark.parametrize("method", ["scorecam++", "sscam"])
 def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost(
@@ -335,27 +306,6 @@ def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost(
     assert e.stats.batch_size == 8
     assert e.stats.passes == exact[method].stats.passes
     np.testing.assert_allclose(e.maps, exact[method].maps, rtol=0, atol=PROMISED)
-
-
-@pytest.mark.slow
-def test_samples_cut_off_by_a_deadline_are_no_exact_map(
-    explainer: ortcam.Explainer, photograph: ortcam.Photograph
-) -> None:
-    """Whatever is left of a path is a random part of it, and the result says what it is worth."""
-    settings: dict[str, Any] = {"method": "iscam", "target": 2, "num_samples": 4, "batch_size": 256}
-    whole = explainer.explain(photograph, **settings)
-    for completion in ("gaussian-process", "none"):
-        e = explainer.explain(photograph, deadline=1e-3, completion=completion, **settings)
-        assert 0 < e.stats.passes < whole.stats.passes
-        assert e.stats.standard_error is not None
-        assert 0 < e.stats.standard_error[0] < math.inf
-        assert (e.stats.estimated_error is None) == (completion == "none")
-        assert e.stats.estimated_error != (0,)
-        json.dumps(e.summary(), allow_nan=False)
-    every = explainer.explain(photograph, deadline=1e9, **settings)
-    assert every.stats.estimated_error == (0,)
-    assert every.stats.standard_error is None
-    np.testing.assert_allclose(every.maps, whole.maps, rtol=0, atol=PROMISED)
 
 
 @pytest.mark.parametrize("limits", [{"budget": 1}, {"budget": 5}, {"deadline": 1e-3, "batch_size": 1}])
@@ -402,14 +352,3 @@ def test_time_between_previews_is_the_callers(explainer: ortcam.Explainer, photo
     assert len(previews) >= 2
     assert stats.seconds <= elapsed - pause * len(previews)
     assert sum(stats.seconds_by_stage.values()) <= stats.seconds + 1e-3
-
-
-def test_maps_that_differ_by_a_rounding_give_masks_that_are_numbers() -> None:
-    """Bilinear upsampling from 5 to 7 need not reach the one value that differs."""
-    generator = np.random.default_rng(0)
-    maps = np.broadcast_to(generator.uniform(0.1, 10, (200, 1, 1)).astype(np.float32), (200, 5, 5)).copy()
-    places = generator.integers(0, 5, (200, 2))
-    maps[np.arange(200), places[:, 0], places[:, 1]] = np.nextafter(maps[:, 0, 0], np.float32(0))
-    masks = prepare_masks(maps, resolve_method("scorecam", {}).plan, height=7, width=7)
-    assert 0 < len(masks.order) < 200
-    assert np.isfinite(masks.maps).all()

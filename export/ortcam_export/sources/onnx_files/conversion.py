@@ -7,7 +7,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ortcam.images.preprocessing import Preprocessing
-from ortcam.parity import PARITY_TOLERANCE, probe_input
+from ortcam.parity import PARITY_TOLERANCE, probe_input, relative_difference
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs.endings import check_ending, gives_probabilities, refuse_ranks
 from ortcam_export.sources.converted import (
@@ -122,7 +122,7 @@ def _distance_to_file(
         expected = file.logits(inputs, together=together)
     except Exception:  # noqa: BLE001 - ONNX Runtime on the CPU has few operators in bfloat16
         return f"this ONNX Runtime cannot run the {file.coarse} file itself"
-    distance = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-12))
+    distance = relative_difference(logits, expected)
     if not distance <= _COARSE_TOLERANCE[file.coarse]:
         raise ExportError(
             f"{file.path}: computed in float32 its logits differ from the {file.coarse} file's by {distance:.1e} "

@@ -8,7 +8,7 @@ from typing import Any
 
 from ortcam.cli.common import add_json
 from ortcam.cli.parsers import add_command
-from ortcam.models.cache import Entry, clear_cache, entries, most_bytes
+from ortcam.models.cache import CacheEntry, clear_cache, entries, most_bytes
 from ortcam.support.cache_folder import bundles_folder
 from ortcam.support.terminal import json_text, say
 from ortcam.support.words import counted
@@ -72,11 +72,11 @@ def _cache(options: argparse.Namespace) -> int:
     return 0
 
 
-def _records(found: Sequence[Entry]) -> list[dict[str, Any]]:
+def _records(found: Sequence[CacheEntry]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(entry) | {"folder": str(entry.folder)} for entry in found]
 
 
-def _counted(found: Sequence[Entry]) -> str:
+def _counted(found: Sequence[CacheEntry]) -> str:
     return f"{counted(len(found), 'bundle')}, {_size(sum(entry.size for entry in found))}"
 
 

@@ -26,8 +26,8 @@ __all__ = ["Card", "Photographs", "cards_of", "choose", "values_of"]
 Pixels = NDArray[np.uint8]
 
 _PHOTOGRAPHS: Final = 24  # in the gallery at most
-_PICTURES: Final = 360  # photographs and overlays together at most, so that the page stays below some 4 MB
-_SIDE: Final = 160  # pixels of the longer side of a picture
+_IMAGES: Final = 360  # photographs and overlays together at most, so that the page stays below some 4 MB
+_SIDE: Final = 160  # pixels of the longer side of an image
 _QUALITY: Final = 80  # of its JPEG
 
 
@@ -43,8 +43,8 @@ class Card:
         probability: of it.
         label: of the image, where it is known.
         agrees: whether that is the target.
-        width: of its pictures.
-        height: of its pictures.
+        width: of its images.
+        height: of its images.
         photograph: data URI.
         maps: data URI by entry, of those that were measured.
         flat: names of the entries whose maps are flat.
@@ -87,7 +87,7 @@ class Photographs:
 
 def choose(results: Results, metric: Metric) -> list[tuple[int, str]]:
     """Rows of the results, best and worst in turn, and their ranks; all of them if they are no more than fit."""
-    count = min(_PHOTOGRAPHS, max(2, _PICTURES // (len(results.variants) + 1)))
+    count = min(_PHOTOGRAPHS, max(2, _IMAGES // (len(results.variants) + 1)))
     methods = [entry.name for entry in results.variants if entry.baseline is None]
     stacked = np.stack([results.values[name][metric.name] for name in methods])
     known = ~np.isnan(stacked)

@@ -27,9 +27,9 @@ _TEMPLATE: Final = "report.html.j2"
 
 _FAILURES: Final = 500  # listed at most; summary.json has all
 
-# The gallery is chosen by the first of these that is measured. The first three are printed below each picture.
+# The gallery is chosen by the first of these that is measured. The first three are printed below each image.
 _TELLING: Final = ("adcc", "insertion-zero", "average-drop", "deletion-zero")
-_BELOW_PICTURES: Final = 3
+_BELOW_IMAGES: Final = 3
 
 
 def write_report(
@@ -116,7 +116,7 @@ def _gallery(results: Results, summary: Summary, journal: Journal, photographs: 
     telling = _telling(metrics)
     chosen = choose(results, telling[0]) if telling else []
     cards = list(cards_of(chosen, results, journal, photographs))
-    return {"below": telling[:_BELOW_PICTURES], "cards": cards, "values": values_of(cards, results, metrics)}
+    return {"below": telling[:_BELOW_IMAGES], "cards": cards, "values": values_of(cards, results, metrics)}
 
 
 def _template() -> jinja2.Template:

@@ -18,7 +18,6 @@ from ortcam.images.formats.webp import walk_webp
 
 __all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
 
-
 ACCEPTED: Final = "accepted: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, PNM (PBM, PGM, PPM)"
 HEAD: Final = 4096  # bytes from the beginning that tell what a file is
 

@@ -17,7 +17,6 @@ from ortcam.images.formats.header import DamagedError, Header, Parts, RefusedErr
 
 __all__ = ["walk_avif"]
 
-
 # EXIF's orientation that does what a rotation by 90 degrees against the clock, taken so many times, and then a
 # mirroring does: none, top and bottom swapped, left and right swapped.
 _ORIENTATIONS: Final = {

@@ -10,7 +10,6 @@ from ortcam.images.formats.header import DamagedError, Header, RefusedError
 
 __all__ = ["walk_bmp"]
 
-
 _BITS = {1, 4, 8, 16, 24, 32}
 _BITFIELDS = {3, 6}
 _BGR = (0xFF0000, 0xFF00, 0xFF)

@@ -6,7 +6,6 @@ from ortcam.images.formats.header import DamagedError, Header, Parts
 
 __all__ = ["walk_gif"]
 
-
 _GLOBAL = 0x80  # flags of the screen and of a frame: a palette follows
 _INTERLACED = 0x40
 _EXTENSION, _FRAME, _END = 0x21, 0x2C, 0x3B

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DamagedError", "Header", "Parts", "RefusedError", "directory", "exif_orientation", "levels"]
+__all__ = ["MOST_CHUNKS", "DamagedError", "Header", "Parts", "RefusedError", "directory", "exif_orientation", "levels"]
+
+MOST_CHUNKS = 100_000  # of PNG and WebP: a few kilobytes each in the largest files that programs write
 
 _ORIENTATION = 274
 _SIZES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG

@@ -6,20 +6,21 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from ortcam.images.formats.deflate import inflated_size
-from ortcam.images.formats.header import DamagedError, Header, Parts, exif_orientation
+from ortcam.images.formats.header import MOST_CHUNKS, DamagedError, Header, Parts, exif_orientation
 
-__all__ = ["MOST_CHUNKS", "walk_png"]
-
+__all__ = ["walk_png"]
 
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 # All that the pixels are made of. The others OpenCV does not apply, libpng complains of many that are in use, tRNS
 # would mix colours, and those of an animation would hide the image that stands for it.
 _KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-
-
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3 << 8  # bytes
-MOST_CHUNKS = 100_000  # of a few kilobytes each in the largest files that programs write
+_GREY = {0, 4}
+_PASSES = ((8, 8, 0, 0), (8, 8, 4, 0), (4, 8, 0, 4), (4, 4, 2, 0), (2, 4, 0, 2), (2, 2, 1, 0), (1, 2, 0, 1))
+_SURPLUS = 1 << 29  # bytes that libpng inflates in about a second
+_TOLERATED = 1 << 20  # bytes behind the pixels, which some encoders write
+_MOST_INFLATED = 1032  # bytes from one of deflate
 
 
 def walk_png(data: bytes) -> Header:
@@ -84,13 +85,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             raise DamagedError(f"its chunk {kind!r} is unknown, but marked as needed")
         yield kind, start, end
         start = end
-
-
-_GREY = {0, 4}
-_PASSES = ((8, 8, 0, 0), (8, 8, 4, 0), (4, 8, 0, 4), (4, 4, 2, 0), (2, 4, 0, 2), (2, 2, 1, 0), (1, 2, 0, 1))
-_SURPLUS = 1 << 29  # bytes that libpng inflates in about a second
-_TOLERATED = 1 << 20  # bytes behind the pixels, which some encoders write
-_MOST_INFLATED = 1032  # bytes from one of deflate
 
 
 def _bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:

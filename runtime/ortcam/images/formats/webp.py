@@ -3,12 +3,10 @@
 import struct
 from collections.abc import Callable, Iterator
 
-from ortcam.images.formats.header import DamagedError, Header, Parts, exif_orientation
-from ortcam.images.formats.png import MOST_CHUNKS
+from ortcam.images.formats.header import MOST_CHUNKS, DamagedError, Header, Parts, exif_orientation
 from ortcam.images.formats.vp8l import Stream
 
 __all__ = ["walk_webp"]
-
 
 _FRAME = 16  # bytes before the chunks of a frame
 

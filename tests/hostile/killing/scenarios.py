@@ -1,28 +1,11 @@
-"""Runs an action again and again in children of a warmed process, and sends each a signal at another file event.
-
-    python -m tests.hostile.killing FOLDER SIGNAL EVENTS SCENARIO...
-
-EVENTS is "all", or how many of the last moves, with what comes behind them, the beginning, the middle and the end. It
-prints a JSON object a line for each run: scenario, event, exit code, the state of the result, what is left of the run,
-and what is left after the next one.
-
-    python -m tests.hostile.killing FOLDER SIGNAL rivals SCENARIO...
-
-Two runs at once write the old and the new result, some times over, while a third process looks at it.
-"""
+"""What is interrupted: the commands that write results, what is there before, and what is there after."""
 
 import contextlib
 import dataclasses
 import hashlib
-import importlib
-import itertools
 import json
 import os
 import shutil
-import signal
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +17,6 @@ import onnx_ir  # noqa: F401
 import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
-import ortcam_export.exporting
-import ortcam_export.fused.placement
 from ortcam import benchmarking as benchmark
 from ortcam import bundle, cli
 from ortcam.cli.commands import demo as demo_command
@@ -43,47 +24,8 @@ from ortcam.cli.common import Terminated
 from ortcam.cli.main import orderly_termination
 from ortcam.engine import batching as tuning
 from ortcam.images.encoding import write_png
-from ortcam.support.unfinished import clear
 
-HEARD = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
-_ROUNDS = 4  # of two runs at once
 LABELS = ("cat", "dog", "sea snake")
-
-_listeners: list[Callable[[str], None]] = []
-
-
-@contextlib.contextmanager
-def heard_by(listener: Callable[[str], None]) -> Iterator[None]:
-    """Have file events told: those of Python, and syncs, of which Python tells nothing."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.clear()
-
-
-def _tell(event: str) -> None:
-    for listener in _listeners:
-        listener(event)
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _listeners:
-        return
-    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if not (writes or event in HEARD):
-        return
-    path = str(arguments[0])
-    if not path.startswith("/dev/") and ".cache" not in path:
-        _tell(f"{event} {Path(path).name}")
-
-
-def _sync(descriptor: int) -> None:
-    _tell("os.fsync")
-    _real_sync(descriptor)
-
-
-_real_sync = os.fsync
 
 
 def model(path: Path, seed: int) -> None:
@@ -386,20 +328,6 @@ WARM = {
 }
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """The wait status of a child that works and exits with the code that the work returns."""
-    child = os.fork()
-    if not child:
-        code = 99
-        try:
-            code = int(work() or 0)  # type: ignore[call-overload]
-        except BaseException as error:  # noqa: BLE001 - a child never returns
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1]
-
-
 def prepare(folder: Path) -> None:
     """Models, bundles and pictures, made once."""
     for which, seed in (("old", 1), ("new", 2)):
@@ -413,146 +341,3 @@ def prepare(folder: Path) -> None:
     (folder / "pictures").mkdir()
     for name in ("a", "b"):
         write_png(folder / f"pictures/{name}.png", np.ascontiguousarray(image[::-1]))
-
-
-def leftovers(folder: Path) -> list[str]:
-    """What is begun and not finished, in the folder of the result, below it, and in the one for temporary files."""
-    places = itertools.chain((folder / "out").rglob("*"), (folder / "tmp").iterdir())
-    return sorted(str(path.relative_to(folder)) for path in places if path.name.startswith(".ortcam-"))
-
-
-def chosen(names: Sequence[str], wanted: str) -> list[int]:
-    """Numbers of events, from 1; the one behind the last is the end of the run."""
-    end = len(names) + 1
-    if wanted == "all":
-        return [*range(1, end + 1)]
-    moves = [number for number, name in enumerate(names, 1) if name.startswith("os.rename")][-int(wanted) :]
-    return sorted({1, end // 2, end - 1, end, *moves, *(number + 1 for number in moves)})
-
-
-def sweep(name: str, base: Path, wanted: str, number: signal.Signals) -> Iterator[dict[str, Any]]:
-    scenario = SCENARIOS[name]
-    saved = base.with_name("saved")
-
-    def restore() -> None:
-        shutil.rmtree(base)
-        shutil.copytree(saved, base, symlinks=True)
-
-    restore_to = base.with_name("fresh")
-    shutil.rmtree(base, ignore_errors=True)
-    shutil.copytree(restore_to, base, symlinks=True)
-    assert in_child(lambda: scenario.before(base)) == 0, f"{name}: the old result"
-    shutil.rmtree(saved, ignore_errors=True)
-    shutil.copytree(base, saved, symlinks=True)
-
-    log = base.with_name("events")
-
-    def counted() -> int:
-        names: list[str] = []
-        with heard_by(names.append):
-            code = scenario.act(base)
-        log.write_text("\n".join(names))
-        return code
-
-    assert in_child(counted) == 0, f"{name}: the new result"
-    names = log.read_text().split("\n")
-    for at in chosen(names, wanted):
-        restore()
-
-        def killed(at: int = at) -> int:
-            left = at
-
-            def told(_: str) -> None:
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), number)
-
-            with heard_by(told):
-                code = scenario.act(base)
-            if left > 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return code
-
-        began = time.monotonic()
-        status = in_child(killed)
-        result: dict[str, Any] = {
-            "scenario": name,
-            "at": at,
-            "event": names[at - 1] if at <= len(names) else "the end",
-            "code": os.waitstatus_to_exitcode(status),
-            "seconds": round(time.monotonic() - began, 2),
-            "state": _checked(scenario, base),
-            "left": leftovers(base),
-        }
-        if at % 7 == 1 if wanted == "all" else at == len(names):
-            # A run that was killed when its result was there already may be refused, since there is no --force.
-            accepted = (0, 2) if result["state"] == "new" else (0,)
-            result["next"] = os.waitstatus_to_exitcode(in_child(lambda: scenario.act(base))) in accepted
-        else:  # what the next run begins with
-            for folder in (base / "out", base / "tmp", *(path for path in (base / "out").rglob("*") if path.is_dir())):
-                clear(folder)
-        result |= {"left_by_next": leftovers(base), "state_after_next": _checked(scenario, base)}
-        result["there"] = sorted(path.name for path in (base / "out").iterdir())
-        yield result
-
-
-def _checked(scenario: Scenario, folder: Path) -> str:
-    try:
-        return scenario.state(folder)
-    except Exception as error:  # noqa: BLE001 - what is wrong is the result
-        return f"{type(error).__name__}: {error}"
-
-
-def rivals(name: str, base: Path) -> dict[str, Any]:
-    """What a reader sees while two runs replace each other's result, their exit codes, and what is there at the end."""
-    scenario = SCENARIOS[name]
-    shutil.rmtree(base, ignore_errors=True)
-    shutil.copytree(base.with_name("fresh"), base, symlinks=True)
-    assert in_child(lambda: scenario.before(base)) == 0, f"{name}: the old result"
-    begun = []
-    for act in (scenario.act, scenario.rival or scenario.act):
-        if not (child := os.fork()):
-            os._exit(max(act(base) for _ in range(_ROUNDS)))
-        begun.append(child)
-    seen: dict[str, int] = {}
-    codes = []
-    while begun:
-        state = _checked(scenario, base)
-        seen[state] = seen.get(state, 0) + 1
-        for child in [*begun]:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                begun.remove(child)
-                codes.append(os.waitstatus_to_exitcode(status))
-    return {"scenario": name, "codes": codes, "seen": seen, "state": _checked(scenario, base), "left": leftovers(base)}
-
-
-def main() -> None:
-    """Run scenarios and print what came of them."""
-    folder, number, wanted, names = Path(sys.argv[1]), signal.Signals[sys.argv[2]], sys.argv[3], sys.argv[4:]
-    base = folder / "fresh"
-    (base / "tmp").mkdir(parents=True)
-    tempfile.tempdir = str(base / "tmp")
-    assert in_child(lambda: prepare(base)) == 0, "preparing"
-    tempfile.tempdir = str(folder / "work" / "tmp")
-    os.environ["ORTCAM_CACHE"] = "off"
-    for name, modules in WARM.items():
-        if name in names:
-            for module in modules:
-                importlib.import_module(module)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may have it ignored
-    sys.addaudithook(_hook)
-    os.fsync = _sync
-    if wanted != "rivals":
-        ortcam_export.fused.placement.GRACE = 0.0
-    for name in names:
-        results = (
-            [rivals(name, folder / "work")] if wanted == "rivals" else sweep(name, folder / "work", wanted, number)
-        )
-        for result in results:
-            print(json.dumps(result), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What the tests of the report measure and read: scores that are made up, and the elements of a page."""
+"""Pages of reports for tests: what is written on them, and how it is read."""
 
 import base64
 import dataclasses
@@ -6,12 +6,8 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-import numpy as np
-
 from ortcam.evaluation.entries import Entry
-from ortcam.evaluation.measuring import THUMBNAIL, Measurement
 from ortcam.evaluation.protocols import resolve_protocol
-from ortcam.images.encoding import write_png
 from ortcam.images.preprocessing import Preprocessing
 
 HOSTILE = "</script><!--<script>alert(1)</script>\u2028.png"
@@ -33,39 +29,8 @@ METRICS = ("average-drop", "increase", "win", "insertion-zero", "deletion-zero",
 ADCC = ("average-drop", "coherency", "complexity", "adcc")  # and what it is made of
 
 
-def picture_of(folder, image):
-    """Blue, with a red left half."""
-    pixels = np.zeros((32, 48, 3), np.uint8)
-    pixels[..., 2] = 100 + image
-    pixels[:, :24] = 220, 30, 20
-    write_png(folder / "picture.png", pixels)
-    return (folder / "picture.png").read_bytes()
-
-
-def random_scores(image, method):
-    rng = np.random.default_rng((image, method))
-    return dict.fromkeys(METRICS, 0.0) | {"adcc": rng.uniform(40, 60), "average-drop": rng.uniform(0, 30)}
-
-
-def measurement_of(name, entry, values, wanted):
-    curves = {key: np.linspace(0.1, 0.9, 11).tolist() for key in wanted if key.startswith(("insertion", "deletion"))}
-    thumbnail = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
-    thumbnail[:, THUMBNAIL // 2 :] = 255
-    return Measurement(
-        image=name,
-        variant=entry,
-        label=1,
-        target=1,
-        probability=0.75,
-        clean=0.75,
-        masked=values["adcc"] / 100,
-        flat=False,
-        seconds=0.5,
-        passes=64,
-        scores={key: values[key] for key in wanted if key in values and key != "win"},
-        curves=curves,
-        thumbnail=thumbnail,
-    )
+def names(count):
+    return [f"photo-{number:02}.png" for number in range(count)]
 
 
 class Page(HTMLParser):
@@ -96,10 +61,6 @@ class Page(HTMLParser):
     def cards(self):
         """Names of the photographs, in their order."""
         return re.findall(r"The photograph (.*?), cropped as", "\n".join(has["alt"] for has in self.of("img")))
-
-
-def names(count):
-    return [f"photo-{number:02}.png" for number in range(count)]
 
 
 def policy_name(script):

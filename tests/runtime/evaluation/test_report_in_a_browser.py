@@ -1,17 +1,11 @@
-"""The page of a report in a real browser: it loads without complaint, sorts, and fits a phone."""
+"""The page of an evaluation in a browser: nothing is refused, and tables, curves and gallery do as they are told."""
 
 import re
 import subprocess
 from urllib.parse import urlencode
 
 import pytest
-from tests.runtime.evaluation.reports import (
-    HOSTILE,
-    METHODS,
-    QUOTED,
-    names,
-    policy_name,
-)
+from tests.runtime.evaluation.pages import HOSTILE, METHODS, QUOTED, names, policy_name
 
 from ortcam.evaluation.entries import Entry
 
