@@ -39,7 +39,6 @@ FUSED_IMPORTS = EXPORT_IMPORTS | {"explainer"}
 HEAVY = frozenset({"torch", "torchvision", "timm", "transformers", "ortcam_export"})
 MAY_IMPORT = frozenset(
     {
-        ("ortcam.models.exporter", "ortcam_export"),
         ("ortcam.explainer.loading", "torch"),  # under TYPE_CHECKING: what `load` takes
     }
 )

@@ -4,9 +4,10 @@ import dataclasses
 import math
 from typing import Final
 
+from ortcam.bundle import GATES
+
 SEED: Final = 0
 KEPT_OUT: Final = 200  # photographs, the first by the seed, that int8 is not calibrated on
-GATES: Final = ("tanh", "sigmoid", "sigmoid-relu", "relu", "mish", "swish", "softsign", "minmax")
 SAMPLES: Final = (1, 2, 5, 10, 20, 35)
 METHODS: Final = ("scorecam", "scorecam++", "recipro-cam", "ablation-cam", "eigen-cam")
 FINER: Final = 4  # steps of insertion and deletion in one of the coarse ones, 25 instead of 100
@@ -75,7 +76,7 @@ STUDIES: Final = {
             "gates",
             "ScoreCAM++: which gate, and in the mask only or also in the sum? (budgets of 25 %, completed)",
             (
-                *(f"scorecam++:gate={gate}:budget=0.25" for gate in GATES),
+                *(f"scorecam++:gate={gate}:budget=0.25" for gate in (*GATES, "minmax")),
                 "scorecam++:gate_sum=false:budget=0.25",
                 "scorecam:budget=0.25",
             ),

@@ -22,7 +22,7 @@ def processor_name(root: Path = _ROOT) -> str:
 
 
 def processor_facts(root: Path = _ROOT) -> dict[str, str]:
-    """What Linux says of the first processor, by the names in /proc/cpuinfo; empty elsewhere.
+    """What Linux says of the processor, by the names in /proc/cpuinfo, each with its first value; empty elsewhere.
 
     Args:
         root: of the file system, for tests.

@@ -1,5 +1,6 @@
-"""How ortcam reaches `ortcam_export`, which only exporting needs and not everybody has."""
+"""How ortcam reaches `ortcam_export`, which only exporting needs and not everybody has: by its name, as a plugin."""
 
+import importlib
 from typing import Any
 
 from ortcam.errors import OrtcamError
@@ -19,19 +20,18 @@ def import_exporter(doing: str, extra: str) -> Any:
         OrtcamError: what it needs is not installed; the message has the command that installs it.
     """
     try:
-        import ortcam_export  # noqa: PLC0415 - only who exports loads what it needs
+        return importlib.import_module("ortcam_export")
     except ImportError as error:
         raise OrtcamError(missing(doing, extra, error)) from None
-    return ortcam_export
 
 
 def is_of_torchvision(name: str) -> bool:
     """Whether torchvision has a classifier of this name, as far as what exporting needs is installed to tell."""
     try:
-        from ortcam_export.sources.model_names import torchvision_names  # noqa: PLC0415 - where the name is asked for
+        names = importlib.import_module("ortcam_export.sources.model_names")
     except ImportError:
         return False
-    return torchvision_names().get(name) == "classifier"
+    return bool(names.torchvision_names().get(name) == "classifier")
 
 
 def extra_for(model: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import ortcam
 from ortcam.engine import OnnxEngine, OnnxSession, SessionOptions, open_session, resolve_providers
-from ortcam.engine.processors import processor_name, usable_cores
+from ortcam.engine.processors import processor_facts, processor_name, usable_cores
 from ortcam.engine.session import SESSIONS
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="of Linux")
@@ -105,6 +105,15 @@ def test_a_processor_has_a_name(tmp_path: Path) -> None:
     (tmp_path / "arm/proc/cpuinfo").write_text("processor: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n")
     assert processor_name(tmp_path / "arm") == "0x41 0xd0c"
     assert processor_name(tmp_path / "none")
+
+
+def test_facts_have_the_first_value_of_each_name(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    text = "model name\t: first\ncpu family\t: 6\n\nmodel name\t: second\nmodel\t: 85\n"
+    (tmp_path / "proc/cpuinfo").write_text(text)
+    facts = processor_facts(tmp_path)
+    assert [facts[name] for name in ("model name", "cpu family", "model")] == ["first", "6", "85"]
+    assert processor_facts(tmp_path / "none") == {}
 
 
 def counted(script: str, *arguments: object) -> dict[str, int]:
