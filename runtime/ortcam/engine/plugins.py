@@ -7,7 +7,6 @@ Intel's, so on another processor it has none.
 
 import importlib
 import json
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -70,6 +69,8 @@ def plugin_named(name: str) -> str | None:
 
 def _wheel(name: str) -> str | None:
     """The module of the wheel of a name, which may have underscores that the provider's name lacks."""
+    import pkgutil  # noqa: PLC0415 - nothing else of ortcam needs it
+
     letters = name.replace("_", "")
     found = (item.name for item in pkgutil.iter_modules() if item.name.startswith(_MODULE))
     return next((module for module in found if module.removeprefix(_MODULE).replace("_", "") == letters), None)
