@@ -40,6 +40,12 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def torchvision_names() -> None:
+    """What is no bundle may be the name of a model of torchvision; tests that ask for it skip where that is absent."""
+    pytest.importorskip("torchvision")
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium; tests that ask for it skip where there is none."""
     candidates = (os.environ.get("ORTCAM_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")

@@ -254,6 +254,7 @@ def test_impossible_preprocessing_is_refused(bundle_copy: Path) -> None:
         ortcam.load(bundle_copy)
 
 
+@pytest.mark.usefixtures("torchvision_names")
 @pytest.mark.parametrize("path", [None, 5, "a\0b", b"a\0b", "x" * 5000])
 def test_what_is_no_path_is_refused(path: object) -> None:
     with pytest.raises(ortcam.OrtcamError, match=r"accepted is|a model is|File name too long"):
@@ -284,6 +285,7 @@ def test_a_pipe_in_the_place_of_a_manifest_does_not_hang(tmp_path: Path) -> None
         ortcam.load(tmp_path)
 
 
+@pytest.mark.usefixtures("torchvision_names")
 def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ortcam.BundleError, match="there is no such folder"):
         ortcam.load(tmp_path / "nowhere.ortcam")

@@ -64,6 +64,7 @@ def test_a_file_that_changes_while_it_is_exported_is_not_kept(tiny_file: Path, m
     assert bundle_cache.entries() == []
 
 
+@pytest.mark.usefixtures("torchvision_names")
 def test_a_folder_that_is_called_like_a_model_of_torchvision_is_not_taken_for_it(tmp_path: Path) -> None:
     (tmp_path / "resnet18" / "cat").mkdir(parents=True)  # `ortcam explain resnet18 cat.jpg -o resnet18`
     (tmp_path / "results").mkdir()
@@ -134,6 +135,7 @@ def test_a_folder_with_one_graph_is_that_graph(tiny_file: Path, tmp_path: Path) 
     assert ortcam.load(folder, **TINY).labels == tuple("abcdef")
 
 
+@pytest.mark.usefixtures("torchvision_names")
 @pytest.mark.parametrize(
     ("model", "message"),
     [
