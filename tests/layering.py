@@ -161,10 +161,16 @@ def strange_imports(export: Mapping[str, Module], runtime: Mapping[str, Module])
 def wide_folders(root: Path, tree: str) -> Iterator[str]:
     """Name the folders of Python files that show too many entries."""
     for folder in sorted({path.parent for path in (root / tree).rglob("*.py")}):
-        shown = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__"))]
+        entries = (entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+        shown = [entry for entry in entries if entry.is_file() or _holds_files(entry)]
         place = folder.relative_to(root).as_posix()
         if len(shown) > ENTRIES.get(place, MOST_ENTRIES):
             yield f"entries: {place} shows too many"
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether a folder holds more than what Python compiled, which a move leaves behind."""
+    return any(path.is_file() and "__pycache__" not in path.parts for path in folder.rglob("*"))
 
 
 def long_files(paths: Mapping[str, str]) -> Iterator[str]:
