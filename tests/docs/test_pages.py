@@ -24,7 +24,7 @@ import torchvision
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from tests.conftest import REPOSITORY
-from tests.layering import LAYERS
+from tests.project.layering import LAYERS
 
 import ortcam.bundle.shipped
 from ortcam.images.encoding import write_png
