@@ -33,7 +33,7 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	$(UV) --no-deps grad-cam quantus ttach tritonclient
 	@touch $@
 
-demo: $(VENV)/cpu.stamp  ## explain a shipped picture with four methods (no PyTorch needed)
+demo: $(VENV)/cpu.stamp  ## explain a shipped image with four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
 # JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
