@@ -171,7 +171,7 @@ page: $(WEB)/node_modules/.stamp  ## build the page that `ortcam web` serves aga
 
 .PHONY: docs dist
 docs: $(VENV)/dev.stamp  ## build the documentation into site/, with all links checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean  # not --quiet, which hides warnings from --strict
 	@echo "open site/index.html"
 
 dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and run the demo of the wheel in a fresh environment
