@@ -33,7 +33,7 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 	$(UV) --no-deps grad-cam quantus ttach tritonclient
 	@touch $@
 
-demo: $(VENV)/cpu.stamp  ## explain a shipped picture with four methods (no PyTorch needed)
+demo: $(VENV)/cpu.stamp  ## explain a shipped image with four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
 # JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
@@ -171,7 +171,7 @@ page: $(WEB)/node_modules/.stamp  ## build the page that `ortcam web` serves aga
 
 .PHONY: docs dist
 docs: $(VENV)/dev.stamp  ## build the documentation into site/, with all links checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean  # not --quiet, which hides warnings from --strict
 	@echo "open site/index.html"
 
 dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and run the demo of the wheel in a fresh environment

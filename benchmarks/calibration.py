@@ -38,7 +38,7 @@ REPORT: Final = """\
 
 ![Estimated against true error](calibration.png)
 
-{settings[photographs]} photographs, none of the first {factor}, which chose the factor in completion.py; each
+{settings[photographs]} photographs, none of the first {factor}, which chose the factor in gaussian_process.py; each
 explained exactly and with every configuration, for its most probable class. The error is the largest |difference| of
 the two maps in [0,1]; covered is the share of explanations whose error is at most the tolerance, or at most the
 estimate. Passes are the median share of the exact map's.

@@ -122,7 +122,7 @@ def main() -> int:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=WITH_WEIGHTS, default=MODELS, metavar="NAME")
-    parser.add_argument("--batch-size", type=whole_number, default=4, help="masked images a run (default %(default)s)")
+    parser.add_argument("--batch-size", type=whole_number, default=4, help="masked images per run (%(default)s)")
     parser.add_argument("--runs", type=whole_number, default=30, help="of each scorer (default %(default)s)")
     add_threads(parser)
     add_output(parser, "operators")

@@ -92,7 +92,7 @@ def with_links(markdown: str, place: str, known: set[str]) -> str:
 
 
 def notebook_files(path: Path, config: MkDocsConfig) -> Iterator[File]:
-    """A notebook as a page, and the pictures that it shows."""
+    """A notebook as a page, and the images that it shows."""
     notebook = json.loads(path.read_text("utf-8"))
     parts: list[str] = []
     for cell in notebook["cells"]:
@@ -240,7 +240,7 @@ def _kind(value: Mapping[str, Any]) -> str:
 
 
 def manifest() -> str:
-    """The manifest of a real explanation: the shipped model, its picture, a budget."""
+    """The manifest of a real explanation: the shipped model, its image, a budget."""
     import contextlib
     import tempfile
 

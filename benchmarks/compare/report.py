@@ -1,4 +1,4 @@
-"""The comparison as Markdown: aims, one table a question."""
+"""The comparison as Markdown: aims, one table per question."""
 
 import itertools
 import statistics

@@ -1,4 +1,4 @@
-"""The questions: each a list of methods on some models, which one table a model answers."""
+"""The questions: each a list of methods on some models, answered by one table per model."""
 
 import dataclasses
 import math

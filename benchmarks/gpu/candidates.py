@@ -110,7 +110,7 @@ def _torch_input(bench: Bench, *, best: bool) -> tuple[Any, Any]:
 
 
 def bare(bench: Bench) -> dict[str, Callable[[], object]]:
-    """Bare forward passes by name, a batch a call: ONNX Runtime in float32, PyTorch in float32 and float16."""
+    """Bare forward passes by name, one batch per call: ONNX Runtime in float32, PyTorch in float32 and float16."""
     import copy
 
     import torch

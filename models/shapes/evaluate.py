@@ -36,8 +36,8 @@ class Localisation:
     """What one method reached.
 
     Attributes:
-        energy: float64 [n], energy inside the object over chance, one a map.
-        own: bool [m], whether the map prefers its own object, one a map of a scene with two.
+        energy: float64 [n], energy inside the object over chance, one per map.
+        own: bool [m], whether the map prefers its own object, one per map of a scene with two.
     """
 
     energy: NDArray[np.float64]

@@ -1,7 +1,9 @@
 """The pictures the `shapes` model is trained and tested on: drawn objects over textures, with a mask for every object.
 
 A scene is a function of its seed. Colours, textures, sizes, rotations and places are drawn independently of the class,
-so that only the shape tells what an object is. Needs numpy and OpenCV, nothing else.
+so that only the shape tells what an object is.
+
+One file because it draws alone: it needs numpy and OpenCV, and can be copied and run without the rest of ortcam.
 
 Run as a script to write the two sample pictures that ship beside it:
 

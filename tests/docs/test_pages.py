@@ -24,7 +24,7 @@ import torchvision
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from tests.conftest import REPOSITORY
-from tests.layering import LAYERS
+from tests.project.layering import LAYERS
 
 import ortcam.bundle.shipped
 from ortcam.images.encoding import write_png
@@ -249,7 +249,8 @@ def test_one_version_in_all_places() -> None:
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")],
+        # Without --quiet, which hides warnings from --strict, too.
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=REPOSITORY,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The command line of ortcam: one module a command."""
+"""The command line of ortcam: one module per command."""
 
 from ortcam.cli.main import main
 

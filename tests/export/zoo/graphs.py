@@ -74,7 +74,7 @@ class ZooFile:
         form: how it takes a picture.
         size: (H, W) of its input.
         ending: what its output holds.
-        labels: one a class.
+        labels: one per class.
         output: the output that holds the classes, by name; None is the only one.
         said: further arguments of `export` that a user has to give.
         precision: what a bundle of it says.
