@@ -299,12 +299,13 @@ class Model:
             make: finds it. It runs once, or again if it raises. It may run user code (`progress`): no lock is held, so
                 two threads that ask at the same time may both run it.
         """
-        if what not in self._kept:
+        kept = self._kept  # `close` puts another in its place
+        if what not in kept:
             made = make()
             self.check_open()
-            self._kept[what] = made
-        kept: _Kept = self._kept[what]  # type: ignore[assignment]
-        return kept
+            kept[what] = made
+        found: _Kept = kept[what]  # type: ignore[assignment]
+        return found
 
 
 def classify(
