@@ -164,10 +164,12 @@ def test_a_configuration_that_is_none_is_refused_in_one_line(text: str) -> None:
 
 def test_what_openvino_says_is_not_the_place_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: object, settings: ort.SessionOptions, **others: object) -> None:
-        raise RuntimeError("EP_FAIL : Exception from src/core.cpp:117:\nException from src/x.cpp:5:\nno such option\n\n")
+        raise RuntimeError(
+            "EP_FAIL : Exception from src/core.cpp:117:\nException from src/x.cpp:5:\nno such option\n\n"
+        )
 
     monkeypatch.setattr(ort, "InferenceSession", refuse)
-    with pytest.raises(ortcam.BundleError, match="cannot open this graph: no such option$"):
+    with pytest.raises(ortcam.BundleError, match=r"cannot open this graph: no such option$"):
         open_session("graph.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
 
 
