@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ class Opened:
 
     Attributes:
         runtime: the `onnxruntime.InferenceSession`.
+        inputs: of the graph: name -> shape, in which an open dimension is a name.
         providers: (name, options) of those that run, in order.
         on_gpu: whether inputs lie in a GPU's memory.
         fixed_shape: whether every new shape is planned and tuned anew: on a GPU, and by providers that compile.
@@ -49,6 +50,7 @@ class Opened:
     """
 
     runtime: Any
+    inputs: Mapping[str, Sequence[int | str]] = dataclasses.field(init=False)
     providers: Providers = dataclasses.field(init=False)
     on_gpu: bool = dataclasses.field(init=False)
     fixed_shape: bool = dataclasses.field(init=False)
@@ -60,6 +62,7 @@ class Opened:
     graph_ids: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
+        self.inputs = {item.name: item.shape for item in self.runtime.get_inputs()}
         options = self.runtime.get_provider_options()
         self.providers = [(name, options.get(name, {})) for name in self.runtime.get_providers()]
         name, settings = self.providers[0]
@@ -114,7 +117,6 @@ class OnnxBoundSession:
         self._opened = opened
         self._binding = opened.runtime.io_binding()
         self._outputs = tuple(outputs)
-        self._inputs = {item.name: item.shape for item in opened.runtime.get_inputs()}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._placed: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._graphs: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Any]]] = {}
@@ -144,7 +146,7 @@ class OnnxBoundSession:
             OutOfMemoryError: it does not fit into memory.
             ClosedError: the process was forked since.
         """
-        if name not in self._inputs:
+        if name not in self._opened.inputs:
             return
         self._opened.check()
         value = np.asarray(value, order="C")  # `ascontiguousarray` makes a vector of a scalar
@@ -209,7 +211,7 @@ class OnnxBoundSession:
         sizes = {
             symbol: size
             for name, shape in self._shapes.items()
-            for symbol, size in zip(self._inputs[name], shape, strict=True)
+            for symbol, size in zip(self._opened.inputs[name], shape, strict=True)
         }
         shapes = {item.name: item.shape for item in self._opened.runtime.get_outputs()}
         return [tuple(sizes.get(size, size) for size in shapes[name]) for name in self._outputs]
