@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.engine.base import Providers
-from ortcam.engine.forking import ForkLock
+from ortcam.engine.forking import ForkLock, after_fork, keep_forever
 from ortcam.engine.plugins import plugin_devices
 from ortcam.engine.providers import CPU, CUDA_DEVICES
 from ortcam.engine.runtime import ort, readable_errors
@@ -123,6 +124,7 @@ class OnnxBoundSession:
         self._options = opened.uncaptured()
         self._new_shapes = True
         self.captures = opened.captures if captures is None else captures
+        _bound.add(self)
 
     @property
     def providers(self) -> Providers:
@@ -215,6 +217,16 @@ class OnnxBoundSession:
         }
         shapes = {item.name: item.shape for item in self._opened.runtime.get_outputs()}
         return [tuple(sizes.get(size, size) for size in shapes[name]) for name in self._outputs]
+
+
+_bound: "weakref.WeakSet[OnnxBoundSession]" = weakref.WeakSet()
+
+
+@after_fork
+def _keep_outputs() -> None:
+    """Their memory goes back to an arena of the session, whose lock a thread of the parent may have held."""
+    for bound in list(_bound):
+        keep_forever(bound)
 
 
 class Pool:
