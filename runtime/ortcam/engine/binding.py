@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.engine.base import Providers
-from ortcam.engine.forking import ForkLock
+from ortcam.engine.forking import ForkLock, after_fork, keep_forever
 from ortcam.engine.plugins import plugin_devices
 from ortcam.engine.providers import CPU, CUDA_DEVICES
 from ortcam.engine.runtime import ort, readable_errors
@@ -36,6 +37,7 @@ class Opened:
 
     Attributes:
         runtime: the `onnxruntime.InferenceSession`.
+        inputs: of the graph: name -> shape, in which an open dimension is a name.
         providers: (name, options) of those that run, in order.
         on_gpu: whether inputs lie in a GPU's memory.
         fixed_shape: whether every new shape is planned and tuned anew: on a GPU, and by providers that compile.
@@ -49,6 +51,7 @@ class Opened:
     """
 
     runtime: Any
+    inputs: Mapping[str, Sequence[int | str]] = dataclasses.field(init=False)
     providers: Providers = dataclasses.field(init=False)
     on_gpu: bool = dataclasses.field(init=False)
     fixed_shape: bool = dataclasses.field(init=False)
@@ -60,6 +63,7 @@ class Opened:
     graph_ids: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
+        self.inputs = {item.name: item.shape for item in self.runtime.get_inputs()}
         options = self.runtime.get_provider_options()
         self.providers = [(name, options.get(name, {})) for name in self.runtime.get_providers()]
         name, settings = self.providers[0]
@@ -114,13 +118,13 @@ class OnnxBoundSession:
         self._opened = opened
         self._binding = opened.runtime.io_binding()
         self._outputs = tuple(outputs)
-        self._inputs = {item.name: item.shape for item in opened.runtime.get_inputs()}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._placed: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._graphs: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Any]]] = {}
         self._options = opened.uncaptured()
         self._new_shapes = True
         self.captures = opened.captures if captures is None else captures
+        _bound.add(self)
 
     @property
     def providers(self) -> Providers:
@@ -144,7 +148,7 @@ class OnnxBoundSession:
             OutOfMemoryError: it does not fit into memory.
             ClosedError: the process was forked since.
         """
-        if name not in self._inputs:
+        if name not in self._opened.inputs:
             return
         self._opened.check()
         value = np.asarray(value, order="C")  # `ascontiguousarray` makes a vector of a scalar
@@ -209,10 +213,20 @@ class OnnxBoundSession:
         sizes = {
             symbol: size
             for name, shape in self._shapes.items()
-            for symbol, size in zip(self._inputs[name], shape, strict=True)
+            for symbol, size in zip(self._opened.inputs[name], shape, strict=True)
         }
         shapes = {item.name: item.shape for item in self._opened.runtime.get_outputs()}
         return [tuple(sizes.get(size, size) for size in shapes[name]) for name in self._outputs]
+
+
+_bound: "weakref.WeakSet[OnnxBoundSession]" = weakref.WeakSet()
+
+
+@after_fork
+def _keep_outputs() -> None:
+    """Their memory goes back to an arena of the session, whose lock a thread of the parent may have held."""
+    for bound in list(_bound):
+        keep_forever(bound)
 
 
 class Pool:

@@ -50,7 +50,7 @@ _Kept = TypeVar("_Kept")
 
 @dataclasses.dataclass(frozen=True)
 class CleanPass:
-    """What the model makes of an image as it is.
+    """What the model makes of an image as it is. Several runs may share the arrays, which are read-only.
 
     Attributes:
         features: float32 [1,...] in the layout of the cut.
@@ -186,6 +186,8 @@ class Model:
         clean = CleanPass(
             features, as_maps(features, manifest.cut), logits[0], to_probabilities(logits[0], manifest.activation)
         )
+        for array in (clean.features, clean.maps, clean.logits, clean.probabilities):
+            array.setflags(write=False)  # other runs use them, too
         if not self._closed:
             self._clean = model_input, clean
         return clean
@@ -299,12 +301,13 @@ class Model:
             make: finds it. It runs once, or again if it raises. It may run user code (`progress`): no lock is held, so
                 two threads that ask at the same time may both run it.
         """
-        if what not in self._kept:
+        kept = self._kept  # `close` puts another in its place
+        if what not in kept:
             made = make()
             self.check_open()
-            self._kept[what] = made
-        kept: _Kept = self._kept[what]  # type: ignore[assignment]
-        return kept
+            kept[what] = made
+        found: _Kept = kept[what]  # type: ignore[assignment]
+        return found
 
 
 def classify(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,9 @@ __all__ = ["GraphSource", "LeftOut", "SessionOptions", "open_graph"]
 
 # A graph of a bundle, or the path of a file.
 GraphSource = Graph | str | os.PathLike[str]
+
+# A line of OpenVINO's errors that is the place in its source where it was raised.
+_PLACE: Final = re.compile(r"Exception from \S+:\d+:$")
 
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
@@ -99,7 +103,7 @@ def open_graph(graph: GraphSource, options: SessionOptions) -> tuple[Any, LeftOu
     except ProviderError:
         raise
     except Exception as error:
-        failure = first_line(error)
+        failure = _cause(error)
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{name}: this graph does not fit into memory: {failure}") from error
         refused = _refused_options(graph, options, wanted)
@@ -117,6 +121,12 @@ def open_graph(graph: GraphSource, options: SessionOptions) -> tuple[Any, LeftOu
     if missing and options.strict_providers:
         raise ProviderError(f"{', '.join(missing)} cannot start ({failure}), and strict_providers accepts no other")
     return runtime, LeftOut(missing, failure)
+
+
+def _cause(error: Exception) -> str:
+    """What an error of ONNX Runtime says, in one line: not the places in OpenVINO's source that stand above it."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not _PLACE.search(line)]
+    return lines[0].strip() if lines else first_line(error)
 
 
 def _wanted(options: SessionOptions) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ortcam.engine.forking import ForkLock
 from ortcam.engine.runtime import ort
 from ortcam.errors import ProviderError
+from ortcam.support.ranges import shown
 from ortcam.support.terminal import first_line
 
 __all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
@@ -137,14 +138,20 @@ def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
 
     OpenVINO on a CPU computes in float32 unless something else is said, as the provider does that is built in: left to
     itself it takes bfloat16 where the processor has it.
+
+    Raises:
+        ProviderError: OpenVINO's `load_config` is no such configuration.
     """
     given = {key: value for key, value in options.items() if key != "device_type"}
     if provider != OPENVINO:
         return given
     device = options.get("device_type", "CPU").upper()
     config = _parsed(given.pop("load_config", "{}"))
-    if config is None:
-        return given | {"load_config": options["load_config"]}  # the plugin says what is wrong with it
+    if config is None:  # the plugin would print what is wrong with it
+        raise ProviderError(
+            f"execution provider {provider}: load_config={shown(options['load_config'])} is not accepted; accepted is "
+            'JSON of properties by device, such as {"CPU": {"NUM_STREAMS": "1"}}'
+        )
     properties = config.setdefault(device.partition(".")[0], {})
     for key in [key for key in _PROPERTIES if key in given]:
         properties.setdefault(_PROPERTIES[key], given.pop(key))

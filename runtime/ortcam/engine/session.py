@@ -42,7 +42,6 @@ class OnnxSession:
         self.left_out = left_out or LeftOut()
         self._opened = Opened(runtime)
         self._pool = Pool(self._opened)
-        self._inputs = frozenset(item.name for item in runtime.get_inputs())
         _sessions.add(self)
 
     @property
@@ -68,9 +67,11 @@ class OnnxSession:
             Exception: of ONNX Runtime's own types; see `readable_errors`.
         """
         self._opened.check()
-        feeds = {name: value for name, value in inputs.items() if name in self._inputs}
+        feeds = {name: value for name, value in inputs.items() if name in self._opened.inputs}
         with self._opened.alone():
-            return tuple(self.runtime.run(list(outputs), feeds, self._opened.uncaptured()))
+            found = self.runtime.run(list(outputs), feeds, self._opened.uncaptured())
+        # Not in the session's memory, which nobody could give back in a process that is forked later.
+        return tuple(value if value.flags.owndata else value.copy() for value in found)
 
     def bind(self, outputs: Sequence[str]) -> AbstractContextManager[OnnxBoundSession]:
         """Lend a session whose inputs stay in place, for the time of a `with` block. Never blocks.

@@ -147,7 +147,7 @@ class Measuring:
             OrtcamError: as `Explainer.explain`.
         """
         # A copy, so that no method profits from features that another one has computed.
-        photograph = dataclasses.replace(clean.photograph)
+        photograph = dataclasses.replace(clean.photograph, model_input=clean.photograph.model_input.copy())
         clock = time.perf_counter()
         found = self.explain(clean, photograph, entry)
         seconds = time.perf_counter() - clock

@@ -203,8 +203,8 @@ class Classifier:
         """
         if isinstance(image, list | tuple):
             check_alone(preprocessed)
-            return [self._clean_pass(photograph).probabilities for photograph in self.read_many(image)]
-        return self._clean_pass(self.read(image, preprocessed=preprocessed)).probabilities
+            return [self._clean_pass(photograph).probabilities.copy() for photograph in self.read_many(image)]
+        return self._clean_pass(self.read(image, preprocessed=preprocessed)).probabilities.copy()
 
     def top(
         self, image: Image | None = None, *, top_k: int = 5, preprocessed: ArrayLike | None = None
@@ -243,7 +243,7 @@ class Classifier:
             ImageError: missing, not an image, truncated or too large, or not the model's input.
             NotFiniteError: a feature or a logit is infinite or not a number.
         """
-        return self._clean_pass(self.read(image, preprocessed=preprocessed)).maps
+        return self._clean_pass(self.read(image, preprocessed=preprocessed)).maps.copy()
 
     def logits(
         self, count: int, inputs: Callable[[slice], NDArray[np.float32]], *, batch_size: BatchSize = "auto"

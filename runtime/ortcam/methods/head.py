@@ -193,6 +193,8 @@ class LinearHead:
 class HeadInputs:
     """What a head-only method gets: one image as the model sees it, and the head to ask.
 
+    The arrays are read-only: other explanations of the image use them, too.
+
     Attributes:
         maps: the features A, float32 [C,h,w]; of tokens the patches alone.
         prefix: prefix tokens, float32 [P,C]; P = 0 for layouts that have none.

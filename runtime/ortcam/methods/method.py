@@ -6,7 +6,7 @@ has a function `compute`, from `HeadInputs` and its options to `HeadScores`.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ __all__ = ["MapKind", "Method", "Noise", "Option", "Plan", "Settings", "Weightin
 
 Weighting = Literal["probability", "logit-softmax"]
 MapKind = Literal["raw", "normalized"]
+Normalize = Literal["after-upsampling", "before-upsampling"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Noise:
     seed: int
 
 
+_WORDS: Final = {"normalize": get_args(Normalize), "weighting": get_args(Weighting), "maps": get_args(MapKind)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What the engine has to do for a method with its options.
@@ -53,10 +57,11 @@ class Plan:
         gate_sum: whether the gated maps are summed instead.
 
     Raises:
-        OptionError: a gate that no bundle has a graph for.
+        OptionError: a gate that no bundle has a graph for, a word that is not accepted, no pass for a channel, gated
+            maps to sum without a gate, or noise with one.
     """
 
-    normalize: Literal["after-upsampling", "before-upsampling"] | None
+    normalize: Normalize | None
     gate: str | None = None
     coefficients: tuple[float, ...] = (1.0,)
     noise: Noise | None = None
@@ -68,6 +73,15 @@ class Plan:
     def __post_init__(self) -> None:
         if self.gate is not None and self.gate not in GATES:
             raise OptionError(f"the gate {shown(self.gate)} is not accepted; accepted: {', '.join(GATES)}")
+        for name, accepted in _WORDS.items():
+            if (word := getattr(self, name)) not in accepted and not (name == "normalize" and word is None):
+                raise OptionError(f"{name}={shown(word)} in a plan is not accepted; accepted: {', '.join(accepted)}")
+        if self.samples < 1:
+            raise OptionError("a plan without a pass for each channel: accepted is one coefficient or sample, or more")
+        if self.gate_sum and self.gate is None:
+            raise OptionError("gate_sum in a plan without a gate: there are no gated maps to sum")
+        if self.noise is not None and self.gate is not None:
+            raise OptionError("noise in a plan with a gate: no bundle has a graph for both")
 
     @property
     def scorer(self) -> str:
@@ -214,7 +228,10 @@ class Settings:
         if not isinstance(scores, HeadScores):
             raise OptionError(f"{self.method.name}: gives {shown(scores)}; accepted is an ortcam.methods.HeadScores")
         classes, (channels, height, width) = len(inputs.targets), inputs.maps.shape
-        found = np.shape(scores.raw), np.shape(scores.weights)
+        for array in (scores.raw, scores.weights):
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+                raise OptionError(f"{self.method.name}: gives {shown(array)}; accepted are arrays of numbers")
+        found = scores.raw.shape, scores.weights.shape
         if found != ((classes, height, width), (classes, channels)):
             raise OptionError(
                 f"{self.method.name}: gives maps {list(found[0])} and weights {list(found[1])}; accepted is "

@@ -54,8 +54,9 @@ class Methods(Sequence[Method]):
         self._methods = self._shipped
         self._plugins = plugins
         self._changing = ForkLock()
-        self._loading = threading.RLock()
-        self._begun = self._loaded = False
+        self._loading = ForkLock()
+        self._loader: int | None = None
+        self._loaded = False
 
     def register(self, method: Method) -> None:
         """Add a method.
@@ -82,7 +83,7 @@ class Methods(Sequence[Method]):
             OptionError: no registered method has this name.
         """
         with self._changing:
-            found = _by_spelling(self._methods).get(name.lower())
+            found = _by_spelling(self._methods).get(str(name).lower())
             if found is None or found in self._shipped:
                 raise OptionError(f"{shown(name)} is no registered method")
             self._methods = tuple(method for method in self._methods if method is not found)
@@ -117,14 +118,21 @@ class Methods(Sequence[Method]):
 
     def _listed(self) -> tuple[Method, ...]:
         """All methods, with those of installed packages."""
-        if not self._loaded:
+        # A package that lists the methods while it is loaded sees what is there so far.
+        if not self._loaded and self._loader != threading.get_ident():
             with self._loading:
-                if not self._begun:  # a package that lists the methods while it is loaded sees what is there so far
-                    self._begun = True
-                    for entry_point in sorted(self._plugins(), key=lambda found: found.name):
-                        self._load(entry_point)
-                    self._loaded = True
+                if not self._loaded:
+                    self._load_all()
         return self._methods
+
+    def _load_all(self) -> None:
+        self._loader = threading.get_ident()
+        try:
+            for entry_point in sorted(self._plugins(), key=lambda found: found.name):
+                self._load(entry_point)
+            self._loaded = True
+        finally:
+            self._loader = None
 
     def _load(self, entry_point: EntryPoint) -> None:
         """Register what an installed package offers; a warning where that fails, since the others still work."""
@@ -136,7 +144,7 @@ class Methods(Sequence[Method]):
             reason = error if isinstance(error, OptionError) else f"{type(error).__name__}: {error}"
             warnings.warn(
                 f"the method plugin {entry_point.name!r} ({entry_point.value}) cannot be loaded: {reason}",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

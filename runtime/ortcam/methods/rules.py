@@ -29,6 +29,10 @@ def check_method(method: object) -> None:
     """
     if not isinstance(method, Method):
         raise OptionError(f"{shown(method)} is no method; accepted is an ortcam.methods.Method")
+    for name in ("aliases", "options"):
+        items: object = getattr(method, name)
+        if not isinstance(items, tuple | list):
+            raise _refusal(method, f"{name}={shown(items)}", "a tuple")
     for spelling in (method.name, *method.aliases):
         if not isinstance(spelling, str) or not _NAME.fullmatch(spelling):
             raise _refusal(method, f"the name {shown(spelling)}", "small letters, digits, +, - and _")
@@ -39,6 +43,9 @@ def check_method(method: object) -> None:
     if (method.plan is None) == (method.compute is None):
         given = "neither plan= nor compute= is" if method.plan is None else "plan= and compute= are both"
         raise OptionError(f"method {method.name!r}: {given} given; accepted is one of them")
+    for function in (method.plan, method.compute):
+        if function is not None and not callable(function):
+            raise _refusal(method, shown(function), "a function")
     _check_options(method)
     if method.plan is not None:
         _check_plan(method, method.plan(method.defaults))

@@ -43,6 +43,7 @@ class ExplainRequest:
     @classmethod
     def of(
         cls,
+        /,
         *,
         method: str = "scorecam++",
         target: Target | Iterable[Target] | None = None,

@@ -62,13 +62,17 @@ def score(
     end = math.inf if limits.deadline is None else started + limits.deadline / 1000
     chooser = Chooser(scoring, end, predicts=choosing)
 
-    def run(channels: NDArray[np.intp]) -> bool:
+    def in_time() -> bool:
         scoring.most_rows = chooser.rows_in_time()
+        return scoring.most_rows > 0
+
+    def run(channels: NDArray[np.intp]) -> bool:
+        if not in_time():  # the process took longer than it was likely to
+            return False
         for _ in scoring.run(channels):
             if progress is not None:
                 progress(scoring.tally.passes, limit * scoring.plan.samples)
-            scoring.most_rows = chooser.rows_in_time()
-            if scoring.most_rows < 1:
+            if not in_time():
                 return False
         return True
 

@@ -228,3 +228,36 @@ assert memory_now < memory + 20e6, (memory, memory_now)
         tiny_bundle,
         photograph,
     )
+
+
+@forks
+def test_a_child_gives_no_memory_back_to_a_session_of_its_parent(tiny_bundle: Path, photograph: Path) -> None:
+    """The lock of that memory may be one that a thread of the parent held when it forked."""
+    run(
+        """
+import weakref
+from ortcam.engine import SessionOptions, open_session
+bundle = ortcam.read_bundle(folder)
+session = open_session(bundle.graph(bundle.manifest.graphs.features), SessionOptions((("CPUExecutionProvider", {}),)))
+inputs = {"image": ortcam.load(folder).read(image).model_input}
+assert all(value.flags.owndata for value in session.run(inputs, ["features"]))
+lending = session.bind(["features"])
+bound = lending.__enter__()
+bound.put("image", inputs["image"])
+bound.run()
+seen = weakref.ref(bound)
+
+def work():
+    global session, lending, bound
+    del session, lending, bound
+    gc.collect()
+    assert seen() is not None
+
+in_child(work)
+del session, lending, bound
+gc.collect()
+assert seen() is None
+""",
+        tiny_bundle,
+        photograph,
+    )

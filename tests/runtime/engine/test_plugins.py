@@ -154,11 +154,23 @@ def test_options_of_the_openvino_that_was_built_in_reach_the_plugin(
     assert {key: json.loads(value) for key, value in found.items()} == ({"load_config": expected} if expected else {})
 
 
-def test_a_configuration_that_is_no_json_is_left_to_the_plugin(machine: Machine) -> None:
-    assert plugin_options(OPENVINO, {"load_config": "{", "reshape_input": "x"}) == {
-        "reshape_input": "x",
-        "load_config": "{",
-    }
+@pytest.mark.parametrize("text", ["{", "[]", '{"CPU": 1}'])
+def test_a_configuration_that_is_none_is_refused_in_one_line(text: str) -> None:
+    """The plugin would print what is wrong with it."""
+    with pytest.raises(ortcam.ProviderError) as refused:
+        plugin_options(OPENVINO, {"load_config": text})
+    assert f"load_config={text!r} is not accepted; accepted is JSON of properties by device" in str(refused.value)
+
+
+def test_what_openvino_says_is_not_the_place_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: object, settings: ort.SessionOptions, **others: object) -> None:
+        raise RuntimeError(
+            "EP_FAIL : Exception from src/core.cpp:117:\nException from src/x.cpp:5:\nno such option\n\n"
+        )
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    with pytest.raises(ortcam.BundleError, match=r"cannot open this graph: no such option$"):
+        open_session("graph.onnx", SessionOptions((("CPUExecutionProvider", {}),)))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_openvino") is None, reason="needs onnxruntime-ep-openvino")

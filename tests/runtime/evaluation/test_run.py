@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.common.engines import recorded
 from tests.runtime.evaluation.conftest import COUNT, read_rows
 
 import ortcam
@@ -17,9 +18,11 @@ from ortcam.bundle.shipped import sample_images
 from ortcam.cli import main
 from ortcam.errors import NotFiniteError, OrtcamError
 from ortcam.evaluation import evaluate
-from ortcam.evaluation.entries import Baseline, Entry
+from ortcam.evaluation.dataset import Example
+from ortcam.evaluation.entries import Baseline, Entry, parse_entries
 from ortcam.evaluation.measuring import Clean, Measurement, Measuring
 from ortcam.evaluation.metrics import METRICS, adcc
+from ortcam.evaluation.protocols import resolve_protocol
 from ortcam.evaluation.run import Evaluation
 from ortcam.scoring.upsampling import upsample
 from ortcam.support.extras import install
@@ -268,3 +271,18 @@ def test_an_explanation_of_the_run_is_that_of_the_explainer(tiny_bundle: Path, i
     for index, image in enumerate(report.results.images):
         maps = explainer.explain(images.with_suffix("") / image, method="scorecam++").maps[0]
         assert report.results.values["scorecam++"]["complexity"][index] == pytest.approx(100 * maps.mean(), abs=1e-4)
+
+
+def test_no_method_profits_from_the_features_that_another_one_has_computed(tiny_bundle: Path) -> None:
+    """Or the first one of each image would look slower than the others."""
+    explainer, engine = recorded(tiny_bundle)
+    measuring = Measuring({None: explainer}, resolve_protocol("soft-map"), ["complexity"], batch_size=7)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    example = Example(name="a.png", path=Path("a.png"))
+    clean = measuring.clean(example, explainer.read(pixels))
+    passes = []
+    for entry in parse_entries(["eigen-cam", "recipro-cam", "eigen-cam:center=true"]):
+        before = len(engine.calls)
+        measuring.measure(clean, entry)
+        passes.append(sum(call.graph == explainer.bundle.manifest.graphs.features for call in engine.calls[before:]))
+    assert passes == [1, 1, 1]

@@ -30,6 +30,7 @@ from ortcam.methods import (
     METHODS,
     HeadScores,
     Method,
+    Noise,
     Option,
     Plan,
     register,
@@ -179,6 +180,19 @@ def _option(name: str, default: object = 1) -> Option:
         (MASKED, {"compute": toys.compute}, "plan= and compute= are both given; accepted is one of them"),
         (MASKED, {"plan": lambda _: None}, "plan= gives None, which is not accepted"),
         (MASKED, {"plan": lambda _: Plan(None, gate="gelu")}, "the gate 'gelu' is not accepted; accepted: tanh"),
+        (MASKED, {"plan": Plan("after-upsampling")}, "is not accepted; accepted: a function"),
+        (MASKED, {"plan": lambda _: Plan("before")}, "normalize='before' in a plan is not accepted; accepted: after-"),  # type: ignore[arg-type]
+        (MASKED, {"plan": lambda _: Plan(None, maps="x")}, "maps='x' in a plan is not accepted; accepted: raw, norm"),  # type: ignore[arg-type]
+        (MASKED, {"plan": lambda _: Plan(None, coefficients=())}, "a plan without a pass for each channel"),
+        (MASKED, {"plan": lambda _: Plan(None, gate_sum=True)}, "there are no gated maps to sum"),
+        (
+            MASKED,
+            {"plan": lambda _: Plan(None, gate="relu", noise=Noise(2, 0.1, "input", 0))},
+            "noise in a plan with a gate: no bundle has a graph for both",
+        ),
+        (MASKED, {"aliases": "toy"}, "aliases='toy' is not accepted; accepted: a tuple"),
+        (HEAD_ONLY, {"options": _option("a")}, "is not accepted; accepted: a tuple"),
+        (HEAD_ONLY, {"compute": 3}, "3 is not accepted; accepted: a function"),
         (HEAD_ONLY, {"options": (_option("budget"),)}, "the option name 'budget' is taken by an argument of explain"),
         (HEAD_ONLY, {"options": (_option("a"), _option("a"))}, "'a' is taken by another option of the method"),
         (HEAD_ONLY, {"options": (_option("no-word"),)}, "the option name 'no-word' is not accepted"),
@@ -222,6 +236,48 @@ def test_maps_of_another_shape_are_refused(explainer: ortcam.Explainer, part: st
             explainer.explain(demo_image(), method="toy-head")
     finally:
         unregister("toy-head")
+
+
+@pytest.mark.parametrize("wrong", [[[[0.0]]], np.array([[["a"]]])])
+def test_what_is_no_array_of_numbers_is_refused(explainer: ortcam.Explainer, wrong: Any) -> None:
+    register(dataclasses.replace(HEAD_ONLY, compute=lambda *_: HeadScores(wrong, wrong)))
+    try:
+        with pytest.raises(OptionError, match=r"toy-head: gives .*; accepted are arrays of numbers"):
+            explainer.explain(demo_image(), method="toy-head")
+    finally:
+        unregister("toy-head")
+
+
+def test_no_method_and_no_caller_can_alter_what_other_explanations_use(explainer: ortcam.Explainer) -> None:
+    def alter(inputs: Any, options: Any) -> HeadScores:
+        inputs.maps[:] = 0
+        return toys.compute(inputs, options)
+
+    photograph = explainer.read(demo_image())
+    before = explainer.explain(photograph, method="eigen-cam")
+    explainer.predict(photograph)[:] = 0
+    explainer.features(photograph)[:] = 0
+    register(dataclasses.replace(HEAD_ONLY, compute=alter))
+    try:
+        with pytest.raises(ValueError, match="read-only"):
+            explainer.explain(photograph, method="toy-head")
+    finally:
+        unregister("toy-head")
+    after = explainer.explain(photograph, method="eigen-cam")
+    np.testing.assert_array_equal(after.maps, before.maps)
+    np.testing.assert_array_equal(after.probabilities, before.probabilities)
+
+
+def test_an_option_may_be_called_as_an_argument_of_the_code_is(explainer: ortcam.Explainer) -> None:
+    register(dataclasses.replace(HEAD_ONLY, options=(*HEAD_ONLY.options, _option("cls")), compute=_without_cls))
+    try:
+        assert explainer.explain(demo_image(), method="toy-head", cls=3).options["cls"] == 3
+    finally:
+        unregister("toy-head")
+
+
+def _without_cls(inputs: Any, options: Any) -> HeadScores:
+    return toys.compute(inputs, {key: value for key, value in options.items() if key != "cls"})
 
 
 def test_a_head_only_method_that_returns_something_else_is_refused(explainer: ortcam.Explainer) -> None:

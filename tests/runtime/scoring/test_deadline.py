@@ -141,6 +141,19 @@ def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
     assert not e.flat[0]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_process_that_takes_longer_than_ever_before_ends_the_passes(
+    method: str, explainer: ortcam.Explainer, costs: Costs
+) -> None:
+    photograph = explainer.read(demo_image())
+    explainer.explain(photograph, budget=40, **options_of(method))
+    costs.predict = 2.0
+    e = explainer.explain(photograph, deadline=1500, **options_of(method))
+    assert 0 < e.stats.passes < 150
+    assert e.stats.seconds_late > 0
+    assert any("mean" in what for what in e.stats.simplified)
+
+
 def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
