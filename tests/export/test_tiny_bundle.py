@@ -1,5 +1,6 @@
 """The bundle in tests/data, which tests of the runtime use, is the one that an export makes today."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,18 +14,27 @@ from ortcam_export import export
 
 # What decides of the bytes of a graph.
 WRITERS = ("ortcam", "onnx", "onnx-ir", "onnxscript", "torch")
+# Of the committed weights. PyTorch draws normal numbers with other last bits on a processor without AVX2.
+DRAWN = "e6be31fffc21"
+
+
+def drawn(module: TinyNet) -> str:
+    """The beginning of the hash of a module's weights."""
+    content = b"".join(parameter.detach().numpy().tobytes() for parameter in module.parameters())
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def test_the_committed_bundle_is_what_an_export_makes(tmp_path: Path) -> None:
     """After a change of the export that changes it, `python -m tests.common.tiny` makes it again."""
-    made = export(TinyNet().eval(), tmp_path / "tiny.ortcam", **TINY_INPUT).path
+    module = TinyNet().eval()
+    made = export(module, tmp_path / "tiny.ortcam", **TINY_INPUT).path
     new, committed = (json.loads((path / MANIFEST_NAME).read_text("utf-8")) for path in (made, TINY_BUNDLE))
     changing = ("files", "versions", "parity")
     assert {key: new[key] for key in new if key not in changing} == {
         key: committed[key] for key in committed if key not in changing
     }
     assert new["files"].keys() == committed["files"].keys()
-    if all(new["versions"][name] == committed["versions"][name] for name in WRITERS):
+    if drawn(module) == DRAWN and all(new["versions"][name] == committed["versions"][name] for name in WRITERS):
         # The logits of the probe are computed by this processor.
         for name in new["files"].keys() - {"probe-logits.npy"}:
             assert (made / name).read_bytes() == (TINY_BUNDLE / name).read_bytes(), name
