@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-compare parity sweep model bundle notebooks web page clean
+	bench-fused bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -130,6 +130,9 @@ bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one t
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu
+
+bench-checkouts: $(VENV)/dev.stamp  ## this code against another checkout (BEFORE=FOLDER), in pairs of processes (five minutes)
+	$(BIN)/python -m benchmarks.compare.checkouts $(or $(BEFORE),$(error BEFORE=FOLDER: a checkout with an environment))
 
 bench-compare: $(VENV)/dev.stamp  ## fresh results beside the committed ones, by ratio
 	$(BIN)/python -m benchmarks.changes
