@@ -10,8 +10,8 @@ export ORT_DISABLE_TELEMETRY ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
+.PHONY: help demo test test-slow test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -36,6 +36,14 @@ $(VENV)/dev.stamp: $(VENV)/cpu.stamp
 demo: $(VENV)/cpu.stamp  ## explain a shipped image with four methods (no PyTorch needed)
 	$(BIN)/ortcam demo -o ortcam-demo --force
 
+# The clients of `ortcam serve` that others wrote, and Ray Serve, which hosts it.
+FOREIGN := .venv-foreign
+$(FOREIGN)/foreign.stamp: $(VENV)/uv.stamp pyproject.toml tests/foreign/requirements.txt
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(FOREIGN)
+	$(BIN)/uv pip install --quiet --python $(FOREIGN)/bin/python --constraint tests/foreign/requirements.txt \
+		--requirement tests/foreign/requirements.in --editable '.[cpu,ray,serve]'
+	@touch $@
+
 # JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
 JOBS ?= auto
 PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
@@ -43,10 +51,13 @@ PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 test: $(VENV)/dev.stamp  ## run every module once for real (about 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/dev.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 20 minutes on two cores)
-	$(BIN)/python $(PYTEST) -m slow
+test-slow: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 30 minutes on two cores)
+	$(BIN)/python $(PYTEST) -m 'slow and not cluster'
 
-test-all: test test-slow  ## run all tests
+test-cluster: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run `ray job submit` and the script for Slurm on clusters of this machine's processes (five minutes)
+	$(BIN)/python -m pytest -m cluster tests/foreign
+
+test-all: test test-slow  ## run all tests but those of clusters
 
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)
@@ -56,13 +67,13 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 # The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
-TESTING := pytest pytest-xdist filelock psutil pillow jsonschema safetensors
+TESTING := httpx pytest pytest-xdist filelock psutil pillow jsonschema safetensors
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/export tests/web/test_node.py tests/project/test_without_torch.py \
 	tests/parity/test_metrics.py tests/parity/test_predictions.py tests/parity/test_real_evaluation.py tests/parity/test_resampling.py \
 	--ignore=tests/export/sources/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,sign]'
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,serve,sign,batch]'
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints.txt $(TESTING)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --constraint constraints.txt torchcam
 	@touch $@
@@ -72,7 +83,7 @@ NEWEST := .venv-newest
 NEWEST_TESTS ?= $(OLDEST_TESTS)
 $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(NEWEST)
-	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,sign]' $(TESTING) torchcam
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,serve,sign,batch]' $(TESTING) torchcam
 	@touch $@
 
 test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
@@ -103,6 +114,7 @@ bench: bench-operators bench-scaling  ## against the peers on four models, opera
 
 bench-latency: $(VENV)/dev.stamp  ## speed, memory and cold start against torch-cam and pytorch-grad-cam, six models (hours)
 	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.compare.gradients
 
 bench-operators: $(VENV)/dev.stamp  ## where the time of a scoring run goes, by operator (a minute)
 	$(BIN)/python -m benchmarks.operators
@@ -123,10 +135,24 @@ bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error aga
 bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
 	$(BIN)/python -m benchmarks.faithfulness
 	$(BIN)/python -m benchmarks.faithfulness.broadened
+	$(BIN)/python -m benchmarks.faithfulness.gradients
 
 bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one thread with little memory (five minutes)
 	$(BIN)/python -m benchmarks.fused
 	$(BIN)/python -m benchmarks.fused.edge
+
+bench-serve: $(VENV)/dev.stamp  ## load on `ortcam serve`: throughput, percentiles, wrong maps, memory (a quarter of an hour)
+	$(BIN)/python -m benchmarks.serving
+
+# BUNDLES keeps what is exported, so that the next run has it.
+BUNDLES ?= build/bundles
+bench-batch: $(VENV)/dev.stamp  ## `ortcam batch` beside a bare loop and on Ray, its memory, what a million images cost (20 minutes)
+	$(BIN)/python -m benchmarks.batch --bundles $(BUNDLES)
+	$(BIN)/python -m benchmarks.batch.costs --bundles $(BUNDLES)
+
+bench-batch-scale: $(VENV)/dev.stamp  ## a driver with 1, 10 and 100 million ids (half an hour or more; 3 GB of memory)
+	$(BIN)/python -m benchmarks.batch.scale --millions 1 10 100
+	$(BIN)/python -m benchmarks.batch.scale --millions 0.1 1 --stages ray --keep
 
 bench-gpu:  ## check and time one NVIDIA GPU, with the PyTorch and onnxruntime-gpu of this machine's $$(PYTHON)
 	PYTHONPATH=runtime:export $(PYTHON) -m benchmarks.gpu
@@ -135,7 +161,7 @@ bench-checkouts: $(VENV)/dev.stamp  ## this code against another checkout (BEFOR
 	$(BIN)/python -m benchmarks.compare.checkouts $(or $(BEFORE),$(error BEFORE=FOLDER: a checkout with an environment))
 
 bench-compare: $(VENV)/dev.stamp  ## fresh results beside the committed ones, by ratio
-	$(BIN)/python -m benchmarks.changes
+	$(BIN)/python -m benchmarks.compare.changes
 
 parity: $(VENV)/dev.stamp  ## compare the maps with a float64 reference on real photographs (needs $$ORTCAM_TEST_DATA; about an hour)
 	$(BIN)/python -m benchmarks.parity
@@ -181,4 +207,4 @@ dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and ru
 	$(BIN)/python -m tests.project.release
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

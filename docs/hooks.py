@@ -7,11 +7,13 @@ or, where there is none (code), becomes plain text. Notebooks become pages with 
 """
 
 import argparse
+import dataclasses
+import inspect
 import io
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -175,16 +177,47 @@ def methods() -> str:
     for method in METHODS:
         also = f" Also called {', '.join(f'`{alias}`' for alias in method.aliases)}." if method.aliases else ""
         parts.append(f"### {method.name}\n\n{method.title}.{also}\n")
-        if method.options:
-            rows = [
-                f"| `{o.name}` | `{str(o.default).lower() if isinstance(o.default, bool) else o.default}` "
-                f"| {_escaped(o.accepted)} | {_escaped(o.help)} |"
-                for o in method.options
-            ]
-            parts.append("| option | default | accepted | what it does |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
-        else:
-            parts.append("No options.\n")
+        parts.append(_options(method.options) if method.options else "No options.\n")
     return "\n".join(parts)
+
+
+def auto() -> str:
+    """What `auto` takes for each kind of bundle, and why, from its table."""
+    from ortcam.methods.auto import AUTO, KINDS
+
+    rows = []
+    for row in AUTO:
+        given = "".join(f", `{name}={value}`" for name, value in row.arguments.items())
+        rows.append(f"| {_escaped(KINDS[row.kind])} | `{row.method}`{given} | {_escaped(row.reason)} |")
+    return "| the bundle has | taken | because |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def common_options() -> str:
+    """The options that every method has."""
+    from ortcam.methods import COMMON_OPTIONS
+
+    return _options(COMMON_OPTIONS)
+
+
+def _options(options: Iterable[Any]) -> str:
+    rows = [
+        f"| `{o.name}` | `{str(o.default).lower() if isinstance(o.default, bool) else o.default}` "
+        f"| {_escaped(o.accepted)} | {_escaped(o.help)} |"
+        for o in options
+    ]
+    return "| option | default | accepted | what it does |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def measures() -> str:
+    """The metrics of the server."""
+    from ortcam.serve.monitoring import MEASURES
+
+    rows = [
+        f"| `{item.name}{'_total' if item.kind == 'counter' else ''}` | {item.kind} "
+        f"| {', '.join(f'`{label}`' for label in item.labels)} | {_escaped(item.help)} |"
+        for item in MEASURES
+    ]
+    return "| name | type | labels | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
 def presets() -> str:
@@ -265,10 +298,67 @@ def _shortened(value: Any) -> Any:
     return value[:12] + "..." if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else value
 
 
+def server_settings() -> str:
+    """What the server can be told, from the class that holds it."""
+    from ortcam.serve.settings import Settings
+
+    told = _attributes(Settings)
+    rows = []
+    for field in dataclasses.fields(Settings):
+        if field.name not in ("bundles", "limits"):
+            default = "" if field.default is dataclasses.MISSING else _in_toml(field.default)
+            name = "token_file" if field.name == "token" else field.name
+            rows.append(f"| `{name}` | {default} | {_escaped(told[field.name])} |")
+    return "| setting | default | meaning |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def _in_toml(value: Any) -> str:
+    return "" if value is None or value == () else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def server_limits() -> str:
+    """What one request may cost, from the class that holds it."""
+    from ortcam.serve.settings import LIMIT_RANGES, RequestLimits
+
+    told, defaults = _attributes(RequestLimits), RequestLimits()
+    rows = [f"| `{name}` | {getattr(defaults, name)} | {_escaped(told[name])} |" for name in LIMIT_RANGES]
+    return "| limit | default | meaning |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def server_parameters() -> str:
+    """What every request may ask for."""
+    from ortcam.serve.protocols.asked import PARAMETERS
+
+    rows = "\n".join(f"| `{name}` | {_escaped(text)} |" for name, text in PARAMETERS.items())
+    return f"| parameter | meaning |\n|---|---|\n{rows}"
+
+
+def _attributes(kind: type) -> dict[str, str]:
+    """What the docstring of a class says of each attribute."""
+    lines = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].splitlines()
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if not line.strip():
+            break
+        if not line.startswith("     "):
+            name, _, text = line.strip().partition(": ")
+            found[name] = text
+        else:
+            found[name] += f" {line.strip()}"
+    return found
+
+
 GENERATORS: Final[Mapping[str, Callable[[], str]]] = {
     "command-line": command_line,
     "methods": methods,
+    "auto": auto,
+    "common-options": common_options,
     "bundle-schema": bundle_schema,
     "manifest": manifest,
+    "measures": measures,
     "presets": presets,
+    "server-limits": server_limits,
+    "server-parameters": server_parameters,
+    "server-settings": server_settings,
 }

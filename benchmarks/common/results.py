@@ -1,4 +1,4 @@
-"""What a benchmark writes: NAME.md for people, NAME.json with its figures for `benchmarks.changes`, and raw data.
+"""What a benchmark writes: NAME.md for people, NAME.json with figures for `benchmarks.compare.changes`, and raw data.
 
 NAME.json begins with the machine, the versions, the command and the date; `figures` has a line per figure. It is
 committed. NAME-raw.json has every number in the benchmark's own form. It is not: it is long, and the command makes it

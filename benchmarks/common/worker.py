@@ -17,6 +17,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +35,9 @@ CLASSIFIER = "classifier.onnx"
 
 # Batch sizes that the peers' best settings choose from.
 CANDIDATES = (8, 16, 32, 64)
+
+# The method that a peer needs gradients for; it explains in one pass, so that no batch size is to be found.
+GRADIENT = "grad-cam"
 
 # What a library answers: arrays to be saved where the request names a file, and figures for the parent.
 Answer = tuple[dict[str, Any], dict[str, Any]]
@@ -92,6 +96,8 @@ def ortcam_library(task: argparse.Namespace, method: str, batch_size: int | str)
 
 def torch_cam(task: argparse.Namespace, *, best: bool) -> Explain:
     """torch-cam as the examples in the docstrings of its classes, tokens through its own `reshape_transform`."""
+    if task.method == GRADIENT:
+        return _torch_cam_gradients(task, best=best)
     import torch
     from torchcam.methods import ISCAM, SSCAM, ScoreCAM
 
@@ -113,23 +119,47 @@ def torch_cam(task: argparse.Namespace, *, best: bool) -> Explain:
     return explain
 
 
-def pytorch_grad_cam(task: argparse.Namespace, *, best: bool) -> Explain:
-    """pytorch-grad-cam as its README: the object is made once and called for many images."""
-    import torch
-    from pytorch_grad_cam import ScoreCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+def _torch_cam_gradients(task: argparse.Namespace, *, best: bool) -> Explain:
+    """torch-cam's Grad-CAM; at its best settings without gradients of the weights."""
+    from torchcam.methods import GradCAM
 
     model, read_input = _torch_model(task, best=best)
-    cam = ScoreCAM(
+    extractor = GradCAM(model, task.layer, reshape_transform=_tokens_to_maps(_subject(task)))
+    model.requires_grad_(not best)
+
+    def explain(_: dict[str, Any]) -> Answer:
+        out = model(read_input().requires_grad_(best))
+        (cam,) = extractor(task.target, out)
+        return {"map": cam.squeeze(0).numpy()}, {}
+
+    return explain
+
+
+def pytorch_grad_cam(task: argparse.Namespace, *, best: bool) -> Explain:
+    """pytorch-grad-cam as its README: the object is made once and called for many images.
+
+    Grad-CAM at its best settings goes without gradients of the weights.
+    """
+    import torch
+    from pytorch_grad_cam import GradCAM, ScoreCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    has_gradients = task.method == GRADIENT
+    model, read_input = _torch_model(task, best=best)
+    model.requires_grad_(not (best and has_gradients))
+    cam = (GradCAM if has_gradients else ScoreCAM)(
         model=model,
         target_layers=[model.get_submodule(task.layer)],
         reshape_transform=_tokens_to_maps(_subject(task)),
     )
-    cam.batch_size, figures = _batch_size(task, model, read_input, best=best)
+    figures: dict[str, Any] = {}
+    if not has_gradients:
+        cam.batch_size, figures = _batch_size(task, model, read_input, best=best)
 
     def explain(_: dict[str, Any]) -> Answer:
-        with torch.inference_mode() if best else contextlib.nullcontext():
-            grayscale_cam = cam(input_tensor=read_input(), targets=[ClassifierOutputTarget(task.target)])
+        with torch.inference_mode() if best and not has_gradients else contextlib.nullcontext():
+            image = read_input().requires_grad_(best and has_gradients)
+            grayscale_cam = cam(input_tensor=image, targets=[ClassifierOutputTarget(task.target)])
         return {"map": grayscale_cam[0]}, dict(figures)
 
     return explain
@@ -155,6 +185,50 @@ def onnxruntime_forward(task: argparse.Namespace) -> Explain:
             run = functools.partial(session.run, {"image": batch}, ["logits"])
             seconds[size] = _seconds_an_image(run, size, images=request["images"])
         return {}, {"seconds_an_image": seconds}
+
+    return explain
+
+
+def head_and_gradient(task: argparse.Namespace) -> Explain:
+    """Bare runs of the bundle's head and of its gradient graph, in turn, for one class of the photograph.
+
+    On one thread, and timed by what that computed, which holds on a machine that does other things as well.
+    """
+    import numpy as np
+
+    from ortcam.bundle import read_bundle
+    from ortcam.engine.opening import SessionOptions
+    from ortcam.engine.providers import resolve_providers
+    from ortcam.engine.session import open_session
+    from ortcam.images.reading import read_image
+
+    bundle = read_bundle(bundle_path(task.folder, task.model))
+    manifest = bundle.manifest
+    gradient = manifest.gradient
+    if gradient is None or manifest.graphs.head is None:
+        raise SystemExit(f"{task.model}: {manifest.no_gradient or 'it has no head'}")
+    options = SessionOptions(resolve_providers(["cpu"]), 1)
+    head, backward, features = (
+        open_session(bundle.path / name, options)
+        for name in (manifest.graphs.head, gradient.graph, manifest.graphs.features)
+    )
+    image = manifest.preprocessing(read_image(task.photograph))
+    values = {"image": image, "features": features.run({"image": image}, ["features"])[0]}
+    seed = np.zeros_like(head.run(values, ["logits"])[0])
+    seed[0, task.target] = 1
+
+    def explain(request: dict[str, Any]) -> Answer:
+        seconds: dict[str, list[float]] = {"head": [], "gradient": []}
+        wanted = {
+            "head": (head, {"features": values["features"]}, "logits"),
+            "gradient": (backward, {"seed": seed, **{name: values[name] for name in gradient.inputs}}, "gradient"),
+        }
+        for _ in range(request.get("pairs", 1)):
+            for name, (session, inputs, output) in wanted.items():
+                start = time.thread_time()
+                session.run(inputs, [output])
+                seconds[name].append(time.thread_time() - start)
+        return {}, {"graphs": {name: statistics.median(column) for name, column in seconds.items()}}
 
     return explain
 
@@ -231,6 +305,7 @@ LIBRARIES: dict[str, Callable[[argparse.Namespace], Explain]] = {
     "pytorch-grad-cam": lambda task: pytorch_grad_cam(task, best=False),
     "pytorch-grad-cam-best": lambda task: pytorch_grad_cam(task, best=True),
     "onnxruntime-forward": onnxruntime_forward,
+    "head-and-gradient": head_and_gradient,
 }
 
 
@@ -253,7 +328,7 @@ def main() -> None:
     parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("--model", required=True, choices=SUBJECTS)
     parser.add_argument("--layer", required=True, help="module path")
-    parser.add_argument("--method", default="scorecam", choices=("scorecam", "sscam", "iscam"))
+    parser.add_argument("--method", default="scorecam", choices=("scorecam", "sscam", "iscam", GRADIENT))
     parser.add_argument("--folder", type=Path, required=True, help="what prepare writes and the others read")
     parser.add_argument("--export", type=json.loads, default={}, help="more options of the export, as JSON")
     parser.add_argument("--photograph", required=True)
@@ -266,14 +341,20 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints is not an answer
     explain = LIBRARIES[task.library](task)
     # The methods that sample warm up with one sample: with all of them, a peer takes minutes to hours.
-    first: dict[str, Any] = {"samples": 1} if task.method != "scorecam" else {}
+    first: dict[str, Any] = {"samples": 1} if task.method in ("sscam", "iscam") else {}
+    is_warm = task.library.endswith("-best") and task.method != GRADIENT
     for request in itertools.chain([first], map(json.loads, sys.stdin)):
         task.photograph = request.get("photograph", task.photograph)
         task.target = request.get("target", task.target)
-        start = time.perf_counter()
         # The best settings warmed up when they chose their batch size.
-        arrays, figures = ({}, {}) if request is first and task.library.endswith("-best") else explain(request)
-        figures["seconds"] = time.perf_counter() - start
+        seconds, cpu_seconds = [], []
+        for _ in range(request.get("runs", 1)):
+            start, cpu_start = time.perf_counter(), time.process_time()
+            arrays, figures = ({}, {}) if request is first and is_warm else explain(request)
+            seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
+        figures["seconds"] = statistics.median(seconds)
+        figures["cpu_seconds"] = statistics.median(cpu_seconds)
         figures["peak_bytes"] = _peak_bytes()
         if "save" in request:
             import numpy as np

@@ -44,26 +44,10 @@ def report(results: Mapping[str, Mapping[str, Any]], run: Mapping[str, Any], thr
 
 
 def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[str]:
-    images = found["images"]
-    yield (
-        f"### {model}: {images['measured']} images, {images['classified_as_labelled']} of them classified as labelled"
-    )
+    yield heading(model, found)
     run = found["run"]
     yield f"`{run['command']}`, {run['date']}, {run['machine']['cpu']}"
-    for groups in GROUPS:
-        metrics = [metric for metric in found["metrics"] if metric["group"] in groups]
-        metrics = [metric for metric in metrics if any(metric["name"] in row for row in found["table"].values())]
-        if not metrics:
-            continue
-        head = ["method", *(f"{metric['title']} {_ARROWS[metric['better']]}" for metric in metrics)]
-        yield table(head, ([method["title"], *_cells(found, method["name"], metrics)] for method in found["methods"]))
-        compared = [metric for metric in metrics if metric["name"] in found["differences"]]
-        first = next(method for method in found["methods"] if method["name"] == study.methods[0])
-        others = [method for method in found["methods"] if method is not first]
-        yield table(
-            [f"less {first['title']}", *(f"{metric['title']} {_ARROWS[metric['better']]}" for metric in compared)],
-            ([method["title"], *_apart(found, method["name"], first["name"], compared)] for method in others),
-        )
+    yield from metric_tables(found, (study.methods[0],))
     head = ["method", "seconds, median", "passes, median", "flat maps"]
     rows = [
         [
@@ -81,7 +65,7 @@ def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[st
     if "coarser" in found:
         yield (
             f"With every {FINER}th step of insertion and deletion alone, means would change by at most "
-            f"{found['coarser']['mean']:.2f}, differences from {first['title']} by at most "
+            f"{found['coarser']['mean']:.2f}, differences from {_title(found, study.methods[0])} by at most "
             f"{found['coarser']['difference']:.2f} points."
         )
     if found.get("randomized"):
@@ -95,6 +79,48 @@ def _of_model(model: str, found: Mapping[str, Any], study: Study) -> Iterator[st
                 for name, items in found["randomized"].items()
             ),
         )
+
+
+def heading(model: str, found: Mapping[str, Any]) -> str:
+    """The heading of a model's tables."""
+    images = found["images"]
+    return (
+        f"### {model}: {images['measured']} images, {images['classified_as_labelled']} of them classified as labelled"
+    )
+
+
+def metric_tables(found: Mapping[str, Any], references: Sequence[str]) -> Iterator[str]:
+    """All methods on all metrics, in two tables; below each, for each reference, what the others differ by from it.
+
+    A method that a metric was not measured of has no cell, or no row, there.
+    """
+    for groups in GROUPS:
+        metrics = [metric for metric in found["metrics"] if metric["group"] in groups]
+        metrics = [metric for metric in metrics if any(metric["name"] in row for row in found["table"].values())]
+        if not metrics:
+            continue
+        head = ["method", *(f"{metric['title']} {_ARROWS[metric['better']]}" for metric in metrics)]
+        names = {metric["name"] for metric in metrics if metric["better"]}
+        methods = [method for method in found["methods"] if names & found["table"][method["name"]].keys()]
+        yield table(head, ([method["title"], *_cells(found, method["name"], metrics)] for method in methods))
+        compared = [metric for metric in metrics if metric["name"] in found["differences"]]
+        for first in references:
+            rows = (
+                [method["title"], *_apart(found, method["name"], first, compared)]
+                for method in methods
+                if method["name"] != first
+            )
+            yield table(
+                [
+                    f"less {_title(found, first)}",
+                    *(f"{metric['title']} {_ARROWS[metric['better']]}" for metric in compared),
+                ],
+                rows,
+            )
+
+
+def _title(found: Mapping[str, Any], name: str) -> str:
+    return str(next(method["title"] for method in found["methods"] if method["name"] == name))
 
 
 _COSTS: Final = {"median_seconds": ".2f", "median_passes": ".0f"}

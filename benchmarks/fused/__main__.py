@@ -20,11 +20,14 @@ from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.results import write_results, write_text
 from benchmarks.common.subjects import SUBJECTS, WITH_WEIGHTS, missing_data, photographs
 
-METHODS: Final[dict[str, dict[str, Any]]] = {
+SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "scorecam": {"method": "scorecam"},
     "scorecam++": {"method": "scorecam++"},
     "iscam, 12 %": {"method": "iscam", "budget": 0.12},
     "sscam, 5 samples, 12 %": {"method": "sscam", "num_samples": 5, "budget": 0.12},
+    "grad-cam": {"method": "grad-cam"},
+    "grad-cam++": {"method": "grad-cam++"},
+    "smooth-grad-cam++": {"method": "smooth-grad-cam++"},
 }
 
 REPORT: Final = """\
@@ -45,6 +48,7 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     import onnxruntime
 
     import ortcam
+    from ortcam.methods import METHODS
     from ortcam_export import fuse
 
     found = []
@@ -56,8 +60,10 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         images = [explainer.read(item.path) for item in photographs()[: options.repeats]]
-        for title, arguments in METHODS.items():
+        for title, arguments in SETTINGS.items():
             say(f"{model}: {title}")
+            masks = next(method for method in METHODS if method.name == arguments["method"]).masks_image
+            limits: dict[str, Any] = {"completion": "none"} if masks else {}
             fused = fuse(
                 bundle, folder / "e.onnx", batch_size=options.batch_size, verify=False, force=True, **arguments
             )
@@ -66,7 +72,7 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             differences = []
             for place, image in enumerate([images[0], *images]):
                 clock = time.perf_counter()
-                explained = explainer.explain(image, completion="none", batch_size=options.batch_size, **arguments)
+                explained = explainer.explain(image, batch_size=options.batch_size, **limits, **arguments)
                 middle = time.perf_counter()
                 (saliency,) = session.run(["saliency"], {"image": image.model_input})
                 end = time.perf_counter()
@@ -105,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
         [
             row["model"],
             row["title"],
-            *(f"{median(row['seconds'][side]):.2f}" for side in ("runtime", "fused")),
+            *(f"{median(row['seconds'][side]):.3g}" for side in ("runtime", "fused")),
             f"{_ratio(row):.3f}",
             f"{row['difference']:.1e}",
             f"{row['size'] / 1e6:.1f}",

@@ -14,6 +14,7 @@ from ortcam_export.request import (
     check_bundle_path,
     check_calibration,
     check_checkpoint,
+    check_layers,
     check_name,
     check_opset,
     check_spec,
@@ -47,7 +48,7 @@ def export(
     *,
     weights: str = DEFAULT_WEIGHTS,
     checkpoint: str | Path | None = None,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     opset: int = DEFAULT_OPSET,
     force: bool = False,
     input_size: int | tuple[int, int] | None = None,
@@ -76,7 +77,9 @@ def export(
         bundle: folder to write; it appears only when the bundle is complete and has passed its parity check.
         weights: torchvision weights by name, "DEFAULT", or "none" for random ones.
         checkpoint: file with a state dict: `.pth`, plain or xz-compressed, or `.safetensors`.
-        layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer.
+        layer: module path, tensor name, or index in `inspect_model`'s list; None takes the default layer. Several, as a
+            list or with commas between them, give a bundle of several layers: the deepest is its primary one, and
+            gradient methods can use each of them.
         opset: version of the ONNX operator set, for models that come from PyTorch.
         force: replace a bundle that is there.
         input_size: (height, width) of the model's input, or its side.
@@ -141,7 +144,7 @@ def export(
         force,
         weights,
         check_checkpoint(checkpoint),
-        layer,
+        check_layers(layer),
         check_opset(opset),
         spec,
         variants,

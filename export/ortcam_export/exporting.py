@@ -22,6 +22,7 @@ from ortcam.bundle import (
     Bundle,
     Cut,
     FileRecord,
+    Gradient,
     Graphs,
     Manifest,
     Parity,
@@ -33,9 +34,10 @@ from ortcam.bundle import (
 )
 from ortcam.errors import BundleError, OrtcamError
 from ortcam.images.preprocessing import Preprocessing
-from ortcam.parity import measure_parity, parity_failure, probe_input
+from ortcam.parity import measure_parity, parity_failure, probe_input, sample_gradient
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.graphs.layers import Layer, choose_layer, count_macs, cut_open, find_layers
+from ortcam_export.gradients import Opened, autograd_of, write_gradient
+from ortcam_export.graphs.layers import Layer, choose_layers, count_macs, cut_open, find_layers
 from ortcam_export.graphs.scorer import write_scorers
 from ortcam_export.graphs.surgery import build_features, build_head, extract
 from ortcam_export.graphs.weights import Interpolation, WeightsFile
@@ -52,6 +54,7 @@ from ortcam_export.staging import move_into_place, staging
 __all__ = ["write_bundle"]
 
 _PROBE: Final = Probe("probe.npy", "probe-logits.npy")
+_GRADIENT_PROBE: Final = "probe-gradient.npy"
 _SMALLEST_SPAN: Final = 0.05
 # A default layer with more of the multiply-adds behind it is worth a word.
 _MUCH: Final = 0.6
@@ -63,15 +66,21 @@ class _Split:
 
     Attributes:
         model: the whole graph.
+        opened: the same with floating tensors at its cuts.
         graphs: the names of the files.
-        cut: where it was cut.
+        cut: where it was cut; the deepest of several.
+        layers: further cuts.
         interpolation: the weights that bring maps to the input's size.
+        weights: the file of weights.
     """
 
     model: ir.Model
+    opened: ir.Model
     graphs: Graphs
     cut: Cut
+    layers: tuple[Cut, ...]
     interpolation: Interpolation
+    weights: WeightsFile
 
 
 def write_bundle(request: ExportRequest) -> Bundle:
@@ -94,6 +103,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
         split = _split(request, converted, folder, inputs)
         say("measuring parity")
         parity = _measure_parity(converted, split, folder, inputs)
+        gradient, no_gradient = _differentiate(source, converted, split, folder, inputs, say)
         variants = _write_variants(request, converted, split, folder, inputs)
         manifest = Manifest(
             schema=SCHEMA_VERSION,
@@ -105,12 +115,15 @@ def write_bundle(request: ExportRequest) -> Bundle:
                 (source.preprocessing_source, *(note for note in converted.notes if note != HIDES_TO_BLACK))
             ),
             cut=split.cut,
+            layers=split.layers,
             graphs=split.graphs,
+            gradient=gradient,
+            no_gradient=no_gradient,
             precision="int8" if converted.integers else "float32",
             variants=variants,
             opset=converted.model.graph.opset_imports[""],
             parity=parity,
-            probe=_PROBE,
+            probe=_PROBE if gradient is None else dataclasses.replace(_PROBE, gradient=_GRADIENT_PROBE),
             files={path.name: FileRecord(path.stat().st_size, file_sha256(path)) for path in sorted(folder.iterdir())},
             versions=_versions(source),
         )
@@ -142,11 +155,16 @@ def _split(request: ExportRequest, converted: Converted, folder: Path, inputs: N
     weights_file = WeightsFile(folder)
     weights_file.store(model)
     layers = find_layers(model, folder, inputs)
-    layer = choose_layer(layers, request.layer, model=model, folder=folder, probe=inputs)
-    _say_choice(request.report, layer, model, named=request.layer is not None)
+    *further, layer = choose_layers(layers, request.layers, model=model, folder=folder, probe=inputs)
+    _say_choice(request.report, layer, further, model, named=bool(request.layers))
     interpolation = Interpolation.store(weights_file, layer.cut, height=prepared.height, width=prepared.width)
-    graphs, cut = _write_graphs(model, layer, folder, interpolation, converted.activation)
-    return _Split(model, graphs, cut, interpolation)
+    opened, cut = cut_open(model, layer)
+    cuts = []
+    for other in further:
+        opened, found = cut_open(opened, other)
+        cuts.append(found)
+    graphs = _write_graphs(model, opened, [cut, *cuts], folder, interpolation, converted.activation, layer)
+    return _Split(model, opened, graphs, cut, tuple(cuts), interpolation, weights_file)
 
 
 def _measure_parity(converted: Converted, split: _Split, folder: Path, inputs: NDArray[np.float32]) -> Parity:
@@ -176,6 +194,27 @@ def _measure_parity(converted: Converted, split: _Split, folder: Path, inputs: N
     if failure := parity_failure(parity, split.graphs):
         raise ExportError(f"{failure}. Nothing was written")
     return parity
+
+
+def _differentiate(
+    source: Source,
+    converted: Converted,
+    split: _Split,
+    folder: Path,
+    inputs: NDArray[np.float32],
+    say: StageReport,
+) -> tuple[Gradient | None, str | None]:
+    """Write the gradient graph and its probe; or say why there is none."""
+    say("differentiating the head")
+    cuts = {"features": split.cut} | {f"features_{i}": cut for i, cut in enumerate(split.layers, 1)}
+    opened = Opened(split.opened, split.graphs.features, cuts, converted.integers)
+    gradient, why = write_gradient(opened, split.weights, folder, inputs, autograd_of(source, converted))
+    if gradient is None:
+        say(f"no gradient: {why}; gradient methods need one, and everything else works")
+        return None, why
+    sample = sample_gradient(folder.joinpath, split.graphs, gradient, cuts, images=inputs, logits=converted.logits)
+    np.save(folder / _GRADIENT_PROBE, sample)
+    return gradient, None
 
 
 def _write_variants(
@@ -217,21 +256,22 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 
 def _write_graphs(
     model: ir.Model,
-    layer: Layer,
+    opened: ir.Model,
+    cuts: Sequence[Cut],
     folder: Path,
     interpolation: Interpolation,
     activation: Activation,
-) -> tuple[Graphs, Cut]:
-    """Write the graphs of a model cut at a layer; returns their names and the cut as it came to be."""
-    split, cut = cut_open(model, layer)
-    ir.save(build_features(split, cut.tensor), folder / "features.onnx")
+    layer: Layer,
+) -> Graphs:
+    """Write the graphs of a model, and of the same opened at its cuts, of which the first is the layer's."""
+    ir.save(build_features(opened, *(cut.tensor for cut in cuts)), folder / "features.onnx")
     if layer.inside_branch:
         ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")
     else:
-        ir.save(build_head(split, cut.tensor), folder / "head.onnx")
-    scorers = write_scorers(model, cut, folder, interpolation, activation)
+        ir.save(build_head(opened, cuts[0].tensor), folder / "head.onnx")
+    scorers = write_scorers(model, cuts[0], folder, interpolation, activation)
     head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
-    return Graphs("features.onnx", head, classifier, scorers), cut
+    return Graphs("features.onnx", head, classifier, scorers)
 
 
 def _check_span(preprocessing: Preprocessing) -> None:
@@ -289,9 +329,11 @@ def _describe(layer: Layer) -> str:
     return f"{cut.module or cut.tensor} [{cut.channels},{cut.height},{cut.width}]"
 
 
-def _say_choice(say: StageReport, layer: Layer, graph: ir.Model, *, named: bool) -> None:
+def _say_choice(say: StageReport, layer: Layer, further: Sequence[Layer], graph: ir.Model, *, named: bool) -> None:
     """Say where the model is split, and what that means where it is not plain."""
-    if named:
+    if further:
+        say(f"splitting at {_describe(layer)}; further layers: {', '.join(map(_describe, further))}")
+    elif named:
         say(f"splitting at {_describe(layer)}")
     else:
         say(f"assumed: the layer {_describe(layer)}; --layer NAME takes another (`ortcam inspect MODEL` lists them)")

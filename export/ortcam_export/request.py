@@ -28,6 +28,7 @@ __all__ = [
     "check_bundle_path",
     "check_calibration",
     "check_checkpoint",
+    "check_layers",
     "check_name",
     "check_opset",
     "check_spec",
@@ -53,7 +54,7 @@ class ExportRequest:
         force: whether a bundle that is there is replaced.
         weights: torchvision weights by name, "DEFAULT", or "none".
         checkpoint: file with a state dict, or None.
-        layer: as named by the user; None takes the default layer.
+        layers: as named by the user; without any the default layer is taken.
         opset: version of the ONNX operator set.
         spec: what the user said of input, output and classes.
         precisions: beside float32.
@@ -66,7 +67,7 @@ class ExportRequest:
     force: bool
     weights: str
     checkpoint: Path | None
-    layer: str | None
+    layers: tuple[str, ...]
     opset: int
     spec: InputSpec
     precisions: tuple[Precision, ...]
@@ -190,6 +191,21 @@ def _preset(name: str | None, order: ChannelOrder | None) -> Preset | None:
         (r, g, b), (s, t, u) = found.mean, found.std
         return dataclasses.replace(found, mean=(b, g, r), std=(u, t, s), channel_order=order)
     return found
+
+
+def check_layers(layer: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of layers, from one name, several with commas between them, or a sequence of names.
+
+    Raises:
+        ExportError: a name is empty or no text.
+    """
+    if layer is None:
+        return ()
+    names = layer.split(",") if isinstance(layer, str) else list(layer)
+    names = [name.strip() if isinstance(name, str) else name for name in names]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ExportError(f"layer={layer!r}: accepted is the name of a layer, or several, say layer2,layer3,layer4")
+    return tuple(names)
 
 
 def check_opset(opset: int) -> int:

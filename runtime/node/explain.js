@@ -1,6 +1,6 @@
 // Explains a picture with one file, without Python, and draws what the model looked at.
 //
-//   ortcam fuse MODEL --uint8-input -o explainer.onnx     (once, where ortcam is installed)
+//   ortcam fuse MODEL -m grad-cam --uint8-input -o explainer.onnx     (once, where ortcam is installed)
 //   npm install
 //   node explain.js explainer.onnx photo.jpg overlay.png [maps.f32]
 //

@@ -1,10 +1,11 @@
-"""Explain image classifiers with ONNX Runtime: Score-CAM, ScoreCAM++, SS-CAM and IS-CAM without PyTorch.
+"""Explain image classifiers with ONNX Runtime: Grad-CAM, Score-CAM and their relatives without PyTorch.
 
 ```python
 import ortcam
 
 explainer = ortcam.load("resnet18.ortcam")
-explanation = explainer.explain("cat.jpg", method="scorecam++", top_k=3)
+explanation = explainer.explain("cat.jpg", top_k=3)
+print(explanation.chosen)  # the method that was taken, and why
 explanation.save("out/")
 ```
 """
@@ -36,6 +37,7 @@ from ortcam.results.prediction import Prediction
 from ortcam.results.sheet import sheet
 
 if TYPE_CHECKING:
+    from ortcam import batch
     from ortcam.results import gallery
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "Stats",
     "TargetError",
     "__version__",
+    "batch",
     "gallery",
     "load",
     "read_bundle",
@@ -68,7 +71,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `ortcam.gallery` when it is first asked for: an explanation does without it."""
+    """Import `ortcam.gallery` and `ortcam.batch` when they are first asked for: an explanation does without them."""
+    if name == "batch":
+        return importlib.import_module("ortcam.batch")
     if name == "gallery":
         return importlib.import_module("ortcam.results.gallery")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from benchmarks.common import fidelity, machine, plots, results, subjects
 from benchmarks.common.figures import Figure, Summary, megabytes, read_summaries, table, with_quartiles
 from benchmarks.common.replay import load_remembering
+from benchmarks.compare import changes
 from benchmarks.compare import measurement as compared
 from benchmarks.compare import report as comparison
 from benchmarks.faithfulness import broadened
@@ -24,7 +26,7 @@ from onnxruntime import InferenceSession
 from tests.conftest import REPOSITORY
 
 import ortcam
-from benchmarks import calibration, changes, sweep
+from benchmarks import calibration, sweep
 from ortcam.bundle.shipped import bundle_path, demo_image
 
 
@@ -96,7 +98,7 @@ def test_committed_results_are_figures_alone() -> None:
 
 def test_every_result_that_has_figures_can_be_compared_with_its_commit() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.changes"],
+        [sys.executable, "-m", "benchmarks.compare.changes"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -349,7 +351,43 @@ def test_a_map_is_taken_to_the_power_that_has_the_mean_and_keeps_its_order(mean:
     np.testing.assert_array_equal(np.argsort(found, axis=None), np.argsort(saliency, axis=None))
 
 
+def sweep_gradients(monkeypatch: pytest.MonkeyPatch, stem: Path, *names: str) -> list[list[str]]:
+    """The rows of the table after `--gradients`, without its heading."""
+    found = {"inputs": ["features"], "differences": 1e-6, "autograd": None}
+    monkeypatch.setattr(sweep, "measure_gradient", lambda name: found)
+    monkeypatch.setattr("sys.argv", ["sweep", "--gradients", "--models", *names, "--output", str(stem)])
+    sweep.main()
+    lines = stem.with_suffix(".md").read_text("utf-8").splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    assert {len(row) for row in rows} == {len(sweep.COLUMNS)}
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+def test_gradients_alone_are_a_sweep_of_a_fresh_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no export has been measured, the table has the gradients and nothing else."""
+    (row,) = sweep_gradients(monkeypatch, tmp_path / "sweep", "alexnet")
+    assert row == ["alexnet", *[""] * 6, "1.0e-06", "", "features", *[""] * 3]
+    assert "1 of 1 heads that were tried have a gradient graph" in (tmp_path / "sweep.md").read_text("utf-8")
+
+
+def test_gradients_alone_fill_in_a_table_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the raw numbers, which no clone has. What is there stays, and is not measured again."""
+    committed = (REPOSITORY / "benchmarks" / "results" / "sweep.md").read_text("utf-8")
+    versions = dict(re.findall(r"([\w-]+) ([\d.]+\d)", committed.partition("--gradients` with ")[2].splitlines()[0]))
+    monkeypatch.setattr(sweep, "tool_versions", lambda: versions)
+    (tmp_path / "sweep.md").write_text(committed, "utf-8")
+    before = {row[0]: row for row in sweep_gradients(monkeypatch, tmp_path / "sweep", "alexnet")}
+    assert (tmp_path / "sweep.md").read_text("utf-8") == committed
+    (tmp_path / "sweep.md").write_text(committed.replace(" 1.5e-07 | 1.5e-06 | features ", "  |  |  ", 1), "utf-8")
+    after = {row[0]: row for row in sweep_gradients(monkeypatch, tmp_path / "sweep", "alexnet", "resnet18")}
+    assert after["alexnet"] == [*before["alexnet"][:7], "1.0e-06", "", "features", *before["alexnet"][10:]]
+    assert {**after, "alexnet": 0} == {**before, "alexnet": 0}
+    monkeypatch.setattr(sweep, "tool_versions", lambda: {**versions, "numpy": "99"})
+    newer = sweep_gradients(monkeypatch, tmp_path / "sweep", "resnet18")
+    assert [row[0] for row in newer if row[7]] == ["resnet18"]
+
+
 def test_the_sweep_has_figures_of_what_does_not_vary() -> None:
-    good = {"model": "a", "bytes": 10, "nodes": 3, "seconds": 1.0}
+    good = {"parity": 1e-6, "model": "a", "bytes": 10, "nodes": 3, "seconds": 1.0}
     found = list(sweep.figures([good, {"model": "b", "error": "fails"}]))
     assert [(figure.name, figure.values) for figure in found] == [("a / bundle", (10,)), ("a / nodes", (3,))]

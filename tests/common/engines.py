@@ -35,8 +35,8 @@ class Call:
 
     @property
     def rows(self) -> int:
-        """Masked images of a scorer, with padding; of other graphs images or features."""
-        return len(next(self.inputs[name] for name in ("channels", "image", "features") if name in self.inputs))
+        """Masked images of a scorer, with padding; seeds of a gradient; of other graphs images or features."""
+        return len(next(self.inputs[name] for name in ("seed", "channels", "image", "features") if name in self.inputs))
 
 
 # What answers a call: it may call `run`, which asks the real session.

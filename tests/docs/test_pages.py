@@ -203,15 +203,18 @@ def test_the_page_about_the_code_draws_the_tree_that_is_there() -> None:
     assert not (folders | modules) - drawn
 
 
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
 def definitions(path: Path) -> set[str]:
     """Functions, classes and methods of a module: `f`, `C`, `C.method`; and constants."""
     found = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             found |= {ast.unparse(target) for target in getattr(node, "targets", [getattr(node, "target", node)])}
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, FUNCTIONS | ast.ClassDef):
             found.add(node.name)
-            found |= {f"{node.name}.{part.name}" for part in ast.walk(node) if isinstance(part, ast.FunctionDef)}
+            found |= {f"{node.name}.{part.name}" for part in ast.walk(node) if isinstance(part, FUNCTIONS)}
     return found
 
 
@@ -244,6 +247,13 @@ def test_one_version_in_all_places() -> None:
     assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text("utf-8")
     sections = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert next(section for section in sections if section != "Unreleased") == version
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    listed = re.findall(r"(?:: |- )(\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    results = [f"results/{page.name}" for page in (REPOSITORY / "benchmarks" / "results").glob("*.md")]
+    pages = [page.relative_to(REPOSITORY / "docs").as_posix() for page in (REPOSITORY / "docs").rglob("*.md")]
+    assert sorted({*results, *pages} - set(listed)) == []
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import onnx
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, FileRecord, read_bundle
 from ortcam.errors import OrtcamError
-from ortcam.parity import verify, verify_variants
+from ortcam.parity import verify, verify_gradient, verify_variants
 from ortcam_export import export
 from tests.fuzz.limits import BreachError, budget
 
@@ -151,13 +151,17 @@ def use(folder: Path, *, verified: bool) -> None:
     if verified:
         bundle = read_bundle(folder)
         verify(bundle)
+        verify_gradient(bundle)
         verify_variants(bundle)
     with ortcam.load(folder, providers=["CPUExecutionProvider"], threads=1) as explainer:
         probabilities = explainer.predict(picture)
         if probabilities.shape != (len(explainer.labels),):
             raise BreachError(f"{len(explainer.labels)} labels, and probabilities of shape {probabilities.shape}")
-        explanation = explainer.explain(picture, budget=2, batch_size=2)
-        if not np.isfinite(explanation.maps).all():
+        explanation = explainer.explain(picture, method="scorecam++", budget=2, batch_size=2)
+        explanations = [explanation]
+        if explainer.bundle.manifest.gradient is not None:
+            explanations.append(explainer.explain(picture, method="grad-cam"))
+        if not all(np.isfinite(each.maps).all() for each in explanations):
             raise BreachError("a map is not finite")
 
 

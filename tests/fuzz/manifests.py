@@ -28,9 +28,12 @@ def try_on(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """The manifest as it was written, and as schemas 1 and 2 would have it."""
+    """The manifest as it was written, and as schemas 1 to 3 would have it."""
     manifest = json.loads(bundles.files()[MANIFEST_NAME])
-    second = {name: value for name, value in manifest.items() if name != "variants"} | {"schema": 2}
+    since_4 = {"layers", "gradient", "no_gradient"}
+    third = {name: value for name, value in manifest.items() if name not in since_4} | {"schema": 3}
+    third["probe"] = {name: value for name, value in third["probe"].items() if name != "gradient"}
+    second = {name: value for name, value in third.items() if name != "variants"} | {"schema": 2}
     first = {name: value for name, value in second.items() if name not in {"activation", "probe"}} | {"schema": 1}
     for name, added in (
         ("preprocessing", ("channel_order", "scale", "keep_aspect", "crop_rounding")),
@@ -38,7 +41,7 @@ def seeds() -> list[bytes]:
         ("parity", ("scorer_tolerance",)),
     ):
         first[name] = {key: value for key, value in first[name].items() if key not in added}
-    return [json.dumps(each).encode() for each in (manifest, second, first)]
+    return [json.dumps(each).encode() for each in (manifest, third, second, first)]
 
 
 def change(data: bytes, random: Random, change_bytes: Callable[[bytes, int], bytes], longest: int) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tests.fuzz import arrays, graphs, images, manifests
+from tests.fuzz import arrays, graphs, images, manifests, shards
 
 __all__ = ["NAMES", "Target", "target"]
 
@@ -36,6 +36,7 @@ _TARGETS: Final = {
     "manifest": Target(manifests.try_on, manifests.seeds, manifests.change, 1 << 15),
     "graphs": Target(graphs.try_on, graphs.seeds, graphs.change, 1 << 17),
     "arrays": Target(arrays.try_on, arrays.seeds, arrays.change, 1 << 15),
+    "shards": Target(shards.try_on, shards.seeds, shards.change, 1 << 15),
 }
 NAMES: Final = tuple(_TARGETS)
 

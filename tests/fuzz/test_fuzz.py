@@ -17,10 +17,11 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 
 import ortcam.images.decoding
+from ortcam.batch.sources.shards import members
 from ortcam.errors import ImageError
 from ortcam.images.reading import read_image
 from tests.common.images import encoded, photograph
-from tests.fuzz import bundles, graphs, images, manifests
+from tests.fuzz import bundles, graphs, images, manifests, shards
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget
 from tests.fuzz.targets import NAMES, target
@@ -63,7 +64,7 @@ def test_every_format_has_a_seed_that_is_decoded() -> None:
 
 def test_the_manifests_of_all_schemas_are_seeds_that_are_read() -> None:
     schemas = [json.loads(seed)["schema"] for seed in manifests.seeds()]
-    assert len(set(schemas)) == 3
+    assert len(set(schemas)) == 4
     for seed in manifests.seeds():
         bundles.use(bundles.put(bundles.write_input("bundle.json", seed)), verified=False)
 
@@ -74,6 +75,14 @@ def test_a_mended_png_has_the_right_checksums_and_keeps_the_rest() -> None:
     mended = images.mended(bytes(data) + b"rest")
     assert mended[29:33] == zlib.crc32(mended[12:29]).to_bytes(4, "big")
     assert mended[33:] == bytes(data[33:]) + b"rest"
+
+
+def test_a_mended_archive_has_the_right_checksums() -> None:
+    for seed in shards.seeds():
+        assert shards.mended(seed) == seed
+        changed = b"1" + seed[1:]  # of the first name
+        found = [name for name, _, _ in members(io.BytesIO(shards.mended(changed)), "shard.tar")]
+        assert found[0].startswith("1")
 
 
 def test_a_changed_graph_goes_to_the_runtime_with_its_own_hash() -> None:

@@ -200,3 +200,19 @@ def test_a_folder_for_temporary_files_that_cannot_be_written_to_is_named(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"ortcam: {tmp_path / 'gone'}")
     assert line.endswith("cannot be written: No such file or directory")
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_batch_between_two_parts_and_resume_goes_on(tiny_bundle: Path, tmp_path: Path) -> None:
+    pictures(tmp_path / "in")
+    out = tmp_path / "out"
+    arguments = ["batch", tiny_bundle, tmp_path / "in", "-o", out, "-m", "cam", "--maps", "full", "--quiet"]
+    code, _, lines = limited(4_000, *arguments)
+    assert code == 2
+    (line,) = lines
+    assert line.startswith(f"ortcam: {out}: ")
+    assert line.endswith(": File too large")
+    assert [path for path in contents(out) if path.name != "_batch.json"] == []
+    assert main([*map(str, arguments), "--resume"]) == 0
+    (part,) = out.glob("part-*.parquet")
+    assert part.stat().st_size > 4_000

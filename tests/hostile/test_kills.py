@@ -26,9 +26,10 @@ REPLACING = (
     "fuse --triton --external",
     "explain --force",
     "benchmark --plot",
+    "batch --retry-failed",
     "tuning",
 )
-BEGINNING = ("export", "fuse, first", "fuse --external, first", "evaluate")
+BEGINNING = ("export", "fuse, first", "fuse --external, first", "evaluate", "batch")
 FAST = ("export --force", "fuse --external", "fuse --triton", "explain --force", "tuning")
 
 

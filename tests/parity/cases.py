@@ -15,7 +15,16 @@ from torch import nn
 import ortcam
 from ortcam import Explainer, Explanation
 from tests.common.sharing import export_once
-from tests.parity.reference import Classifier, HeadReference, Reference, Result, at_cut, promised_noise
+from tests.parity.reference import (
+    Classifier,
+    GradientReference,
+    HeadReference,
+    Reference,
+    Result,
+    at_cut,
+    maps_of,
+    promised_noise,
+)
 
 # What docs/explanation/exactness.md promises.
 BOUND = 1e-4
@@ -34,6 +43,12 @@ class Case:
     def reference(self, image: Any) -> Reference:
         """The reference on what the model sees of an image."""
         return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), promised_noise)
+
+    def gradient_reference(self, image: Any) -> GradientReference:
+        """The same for the methods that take derivatives, at every layer of the bundle."""
+        layers = [(str(cut.module), maps_of(cut)) for cut in self.explainer.bundle.manifest.cuts.values()]
+        X = torch.from_numpy(self.explainer.preprocess(image))
+        return GradientReference(self.module, layers, X, promised_noise)
 
     def head_reference(self, image: Any) -> HeadReference:
         """The same for the methods that alter the features."""
@@ -219,8 +234,16 @@ def map_differences(explanation: Explanation, result: Result) -> NDArray[np.floa
     return differences
 
 
-def assert_within_bound(explanation: Explanation, result: Result, what: str) -> NDArray[np.float64]:
+def assert_within_bound(
+    explanation: Explanation, result: Result, what: str, *, bound: float = BOUND
+) -> NDArray[np.float64]:
     """Maps, weights (of the largest of their class) and flags of the product against the reference.
+
+    Args:
+        explanation: of the product.
+        result: of the reference.
+        what: is compared, in words.
+        bound: for maps and weights.
 
     Returns:
         Largest |difference| of the map of each target, float64 [K].
@@ -230,8 +253,8 @@ def assert_within_bound(explanation: Explanation, result: Result, what: str) -> 
     scale = result.weights.abs().amax(dim=1, keepdim=True).numpy()
     weights = np.abs(explanation.weights - result.weights.numpy()) / np.where(scale > 0, scale, 1)
     maps = map_differences(explanation, result)
-    assert maps.max() <= BOUND, f"{what}: maps differ by {maps}"
-    assert weights.max() <= BOUND, f"{what}: weights differ by {weights.max(axis=1)}"
+    assert maps.max() <= bound, f"{what}: maps differ by {maps}"
+    assert weights.max() <= bound, f"{what}: weights differ by {weights.max(axis=1)}"
     return maps
 
 

@@ -128,6 +128,7 @@ def mobilenet(shared) -> Case:
     return small_case(module, shared / "mobilenet", size=(96, 64), layer="features")
 
 
+@pytest.mark.sample("resnet")
 @pytest.mark.parametrize(("network", "layer"), [("resnet", "fc"), ("mobilenet", "classifier.1")])
 def test_cam_is_torch_cams(network, layer, request):
     CAM = pytest.importorskip("torchcam.methods").CAM

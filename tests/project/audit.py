@@ -21,7 +21,7 @@ from typing import Any, Final
 __all__ = ["Report", "ask", "main", "verdict"]
 
 _REPOSITORY: Final = Path(__file__).parents[2]
-_EXTRAS: Final = ("cpu", "export", "evaluate", "plot", "sign")
+_EXTRAS: Final = ("cpu", "export", "evaluate", "plot", "serve", "sign")
 _SERVICES: Final = ("pypi", "osv")
 
 

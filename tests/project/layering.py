@@ -22,7 +22,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scoring",),
     ("request", "models", "results", "parity"),
     ("explainer",),
+    ("batch",),
     ("benchmarking", "evaluation", "web"),
+    ("serve",),
     ("",),  # `import ortcam` itself
     ("cli",),
     ("__main__",),
@@ -51,7 +53,8 @@ PAGE_SUFFIXES = frozenset({".ts", ".js", ".css", ".html", ".j2"})
 BUILT = "runtime/ortcam/web/page/"
 
 MOST_ENTRIES = 14  # of a folder, `__init__.py` and its like aside
-ENTRIES = {"runtime/ortcam": 18}  # the rooms, and the modules that stand above or below all of them
+# The rooms, and the modules that stand above or below all of them; their tests mirror that.
+ENTRIES = {"runtime/ortcam": 20, "tests/runtime": 20}
 MOST_FUNCTION_LINES = 60  # without the docstring
 MOST_PARAMETERS = 12  # outside public signatures
 MOST_FILE_LINES = 400

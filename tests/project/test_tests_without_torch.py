@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 
 # The files that need PyTorch from their first line on.
 WITH_TORCH = {
+    "test_fusion_in_pytorch.py",
     "test_heads_of_modules.py",
     "test_memory.py",
     "test_models_of_torch.py",

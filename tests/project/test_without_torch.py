@@ -131,3 +131,34 @@ def test_the_command_says_in_one_line_what_is_missing_and_how_to_install_it(
     (line,) = result.stderr.splitlines()
     assert " needs " in line
     assert (TORCH if package.startswith("torch") else install(extra)) in line
+
+
+BATCH_EXTRAS = ("pyarrow", "fsspec", "ray")
+
+
+def test_import_and_help_need_none_of_the_extras_of_batch() -> None:
+    script = "import ortcam, ortcam.batch\nfrom ortcam.cli import main\nsys.exit(main(['batch', '--help']))"
+    result = run(script, extra=BATCH_EXTRAS)
+    assert result.returncode == 0, result.stderr
+    assert "--retry-failed" in result.stdout
+
+
+@pytest.mark.sample(every=2)
+@pytest.mark.parametrize("name", ["pyarrow", "fsspec"])
+def test_batch_without_its_extra_says_which_to_install(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    script = """
+import ortcam
+from ortcam.cli import main
+try:
+    ortcam.batch.run
+except ortcam.OrtcamError as error:
+    print(error)
+sys.exit(main(sys.argv[1:]))
+"""
+    result = run(script, "batch", tiny_bundle, tmp_path, "-o", tmp_path / "out", extra=(name,))
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("ortcam: `ortcam batch` needs ")
+    assert line.endswith(install("batch"))
+    assert f"ortcam: {result.stdout.strip()}" == line
+    assert not (tmp_path / "out").exists()

@@ -7,12 +7,13 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from ortcam import BundleError, OptionError
+from ortcam import BundleError, OptionError, read_bundle
 from ortcam.benchmarking import Row, Timings, benchmark
 from ortcam.cli import main
 from ortcam.cli.latency.plot import draw
 from ortcam.cli.latency.table import in_words
 from ortcam.images.reading import read_image
+from ortcam.methods.auto import row_of
 
 
 def measured(bundle: Path, photograph: Path, **options: object) -> Timings:
@@ -83,7 +84,7 @@ def test_the_shipped_bundle_is_measured_on_the_shipped_picture_and_drawn(
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--methods", "gradcam"], "gradcam"),
+        (["--methods", "fullgrad"], "fullgrad"),
         (["--method", "scorecam", "--batch-size", "0"], "batch-size"),
         (["--methods", "scorecam", "--batch-sizes", "many"], "batch-size"),
         (["--runs", "0"], "runs"),
@@ -125,7 +126,7 @@ def test_a_plot_without_matplotlib_names_the_extra(
 
 def test_an_unknown_method_is_refused_before_anything_runs(tmp_path: Path, photograph: Path) -> None:
     with pytest.raises(OptionError, match="unknown method"):
-        measured(tmp_path / "none.ortcam", photograph, methods=["gradcam"])
+        measured(tmp_path / "none.ortcam", photograph, methods=["fullgrad"])
 
 
 def test_methods_that_mask_nothing_have_one_row_and_no_bare_passes(tiny_bundle: Path, photograph: Path) -> None:
@@ -139,6 +140,18 @@ def test_a_method_that_the_model_cannot_have_becomes_a_note(branch_bundle: Path,
     report = measured(branch_bundle, photograph, methods=["scorecam", "recipro-cam"])
     assert [row.method for row in report.rows] == ["scorecam"]
     assert report.notes[0].startswith("recipro-cam is left out: ")
+
+
+def test_options_limits_and_auto_are_measured_as_they_are_asked_for(tiny_bundle: Path, photograph: Path) -> None:
+    methods = ["scorecam:budget=4", "recipro-cam:augment=3", "scorecam:budget=2:augment=3", "auto"]
+    rows = measured(tiny_bundle, photograph, methods=methods).rows
+    chosen = row_of(read_bundle(tiny_bundle).manifest).method
+    assert [row.method for row in rows] == [*methods[:3], f"auto: {chosen}"]
+    assert [(row.passes, row.all_passes) for row in rows[:3]] == [(4, 4), (0, 0), (6, 6)]
+    assert rows[1].head_passes == 3 * 8 * 12
+    assert not any(row.is_scaled for row in rows)
+    with pytest.raises(OptionError, match="precision=int8: accepted is --precision"):
+        measured(tiny_bundle, photograph, methods=["scorecam:precision=int8"])
 
 
 def test_what_cannot_be_measured_is_said_before_anything_is(tiny_bundle: Path, photograph: Path) -> None:

@@ -1,5 +1,6 @@
 """The page that comes with ortcam, served as `ortcam web` serves it, and tabs of a headless Chromium that visit it."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ from tests.conftest import REPOSITORY
 
 import ortcam
 from ortcam.bundle import read_bundle
-from ortcam.web.server import PageServer, Resource, Site, site_of
+from ortcam.web.server import PageServer
+from ortcam.web.site import Resource, Site, site_of
 
 WEB = REPOSITORY / "runtime" / "web"
 SAMPLES = REPOSITORY / "models" / "shapes" / "samples"
@@ -34,6 +36,59 @@ def node_modules(shared):
     if done.returncode != 0:
         pytest.skip(f"the page's dependencies cannot be installed: {done.stderr.strip()[-500:]}")
     return WEB / "node_modules"
+
+
+MODULES = (
+    *("images/preprocessing", "images/colormaps", "images/rendering", "engine/cut", "engine/onnx_outputs"),
+    *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
+    *("scoring/gaussian_process", "methods/gradient", "methods/recipro", "methods/auto", "server/events"),
+)
+TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
+RUN = """
+import { readFileSync } from "node:fs";
+const { module, body, given } = JSON.parse(readFileSync(0, "utf8"));
+const own = await import(module);
+const arrays = Object.fromEntries(Object.entries(given).map(([name, { type, data }]) => {
+  const bytes = Uint8Array.from(Buffer.from(data, "base64"));
+  return [name, new globalThis[type](bytes.buffer)];
+}));
+const out = await new Function("own", "given", body)(own, arrays);
+console.log(JSON.stringify(Object.entries(out).map(([name, array]) => {
+  const typed = ArrayBuffer.isView(array) ? array : Float64Array.from(array);
+  const bytes = Buffer.from(typed.buffer, typed.byteOffset, typed.byteLength);
+  return [name, typed.constructor.name, bytes.toString("base64")];
+})));
+"""
+
+
+@pytest.fixture(scope="session")
+def call(node_modules, tmp_path_factory):
+    """A function that runs a piece of JavaScript with a module (`own`) and arrays (`given`), and returns its arrays."""
+    folder = tmp_path_factory.mktemp("modules")
+    entries = [f"src/{name}.ts" for name in MODULES]
+    bundle = ["node", node_modules / "rolldown" / "bin" / "cli.mjs", *entries, "--dir", folder, "--platform", "node"]
+    subprocess.run(bundle, cwd=WEB, check=True, capture_output=True)
+    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
+    script = folder / "run.mjs"
+    script.write_text(RUN, "utf-8")
+
+    def run(module, body, **given):
+        names = {
+            np.dtype(np.uint8): "Uint8ClampedArray",
+            np.dtype(np.float32): "Float32Array",
+            np.dtype(np.float64): "Float64Array",
+        }
+        arrays = {
+            name: {"type": names[array.dtype], "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
+            for name, array in given.items()
+        }
+        asked = json.dumps({"module": str(folder / f"{module}.js"), "body": body, "given": arrays})
+        done = subprocess.run(["node", script], input=asked, capture_output=True, text=True, check=True)
+        return {
+            name: np.frombuffer(base64.b64decode(data), TYPES[kind]) for name, kind, data in json.loads(done.stdout)
+        }
+
+    return run
 
 
 class Served:
@@ -71,6 +126,8 @@ def browser(chromium):
         running.close()
 
 
+# Milliseconds before a download: Chromium drops those of a page beyond ten in a second, and the fast methods get there.
+DOWNLOAD_PAUSE = 150
 # Sets controls without a word of it, and says by an event of one of them that something changed.
 SET = """([values, target]) => {
   for (const [id, value] of Object.entries(values)) document.getElementById(id).value = value;
@@ -162,6 +219,7 @@ class Visit:
 
     def download(self, button):
         self.tab.evaluate("document.getElementById('advanced').open = true")
+        self.tab.wait_for_timeout(DOWNLOAD_PAUSE)
         with self.tab.expect_download() as download:
             self.tab.click(button)  # a real click: browsers throttle downloads that nobody asked for
         return Path(download.value.path())

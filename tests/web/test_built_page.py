@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from tests.web.conftest import WEB
 
-from ortcam.web.server import page_folder
+from ortcam.web.site import page_folder
 
 
 def test_the_page_was_built_from_the_sources_that_are_here():

@@ -1,15 +1,13 @@
 """The page's arithmetic without a browser: its modules, bundled for Node, against the Python that they mirror."""
 
-import base64
 import json
-import subprocess
 
 import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.web.conftest import SHIPPED, WEB
+from tests.web.conftest import SHIPPED
 
 from ortcam.bundle import GATES, Cut
 from ortcam.bundle.gates import GATE_FUNCTIONS
@@ -21,59 +19,6 @@ from ortcam.scoring.gaussian_process import MaskModel
 from ortcam.scoring.masks import prepare_masks
 from ortcam.scoring.noise import draw_noise
 from ortcam.scoring.upsampling import upsample, upsampled_range
-
-MODULES = (
-    *("images/preprocessing", "images/colormaps", "images/rendering", "engine/cut", "engine/onnx_outputs"),
-    *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
-    "scoring/gaussian_process",
-)
-TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
-RUN = """
-import { readFileSync } from "node:fs";
-const { module, body, given } = JSON.parse(readFileSync(0, "utf8"));
-const own = await import(module);
-const arrays = Object.fromEntries(Object.entries(given).map(([name, { type, data }]) => {
-  const bytes = Uint8Array.from(Buffer.from(data, "base64"));
-  return [name, new globalThis[type](bytes.buffer)];
-}));
-const out = new Function("own", "given", body)(own, arrays);
-console.log(JSON.stringify(Object.entries(out).map(([name, array]) => {
-  const typed = ArrayBuffer.isView(array) ? array : Float64Array.from(array);
-  const bytes = Buffer.from(typed.buffer, typed.byteOffset, typed.byteLength);
-  return [name, typed.constructor.name, bytes.toString("base64")];
-})));
-"""
-
-
-@pytest.fixture(scope="module")
-def call(node_modules, tmp_path_factory):
-    """A function that runs a piece of JavaScript with a module (`own`) and arrays (`given`), and returns its arrays."""
-    folder = tmp_path_factory.mktemp("modules")
-    entries = [f"src/{name}.ts" for name in MODULES]
-    bundle = ["node", node_modules / "rolldown" / "bin" / "cli.mjs", *entries, "--dir", folder, "--platform", "node"]
-    subprocess.run(bundle, cwd=WEB, check=True, capture_output=True)
-    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
-    script = folder / "run.mjs"
-    script.write_text(RUN, "utf-8")
-
-    def run(module, body, **given):
-        names = {
-            np.dtype(np.uint8): "Uint8ClampedArray",
-            np.dtype(np.float32): "Float32Array",
-            np.dtype(np.float64): "Float64Array",
-        }
-        arrays = {
-            name: {"type": names[array.dtype], "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
-            for name, array in given.items()
-        }
-        asked = json.dumps({"module": str(folder / f"{module}.js"), "body": body, "given": arrays})
-        done = subprocess.run(["node", script], input=asked, capture_output=True, text=True, check=True)
-        return {
-            name: np.frombuffer(base64.b64decode(data), TYPES[kind]) for name, kind, data in json.loads(done.stdout)
-        }
-
-    return run
-
 
 BASE = {"height": 48, "width": 40, "resize": 56, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

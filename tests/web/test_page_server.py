@@ -16,7 +16,8 @@ from tests.web.conftest import SHIPPED
 
 from ortcam.bundle import read_bundle
 from ortcam.cli import main
-from ortcam.web.server import PageServer, page_folder, site_of
+from ortcam.web.server import PageServer
+from ortcam.web.site import page_folder, site_of
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -18,10 +18,12 @@ from ortcam.methods import Plan
 from ortcam.parity import read_probe
 from ortcam.request import ExplainRequest
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.fused.explainer_graph import ExplainerSpec
+from ortcam_export.fused.explainer_graph import ExplainerSpec, Masking
 from ortcam_export.graphs.running import cpu_options
 
-__all__ = ["baseline_probabilities", "check_model", "difference_from_runtime"]
+__all__ = ["baseline_probabilities", "check_model", "difference_by_rounding", "difference_from_runtime"]
+
+_ROUNDINGS: Final = 4  # how often the last digits are moved
 
 
 def check_model(path: Path, say: Callable[[str], None]) -> None:
@@ -53,14 +55,10 @@ def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: Expla
     """Measure the largest difference of the file's maps from the runtime's, on the bundle's probe."""
     if bundle.manifest.probe is None:
         return None
-    explainer = Explainer(bundle, cpu_options(), precision=spec.precision)
-    image = read_probe(bundle)[0][0]
-    if spec.uint8_input:  # of a size and shape of its own, so that there is something to resize and to crop
-        image = np.ascontiguousarray(image.repeat(2, axis=1)[:, 3:])
-    if spec.top_k is None:
-        request = dataclasses.replace(request, top_k=min(2, len(explainer.labels)))
-    explanation = explainer.explain_request(request, image)
-    inputs: dict[str, NDArray[Any]] = {"image": image if spec.uint8_input else explainer.preprocess(image)}
+    with contextlib.closing(_explainer(bundle, spec)) as explainer:
+        image = _probe(bundle, spec)
+        explanation = explainer.explain_request(_of_some_classes(bundle, request, spec), image)
+        inputs: dict[str, NDArray[Any]] = {"image": image if spec.uint8_input else explainer.preprocess(image)}
     if spec.top_k is None:
         inputs["classes"] = np.array(explanation.targets, np.int64)
     try:
@@ -76,3 +74,38 @@ def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: Expla
             "Nothing was written"
         )
     return float(np.abs(saliency - explanation.maps).max())
+
+
+def difference_by_rounding(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> float:
+    """Measure how far the runtime's own maps move when the last digit of each input value does, on the bundle's probe.
+
+    Weights may have a denominator that vanishes, such as that of Grad-CAM++ where features are of either sign. Then
+    rounding decides about the map, and two files that round differently cannot agree better than this.
+    """
+    request = _of_some_classes(bundle, request, spec)
+    generator = np.random.default_rng(0)
+    with contextlib.closing(_explainer(bundle, spec)) as explainer:
+        values = explainer.preprocess(_probe(bundle, spec))
+        maps = explainer.explain_request(request, preprocessed=values).maps
+        largest = 0.0
+        for _ in range(_ROUNDINGS):
+            towards = np.where(generator.random(values.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+            moved = explainer.explain_request(request, preprocessed=np.nextafter(values, towards))
+            largest = max(largest, float(np.abs(moved.maps - maps).max()))
+    return largest
+
+
+def _explainer(bundle: Bundle, spec: ExplainerSpec) -> Explainer:
+    return Explainer(bundle, cpu_options(), precision=spec.how.precision if isinstance(spec.how, Masking) else None)
+
+
+def _probe(bundle: Bundle, spec: ExplainerSpec) -> NDArray[np.uint8]:
+    """An image of the probe, uint8 [h,w,3]: of a size and shape of its own where the file resizes and crops."""
+    image = read_probe(bundle)[0][0]
+    return np.ascontiguousarray(image.repeat(2, axis=1)[:, 3:]) if spec.uint8_input else image
+
+
+def _of_some_classes(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> ExplainRequest:
+    if spec.top_k is not None:
+        return request
+    return dataclasses.replace(request, top_k=min(2, len(bundle.manifest.labels)))

@@ -12,7 +12,7 @@ from ortcam.bundle import Bundle
 from ortcam.request import ExplainRequest
 from ortcam.support.strict_json import encode_json
 from ortcam_export.errors import ExportError
-from ortcam_export.fused.explainer_graph import ExplainerSpec
+from ortcam_export.fused.explainer_graph import ExplainerSpec, Masking, explained_layers, finest
 from ortcam_export.fused.placement import EXTERNAL_SUFFIX, Place
 from ortcam_export.fused.sharing import share_in_file, share_in_function
 from ortcam_export.graphs.weights import WeightsFile, weight_key
@@ -52,19 +52,23 @@ class Fused:
 def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> dict[str, str]:
     """The file's metadata: texts as they are, everything else as JSON."""
     manifest, settings = bundle.manifest, request.settings
+    masking = spec.how if isinstance(spec.how, Masking) else None
+    cuts = explained_layers(manifest, spec.how).values()
     values: dict[str, object] = {
         "method": settings.method.name,
         "options": settings.options,
-        "budget": spec.budget,
-        "precision": spec.precision,
-        "batch_size": spec.batch_size,
+        "chosen": request.chosen or "",
+        "budget": masking and masking.budget,
+        "precision": masking.precision if masking else manifest.precision,
+        "batch_size": masking and masking.batch_size,
         "targets": "input" if spec.top_k is None else spec.top_k,
         "input": "uint8 RGB [h,w,3]" if spec.uint8_input else "float32 [1,3,H,W], preprocessed",
         "labels": manifest.labels,
         "activation": manifest.activation,
         "preprocessing": dataclasses.asdict(manifest.preprocessing),
         "model": dataclasses.asdict(manifest.model),
-        "cut": dataclasses.asdict(manifest.cut),
+        "cut": dataclasses.asdict(finest(cuts)),
+        "layers": [cut.module or cut.tensor for cut in cuts],
         "bundle_sha256": bundle.sha256,
         "versions": {"ortcam": __version__, "onnx-ir": ir.__version__, "onnxruntime": onnxruntime.__version__},
     }

@@ -40,11 +40,12 @@ def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> i
     return part
 
 
-def build_features(model: ir.Model, cut: str) -> ir.Model:
-    """Image [N,3,H,W] -> features."""
-    part = extract(model, ["image"], [cut])
+def build_features(model: ir.Model, cut: str, *layers: str) -> ir.Model:
+    """Image [N,3,H,W] -> features and, of further layers, features_1, features_2, ..."""
+    part = extract(model, ["image"], [cut, *layers])
     part.graph.name = "features"
-    rename(part.graph.outputs[0], "features", part.graph)
+    for index, value in enumerate(part.graph.outputs):
+        rename(value, f"features_{index}" if index else "features", part.graph)
     return part
 
 

@@ -56,7 +56,8 @@ def tidy(model: ir.Model) -> None:
     graph.name = "classifier"
     model.metadata_props.clear()
     graph.metadata_props.clear()
-    model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "ortcam", None, None, None
+    model.producer_name, model.producer_version, model.domain, model.model_version = "ortcam", None, None, None
+    model.doc_string = graph.doc_string = None
     for inner in graph.subgraphs():
         inner.metadata_props.clear()
         inner.doc_string = None

@@ -34,6 +34,14 @@ class WeightsFile:
         )
         (self._folder / self.name).touch()
 
+    def add(self, model: ir.Model) -> None:
+        """Append the weights of a model that are not in the file yet, and let it point to them."""
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.nbytes <= _INLINE_BYTES:
+                continue
+            value.const_value = self.append(value.name or "", tensor)
+
     def append(self, name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """Append a tensor. Returns a tensor that points to it."""
         content = tensor.tobytes()

@@ -216,7 +216,7 @@ def _read_whole(model: ir.Model, folder: Path) -> onnx.ModelProto:
 
 def _from_proto(proto: onnx.ModelProto) -> ir.Model:
     model = ir.from_proto(proto)
-    model.producer_name, model.producer_version, model.doc_string = "ortcam", None, None
+    model.producer_name, model.producer_version, model.domain, model.doc_string = "ortcam", None, None, None
     model.metadata_props.clear()
     model.graph.name = "classifier"
     model.graph.metadata_props.clear()

@@ -6,13 +6,14 @@ explanations. They show what an explanation takes beyond its forward passes. Thi
 does not need.
 """
 
+import dataclasses
 import math
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -28,9 +29,10 @@ from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.images.encoded import read_file
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
-from ortcam.methods import resolve_method
 from ortcam.models.opening import read_model
+from ortcam.request import ExplainRequest, MethodEntry, check_batch_size, parse_entry
 from ortcam.results.explanation import Explanation
+from ortcam.scoring import Limits
 from ortcam.support.ranges import RUNS, SECONDS
 
 __all__ = ["DEFAULT_RUNS", "DEFAULT_SECONDS", "benchmark"]
@@ -66,7 +68,9 @@ def benchmark(
     Args:
         model: what `ortcam.load` takes.
         image: image to explain.
-        methods: names; one that a model cannot have (`cam` without a linear head) becomes a note.
+        methods: each METHOD[:KEY=VALUE...], such as "recipro-cam:augment=10"; a key is an option of the method, or a
+            limit. "auto" is the method that suits the bundle. One that a model cannot have (`cam` without a linear
+            head) becomes a note.
         precisions: of the masked passes; None takes the bundle's own.
         batch_sizes: masked images per run, or "auto".
         providers: execution providers, in order of preference.
@@ -95,10 +99,10 @@ def benchmark(
     """
     RUNS.check(runs)
     SECONDS.check(seconds)
-    names = [resolve_method(method, {}).method.name for method in methods]
+    entries = [_entry(method) for method in methods]
     read = read_model(model, doing="benchmark")
-    cases = _cases(read, names, precisions, batch_sizes)
-    if not cases:
+    cases, left_out = _cases(read, entries, precisions, batch_sizes)
+    if not entries or not batch_sizes:
         raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
     content = read_file(image, check_max_pixels(max_pixels)).data
     bare_options = SessionOptions(resolve_providers(providers), threads)
@@ -116,7 +120,7 @@ def benchmark(
         )
         return _Bench(explainer, content, precision, bare_options)
 
-    rows, notes = _measure(cases, bench_in, runs, seconds / len(cases), progress)
+    rows, notes = _measure(cases, bench_in, runs, seconds / max(len(cases), 1), progress)
     return Timings(
         bundle={"path": str(read.path), "sha256": read.sha256},
         model=read.manifest.model.name,
@@ -127,23 +131,47 @@ def benchmark(
         runs=runs,
         seconds_allowed=seconds,
         rows=tuple(rows),
-        notes=tuple(notes),
+        notes=(*left_out, *notes),
         peak_memory_bytes=_peak_memory(),
     )
 
 
+def _entry(text: str) -> MethodEntry:
+    """A method as it is measured.
+
+    Raises:
+        OptionError: an unknown method, key or value; a precision, which is of all methods here.
+    """
+    entry = parse_entry(text)
+    if entry.precision is not None:
+        raise OptionError(f"{entry.name}: accepted is --precision (precisions=), which is for all methods")
+    return entry
+
+
 def _cases(
-    bundle: Bundle, methods: Sequence[str], precisions: Sequence[str] | None, batch_sizes: Sequence[int | str]
-) -> list[Case]:
-    """Every combination; methods that mask nothing have one batch size and the first precision alone."""
+    bundle: Bundle, entries: Sequence[MethodEntry], precisions: Sequence[str] | None, batch_sizes: Sequence[int | str]
+) -> tuple[list[Case], list[str]]:
+    """Every combination, and sentences about methods that the bundle does not allow.
+
+    Methods that mask nothing have one batch size and the first precision alone.
+    """
     chosen = tuple(dict.fromkeys(bundle.check_precision(name) for name in precisions or (None,)))
-    return [
-        Case(method, precision, size)
+    requests, notes = {}, []
+    for entry in entries:
+        try:
+            request = entry.request.for_bundle(bundle.manifest)
+        except OptionError as error:
+            notes.append(f"{entry.name} is left out: {error}")
+            continue
+        requests[f"{entry.name}: {request.settings.method.name}" if request.chosen else entry.name] = request
+    cases = [
+        Case(name, precision, check_batch_size(size), request)
         for precision in chosen
-        for method in methods
-        for size in (batch_sizes if _is_masking(method) else ("auto",))
-        if precision == chosen[0] or _is_masking(method)
+        for name, request in requests.items()
+        for size in (batch_sizes if request.settings.method.masks_image else ("auto",))
+        if precision == chosen[0] or request.settings.method.masks_image
     ]
+    return cases, notes
 
 
 def _measure(
@@ -173,7 +201,7 @@ def _measure(
         try:
             rows.append(bench.measure(case, runs, seconds))
         except OptionError as error:
-            if _is_masking(case.method):  # a model may lack what the others need
+            if case.request.settings.method.masks_image:  # a model may lack what the others need
                 raise
             notes.append(f"{case.method} is left out: {error}")
     if progress is not None:
@@ -193,22 +221,24 @@ class _Bench:
 
     def measure(self, case: Case, runs: int, seconds: float) -> Row:
         """Time a case, in about this many seconds."""
-        samples = resolve_method(case.method, {}).method.samples
-        options: dict[str, Any] = {"method": case.method}
-        if case.batch_size != "auto" or samples:
-            options["batch_size"] = case.batch_size
-        options |= self._cap(case, samples, seconds / (runs + 1))
-        first = self._warm_up(options)
+        settings, limits = case.request.settings, case.request.limits
+        samples = 0 if settings.plan is None else settings.plan.samples
+        request = dataclasses.replace(case.request, batch_size=case.batch_size)
+        # What is limited or explained in copies is measured as it is asked for: there is nothing to scale up.
+        as_asked = bool(limits.given) or settings.augmentation is not None
+        if samples and not as_asked:
+            request = dataclasses.replace(request, limits=self._cap(case, samples, seconds / (runs + 1)))
+        first = self._warm_up(request)
         size = first.stats.batch_size
         comparable = first.stats.precision == self._explainer.bundle.manifest.precision
         explanations, bare = [], []
         for _ in range(runs):
-            explanations.append(self._timed(options))
+            explanations.append(self._timed(request))
             if samples and comparable:
                 # A batch size beyond all passes is never made; so many images might not fit into memory.
                 bare.append(self._bare.seconds_an_image(min(size, max(first.stats.passes, 1))))
         times = [elapsed for elapsed, _ in explanations]
-        all_passes = first.stats.live_channels * samples
+        all_passes = first.stats.passes if as_asked else first.stats.live_channels * samples
         whole = [_whole(elapsed, explanation, all_passes) for elapsed, explanation in explanations]
         median = float(np.median(whole))
         bare_seconds = float(np.median(bare)) if bare else None
@@ -226,32 +256,33 @@ class _Bench:
             median=median,
             p95=float(np.percentile(whole, 95)),
             overhead=overhead,
+            gradient_passes=explanations[-1][1].stats.gradient_passes,
         )
 
-    def _warm_up(self, options: dict[str, Any]) -> Explanation:
+    def _warm_up(self, request: ExplainRequest) -> Explanation:
         """Explain once, or more often while the automatic batch size is still being searched."""
-        explanation = self._explainer.explain(self._content, **options)
+        explanation = self._explainer.explain_request(request, self._content)
         for _ in range(_SEARCHES):
             before = explanation.stats.batch_size
-            if options.get("batch_size") != "auto":
+            if request.batch_size != "auto" or not request.settings.method.masks_image:
                 break
-            explanation = self._explainer.explain(self._content, **options)
+            explanation = self._explainer.explain_request(request, self._content)
             if explanation.stats.batch_size == before:
                 break
         return explanation
 
-    def _cap(self, case: Case, samples: int, seconds: float) -> dict[str, Any]:
+    def _cap(self, case: Case, samples: int, seconds: float) -> Limits:
         """Choose a budget for an explanation that would take longer than this; none for others."""
         channels = self._explainer.bundle.manifest.cut.channels
         if channels * samples * self._estimate <= seconds:
-            return {}
+            return Limits()
         least = case.batch_size if isinstance(case.batch_size, int) else _ESTIMATE_BATCH
         fit = math.floor(seconds / (samples * self._estimate))
-        return {"budget": min(channels, max(least, fit)), "completion": "none"}
+        return Limits(budget=min(channels, max(least, fit)), completion="none")
 
-    def _timed(self, options: dict[str, Any]) -> tuple[float, Explanation]:
+    def _timed(self, request: ExplainRequest) -> tuple[float, Explanation]:
         start = time.perf_counter()
-        explanation = self._explainer.explain(self._content, **options)
+        explanation = self._explainer.explain_request(request, self._content)
         return time.perf_counter() - start, explanation
 
 
@@ -261,10 +292,6 @@ def _whole(elapsed: float, explanation: Explanation, all_passes: int) -> float:
     if not 0 < stats.passes < all_passes:
         return elapsed
     return elapsed + stats.seconds_by_stage["scoring"] * (all_passes / stats.passes - 1)
-
-
-def _is_masking(method: str) -> bool:
-    return resolve_method(method, {}).method.masks_image
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any, Final
 
+from ortcam.engine.batching import BatchSize
+from ortcam.request import ExplainRequest
+
 __all__ = ["PEAK_MEMORY", "Case", "Row", "Timings"]
 
 PEAK_MEMORY: Final = (
@@ -16,14 +19,16 @@ class Case:
     """What a row measures.
 
     Attributes:
-        method: name.
+        method: METHOD[:KEY=VALUE...], or "auto: METHOD" where it was chosen for the bundle.
         precision: of the masked passes, as the bundle calls it.
         batch_size: masked images per run, or "auto".
+        request: what is asked of the image.
     """
 
     method: str
     precision: str
-    batch_size: int | str
+    batch_size: BatchSize
+    request: ExplainRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Row:
     """The times of one case.
 
     Attributes:
-        method: name.
+        method: as of its case.
         precision: that ran, as the bundle calls it.
         batch_size: that ran.
         providers: that ran.
@@ -44,6 +49,7 @@ class Row:
         median: seconds of a whole explanation; scaled up if not all passes were measured.
         p95: the same for the 95th percentile (interpolated between the runs).
         overhead: `median` divided by the time of all its bare passes, minus 1; None without these.
+        gradient_passes: backward passes of the head, for gradient methods.
     """
 
     method: str
@@ -58,6 +64,7 @@ class Row:
     median: float
     p95: float
     overhead: float | None
+    gradient_passes: int = 0
 
     @property
     def is_scaled(self) -> bool:

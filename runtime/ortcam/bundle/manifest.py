@@ -1,4 +1,4 @@
-"""The content of bundle.json as dataclasses: model, cut, graphs, parity, variants, files.
+"""The content of bundle.json as dataclasses: model, cuts, graphs, gradient, parity, variants, files.
 
 `bundle.schema.json`, beside this module, is the same schema for other readers (JSON Schema, draft 2020-12).
 """
@@ -19,6 +19,8 @@ __all__ = [
     "Cut",
     "Fidelity",
     "FileRecord",
+    "Gradient",
+    "GradientParity",
     "Graphs",
     "Likeness",
     "Manifest",
@@ -31,7 +33,7 @@ __all__ = [
     "precision_by_name",
 ]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 MANIFEST_NAME: Final = "bundle.json"
 
 LARGEST_MANIFEST: Final = 2**23  # bytes; a hundred thousand labels of 80 letters
@@ -113,6 +115,47 @@ class Graphs:
 
 
 @dataclasses.dataclass(frozen=True)
+class GradientParity:
+    """The check of the gradient graph, made at export.
+
+    Attributes:
+        inputs: number of feature tensors that it was measured on.
+        differences: max |g - d| / max |d|, d by central differences of the head in float64.
+        autograd: the same with d from PyTorch's autograd; None if the model did not come from PyTorch.
+        tolerance: bound for both.
+    """
+
+    inputs: int
+    differences: float
+    autograd: float | None
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """The graph of the head's derivative: `seed` float32 [K,classes] -> `gradient` float32 [K,*cut.shape].
+
+    Row k of `gradient` is d(sum_c seed[k,c] logit_c) / d features, with the logits before softmax or sigmoid. For the
+    further layers the outputs are `gradient_1`, `gradient_2`, ... Where the head has attention over the tokens of the
+    cut, the output `attention_relevance` float32 [K,attention_heads,T] says what each token gives through each of its
+    heads: sum over the queries q of a_qt d(sum_c seed[k,c] logit_c) / d a_qt, a being the attention.
+
+    Attributes:
+        graph: its file name.
+        inputs: its inputs beside `seed`, in this order: "features" [N,*cut.shape], "features_1", ... of the further
+            layers, and "image" [N,3,H,W] where the logits depend on it beside the features. N is 1, which holds for all
+            K seeds, or K. Empty where the logits are affine in the features.
+        parity: what was measured at export.
+        attention_heads: heads of the attention in the output `attention_relevance`; None if there is no such output.
+    """
+
+    graph: str
+    inputs: tuple[str, ...]
+    parity: GradientParity
+    attention_heads: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Parity:
     """The check made at export: the graphs against the model that they came from.
 
@@ -141,10 +184,13 @@ class Probe:
     Attributes:
         images: uint8 [N,H,W,3], RGB images at the size of the model's input.
         logits: float32 [N,classes], given by the original model.
+        gradient: float32 [L,N,S], S elements of the gradient of each image's most probable class, for each of L layers,
+            the primary one first; None if the bundle has no gradient.
     """
 
     images: str
     logits: str
+    gradient: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,8 +267,11 @@ class Manifest:
         activation: from logits to probabilities: "softmax" over the classes, or the "sigmoid" of each.
         preprocessing: from an RGB photograph to the model's input.
         preprocessing_source: where the preprocessing came from, in words.
-        cut: where features end and the head begins.
+        cut: where features end and the head begins; the deepest layer if the bundle has several.
+        layers: further cuts, in the order of the data flow; most bundles have none.
         graphs: the graph files.
+        gradient: the derivative of the head; None if the bundle has none.
+        no_gradient: why it has none, as part of a sentence; None if it has one.
         precision: "float32", or "int8" for a quantized graph; image, features and logits are float32 in both.
         variants: "float16" or "int8" -> the scorers in it; features, head and clean logits are those of `graphs`.
         opset: version of the ONNX operator set.
@@ -239,7 +288,10 @@ class Manifest:
     preprocessing: Preprocessing
     preprocessing_source: str
     cut: Cut
+    layers: tuple[Cut, ...]
     graphs: Graphs
+    gradient: Gradient | None
+    no_gradient: str | None
     precision: Literal["float32", "int8"]
     variants: dict[str, Variant]
     opset: int
@@ -258,6 +310,11 @@ class Manifest:
         size = f"{self.preprocessing.height} x {self.preprocessing.width} pixels"
         text = f"{self.model.name}: {len(self.labels)} classes ({shortened(some, _LONGEST_LIST)}), {self.activation}"
         return printable(f"{text}, {size}")
+
+    @property
+    def cuts(self) -> dict[str, Cut]:
+        """All cuts by their output of the features graph: `features`, then `features_1`, ... of `layers`."""
+        return {"features": self.cut} | {f"features_{i}": cut for i, cut in enumerate(self.layers, 1)}
 
     def to_json(self) -> str:
         """Encode `bundle.json`. The same manifest always gives the same text.
@@ -286,8 +343,10 @@ def precision_by_name(name: str) -> Precision:
 
 
 def graph_files(manifest: Manifest, *precisions: str) -> list[str]:
-    """List the file names of the features, the head or classifier, and the scorers, each once."""
+    """List the file names of the features, the head or classifier, the gradient, and the scorers, each once."""
     graphs, variants = manifest.graphs, manifest.variants
+    gradient = None if manifest.gradient is None else manifest.gradient.graph
     scorers = [variants[name].scorers if name in variants else graphs.scorers for name in precisions]
-    names = [graphs.features, graphs.head, graphs.classifier, *(file for kinds in scorers for file in kinds.values())]
+    names = [graphs.features, graphs.head, graphs.classifier, gradient]
+    names += [file for kinds in scorers for file in kinds.values()]
     return [*dict.fromkeys(name for name in names if name is not None)]

@@ -49,6 +49,14 @@ def _from_2(raw: Raw) -> dict[str, Any]:
     return _with(raw, "bundle.json", variants={})
 
 
+def _from_3(raw: Raw) -> dict[str, Any]:
+    """Add what schema 3 implied: one cut, and no derivative of the head."""
+    why = "it was exported before gradients were part of a bundle; export the model again"
+    probe = raw.get("probe")
+    added = {"probe": _with(probe, "bundle.json.probe", gradient=None)} if isinstance(probe, dict) else {}
+    return _with(raw, "bundle.json", layers=[], gradient=None, no_gradient=why) | added
+
+
 def _entry(raw: Raw, name: str, entry: str) -> object:
     record = raw.get(name)
     return record.get(entry) if isinstance(record, dict) else None
@@ -61,4 +69,4 @@ def _with(record: Raw, where: str, **added: object) -> dict[str, Any]:
 
 
 # From the schema of that number to the next one.
-MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {1: _from_1, 2: _from_2}
+MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {1: _from_1, 2: _from_2, 3: _from_3}

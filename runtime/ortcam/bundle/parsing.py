@@ -48,13 +48,35 @@ def parse_manifest(text: bytes, folder: Path) -> tuple[int, Manifest]:
         manifest = decode(Manifest, migrate(raw), "bundle.json")
     except (SchemaError, OptionError) as error:
         raise BundleError(f"{path}: {error}") from None
-    cut = manifest.cut
-    if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
-        raise BundleError(f"{path}: impossible cut or labels: {reprlib.repr(cut)}, {len(manifest.labels)} labels")
-    graphs = manifest.graphs
+    for cut in (manifest.cut, *manifest.layers):
+        if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
+            raise BundleError(f"{path}: impossible cut or labels: {reprlib.repr(cut)}, {len(manifest.labels)} labels")
+    _check_graphs(manifest, path)
+    _check_names(manifest, folder)
+    return schema, manifest
+
+
+def _check_graphs(manifest: Manifest, path: Path) -> None:
+    """Refuse graphs, a gradient or variants that contradict each other."""
+    graphs, gradient, why = manifest.graphs, manifest.gradient, manifest.no_gradient
     if (graphs.head is None) == (graphs.classifier is None):
         head, classifier = reprlib.repr(graphs.head), reprlib.repr(graphs.classifier)
         raise BundleError(f"{path}: head is {head} and classifier {classifier}; accepted is exactly one of the two")
+    if (gradient is None) == (why is None):
+        said = f"gradient is {reprlib.repr(gradient)} and no_gradient {reprlib.repr(why)}"
+        raise BundleError(f"{path}: {said}; accepted is exactly one of the two")
+    if gradient is not None:
+        inputs = [*manifest.cuts, "image"]
+        if list(gradient.inputs) != [name for name in inputs if name in gradient.inputs]:
+            raise BundleError(
+                f"{path}: the gradient takes {reprlib.repr(gradient.inputs)}; accepted are some of "
+                f"{reprlib.repr(inputs)}, in this order"
+            )
+        if gradient.attention_heads is not None and manifest.cut.layout != "tokens":
+            raise BundleError(
+                f"{path}: attention_heads is {gradient.attention_heads}, and the layout {manifest.cut.layout!r}; "
+                "accepted is null, since only tokens have attention"
+            )
     accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
     for name, variant in manifest.variants.items():
         if name not in accepted:
@@ -64,8 +86,6 @@ def parse_manifest(text: bytes, folder: Path) -> tuple[int, Manifest]:
         if set(variant.scorers) != set(graphs.scorers):
             found = reprlib.repr([*variant.scorers])
             raise BundleError(f"{path}: the scorers in {name} are not those of the other graphs: {found}")
-    _check_names(manifest, folder)
-    return schema, manifest
 
 
 def _check_names(manifest: Manifest, folder: Path) -> None:
@@ -77,8 +97,10 @@ def _check_names(manifest: Manifest, folder: Path) -> None:
     graphs, probe = manifest.graphs, manifest.probe
     named = [("graph", name) for name in (graphs.features, graphs.head, graphs.classifier, *graphs.scorers.values())]
     named += [("graph", name) for variant in manifest.variants.values() for name in variant.scorers.values()]
+    if manifest.gradient is not None:
+        named += [("graph", manifest.gradient.graph)]
     if probe is not None:
-        named += [("probe", probe.images), ("probe", probe.logits)]
+        named += [("probe", name) for name in (probe.images, probe.logits, probe.gradient) if name is not None]
     for what, file in named:
         if file is not None and file not in manifest.files:
             raise BundleError(f"{folder}: the {what} {reprlib.repr(file)} is not among the bundle's files")

@@ -1,9 +1,8 @@
 """Checks whether a manifest can be true: numbers within bounds, and graphs as it describes them."""
 
-import operator
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ortcam.bundle.gates import GATE_FUNCTIONS
 from ortcam.bundle.graph_contents import FLOAT32, GraphContents, Value
@@ -18,13 +17,23 @@ RANGES: Final = {
     "cut.height": (1, 16_384),
     "cut.width": (1, 16_384),
     "cut.prefix_tokens": (0, 2**20),
+    "gradient.attention_heads": (1, 2**16),
+    "gradient.parity.inputs": (1, 10_000),
+    "gradient.parity.tolerance": (0, 1e6),
     "opset": (1, 1000),
     "parity.inputs": (1, 10_000),
     "parity.tolerance": (0, 1e6),
     "parity.scorer_tolerance": (0, 1e6),
 }
 # Of lists and objects: the fewest entries, and the most.
-COUNTS: Final = {"labels": (1, 100_000), "files": (1, 1000), "graphs.scorers": (1, 100), "versions": (0, 1000)}
+COUNTS: Final = {
+    "labels": (1, 100_000),
+    "layers": (0, 64),
+    "files": (1, 1000),
+    "gradient.inputs": (0, 66),
+    "graphs.scorers": (1, 100),
+    "versions": (0, 1000),
+}
 _MOST_METHODS: Final = 100
 
 _LARGEST_FILE: Final = 2**40
@@ -40,14 +49,17 @@ def check_manifest(manifest: Manifest) -> None:
     Raises:
         BundleError: names the entry, its value, and what is accepted.
     """
+    for name, (fewest, limit) in COUNTS.items():
+        entries = _entry(manifest, name)
+        if entries is not None and not fewest <= len(entries) <= limit:
+            raise BundleError(f"bundle.json.{name} has {len(entries)} entries; accepted are {fewest} to {limit}")
     for name, (least, most) in RANGES.items():
-        value = operator.attrgetter(name)(manifest)
-        if not least <= value <= most:
-            raise BundleError(f"bundle.json.{name} is {value}; accepted is {least} to {most}")
-    for name, (fewest, most) in COUNTS.items():
-        count = len(operator.attrgetter(name)(manifest))
-        if not fewest <= count <= most:
-            raise BundleError(f"bundle.json.{name} has {count} entries; accepted are {fewest} to {most}")
+        _check_range(f"bundle.json.{name}", _entry(manifest, name), least, most)
+    for i, cut in enumerate(manifest.layers):
+        for name, (least, most) in RANGES.items():
+            if name.startswith("cut."):
+                side = name.removeprefix("cut.")
+                _check_range(f"bundle.json.layers[{i}].{side}", getattr(cut, side), least, most)
     for name, variant in manifest.variants.items():
         fidelity = variant.fidelity
         if min(fidelity.images, fidelity.channels) < 1 or len(fidelity.maps) > _MOST_METHODS:
@@ -62,6 +74,19 @@ def check_manifest(manifest: Manifest) -> None:
             raise BundleError(
                 f"bundle.json.files.{name} has the sha256 {record.sha256[:80]!r}; accepted are 64 hexadecimal digits"
             )
+
+
+def _entry(manifest: Manifest, path: str) -> Any:
+    """Look up an entry of the manifest; None if it, or what holds it, is absent."""
+    value: Any = manifest
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:
+        raise BundleError(f"{name} is {value}; accepted is {least} to {most}")
 
 
 def check_graphs(manifest: Manifest, contents: Mapping[str, GraphContents]) -> None:
@@ -111,17 +136,25 @@ def check_weights(manifest: Manifest, contents: Mapping[str, GraphContents]) -> 
 def _promised(manifest: Manifest, name: str) -> tuple[dict[str, _Shape], dict[str, _Shape]]:
     """List what the manifest promises about the inputs and outputs of a graph file, in all its uses."""
     sides, graphs = manifest.preprocessing, manifest.graphs
-    image, features = (None, 3, sides.height, sides.width), (None, *manifest.cut.shape)
+    image = (None, 3, sides.height, sides.width)
+    features = {name: (None, *cut.shape) for name, cut in manifest.cuts.items()}
     given: dict[str, _Shape] = {}
     made: dict[str, _Shape] = {}
     if name in (graphs.features, graphs.classifier):
         given["image"] = image
     if name == graphs.features:
-        made["features"] = features
+        made |= features
     if name == graphs.head:
-        given["features"] = features
+        given["features"] = features["features"]
     if name in (graphs.head, graphs.classifier):
         made["logits"] = (None, len(manifest.labels))
+    if manifest.gradient is not None and name == manifest.gradient.graph:
+        given["seed"] = (None, len(manifest.labels))
+        given |= {key: shape for key, shape in {**features, "image": image}.items() if key in manifest.gradient.inputs}
+        made |= {key.replace("features", "gradient"): shape for key, shape in features.items()}
+        if manifest.gradient.attention_heads is not None:
+            tokens = manifest.cut.prefix_tokens + manifest.cut.height * manifest.cut.width
+            made["attention_relevance"] = (None, manifest.gradient.attention_heads, tokens)
     for scorers in (graphs.scorers, *(variant.scorers for variant in manifest.variants.values())):
         for kind, file in scorers.items():
             if file == name:

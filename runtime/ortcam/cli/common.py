@@ -3,16 +3,30 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from ortcam.cli.method_names import list_methods
 from ortcam.cli.parsers import Rare
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.errors import OptionError, OutputError
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.rendering import BLENDS, COLORMAPS, Rendering
-from ortcam.request import read_batch_size
+from ortcam.methods import AUTO_METHOD
+from ortcam.request import read_batch_size, read_budget
 from ortcam.results.saved import lost
-from ortcam.support.ranges import ALPHA, MAX_PIXELS, THREADS, TOP_K, WHITE, shown
+from ortcam.scoring.limits import Completion
+from ortcam.support.ranges import (
+    ALPHA,
+    DEADLINE,
+    MAX_PIXELS,
+    PROCESSES,
+    SAMPLING_ERROR,
+    THREADS,
+    TOLERANCE,
+    TOP_K,
+    WHITE,
+    shown,
+)
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -24,6 +38,7 @@ __all__ = [
     "add_force",
     "add_image_reading",
     "add_json",
+    "add_limits",
     "add_method",
     "add_option",
     "add_output",
@@ -90,7 +105,7 @@ class Terminated(BaseException):
 def add_method(
     parser: Any,
     *,
-    default: str | None = "scorecam++",
+    default: str | None = AUTO_METHOD.name,
     several: bool = True,
     metavar: str = "",
     help: str = "",  # noqa: A002 - as argparse calls it
@@ -107,7 +122,7 @@ def add_method(
     Returns:
         The flag, for `list_methods`.
     """
-    words = "methods with commas between, such as scorecam++,cam" if several else "method, such as scorecam"
+    words = "methods with commas between, such as auto,scorecam++" if several else "method, such as scorecam"
     action: argparse.Action = parser.add_argument(
         "-m",
         "--method",
@@ -139,6 +154,36 @@ def add_targets(parser: Any) -> None:
         help="labels or indices, such as dog,3",
     )
     parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that limit the passes of methods that mask the image."""
+    group = parser.add_argument_group("fewer passes, of methods that mask the image (default: score every channel)")
+    group.add_argument(
+        "--budget", type=read_budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
+    )
+    group.add_argument(
+        "--deadline",
+        type=DEADLINE,
+        metavar="MS",
+        help="milliseconds per map; what fits depends on the machine",
+    )
+    group.add_argument(
+        "--tolerance", type=TOLERANCE, metavar="E", help="stop once the estimated error is below, such as 0.05"
+    )
+    group.add_argument(
+        "--completion",
+        choices=get_args(Completion),
+        default="gaussian-process",
+        help=Rare("how the weights of channels that were not scored are predicted"),
+    )
+    sampling = group.add_argument(
+        "--sampling-error",
+        type=SAMPLING_ERROR,
+        metavar="E",
+        help=Rare("%(methods)s: stop sampling a channel once the standard error of its weight is below this share"),
+    )
+    list_methods(sampling, lambda method: method.samples > 1)
 
 
 def add_output(
@@ -193,7 +238,12 @@ def rendering(options: argparse.Namespace) -> Rendering:
 
 
 def add_execution(
-    parser: argparse.ArgumentParser, *, low_memory: bool = True, several: bool = False, passes: bool = True
+    parser: argparse.ArgumentParser,
+    *,
+    low_memory: bool = True,
+    several: bool = False,
+    passes: bool = True,
+    processes: bool = False,
 ) -> Any:
     """Add the flags that say what computes, and how: providers, threads, batch size, precision.
 
@@ -202,6 +252,7 @@ def add_execution(
         low_memory: whether `--low-memory` is among them.
         several: whether `--batch-size` and `--precision` take several values, with commas between them.
         passes: whether the command makes masked passes, which `--batch-size` and `--precision` are of.
+        processes: whether it scores in processes, which `--processes` are.
 
     Returns:
         The group, for flags that belong there.
@@ -221,7 +272,13 @@ def add_execution(
         dest="strict_providers",
         help=Rare("refuse a provider that cannot start, such as cuda without a driver, instead of warning"),
     )
-    group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
+    if processes:
+        group.add_argument(
+            "--processes", type=PROCESSES, metavar="N", help="scoring processes (default: one per core, or GPU)"
+        )
+        group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads per process (default: 1)")
+    else:
+        group.add_argument("--threads", type=THREADS, metavar="N", help="CPU threads (default: physical cores)")
     if passes and several:
         group.add_argument(
             "--batch-size", default="auto", metavar="SIZES", help="masked images per run, such as 1,16,auto"

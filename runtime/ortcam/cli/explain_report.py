@@ -48,6 +48,7 @@ class ExplainReport:
         self._costs: dict[str, float] = {}
         self._done: float = 0
         self._name = ""
+        self._chosen: list[str] = []
         self._providers: set[str] = set()
         self._bar: Bar | None = None
         self._hint: SlowHint | None = None
@@ -64,6 +65,7 @@ class ExplainReport:
         self._count = images
         self._costs = {request.settings.method.name: _passes(manifest, request) for request in requests}
         self._hint = None if self._quiet else SlowHint(manifest, images * len(requests))
+        self._chosen = [request.chosen for request in requests if request.chosen]
         total = images * sum(self._costs.values())
         with Bar("explaining", total=total, quiet=self._quiet) as bar:
             self._bar = bar
@@ -125,6 +127,9 @@ class ExplainReport:
                 if self._count == 1:
                     print_image(name, explanations, sheet, self._ours)
                 else:
+                    for line in self._chosen:  # once, before the first row
+                        say(f"auto: {line}", self._ours)
+                    self._chosen = []
                     print_row(name, explanations, self._ours)
 
     def fail(self, name: str | None, error: OrtcamError) -> None:
@@ -161,7 +166,7 @@ class ExplainReport:
 
 def _passes(manifest: Manifest, request: ExplainRequest) -> float:
     """About how many forward passes an explanation takes, all that goes with it included."""
-    plan = request.settings.plan
-    if plan is None:
-        return _OVERHEAD
-    return _OVERHEAD + request.limits.channels(manifest.cut.channels) * plan.samples
+    plan, augmentation = request.settings.plan, request.settings.augmentation
+    copies = 1 if augmentation is None else augmentation.copies
+    masked = 0 if plan is None else request.limits.channels(manifest.cut.channels) * plan.samples
+    return copies * (_OVERHEAD + masked)

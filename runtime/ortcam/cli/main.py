@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ortcam._version import __version__
+from ortcam.cli.commands.batch import add_batch
 from ortcam.cli.commands.benchmark import add_benchmark
 from ortcam.cli.commands.cache import add_cache
 from ortcam.cli.commands.completion import add_completion
@@ -21,6 +22,7 @@ from ortcam.cli.commands.fuse import add_fuse
 from ortcam.cli.commands.inspect import add_inspect
 from ortcam.cli.commands.methods import add_methods
 from ortcam.cli.commands.predict import add_predict
+from ortcam.cli.commands.serve import add_serve
 from ortcam.cli.commands.web import add_web
 from ortcam.cli.common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from ortcam.cli.parsers import Parser
@@ -120,8 +122,10 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="ortcam")
     add_demo(commands)
     add_explain(commands)
+    add_batch(commands)
     add_predict(commands)
     add_web(commands)
+    add_serve(commands)
     add_methods(commands)
     add_inspect(commands)
     add_export(commands)

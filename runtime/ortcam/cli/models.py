@@ -172,8 +172,8 @@ def _add_weights(add: _Add) -> None:
     add("--weights", metavar="NAME", help="of torchvision: a name, or none for random ones (default: DEFAULT)")
     add(
         "--layer",
-        metavar="NAME",
-        help="where maps are taken: a name or index that `ortcam inspect MODEL` lists (default: the one marked *)",
+        metavar="NAME[,...]",
+        help="where maps are taken: names or indices that `ortcam inspect MODEL` lists (default: the one marked *)",
     )
     add("--calibration", metavar="DIR", help="pictures for int8, like those that will be explained")
     add("--opset", type=OPSET, metavar="N", help="ONNX operator set, for models from PyTorch (default: 20)")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from ortcam.bundle import Bundle, Graphs, Parity, Variant
-from ortcam.methods import METHODS
+from ortcam.bundle import Bundle, Cut, Graphs, Manifest, Parity, Variant
+from ortcam.methods import fitting_methods
 from ortcam.parity import graphs_in_words
 from ortcam.results.explanation import Explanation
 from ortcam.support.terminal import columns, printable, say, shortened
@@ -50,6 +50,11 @@ def print_image(
         words = f"  {explanation.method:<{longest}}  {explanation.stats.seconds:.2f} s  {', '.join(_cost(explanation))}"
         for line in textwrap.wrap(words, width, subsequent_indent=" " * (longest + 4), break_on_hyphens=False):
             say(line, ours)
+        if explanation.chosen:
+            indent = " " * (longest + 4)
+            chosen = f"{indent}auto: {explanation.chosen}"
+            for line in textwrap.wrap(chosen, width, subsequent_indent=indent, break_on_hyphens=False):
+                say(line, ours)
     if sheet is not None:
         say(f"  {sheet}", ours)
 
@@ -81,7 +86,7 @@ def print_row(image: str, explanations: Sequence[Explanation], ours: TextIO | No
 def _cost(explanation: Explanation) -> list[str]:
     """What an explanation took, and how exact it is, in words."""
     stats = explanation.stats
-    words = []
+    words = [f"{stats.copies} copies of the image"] if stats.copies > 1 else []
     if stats.scored_channels < stats.live_channels:
         words.append(f"{stats.scored_channels} of {stats.live_channels} channels scored")
         words.append(_error(stats.estimated_error))
@@ -89,7 +94,7 @@ def _cost(explanation: Explanation) -> list[str]:
         words.append(stats.passes_in_words)
         words += ["exact"] if stats.standard_error is None else []
     else:
-        words.append(stats.passes_in_words if stats.head_passes else "no forward passes")
+        words.append(stats.passes_in_words if stats.head_passes or stats.gradient_passes else "no forward passes")
     if stats.standard_error is not None:
         words.append(
             f"fewer samples than the method has: standard error of a weight up to {max(stats.standard_error):.1%}"
@@ -216,9 +221,8 @@ def _millions(macs: int | None) -> str:
 def print_bundle(bundle: Bundle) -> None:
     """Print what is in a bundle."""
     manifest = bundle.manifest
-    cut, parity = manifest.cut, manifest.parity
+    parity = manifest.parity
     size = sum(record.size for record in manifest.files.values())
-    prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
     say_wrapped(f"bundle         {bundle.path} ({size / 1e6:.1f} MB, schema {bundle.schema})")
     print(f"sha256         {bundle.sha256}")
     weights = manifest.model.weights or (
@@ -229,12 +233,13 @@ def print_bundle(bundle: Bundle) -> None:
     labels = printable(", ".join(manifest.labels[:6]))
     say_wrapped(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
     print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
-    shape = f"[{cut.channels},{cut.height},{cut.width}]"
-    say_wrapped(f"cut            {cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+    for title, cut in zip(("cut", *["further"] * len(manifest.layers)), manifest.cuts.values(), strict=True):
+        _print_cut(title, cut)
     if manifest.graphs.head is None:
-        works = ", ".join(method.name for method in METHODS if not method.needs_head)
+        works = ", ".join(fitting_methods(manifest))
         words = f"no head of its own, only the whole model; methods that work: {works}"
         say_wrapped(f"{'':15}inside a branch: {words}")
+    _print_gradient(manifest)
     say_wrapped(f"parity         {parity_figures(parity, manifest.graphs)} against {parity.reference}")
     probe = "none (schema 1); it cannot be verified" if manifest.probe is None else f"{parity.inputs} pictures"
     print(f"probe          {probe}")
@@ -244,6 +249,25 @@ def print_bundle(bundle: Bundle) -> None:
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
     say_wrapped(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _print_cut(title: str, cut: Cut) -> None:
+    prefix = f", {cut.prefix_tokens} prefix tokens" if cut.prefix_tokens else ""
+    shape = f"[{cut.channels},{cut.height},{cut.width}]"
+    say_wrapped(f"{title:<15}{cut.module or cut.tensor} ({cut.tensor}), maps {shape}, {cut.layout}{prefix}")
+
+
+def _print_gradient(manifest: Manifest) -> None:
+    """Print what gradient methods have in a bundle, or why they have nothing."""
+    gradient = manifest.gradient
+    if gradient is None:
+        say_wrapped(f"gradient       none: {manifest.no_gradient}")
+        return
+    parity = gradient.parity
+    said = f"{parity.differences:.1e} from central differences"
+    said += "" if parity.autograd is None else f", {parity.autograd:.1e} from PyTorch's autograd"
+    taken = f"of {', '.join(gradient.inputs)}" if gradient.inputs else "the same for every image"
+    say_wrapped(f"gradient       {taken}; {said}, relative; accepted {parity.tolerance:.0e}")
 
 
 def _print_variant(name: str, variant: Variant) -> None:

@@ -37,12 +37,12 @@ class Bar:
     ```
     """
 
-    def __init__(self, label: str, *, total: float, unit: str = "", quiet: bool, done: float = 0) -> None:
+    def __init__(self, label: str, *, total: float | None, unit: str = "", quiet: bool, done: float = 0) -> None:
         """Begin to count.
 
         Args:
             label: what is done, say "explaining".
-            total: of what is counted; fractions are accepted.
+            total: of what is counted; fractions are accepted. None: not known, so no share and no time left.
             unit: what is counted, in the plural, say "images"; without it only the share is shown.
             quiet: whether nothing is shown.
             done: what an earlier run had done; it says nothing of the time left.
@@ -58,7 +58,7 @@ class Bar:
         self._ended = threading.Event()
         self._watcher: threading.Thread | None = None
         if self._watched:
-            self._bar = _tqdm(printable(label), total, done)
+            self._bar = _tqdm(printable(label), total, done, unit)
         elif not quiet:
             self._watcher = threading.Thread(target=self._watch, name="ortcam-signs-of-life", daemon=True)
             self._watcher.start()
@@ -71,9 +71,21 @@ class Bar:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left at the pace so far; None before anything was done."""
+        """Time left at the pace so far; None before anything was done, and where the total is not known."""
         made = self._done - self._initial
-        return None if made <= 0 else (time.monotonic() - self._started) * (self.total - self._done) / made
+        return (
+            None
+            if made <= 0 or self.total is None
+            else (time.monotonic() - self._started) * (self.total - self._done) / made
+        )
+
+    def expect(self, total: float | None) -> None:
+        """Say how much there is, where that was not known, or was thought to be another number."""
+        self.total = total
+        if self._bar is not None and self._bar.total != total:
+            self._bar.total = total
+            self._bar.bar_format = _bar_format(total, self.unit)
+            self._bar.refresh()
 
     def update(self, done: float, *, note: str | None = None) -> None:
         """Say how much is done.
@@ -129,8 +141,11 @@ class Bar:
                 return
             self._said = now
         left = self.seconds_left
-        words = [f"{self.label}: {self._done / self.total if self.total else 1:.0%}"]
-        words += [f"{self._done:.0f} of {self.total:.0f} {self.unit}"] if self.unit else []
+        if self.total is None:
+            words = [f"{self.label}: {self._done:.0f} {self.unit}".rstrip()]
+        else:
+            words = [f"{self.label}: {self._done / self.total if self.total else 1:.0%}"]
+            words += [f"{self._done:.0f} of {self.total:.0f} {self.unit}"] if self.unit else []
         words += [self._note] if self._note else []
         words += [f"{duration(now - self._started)} so far"]
         words += [] if left is None else [f"about {duration(left)} left"]
@@ -230,7 +245,7 @@ def _is_terminal(stream: Any) -> bool:
     return False
 
 
-def _tqdm(label: str, total: float, done: float) -> Any:
+def _tqdm(label: str, total: float | None, done: float, unit: str) -> Any:
     """A bar of tqdm; None where tqdm is missing."""
     try:
         from tqdm import tqdm  # noqa: PLC0415 - the library's users do not need it
@@ -243,5 +258,11 @@ def _tqdm(label: str, total: float, done: float) -> Any:
         delay=DELAY,
         leave=False,
         dynamic_ncols=True,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+        bar_format=_bar_format(total, unit),
     )
+
+
+def _bar_format(total: float | None, unit: str) -> str:
+    if total is None:
+        return f"{{desc}}: {{n:.0f}} {unit}, {{elapsed}} so far{{postfix}}"
+    return "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"

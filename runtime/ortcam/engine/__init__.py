@@ -6,7 +6,8 @@ engine.
 
 from ortcam.engine.base import BoundSession, Engine, Session
 from ortcam.engine.batching import BatchSize, BatchSizer, Progress
-from ortcam.engine.model import CleanPass, Model
+from ortcam.engine.features import CleanPass
+from ortcam.engine.model import Model
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.engine.runtime import runtime_version

@@ -29,6 +29,7 @@ __all__ = [
     "BatchSizer",
     "Done",
     "Progress",
+    "Stop",
     "pad_rows",
     "recall",
     "remember",
@@ -39,6 +40,9 @@ BatchSize = int | Literal["auto"]
 
 # Called with (passes made, passes in all) after every run.
 Progress = Callable[[int, int], None]
+
+# Asked after every run: whether to end with what is known.
+Stop = Callable[[], bool]
 
 _Prepared = TypeVar("_Prepared")
 _Result = TypeVar("_Result")

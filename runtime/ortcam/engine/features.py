@@ -1,5 +1,7 @@
-"""What the graphs of a classifier give: rows of logits, finite values, the maps in the features, probabilities."""
+"""What the graphs of a classifier give: features and the maps in them, rows of logits, finite values, probabilities."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,10 @@ from ortcam.bundle import Activation, Cut
 from ortcam.errors import BundleError, NotFiniteError
 
 __all__ = [
+    "CleanPass",
+    "all_maps",
     "as_maps",
+    "check_features",
     "check_finite",
     "check_rows",
     "exact_probabilities",
@@ -17,6 +22,23 @@ __all__ = [
     "prefix_tokens",
     "to_probabilities",
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanPass:
+    """What the model makes of an image as it is. Several runs may share the arrays, which are read-only.
+
+    Attributes:
+        features: of the layers, as `Manifest.cuts` names them, float32 [1,...] in the layout of their cut.
+        maps: float32 [C,h,w], those of the first layer, the bundle's cut.
+        logits: float32 [classes].
+        probabilities: float32 [classes].
+    """
+
+    features: Mapping[str, NDArray[np.float32]]
+    maps: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 def check_rows(what: str, value: object, rows: int, columns: int | None = None) -> None:
@@ -40,6 +62,25 @@ def check_rows(what: str, value: object, rows: int, columns: int | None = None) 
     raise BundleError(f"the graphs of the bundle do not fit: {what} are {found}; accepted is float32 [{rows},{wanted}]")
 
 
+def check_features(what: str, value: object, rows: int, cut: Cut) -> None:
+    """Refuse what a graph gives where float32 [rows,*cut.shape] is expected.
+
+    Args:
+        what: it is, in words.
+        value: of the graph.
+        rows: one per image or seed.
+        cut: whose layout it must have.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    wanted = (rows, *cut.shape)
+    if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.shape == wanted:
+        return
+    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else "no tensor"
+    raise BundleError(f"the graphs of the bundle do not fit: {what} are {found}; accepted is float32 {list(wanted)}")
+
+
 def check_finite(what: str, *values: NDArray[np.floating[Any]]) -> None:
     """Refuse values that are infinite or not numbers: no map is made of them.
 
@@ -50,7 +91,9 @@ def check_finite(what: str, *values: NDArray[np.floating[Any]]) -> None:
     Raises:
         NotFiniteError: some of them are not finite; says how many, and what helps.
     """
-    wrong = sum(int(np.count_nonzero(~np.isfinite(item))) for item in values)
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum is quick, and is finite only if all values are
+        doubtful = [item for item in values if not np.isfinite(item.sum())]
+    wrong = sum(int(np.count_nonzero(~np.isfinite(item))) for item in doubtful)
     if wrong:
         count = sum(item.size for item in values)
         raise NotFiniteError(
@@ -67,13 +110,23 @@ def as_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
     """
     if features.shape != (1, *cut.shape):
         raise BundleError(f"features are {list(features.shape)}; the cut in bundle.json has {[1, *cut.shape]}")
-    if cut.layout == "nchw":
-        maps = features[0]
-    elif cut.layout == "nhwc":
-        maps = features[0].transpose(2, 0, 1)
-    else:
-        maps = features[0, cut.prefix_tokens :].T.reshape(cut.channels, cut.height, cut.width)
-    return np.ascontiguousarray(maps, np.float32)
+    maps: NDArray[np.float32] = all_maps(features, cut)[0]
+    return maps
+
+
+def all_maps(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
+    """The maps in the features of N images, or in their gradients: float32 [N,C,h,w], without prefix tokens.
+
+    Args:
+        features: float32 [N,*cut.shape].
+        cut: which layout.
+    """
+    if cut.layout == "nhwc":
+        features = features.transpose(0, 3, 1, 2)
+    elif cut.layout == "tokens":
+        patches = features[:, cut.prefix_tokens :].transpose(0, 2, 1)
+        features = patches.reshape(len(features), cut.channels, cut.height, cut.width)
+    return np.ascontiguousarray(features, np.float32)
 
 
 def prefix_tokens(features: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:

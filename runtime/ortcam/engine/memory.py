@@ -1,11 +1,36 @@
-"""Memory that is given back to the system once it is no longer used."""
+"""Memory: how much there is, and given back to the system once it is no longer used."""
 
 import ctypes
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["give_back"]
+from ortcam.engine.processors import control_groups
+
+__all__ = ["available_memory", "give_back"]
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process and those it starts may take; None where the system does not say (it is not Linux).
+
+    That is what the machine has left, and no more than the limits of the control groups.
+
+    Args:
+        root: of the file system, for tests.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text("ascii").splitlines()
+        left = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        return None
+    for folder in control_groups("memory", root):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            try:
+                left.append(int((folder / name).read_text("ascii")))
+            except (OSError, ValueError):  # "max", or nothing there
+                continue
+    return min(left, default=None)
 
 
 def give_back() -> None:

@@ -1,8 +1,7 @@
 """The classifier inside a bundle, run by an engine: clean pass, head, baseline, logits of many inputs, scorers."""
 
-import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -20,12 +19,7 @@ from ortcam.engine.batching import (
     remember,
     run_batches,
 )
-from ortcam.engine.features import (
-    as_maps,
-    check_finite,
-    check_rows,
-    to_probabilities,
-)
+from ortcam.engine.features import CleanPass, as_maps, check_features, check_finite, check_rows, to_probabilities
 from ortcam.engine.runtime import readable_errors
 from ortcam.errors import BundleError
 
@@ -33,7 +27,6 @@ __all__ = [
     "GATED_OUTPUTS",
     "MOST_PIXELS",
     "SCORER_OUTPUTS",
-    "CleanPass",
     "Model",
     "classify",
     "classify_only",
@@ -46,23 +39,6 @@ GATED_OUTPUTS: Final = (*SCORER_OUTPUTS, "partial_maps")
 MOST_PIXELS: Final = 2**31 // 12
 
 _Kept = TypeVar("_Kept")
-
-
-@dataclasses.dataclass(frozen=True)
-class CleanPass:
-    """What the model makes of an image as it is. Several runs may share the arrays, which are read-only.
-
-    Attributes:
-        features: float32 [1,...] in the layout of the cut.
-        maps: float32 [C,h,w], the maps in them.
-        logits: float32 [classes].
-        probabilities: float32 [classes].
-    """
-
-    features: NDArray[np.float32]
-    maps: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
 
 
 class Model:
@@ -176,17 +152,17 @@ class Model:
         if last is not None and last[0] is model_input:
             return last[1]
         manifest = self.bundle.manifest
-        features, logits = classify(manifest.graphs, self.open, model_input)
+        features = self.layers(model_input)
+        logits = run_head(manifest.graphs, self.open, model_input, features["features"])
         if len(logits[0]) != len(manifest.labels):
             raise BundleError(
                 f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
                 f"{len(manifest.labels)} labels; accepted is one per class"
             )
-        check_finite("features and logits of the image", features, logits)
-        clean = CleanPass(
-            features, as_maps(features, manifest.cut), logits[0], to_probabilities(logits[0], manifest.activation)
-        )
-        for array in (clean.features, clean.maps, clean.logits, clean.probabilities):
+        check_finite("features and logits of the image", *features.values(), logits)
+        maps = as_maps(features["features"], manifest.cut)
+        clean = CleanPass(features, maps, logits[0], to_probabilities(logits[0], manifest.activation))
+        for array in (*features.values(), clean.maps, clean.logits, clean.probabilities):
             array.setflags(write=False)  # other runs use them, too
         if not self._closed:
             self._clean = model_input, clean
@@ -209,6 +185,56 @@ class Model:
             (logits,) = bound.run()
         check_rows("logits of altered features", logits, len(features), len(self.bundle.manifest.labels))
         return logits
+
+    def layers(self, model_input: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The features of all layers by the names of `Manifest.cuts`, of preprocessed images: float32 [N,*cut.shape].
+
+        Raises:
+            BundleError: the graph gives something else.
+        """
+        cuts = self.bundle.manifest.cuts
+        found = run_features(self.bundle.manifest.graphs, self.open, model_input, tuple(cuts))
+        for value, (name, cut) in zip(found, cuts.items(), strict=True):
+            check_features(name, value, len(model_input), cut)
+        return dict(zip(cuts, found, strict=True))
+
+    def gradients(
+        self, seeds: NDArray[np.float32], inputs: Mapping[str, NDArray[np.float32]], layers: Sequence[int]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """d(sum_c seed_c logit_c) / d features, float32 [K,*cut.shape] per layer; one run of the gradient graph.
+
+        Args:
+            seeds: float32 [K,classes].
+            inputs: features of all layers by name, and "image": float32 [N,...] with N = 1 for all seeds, or N = K.
+            layers: which of `Manifest.cuts`, by place; 0 is the bundle's cut.
+
+        Raises:
+            OrtcamError: as `gradient_outputs`; or the graph gives something else.
+        """
+        found = self.gradient_outputs(seeds, inputs, [f"gradient_{i}" if i else "gradient" for i in layers])
+        cuts = tuple(self.bundle.manifest.cuts.values())
+        for value, place in zip(found, layers, strict=True):
+            check_features("gradients", value, len(seeds), cuts[place])
+        return found
+
+    def gradient_outputs(
+        self, seeds: NDArray[np.float32], inputs: Mapping[str, NDArray[np.float32]], names: Sequence[str]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """Any outputs of the gradient graph, which the bundle must have (`manifest.gradient`); else as `gradients`.
+
+        Raises:
+            OutOfMemoryError: the run did not fit into memory.
+            ProviderError: whatever else ONNX Runtime could not do.
+            NotFiniteError: a value is infinite or not a number.
+        """
+        gradient = self.bundle.manifest.gradient
+        assert gradient is not None  # checked before
+        given = {"seed": seeds} | {name: inputs[name] for name in gradient.inputs}
+        opened = self.open(gradient.graph)
+        with readable_errors("run the gradient"):
+            found = opened.run(given, names)
+        check_finite("gradients of the logits", *found)
+        return found
 
     def empty_image_probabilities(self, targets: NDArray[np.int64]) -> NDArray[np.float32]:
         """p(0)[c], float32 [K]: probabilities of classes for an input that is zero everywhere, the baseline.
@@ -328,17 +354,31 @@ def classify(
         ProviderError: whatever else ONNX Runtime could not do.
         BundleError: the graphs give something else than a row of logits an image.
     """
-    features: NDArray[np.float32]
-    logits: NDArray[np.float32]
+    (features,) = run_features(graphs, session, images, ("features",))
+    return features, run_head(graphs, session, images, features)
+
+
+def run_features(
+    graphs: Graphs, session: Callable[[str], Session], images: NDArray[np.float32], names: Sequence[str]
+) -> tuple[NDArray[np.float32], ...]:
+    """Features of preprocessed images, float32 [N,...] per name: the first half of `classify`."""
     opened = session(graphs.features)
     with readable_errors("run the features"):
-        (features,) = opened.run({"image": images}, ["features"])
+        return opened.run({"image": images}, names)
+
+
+def run_head(
+    graphs: Graphs, session: Callable[[str], Session], images: NDArray[np.float32], features: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Logits of preprocessed images by their features, or by the whole model where there is no head: [N,classes]."""
+    logits: NDArray[np.float32]
     assert graphs.head is not None or graphs.classifier is not None  # checked when the bundle is read
     opened = session(graphs.head or graphs.classifier or "")
-    with readable_errors("run the head"):
-        (logits,) = opened.run({"features": features} if graphs.head is not None else {"image": images}, ["logits"])
+    with readable_errors("run the classifier" if graphs.head is None else "run the head"):
+        inputs = {"image": images} if graphs.head is None or features is None else {"features": features}
+        (logits,) = opened.run(inputs, ["logits"])
     check_rows("logits", logits, len(images))
-    return features, logits
+    return logits
 
 
 def classify_only(
@@ -353,9 +393,4 @@ def classify_only(
     """
     if graphs.head is not None:
         return classify(graphs, session, images)[1]
-    opened = session(graphs.classifier or "")
-    logits: NDArray[np.float32]
-    with readable_errors("run the classifier"):
-        (logits,) = opened.run({"image": images}, ["logits"])
-    check_rows("logits", logits, len(images))
-    return logits
+    return run_head(graphs, session, images, None)

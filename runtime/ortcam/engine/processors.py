@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["processor_facts", "processor_name", "usable_cores"]
+__all__ = ["control_groups", "processor_facts", "processor_name", "usable_cores"]
 
 _ROOT: Final = Path("/")
 
@@ -59,19 +59,29 @@ def _physical(processors: Iterable[int], root: Path) -> int:
     return len(cores)
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Processors' worth of time in each period, of every control group that this process is in and that has a limit."""
+def control_groups(controller: str, root: Path = _ROOT) -> Iterator[Path]:
+    """Folders in which limits of this process may stand: of every control group around it, of both versions of those.
+
+    Args:
+        controller: say "cpu", whose files of version 1 lie in folders of their own.
+        root: of the file system, for tests.
+    """
     for line in (_text(root / "proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers == "":  # version 2
-            for folder in _upwards(root / "sys/fs/cgroup", group):
-                quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
-                yield from _ratio(quota, period)
-        elif "cpu" in controllers.split(","):
-            for name in dict.fromkeys((controllers, "cpu", "cpu,cpuacct")):
-                for folder in _upwards(root / "sys/fs/cgroup" / name, group):
-                    yield from _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+            yield from _upwards(root / "sys/fs/cgroup", group)
+        elif controller in controllers.split(","):
+            for name in dict.fromkeys((controllers, controller, "cpu,cpuacct")):
+                yield from _upwards(root / "sys/fs/cgroup" / name, group)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Processors' worth of time in each period, of every control group that this process is in and that has a limit."""
+    for folder in control_groups("cpu", root):
+        quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
+        yield from _ratio(quota, period)
+        yield from _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from ortcam.errors import DatasetError, TargetError
 from ortcam.images.inputs import SUFFIXES, is_image_name
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.support.csv_rows import CsvRows
 from ortcam.support.ranges import Range, shown
 from ortcam.support.terminal import as_text
+from ortcam.support.walking import files_below
 
 __all__ = ["Box", "Example", "inside_boxes", "read_dataset"]
 
@@ -26,7 +28,6 @@ Box = tuple[float, float, float, float]
 
 _FILE_COLUMNS: Final = ("file", "filename", "image", "path")
 _CLASS_COLUMNS: Final = ("class", "class_index", "label")
-_DELIMITERS: Final = (",", ";", "\t")  # spreadsheets of some countries write the others
 _MOST_OF_A_LIST: Final = 2**28  # bytes; a million images with boxes take a quarter of it
 _INDEX: Final = re.compile("[0-9]{1,9}")
 _SIZE: Final = Range("size", 1, 1_000_000)
@@ -140,7 +141,7 @@ def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, wi
 def _from_folder(
     folder: Path, class_index: Callable[[int | str], int], labels: Path | None, tell: Callable[[str], None]
 ) -> list[Example]:
-    found = sorted(_images(folder), key=lambda path: path.relative_to(folder).as_posix())
+    found = [folder / name for name in sorted(files_below(folder, is_image_name))]
     if labels is not None and labels.suffix.lower() != ".json":
         rows = list(_from_csv(labels, folder, class_index))
         _check_twice(rows, str(labels))
@@ -240,20 +241,6 @@ def _folder_class(name: str, read: Callable[[str], int], labels: Path | None) ->
         raise TargetError(f"folder {name!r}: {error}; {hint}") from None
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    visited = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        place = Path(root).resolve()
-        if place in visited:  # links may go round in circles
-            folders.clear()
-            continue
-        visited.add(place)
-        for name in names:
-            if is_image_name(name):
-                yield Path(root, name)
-
-
 def _read_json(path: Path, class_index: Callable[[int | str], int]) -> dict[str, int]:
     _check_list(path)
     try:
@@ -292,14 +279,11 @@ def _from_csv(path: Path, folder: Path, class_index: Callable[[int | str], int])
     _check_list(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(_DELIMITERS, key=head.count))
-            columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            if not set(_FILE_COLUMNS) & set(columns):
-                has = f"has the columns {', '.join(columns)}" if any(columns) else "is empty"
+            reader = CsvRows(file)
+            if not set(_FILE_COLUMNS) & set(reader.columns):
+                has = f"has the columns {', '.join(reader.columns)}" if any(reader.columns) else "is empty"
                 raise DatasetError(f"{path}: its first line {has}; accepted is a header with a column 'file'")
-            rows = [(reader.line_num, row) for row in reader]
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from None
     read = _class_reader((text for _, row in rows if (text := _first_filled(row, _CLASS_COLUMNS))), class_index)

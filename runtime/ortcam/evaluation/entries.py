@@ -1,23 +1,22 @@
 """What an evaluation compares: methods with their options, and the baselines that each method must beat."""
 
-import argparse
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.bundle import Manifest
 from ortcam.errors import OptionError
 from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
-from ortcam.methods import resolve_method
-from ortcam.request import LIMITS, ExplainRequest
+from ortcam.methods import AUTO_METHOD
+from ortcam.request import ExplainRequest, parse_entry
 from ortcam.scoring import finish
-from ortcam.support.ranges import shown
 
-__all__ = ["BASELINES", "Baseline", "Entry", "parse_entries"]
+__all__ = ["BASELINES", "Baseline", "Entry", "for_bundle", "parse_entries"]
 
 Maps = NDArray[np.float32]
 
@@ -42,9 +41,14 @@ class Entry:
     precision: str | None = None
     baseline: "Baseline | None" = None
 
+    @property
+    def chosen(self) -> str | None:
+        """What "auto" stands for here and why, where it is the method."""
+        return None if self.request is None else self.request.chosen
+
 
 def parse_entries(texts: Sequence[str]) -> list[Entry]:
-    """Parse METHOD[:KEY=VALUE...], where a key is an option of the method, a limit or `precision`.
+    """Parse METHOD[:KEY=VALUE...] of each: `request.entries` has the keys.
 
     Raises:
         OptionError: an unknown method, key or value, or an entry given twice.
@@ -55,45 +59,34 @@ def parse_entries(texts: Sequence[str]) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for text in texts:
-        entry = _parse(text.strip())
+        entry = parse_entry(text)
         if entry.name in found:
             raise OptionError(f"{entry.name}: is named twice")
-        found[entry.name] = entry
+        title = f"{entry.method.title} ({entry.details})" if entry.details else entry.method.title
+        found[entry.name] = Entry(entry.name, title, entry.request, entry.precision)
     if not found:
         raise OptionError("no method to evaluate")
     return list(found.values())
 
 
-def _parse(text: str) -> Entry:
-    name, *pairs = text.split(":")
-    method = resolve_method(name, {}).method
-    arguments: dict[str, Any] = {"method": method.name}
-    precision = None
-    given: set[str] = set()
-    for pair in pairs:
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        key = key.replace("-", "_")
-        if not equals:
-            raise OptionError(f"{text!r}: accepted is METHOD or METHOD:KEY=VALUE[:KEY=VALUE...]")
-        if key in given:
-            raise OptionError(f"{text!r}: {key} is given twice")
-        given.add(key)
-        if key == "precision":
-            precision = value
-        elif key in LIMITS:
-            try:
-                arguments[key] = LIMITS[key](value)
-            except (ValueError, argparse.ArgumentTypeError):
-                raise OptionError(f"{text!r}: {key}={shown(value)} is not a number") from None
-        else:
-            resolve_method(method.name, {key: value})
-            arguments[key] = value
-    request = ExplainRequest.of(**arguments)
-    if precision is not None and not method.masks_image:
-        raise OptionError(f"{text!r}: precision goes with methods that mask the image")
-    details = ", ".join(pair.strip().replace("_", " ").replace("=", " ") for pair in pairs)
-    canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
-    return Entry(canonical, f"{method.title} ({details})" if details else method.title, request, precision)
+def for_bundle(entries: Sequence[Entry], manifest: Manifest) -> list[Entry]:
+    """The entries for one bundle: a method in place of "auto", whose title says which.
+
+    Raises:
+        OptionError: the bundle does not have what a method needs.
+    """
+    found = []
+    for entry in entries:
+        if entry.request is None:
+            found.append(entry)
+            continue
+        request = entry.request.for_bundle(manifest)
+        title = entry.title
+        if request.chosen:
+            both = f"{AUTO_METHOD.title}: {request.settings.method.title}"
+            title = title.replace(AUTO_METHOD.title, both, 1)
+        found.append(dataclasses.replace(entry, request=request, title=title))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from ortcam.errors import OutputError
 from ortcam.evaluation.folder import JOURNAL, check_folder
 from ortcam.evaluation.measuring import THUMBNAIL, Measurement
-from ortcam.evaluation.sanity import Similarity
+from ortcam.evaluation.sanity.shuffling import Similarity
 from ortcam.support.files import make_folder, write_whole
 from ortcam.support.locks import Lock, lock, lock_descriptor
 from ortcam.support.strict_json import encode_json

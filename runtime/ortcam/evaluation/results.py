@@ -125,13 +125,14 @@ def collect(
 
     Args:
         journal: of the run.
-        images: names of the images to report on.
+        images: names of the images to report on, in the order of the rows, so that numbers do not depend on the order
+            in which images were measured.
         entries: to report on, baselines last.
         wanted: names of metrics.
         share: float64 [n], share of the pixels that have changed at each step of the curves.
     """
-    found_images = dict.fromkeys(image for image, _ in journal.measured() if image in images)
-    place = {image: index for index, image in enumerate(found_images)}
+    measured = {image for image, _ in journal.measured()}
+    place = {image: index for index, image in enumerate(image for image in images if image in measured)}
     names = [entry.name for entry in entries]
     metrics = [metric for metric in METRICS if metric.name in wanted]
     count = len(place)
@@ -142,7 +143,7 @@ def collect(
     probability = np.zeros(count)
     moments: dict[str, dict[str, _Moments]] = {}
     for found in journal.measurements():
-        if found.image not in place:
+        if found.image not in place or found.variant not in values:
             continue
         name, index = found.variant, place[found.image]
         label[index] = -1 if found.label is None else found.label

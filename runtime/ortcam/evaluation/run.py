@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,37 +14,43 @@ from ortcam.bundle import Bundle, file_sha256
 from ortcam.engine.batching import BatchSize
 from ortcam.engine.providers import Provider
 from ortcam.engine.runtime import runtime_version
-from ortcam.errors import OrtcamError, OutputError
-from ortcam.evaluation.dataset import Example, read_dataset
-from ortcam.evaluation.entries import Entry, baselines, parse_entries
+from ortcam.errors import OptionError, OrtcamError, OutputError
+from ortcam.evaluation.dataset import read_dataset
+from ortcam.evaluation.engines import local
+from ortcam.evaluation.engines.bench import Bench, Recipe
+from ortcam.evaluation.engines.jobs import Job, Outcome, maps_of
 from ortcam.evaluation.journal import Failure, Journal
-from ortcam.evaluation.measuring import Clean, Measuring
 from ortcam.evaluation.metrics import share_changed
 from ortcam.evaluation.progress import Progress, Tally
 from ortcam.evaluation.protocols import resolve_metrics, resolve_protocol
-from ortcam.evaluation.randomized import RandomizedCheck, drawn
 from ortcam.evaluation.report.gallery import Photographs
 from ortcam.evaluation.report.page import write_report
 from ortcam.evaluation.report.report import Report
 from ortcam.evaluation.report.verdict import MEANING, reach_verdict
 from ortcam.evaluation.results import as_json, collect, summarise, write_tables
-from ortcam.evaluation.sanity import DEPTHS
-from ortcam.explainer import Explainer, load
+from ortcam.evaluation.sanity.randomized import RandomizedCheck, drawn
+from ortcam.explainer import Explainer
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
-from ortcam.images.photograph import read_ahead
 from ortcam.models.opening import read_model
 from ortcam.request import check_batch_size
 from ortcam.support.files import write_whole
-from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
+from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP, shown
 from ortcam.support.terminal import as_text
+
+if TYPE_CHECKING:
+    from ortcam.batch.job import RayOptions
 
 __all__ = ["Evaluation", "Report", "evaluate"]
 
 Model = str | os.PathLike[str] | Bundle | Explainer
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-DEFAULT_METHODS: Final = ("scorecam", "scorecam++")
+DEFAULT_METHODS: Final = ("auto", "scorecam++")
 DEFAULT_OUTPUT: Final = "evaluation"
+ENGINES: Final = ("local", "ray")
+
+# Does jobs, and yields what comes of them.
+Measure = Callable[[Iterable[Job]], Iterator[tuple[Job, Outcome]]]
 
 
 class Evaluation:
@@ -84,6 +89,8 @@ class Evaluation:
         strict_providers: bool = False,
         randomize: int | None = None,
         resume: bool = False,
+        engine: str = "local",
+        ray: "RayOptions | None" = None,
     ) -> None:
         """Find everything and check it.
 
@@ -101,65 +108,61 @@ class Evaluation:
             step: pixels that a step of insertion and deletion changes; None: a hundredth of them.
             batch_size: masked or altered images per run.
             providers: as `ortcam.load` takes them.
-            threads: the same.
+            threads: the same; for the engine "ray" its CPUs per actor say it.
             precision: of the masked passes where the method does not say.
             max_pixels: images with more pixels are skipped.
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
             strict: skip damaged images, even if they can be read in part.
             strict_providers: as `ortcam.load` takes it.
             randomize: images for the randomised-weights check; None leaves it out.
-            resume: go on with what is in the output folder.
+            resume: go on with what is in the output folder, whichever engine wrote it.
+            engine: "local": this process. "ray": tasks of a Ray cluster, one per image; the images and the output
+                folder need to be here alone.
+            ray: the cluster, and what each task takes of it; None: a Ray of this machine's cores, for this run.
 
         Raises:
             OrtcamError: what is wrong, before anything is written.
         """
         self.protocol = resolve_protocol(protocol)
-        self.variants = [*parse_entries(methods), *baselines(seed)]
         self.metrics = resolve_metrics(metrics, self.protocol)
         limit, step, randomize = (
             None if value is None else int(range_.check(value))
             for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize))
         )
         seed = int(SEED.check(seed))
-        batch_size = check_batch_size(batch_size)
-        load_ = functools.partial(
-            load,
-            providers=providers,
-            threads=threads,
-            max_pixels=max_pixels,
-            white=white,
-            strict=strict,
-            strict_providers=strict_providers,
+        loading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
+        self._recipe = Recipe(
+            tuple(methods),
+            self.protocol,
+            tuple(self.metrics),
+            step,
+            check_batch_size(batch_size),
+            precision,
+            seed,
+            {**loading, "providers": providers, "threads": threads},
         )
-        self._explainers = _explainers(model, self.variants, precision, load_)
-        explainer = self._explainers[None]
-        self.notes: list[str] = []
+        self._ray = _check_engine(engine, ray, threads)
+        bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
+        self._bench = Bench(bundle, self._recipe if self._ray is None else _of_driver(self._recipe))
+        explainer = self._bench.explainer
+        self.variants = self._bench.entries
+        self.notes = [f"auto: {line}" for entry in self.variants if (line := entry.chosen)]
         self.examples = read_dataset(
             images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, tell=self.notes.append
         )
         preprocessing = explainer.bundle.manifest.preprocessing
         self._share = share_changed(preprocessing.height * preprocessing.width, step)
-        self._measuring = Measuring(self._explainers, self.protocol, self.metrics, step=step, batch_size=batch_size)
-        checked = drawn(self.examples, randomize or 0, seed=seed)
-        self._randomized = RandomizedCheck(checked, explainer, self._measuring, load_, batch_size, seed)
-        self._check_bundle(explainer.bundle, precision)
+        self._randomized = RandomizedCheck(drawn(self.examples, randomize or 0, seed=seed), seed)
+        self._randomized.check(bundle, [name or precision for name in self._bench.explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
         self.settings = self._record(images, annotations, precision, step) | _unusual(white, strict=strict)
-
-    def _check_bundle(self, bundle: Bundle, precision: str | None) -> None:
-        """Refuse methods that need a head where there is none, and the check of weights where none can be shuffled."""
-        for entry in self.variants:
-            if entry.request is not None:
-                entry.request.check(bundle.manifest)
-        if self._randomized.examples:
-            self._randomized.check([name or precision for name in self._explainers])
 
     def _record(
         self, images: Source, annotations: str | os.PathLike[str] | None, precision: str | None, step: int | None
     ) -> dict[str, Any]:
         """What the results depend on, as JSON."""
-        explainer = self._explainers[None]
+        explainer = self._bench.explainer
         return {
             "bundle": explainer.bundle.sha256,
             "images": _file_record(images),
@@ -177,8 +180,7 @@ class Evaluation:
     @property
     def count(self) -> int:
         """How many maps are to be measured: images times methods and baselines, plus those of shuffled weights."""
-        shuffled = len(self._randomized.examples) * len(DEPTHS)
-        return (len(self.examples) + shuffled) * len(self.variants)
+        return len(self.examples) * len(self.variants) + self._randomized.count(self.variants)
 
     def check(self) -> None:
         """Run the model once for every head-only method: which heads a method works with is found out by asking them.
@@ -188,12 +190,13 @@ class Evaluation:
         """
         if self._is_checked:
             return
-        explainer = self._explainers[None]
+        explainer = self._bench.explainer
         preprocessing = explainer.bundle.manifest.preprocessing
         for entry in self.variants:
             if entry.request is not None and not entry.request.settings.method.masks_image:
                 blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
-                explainer.explain_request(entry.request, blank)
+                alone = dataclasses.replace(entry.request.settings, augmentation=None)
+                explainer.explain_request(dataclasses.replace(entry.request, settings=alone), blank)
         self._is_checked = True
 
     def run(self, *, progress: Progress | None = None, on_failure: Callable[[Failure], None] | None = None) -> Report:
@@ -209,57 +212,49 @@ class Evaluation:
             OrtcamError: no image could be measured.
         """
         self.check()
-        with Journal(self.folder, self.settings, resume=self._resume) as journal:
+        with self._measure() as measure, Journal(self.folder, self.settings, resume=self._resume) as journal:
 
-            def fail(failure: Failure) -> None:
-                journal.add(failure)
-                if on_failure is not None:
-                    on_failure(failure)
+            def do(jobs: list[Job], count: int) -> None:
+                tally.skip(count - sum(len(job.entries) for job in jobs))
+                tally.advance(0)
+                for job, outcome in measure(jobs):
+                    journal.add(outcome)
+                    if isinstance(outcome, Failure) and on_failure is not None:
+                        on_failure(outcome)
+                    tally.advance(maps_of(outcome, job))
 
             tally = Tally(self.count, progress)
-            self._measure(journal, tally, fail)
+            do(self._missing(journal), len(self.examples) * len(self.variants))
             if self._randomized.examples:
                 self._conclude(journal)  # what is measured so far, whatever becomes of the check
-                self._randomized.run(journal, self.variants, tally, fail)
+                compared = list(self._randomized.missing(journal, self.variants))
+                do(compared, self._randomized.count(self.variants))
             return self._conclude(journal)
 
-    def _measure(self, journal: Journal, tally: Tally, fail: Callable[[Failure], None]) -> None:
-        measured = set(journal.measured())
-        missing = [
-            (example, entries)
-            for example in self.examples
-            if (entries := [item for item in self.variants if (example.name, item.name) not in measured])
-        ]
-        tally.skip(len(self.examples) * len(self.variants) - sum(len(entries) for _, entries in missing))
-        tally.advance(0)
-        for clean, entries in self._cleaned(missing, tally, fail):
-            for entry in entries:
-                try:
-                    journal.add(self._measuring.measure(clean, entry))
-                except OutputError:
-                    raise
-                except OrtcamError as error:
-                    fail(Failure(clean.example.name, entry.name, str(error)))
-                tally.advance()
+    @contextlib.contextmanager
+    def _measure(self) -> Iterator[Measure]:
+        """What does jobs, as long as the block lasts."""
+        if self._ray is None:
+            yield lambda jobs: local.measure(jobs, self._bench)
+            return
+        from ortcam.evaluation.engines.on_ray import RayTasks  # noqa: PLC0415 - only this engine needs Ray
 
-    def _cleaned(
-        self, missing: Sequence[tuple[Example, list[Entry]]], tally: Tally, fail: Callable[[Failure], None]
-    ) -> Iterator[tuple[Clean, list[Entry]]]:
-        """Read and classify images; the next ones are decoded meanwhile."""
-        explainer = self._explainers[None]
-        with contextlib.closing(read_ahead(missing, lambda pair: explainer.read(pair[0].path))) as ahead:
-            for (example, entries), photograph in ahead:
-                try:
-                    clean = self._measuring.clean(example, photograph())
-                except OrtcamError as error:
-                    fail(Failure(example.name, None, str(error)))
-                    tally.advance(len(entries))
-                    continue
-                yield clean, entries
+        with RayTasks(self._bench.explainer.bundle, self._recipe, self._ray) as tasks:
+            self.settings["providers"] = tasks.providers
+            yield tasks.measure
+
+    def _missing(self, journal: Journal) -> list[Job]:
+        """What is not measured yet."""
+        measured = set(journal.measured())
+        return [
+            Job(example, entries)
+            for example in self.examples
+            if (entries := tuple(item.name for item in self.variants if (example.name, item.name) not in measured))
+        ]
 
     def _conclude(self, journal: Journal) -> Report:
         """Summarise what is measured so far, and write the results."""
-        asked = {example.name for example in self.examples}
+        asked = dict.fromkeys(example.name for example in self.examples)
         failures = [failure for failure in journal.failures() if failure.image in asked]
         results = collect(journal, asked, self.variants, self.metrics, self._share)
         if not results.images:
@@ -269,7 +264,7 @@ class Evaluation:
         summary = summarise(results, self.protocol, seed=self._seed)
         report = Report(results, summary, reach_verdict(results, summary, failures), failures, self.folder)
         more = self._context(report, self._randomized.summary(journal.similarities()))
-        explainer = self._explainers[None]
+        explainer = self._bench.explainer
         preprocessing = explainer.bundle.manifest.preprocessing
         photographs = Photographs(self.examples, explainer.read, preprocessing, explainer.labels)
         try:
@@ -282,13 +277,13 @@ class Evaluation:
 
     def _context(self, report: Report, randomized: dict[str, Any]) -> dict[str, Any]:
         """What summary.json has beside results and summary."""
-        explainer = self._explainers[None]
+        explainer = self._bench.explainer
         return {
             "verdict": dataclasses.asdict(report.verdict) | {"meaning": MEANING},
             "settings": self.settings,
             "protocol": dataclasses.asdict(self.protocol),
             "model": dataclasses.asdict(explainer.bundle.manifest.model),
-            "providers": list(explainer.providers),
+            "providers": self.settings["providers"],
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
             "notes": self.notes,
             "failures": [dataclasses.asdict(failure) for failure in report.failures],
@@ -331,13 +326,29 @@ def evaluate(
     return evaluation.run(progress=progress, on_failure=on_failure)
 
 
-def _explainers(
-    model: Model, entries: Sequence[Entry], precision: str | None, load_: Callable[..., Explainer]
-) -> dict[str | None, Explainer]:
-    """The model in every precision that is asked for; under None in the one for entries that say none."""
-    bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
-    precisions = dict.fromkeys([None, *(entry.precision for entry in entries)])
-    return {name: load_(bundle, precision=name or precision) for name in precisions}
+def _check_engine(engine: str, ray: "RayOptions | None", threads: int | None) -> "RayOptions | None":
+    """The options of Ray, where it is the engine.
+
+    Raises:
+        OptionError: no such engine, or options of one that is not asked for.
+        OrtcamError: Ray is not installed.
+    """
+    if engine not in ENGINES:
+        raise OptionError(f"engine={shown(engine)}: accepted are {', '.join(ENGINES)}")
+    if engine == "local":
+        if ray is not None:
+            raise OptionError("ray: goes with engine='ray'")
+        return None
+    if threads is not None:
+        raise OptionError(f"threads={shown(threads)} with engine='ray': CPUs per actor say it there")
+    from ortcam.batch.job import RayOptions  # noqa: PLC0415 - only this engine needs it
+
+    return ray or RayOptions()
+
+
+def _of_driver(recipe: Recipe) -> Recipe:
+    """The recipe for the process that measures nothing: its providers need not be those of the cluster's machines."""
+    return dataclasses.replace(recipe, loading={**recipe.loading, "providers": ["cpu"], "strict_providers": False})
 
 
 def _unusual(white: int | None, *, strict: bool) -> dict[str, Any]:

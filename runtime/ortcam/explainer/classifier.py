@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.engine.base import Engine
 from ortcam.engine.batching import BatchSize
-from ortcam.engine.model import CleanPass, Model
+from ortcam.engine.features import CleanPass
+from ortcam.engine.model import Model
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.session import OnnxEngine
 from ortcam.errors import BundleError, ImageError, OptionError, OrtcamError
@@ -205,6 +206,25 @@ class Classifier:
             check_alone(preprocessed)
             return [self._clean_pass(photograph).probabilities.copy() for photograph in self.read_many(image)]
         return self._clean_pass(self.read(image, preprocessed=preprocessed)).probabilities.copy()
+
+    def classify(
+        self, image: Image | None = None, *, preprocessed: ArrayLike | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits and probabilities of one image, of the same forward pass: float32 [classes] each.
+
+        Args:
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
+
+        Raises:
+            ImageError: missing, not an image, truncated or too large, or not the model's input.
+            NotFiniteError: a feature or a logit is infinite or not a number.
+
+        Example:
+            >>> logits, probabilities = explainer.classify("cat.jpg")  # doctest: +SKIP
+        """
+        clean = self._clean_pass(self.read(image, preprocessed=preprocessed))
+        return clean.logits.copy(), clean.probabilities.copy()
 
     def top(
         self, image: Image | None = None, *, top_k: int = 5, preprocessed: ArrayLike | None = None

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from ortcam.bundle import Bundle
 from ortcam.engine.base import Engine
-from ortcam.engine.batching import BatchSize, Progress
+from ortcam.engine.batching import BatchSize, Progress, Stop
 from ortcam.engine.opening import SessionOptions
 from ortcam.errors import OrtcamError
 from ortcam.explainer.classifier import Classifier, check_alone
@@ -62,7 +62,7 @@ class Explainer(Classifier):
         image: Image | None = None,
         *,
         preprocessed: ArrayLike | None = None,
-        method: str = "scorecam++",
+        method: str = "auto",
         target: Target | Iterable[Target] | None = None,
         top_k: int = 1,
         batch_size: BatchSize = "auto",
@@ -87,9 +87,11 @@ class Explainer(Classifier):
     ) -> Explanation | list[Explanation]:
         """Explain why the model gives an image its classes. Several classes cost the same forward passes as one.
 
-        Without a limit every channel is scored, and the map is exact. `budget`, `deadline` and `tolerance` stop
-        earlier, whichever comes first. The weights of the other channels are then predicted from those that were scored
-        (see `ortcam.scoring.gaussian_process`), and `stats` says how much was scored and how wrong the map may be.
+        By default `method="auto"` takes the method that suits the bundle (`ortcam.methods.AUTO`), and `chosen` of the
+        result says which and why. A method that masks the image scores every channel, and its map is exact. `budget`,
+        `deadline` and `tolerance` stop earlier, whichever comes first: "auto" then takes a method that masks the image.
+        The weights of the other channels are predicted from those that were scored (see
+        `ortcam.scoring.gaussian_process`), and `stats` says how much was scored and how wrong the map may be.
 
         Args:
             image: path, encoded bytes, binary file object, `PIL.Image`, or an array or tensor: uint8, or floats from 0
@@ -97,7 +99,7 @@ class Explainer(Classifier):
                 list of images gives a list of explanations. For a folder or for many images use `explain_many`.
             preprocessed: instead of an image: the model's input, floats [1,3,H,W] or [3,H,W], as a service already has
                 it. The overlay then shows this input, with its normalisation undone.
-            method: "scorecam", "scorecam++", "sscam" or "iscam"; "recipro-cam", "ablation-cam", "eigen-cam" or "cam".
+            method: "auto", or one of `ortcam.METHODS`, such as "scorecam++" or "recipro-cam".
             target: class index, label, or several of them as a list, an array or a tensor. An integer is an index.
                 `class_index` has the rule for texts. Each gives one map, in the order given. None takes the `top_k`
                 most probable classes.
@@ -115,7 +117,9 @@ class Explainer(Classifier):
             sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
                 below this share of it, or of the mean weight if that is larger. None takes all samples.
             progress: called as progress(passes made, passes in all) after every run of the graph.
-            **options: of the method; see `ortcam.methods.METHODS`.
+            **options: of the method; see `ortcam.methods.METHODS`. Every method has those of
+                `ortcam.methods.COMMON_OPTIONS`: `augment=10` explains ten turned and moved copies of the image and
+                combines their maps. Limits are then per copy, except for `deadline`, which all copies share.
 
         Raises:
             ImageError: missing, not an image, truncated or too large, or not the model's input.
@@ -135,7 +139,7 @@ class Explainer(Classifier):
         request = ExplainRequest.of(**options)
         if isinstance(image, list | tuple):
             check_alone(preprocessed)
-            request.check(self.bundle.manifest)
+            request = request.for_bundle(self.bundle.manifest)
             return list(self._explain_each(self.read_many(image), request, progress))
         return self.explain_request(request, image, preprocessed=preprocessed, progress=progress)
 
@@ -146,6 +150,7 @@ class Explainer(Classifier):
         *,
         preprocessed: ArrayLike | None = None,
         progress: Progress | None = None,
+        stop: Stop | None = None,
     ) -> Explanation:
         """Explain an image as a request says, which was checked when it was made: `explain` for many images.
 
@@ -153,12 +158,20 @@ class Explainer(Classifier):
             request: of `ortcam.request.ExplainRequest.of`.
             image: as `explain` takes it, but one image.
             preprocessed: a model input instead of an image, as `explain` takes it.
-            progress: as `explain` takes it.
+            progress: as `explain` takes it. What it raises ends the explanation, and is raised here.
+            stop: asked after every run of a graph, in the thread that explains. Once it says yes, scoring ends as at a
+                deadline: the best map so far is the result, and `stats.simplified` says so. Unlike a deadline it has no
+                influence on the method, or on the order of the channels. At least one run of the graph is made. Of
+                copies (`augment`) those that are done are combined. Methods that mask no image run to their end.
 
         Raises:
             OrtcamError: as `explain`.
+
+        Example:
+            >>> leaving = threading.Event()  # doctest: +SKIP
+            >>> explainer.explain_request(request, "cat.jpg", stop=leaving.is_set)  # doctest: +SKIP
         """
-        *_, last = self._run(request, progress).explanations(lambda: self.read(image, preprocessed=preprocessed))
+        *_, last = self._run(request, progress, stop).explanations(lambda: self.read(image, preprocessed=preprocessed))
         return last
 
     def explain_iter(
@@ -167,7 +180,9 @@ class Explainer(Classifier):
         """Explain an image bit by bit: a generator of maps, each better than the one before. The last is the result.
 
         The channels that tell most about the map are scored first. The first map comes after a few of them, and each
-        map has an estimate of its error. Without a limit the last map is exact.
+        map has an estimate of its error. Without a limit the last map is exact. So a method that masks the image is
+        needed, and `method="auto"` takes one; any other gives its one map. With `augment` a map comes after each copy
+        of the image, by any method.
 
         Args:
             image: as `explain` takes it, but one image.
@@ -182,7 +197,31 @@ class Explainer(Classifier):
             ...     print(preview.stats.scored_channels, preview.stats.estimated_error)
         """
         progress = arguments.pop("progress", None)
-        run = self._run(ExplainRequest.of(**arguments), progress, previews=True)
+        request = ExplainRequest.of(**arguments)
+        return self.explain_iter_request(request, image, preprocessed=preprocessed, progress=progress)
+
+    def explain_iter_request(
+        self,
+        request: ExplainRequest,
+        image: Image | None = None,
+        *,
+        preprocessed: ArrayLike | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> Iterator[Explanation]:
+        """Explain an image bit by bit as a request says: `explain_iter` as `explain_request` is `explain`.
+
+        Args:
+            request: of `ortcam.request.ExplainRequest.of`.
+            image: as `explain` takes it, but one image.
+            preprocessed: a model input instead of an image, as `explain` takes it.
+            progress: as `explain_request` takes it.
+            stop: as `explain_request` takes it.
+
+        Raises:
+            OrtcamError: as `explain`.
+        """
+        run = self._run(request, progress, stop, previews=True)
         return run.explanations(lambda: self.read(image, preprocessed=preprocessed))
 
     def explain_many(
@@ -214,8 +253,7 @@ class Explainer(Classifier):
             ...     print(explanation)
         """
         progress = arguments.pop("progress", None)
-        request = ExplainRequest.of(**arguments)
-        request.check(self.bundle.manifest)
+        request = ExplainRequest.of(**arguments).for_bundle(self.bundle.manifest)
         return self._explain_each(self.read_many(images, on_error=on_error), request, progress)
 
     def _explain_each(
@@ -225,8 +263,10 @@ class Explainer(Classifier):
             for photograph in photographs:
                 yield self.explain_request(request, photograph, progress=progress)
 
-    def _run(self, request: ExplainRequest, progress: Progress | None, *, previews: bool = False) -> Run:
-        return Run(self._model, self._options, self._paces, request, progress=progress, previews=previews)
+    def _run(
+        self, request: ExplainRequest, progress: Progress | None, stop: Stop | None = None, *, previews: bool = False
+    ) -> Run:
+        return Run(self._model, self._options, self._paces, request, progress=progress, stop=stop, previews=previews)
 
     def class_index(self, target: Target) -> int:
         """Find the index of a class by index or label; `ortcam.request` has the rule.
@@ -255,8 +295,7 @@ class Explainer(Classifier):
                 only when the head runs.
         """
         arguments.pop("progress", None)
-        request = ExplainRequest.of(**arguments)
-        request.check(self.bundle.manifest)
+        request = ExplainRequest.of(**arguments).for_bundle(self.bundle.manifest)
         masked = request.settings.method.masks_image
         precision = self._model.precision if masked else self.bundle.manifest.precision
         return request.record() | {"stats": {"precision": precision}, "bundle": {"sha256": self.bundle.sha256}}

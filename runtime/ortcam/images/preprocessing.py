@@ -1,5 +1,6 @@
 """From a photograph to the model's input: what torchvision's classification preset does, without Pillow or torch."""
 
+import functools
 import math
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError, OutOfMemoryError
 from ortcam.images.crop import CropGeometry, crop_offset
-from ortcam.images.resampling import SUPPORT, Taps, convolve, convolve_image, taps_of
+from ortcam.images.resampling import FEW, SUPPORT, Taps, convolve, convolve_few, convolve_image, taps_of
 
 __all__ = ["LARGEST_SIDE", "PLANES", "Preprocessing"]
 
@@ -138,16 +139,24 @@ class Preprocessing:
         # Only what the crop shows is computed, and only from the pixels that it needs.
         needed = image[rows.first : rows.last, columns.first : columns.last]
         # Pillow 13's order, which counts because of the rounding in between.
-        if at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0):
+        planes: NDArray[np.uint8] | NDArray[np.float64]
+        rows_first = at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0)
+        if self.antialias and max(rows.most, columns.most) <= FEW:
+            planes = _few(needed, rows, columns, rows_first=rows_first)
+        elif rows_first:
             planes = convolve_image(needed.swapaxes(0, 1), rows, rounded=self.antialias).swapaxes(1, 2)
             planes = convolve(planes, columns, rounded=self.antialias)
         else:
             planes = convolve_image(needed, columns, rounded=self.antialias).swapaxes(1, 2)
             planes = convolve(planes, rows, rounded=self.antialias).swapaxes(1, 2)
         crop = np.zeros((3, self.height, self.width), np.uint8)
-        crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = np.rint(planes).clip(0, 255)
-        table, order = self.values(), PLANES[self.channel_order]
-        return np.stack([table[channel][crop[plane]] for channel, plane in enumerate(order)])[None]
+        if planes.dtype != np.uint8:
+            planes = np.rint(planes).clip(0, 255)
+        crop[:, top - at.top : bottom - at.top, left - at.left : right - at.left] = planes
+        model_input = np.empty((1, *crop.shape), np.float32)
+        for channel, plane in enumerate(PLANES[self.channel_order]):
+            cv2.LUT(crop[plane], self._table[channel], model_input[0, channel])
+        return model_input
 
     def values(self) -> NDArray[np.float32]:
         """What the 256 grey levels become in each channel of the model's input: float32 [3,256].
@@ -160,6 +169,10 @@ class Preprocessing:
         mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))
         table: NDArray[np.float32] = (levels - mean) / std
         return table
+
+    @functools.cached_property
+    def _table(self) -> NDArray[np.float32]:
+        return self.values()
 
     def to_pixels(self, model_input: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn the model's input back into pixels, to show it: uint8 [H, W, 3], RGB.
@@ -193,6 +206,18 @@ class Preprocessing:
 
     def _taps(self, size: int, resized: int, begin: int, end: int) -> Taps:
         return taps_of(size, resized, begin, end, interpolation=self.interpolation, antialias=self.antialias)
+
+
+def _few(image: NDArray[np.uint8], rows: Taps, columns: Taps, *, rows_first: bool) -> NDArray[np.uint8]:
+    """Resample [H, W, 3] to [3, h, w], where few pixels make one: along the columns first, unless `rows_first`."""
+    if rows_first:
+        image = convolve_few(image, rows)
+    if columns.most > 1:  # a transposed copy, which OpenCV makes many times as fast
+        turned = cv2.transpose(image).astype(np.uint8, copy=False)
+        image = cv2.transpose(convolve_few(turned, columns)).astype(np.uint8, copy=False)
+    else:
+        image = convolve_few(image.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return (image if rows_first else convolve_few(image, rows)).transpose(2, 0, 1)
 
 
 def _is_triple(value: object) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation, Cut
 from ortcam.engine.batching import Batch, BatchSizer, Progress, run_batches
 from ortcam.engine.features import check_finite, exact_probabilities, from_maps
+from ortcam.methods.derivative import Derivative
 
 __all__ = ["LINEAR_TOLERANCE", "Head", "HeadInputs", "HeadScores", "LinearHead", "Score", "score_of"]
 
@@ -128,12 +129,21 @@ class HeadScores:
     """What a head-only method returns for K classes.
 
     Attributes:
-        raw: float64 [K,h,w], the map before ReLU, at feature resolution.
+        raw: float64 [K,h,w], the map before ReLU, at the resolution of its layer.
         weights: float64 [K,C]; zero where a channel has none.
+        layer: the layer that they belong to, by its place in `HeadInputs.layers`.
+        others: the same of further layers, to be fused into one map (`scoring.maps.fuse`).
     """
 
     raw: NDArray[np.float64]
     weights: NDArray[np.float64]
+    layer: int = 0
+    others: tuple["HeadScores", ...] = ()
+
+    @property
+    def all(self) -> "tuple[HeadScores, ...]":
+        """These and the others."""
+        return self, *self.others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +213,8 @@ class HeadInputs:
         head: runs altered features; it counts the passes and reports progress.
         linear_head: returns the head as average pooling and one linear layer. It costs C + 17 head passes once per
             model; check `is_exact` before you use it.
+        derivative: gradients of the logits, for methods with `needs_gradient`; None where the bundle has no gradient.
+            Its `layers` are those of the bundle.
     """
 
     maps: NDArray[np.float32]
@@ -211,6 +223,7 @@ class HeadInputs:
     targets: NDArray[np.int64]
     head: Head
     linear_head: Callable[[], LinearHead]
+    derivative: Derivative | None = None
 
 
 def score_of(logits: NDArray[np.float32], activation: Activation, score: Score) -> NDArray[np.float64]:

@@ -147,7 +147,7 @@ MASKED_METHODS: Final = (
         formula="sum_k p(X * tanh(U(A_k)))[c] tanh(U(A_k))",
         cost="1 per channel",
         source='Mitra et al., "Reliable or Deceptive?", arXiv 2404.19341; figure 1',
-        use="The default. Its maps keep more of the class probability than those of scorecam, and are broader.",
+        use="Its maps keep more of the class probability than those of scorecam, and are broader.",
     ),
     Method(
         name="sscam",

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ortcam.bundle import GATES
 from ortcam.errors import OptionError
+from ortcam.methods.augmentation import Augmentation
 from ortcam.methods.head import HeadInputs, HeadScores
 from ortcam.support.ranges import Range, shown
 
@@ -161,11 +163,13 @@ class Method:
         options: what can be set.
         plan: of a method that masks the image: from the complete options to what the scoring loop does.
         compute: of a method that masks no image: from features, head and the complete options to its maps.
-        formula: the map before ReLU, in the notation of `methods.masked` and `methods.head_only`.
+        formula: the map before ReLU, in the notation of `methods.masked`, `methods.head_only` and `methods.gradient`.
         cost: forward passes per image, in words.
         source: the paper, and the version that is followed.
         use: when to choose it, in one sentence.
         needs_head: whether the bundle has to have a head; a cut inside a branch leaves none.
+        needs_gradient: whether the bundle has to have a gradient graph, and `compute` uses `HeadInputs.derivative`.
+        needs_attention: whether that graph has to know the attention behind the layer, as for vision transformers.
     """
 
     name: str
@@ -181,6 +185,8 @@ class Method:
     source: str
     use: str
     needs_head: bool = False
+    needs_gradient: bool = False
+    needs_attention: bool = False
 
     @property
     def masks_image(self) -> bool:
@@ -208,13 +214,20 @@ class Settings:
 
     Attributes:
         method: the method.
-        options: every option of the method, defaults included.
+        options: every option of the method itself, defaults included.
         plan: what the scoring loop does; None for a method that masks no image.
+        augmentation: the copies of the image that are explained; None: the image alone.
     """
 
     method: Method
     options: dict[str, object]
     plan: Plan | None
+    augmentation: Augmentation | None = None
+
+    @property
+    def all_options(self) -> dict[str, object]:
+        """Every option that the map depends on, as a manifest has it: those of the method, and of the copies if any."""
+        return self.options | ({} if self.augmentation is None else self.augmentation.record())
 
     def compute(self, inputs: HeadInputs) -> HeadScores:
         """Run a head-only method.
@@ -227,7 +240,17 @@ class Settings:
         scores: object = self.method.compute(inputs, self.options)
         if not isinstance(scores, HeadScores):
             raise OptionError(f"{self.method.name}: gives {shown(scores)}; accepted is an ortcam.methods.HeadScores")
-        classes, (channels, height, width) = len(inputs.targets), inputs.maps.shape
+        layers = [inputs.maps] if inputs.derivative is None else [layer.maps for layer in inputs.derivative.layers]
+        for item in scores.all:
+            if item.layer not in range(len(layers)):
+                raise OptionError(
+                    f"{self.method.name}: gives maps of layer {shown(item.layer)}; accepted is 0 to {len(layers) - 1}"
+                )
+            self._check_shapes(item, len(inputs.targets), layers[item.layer])
+        return scores
+
+    def _check_shapes(self, scores: HeadScores, classes: int, maps: NDArray[np.float32]) -> None:
+        channels, height, width = maps.shape
         for array in (scores.raw, scores.weights):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
                 raise OptionError(f"{self.method.name}: gives {shown(array)}; accepted are arrays of numbers")
@@ -237,4 +260,3 @@ class Settings:
                 f"{self.method.name}: gives maps {list(found[0])} and weights {list(found[1])}; accepted is "
                 f"{[classes, height, width]} and {[classes, channels]}"
             )
-        return scores

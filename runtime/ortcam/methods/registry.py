@@ -8,6 +8,10 @@ from typing import Final, Protocol, overload
 
 from ortcam.engine.forking import ForkLock
 from ortcam.errors import OptionError
+from ortcam.methods.attention import ATTENTION_METHODS
+from ortcam.methods.auto import AUTO_METHOD
+from ortcam.methods.common import COMMON_OPTIONS, augmentation_of
+from ortcam.methods.gradient import GRADIENT_METHODS
 from ortcam.methods.head_only import HEAD_METHODS
 from ortcam.methods.masked import MASKED_METHODS
 from ortcam.methods.method import Method, Settings
@@ -68,7 +72,7 @@ class Methods(Sequence[Method]):
         with self._changing:
             if any(method is known for known in self._methods):
                 return
-            taken = _by_spelling(self._methods)
+            taken = _by_spelling((*self._methods, AUTO_METHOD))
             for spelling in (method.name, *method.aliases):
                 if spelling in taken:
                     raise OptionError(
@@ -154,7 +158,7 @@ def _installed() -> Iterable[EntryPoint]:
     return found
 
 
-METHODS: Final = Methods((*MASKED_METHODS, *HEAD_METHODS), plugins=_installed)
+METHODS: Final = Methods((*MASKED_METHODS, *HEAD_METHODS, *GRADIENT_METHODS, *ATTENTION_METHODS), plugins=_installed)
 
 
 def register(method: Method) -> None:
@@ -197,30 +201,45 @@ def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
     """A method by name with its options checked and completed.
 
     Args:
-        name: name or alias, in any case.
-        options: values, or the strings of the command line.
+        name: name or alias, in any case; "auto" stands for a method that is chosen when the bundle is known.
+        options: values, or the strings of the command line: of the method, and those that every method has.
 
     Raises:
         OptionError: an unknown method or option, or a value that is not accepted; the message lists what is.
     """
-    method = METHODS.find(name)
+    method = AUTO_METHOD if str(name).lower() == AUTO_METHOD.name else METHODS.find(name)
     if method is None:
-        names = [item.name for item in METHODS]
+        names = [AUTO_METHOD.name, *(item.name for item in METHODS)]
         hint = did_you_mean(str(name), names)
         raise OptionError(f"unknown method {shown(name)}; accepted: {', '.join(names)}{hint}")
-    known = {option.name: option for option in method.options}
-    complete = method.defaults
+    own = {option.name: option for option in method.options}
+    known = own | {option.name: option for option in COMMON_OPTIONS}
+    given: dict[str, object] = {}
     for key, value in options.items():
         if key not in known:
-            hint = did_you_mean(key, known)
-            raise OptionError(f"{method.name}: unknown option {key!r}; accepted: {', '.join(known) or 'none'}{hint}")
+            raise OptionError(_unknown_option(method, key))
         try:
-            complete[key] = known[key].parse(value)
+            given[key] = known[key].parse(value)
         except (ValueError, TypeError, KeyError):
             raise OptionError(
                 f"{method.name}: {key}={shown(value)} is not accepted; accepted: {known[key].accepted}"
             ) from None
-    return Settings(method, complete, None if method.plan is None else method.plan(complete))
+    complete = method.defaults | {key: value for key, value in given.items() if key in own}
+    augmentation = augmentation_of(method.name, {key: value for key, value in given.items() if key not in own})
+    return Settings(method, complete, None if method.plan is None else method.plan(complete), augmentation)
+
+
+def _unknown_option(method: Method, key: str) -> str:
+    """Say that a method has no such option, and what has it or what the method has."""
+    common = [option.name for option in COMMON_OPTIONS]
+    if method is AUTO_METHOD:
+        having = [item.name for item in METHODS if key in item.defaults]
+        if having:
+            return f"auto: the option {key!r} goes with a method: name one that has it, {' or '.join(having)}"
+    known = [*method.defaults, *common]
+    hint = did_you_mean(key, known)
+    own = ", ".join(method.defaults) or "none of its own"
+    return f"{method.name}: unknown option {key!r}; accepted: {own}, and of every method {', '.join(common)}{hint}"
 
 
 def _by_spelling(methods: Iterable[Method]) -> dict[str, Method]:

@@ -4,13 +4,14 @@ import re
 from typing import Final
 
 from ortcam.errors import OptionError
+from ortcam.methods.common import COMMON_OPTIONS
 from ortcam.methods.method import Method, Option, Plan
 from ortcam.support.ranges import shown
 
 __all__ = ["RESERVED", "check_method"]
 
-# Arguments of `explain` and its kin, which share one call with the options of a method.
-RESERVED: Final = frozenset({
+# Arguments of `explain` and its kin, and options of every method, which share one call with the options of a method.
+RESERVED: Final = frozenset(option.name for option in COMMON_OPTIONS) | frozenset({
     "batch_size", "budget", "completion", "deadline", "image", "images", "method", "on_error", "path", "precision",
     "preprocessed", "progress", "sampling_error", "self", "target", "tolerance", "top_k",
 })  # fmt: skip
@@ -46,9 +47,17 @@ def check_method(method: object) -> None:
     for function in (method.plan, method.compute):
         if function is not None and not callable(function):
             raise _refusal(method, shown(function), "a function")
+    _check_needs(method)
     _check_options(method)
     if method.plan is not None:
         _check_plan(method, method.plan(method.defaults))
+
+
+def _check_needs(method: Method) -> None:
+    if method.needs_gradient and method.plan is not None:
+        raise OptionError(f"method {method.name!r}: needs_gradient goes with compute=, which has the gradient")
+    if method.needs_attention and not method.needs_gradient:
+        raise OptionError(f"method {method.name!r}: needs_attention goes with needs_gradient=True, whose graph has it")
 
 
 def _check_options(method: Method) -> None:
@@ -59,7 +68,9 @@ def _check_options(method: Method) -> None:
         if not isinstance(option.name, str) or not _OPTION_NAME.fullmatch(option.name):
             raise _refusal(method, f"the option name {shown(option.name)}", "small letters, digits and _")
         if option.name in RESERVED or option.name in seen:
-            taken = "an argument of explain" if option.name in RESERVED else "another option of the method"
+            taken = "another option of the method"
+            if option.name in RESERVED:
+                taken = "an option of every method" if option.name.startswith("augment") else "an argument of explain"
             raise OptionError(f"method {method.name!r}: the option name {option.name!r} is taken by {taken}")
         seen.add(option.name)
         try:

@@ -26,7 +26,7 @@ class ExportOptions(TypedDict, total=False):
     preprocessing: object
     checkpoint: str | Path
     weights: str
-    layer: str
+    layer: str | Sequence[str]
     output: str
     activation: Literal["softmax", "sigmoid", "probabilities"]
     input_layout: Literal["nchw", "nhwc"]

@@ -1,18 +1,25 @@
 """What a caller asks for, checked once: classes, method, options, limits. Nothing else checks them again."""
 
+from ortcam.request.entries import MethodEntry, parse_entry
+from ortcam.request.fusing import check_fusible, for_fused_file, fusible
 from ortcam.request.request import LIMITS, ExplainRequest, check_batch_size, read_batch_size, read_budget
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, class_indices, most_probable
 
 __all__ = [
     "LIMITS",
     "ExplainRequest",
+    "MethodEntry",
     "Target",
     "as_targets",
     "as_top_k",
     "check_batch_size",
+    "check_fusible",
     "class_index",
     "class_indices",
+    "for_fused_file",
+    "fusible",
     "most_probable",
+    "parse_entry",
     "read_batch_size",
     "read_budget",
 ]

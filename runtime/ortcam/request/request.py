@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ortcam.bundle import Manifest
 from ortcam.engine.batching import BatchSize
 from ortcam.errors import OptionError, TargetError
-from ortcam.methods import METHODS, Settings, resolve_method
+from ortcam.methods import AUTO_METHOD, Settings, check_fits, resolve_method
+from ortcam.methods.auto import row_of
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
@@ -31,6 +32,7 @@ class ExplainRequest:
         top_k: how many classes, where there is no target; checked once the number of classes is known.
         batch_size: masked images, or altered features, per run of the graph.
         sampling_error: relative standard error of a weight at which sampling stops; None: take all samples.
+        chosen: where the method was "auto": the method taken and why, in one line.
     """
 
     settings: Settings
@@ -39,13 +41,14 @@ class ExplainRequest:
     top_k: int
     batch_size: BatchSize
     sampling_error: float | None
+    chosen: str | None = None
 
     @classmethod
     def of(
         cls,
         /,
         *,
-        method: str = "scorecam++",
+        method: str = "auto",
         target: Target | Iterable[Target] | None = None,
         top_k: int = 1,
         batch_size: BatchSize = "auto",
@@ -76,23 +79,43 @@ class ExplainRequest:
             raise TargetError(f"top_k={count} with target={_in_words(targets)}: give one or the other")
         return cls(settings, limits, targets, top_k, size, error)
 
+    def for_bundle(self, manifest: Manifest, *, previews: bool = False) -> Self:
+        """The request for one bundle: with a method in place of "auto", and checked as `check` does.
+
+        Limits need a method that masks the image, and so do previews of a single copy: "auto" then takes such a method.
+
+        Args:
+            manifest: of the bundle.
+            previews: whether maps on the way are wanted, too.
+
+        Raises:
+            TargetError: as `check`.
+            OptionError: as `check`.
+        """
+        request = self
+        if self.settings.method is AUTO_METHOD:
+            augmentation = self.settings.augmentation
+            row = row_of(manifest, limited=bool(self.limits.given) or (previews and augmentation is None))
+            arguments = dict(row.arguments)
+            limits = dataclasses.replace(self.limits, budget=arguments.pop("budget", self.limits.budget))
+            common = {} if augmentation is None else augmentation.record()
+            settings = resolve_method(row.method, arguments | common)
+            request = dataclasses.replace(self, settings=settings, limits=limits, chosen=row.line)
+        request.check(manifest)
+        return request
+
     def check(self, manifest: Manifest) -> None:
-        """Check that a bundle has the classes and the head that are asked for.
+        """Check that a bundle has the classes, and what the method needs. For "auto" every bundle has a method.
 
         Raises:
             TargetError: a class, or a number of classes, that the model does not have.
-            OptionError: the method needs a head and the bundle has none; the message lists the methods that work.
+            OptionError: the method needs a head, a gradient or a layer that the bundle does not have; the message says
+                what works.
         """
         as_top_k(self.top_k, len(manifest.labels))
         for item in self.target or ():
             class_index(item, manifest.labels)
-        method = self.settings.method
-        if method.needs_head and manifest.graphs.head is None:
-            others = ", ".join(method.name for method in METHODS if not method.needs_head)
-            raise OptionError(
-                f"{method.name}: needs the head of the classifier, and this bundle has none, since its layer lies "
-                f"inside a branch; methods that work here: {others}"
-            )
+        check_fits(self.settings, manifest)
 
     def classes(
         self, logits: NDArray[np.float32], labels: tuple[str, ...]
@@ -121,7 +144,7 @@ class ExplainRequest:
         limits = None
         if self.settings.method.masks_image:
             limits = dataclasses.asdict(self.limits) | {"sampling_error": self.sampling_error}
-        return {"method": self.settings.method.name, "options": self.settings.options, "limits": limits}
+        return {"method": self.settings.method.name, "options": self.settings.all_options, "limits": limits}
 
 
 def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float | None) -> None:
@@ -131,13 +154,11 @@ def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float 
         OptionError: the method masks no image, or takes no samples.
     """
     name, plan = settings.method.name, settings.plan
-    if plan is not None:
-        if sampling_error is not None and plan.samples == 1:
+    if plan is not None or settings.method is AUTO_METHOD:
+        if sampling_error is not None and (plan is None or plan.samples == 1):
             raise OptionError(f"sampling_error with {name}: goes with methods that take a mean over samples")
         return
-    given = [limit for limit in ("budget", "deadline", "tolerance") if getattr(limits, limit) is not None]
-    given += ["sampling_error"] if sampling_error is not None else []
-    given += ["completion='none'"] if limits.completion == "none" else []
+    given = [*limits.given, *(["sampling_error"] if sampling_error is not None else [])]
     if given:
         raise OptionError(f"{', '.join(given)} with {name}: goes with methods that mask the image")
 

@@ -16,7 +16,7 @@ from ortcam.images.limits import LONGEST_SIDE
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import METHODS
 from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
-from ortcam.support.words import sheet_time
+from ortcam.support.words import passes_in_words, sheet_time
 
 __all__ = ["DAMAGED", "SavedResult", "SheetClass", "column_of", "columns_in", "image_name"]
 
@@ -121,17 +121,13 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
     for saliency in maps.values():
         if saliency.shape != (preprocessing.height, preprocessing.width) or saliency.dtype != np.float32:
             raise ValueError("no map of this explanation")
-    passes = (
-        f"{stats['head_passes']} passes of the head" if stats["head_passes"] else f"{stats['passes']} forward passes"
-    )
-    notes = [f"{passes} · {sheet_time(stats['seconds'])}"]
-    if stats["scored_channels"] < stats["live_channels"]:
-        scored = f"{stats['scored_channels']} of {stats['live_channels']} channels"
-        error = stats["estimated_error"]
-        if error is None:
-            notes.append(scored)
-        else:
-            notes += [f"{scored}, error {max(error):.2f}"] if max(error) < 1 else [scored, "error not known yet"]
+    counts = stats["passes"], stats["head_passes"], stats.get("gradient_passes", 0)
+    notes = [sheet_time(stats["seconds"])]
+    if any(counts):  # what a batch has stored does not say how often the head was run
+        notes = [f"{passes_in_words(*counts)} · {notes[0]}"]
+    if stats.get("copies", 1) > 1:
+        notes.append(f"{stats['copies']} copies of the image")
+    notes += _accuracy(stats)
     given = summary["options"]
     usual = {} if method is None else {option.name: option.default for option in method.options}
     special = [f"{name} {_short(value)}" for name, value in given.items() if name in usual and value != usual[name]]
@@ -160,3 +156,19 @@ def image_name(record: Mapping[str, Any]) -> str:
     if path is None:
         return "preprocessed input" if record.get("preprocessed") else ""
     return str(path).replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _accuracy(stats: Mapping[str, Any]) -> list[str]:
+    """How many channels were scored, where it was not all of them, and the estimated error."""
+    error = stats["estimated_error"]
+    if "scored_channels" not in stats:  # rows of a batch do not tell
+        scored = []
+        if not error or max(error) == 0:
+            return []
+    elif stats["scored_channels"] < stats["live_channels"]:
+        scored = [f"{stats['scored_channels']} of {stats['live_channels']} channels"]
+        if error is None:
+            return scored
+    else:
+        return []
+    return [", ".join([*scored, f"error {max(error):.2f}"])] if max(error) < 1 else [*scored, "error not known yet"]

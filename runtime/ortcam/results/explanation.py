@@ -21,6 +21,7 @@ from ortcam.results.drawing import draw_sheet
 from ortcam.results.screen import show
 from ortcam.support.suggestions import plain
 from ortcam.support.terminal import as_text
+from ortcam.support.words import passes_in_words
 
 __all__ = ["Explanation", "Stats"]
 
@@ -52,8 +53,11 @@ class Stats:
         standard_error: per map, where channels had fewer samples than the method says: the largest standard error of a
             weight, relative to it or to the mean weight. About 1 after a single sample, which tells nothing. Else None.
         head_passes: passes of the head alone, for methods that mask no image. `cam` makes them once, for the first.
-        simplified: what was simplified to meet a deadline, one sentence each.
+        gradient_passes: backward passes of the head, for gradient methods: one per class.
+        simplified: what was simplified to meet a deadline or left out when it was stopped, one sentence each.
         seconds_late: how long after its deadline the explanation was ready; 0 if it met it or had none.
+        copies: how many copies of the image were explained (`augment`), the image itself included. The counts of
+            passes and runs are those of all copies, the counts of channels those of the image itself.
     """
 
     providers: tuple[str, ...]
@@ -70,13 +74,15 @@ class Stats:
     estimated_error: tuple[float, ...] | None = None
     standard_error: tuple[float, ...] | None = None
     head_passes: int = 0
+    gradient_passes: int = 0
     simplified: tuple[str, ...] = ()
     seconds_late: float = 0.0
+    copies: int = 1
 
     @property
     def passes_in_words(self) -> str:
         """What was run for the map, say "512 forward passes" or "49 passes of the head"."""
-        return f"{self.head_passes} passes of the head" if self.head_passes else f"{self.passes} forward passes"
+        return passes_in_words(self.passes, self.head_passes, self.gradient_passes)
 
     def __repr__(self) -> str:
         scored = f"{self.scored_channels} of {self.live_channels} channels"
@@ -96,9 +102,9 @@ class Explanation:
         probabilities: float32 [K], of the clean image.
         maps: float32 [K,H,W] in [0,1] at model input size: ReLU, then min-max.
         raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed. For
-            Recipro-CAM: the scores of the positions.
+            Recipro-CAM: the scores of the positions. With `augment`: the combined map [K,H,W].
         weights: float32 [K,C], alpha. Zero for flat channels, and for all of Recipro-CAM, which weighs no channels. For
-            Eigen-CAM: the singular vector, the same for all classes.
+            Eigen-CAM: the singular vector, the same for all classes. With `augment`: those of the image itself.
         scored: bool [C], true where the weight comes from a forward pass, or from the features alone where no image is
             masked. Elsewhere the weight was predicted, or is zero.
         flat: bool [K], true where the map was flat after ReLU; it is then zero. This happens, too, to a class so
@@ -107,6 +113,7 @@ class Explanation:
         preprocessing: how the photograph became the model's input.
         stats: what was done.
         provenance: source of the image, bundle, model, cut and versions, for the manifest.
+        chosen: where the method was "auto": the method taken and why, in one line; else None.
     """
 
     method: str
@@ -124,6 +131,7 @@ class Explanation:
     preprocessing: Preprocessing
     stats: Stats
     provenance: dict[str, Any]
+    chosen: str | None = None
 
     def __repr__(self) -> str:
         shown = [f"{label!r} {p:.1%}" for label, p in zip(self.labels[:_SHOWN], self.probabilities, strict=False)]
@@ -341,6 +349,7 @@ class Explanation:
         return as_text(
             {
                 "method": self.method,
+                "chosen": self.chosen,
                 "options": self.options,
                 "targets": [
                     {

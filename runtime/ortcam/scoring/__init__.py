@@ -1,7 +1,7 @@
 """Scoring: masked forward passes, the weights of the channels that they give, and the maps that come of the weights."""
 
 from ortcam.scoring.limits import Completion, Limits
-from ortcam.scoring.maps import LEAST_RANGE, finish, relu_min_max
+from ortcam.scoring.maps import FUSED_SLOPE, LEAST_RANGE, finish, relu_min_max
 from ortcam.scoring.masks import ZERO_AT_ZERO, Masks, prepare_masks
 from ortcam.scoring.noise import FACTORS, SHIFTS, UNIFORM_BITS, draw_noise, noise_key
 from ortcam.scoring.scores import Scores
@@ -10,6 +10,7 @@ from ortcam.scoring.upsampling import bilinear_matrix, extreme_rows, upsample, u
 
 __all__ = [
     "FACTORS",
+    "FUSED_SLOPE",
     "LEAST_RANGE",
     "SHIFTS",
     "UNIFORM_BITS",

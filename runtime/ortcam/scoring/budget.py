@@ -5,9 +5,11 @@
 only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
 how much is scored in time depends on the machine and its load.
 
-Where every channel will be scored anyway, and nobody looks at previews, the process is never set up.
+Where every channel will be scored anyway, and nobody looks at previews, the process is never set up. If such a run is
+stopped, the process predicts the rest from the channels of the highest energy.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -15,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.engine.batching import Progress
+from ortcam.engine.batching import Progress, Stop
 from ortcam.scoring.chooser import Chooser, are_most
 from ortcam.scoring.gaussian_process import Prediction
 from ortcam.scoring.limits import Limits
@@ -28,6 +30,8 @@ __all__ = ["parts_of", "rounds_of", "score"]
 _FIRST_OF_BUDGET: Final = 0.4
 _FIRST_OF_ALL: Final = 0.04
 _FEWEST: Final = 16
+# Masked images of the one run that is made where scoring is stopped before it began.
+_ROWS_AT_LEAST: Final = 8
 # How many times as many channels are scored before it is asked again.
 _GROWTH: Final = 1.5
 
@@ -41,6 +45,7 @@ def score(
     *,
     started: float,
     progress: Progress | None = None,
+    stop: Stop | None = None,
     previews: bool = False,
 ) -> Iterator[Scores]:
     """Score channels until the limits or the channels are reached; the last scores are the result.
@@ -53,6 +58,7 @@ def score(
         limits: when to stop.
         started: what `time.perf_counter` was when the explanation began.
         progress: called after every run of the graph.
+        stop: asked after every run of the graph: whether to end as at a deadline. At least one run is made.
         previews: also yield what is known each time the process has been asked, with at least one run in between.
     """
     order = scoring.masks.order
@@ -62,8 +68,14 @@ def score(
     end = math.inf if limits.deadline is None else started + limits.deadline / 1000
     chooser = Chooser(scoring, end, predicts=choosing)
 
+    stopped = False
+
     def in_time() -> bool:
+        nonlocal stopped
         scoring.most_rows = chooser.rows_in_time()
+        stopped = stopped or (stop is not None and stop())
+        if stopped:
+            scoring.most_rows = 0 if scoring.tally.runs else min(scoring.most_rows, _ROWS_AT_LEAST)
         return scoring.most_rows > 0
 
     def run(channels: NDArray[np.intp]) -> bool:
@@ -77,9 +89,20 @@ def score(
         return True
 
     if choosing:
-        yield from _as_chosen(scoring, limits, chooser, run, previews=previews)
+        steps = _as_chosen(scoring, limits, chooser, run, previews=previews)
     else:
-        yield from _in_order_of_energy(scoring, order[:limit], run, previews=previews)
+        completing = None if limits.completion == "none" else chooser
+        steps = _in_order_of_energy(scoring, order[:limit], run, completing, previews=previews)
+    for scores in steps:
+        yield _told(scores, limit * scoring.plan.samples) if stopped else scores
+
+
+def _told(scores: Scores, wanted: int) -> Scores:
+    """Scores that say that they were stopped, unless all passes had been made by then."""
+    if scores.passes >= wanted:
+        return scores
+    sentence = f"stopped after {scores.passes} of {wanted} forward passes"
+    return dataclasses.replace(scores, simplified=(*scores.simplified, sentence))
 
 
 def _as_chosen(scoring: Scoring, limits: Limits, chooser: Chooser, run: _Run, *, previews: bool) -> Iterator[Scores]:
@@ -126,8 +149,18 @@ def _may_ask(chooser: Chooser, limits: Limits, left: int) -> bool:
     return chooser.may_ask()
 
 
-def _in_order_of_energy(scoring: Scoring, order: NDArray[np.intp], run: _Run, *, previews: bool) -> Iterator[Scores]:
-    """Without the process: by descending energy, in parts that grow where previews are wanted."""
+def _in_order_of_energy(
+    scoring: Scoring, order: NDArray[np.intp], run: _Run, completing: Chooser | None, *, previews: bool
+) -> Iterator[Scores]:
+    """Without the process: by descending energy, in parts that grow where previews are wanted.
+
+    Args:
+        scoring: of one image.
+        order: the channels to score.
+        run: scores them.
+        completing: predicts the weights of those that are left out if time is up; None gives them none.
+        previews: whether to yield after each part.
+    """
     start = 0
     while True:
         size = max(_FEWEST, math.ceil((_GROWTH - 1) * start)) if previews else len(order)
@@ -136,7 +169,10 @@ def _in_order_of_energy(scoring: Scoring, order: NDArray[np.intp], run: _Run, *,
         if not in_time or start >= len(order):
             break
         yield scoring.scores()
-    yield scoring.scores()
+    if not in_time and completing is not None and not scoring.complete:
+        yield completing.result(completing.scored)  # nothing was chosen, so the error is not known
+    else:
+        yield scoring.scores()
 
 
 def rounds_of(limits: Limits, channels: int) -> list[int]:

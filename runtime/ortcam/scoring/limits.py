@@ -51,6 +51,12 @@ class Limits:
         if self.tolerance is not None and self.completion == "none":
             raise OptionError("tolerance with completion='none': without completion no error can be estimated")
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of those that are set, for messages."""
+        names = [name for name in ("budget", "deadline", "tolerance") if getattr(self, name) is not None]
+        return (*names, *(["completion='none'"] if self.completion == "none" else []))
+
     def channels(self, active: int) -> int:
         """How many of the active channels the budget pays for."""
         if self.budget is None:

@@ -1,5 +1,6 @@
 """Saliency maps: from the weights of the channels to the weighted sum, and from the sum to a finished map in [0,1]."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,10 @@ from ortcam.scoring.masks import Masks
 from ortcam.scoring.scores import Scores
 from ortcam.scoring.upsampling import bilinear_matrix, taps, upsample
 
-__all__ = ["LEAST_RANGE", "finish", "gated_sum", "raw_maps", "relu_min_max"]
+__all__ = ["FUSED_SLOPE", "LEAST_RANGE", "finish", "fuse", "gated_sum", "raw_maps", "relu_min_max"]
+
+# gamma of LayerCAM, equation 9.
+FUSED_SLOPE: Final = 2
 
 # Of a map that is not flat, by its largest absolute value: the rounding of the sum in float32.
 LEAST_RANGE: Final = 8 * np.finfo(np.float32).eps
@@ -53,14 +57,45 @@ def finish(raw: NDArray[np.float64], height: int, width: int) -> tuple[NDArray[n
     return maps.astype(np.float32), flat
 
 
+@single_threaded
+def fuse(raws: Sequence[NDArray[np.float64]], height: int, width: int) -> NDArray[np.float64]:
+    """One map of those of several layers (LayerCAM, eq. 8 and 9): the largest of tanh(2 M / max M), M = ReLU(raw).
+
+    The paper scales the maps of the shallow layers so, whose values are small; here, as in torch-cam, those of all
+    layers. A layer whose map is nowhere positive adds nothing. The maps are scaled at the resolution of their layers,
+    and then brought to image size.
+
+    Args:
+        raws: per layer, float64 [K,h,w].
+        height: H.
+        width: W.
+
+    Returns:
+        float64 [K,H,W], nowhere negative.
+
+    Raises:
+        NotFiniteError: a value is infinite or not a number.
+    """
+    check_finite("values of the map", *raws)
+    fused = np.zeros((len(raws[0]), height, width))
+    for raw in raws:
+        positive = np.maximum(raw, 0)
+        largest = positive.max(axis=(1, 2), keepdims=True)
+        scaled = np.tanh(FUSED_SLOPE * positive / np.where(largest > 0, largest, 1))
+        np.maximum(fused, upsample(scaled, height, width), out=fused)
+    return fused
+
+
 def relu_min_max(raw: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """ReLU and min-max of each map: float64 [K,H,W] in [0,1], and bool [K] for those that are flat, which become 0."""
-    positive = np.maximum(raw, 0)
-    low = positive.min(axis=(1, 2), keepdims=True)
-    span = positive.max(axis=(1, 2), keepdims=True) - low
-    scale = np.abs(raw).max(axis=(1, 2), keepdims=True)
-    flat = span <= LEAST_RANGE * scale
-    maps: NDArray[np.float64] = np.where(flat, 0, (positive - low) / np.where(flat, 1, span))
+    least, most = (extreme(axis=(1, 2), keepdims=True) for extreme in (raw.min, raw.max))
+    low = np.maximum(least, 0)
+    span = np.maximum(most, 0) - low
+    flat = span <= LEAST_RANGE * np.maximum(-least, most)
+    maps: NDArray[np.float64] = np.maximum(raw, 0)
+    maps -= low
+    maps /= np.where(flat, 1, span)
+    maps[flat[:, 0, 0]] = 0
     return maps, flat[:, 0, 0]
 
 

@@ -20,7 +20,7 @@ from ortcam.engine.blas import single_threaded
 from ortcam.methods import Noise
 from ortcam.scoring.upsampling import upsample
 
-__all__ = ["FACTORS", "SHIFTS", "UNIFORM_BITS", "draw_noise", "noise_key", "noise_of", "noise_spread"]
+__all__ = ["FACTORS", "SHIFTS", "UNIFORM_BITS", "draw_noise", "draw_uniform", "noise_key", "noise_of", "noise_spread"]
 
 # mix is "lowbias32" of Chris Wellons' search for hashes of integers (2018): xor with a shift and multiply, twice.
 SHIFTS: Final = (16, 15, 16)
@@ -55,6 +55,20 @@ def draw_noise(seed: int, sample: int, shape: tuple[int, ...]) -> NDArray[np.flo
     u, v = _uniform(_mix(_hashed_counters(math.prod(shape)) ^ np.uint32(noise_key(seed, sample))))
     noise: NDArray[np.float32] = np.sqrt(np.float32(-2) * np.log(u)) * np.cos(np.float32(2 * np.pi) * v)
     return noise.reshape(shape)
+
+
+def draw_uniform(seed: int, sample: int, count: int) -> NDArray[np.float64]:
+    """Numbers in (0,1) for sample `sample` of a seed, float64 [count]: independent of its noise.
+
+    Value i is uniform(mix(mix(i) ^ mix(key))), whose key is that of the noise.
+
+    Args:
+        seed: from 0.
+        sample: from 0.
+        count: how many; a smaller count gives the first of them.
+    """
+    key = _mix(np.array([noise_key(seed, sample)], np.uint32))[0]
+    return _uniform(_mix(_mix(np.arange(count, dtype=np.uint32)) ^ key)).astype(np.float64)
 
 
 def noise_of(image: NDArray[np.float32], noise: Noise, sample: int) -> NDArray[np.float32]:

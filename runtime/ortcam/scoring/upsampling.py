@@ -1,5 +1,6 @@
 """Bilinear upsampling as two small matrices, and the exact range of an upsampled map without upsampling it."""
 
+import functools
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ def taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.floa
     return left, position - left
 
 
+@functools.lru_cache(maxsize=64)
 def bilinear_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
     """The matrix R with U = R A along one axis: bilinear, half-pixel centres (`align_corners=False`).
 
@@ -27,14 +29,16 @@ def bilinear_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
     the upsampling of many channels is one GEMM; it preserves constants because every row sums to one.
 
     Returns:
-        float32 [size_out, size_in].
+        float32 [size_out, size_in], read-only, since all who ask for it share it.
     """
     left, weight = taps(size_in, size_out)
     matrix = np.zeros((size_out, size_in), np.float64)
     rows = np.arange(size_out)
     np.add.at(matrix, (rows, left), 1 - weight)
     np.add.at(matrix, (rows, np.minimum(left + 1, size_in - 1)), weight)
-    return matrix.astype(np.float32)
+    shared = matrix.astype(np.float32)
+    shared.setflags(write=False)
+    return shared
 
 
 def upsample(maps: NDArray[_Float], height: int, width: int) -> NDArray[_Float]:

@@ -14,18 +14,24 @@ import numpy as np
 from ortcam.errors import OptionError
 
 __all__ = [
+    "ACTORS",
     "ALPHA",
     "BATCH_SIZE",
     "CACHE_SIZE",
     "CHANNELS",
     "CHUNK",
     "COUNT",
+    "CPUS",
     "DEADLINE",
+    "GALLERY",
+    "GALLERY_IMAGES",
+    "GPUS",
     "LIMIT",
     "MAX_PIXELS",
     "MEAN",
     "OPSET",
     "PORT",
+    "PROCESSES",
     "RANDOMIZE",
     "RESIZE",
     "RUNS",
@@ -219,18 +225,24 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+ACTORS: Final = Range("actors", 1, 100_000)
 ALPHA: Final = Range("alpha", 0, 1, whole=False)
 CHUNK: Final = Range("batch_size", 1, 65536)
 BATCH_SIZE: Final = dataclasses.replace(CHUNK, otherwise=", or 'auto'")
 CACHE_SIZE: Final = Range("ORTCAM_CACHE_SIZE", 0, 1e6, whole=False, unit="a number of gigabytes")
 CHANNELS: Final = Range("budget", 1, 1_000_000)
 COUNT: Final = Range("", 0, 1_000_000)
+CPUS: Final = Range("cpus_per_actor", 1, 1024)
 DEADLINE: Final = Range("deadline", 0, 1_000_000_000, whole=False, open_below=True, unit="milliseconds")
+GALLERY: Final = Range("gallery", 1, 2000)
+GALLERY_IMAGES: Final = 200  # where nobody says how many
+GPUS: Final = Range("gpus_per_actor", 0, 64, whole=False)
 LIMIT: Final = Range("limit", 1, 1_000_000_000)
 MAX_PIXELS: Final = Range("max_pixels", 1, 2**31 - 1)
 MEAN: Final = Numbers("mean", -1e6, 1e6, whole=False, count=3)
 OPSET: Final = Range("opset", 1, 1000)
 PORT: Final = Range("port", 0, 65535)
+PROCESSES: Final = Range("processes", 1, 1024)
 RANDOMIZE: Final = Range("randomize", 1, 1_000_000_000)
 RESIZE: Final = Range("resize", 1, 16384)
 RUNS: Final = Range("runs", 1, 10_000)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import json.decoder
 import math
 import reprlib
 import types
@@ -21,12 +22,17 @@ class SchemaError(ValueError):
 T = TypeVar("T")
 
 _DEEPEST = 100
+_OUTER = 4  # levels that are parsed in Python where threads share
 _LARGEST = 2**63  # JSON's integers are of any size; what is computed with them is not
 _NAMES: typing.Final = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, sharing: bool = False) -> Any:
     """Parse a JSON text.
+
+    Args:
+        text: UTF-8, if it is bytes.
+        sharing: let other threads run meanwhile, which takes longer: Python's own parser holds its lock to the end.
 
     Raises:
         ValueError: not JSON in UTF-8, NaN, numbers that are infinite or too large for a float, nesting too deep, or a
@@ -35,7 +41,13 @@ def parse_json(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
     try:
-        value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite, object_pairs_hook=_once)
+        value = json.loads(
+            text,
+            cls=_SharingDecoder if sharing else None,
+            parse_constant=_refuse_number,
+            parse_float=_finite,
+            object_pairs_hook=_once,
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level = [value]
@@ -70,6 +82,35 @@ def encode_json(
         raise NotFiniteError(
             "a number to be written as JSON is infinite or not a number; accepted are finite numbers"
         ) from None
+
+
+class _SharingDecoder(json.JSONDecoder):
+    """Parses outer lists and objects in Python, between whose steps other threads run, and what is in them in C."""
+
+    scan_once: Callable[[str, int], tuple[Any, int]]
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self._scan_inner = self.scan_once
+        self.scan_once = self._scan
+        self._depth = 0
+
+    def _scan(self, text: str, index: int) -> tuple[Any, int]:
+        sign = text[index : index + 1]
+        if sign not in ("[", "{") or self._depth == _OUTER:
+            return self._scan_inner(text, index)
+        self._depth += 1
+        try:
+            if sign == "[":
+                return _parse_list((text, index + 1), self._scan)
+            return _parse_object((text, index + 1), self.strict, self._scan, None, self.object_pairs_hook, {})
+        finally:
+            self._depth -= 1
+
+
+# The parts of the standard library's parser that are written in Python.
+_parse_list: Callable[..., tuple[Any, int]] = json.decoder.JSONArray  # type: ignore[attr-defined]
+_parse_object: Callable[..., tuple[Any, int]] = json.decoder.JSONObject  # type: ignore[attr-defined]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def as_text(value: _Json) -> _Json:
     r"""A value of JSON whose texts are Unicode: what is none in the name of a file is escaped, say "caf\xe9.jpg"."""
     found: Any = value
     if isinstance(value, str):
-        found = _HALVES.sub(_escaped, value)
+        found = value if value.isascii() else _HALVES.sub(_escaped, value)
     elif isinstance(value, dict):
         found = {as_text(key): as_text(item) for key, item in value.items()}
     elif isinstance(value, list):

@@ -1,6 +1,6 @@
 """Numbers in words: counts with their noun, and times in the precision that each place needs."""
 
-__all__ = ["brief_time", "counted", "duration", "measured_time", "sheet_time"]
+__all__ = ["brief_time", "counted", "duration", "measured_time", "passes_in_words", "sheet_time"]
 
 
 def counted(count: int, noun: str) -> str:
@@ -11,6 +11,18 @@ def counted(count: int, noun: str) -> str:
         ('1 image', '3 metrics')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def passes_in_words(masked: int, head: int, backward: int) -> str:
+    """What was run for a map: masked forward passes, or passes of the head, or backward passes of the head.
+
+    Example:
+        >>> passes_in_words(512, 0, 0), passes_in_words(0, 49, 0), passes_in_words(0, 0, 1)
+        ('512 forward passes', '49 passes of the head', '1 backward pass')
+    """
+    if backward:
+        return f"{backward} backward pass{'' if backward == 1 else 'es'}"
+    return f"{head} passes of the head" if head else f"{masked} forward passes"
 
 
 def duration(seconds: float) -> str:

@@ -4,3 +4,8 @@
 export class OrtcamError extends Error {
   override name = "OrtcamError";
 }
+
+/** The server asks for a token, or does not know the one that it was given. */
+export class TokenError extends OrtcamError {
+  override name = "TokenError";
+}

@@ -1,22 +1,29 @@
 /** The way of the data: photograph, features and probabilities, masks, scores, map, manifest. */
 import { type Known, Run } from "./scoring/budget";
 import { type Bundle, openBundle, sha256 } from "./engine/bundle";
-import { classify, type CleanPass } from "./engine/classifier";
+import { classify, type CleanPass, cutsOf, finestOf } from "./engine/classifier";
+import { layerName } from "./engine/cut";
+import { openDerivative } from "./engine/derivative";
 import { OrtcamError } from "./errors";
 import { decodeImage } from "./images/image";
 import { prepareMasks } from "./scoring/masks";
-import type { Explained, Manifest, Opened, ShownImage, Preview, Requests, Task } from "./messages";
-import { allOptions, type Choice, resolvePlan } from "./scoring/methods";
+import type { Engine, Explained, Manifest, Opened, ShownImage, Preview, Task, Wanted } from "./messages";
+import { chooseMethod } from "./methods/auto";
+import { allOptions, isMasked, type MaskedChoice, resolvePlan, weighsByGradient } from "./methods/methods";
+import { chosenLayers, explainUnmasked, type Found, type Scene } from "./methods/unmasked";
+import { forDisplay, overlayFile } from "./images/display";
 import { cropGeometry, type Pixels, preprocess } from "./images/preprocessing";
-import { type Look, overlay, type SaliencyMap } from "./images/rendering";
+import type { Look, SaliencyMap } from "./images/rendering";
+import type { Maps } from "./scoring/upsampling";
 import { finish, rawMap, Scoring, type Work } from "./scoring/scoring";
+import { offered } from "./offered";
 import { hasGpu, loadRuntime, type Provider, reason, Sessions } from "./engine/session";
 
 const MOST_RUNS = 3; // methods whose scores are kept
+const MOST_SAMPLES = 100; // of a method that draws some
 const STEP_OF_PREVIEWS = 4; // pixels
 const BATCH_SIZE: Readonly<Record<Provider, number>> = { wasm: 8, webgpu: 32 };
 const MILLISECONDS_BETWEEN_PREVIEWS = 200;
-const DISPLAY_SIDE = 1024; // pixels
 
 /** A picture as it is worked on. */
 interface Photograph {
@@ -25,12 +32,14 @@ interface Photograph {
   readonly pixels: Pixels;
   readonly input: Float32Array; // [3, H, W]
   readonly clean: CleanPass;
+  readonly kept: Scene["kept"];
 }
 
 /** A bundle with the picture and the map that were made last. */
-export class Explainer {
+export class Explainer implements Engine {
   private photograph: Photograph | null = null;
   private map: SaliencyMap | null = null;
+  private cells: { readonly height: number; readonly width: number } = { height: 1, width: 1 }; // of its finest layer
   private readonly kept = new Map<string, Run>(); // by method and its options, the last one asked for last
 
   private constructor(
@@ -45,7 +54,7 @@ export class Explainer {
    *
    * @throws OrtcamError the bundle cannot be fetched or trusted
    */
-  static async open({ address, provider: wanted, version }: Requests["open"]["asks"]): Promise<Explainer> {
+  static async open({ address, provider: wanted, version }: Wanted): Promise<Explainer> {
     const bundle = await openBundle(address);
     const notes: string[] = [];
     if (bundle.sha256 === null)
@@ -54,6 +63,7 @@ export class Explainer {
       try {
         const sessions = new Sessions(await loadRuntime("webgpu"), bundle);
         await sessions.open(bundle.manifest.graphs.features);
+        await openQuickGraphs(bundle, sessions);
         return new Explainer(bundle, sessions, notes, version);
       } catch (error) {
         notes.push(`WebGPU did not start, WebAssembly runs instead: ${reason(error)}`);
@@ -65,6 +75,7 @@ export class Explainer {
     }
     const sessions = new Sessions(runtime, bundle);
     await sessions.open(bundle.manifest.graphs.features);
+    await openQuickGraphs(bundle, sessions);
     return new Explainer(bundle, sessions, notes, version);
   }
 
@@ -72,30 +83,21 @@ export class Explainer {
     const { manifest } = this.bundle;
     const { provider, threads } = this.sessions.runtime;
     return {
-      model: manifest.model.name,
-      labels: manifest.labels,
-      channels: manifest.cut.channels,
-      scorers: Object.keys(manifest.graphs.scorers),
-      mapSize: [manifest.preprocessing.height, manifest.preprocessing.width],
-      cells: { height: manifest.cut.height, width: manifest.cut.width },
+      ...offered(manifest),
       provider,
-      threads,
+      runs: provider === "webgpu" ? "as WebGPU" : `as WebAssembly in ${threads} ${threads === 1 ? "thread" : "threads"}`,
+      mostSamples: MOST_SAMPLES,
       notes: this.notes,
     };
   }
 
-  /**
-   * Decode, preprocess and classify a picture.
-   *
-   * @throws OrtcamError it is no picture, too large, or the model does not run
-   */
   async read(file: Blob, name: string): Promise<ShownImage> {
     const { manifest } = this.bundle;
     const pixels = await decodeImage(file, name);
     const input = preprocess(manifest.preprocessing, pixels);
     const clean = await classify(manifest, this.sessions, input);
     const digest = await sha256(new Uint8Array(await file.arrayBuffer()));
-    this.photograph = { name, sha256: digest, pixels, input, clean };
+    this.photograph = { name, sha256: digest, pixels, input, clean, kept: new Map() };
     this.map = null;
     this.kept.clear();
     const { height, width } = pixels;
@@ -108,19 +110,14 @@ export class Explainer {
     };
   }
 
-  /**
-   * Explain the picture, from what is known of it for this method on.
-   *
-   * @param show called with previews
-   * @param stopped asked after every run of the scorer
-   * @returns null where it was stopped before there was a map
-   * @throws OrtcamError no picture was read, or the scorer does not run
-   */
-  async explain(task: Task, show: (preview: Preview) => void, stopped: () => boolean): Promise<Explained | null> {
+  /** Explain the picture, from what is known of it for this method on; a signal is seen after a run of the scorer. */
+  async explain(task: Task, show: (preview: Preview) => void, signal: AbortSignal): Promise<Explained | null> {
     const started = performance.now();
     const { photograph } = this;
     if (photograph === null) throw new OrtcamError("there is no image to explain: choose one first");
-    const run = await this.runOf(task.choice, photograph);
+    const { choice } = task;
+    if (!isMasked(choice)) return this.explainUnmasked({ ...task, choice }, photograph, show, signal);
+    const run = await this.runOf(choice, photograph);
     const { scoring } = run;
     const { work } = scoring;
     const { height, width } = work;
@@ -131,13 +128,13 @@ export class Explainer {
     for await (const step of run.explain(task.target, task.limits)) {
       if (step.whole) known = step; // where it is stopped, what is half done is not in the map
       await otherTasks();
-      if (stopped()) break;
+      if (signal.aborted) break;
       if (performance.now() - shown < MILLISECONDS_BETWEEN_PREVIEWS) continue;
       const { data } = finish(rawMap(work, step.weights, STEP_OF_PREVIEWS), work);
       show({ passes: scoring.passes, total, error: step.error, map: { data, height, width } });
       shown = performance.now();
     }
-    if (known === null && stopped()) return null;
+    if (known === null && signal.aborted) return null;
     const weights = known?.weights ?? scoring.weights(task.target);
     const error = known?.error ?? null;
     if (work.plan.gate !== null) {
@@ -146,6 +143,7 @@ export class Explainer {
     }
     const { data, flat } = finish(rawMap(work, weights, 1), work);
     this.map = { data, height, width };
+    this.cells = this.bundle.manifest.cut;
     const seconds = (performance.now() - started) / 1000;
     return {
       map: this.map,
@@ -153,12 +151,46 @@ export class Explainer {
       error,
       passes: scoring.passes,
       total: scoring.order.length * work.plan.coefficients.length,
-      manifest: this.manifest(task, photograph, { run, error, flat, seconds }),
+      cells: this.bundle.manifest.cut,
+      cost: null,
+      seconds,
+      notes: [],
+      manifest: this.manifest(task, photograph, flat, [0], this.statsOfRun(run, error, seconds)),
+    };
+  }
+
+  /** By a method that masks no image: gradients of the head, or what the head says of altered features. */
+  private async explainUnmasked(
+    task: Task & { readonly choice: Scene["choice"] },
+    photograph: Photograph,
+    show: (preview: Preview) => void,
+    signal: AbortSignal,
+  ): Promise<Explained | null> {
+    const started = performance.now();
+    const { bundle, sessions } = this;
+    const { manifest } = bundle;
+    const { height, width } = manifest.preprocessing;
+    const scene: Scene = { ...photograph, choice: task.choice, manifest, sessions, target: task.target };
+    const steps = explainUnmasked(scene);
+    let step = await steps.next();
+    for (; step.done !== true; step = await steps.next()) {
+      await otherTasks();
+      if (signal.aborted) return null;
+      show({ passes: step.value.done, total: step.value.total, error: null, map: null });
+    }
+    const { data, flat, cost, layers } = step.value;
+    this.map = { data, height, width };
+    this.cells = finestOf(manifest, layers);
+    const seconds = (performance.now() - started) / 1000;
+    const stats = this.statsOfUnmasked(step.value, photograph.clean, seconds);
+    return {
+      ...{ map: this.map, flat, error: 0, passes: 0, total: 0, cells: this.cells, cost, seconds, notes: [] },
+      manifest: this.manifest(task, photograph, flat, layers, stats),
     };
   }
 
   /** The run of a method on a picture: one that is there, or a new one. */
-  private async runOf(choice: Choice, { input, clean }: Photograph): Promise<Run> {
+  private async runOf(choice: MaskedChoice, { input, clean }: Photograph): Promise<Run> {
     const key = JSON.stringify(choice);
     const { preprocessing, graphs, labels } = this.bundle.manifest;
     let run = this.kept.get(key);
@@ -171,7 +203,7 @@ export class Explainer {
       }
       const scorer = await this.sessions.open(graphs.scorers[plan.scorer], "partial_maps");
       const { height, width } = preprocessing;
-      const { features } = clean;
+      const [features] = clean.maps;
       const masks = prepareMasks(features, plan, height, width);
       const work: Work = { input, height, width, features, masks, plan, classes: labels.length };
       const { runtime } = this.sessions;
@@ -184,80 +216,106 @@ export class Explainer {
     return run;
   }
 
-  /**
-   * The photograph with the map that was made last, as PNG at the photograph's size.
-   *
-   * @throws OrtcamError there is no map
-   */
   async overlay(look: Look): Promise<Blob> {
     const { photograph, map } = this;
     if (photograph === null || map === null) throw new OrtcamError("there is no map to lay over the image");
-    const { pixels } = photograph;
-    const { preprocessing, cut } = this.bundle.manifest;
-    const geometry = cropGeometry(preprocessing, pixels.height, pixels.width);
-    const drawn = overlay(pixels, map, geometry, { ...look, cells: cut });
-    return canvasOf({ ...pixels, data: drawn }).convertToBlob({ type: "image/png" });
+    return overlayFile(photograph.pixels, map, this.bundle.manifest.preprocessing, { ...look, cells: this.cells });
   }
 
-  private manifest(
-    { choice, target, limits }: Task,
-    { name, sha256: digest, pixels, clean }: Photograph,
-    { run, error, flat, seconds }: { run: Run; error: number | null; flat: boolean; seconds: number },
-  ): Manifest {
-    const { manifest, name: folder, sha256: bundleDigest } = this.bundle;
-    const { runtime } = this.sessions;
-    const { scoring, chosenFor } = run;
+  private statsOfRun({ scoring, chosenFor }: Run, error: number | null, seconds: number): Manifest {
     const { scored, order, work } = scoring;
     const { energy } = work.masks;
     const sum = (channels: readonly number[]): number => channels.reduce((total, k) => total + energy[k], 0);
     return {
+      ...this.engineStats(),
+      batch_size: scoring.size,
+      channels: work.features.count,
+      live_channels: order.length,
+      scored_channels: scored.length,
+      chosen_for: chosenFor,
+      passes: scoring.passes,
+      runs: scoring.runs,
+      seconds,
+      energy_covered: sum(order) > 0 ? sum(scored.map((place) => order[place])) / sum(order) : 1,
+      estimated_error: [error ?? 1],
+    };
+  }
+
+  private statsOfUnmasked({ cost, layers }: Found, { maps }: CleanPass, seconds: number): Manifest {
+    const active = layers.reduce((total, layer) => total + activeChannels(maps[layer]), 0);
+    return {
+      ...this.engineStats(),
+      batch_size: 1,
+      channels: layers.reduce((total, layer) => total + maps[layer].count, 0),
+      live_channels: active,
+      scored_channels: active,
+      passes: 0,
+      runs: cost.runs,
+      seconds,
+      head_passes: cost.headPasses,
+      gradient_passes: cost.gradientPasses,
+      forward_passes: cost.forwardPasses,
+    };
+  }
+
+  private engineStats(): Manifest {
+    const { provider, threads } = this.sessions.runtime;
+    return { providers: [provider], threads, precision: this.bundle.manifest.precision };
+  }
+
+  private manifest(
+    { choice, chosen, target, limits }: Task,
+    { name, sha256: digest, pixels, clean }: Photograph,
+    flat: boolean,
+    layers: readonly number[],
+    stats: Manifest,
+  ): Manifest {
+    const { manifest, name: folder, sha256: bundleDigest } = this.bundle;
+    const { height, width } = manifest.preprocessing;
+    return {
       method: choice.method,
+      chosen,
       options: allOptions(choice),
       targets: [{ index: target, label: manifest.labels[target], probability: clean.probabilities[target], flat }],
-      map_size: [work.height, work.width],
+      map_size: [height, width],
       photograph_size: [pixels.height, pixels.width],
-      stats: {
-        providers: [runtime.provider],
-        threads: runtime.threads,
-        precision: manifest.precision,
-        batch_size: scoring.size,
-        channels: work.features.count,
-        live_channels: order.length,
-        scored_channels: scored.length,
-        chosen_for: chosenFor,
-        passes: scoring.passes,
-        runs: scoring.runs,
-        seconds,
-        energy_covered: sum(order) > 0 ? sum(scored.map((place) => order[place])) / sum(order) : 1,
-        estimated_error: [error ?? 1],
-      },
-      limits: { ...limits, deadline: null, completion: "gaussian-process", sampling_error: null },
+      stats,
+      limits: isMasked(choice)
+        ? { ...limits, deadline: null, completion: "gaussian-process", sampling_error: null }
+        : null,
       image: { path: name, sha256: digest },
       probabilities: manifest.labels.map((label, index) => ({ index, label, probability: clean.probabilities[index] })),
       bundle: { name: folder, sha256: bundleDigest },
       model: manifest.model,
-      cut: manifest.cut,
+      cut: finestOf(manifest, layers),
+      layers: layers.map((place) => layerName(cutsOf(manifest)[place])),
       activation: manifest.activation,
       preprocessing: manifest.preprocessing,
-      versions: { ortcam: this.version, "onnxruntime-web": runtime.version, browser: navigator.userAgent },
+      versions: {
+        ortcam: this.version,
+        "onnxruntime-web": this.sessions.runtime.version,
+        browser: navigator.userAgent,
+      },
     };
   }
 }
 
-function canvasOf({ data, height, width }: Pixels): OffscreenCanvas {
-  const canvas = new OffscreenCanvas(width, height);
-  canvas.getContext("2d")?.putImageData(new ImageData(data, width, height), 0, 0);
-  return canvas;
+/** Open what the first map needs where gradients give it; what fails here fails again where it is needed, and says so. */
+async function openQuickGraphs({ manifest }: Bundle, sessions: Sessions): Promise<void> {
+  const { choice } = chooseMethod(manifest);
+  try {
+    await sessions.open(manifest.graphs.head ?? manifest.graphs.classifier ?? "");
+    if (weighsByGradient(choice)) await openDerivative(manifest, sessions, chosenLayers(choice, manifest));
+  } catch {
+    return;
+  }
 }
 
-/** The picture no larger than a screen. */
-async function forDisplay(pixels: Pixels): Promise<ImageBitmap> {
-  const scale = Math.min(DISPLAY_SIDE / Math.max(pixels.height, pixels.width), 1);
-  return createImageBitmap(canvasOf(pixels), {
-    resizeWidth: Math.max(Math.round(pixels.width * scale), 1),
-    resizeHeight: Math.max(Math.round(pixels.height * scale), 1),
-    resizeQuality: "high",
-  });
+/** How many channels are not zero everywhere. */
+function activeChannels({ data, count, height, width }: Maps): number {
+  const size = height * width;
+  const channels = Array.from({ length: count }, (_, k) => data.subarray(k * size, (k + 1) * size));
+  return channels.filter((map) => map.some((value) => value !== 0)).length;
 }
 
 /** Let the worker take what has been sent to it meanwhile: a cancellation. */

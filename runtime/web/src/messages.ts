@@ -1,16 +1,72 @@
 /** What the page and its worker say to each other. */
 import type { Limits } from "./scoring/budget";
-import type { Choice } from "./scoring/methods";
+import type { Automatic } from "./methods/auto";
+import type { Choice } from "./methods/methods";
+import type { Cost } from "./methods/unmasked";
 import type { CropGeometry } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
 import type { Provider } from "./engine/session";
 
 /** What can be asked of the worker, by name, and what it answers; `id` tells the answers apart. */
 export interface Requests {
-  open: { asks: { readonly address: string; readonly provider: Provider | "auto"; readonly version: string | null }; answers: Opened };
+  open: { asks: Wanted; answers: Opened };
   read: { asks: { readonly file: Blob; readonly name: string }; answers: ShownImage };
   explain: { asks: Task; answers: Explained | null }; // null where it was stopped before there was a map
   overlay: { asks: Look; answers: Blob };
+}
+
+/** What explains: a bundle in this browser, or the server that has opened it. */
+export interface Engine {
+  readonly opened: Opened;
+
+  /**
+   * Decode and classify a picture.
+   *
+   * @throws OrtcamError it is no picture, too large, or the model does not run
+   */
+  read(file: Blob, name: string): Promise<ShownImage>;
+
+  /**
+   * Explain the picture that was read last.
+   *
+   * @param show called with previews
+   * @param signal stops it
+   * @returns null where it was stopped before there was a map
+   * @throws OrtcamError no picture was read, or the model does not run
+   */
+  explain(task: Task, show: (preview: Preview) => void, signal: AbortSignal): Promise<Explained | null>;
+
+  /**
+   * The picture with the map that was made last, as PNG at the picture's size.
+   *
+   * @throws OrtcamError there is no map
+   */
+  overlay(look: Look): Promise<Blob>;
+}
+
+/** A bundle to open. */
+export interface Wanted {
+  readonly address: string; // of its folder, with a slash at its end
+  readonly provider: Provider | "auto";
+  readonly version: string | null; // of ortcam
+  readonly server: Access | null; // that explains; null: this browser does
+}
+
+/** How the server of `ortcam serve` is asked. */
+export interface Access {
+  readonly address: string; // of its root, with a slash at its end
+  readonly token: string | null;
+  readonly limits: ServerLimits;
+  readonly runs: string; // how it runs the bundle, as part of a sentence
+}
+
+/** What a server takes of one request, those limits that the page sees to. */
+export interface ServerLimits {
+  readonly body_bytes: number;
+  readonly pixels: number;
+  readonly samples: number;
+  readonly passes: number; // masked forward passes
+  readonly seconds: number; // then its best map is the answer
 }
 
 export type Request = {
@@ -24,7 +80,7 @@ export interface Cancel {
 
 export type FromWorker =
   | { readonly kind: "answer"; readonly id: number; readonly answer: unknown }
-  | { readonly kind: "error"; readonly id: number; readonly message: string; readonly expected: boolean }
+  | { readonly kind: "error"; readonly id: number; readonly message: string; readonly sort: "expected" | "token" | "unforeseen" }
   | { readonly kind: "preview"; readonly id: number; readonly preview: Preview };
 
 /** A bundle that is ready. */
@@ -33,10 +89,16 @@ export interface Opened {
   readonly labels: readonly string[];
   readonly channels: number;
   readonly scorers: readonly string[];
+  readonly layers: readonly string[]; // by name, that of the head first
+  readonly noGradient: string | null; // why no method can take gradients; null where they can
+  readonly hasAttention: boolean; // in the head, over the tokens of the layer
+  readonly hasHead: boolean;
+  readonly auto: Automatic;
   readonly mapSize: readonly [number, number];
   readonly cells: { readonly height: number; readonly width: number }; // of the layer
-  readonly provider: Provider;
-  readonly threads: number;
+  readonly provider: Provider | null; // null: not in this browser
+  readonly runs: string; // where and how, as part of a sentence
+  readonly mostSamples: number; // of a method that draws some
   readonly notes: readonly string[]; // what the reader should know of how it runs
 }
 
@@ -51,6 +113,7 @@ export interface ShownImage {
 
 export interface Task {
   readonly choice: Choice;
+  readonly chosen: string | null; // which and why, where the method was chosen for the reader
   readonly target: number;
   readonly limits: Limits;
 }
@@ -69,6 +132,10 @@ export interface Explained {
   readonly error: number | null; // 0: exact
   readonly passes: number;
   readonly total: number; // passes of an exact map
+  readonly cells: { readonly height: number; readonly width: number }; // of the finest layer that it is of
+  readonly cost: Cost | null; // of a method that masks no image
+  readonly seconds: number;
+  readonly notes: readonly string[]; // what the reader should know of this map
   readonly manifest: Manifest;
 }
 

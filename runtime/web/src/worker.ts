@@ -1,16 +1,17 @@
 /** The worker: takes requests one after the other, so that the page never waits for arithmetic. */
-import { OrtcamError } from "./errors";
+import { OrtcamError, TokenError } from "./errors";
 import { Explainer } from "./explainer";
-import type { Cancel, FromWorker, Request } from "./messages";
+import type { Cancel, Engine, FromWorker, Request } from "./messages";
 import { reason } from "./engine/session";
+import { ServedModel } from "./server/model";
 
-let explainer: Promise<Explainer> | null = null;
-let cancelled = false;
+let engine: Promise<Engine> | null = null;
+let running = new AbortController(); // of the explanation that was asked for last
 let queue: Promise<void> = Promise.resolve();
 
 addEventListener("message", ({ data }: MessageEvent<Request | Cancel>) => {
   if (data.kind === "cancel") {
-    cancelled = true;
+    running.abort();
     return;
   }
   queue = queue.then(() => reply(data));
@@ -22,26 +23,32 @@ async function reply(request: Request): Promise<void> {
     const { answer, transfer } = await work(request);
     send({ kind: "answer", id, answer }, transfer);
   } catch (error) {
-    send({ kind: "error", id, message: reason(error), expected: error instanceof OrtcamError });
+    send({ kind: "error", id, message: reason(error), sort: sortOf(error) });
   }
+}
+
+function sortOf(error: unknown): "expected" | "token" | "unforeseen" {
+  if (error instanceof TokenError) return "token";
+  return error instanceof OrtcamError ? "expected" : "unforeseen";
 }
 
 async function work(request: Request): Promise<{ answer: unknown; transfer?: Transferable[] }> {
   if (request.kind === "open") {
-    explainer = Explainer.open(request.asks);
-    return { answer: (await explainer).opened };
+    const { server } = request.asks;
+    engine = server === null ? Explainer.open(request.asks) : ServedModel.open(request.asks.address, server);
+    return { answer: (await engine).opened };
   }
-  if (explainer === null) throw new OrtcamError("no bundle is open");
-  const opened = await explainer;
+  if (engine === null) throw new OrtcamError("no bundle is open");
+  const opened = await engine;
   switch (request.kind) {
     case "read": {
       const picture = await opened.read(request.asks.file, request.asks.name);
       return { answer: picture, transfer: [picture.display] };
     }
     case "explain": {
-      cancelled = false;
+      running = new AbortController();
       const show = (preview: object) => send({ kind: "preview", id: request.id, preview } as FromWorker);
-      return { answer: await opened.explain(request.asks, show, () => cancelled) };
+      return { answer: await opened.explain(request.asks, show, running.signal) };
     }
     case "overlay":
       return { answer: await opened.overlay(request.asks) };

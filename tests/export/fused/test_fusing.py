@@ -91,12 +91,12 @@ def test_it_has_the_documented_outputs(
 def test_classes_chosen_at_run_time_are_clamped_and_flagged(
     tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
 ) -> None:
-    fused = fuse(tiny_bundle, tmp_path / "e.onnx", runtime_targets=True)
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", method="scorecam++", runtime_targets=True)
     image = explainer.preprocess(photograph)
     found = run(fused.path, image=image, classes=np.array([4, -1, 6, 1, 2**40]))
     np.testing.assert_array_equal(found["targets"], [4, 0, 5, 1, 5])
     np.testing.assert_array_equal(found["clamped"], [False, True, True, False, True])
-    expected = explainer.explain(photograph, target=[4, 0, 5, 1])
+    expected = explainer.explain(photograph, method="scorecam++", target=[4, 0, 5, 1])
     np.testing.assert_allclose(found["saliency"], expected.maps[[0, 1, 2, 3, 2]], atol=TINY_MAPS)
     assert len(run(fused.path, image=image, classes=np.array([3]))["saliency"]) == 1
 
@@ -105,10 +105,12 @@ def test_classes_chosen_at_run_time_are_clamped_and_flagged(
 def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
     tiny_bundle: Path, explainer: ortcam.Explainer, tmp_path: Path, size: tuple[int, int]
 ) -> None:
-    fused = fuse(tiny_bundle, tmp_path / "e.onnx", uint8_input=True)
+    fused = fuse(tiny_bundle, tmp_path / "e.onnx", method="scorecam++", uint8_input=True)
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     np.testing.assert_allclose(
-        run(fused.path, image=picture)["saliency"], explainer.explain(picture).maps, atol=TINY_MAPS
+        run(fused.path, image=picture)["saliency"],
+        explainer.explain(picture, method="scorecam++").maps,
+        atol=TINY_MAPS,
     )
 
 
@@ -217,7 +219,9 @@ def test_it_says_what_it_is(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_bundle_gives_the_same_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
-    first, second = (fuse(tiny_bundle, tmp_path / f"{name}.onnx").path.read_bytes() for name in "ab")
+    first, second = (
+        fuse(tiny_bundle, tmp_path / f"{name}.onnx", method="scorecam++").path.read_bytes() for name in "ab"
+    )
     assert first == second
 
 
@@ -244,14 +248,14 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
     "more classes than there are": (["--top-k", "7"], "top_k=7: accepted is a whole number from 1 to 6"),
     "no classes": (["--top-k", "0"], "top_k=0: accepted is a whole number from 1"),
     "no images at a time": (["--batch-size", "0"], "batch_size=0: accepted is a whole number from 1"),
-    "an option of no method": (["--option", "gates=tanh"], "did you mean 'gate'"),
+    "an option of no method": (["-m", "scorecam++", "--option", "gates=tanh"], "did you mean 'gate'"),
     "a precision that is not there": (["--precision", "int8"], "no scorers in int8"),
     "another ending": (["-o", "{folder}/e.pb"], "ends in .onnx"),
     "no such folder": (["-o", "{folder}/none/e.onnx"], "does not exist"),
     "a file that is there": (["-o", "{folder}/there.onnx"], "--force replaces it"),
     "a folder of that name": (["-o", "{folder}/folder.onnx", "--force"], "exists and is not a file"),
     "two places": (["--triton", "{folder}"], "-o FILE writes a file, --triton DIR a model repository"),
-    "an option that is an argument": (["--option", "budget=3"], "unknown option 'budget'"),
+    "an option that is an argument": (["-m", "scorecam++", "--option", "budget=3"], "unknown option 'budget'"),
     "a name without a repository": (["--name", "x"], "the folder of a Triton repository"),
 }
 
@@ -274,7 +278,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_numbers_may_be_those_of_numpy(tiny_bundle: Path, tmp_path: Path) -> None:
-    counts = {"top_k": np.int64(2), "batch_size": np.int32(4)}
+    counts = {"method": "scorecam++", "top_k": np.int64(2), "batch_size": np.int32(4)}
     fused = fuse(tiny_bundle, tmp_path / "e.onnx", verify=False, **counts)
     assert (fused.metadata["ortcam.targets"], fused.metadata["ortcam.batch_size"]) == ("2", "4")
     with pytest.raises(OrtcamError, match="top_k=True: accepted is a whole number from 1"):
@@ -286,7 +290,7 @@ def test_a_map_that_is_not_the_runtimes_is_not_written(
 ) -> None:
     monkeypatch.setattr("ortcam_export.fused.explainer_graph.maps.LEAST_RANGE", 2.0)  # every map is flat
     with pytest.raises(OrtcamError, match=r"differ from the runtime's by 1\.0e"):
-        fuse(tiny_bundle, tmp_path / "e.onnx")
+        fuse(tiny_bundle, tmp_path / "e.onnx", method="scorecam++")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -309,7 +313,7 @@ def test_numbers_beyond_the_channels_are_all_of_them(
 ) -> None:
     fused = fuse(tiny_bundle, tmp_path / "e.onnx", budget=1_000_000, batch_size=65_536)
     found = run(fused.path, image=explainer.preprocess(photograph))["saliency"]
-    np.testing.assert_allclose(found, explainer.explain(photograph).maps, atol=TINY_MAPS)
+    np.testing.assert_allclose(found, explainer.explain(photograph, method="scorecam++").maps, atol=TINY_MAPS)
 
 
 def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:

@@ -25,14 +25,14 @@ def model_config() -> Any:
     return module
 
 
+@pytest.mark.parametrize("method", ["scorecam++", "grad-cam"])
 @pytest.mark.parametrize("external", [False, True])
 def test_triton_gets_a_repository_with_a_configuration_of_its_schema(
-    tiny_bundle: Path, tmp_path: Path, external: bool
+    tiny_bundle: Path, tmp_path: Path, external: bool, method: str
 ) -> None:
     schema = model_config()
-    fused: Fused = fuse(
-        tiny_bundle, triton=tmp_path, name="Katze_1.2", runtime_targets=True, uint8_input=True, external=external
-    )
+    settings = {"method": method, "runtime_targets": True, "uint8_input": True, "external": external}
+    fused: Fused = fuse(tiny_bundle, triton=tmp_path, name="Katze_1.2", **settings)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     weights = {"Katze_1.2/1/model.onnx.data"} if external else set()
     assert files == {"Katze_1.2/config.pbtxt", "Katze_1.2/1/model.onnx"} | weights
@@ -53,11 +53,11 @@ def test_triton_gets_a_repository_with_a_configuration_of_its_schema(
 def test_a_model_of_a_repository_is_replaced_whole_and_other_folders_are_left_alone(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    first = fuse(tiny_bundle, triton=tmp_path, external=True)
+    first = fuse(tiny_bundle, triton=tmp_path, method="scorecam++", external=True)
     assert first.path == tmp_path / "tiny-scorecampp" / "1" / "model.onnx"
     with pytest.raises(OrtcamError, match="--force replaces it"):
-        fuse(tiny_bundle, triton=tmp_path)
-    fuse(tiny_bundle, triton=tmp_path, force=True)
+        fuse(tiny_bundle, triton=tmp_path, method="scorecam++")
+    fuse(tiny_bundle, triton=tmp_path, method="scorecam++", force=True)
     assert [path.name for path in first.path.parent.iterdir()] == ["model.onnx"]
     (tmp_path / "mine" / "2").mkdir(parents=True)
     (tmp_path / "mine" / "config.pbtxt").write_text("of somebody else")

@@ -86,6 +86,14 @@ def test_the_probe_holds_the_logits_of_the_file(file: ZooFile, bundle: Bundle) -
     assert difference(file.comparable(logits), file.logits(pictures)) <= file.tolerance
 
 
+def test_the_gradient_agrees_with_central_differences(bundle: Bundle) -> None:
+    gradient = bundle.manifest.gradient
+    assert gradient is not None, bundle.manifest.no_gradient
+    assert gradient.parity.differences <= gradient.parity.tolerance == 1e-4
+    assert gradient.parity.autograd is None
+    assert ("image" in gradient.inputs) <= (bundle.manifest.graphs.head is None)
+
+
 # The graphs ----------------------------------------------------------------------------------------------------------
 
 

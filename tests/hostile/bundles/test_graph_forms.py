@@ -13,8 +13,8 @@ from tests.hostile.bundles.graphs import CLASSES, PICTURE, constant, head, put, 
 
 import ortcam
 from ortcam.bundle import MANIFEST_NAME, read_bundle
-from ortcam.errors import OrtcamError
-from ortcam.parity import verify
+from ortcam.errors import NotFiniteError, OrtcamError
+from ortcam.parity import verify, verify_gradient
 
 UNSAID = {"shape": None}
 OUTPUTS = {
@@ -41,7 +41,7 @@ OUTPUTS = {
 def uses(bundle: Path) -> Iterator[Callable[[], object]]:
     """What can be done with a bundle, each beginning by loading it."""
     yield lambda: ortcam.load(bundle).predict(PICTURE)
-    yield lambda: ortcam.load(bundle).explain(PICTURE, budget=2, batch_size=2)
+    yield lambda: ortcam.load(bundle).explain(PICTURE, budget=2, batch_size=2, method="scorecam++")
     yield lambda: ortcam.load(bundle).explain(PICTURE, budget=2, batch_size=2, method="scorecam", baseline="zeros")
     yield lambda: ortcam.load(bundle).explain(PICTURE, method="recipro-cam")
     yield lambda: ortcam.load(bundle).explain(PICTURE, method="cam")
@@ -73,8 +73,9 @@ def test_scores_of_another_form_are_refused(bundle: Path, output: str, dtype: in
             value.type.tensor_type.elem_type = dtype
             value.type.tensor_type.ClearField("shape")
     put(bundle, model, "scorer-tanh.onnx")
-    for method in ({}, {"weighting": "logit-softmax"}):
-        refusal(lambda method=method: ortcam.load(bundle).explain(PICTURE, budget=2, batch_size=2, **method))
+    for options in ({}, {"weighting": "logit-softmax"}):
+        asked = {"method": "scorecam++", "budget": 2, "batch_size": 2, **options}
+        refusal(lambda asked=asked: ortcam.load(bundle).explain(PICTURE, **asked))
     if output != "partial_maps":
         refusal(lambda: verify(read_bundle(bundle)))
 
@@ -92,6 +93,46 @@ def test_features_of_another_form_are_refused(bundle: Path, shape: list[object] 
     put(bundle, model, "features.onnx")
     for use in uses(bundle):
         with pytest.raises(OrtcamError):  # of ONNX Runtime, where the head takes no such features
+            use()
+
+
+@pytest.mark.sample(every=2)
+@pytest.mark.parametrize(
+    ("operator", "attributes"),
+    [
+        ("Transpose", {"perm": [0, 2, 3, 1]}),
+        ("Cast", {"to": TensorProto.DOUBLE}),
+        ("ReduceMax", {"keepdims": 0}),
+        ("Flatten", {"axis": 1}),
+    ],
+)
+def test_gradients_of_another_form_are_refused(bundle: Path, operator: str, attributes: dict[str, object]) -> None:
+    """The graph says nothing of its output's shape, or the shape that the manifest has."""
+    model = onnx.load(bundle / "gradient.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "gradient" else name for name in node.output]
+        node.input[:] = ["before" if name == "gradient" else name for name in node.input]
+    model.graph.node.append(helper.make_node(operator, ["before"], ["gradient"], **attributes))
+    dtype = TensorProto.DOUBLE if operator == "Cast" else TensorProto.FLOAT
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("gradient", dtype, None))
+    put(bundle, model, "gradient.onnx")
+    refusal(lambda: verify_gradient(read_bundle(bundle)))
+    refusal(lambda: ortcam.load(bundle).explain(PICTURE, method="grad-cam"))
+
+
+def test_a_gradient_that_is_not_finite_is_refused(bundle: Path) -> None:
+    model = onnx.load(bundle / "gradient.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "gradient" else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.inf, np.float32), "infinite"))
+    model.graph.node.append(helper.make_node("Mul", ["before", "infinite"], ["gradient"]))
+    put(bundle, model, "gradient.onnx")
+    for use in (
+        lambda: verify_gradient(read_bundle(bundle)),
+        lambda: ortcam.load(bundle).explain(PICTURE, method="grad-cam"),
+    ):
+        with pytest.raises(NotFiniteError, match="infinite or not"):
             use()
 
 

@@ -13,7 +13,7 @@ from tests.hostile.bundles.graphs import CLASSES, refusal
 
 from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
-from ortcam.parity import verify, verify_variants
+from ortcam.parity import verify, verify_gradient, verify_variants
 
 
 class Trap:
@@ -80,6 +80,14 @@ def test_a_broken_probe_is_refused_and_never_run(
         assert name in refusal(lambda opened=opened: verify(opened))
         assert verify_variants(opened) == {}
     assert not (tmp_path / "pickle-was-run").exists()
+
+
+@pytest.mark.sample(every=5)
+@pytest.mark.parametrize("what", BROKEN_LOGITS)
+def test_a_broken_record_of_gradients_is_refused(bundle: Path, what: str) -> None:
+    (bundle / "probe-gradient.npy").write_bytes(BROKEN_LOGITS[what])
+    reseal(bundle)
+    assert "probe-gradient.npy" in refusal(lambda: verify_gradient(read_bundle(bundle)))
 
 
 def test_a_good_probe_is_read_as_numpy_reads_it(bundle: Path) -> None:

@@ -217,6 +217,43 @@ def state_of_evaluation(folder: Path) -> str:
     return "new" if (out / "report.html").exists() else "old"
 
 
+def batch(folder: Path, *more: str) -> int:
+    """A part per image, without processes: what is interrupted is the one that writes."""
+    from tests.common.batches import in_process
+
+    from ortcam.batch.local import driver
+    from ortcam.batch.output import parts
+
+    parts.MOST_IMAGES, driver.run_local = 1, in_process
+    options = f"-m scorecam --batch-size 4 --threads 1 --quiet --resume -o {folder}/out/maps"
+    return run(["batch", f"{folder}/old.ortcam", f"{folder}/pictures", *options.split(), *more])
+
+
+def state_of_batch(folder: Path) -> str:
+    """Every part is whole, and no image is in two of them. New: all images are there, and none failed."""
+    import pyarrow.parquet
+
+    out = folder / "out/maps"
+    found = [path for path in out.glob("*.parquet") if path.name[0] not in "._"]
+    if not (out / "_batch.json").exists():
+        return "parts without a record" if found else "none"
+    json.loads((out / "_batch.json").read_text())
+    rows = [row for path in found for row in pyarrow.parquet.read_table(path).to_pylist()]
+    ids = [row["id"] for row in rows]
+    if len(ids) != len(set(ids)):
+        return "mixture"
+    wanted = {path.name for path in (folder / "pictures").iterdir()}
+    return "new" if set(ids) == wanted and not any(row["error"] for row in rows) else "old"
+
+
+def batch_that_failed(folder: Path) -> None:
+    """One image is none at first."""
+    content = (folder / "pictures/a.png").read_bytes()
+    (folder / "pictures/a.png").write_bytes(b"no image")
+    assert batch(folder) == 0
+    (folder / "pictures/a.png").write_bytes(content)
+
+
 def plot(folder: Path) -> int:
     measured = benchmark_report(folder)
     path = folder / "out/plot.png"
@@ -315,6 +352,8 @@ SCENARIOS = {
     ),
     "explain --force": Scenario(explained, lambda folder: run(explain(folder, "viridis")), state_of_explanation),
     "evaluate": Scenario(nothing, evaluate, state_of_evaluation),
+    "batch": Scenario(nothing, batch, state_of_batch),
+    "batch --retry-failed": Scenario(batch_that_failed, lambda folder: batch(folder, "--retry-failed"), state_of_batch),
     "benchmark --plot": Scenario(write_old("plot.png"), plot, state_of_file("plot.png")),
     "demo": Scenario(nothing, demo, state_of_file("mug-umbrella.png")),
     "tuning": Scenario(remembered, remember, state_of_memory),
@@ -323,6 +362,8 @@ SCENARIOS = {
 
 # What only they need, so that not every child imports it.
 WARM = {
+    "batch": ("ortcam.batch.running", "ortcam.batch.local.driver", "pyarrow.dataset"),
+    "batch --retry-failed": ("ortcam.batch.running", "ortcam.batch.local.driver", "pyarrow.dataset"),
     "benchmark --plot": ("matplotlib.pyplot",),
     "evaluate": ("ortcam.evaluation.run", "ortcam.evaluation.report.page"),
 }

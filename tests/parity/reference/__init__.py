@@ -3,7 +3,8 @@
 The formulas are those of docs/reference/methods.md and of the papers that it names.
 """
 
-from tests.parity.reference.classifier import Classifier, Result, at_cut, at_layer, token_maps
+from tests.parity.reference.classifier import Classifier, Result, at_cut, at_layer, maps_of, token_maps
+from tests.parity.reference.gradient import GradientReference
 from tests.parity.reference.head_only import HeadReference
 from tests.parity.reference.masked import DEFAULTS, GATES, Reference, promised_noise
 
@@ -11,11 +12,13 @@ __all__ = [
     "DEFAULTS",
     "GATES",
     "Classifier",
+    "GradientReference",
     "HeadReference",
     "Reference",
     "Result",
     "at_cut",
     "at_layer",
+    "maps_of",
     "promised_noise",
     "token_maps",
 ]

@@ -100,14 +100,19 @@ def at_cut(
     activation: Literal["softmax", "sigmoid"] = "softmax",
 ) -> Classifier:
     """A module in float64, and its maps where a bundle says that it was cut."""
+    if cut.module is None:
+        raise ValueError(f"{cut.tensor} is the output of no module")
+    return at_layer(module, cut.module, maps_of(cut), dtype=dtype, activation=activation)
+
+
+def maps_of(cut: "Cut") -> Callable[[Tensor], Tensor]:
+    """What makes maps [N,C,h,w] of features in the layout of a cut."""
     layouts: dict[str, Callable[[Tensor], Tensor]] = {
         "nchw": lambda features: features,
         "nhwc": lambda features: features.permute(0, 3, 1, 2),
         "tokens": token_maps(cut.prefix_tokens, cut.height, cut.width),
     }
-    if cut.module is None:
-        raise ValueError(f"{cut.tensor} is the output of no module")
-    return at_layer(module, cut.module, layouts[cut.layout], dtype=dtype, activation=activation)
+    return layouts[cut.layout]
 
 
 def token_maps(prefix: int, height: int, width: int) -> Callable[[Tensor], Tensor]:

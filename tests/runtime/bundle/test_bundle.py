@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import reseal
 
 import ortcam
-from ortcam.bundle import MANIFEST_NAME, SCHEMA_VERSION, read_bundle
+from ortcam.bundle import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_bundle
 from ortcam.bundle.migration import MIGRATIONS
 from ortcam.bundle.shipped import bundle_path
 
@@ -22,6 +22,23 @@ def edit(bundle: Path, **changes: object) -> None:
     manifest = json.loads((bundle / MANIFEST_NAME).read_text())
     manifest.update(changes)
     (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def as_schema_3(bundle: Path) -> dict:
+    """The bundle's manifest as schema 3 wrote it."""
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    for entries, added in ((manifest, ("layers", "gradient", "no_gradient")), (manifest["probe"], ("gradient",))):
+        for name in added:
+            del entries[name]
+    return manifest | {"schema": 3}
+
+
+def without_gradient(manifest: Manifest) -> Manifest:
+    """The manifest as a bundle has it whose schema knew no gradient."""
+    why = "it was exported before gradients were part of a bundle; export the model again"
+    assert manifest.probe is not None
+    probe = dataclasses.replace(manifest.probe, gradient=None)
+    return dataclasses.replace(manifest, gradient=None, no_gradient=why, probe=probe)
 
 
 def files_of(bundle: Path) -> dict:
@@ -61,7 +78,7 @@ def test_one_altered_bit_is_noticed(bundle_copy: Path, name: str) -> None:
 
 def test_a_newer_schema_is_refused_with_both_versions(bundle_copy: Path) -> None:
     edit(bundle_copy, schema=99)
-    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(3\)"):
+    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(4\)"):
         ortcam.load(bundle_copy)
 
 
@@ -106,8 +123,8 @@ def test_files_may_be_links_and_what_they_lead_to_is_checked(
     bundle.mkdir(parents=True)
     for path in blobs.iterdir():
         (bundle / path.name).symlink_to(Path("../../blobs", path.name))
-    expected = ortcam.load(tiny_bundle).explain(photograph, batch_size=4)
-    loaded = ortcam.load(bundle).explain(photograph, batch_size=4)
+    expected = ortcam.load(tiny_bundle).explain(photograph, method="scorecam++", batch_size=4)
+    loaded = ortcam.load(bundle).explain(photograph, method="scorecam++", batch_size=4)
     np.testing.assert_array_equal(loaded.maps, expected.maps)
     (blobs / "head.onnx").write_bytes((blobs / "head.onnx").read_bytes()[::-1])
     with pytest.raises(ortcam.BundleError, match=r"head\.onnx: altered"):
@@ -156,14 +173,14 @@ def test_a_bundle_has_a_head_or_a_classifier(bundle_copy: Path, graphs: dict, me
 
 
 def test_a_probe_outside_the_checked_files_is_refused(bundle_copy: Path) -> None:
-    edit(bundle_copy, probe={"images": "weights.bin", "logits": "/etc/hostname"})
+    edit(bundle_copy, probe={"images": "weights.bin", "logits": "/etc/hostname", "gradient": None})
     with pytest.raises(ortcam.BundleError, match="the probe '/etc/hostname' is not among the bundle's files"):
         ortcam.load(bundle_copy)
 
 
 def as_schema_1(bundle: Path) -> Path:
     """The bundle's manifest as schema 1 wrote it."""
-    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    manifest = as_schema_3(bundle)
     for entries, added in (
         (manifest, ("activation", "probe", "variants")),
         (manifest["preprocessing"], ("channel_order", "scale", "keep_aspect", "crop_rounding")),
@@ -179,20 +196,30 @@ def as_schema_1(bundle: Path) -> Path:
 def test_a_bundle_of_schema_1_means_what_it_meant(bundle_copy: Path, tiny_bundle: Path, photograph: Path) -> None:
     old, new = ortcam.load(as_schema_1(bundle_copy)), ortcam.load(tiny_bundle)
     assert (old.bundle.schema, new.bundle.schema) == (1, SCHEMA_VERSION)
-    expected = dataclasses.replace(new.bundle.manifest, probe=None)
+    expected = dataclasses.replace(without_gradient(new.bundle.manifest), probe=None)
     assert old.bundle.manifest == expected
     assert (old.preprocess(photograph) == new.preprocess(photograph)).all()
     assert (old.predict(photograph) == new.predict(photograph)).all()
 
 
 def test_a_bundle_of_schema_2_has_no_variants(bundle_copy: Path, tiny_bundle: Path) -> None:
-    manifest = json.loads((bundle_copy / MANIFEST_NAME).read_text())
+    manifest = as_schema_3(bundle_copy)
     del manifest["variants"]
     (bundle_copy / MANIFEST_NAME).write_text(json.dumps(manifest | {"schema": 2}))
     old = read_bundle(bundle_copy)
-    assert (old.schema, old.manifest, old.precisions) == (2, read_bundle(tiny_bundle).manifest, ("float32",))
+    expected = without_gradient(read_bundle(tiny_bundle).manifest)
+    assert (old.schema, old.manifest, old.precisions) == (2, expected, ("float32",))
     edit(bundle_copy, variants={})
     with pytest.raises(ortcam.BundleError, match="has unknown entries variants"):
+        read_bundle(bundle_copy)
+
+
+def test_a_bundle_of_schema_3_says_how_to_get_a_gradient(bundle_copy: Path, tiny_bundle: Path) -> None:
+    (bundle_copy / MANIFEST_NAME).write_text(json.dumps(as_schema_3(bundle_copy)))
+    old = read_bundle(bundle_copy)
+    assert (old.schema, old.manifest) == (3, without_gradient(read_bundle(tiny_bundle).manifest))
+    edit(bundle_copy, layers=[])
+    with pytest.raises(ortcam.BundleError, match="has unknown entries layers"):
         read_bundle(bundle_copy)
 
 
@@ -268,9 +295,13 @@ def test_labels_that_are_not_one_a_class_are_refused(bundle_copy: Path, photogra
     message = f"has {len(labels)} classes.*{len(labels) + change} labels"
     with pytest.raises(ortcam.BundleError, match=message):
         ortcam.load(bundle_copy)
-    head = onnx.load(bundle_copy / "head.onnx", load_external_data=False)
-    head.graph.output[0].type.tensor_type.shape.dim[1].Clear()  # says nothing of it
+    head, gradient = (
+        onnx.load(bundle_copy / f"{name}.onnx", load_external_data=False) for name in ("head", "gradient")
+    )
+    for value in (head.graph.output[0], gradient.graph.input[0]):
+        value.type.tensor_type.shape.dim[1].Clear()  # says nothing of it
     (bundle_copy / "head.onnx").write_bytes(head.SerializeToString())
+    (bundle_copy / "gradient.onnx").write_bytes(gradient.SerializeToString())
     reseal(bundle_copy)
     explainer = ortcam.load(bundle_copy)
     for use in (explainer.predict, explainer.explain):

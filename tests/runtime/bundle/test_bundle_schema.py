@@ -22,7 +22,8 @@ PRIMITIVES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
 def resolved(entry: dict) -> dict:
-    """The entry, or the definition that it refers to."""
+    """The entry, or the definition that it refers to; of one that may be null what it is otherwise."""
+    entry = entry.get("anyOf", [entry])[0]
     while "$ref" in entry:
         entry = SCHEMA["$defs"][entry["$ref"].removeprefix("#/$defs/")]
     return entry
@@ -131,6 +132,10 @@ def test_a_bundle_with_a_classifier_obeys_it(branch_bundle: Path) -> None:
         ("variants.int8", {"scorers": {}}),
         ("probe", {"images": "probe.npy"}),
         ("cut.channels", 0),
+        ("layers", None),
+        ("layers", [{}]),
+        ("gradient", {"graph": "gradient.onnx"}),
+        ("no_gradient", 5),
         ("preprocessing.std", [1, 0, 1]),
         ("preprocessing.mean", [0, 0]),
         ("preprocessing.scale", 0),
@@ -157,6 +162,26 @@ def test_what_the_reader_refuses_it_refuses(manifest: dict, path: str, value: ob
     holder, name = (changed[first], rest) if rest else (changed, first)
     holder[name] = value
     assert not VALIDATOR.is_valid(changed)
+
+
+def test_it_wants_a_gradient_or_the_reason_why_there_is_none(manifest: dict) -> None:
+    parity = {"inputs": 2, "differences": 1e-6, "autograd": None, "tolerance": 1e-4}
+    gradient = {"graph": "gradient.onnx", "inputs": ["features_1", "image"], "attention_heads": None, "parity": parity}
+    for value, why, valid in (
+        (gradient, None, True),
+        (None, "none", True),
+        (gradient, "none", False),
+        (None, None, False),
+    ):
+        assert VALIDATOR.is_valid({**manifest, "gradient": value, "no_gradient": why}) is valid
+    heads = gradient | {"attention_heads": 3}
+    assert VALIDATOR.is_valid({**manifest, "gradient": heads, "no_gradient": None})
+    for wrong in (0, "3", 2**16 + 1):
+        assert not VALIDATOR.is_valid(
+            {**manifest, "gradient": gradient | {"attention_heads": wrong}, "no_gradient": None}
+        )
+    for inputs in (["features", "features"], ["maps"], ["features_0"], "features"):
+        assert not VALIDATOR.is_valid({**manifest, "gradient": gradient | {"inputs": inputs}, "no_gradient": None})
 
 
 def test_the_reader_has_the_same_bounds() -> None:

@@ -22,7 +22,7 @@ from ortcam.benchmarking import benchmark
 from ortcam.bundle import MANIFEST_NAME, Content, open_bundle, read_bundle
 from ortcam.bundle.contents import held
 from ortcam.bundle.shipped import bundle_path
-from ortcam.evaluation.sanity import shuffled_bundle
+from ortcam.evaluation.sanity.shuffling import shuffled_bundle
 from ortcam.images.encoding import encode_png
 from ortcam.parity import verify
 from ortcam_export import fuse
@@ -180,7 +180,7 @@ def test_what_a_precision_does_not_need_is_not_kept(bundle_copy: Path) -> None:
     variant = {"scorers": scorers, "parity": 0.0, "tolerance": 1.0, "calibration": None, "fidelity": fidelity}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest | {"variants": {"float16": variant}}))
     reseal(folder)
-    own = {manifest["graphs"]["features"], manifest["graphs"]["head"], "weights.bin"}
+    own = {manifest["graphs"]["features"], manifest["graphs"]["head"], manifest["gradient"]["graph"], "weights.bin"}
     held = set(open_bundle(folder)[1])
     assert held == own | {*manifest["graphs"]["scorers"].values()}
     other = set(open_bundle(folder, "fp16")[1])

@@ -79,7 +79,7 @@ def test_a_flag_means_the_same_in_every_command() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command_fits_a_screen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert len(COMMANDS[name].format_help().splitlines()) <= {"explain": 45, "export": 60}.get(name, 50)
+    assert len(COMMANDS[name].format_help().splitlines()) <= {"explain": 45, "export": 60, "batch": 60}.get(name, 50)
 
 
 def test_ortcam_alone_greets_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,6 +266,7 @@ def explanation(**stats: Any) -> Any:
         "estimated_error": None,
         "standard_error": None,
         "simplified": (),
+        "copies": 1,
     } | stats
     return SimpleNamespace(
         method="scorecam++",
@@ -274,6 +275,7 @@ def explanation(**stats: Any) -> Any:
         probabilities=np.array([1.0, 1e-9]),
         flat=np.array([False, False]),
         stats=SimpleNamespace(**settings),
+        chosen="scorecam++: a reason that is as long as such a reason may be, and says in one line what was measured",
     )
 
 

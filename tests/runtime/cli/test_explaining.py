@@ -94,7 +94,7 @@ def test_broken_images_get_one_line_each_and_the_others_are_explained(
     tiny_bundle: Path, photograph: Path, tmp_path: Path
 ) -> None:
     broken = broken_pictures(tmp_path, photograph)
-    result = run("explain", tiny_bundle, *broken.values(), photograph, "-o", tmp_path / "out")
+    result = run("explain", tiny_bundle, *broken.values(), photograph, "-m", "scorecam++", "-o", tmp_path / "out")
     assert result.returncode == 2
     lines = complaints(result)
     assert len(lines) == len(broken)
@@ -126,16 +126,18 @@ def test_unusual_pictures_are_explained(tiny_bundle: Path, picture: np.ndarray, 
     }
     for name, pixels in pictures.items():
         assert cv2.imwrite(str(tmp_path / name), pixels)
-    result = run("explain", tiny_bundle, *(tmp_path / name for name in pictures), "-o", tmp_path / "out")
+    names = [tmp_path / name for name in pictures]
+    result = run("explain", tiny_bundle, *names, "-m", "scorecam++", "-o", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     for name, pixels in pictures.items():
         overlay = read_image(next((tmp_path / "out" / Path(name).stem / "scorecam++").glob("*-overlay.png")))
         assert overlay.shape[:2] == pixels.shape[:2]
     explainer = ortcam.load(tiny_bundle)
-    plain = explainer.explain(picture).maps
+    plain = explainer.explain(picture, method="scorecam++").maps
     atol = maps_apart(explainer.logits(1, lambda _: explainer.preprocess(picture)), channels=10)
     for name in ("alpha.png", "deep.png"):
-        np.testing.assert_allclose(ortcam.load(tiny_bundle).explain(tmp_path / name).maps, plain, rtol=0, atol=atol)
+        maps = ortcam.load(tiny_bundle).explain(tmp_path / name, method="scorecam++").maps
+        np.testing.assert_allclose(maps, plain, rtol=0, atol=atol)
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded_unless_asked(
@@ -152,8 +154,11 @@ def test_a_huge_picture_is_refused_before_it_is_decoded_unless_asked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "gradcam"], "unknown method 'gradcam'"),
-        (["--option", "gate=gelu"], "gate='gelu' is not accepted; accepted: tanh"),
+        (["-m", "fullgrad"], "unknown method 'fullgrad'"),
+        (["-m", "scorecam++", "--option", "gate=gelu"], "gate='gelu' is not accepted; accepted: tanh"),
+        (["--option", "gate=tanh"], "auto: the option 'gate' goes with a method: name one that has it, scorecam++"),
+        (["--option", "augment=-1"], "auto: augment='-1' is not accepted; accepted: a whole number from 0 to 1000"),
+        (["--option", "augment-flip=yes"], "auto: augment_flip without augment: goes with augment=N"),
         (["--option", "gates=tanh"], "unknown option 'gates'"),
         (["--option", "gate"], "accepted is KEY=VALUE"),
         (["-m", "scorecam", "--option", "num_samples=3"], "scorecam: unknown option 'num_samples'"),
@@ -208,8 +213,8 @@ def test_options_go_to_the_methods_that_have_them(tiny_bundle: Path, photograph:
 
 
 def test_a_label_with_a_comma_is_one_label(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
-    assert run("explain", tiny_bundle, photograph, "-t", "white, striped", "-o", tmp_path).returncode == 0
-    assert (tmp_path / "photo" / "scorecam++" / "class-5.npy").is_file()
+    assert run("explain", tiny_bundle, photograph, "-m", "cam", "-t", "white, striped", "-o", tmp_path).returncode == 0
+    assert (tmp_path / "photo" / "cam" / "class-5.npy").is_file()
 
 
 @pytest.mark.sample(every=2)

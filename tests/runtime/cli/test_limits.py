@@ -47,7 +47,8 @@ def test_limits_stop_early_and_the_summary_says_so(
         (["--tolerance", "7"], "tolerance=7.0: accepted is a number between 0 and 1"),
         (["--tolerance", "0.1", "--completion", "none"], "tolerance with completion='none'"),
         (["--batch-size", "0"], "batch_size=0: accepted is a whole number from 1 to 65536, or 'auto'"),
-        (["--sampling-error", "0.1"], "sampling_error with scorecam++"),
+        (["-m", "scorecam++", "--sampling-error", "0.1"], "sampling_error with scorecam++"),
+        (["--sampling-error", "0.1"], "sampling_error with auto"),
         (["-m", "eigen-cam", "--budget", "3"], "budget with eigen-cam"),
     ],
 )

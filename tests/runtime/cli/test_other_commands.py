@@ -102,7 +102,7 @@ def test_every_flag_of_export_is_an_argument_of_export() -> None:
         (["--triton", "FOLDER/none"], "none does not exist"),
         (["-o", "FOLDER/x.onnx", "--top-k", "7"], "top_k=7: accepted is a whole number from 1 to 6"),
         (["-o", "FOLDER/x.onnx", "--batch-size", "0"], "batch_size=0: accepted is a whole number from 1"),
-        (["-o", "FOLDER/x.onnx", "-m", "cam"], "cam: masks no image and cannot be fused"),
+        (["-o", "FOLDER/x.onnx", "-m", "cam"], "cam: cannot be fused; accepted is scorecam"),
         (["-o", "FOLDER/x.onnx", "--budget", "0"], "budget=0"),
         (["-o", "FOLDER/x.onnx", "--precision", "fp16"], "no scorers in float16"),
     ],

@@ -62,7 +62,18 @@ def test_results_with_other_settings_are_replaced_only_by_force_and_nothing_is_d
     cv2.imwrite(str(tmp_path / "second.png"), picture[::-1])
     cv2.imwrite(str(tmp_path / "third.png"), picture[:, ::-1])
     images = [str(photograph), str(tmp_path / "second.png")]
-    command = ["explain", str(tiny_bundle), *images, "-t", "1", "-o", str(tmp_path / "out"), "--quiet"]
+    command = [
+        "explain",
+        str(tiny_bundle),
+        *images,
+        "-m",
+        "scorecam++",
+        "-t",
+        "1",
+        "-o",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
     assert main([*command, "--budget", "4"]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for flags in (["--budget", "5"], ["--option", "gate=sigmoid"], ["--colormap", "jet"]):

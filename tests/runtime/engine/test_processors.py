@@ -11,6 +11,7 @@ import pytest
 
 import ortcam
 from ortcam.engine import OnnxEngine, OnnxSession, SessionOptions, open_session, resolve_providers
+from ortcam.engine.memory import available_memory
 from ortcam.engine.processors import processor_facts, processor_name, usable_cores
 from ortcam.engine.session import SESSIONS
 
@@ -141,7 +142,7 @@ explainer = ortcam.load(sys.argv[1])
 explainer.read(sys.argv[2])
 before = threads()
 explainer.predict(sys.argv[2])
-explainer.explain(sys.argv[2], batch_size=4)
+explainer.explain(sys.argv[2], method="scorecam++", batch_size=4)
 print(json.dumps({"before": before, "after": threads()}))
 """,
         tiny_bundle,
@@ -189,7 +190,7 @@ import numpy
 def hoard():
     return [bytearray(60_000) for _ in range(2000)]
 explainer = ortcam.load(bundle_path())
-explainer.explain(sys.argv[1], budget=4, batch_size=4)
+explainer.explain(sys.argv[1], method="scorecam++", budget=4, batch_size=4)
 before = memory()
 hoarded = hoard()
 pin = bytearray(60_000)  # behind them, so that the heap does not shrink by itself
@@ -248,7 +249,7 @@ def test_threads_of_the_process_are_used_where_the_user_made_them(tiny_bundle: P
 import sys, onnxruntime
 onnxruntime.set_global_thread_pool_sizes(2, 1)
 import ortcam
-explanation = ortcam.load(sys.argv[1]).explain(sys.argv[2], batch_size=4)
+explanation = ortcam.load(sys.argv[1]).explain(sys.argv[2], method="scorecam++", batch_size=4)
 assert explanation.maps.any()
 """
     command = [sys.executable, "-W", "error", "-c", script, str(tiny_bundle), str(photograph)]
@@ -264,3 +265,21 @@ def test_sessions_of_the_user_are_left_as_they_are(tiny_bundle: Path) -> None:
     assert onnxruntime.InferenceSession(tiny_bundle / "head.onnx").get_inputs()
     options = SessionOptions(resolve_providers(["cpu"]))
     assert open_session(tiny_bundle / "head.onnx", options).runtime.get_inputs()
+
+
+FREE = {"proc__meminfo": "MemTotal:       2000 kB\nMemAvailable:   1000 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("", {}, None),
+        ("", FREE, 1024000),
+        (V2, FREE | {"sys__fs__cgroup__a__memory_dot_max": "max\n"}, 1024000),
+        (V2, FREE | {"sys__fs__cgroup__a__memory_dot_max": "4096\n"}, 4096),
+        (V2, FREE | {"sys__fs__cgroup__a__b__memory_dot_max": "9000000\n"}, 1024000),
+        (V1, FREE | {"sys__fs__cgroup__memory__m__memory_dot_limit_in_bytes": "8192\n"}, 8192),
+    ],
+)
+def test_memory_is_what_is_left_and_no_more_than_the_control_groups_allow(tmp_path, cgroup, files, expected):
+    assert available_memory(machine(tmp_path, processors=1, cgroup=cgroup, **files)) == expected

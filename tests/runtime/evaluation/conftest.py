@@ -59,7 +59,7 @@ def report(tmp_path):
                 for method, entry in enumerate(entries):
                     values = _scores(image, method) | (scores(image, method) if scores else {})
                     journal.add(_measurement(example.name, entry.name, values, wanted))
-            results = collect(journal, set(names), entries, wanted, share)
+            results = collect(journal, names, entries, wanted, share)
             summary = summarise(results, resolve_protocol("soft-map"), seed=0)
             path = tmp_path / "out" / "report.html"
             write_report(

@@ -182,7 +182,7 @@ def test_nothing_measured_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"methods": ["gradcam"]}, "gradcam"),
+        ({"methods": ["fullgrad"]}, "fullgrad"),
         ({"methods": ["scorecam:gate=tanh"]}, "gate"),
         ({"methods": ["scorecam:method=sscam"]}, "unknown option 'method'"),
         ({"methods": ["scorecam:target=3"]}, "unknown option 'target'"),
@@ -229,7 +229,7 @@ def test_a_classifier_without_a_head_is_evaluated_too(branch_bundle: Path, image
 def test_the_command_line_says_what_was_wrong(
     tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["evaluate", str(tiny_bundle), str(images), "-m", "gradcam", "-o", str(tmp_path / "out")])
+    code = main(["evaluate", str(tiny_bundle), str(images), "-m", "fullgrad", "-o", str(tmp_path / "out")])
     printed = capsys.readouterr()
     assert code == 2
     assert printed.err.startswith("ortcam: ")

@@ -9,10 +9,10 @@ import pytest
 import ortcam
 from ortcam.bundle import read_bundle
 from ortcam.errors import NotFiniteError, OrtcamError
-from ortcam.evaluation import randomized
 from ortcam.evaluation.entries import Entry
 from ortcam.evaluation.run import evaluate
-from ortcam.evaluation.sanity import DEPTHS, check_weights, shuffled_bundle, similarity
+from ortcam.evaluation.sanity import comparing
+from ortcam.evaluation.sanity.shuffling import DEPTHS, check_weights, shuffled_bundle, similarity
 from ortcam.images.encoding import write_png
 
 
@@ -60,6 +60,17 @@ def test_the_scorers_lose_their_weights_too(shipped: Path, tmp_path: Path) -> No
     logits = shuffled.logits(1, lambda _: photograph.model_input * mask.astype(np.float32))[0].astype(np.float64)
     expected = np.exp(logits - logits.max())[0] / np.exp(logits - logits.max()).sum()
     assert explanation.weights[0, channel] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_gradient_loses_its_weights_too(shipped: Path, tmp_path: Path) -> None:
+    """Its head is linear: grad-cam is cam, which asks the head itself for its weights."""
+    whole = ortcam.load(shipped, providers=["cpu"])
+    shuffled = ortcam.load(shuffled_bundle(read_bundle(shipped), tmp_path, 0.0, seed=0), providers=["cpu"])
+    photograph = whole.read(picture(0))
+    own, other = (e.explain(photograph, method="grad-cam", target=[0, 1]) for e in (whole, shuffled))
+    expected = shuffled.explain(photograph, method="cam", target=[0, 1])
+    np.testing.assert_allclose(other.maps, expected.maps, rtol=0, atol=1e-5)
+    assert np.abs(other.maps - own.maps).max() > 0.1
 
 
 def _upsampled(explainer: ortcam.Explainer, photograph: ortcam.Photograph, channel: int) -> np.ndarray:
@@ -119,14 +130,14 @@ def test_the_check_goes_on_where_a_map_of_shuffled_weights_fails(
 ) -> None:
     for seed in range(2):
         write_png(tmp_path / f"{seed}.png", picture(seed))
-    sound = randomized.explain
+    sound = comparing.explain
 
     def fail(shuffled: object, photograph: object, target: int, entry: Entry, name: str, size: object) -> object:
         if entry.name == "eigen-cam" and name == "0.png":
             raise NotFiniteError("not a number")
         return sound(shuffled, photograph, target, entry, name, size)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(randomized, "explain", fail)
+    monkeypatch.setattr(comparing, "explain", fail)
     report = evaluate(shipped, tmp_path, tmp_path / "out", methods=["eigen-cam"], metrics=["complexity"], randomize=2)
     assert len(report.failures) == len(DEPTHS)
     found = json.loads((tmp_path / "out" / "summary.json").read_text())["randomized"]

@@ -47,9 +47,10 @@ def test_an_explanation_has_the_documented_shapes_and_types(
 def test_path_bytes_and_pixels_give_the_same(
     explainer: ortcam.Explainer, photograph: Path, picture: np.ndarray
 ) -> None:
-    from_path = explainer.explain(photograph, batch_size=8)
+    from_path = explainer.explain(photograph, method="scorecam++", batch_size=8)
     for image in (str(photograph), photograph.read_bytes(), picture, explainer.read(photograph)):
-        np.testing.assert_array_equal(explainer.explain(image, batch_size=8).maps, from_path.maps)
+        again = explainer.explain(image, method="scorecam++", batch_size=8)
+        np.testing.assert_array_equal(again.maps, from_path.maps)
 
 
 def test_preprocess_is_what_the_model_sees(explainer: ortcam.Explainer, photograph: Path) -> None:
@@ -143,7 +144,7 @@ def test_an_unavailable_provider_is_refused_with_the_available_ones(tiny_bundle:
 def test_providers_come_as_names_or_pairs_and_the_result_says_what_ran(
     tiny_bundle: Path, photograph: Path, providers: list | None
 ) -> None:
-    explanation = ortcam.load(tiny_bundle, providers=providers).explain(photograph)
+    explanation = ortcam.load(tiny_bundle, providers=providers).explain(photograph, method="scorecam++")
     assert "CPUExecutionProvider" in explanation.stats.providers
 
 
@@ -280,7 +281,10 @@ def test_an_overlay_of_no_target_or_of_several_is_refused(
             draw(index)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"method": "recipro-cam"}, {"method": "eigen-cam"}, {"budget": 9}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"method": "scorecam++"}, {"method": "recipro-cam"}, {"method": "eigen-cam"}, {"augment": 3}, {"budget": 9}],
+)
 def test_a_class_that_is_asked_for_twice_is_explained_once_and_given_twice(
     explainer: ortcam.Explainer, photograph: Path, arguments: dict
 ) -> None:

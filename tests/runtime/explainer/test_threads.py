@@ -32,6 +32,9 @@ EXPLANATIONS: list[dict[str, Any]] = [
     {"method": "ablation-cam"},
     {"method": "eigen-cam"},
     {"method": "cam", "target": [5]},
+    {"method": "grad-cam++", "top_k": 2},
+    {"method": "scorecam", "budget": 3, "augment": 3},
+    {"target": [1], "augment": 4, "augment_combine": "max"},
 ]
 
 Answer = list[np.ndarray]

@@ -44,3 +44,18 @@ def test_blocks_change_no_input_of_a_model(shape, options, monkeypatch):
 def test_a_frame_that_covers_its_canvas_is_not_copied_to_another_one():
     data = webp_animation((20, 16), 0, 0, photograph(16, 20))
     np.testing.assert_array_equal(read_image(data), photograph(16, 20))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(97, 131), (300, 20), (20, 300), (5, 5), (28, 61), (61, 28), (28, 28)])
+@pytest.mark.parametrize("resize", [28, 60, None])
+def test_sums_of_rows_and_products_of_matrices_make_the_same_input(shape, interpolation, resize, monkeypatch):
+    """Two ways to resample: one for few pixels that make one, the other for many. Sides of 28 keep their size."""
+    preprocessing = Preprocessing(
+        height=24, width=20, resize=resize, mean=(0.4, 0.5, 0.6), std=(0.2,) * 3, interpolation=interpolation
+    )
+    inputs = []
+    for few in (0, 1000):
+        monkeypatch.setattr("ortcam.images.preprocessing.FEW", few)
+        inputs.append(preprocessing(photograph(*shape)))
+    np.testing.assert_array_equal(*inputs)

@@ -1,5 +1,9 @@
 """Methods and their options: names as people type them, the specification's defaults, errors that say what is taken."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from ortcam.errors import OptionError
@@ -57,7 +61,7 @@ def test_the_minmax_gate_is_the_min_max_in_mask_and_sum() -> None:
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("gradcam", {}, "unknown method 'gradcam'; accepted: scorecam, scorecam\\+\\+, sscam, iscam"),
+        ("fullgrad", {}, "unknown method 'fullgrad'; accepted: auto, scorecam, scorecam\\+\\+, sscam, iscam"),
         ("scorecan", {}, "did you mean 'scorecam'"),
         ("scorecam", {"gate": "tanh"}, "scorecam: unknown option 'gate'; accepted: weighting"),
         ("sscam", {"num_sample": 3}, "did you mean 'num_samples'"),
@@ -82,3 +86,17 @@ def test_every_default_is_itself_accepted() -> None:
     for method in METHODS:
         for option in method.options:
             assert option.parse(option.default) == option.default
+
+
+def test_methods_that_mask_nothing_need_numpy_and_onnx_runtime_alone(tiny_bundle: Path, photograph: Path) -> None:
+    names = [method.name for method in METHODS if not method.masks_image and not method.needs_attention]
+    assert len(names) >= 11
+    script = """
+import sys, ortcam
+explainer = ortcam.load(sys.argv[1])
+for method in sys.argv[3:]:
+    explainer.explain(sys.argv[2], method=method)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", "onnx", "scipy", "ortcam_export")]
+"""
+    command = [sys.executable, "-c", script, str(tiny_bundle), str(photograph), *names]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""

@@ -314,15 +314,15 @@ def test_lists_and_help_have_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert "toy-mask forward passes: 1 per channel Score-CAM with darker masks." in printed("methods")
     assert "limits none: it is quick as it is" in printed("methods", "toy-head")
     assert [item["name"] for item in json.loads(printed("methods", "--json"))][-2:] == ["toy-mask", "toy-head"]
-    assert "eigen-cam, cam, toy-mask, toy-head (default: all" in printed("benchmark", "--help")
-    assert "one of scorecam, scorecam++, sscam, iscam, toy-mask" in printed("fuse", "--help")
+    assert "toy-mask, toy-head; with options, such as cam:augment=10" in printed("benchmark", "--help")
+    assert "grad-attention, toy-mask" in printed("fuse", "--help")
     assert "sscam, iscam: stop sampling" in printed("explain", "--help-all")
 
 
 @pytest.mark.usefixtures("registered")
 def test_a_head_only_method_cannot_be_fused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuse", "shapes", "-m", "toy-head", "-o", str(tmp_path / "e.onnx")]) == 2
-    assert "toy-head: masks no image and cannot be fused; accepted is scorecam" in capsys.readouterr().err
+    assert "toy-head: cannot be fused; accepted is scorecam" in capsys.readouterr().err
 
 
 # Installed packages ---------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_packages_are_not_looked_for_where_a_known_method_is_named(installed: Pa
                  "--budget", "1", "--option", "num_samples=1")  # fmt: skip
     assert (found.returncode, "plugin" in found.stderr) == (0, False), found.stderr
     assert not (installed / "loaded").exists()
-    assert "accepted: scorecam" in _ran(installed, "methods", "no-such").stderr
+    assert "accepted: auto, scorecam" in _ran(installed, "methods", "no-such").stderr
     assert (installed / "loaded").exists()
 
 

@@ -56,10 +56,10 @@ def test_another_class_of_the_same_explanation_is_added(
 def test_an_explanation_of_something_else_is_replaced_only_by_force(
     explainer: ortcam.Explainer, photograph: Path, picture: np.ndarray, tmp_path: Path, change: dict, message: str
 ) -> None:
-    explainer.explain(photograph, target=[0, 1]).save(tmp_path)
+    explainer.explain(photograph, method="scorecam++", target=[0, 1]).save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     rendering = {key: change[key] for key in change if key == "colormap"}
-    arguments = {key: change[key] for key in change if key not in ("image", "colormap")}
+    arguments = {"method": "scorecam++"} | {key: change[key] for key in change if key not in ("image", "colormap")}
     other = explainer.explain(picture[::-1] if "image" in change else photograph, target=2, **arguments)
     with pytest.raises(OutputError, match=rf"holds class 0, 1 .*{message}.*--force"):
         other.save(tmp_path, **rendering)

@@ -135,7 +135,7 @@ def test_the_baseline_is_subtracted_from_predicted_weights_too(
 def test_the_predicted_part_of_a_gated_sum_is_that_of_gated_maps(
     gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
-    e = explainer.explain(photograph, gate=gate, budget=0.1, **SETTLED)
+    e = explainer.explain(photograph, gate=gate, budget=0.1, **options_of("scorecam++"))
     maps = explainer.features(photograph)
     expected = np.tensordot(e.weights, GATE_FUNCTIONS[gate](upsample(maps, 224, 224)), axes=1)
     assert np.abs(e.raw_maps - expected).max() < 1e-2 * np.abs(expected).max()
@@ -146,7 +146,7 @@ def test_the_predicted_part_of_a_gated_sum_is_that_of_gated_maps(
 def test_a_gate_outside_the_graph_is_the_one_inside(
     gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
-    e = explainer.explain(photograph, gate=gate, **SETTLED)
+    e = explainer.explain(photograph, gate=gate, **options_of("scorecam++"))
     maps = explainer.features(photograph)
     expected = np.tensordot(e.weights, GATE_FUNCTIONS[gate](upsample(maps, 224, 224)), axes=1)
     np.testing.assert_allclose(e.raw_maps, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -273,7 +273,7 @@ def test_any_number_of_classes_costs_the_same_passes(
         ({"completion": "linear"}, "completion='linear': accepted is gaussian-process or none"),
         ({"batch_size": 0}, "batch_size=0: accepted is a whole number from 1 to 65536, or 'auto'"),
         ({"batch_size": "big"}, "batch_size='big'"),
-        ({"sampling_error": 0.1}, r"sampling_error with scorecam\+\+: goes with methods that take a mean"),
+        ({"method": "scorecam++", "sampling_error": 0.1}, r"sampling_error with scorecam\+\+: goes with methods"),
         ({"method": "iscam", "sampling_error": 0}, "sampling_error=0: accepted is a number above 0"),
         ({"method": "eigen-cam", "completion": "none"}, "completion='none' with eigen-cam"),
         ({"method": "eigen-cam", "budget": 0.5}, "budget with eigen-cam: goes with methods that mask the image"),

@@ -16,7 +16,8 @@ import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_image
 from ortcam.cli import main
 from ortcam.engine.binding import OnnxBoundSession
-from ortcam.engine.model import CleanPass, Model
+from ortcam.engine.features import CleanPass
+from ortcam.engine.model import Model
 from ortcam.scoring import loop
 from ortcam.scoring.gaussian_process import MaskModel
 from ortcam.scoring.pace import Pace

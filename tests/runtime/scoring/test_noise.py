@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from tests.common.tolerances import EPS
 
-from ortcam.scoring.noise import draw_noise
+from ortcam.scoring.noise import draw_noise, draw_uniform
 
 COUNT = 40_000
 SEEDS = (0, 1, 2, 7, 2**31, 2**32 - 1, 2**32, 2**64 + 1)
@@ -65,3 +65,16 @@ def test_samples_seeds_and_neighbours_are_independent():
         for power in (1, 2):
             values = drawn[0].astype(np.float64) ** power
             assert abs(np.corrcoef(values[:-lag], values[lag:])[0, 1]) * math.sqrt(COUNT) < 4
+
+
+def test_uniform_numbers_are_uniform_reproducible_and_not_those_of_the_noise():
+    drawn = np.stack([draw_uniform(0, sample, 5) for sample in range(4000)])
+    assert drawn.dtype == np.float64
+    np.testing.assert_array_equal(drawn[7, :3], draw_uniform(0, 7, 3))
+    assert stats.kstest(drawn.ravel(), "uniform").pvalue > 0.01
+    apart = 4 / math.sqrt(len(drawn))
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(5)).max() < apart
+    assert abs(np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]) < apart
+    noise = np.stack([draw_noise(0, sample, (5,)) for sample in range(4000)])
+    assert np.abs(np.corrcoef(drawn.T, noise.T)[:5, 5:]).max() < apart
+    assert (draw_uniform(1, 7, 5) != drawn[7]).all()

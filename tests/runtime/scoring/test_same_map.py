@@ -39,7 +39,7 @@ LIMITS: list[dict[str, Any]] = [
     {"method": "sscam", "num_samples": 7, "budget": 24, "sampling_error": 0.2},
     {"method": "iscam", "num_samples": 7, "budget": 24, "sampling_error": 0.1, "top_k": 2},
     {"method": "iscam", "num_samples": 3, "budget": 24, "weighting": "logit-softmax"},
-    {"weighting": "logit-softmax", "budget": 40},
+    {"method": "scorecam++", "weighting": "logit-softmax", "budget": 40},
 ]
 each_limit = pytest.mark.parametrize(
     "limits", LIMITS, ids=lambda limits: " ".join(f"{name}={value}" for name, value in limits.items())
@@ -247,9 +247,9 @@ def test_nor_is_it_by_the_explainer(
     limits: dict[str, Any], tiny_bundle: Path, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explainer = ortcam.load(tiny_bundle, providers=["cpu"])
-    *_, last = explainer.explain_iter(photograph.pixels, budget=1.0)
+    *_, last = explainer.explain_iter(photograph.pixels, method="scorecam++", budget=1.0)
     assert last.scored.sum() == last.stats.live_channels
     monkeypatch.setattr(chooser, "MaskModel", None)
-    e = explainer.explain(photograph.pixels, **limits)
+    e = explainer.explain(photograph.pixels, method="scorecam++", **limits)
     assert e.scored.sum() == e.stats.live_channels
     np.testing.assert_allclose(e.maps, last.maps, rtol=0, atol=PROMISED)

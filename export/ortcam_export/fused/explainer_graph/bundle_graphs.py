@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from ortcam.bundle import Bundle
+from ortcam.bundle import Bundle, Cut
 from ortcam_export.graphs.builder import Builder
 
-__all__ = ["BundleGraphs"]
+__all__ = ["BundleGraphs", "as_maps"]
 
 
 class BundleGraphs:
@@ -26,14 +26,37 @@ class BundleGraphs:
         self.manifest = bundle.manifest
         self.opsets = {"": bundle.manifest.opset}
 
-    def classify(self, build: Builder, image: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Features in the layout of the cut, and logits [1,classes]."""
+    def classify(self, build: Builder, image: ir.Value) -> tuple[dict[str, ir.Value], ir.Value]:
+        """Features by their names in `manifest.cuts`, each in the layout of its cut, and logits [1,classes]."""
         graphs = self.manifest.graphs
-        features = self._adopt(build, graphs.features, {"image": image})["features"]
+        features = self.features(build, image)
         if graphs.head is not None:
-            return features, self._adopt(build, graphs.head, {"features": features})["logits"]
+            return features, self._adopt(build, graphs.head, {"features": features["features"]})["logits"]
         assert graphs.classifier is not None
         return features, self._adopt(build, graphs.classifier, {"image": image})["logits"]
+
+    def features(self, build: Builder, images: ir.Value) -> dict[str, ir.Value]:
+        """Features of images [N,3,H,W] by their names in `manifest.cuts`, each in the layout of its cut."""
+        return self._adopt(build, self.manifest.graphs.features, {"image": images})
+
+    def gradients(
+        self, build: Builder, seeds: ir.Value, images: ir.Value, features: Mapping[str, ir.Value]
+    ) -> dict[str, ir.Value]:
+        """Derivatives of sums of logits by the features: float32 [K,*cut.shape] by the names in `manifest.cuts`.
+
+        Where the head has attention, `attention_relevance` is among them, float32 [K,heads,T].
+
+        Args:
+            build: of the graph.
+            seeds: float32 [K,classes], what each logit counts.
+            images: float32 [N,3,H,W], N = 1 or K.
+            features: of these images, by their names.
+        """
+        gradient = self.manifest.gradient
+        assert gradient is not None  # the request was checked
+        given = {"image": images, **features}
+        made = self._adopt(build, gradient.graph, {"seed": seeds} | {name: given[name] for name in gradient.inputs})
+        return {name.replace("gradient", "features"): value for name, value in made.items()}
 
     def score(
         self, build: Builder, kind: str, precision: str, inputs: Mapping[str, ir.Value], *, soft: bool
@@ -50,19 +73,13 @@ class BundleGraphs:
         return self._adopt(build, self._bundle.scorer(kind, precision).name, inputs, soft=soft)
 
     def maps(self, build: Builder, features: ir.Value) -> ir.Value:
-        """A, float32 [C,h,w], in the features."""
+        """A, float32 [C,h,w], in the features of one image, for use inside a loop."""
         cut = self.manifest.cut
         if self.manifest.precision == "int8":
             # ONNX Runtime (seen in 1.31) carries the dequantization in front of it on and crashes at what a loop takes
             # from the graph around it; it does not carry it over a maximum, even of one.
             features = build.op("Max", [features])
-        if cut.layout == "nhwc":
-            features = build.op("Transpose", [features], {"perm": [0, 3, 1, 2]})
-        elif cut.layout == "tokens":
-            end = cut.prefix_tokens + cut.height * cut.width
-            features = build.slice(features, build.integers(cut.prefix_tokens), build.integers(end), 1)
-            features = build.op("Transpose", [features], {"perm": [0, 2, 1]})
-        return build.reshape(features, cut.channels, cut.height, cut.width)
+        return build.reshape(as_maps(build, features, cut), cut.channels, cut.height, cut.width)
 
     def _adopt(
         self, build: Builder, name: str, inputs: Mapping[str, ir.Value], *, soft: bool | None = None
@@ -96,6 +113,19 @@ class BundleGraphs:
         graph.remove(nodes)
         build.adopt(nodes)
         return outputs
+
+
+def as_maps(build: Builder, features: ir.Value, cut: Cut) -> ir.Value:
+    """The maps float32 [N,C,h,w] in features, or in derivatives by them, of a cut's layout [N,...]."""
+    if cut.layout == "nchw":
+        return features
+    if cut.layout == "nhwc":
+        return build.op("Transpose", [features], {"perm": [0, 3, 1, 2]})
+    end = cut.prefix_tokens + cut.height * cut.width
+    if cut.prefix_tokens:
+        features = build.slice(features, build.integers(cut.prefix_tokens), build.integers(end), 1)
+    turned = build.op("Transpose", [features], {"perm": [0, 2, 1]})
+    return build.reshape(turned, -1, cut.channels, cut.height, cut.width)
 
 
 def _decide(graph: ir.Graph, *, soft: bool) -> None:

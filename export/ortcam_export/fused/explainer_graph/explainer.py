@@ -1,9 +1,10 @@
-"""A whole explanation as one ONNX graph: image in, saliency out, around the scorers of a bundle.
+"""A whole explanation as one ONNX graph: image in, saliency out, around the graphs of a bundle.
 
 The graph does what `ortcam.explainer` does without limits, or with a budget and `completion="none"`. It has standard
-operators only: features and logits of the image, targets, masks and their order, then a `Loop` over chunks of channels
-whose body is the bundle's scorer, then the weighted sum. Weights and map are computed in float64, as in the runtime.
-Methods with several samples per channel have a `Loop` over the samples around it.
+operators only. Features, logits and targets come first. A method that masks the image goes on with masks and their
+order, a `Loop` over chunks of channels whose body is the bundle's scorer, and the weighted sum; methods with several
+samples per channel have a `Loop` over the samples around it. A gradient method goes on with the bundle's gradient graph
+and a formula, without a loop. Weights and map are computed in float64, as in the runtime.
 
 =======================  =======================  =================================================================
 input                    shape                    meaning
@@ -19,7 +20,8 @@ output                   shape                    meaning
 ``targets``              int64 [K]                classes explained
 ``saliency``             float32 [K,H,W]          maps in [0,1], ReLU and min-max
 ``low_resolution``       float32 [K,h,w]          sum over channels at the resolution of the features, before ReLU;
-                                                  where gated maps are summed that of gate(A), not of gate(U(A))
+                                                  where gated maps are summed that of gate(A), not of gate(U(A));
+                                                  of several layers their fused map, at the size of the finest
 ``flat``                 bool [K]                 nothing speaks for the class, or all alike: the map is zero
 ``clamped``              bool [K]                 where ``classes`` is an input: it was none, the nearest was taken
 =======================  =======================  =================================================================
@@ -30,22 +32,26 @@ inputs (`sharing`). If the input is a decoded image, the weights of the resize t
 side.
 """
 
+from typing import Final
+
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
+from onnxscript.optimizer import fold_constants
 
 from ortcam.bundle import Bundle, Manifest
 from ortcam_export.fused.explainer_graph.bundle_graphs import BundleGraphs
+from ortcam_export.fused.explainer_graph.gradients import GradientMaps
 from ortcam_export.fused.explainer_graph.loops import tensor
-from ortcam_export.fused.explainer_graph.maps import finish, weigh, weighted_sum
-from ortcam_export.fused.explainer_graph.masks import choose_channels, prepare_masks
-from ortcam_export.fused.explainer_graph.passes import Passes
+from ortcam_export.fused.explainer_graph.masked import masked_maps
 from ortcam_export.fused.explainer_graph.preprocessing import build_preprocessing
-from ortcam_export.fused.explainer_graph.spec import ExplainerSpec
+from ortcam_export.fused.explainer_graph.spec import ExplainerSpec, Gradients, Masking, explained_layers, finest
 from ortcam_export.graphs.builder import Builder
 
-__all__ = ["ExplainerSpec", "build_explainer"]
+__all__ = ["build_explainer"]
 
+# Elements of the largest tensor that is computed when the file is made: of shapes, and none that lies in a file.
+_FOLD_ELEMENTS: Final = 64
 _FLOAT, _INT64, _BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
@@ -57,25 +63,20 @@ def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
         spec: what it does.
     """
     build, graphs, manifest = Builder(), BundleGraphs(bundle), bundle.manifest
-    cut, size = manifest.cut, (manifest.preprocessing.height, manifest.preprocessing.width)
     inputs, image = _take_image(build, manifest, spec)
     features, logits = graphs.classify(build, image)
     outputs = [_output(logits, "logits", _FLOAT, 1, len(manifest.labels))]
     targets, clamped = _take_targets(build, manifest, spec, logits, inputs)
-    maps = graphs.maps(build, features)
-    masks = prepare_masks(build, spec.plan, cut, size, maps)
-    chunk = min(spec.batch_size, cut.channels)
-    chosen = choose_channels(build, cut, spec.budget, chunk, masks)
-    scores, gated = Passes(build, graphs, spec, chunk, image, masks, chosen, targets).run()
-    weights = weigh(build, spec, scores, chosen, targets)
-    low_resolution = weighted_sum(build, spec, cut, weights, maps, masks, chosen)
-    raw = low_resolution if gated is None else gated
-    saliency, flat = finish(build, cut, size, raw, at_image_size=gated is not None)
-    classes = spec.top_k or "K"
+    if isinstance(spec.how, Masking):
+        low_resolution, saliency, flat = masked_maps(build, graphs, spec.how, image, features["features"], targets)
+    else:
+        gradients = GradientMaps(build, graphs, spec.how, image, features, logits, targets, spec.top_k)
+        low_resolution, saliency, flat = gradients.run()
+    classes, resolution = spec.top_k or "K", finest(explained_layers(manifest, spec.how).values())
     outputs += [
         _output(build.op("Identity", [targets]), "targets", _INT64, classes),
-        _output(saliency, "saliency", _FLOAT, classes, *size),
-        _output(build.cast(low_resolution, _FLOAT), "low_resolution", _FLOAT, classes, cut.height, cut.width),
+        _output(saliency, "saliency", _FLOAT, classes, manifest.preprocessing.height, manifest.preprocessing.width),
+        _output(low_resolution, "low_resolution", _FLOAT, classes, resolution.height, resolution.width),
         _output(flat, "flat", _BOOL, classes),
     ]
     if clamped is not None:
@@ -89,8 +90,21 @@ def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
         name="explainer",
     )
     model = ir.Model(graph, ir_version=10, producer_name="ortcam")
+    if isinstance(spec.how, Gradients):
+        _settle(model)
     common_passes.RemoveUnusedNodesPass()(model)
     return model
+
+
+def _settle(model: ir.Model) -> None:
+    """Leave nothing to be found out when the model is loaded: compute once what is there twice, and fix all shapes.
+
+    The gradient graph runs the head, and so does the classifier in front of it.
+    """
+    common_passes.CommonSubexpressionEliminationPass()(model)
+    common_passes.ShapeInferencePass()(model)
+    fold_constants(model, input_size_limit=_FOLD_ELEMENTS, output_size_limit=_FOLD_ELEMENTS)
+    common_passes.ShapeInferencePass()(model)
 
 
 def _take_image(build: Builder, manifest: Manifest, spec: ExplainerSpec) -> tuple[list[ir.Value], ir.Value]:

@@ -6,22 +6,22 @@ import onnx_ir as ir
 from ortcam.bundle import Cut
 from ortcam.scoring import LEAST_RANGE
 from ortcam_export.fused.explainer_graph.masks import Chosen, Masks, upsampling, value_range
-from ortcam_export.fused.explainer_graph.spec import ExplainerSpec
+from ortcam_export.fused.explainer_graph.spec import Masking
 from ortcam_export.graphs.builder import Builder
 
-__all__ = ["baseline_of", "finish", "weigh", "weighted_sum"]
+__all__ = ["baseline_of", "finish", "upsampled", "weigh", "weighted_sum"]
 
 _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 
 
-def baseline_of(build: Builder, spec: ExplainerSpec, targets: ir.Value) -> ir.Value:
+def baseline_of(build: Builder, spec: Masking, targets: ir.Value) -> ir.Value:
     """p(0)[c], float32 [K], if it is subtracted; else zero, float32 [1]."""
     if spec.baseline is None:
         return build.constant(np.zeros(1, np.float32))
     return build.op("Gather", [build.constant(spec.baseline), targets])
 
 
-def weigh(build: Builder, spec: ExplainerSpec, scores: ir.Value, chosen: Chosen, targets: ir.Value) -> ir.Value:
+def weigh(build: Builder, spec: Masking, scores: ir.Value, chosen: Chosen, targets: ir.Value) -> ir.Value:
     """The weights alpha of the chosen channels, float64 [n,K], from scores float32 [samples x n,K]."""
     plan = spec.plan
     scores = build.cast(scores, _DOUBLE)
@@ -35,7 +35,7 @@ def weigh(build: Builder, spec: ExplainerSpec, scores: ir.Value, chosen: Chosen,
 
 
 def weighted_sum(
-    build: Builder, spec: ExplainerSpec, cut: Cut, weights: ir.Value, maps: ir.Value, masks: Masks, chosen: Chosen
+    build: Builder, spec: Masking, cut: Cut, weights: ir.Value, maps: ir.Value, masks: Masks, chosen: Chosen
 ) -> ir.Value:
     """Sum alpha_k A_k over the chosen channels, or what takes the place of A_k: float64 [K,h,w]."""
     plan = spec.plan
@@ -51,10 +51,17 @@ def weighted_sum(
 def finish(
     build: Builder, cut: Cut, size: tuple[int, int], raw: ir.Value, *, at_image_size: bool
 ) -> tuple[ir.Value, ir.Value]:
-    """ReLU at image size and min-max, as `ortcam.scoring.finish`: float32 [K,H,W], and bool [K] for flat maps."""
+    """ReLU at image size and min-max, as `ortcam.scoring.finish`: float32 [K,H,W], and bool [K] for flat maps.
+
+    Args:
+        build: of the graph.
+        cut: of the features.
+        size: H and W.
+        raw: the sum before ReLU, float64 [K,h,w] or [K,H,W].
+        at_image_size: whether it is [K,H,W].
+    """
     if not at_image_size:
-        rows, columns = upsampling(build, cut, size, np.float64)
-        raw = build.op("MatMul", [rows, build.op("MatMul", [raw, columns])])
+        raw = upsampled(build, cut, size, raw)
     positive = build.op("Relu", [raw])
     low, high = value_range(build, positive)
     span = build.op("Sub", [high, low])
@@ -64,3 +71,9 @@ def finish(
     scaled = build.op("Div", [build.op("Sub", [positive, low]), divisor])
     saliency = build.op("Where", [flat, build.constant(np.float32(0)), build.cast(scaled, _FLOAT)])
     return saliency, build.reshape(flat, -1)
+
+
+def upsampled(build: Builder, cut: Cut, size: tuple[int, int], maps: ir.Value) -> ir.Value:
+    """Maps float64 [K,h,w] at image size: float64 [K,H,W]."""
+    rows, columns = upsampling(build, cut, size, np.float64)
+    return build.op("MatMul", [rows, build.op("MatMul", [maps, columns])])

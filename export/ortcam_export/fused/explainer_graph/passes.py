@@ -12,7 +12,7 @@ from ortcam_export.fused.explainer_graph.loops import Carried, filled, loop
 from ortcam_export.fused.explainer_graph.maps import baseline_of
 from ortcam_export.fused.explainer_graph.masks import Chosen, Masks, upsampling
 from ortcam_export.fused.explainer_graph.noise import draw_noise, hash_counters
-from ortcam_export.fused.explainer_graph.spec import ExplainerSpec
+from ortcam_export.fused.explainer_graph.spec import Masking
 from ortcam_export.graphs.builder import Builder
 
 __all__ = ["Passes"]
@@ -28,7 +28,7 @@ class Passes:
     Attributes:
         build: of the graph around the loops.
         graphs: of the bundle.
-        spec: of the explainer.
+        spec: of the masked passes.
         chunk: masked images per run of the scorer.
         image: float32 [1,3,H,W], preprocessed.
         masks: of all channels.
@@ -38,7 +38,7 @@ class Passes:
 
     build: Builder
     graphs: BundleGraphs
-    spec: ExplainerSpec
+    spec: Masking
     chunk: int
     image: ir.Value
     masks: Masks

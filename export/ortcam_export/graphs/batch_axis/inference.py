@@ -53,8 +53,10 @@ def infer(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], inde
 
 def _infer_by_schema(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> Inferred | None:
     version = model.opset_imports.get(node.domain)
+    if version is None:
+        return None
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)  # type: ignore[arg-type]
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
     except onnx.defs.SchemaError:
         return None
     types, data = {}, {}

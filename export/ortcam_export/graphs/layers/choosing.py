@@ -1,6 +1,6 @@
 """Choose a layer: the one a user names, or the last spatial tensor before the spatial axes are lost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ortcam_export.graphs.names import module_path
 from ortcam_export.graphs.running import run_part
 from ortcam_export.graphs.surgery import build_head, extract
 
-__all__ = ["choose_layer"]
+__all__ = ["choose_layer", "choose_layers"]
 
 
 def choose_layer(
@@ -57,6 +57,22 @@ def choose_layer(
     if default is not None:
         return default
     raise _no_default(layers, features, probed)
+
+
+def choose_layers(
+    layers: list[Layer], names: Sequence[str], *, model: ir.Model, folder: Path, probe: NDArray[np.float32]
+) -> list[Layer]:
+    """The layers a user names, each once, in the order of the graph, so that the deepest is last; or the default.
+
+    Raises:
+        NoDefaultLayerError: none is named, and none is a good default.
+        ExportError: no such layer, or none at all.
+    """
+    asked: Sequence[str | None] = names or [None]
+    chosen = [choose_layer(layers, name, model=model, folder=folder, probe=probe) for name in asked]
+    places = {value.name: place for place, node in enumerate(model.graph) for value in node.outputs}
+    by_tensor = {layer.cut.tensor: layer for layer in chosen}
+    return sorted(by_tensor.values(), key=lambda layer: places[layer.cut.tensor])
 
 
 def _no_default(layers: list[Layer], features: "_Features", probed: Probed) -> ExportError:

@@ -46,7 +46,13 @@ def add_benchmark(commands: Any) -> None:
     )
     add_model(parser)
     what = parser.add_argument_group("what to measure")
-    list_methods(add_method(what, default=None, help="%(methods)s (default: all that the model can have)"))
+    list_methods(
+        add_method(
+            what,
+            default=None,
+            help="auto, %(methods)s; with options, such as cam:augment=10 (default: all that the model can have)",
+        )
+    )
     what.add_argument("--image", metavar="FILE", help="image to explain (default: a shipped one)")
     what.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs, after one to warm up")
     what.add_argument(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ortcam.cli.parsers import Parser, add_command
 from ortcam.errors import OrtcamError
-from ortcam.methods import METHODS
+from ortcam.methods import AUTO_METHOD, METHODS
 from ortcam.support.extras import missing
 
 __all__ = ["add_completion"]
@@ -50,7 +50,7 @@ def _completion(options: argparse.Namespace, root: Parser) -> int:
 def _describe(action: Any, shtab: Any) -> None:
     """Say of a flag or an argument which values there are: methods, files or folders."""
     if "--method" in action.option_strings or (action.dest == "name" and not action.option_strings):
-        action.choices = [method.name for method in METHODS]
+        action.choices = [method.name for method in (AUTO_METHOD, *METHODS)]
     elif action.metavar in _FILES:
         action.complete = shtab.FILE
     elif action.metavar in _FOLDERS:

@@ -18,6 +18,7 @@ from ortcam.cli.common import (
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Parser, Rare, add_command
 from ortcam.cli.progress import LateBar
+from ortcam.cli.ray_cluster import add_ray, ray_options
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.folder import check_folder
@@ -37,7 +38,7 @@ _NARROWEST: Final = 50
 
 # Flags that `Evaluation` takes as they are.
 _AS_GIVEN: Final = (
-    *("protocol", "annotations", "limit", "seed", "step", "randomize", "resume"),
+    *("protocol", "annotations", "limit", "seed", "step", "randomize", "resume", "engine"),
     *("batch_size", "threads", "precision", "max_pixels", "white", "strict", "strict_providers"),
 )
 
@@ -70,6 +71,7 @@ def add_evaluate(commands: Any) -> None:
     results.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
     add_quiet(results)
     add_execution(parser, low_memory=False)
+    add_ray(parser)
     add_image_reading(parser)
     add_alias(parser, "--method", "--methods")
 
@@ -79,9 +81,9 @@ def _add_measures(parser: Parser) -> None:
     what = parser.add_argument_group("what to measure")
     add_method(
         what,
-        default="scorecam,scorecam++",
+        default="auto,scorecam++",
         metavar="METHOD[:KEY=VALUE]",
-        help="methods, with options, limits or precision, such as iscam:budget=0.25",
+        help="methods, with options, limits or precision, such as iscam:budget=0.25 (default: %(default)s)",
     )
     what.add_argument(
         "--metrics",
@@ -127,6 +129,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 
+    ray = ray_options(options, "ortcam evaluate")
     bundle = open_bundle(options)
     with others_aside():
         evaluation = Evaluation(
@@ -136,6 +139,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             methods=methods,
             metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
             providers=wanted,
+            ray=ray,
             **{name: getattr(options, name) for name in _AS_GIVEN},
         )
         evaluation.check()

@@ -7,9 +7,10 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO
 
 from ortcam import gallery
+from ortcam.cli.asked import limits_of, methods_of
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
     Terminated,
@@ -17,6 +18,7 @@ from ortcam.cli.common import (
     add_force,
     add_image_reading,
     add_json,
+    add_limits,
     add_method,
     add_option,
     add_output,
@@ -24,15 +26,13 @@ from ortcam.cli.common import (
     add_rendering,
     add_targets,
     check_nothing_is_lost,
-    pairs_of,
     providers_of,
     rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
 from ortcam.cli.images import add_images, image_names
-from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_explainer
-from ortcam.cli.parsers import Rare, add_command
+from ortcam.cli.parsers import add_command
 from ortcam.errors import (
     BundleError,
     OptionError,
@@ -45,15 +45,12 @@ from ortcam.errors import (
 from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
 from ortcam.images.photograph import Photograph, read_ahead
-from ortcam.methods import resolve_method
-from ortcam.request import LIMITS, ExplainRequest, class_indices, read_budget
+from ortcam.request import ExplainRequest, class_indices
 from ortcam.results.explanation import Explanation
 from ortcam.results.folders import ResultFolders, check_output, file_digest
 from ortcam.results.saved import OccupiedError, image_sha256
 from ortcam.results.sheet import save as save_sheet
-from ortcam.scoring.limits import Completion
 from ortcam.support.files import FULL
-from ortcam.support.ranges import DEADLINE, SAMPLING_ERROR, TOLERANCE
 from ortcam.support.terminal import json_text, others_aside
 
 __all__ = ["add_explain"]
@@ -67,7 +64,7 @@ def add_explain(commands: Any) -> None:
         _explain,
         help="show which parts of images speak for a class",
         description="Show which parts of images speak for a class: pictures, maps and a web page.",
-        examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m scorecam++,cam -t dog"),
+        examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m auto,scorecam++ -t dog"),
     )
     add_model(parser)
     add_images(parser)
@@ -75,7 +72,7 @@ def add_explain(commands: Any) -> None:
     add_method(what)
     add_option(what)
     add_targets(what)
-    _add_limits(parser.add_argument_group("fewer passes (default: score every channel; the map is exact)"))
+    add_limits(parser)
     results = parser.add_argument_group("results")
     add_output(results, default="explanations", help="folder to write to")
     add_force(results, "replace earlier results with other settings")
@@ -84,34 +81,6 @@ def add_explain(commands: Any) -> None:
     add_quiet(results)
     add_execution(parser)
     add_image_reading(parser)
-
-
-def _add_limits(group: Any) -> None:
-    group.add_argument(
-        "--budget", type=read_budget, metavar="B", help="channels to score: a share such as 12%%, or a number"
-    )
-    group.add_argument(
-        "--deadline",
-        type=DEADLINE,
-        metavar="MS",
-        help="milliseconds per map; what fits depends on the machine",
-    )
-    group.add_argument(
-        "--tolerance", type=TOLERANCE, metavar="E", help="stop once the estimated error is below, such as 0.05"
-    )
-    group.add_argument(
-        "--completion",
-        choices=get_args(Completion),
-        default="gaussian-process",
-        help=Rare("how the weights of channels that were not scored are predicted"),
-    )
-    sampling = group.add_argument(
-        "--sampling-error",
-        type=SAMPLING_ERROR,
-        metavar="E",
-        help=Rare("%(methods)s: stop sampling a channel once the standard error of its weight is below this share"),
-    )
-    list_methods(sampling, lambda method: method.samples > 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +133,7 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     Raises:
         OrtcamError: what is wrong with the whole command.
     """
-    methods = _methods(options.method, options.option)
+    methods = methods_of(options.method, options.option)
     if options.target is not None and options.top_k is not None:
         raise TargetError(f"--top-k {options.top_k} with -t {' -t '.join(options.target)}: give one or the other")
     output = check_output(options.output)
@@ -207,15 +176,21 @@ def _work(
     """
     targets = None if options.target is None else class_indices(options.target, explainer.labels)
     arguments: list[dict[str, Any]] = [
-        {"method": method, "target": targets, **_limits(options, method), **settings} for method, settings in methods
+        {"method": method, "target": targets, **limits_of(options, method), **settings} for method, settings in methods
     ]
-    work = []
+    work: dict[str, _Work] = {}
     for request, given in [(ExplainRequest.of(**given), given) for given in arguments]:
         try:
-            work.append(_Work(request, explainer.check(**given)))
+            item = _Work(request.for_bundle(explainer.bundle.manifest), explainer.check(**given))
         except OptionError as error:  # the other methods are worth having
             report.fail(None, error)
-    return work
+            continue
+        known = work.get(item.record["method"])
+        # What auto stands for may be named, too, and the two would share a folder. Where they differ, say by the budget
+        # that auto gives, what is named counts.
+        if known is None or (known.request.chosen and known.record != item.record):
+            work[item.record["method"]] = item
+    return list(work.values())
 
 
 class _Loop:
@@ -359,42 +334,3 @@ def _fails_for_all(error: OrtcamError) -> bool:
     """Whether the method would meet the same error with the next image."""
     of_the_bundle = isinstance(error, (BundleError, OptionError, ProviderError, TargetError))
     return of_the_bundle and not isinstance(error, OutOfMemoryError)
-
-
-def _limits(options: argparse.Namespace, method: str) -> dict[str, Any]:
-    """The limits that go with a method; those that go with none of the methods, too, for the error they deserve."""
-    given = {"batch_size": options.batch_size, "top_k": 1 if options.top_k is None else options.top_k}
-    for name in LIMITS:
-        value = getattr(options, name)
-        if value is not None and (_is_limited(method, name) or not _any_limited(options, name)):
-            given[name] = value
-    return given
-
-
-def _is_limited(method: str, name: str) -> bool:
-    """Whether a limit goes with a method: some mask no image, some take no samples."""
-    found = resolve_method(method, {}).method
-    return found.masks_image and (name != "sampling_error" or found.samples > 1)
-
-
-def _any_limited(options: argparse.Namespace, name: str) -> bool:
-    return any(_is_limited(method.strip(), name) for method in options.method.split(","))
-
-
-def _methods(names: str, pairs: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
-    """Methods in the order given, each with those of the options that it knows.
-
-    Raises:
-        OptionError: an unknown method, an option that none of them knows, or a value that is not accepted.
-    """
-    given: dict[str, object] = {key.replace("-", "_"): value for key, value in pairs_of("--option", pairs).items()}
-    chosen = [resolve_method(name.strip(), {}).method for name in names.split(",")]
-    known = {option.name for method in chosen for option in method.options}
-    methods = []
-    for method in dict.fromkeys(chosen):
-        own = {option.name for option in method.options}
-        # A key that no method knows goes to the first, whose error says what is accepted.
-        settings = {key: value for key, value in given.items() if key in own or key not in known}
-        resolve_method(method.name, settings)
-        methods.append((method.name, settings))
-    return methods

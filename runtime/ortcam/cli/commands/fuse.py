@@ -12,9 +12,9 @@ from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
-from ortcam.methods import METHODS, resolve_method
+from ortcam.methods import resolve_method
 from ortcam.models.exporter import import_exporter
-from ortcam.request import read_budget
+from ortcam.request import check_fusible, fusible, read_budget
 from ortcam.scoring.limits import Limits
 from ortcam.support.ranges import CHUNK, TOP_K
 from ortcam.support.terminal import others_aside, say
@@ -32,11 +32,14 @@ def add_fuse(commands: Any) -> None:
         help="make one .onnx file that explains, for Node, C++, Triton ...",
         description="Make one ONNX file, image in and map out, that any ONNX Runtime can run: Python, Node, C++, "
         "Triton. Needs the extra `onnx`.",
-        examples=("ortcam fuse shapes -o explainer.onnx", "ortcam fuse resnet18 --triton models --budget 25%"),
+        examples=(
+            "ortcam fuse shapes -m grad-cam --uint8-input -o explainer.onnx",
+            "ortcam fuse resnet18 -m scorecam++ --triton models --budget 25%",
+        ),
     )
     add_model(parser)
     what = parser.add_argument_group("what to explain")
-    list_methods(add_method(what, several=False, help="one of %(methods)s"), lambda method: method.masks_image)
+    list_methods(add_method(what, several=False, help="auto, or one of %(methods)s (default: %(default)s)"), fusible)
     add_option(what)
     classes = what.add_mutually_exclusive_group()
     classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
@@ -65,9 +68,7 @@ def _fuse(options: argparse.Namespace) -> int:
         both = "give one of them" if options.output is not None else "one of them is missing"
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
-    if not settings.method.masks_image:
-        names = ", ".join(method.name for method in METHODS if method.masks_image)
-        raise OptionError(f"{settings.method.name}: masks no image and cannot be fused; accepted is {names}")
+    check_fusible(settings)
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -129,7 +130,7 @@ def _pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _print(fused: Any) -> None:
     beside = "" if fused.external is None else f", weights in {fused.external.name}"
-    rows = [("file", str(fused.path))]
+    rows = [("method", fused.metadata["ortcam.chosen"] or fused.metadata["ortcam.method"]), ("file", str(fused.path))]
     rows += [("", f"{fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside}")]
     for title, values in (("input", fused.inputs), ("output", fused.outputs)):
         rows += [(title, f"{name}: {kind}") for name, kind in values.items()]

@@ -15,7 +15,7 @@ from ortcam.errors import BundleError, OptionError
 from ortcam.models.export_options import refuse_with_bundle
 from ortcam.models.exporter import extra_for, import_exporter
 from ortcam.models.opening import bundle_of, file_of, is_bundle
-from ortcam.parity import parity_failure, verify, verify_variants
+from ortcam.parity import gradient_failure, parity_failure, verify, verify_gradient, verify_variants
 from ortcam.support.terminal import json_text, others_aside, say
 
 __all__ = ["add_inspect"]
@@ -112,10 +112,17 @@ def _summary(bundle: Bundle, comment: str | None, *, verified: bool) -> dict[str
     if verified:
         measured = verify(bundle)
         _refuse(bundle, measured)
+        gradient = verify_gradient(bundle)
+        _refuse_gradient(bundle, gradient)
         variants = verify_variants(bundle)
         for name, difference in variants.items():
             _refuse_variant(bundle, name, difference)
-        summary["verified"] = {"verdict": "sound", "parity": dataclasses.asdict(measured), "variants": variants}
+        summary["verified"] = {
+            "verdict": "sound",
+            "parity": dataclasses.asdict(measured),
+            "gradient": gradient,
+            "variants": variants,
+        }
     return summary | {"manifest": json.loads(bundle.manifest.to_json())}
 
 
@@ -131,6 +138,9 @@ def _verify(bundle: Bundle) -> None:
     say_wrapped(f"  recorded     {parity_figures(manifest.parity, manifest.graphs)}")
     say_wrapped(f"  measured     {parity_figures(measured, manifest.graphs)}")
     _refuse(bundle, measured)
+    if (gradient := verify_gradient(bundle)) is not None:
+        print(f"  gradient     {gradient:.1e} from the one at export, relative")
+        _refuse_gradient(bundle, gradient)
     for name, difference in verify_variants(bundle).items():
         variant = manifest.variants[name]
         print(f"  {name:<13}scorers {difference:.1e} from float32's; recorded {variant.parity:.1e}, ", end="")
@@ -144,6 +154,11 @@ def _verify(bundle: Bundle) -> None:
 
 def _refuse(bundle: Bundle, measured: Parity) -> None:
     if failure := parity_failure(measured, bundle.manifest.graphs):
+        raise BundleError(f"{bundle.path}: not sound: {failure}")
+
+
+def _refuse_gradient(bundle: Bundle, difference: float | None) -> None:
+    if failure := gradient_failure(difference, bundle.manifest.gradient):
         raise BundleError(f"{bundle.path}: not sound: {failure}")
 
 

@@ -1,18 +1,19 @@
 """`ortcam methods`: what the methods are, what they cost, and their options."""
 
 import argparse
+import itertools
 import textwrap
 from collections.abc import Iterable
 from typing import Any, Final
 
 from ortcam.cli.common import add_json
 from ortcam.cli.parsers import add_command
-from ortcam.methods import METHODS, Method, Option, resolve_method
+from ortcam.methods import AUTO, AUTO_METHOD, COMMON_OPTIONS, METHODS, Method, Option, resolve_method
+from ortcam.methods.auto import KINDS
 from ortcam.support.terminal import columns, json_text, say
 
 __all__ = ["add_methods"]
 
-_DEFAULT: Final = "scorecam++"
 _SYMBOLS: Final = {
     "X": "X the image as the model takes it",
     "A": "A the features, A_k their channel k",
@@ -25,6 +26,8 @@ _SYMBOLS: Final = {
     "y": "y the class logit, y_k without channel k",
     "v_k": "v the first right singular vector of the features",
     "w_kc": "w_kc the weight of channel k for class c",
+    "a_hqt": "a_hqt the attention of head h, from query q to token t",
+    "g_k": "g_k the derivative of the class logit with respect to A_k",
 }
 
 
@@ -36,7 +39,7 @@ def add_methods(commands: Any) -> None:
         _methods,
         help="list the methods: what they do and what they cost",
         description="List the methods, with what each does, costs, and is good for; with NAME, the options of one.",
-        examples=("ortcam methods", "ortcam methods scorecam++"),
+        examples=("ortcam methods", "ortcam methods auto", "ortcam methods scorecam++"),
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="show the options of this method, such as scorecam++")
     add_json(parser)
@@ -45,19 +48,31 @@ def add_methods(commands: Any) -> None:
 def _methods(options: argparse.Namespace) -> int:
     method = None if options.name is None else resolve_method(options.name, {}).method
     if options.json:
-        print(json_text([_record(item) for item in METHODS] if method is None else _record(method)))
+        print(json_text([_record(item) for item in (AUTO_METHOD, *METHODS)] if method is None else _record(method)))
     else:
-        for line in _list() if method is None else _page(method):
+        for line in _list() if method is None else _auto_page() if method is AUTO_METHOD else _page(method):
             say(line)
     return 0
 
 
 def _list() -> Iterable[str]:
-    for method in METHODS:
-        yield from _wrapped(f"forward passes: {method.cost}", f"{method.name:<14}")
+    for method in (AUTO_METHOD, *METHODS):
+        yield from _wrapped(f"forward passes: {method.cost}", f"{method.name:<18}")
         yield from _wrapped(f"{method.summary} {method.use}", "  ")
         yield ""
     yield from _wrapped("`ortcam methods NAME` shows the options, the formula and the source of one.", "")
+
+
+def _auto_page() -> Iterable[str]:
+    yield f"{AUTO_METHOD.name}: {AUTO_METHOD.title}"
+    yield from _wrapped(f"{AUTO_METHOD.summary} {AUTO_METHOD.use} Measured in {AUTO_METHOD.source}.", "  ")
+    for row in AUTO:
+        yield ""
+        yield from _wrapped(KINDS[row.kind], "  ")
+        yield from _wrapped(row.line, "    ")
+    yield ""
+    yield "options of every method: --option KEY=VALUE, in Python explain(..., KEY=VALUE)"
+    yield from itertools.chain.from_iterable(map(_option, COMMON_OPTIONS))
 
 
 def _page(method: Method) -> Iterable[str]:
@@ -77,14 +92,22 @@ def _page(method: Method) -> Iterable[str]:
     ):
         yield from _wrapped(text, f"  {name:<16}", 18)
     yield ""
-    if not method.options:
-        yield "no options"
-        return
-    yield "options: --option KEY=VALUE, in Python explain(..., KEY=VALUE)"
-    for option in method.options:
-        yield from _wrapped(option.help, f"  {option.name:<16}", 18)
-        default = "" if option.default is None else f"; default: {_shown(option)}"
-        yield from _wrapped(f"accepted: {option.accepted}{default}", " " * 18)
+    if method.options:
+        yield "options: --option KEY=VALUE, in Python explain(..., KEY=VALUE)"
+        yield from itertools.chain.from_iterable(map(_option, method.options))
+        yield ""
+    first, *others = (option.name for option in COMMON_OPTIONS)
+    yield from _wrapped(
+        f"Every method has the options {first} (copies of the image) and {', '.join(others)}: `ortcam methods auto` "
+        "explains them.",
+        "",
+    )
+
+
+def _option(option: Option) -> Iterable[str]:
+    yield from _wrapped(option.help, f"  {option.name:<16} ", 19)
+    default = "" if option.default is None else f"; default: {_shown(option)}"
+    yield from _wrapped(f"accepted: {option.accepted}{default}", " " * 19)
 
 
 def _wrapped(text: str, first: str, indent: int | None = None) -> list[str]:
@@ -110,7 +133,9 @@ def _record(method: Method) -> dict[str, Any]:
         "formula": method.formula,
         "source": method.source,
         "needs_head": method.needs_head,
-        "default": method.name == _DEFAULT,
+        "needs_gradient": method.needs_gradient,
+        "needs_attention": method.needs_attention,
+        "default": method is AUTO_METHOD,
         "options": [
             {"name": item.name, "default": item.default, "accepted": item.accepted, "help": item.help}
             for item in method.options

@@ -33,7 +33,8 @@ def add_web(commands: Any) -> None:
 
 
 def _web(options: argparse.Namespace) -> int:
-    from ortcam.web.server import PageServer, site_of  # noqa: PLC0415 - the other commands need no HTTP
+    from ortcam.web.server import PageServer  # noqa: PLC0415 - the other commands need no HTTP
+    from ortcam.web.site import site_of  # noqa: PLC0415
 
     bundles = [_named(model, options) for model in options.model or [SHIPPED]]
     with PageServer(site_of(bundles), options.port) as server:

@@ -48,6 +48,8 @@ def _legend(timings: Timings) -> Iterator[str]:
         yield "~ scaled up: only a part of the passes was measured. A larger --seconds measures more of them."
     if any(row.head_passes for row in timings.rows):
         yield "head: passes of the head alone, which are cheap."
+    if any(row.gradient_passes for row in timings.rows):
+        yield "back: backward passes of the head."
     yield from timings.notes
 
 
@@ -75,6 +77,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     passes = f"{row.passes}/{row.all_passes}" if about else str(row.passes)
     if row.head_passes:
         passes = f"{row.head_passes} head"
+    elif row.gradient_passes:
+        passes = f"{row.gradient_passes} back"
     bare = None if row.bare_seconds is None else row.bare_seconds * row.all_passes
     return (
         row.method,

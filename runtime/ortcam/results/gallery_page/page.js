@@ -225,6 +225,10 @@ function listMethods(image, picture) {
 
 function listLinks(image, found) {
   $("links").replaceChildren();
+  if (found.place !== undefined) {  // a row of a batch, beside which nothing is saved
+    $("links").textContent = found.place;
+    return;
+  }
   const link = (path, text) => {
     if ($("links").childNodes.length) $("links").append(" · ");
     const a = element("a", text, $("links"));

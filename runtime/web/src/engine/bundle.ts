@@ -3,8 +3,9 @@ import type { Cut } from "./cut";
 import { OrtcamError } from "../errors";
 import type { Preprocessing } from "../images/preprocessing";
 
-const NEWEST_SCHEMA = 3;
+const NEWEST_SCHEMA = 4;
 const REMEDY = "copy or export the bundle again";
+const TOO_OLD = "it was exported before gradients were part of a bundle; export the model again";
 
 /** What of `bundle.json` the page uses, an older schema brought up to the newest. */
 export interface Manifest {
@@ -13,7 +14,14 @@ export interface Manifest {
   readonly labels: readonly string[];
   readonly activation: "softmax" | "sigmoid";
   readonly preprocessing: Preprocessing;
-  readonly cut: Cut;
+  readonly cut: Cut; // of the deepest layer, which the head begins at
+  readonly layers: readonly Cut[]; // further ones, in the order of the data flow
+  readonly gradient: {
+    readonly graph: string;
+    readonly inputs: readonly string[]; // beside the seed
+    readonly attention_heads: number | null; // of the output `attention_relevance`; null where there is none
+  } | null;
+  readonly no_gradient: string | null; // why there is none, as part of a sentence
   readonly graphs: {
     readonly features: string;
     readonly head: string | null;
@@ -54,9 +62,23 @@ export function bundleAddress(page: URL, shipped: string): string {
  * @throws OrtcamError there is none, it is of a newer schema, or it has an entry that is not accepted
  */
 export async function openBundle(address: string): Promise<Bundle> {
-  const name = decodeURIComponent(address.replace(/\/$/, "").split("/").pop() ?? "");
+  return checkBundle(address, await download(`${address}bundle.json`, `${bundleName(address)}/bundle.json`));
+}
+
+/** The name of the folder at an address. */
+export function bundleName(address: string): string {
+  return decodeURIComponent(address.replace(/\/$/, "").split("/").pop() ?? "");
+}
+
+/**
+ * Check a manifest.
+ *
+ * @param bytes the content of bundle.json
+ * @throws OrtcamError it is of a newer schema, or has an entry that is not accepted
+ */
+export async function checkBundle(address: string, bytes: Bytes): Promise<Bundle> {
+  const name = bundleName(address);
   const where = `${name}/bundle.json`;
-  const bytes = await download(`${address}bundle.json`, where);
   let raw: unknown;
   try {
     raw = JSON.parse(new TextDecoder().decode(bytes));
@@ -130,6 +152,9 @@ class Entries {
   }
 
   object = (key: string): Entries => new Entries((this.raw as Json)[key], `${this.where}.${key}`);
+  objects = (key: string): Entries[] =>
+    this.read(key, (v): v is unknown[] => Array.isArray(v), "a list").map((v, i) => new Entries(v, `${this.where}.${key}[${i}]`));
+  isNull = (key: string): boolean => (this.raw as Json)[key] === null;
   keys = (): string[] => Object.keys(this.raw as Json);
   text = (key: string): string => this.read(key, isText, "a text");
   textOrNull = (key: string): string | null => this.read(key, (v) => v === null || isText(v), "a text or null");
@@ -158,11 +183,12 @@ function isNumber(value: unknown): value is number {
 function parseManifest(raw: unknown, where: string): Manifest {
   const entries = new Entries(migrate(raw, where), where);
   const preprocessing = entries.object("preprocessing");
-  const cut = entries.object("cut");
+  const gradient = entries.isNull("gradient") ? null : entries.object("gradient");
   const graphs = entries.object("graphs");
   const scorers = graphs.object("scorers");
   const files = entries.object("files");
-  const isLabels = (v: unknown): v is string[] => Array.isArray(v) && v.length > 0 && v.every(isText);
+  const isTexts = (v: unknown): v is string[] => Array.isArray(v) && v.every(isText);
+  const isLabels = (v: unknown): v is string[] => isTexts(v) && v.length > 0;
   const manifest: Manifest = {
     schema: entries.whole("schema", 1),
     model: { name: entries.object("model").text("name") },
@@ -185,13 +211,14 @@ function parseManifest(raw: unknown, where: string): Manifest {
       keep_aspect: preprocessing.flag("keep_aspect"),
       crop_rounding: preprocessing.choice("crop_rounding", "half-even", "down"),
     },
-    cut: {
-      layout: cut.choice("layout", "nchw", "nhwc", "tokens"),
-      channels: cut.whole("channels", 1),
-      height: cut.whole("height", 1),
-      width: cut.whole("width", 1),
-      prefix_tokens: cut.whole("prefix_tokens", 0),
+    cut: parseCut(entries.object("cut")),
+    layers: entries.objects("layers").map(parseCut),
+    gradient: gradient && {
+      graph: gradient.text("graph"),
+      inputs: gradient.read("inputs", isTexts, "a list of texts"),
+      attention_heads: gradient.isNull("attention_heads") ? null : gradient.whole("attention_heads", 1),
     },
+    no_gradient: entries.textOrNull("no_gradient"),
     graphs: {
       features: graphs.text("features"),
       head: graphs.textOrNull("head"),
@@ -210,6 +237,18 @@ function parseManifest(raw: unknown, where: string): Manifest {
   return manifest;
 }
 
+function parseCut(cut: Entries): Cut {
+  return {
+    tensor: cut.text("tensor"),
+    module: cut.textOrNull("module"),
+    layout: cut.choice("layout", "nchw", "nhwc", "tokens"),
+    channels: cut.whole("channels", 1),
+    height: cut.whole("height", 1),
+    width: cut.whole("width", 1),
+    prefix_tokens: cut.whole("prefix_tokens", 0),
+  };
+}
+
 /** Bring an older schema up to the newest, as `ortcam.bundle.migration` does. */
 function migrate(raw: unknown, where: string): Json {
   const schema = isObject(raw) ? raw["schema"] : undefined;
@@ -221,7 +260,12 @@ function migrate(raw: unknown, where: string): Json {
       `${where}: schema ${schema} is newer than this page reads (${NEWEST_SCHEMA}); upgrade it or export again`,
     );
   }
-  if (schema !== 1) return raw;
+  if (schema === NEWEST_SCHEMA) return raw;
+  const third = schema === 1 ? fromFirst(raw) : raw;
+  return { ...third, layers: [], gradient: null, no_gradient: TOO_OLD };
+}
+
+function fromFirst(raw: Json): Json {
   const { preprocessing, graphs } = raw;
   const added = { channel_order: "rgb", scale: 1, keep_aspect: true, crop_rounding: "half-even" };
   return {
@@ -232,7 +276,7 @@ function migrate(raw: unknown, where: string): Json {
   };
 }
 
-function checkNames({ graphs, files }: Manifest, where: string): void {
+function checkNames({ graphs, files, gradient, no_gradient: why, layers }: Manifest, where: string): void {
   for (const name of Object.keys(files)) {
     if (["", ".", "..", "bundle.json"].includes(name) || /[/\\:\0]/.test(name)) {
       throw new OrtcamError(`${where}: the file name ${JSON.stringify(name)} leaves the bundle's folder`);
@@ -241,9 +285,23 @@ function checkNames({ graphs, files }: Manifest, where: string): void {
   if ((graphs.head === null) === (graphs.classifier === null)) {
     throw new OrtcamError(`${where}: accepted is exactly one of graphs.head and graphs.classifier`);
   }
-  for (const name of [graphs.features, graphs.head, graphs.classifier, ...Object.values(graphs.scorers)]) {
+  if ((gradient === null) === (why === null)) {
+    throw new OrtcamError(`${where}: accepted is exactly one of gradient and no_gradient`);
+  }
+  const accepted = [...layerNames(layers.length, "features"), "image"];
+  const strange = gradient?.inputs.find((name) => !accepted.includes(name));
+  if (strange !== undefined) {
+    throw new OrtcamError(`${where}.gradient.inputs has ${JSON.stringify(strange)}: accepted are ${accepted.join(", ")}`);
+  }
+  const named = [graphs.features, graphs.head, graphs.classifier, gradient?.graph ?? null, ...Object.values(graphs.scorers)];
+  for (const name of named) {
     if (name !== null && !Object.hasOwn(files, name)) {
       throw new OrtcamError(`${where}: the graph ${JSON.stringify(name)} is not among the bundle's files`);
     }
   }
+}
+
+/** What a graph calls something that there is for each layer: "features", "features_1", ... */
+export function layerNames(further: number, name: string): string[] {
+  return Array.from({ length: further + 1 }, (_, i) => (i === 0 ? name : `${name}_${i}`));
 }

@@ -1,13 +1,16 @@
 /** The classifier inside a bundle: features and logits of an image, the maps in the features, probabilities. */
-import type { Manifest } from "./bundle";
-import { asMaps, featuresShape } from "./cut";
+import type { Tensor } from "onnxruntime-web";
+import { layerNames, type Manifest } from "./bundle";
+import { asMaps, type Cut, featuresShape } from "./cut";
 import { OrtcamError } from "../errors";
 import { run, type Sessions } from "./session";
 import type { Maps } from "../scoring/upsampling";
 
 /** What the model makes of an image as it is. */
 export interface CleanPass {
-  readonly features: Maps; // [C, h, w]
+  readonly features: readonly Float32Array[]; // of `cut` and of the further layers, each in its layout
+  readonly maps: readonly Maps[]; // [C, h, w] each, in them
+  readonly logits: Float32Array; // [classes]
   readonly probabilities: Float32Array; // [classes]
 }
 
@@ -18,26 +21,69 @@ export interface CleanPass {
  * @throws OrtcamError features or logits are not numbers, or of another shape than the manifest says
  */
 export async function classify(manifest: Manifest, sessions: Sessions, input: Float32Array): Promise<CleanPass> {
-  const { cut, graphs, preprocessing, labels } = manifest;
+  const { cut, graphs, labels } = manifest;
   const { Tensor } = sessions.runtime.library;
-  const image = new Tensor("float32", input, [1, 3, preprocessing.height, preprocessing.width]);
-  const [features] = await run(await sessions.open(graphs.features), { image }, ["features"]);
-  const shape = featuresShape(cut);
-  if (features.length !== shape.reduce((product, side) => product * side)) {
-    throw new OrtcamError(`the model has ${features.length} features; the cut in bundle.json has ${shape.join(" x ")}`);
-  }
+  const image = imageTensor(manifest, sessions, input);
+  const features = await featuresOf(manifest, sessions, input);
   const [logits] = await run(
     await sessions.open(graphs.head ?? graphs.classifier ?? ""),
-    graphs.head === null ? { image } : { features: new Tensor("float32", features, shape) },
+    graphs.head === null ? { image } : { features: new Tensor("float32", features[0], featuresShape(cut)) },
     ["logits"],
   );
   if (logits.length !== labels.length) {
     throw new OrtcamError(`the model has ${logits.length} classes; bundle.json has ${labels.length} labels`);
   }
-  if (features.some(Number.isNaN) || logits.some(Number.isNaN)) {
-    throw new OrtcamError("the features or logits of the image are not numbers: the model is damaged");
+  if (logits.some(Number.isNaN)) {
+    throw new OrtcamError("the logits of the image are not numbers: the model is damaged");
   }
-  return { features: asMaps(features, cut), probabilities: toProbabilities(logits, manifest.activation) };
+  const maps = mapsOf(manifest, features);
+  return { features, maps, logits, probabilities: toProbabilities(logits, manifest.activation) };
+}
+
+/**
+ * The features of a preprocessed image, of every layer, in their layouts.
+ *
+ * @throws OrtcamError they are not numbers, or of another shape than the manifest says
+ */
+export async function featuresOf(
+  manifest: Manifest,
+  sessions: Sessions,
+  input: Float32Array,
+): Promise<Float32Array[]> {
+  const image = imageTensor(manifest, sessions, input);
+  const names = layerNames(manifest.layers.length, "features");
+  const features = await run(await sessions.open(manifest.graphs.features), { image }, names);
+  for (const [i, cut] of cutsOf(manifest).entries()) {
+    const shape = featuresShape(cut);
+    if (features[i].length !== shape.reduce((product, side) => product * side)) {
+      throw new OrtcamError(`the model has ${features[i].length} features; the cut in bundle.json has ${shape.join(" x ")}`);
+    }
+    if (features[i].some(Number.isNaN)) {
+      throw new OrtcamError("the features of the image are not numbers: the model is damaged");
+    }
+  }
+  return features;
+}
+
+/** The maps [C, h, w] in the features of every layer, or in their gradients. */
+export function mapsOf(manifest: Manifest, features: readonly Float32Array[]): Maps[] {
+  return cutsOf(manifest).map((cut, i) => asMaps(features[i], cut));
+}
+
+/** The cuts of all layers, that of the head first. */
+export function cutsOf({ cut, layers }: Pick<Manifest, "cut" | "layers">): Cut[] {
+  return [cut, ...layers];
+}
+
+/** The finest of some layers. */
+export function finestOf(manifest: Pick<Manifest, "cut" | "layers">, layers: readonly number[]): Cut {
+  const cuts = layers.map((place) => cutsOf(manifest)[place]);
+  return cuts.reduce((best, cut) => (cut.height * cut.width > best.height * best.width ? cut : best));
+}
+
+/** A preprocessed image as a graph takes it: float32 [1, 3, H, W]. */
+export function imageTensor({ preprocessing }: Manifest, { runtime }: Sessions, input: Float32Array): Tensor {
+  return new runtime.library.Tensor("float32", input, [1, 3, preprocessing.height, preprocessing.width]);
 }
 
 /** Softmax over the classes, or the sigmoid of each logit: float32 [classes], from arithmetic in float64. */

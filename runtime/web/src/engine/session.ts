@@ -75,14 +75,13 @@ export class Sessions {
     private readonly bundle: Bundle,
   ) {}
 
-  /** @param without an output that is not needed, nor computed then */
-  open(graph: string, without: string | null = null): Promise<InferenceSession> {
-    return remembered(this.opened, graph, () => this.create(graph, without));
+  /** @param without outputs that are not needed, nor computed then */
+  open(graph: string, ...without: string[]): Promise<InferenceSession> {
+    return remembered(this.opened, [graph, ...without].join(" without "), () => this.create(graph, without));
   }
 
-  private async create(graph: string, without: string | null): Promise<InferenceSession> {
-    const whole = await fetchFile(this.bundle, graph);
-    const bytes = without === null ? whole : withoutOutput(whole, without);
+  private async create(graph: string, without: readonly string[]): Promise<InferenceSession> {
+    const bytes = without.reduce(withoutOutput, await fetchFile(this.bundle, graph));
     const externalData = await Promise.all(
       weightsOf(this.bundle, bytes).map(async (path) => ({ path, data: await this.weightsFile(path) })),
     );

@@ -1,5 +1,5 @@
 /** The page's end of the worker: requests as promises, previews as they come, a new worker where one is lost. */
-import { OrtcamError } from "../errors";
+import { OrtcamError, TokenError } from "../errors";
 import type { Cancel, FromWorker, Preview, Request, Requests } from "../messages";
 
 interface Waiting {
@@ -13,6 +13,8 @@ export class WorkerLostError extends Error {
   override name = "WorkerLostError";
 }
 
+const ERRORS = { expected: OrtcamError, token: TokenError, unforeseen: WorkerLostError };
+
 export class Client {
   private worker = this.start();
   private readonly waiting = new Map<number, Waiting>();
@@ -22,7 +24,7 @@ export class Client {
    * Ask the worker for something.
    *
    * @param show called with the previews of an explanation
-   * @throws OrtcamError what the reader can do something about
+   * @throws OrtcamError what the reader can do something about; a TokenError where a token is missing
    * @throws WorkerLostError anything else
    */
   ask<Kind extends keyof Requests>(
@@ -68,6 +70,6 @@ export class Client {
     }
     this.waiting.delete(message.id);
     if (message.kind === "answer") waiting?.resolve(message.answer);
-    else waiting?.reject(new (message.expected ? OrtcamError : WorkerLostError)(message.message));
+    else waiting?.reject(new ERRORS[message.sort](message.message));
   }
 }

@@ -1,30 +1,32 @@
 /**
  * The page: wires the controls to the worker.
  *
- * For tests and other scripts the document's element says in `data-state` what goes on (loading, empty, reading, ready,
- * explaining, explained, broken), and the document gets two events: `ortcam-preview` with a `Preview`, and
+ * For tests and other scripts the document's element says in `data-state` what goes on (loading, locked, empty, reading,
+ * ready, explaining, explained, broken), and the document gets two events: `ortcam-preview` with a `Preview`, and
  * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path),
  * and what it runs by (`?provider=wasm`, or `webgpu` where the page was built with it).
  */
 import { bundleAddress } from "../engine/bundle";
 import type { Limits } from "../scoring/budget";
+import { listClasses } from "./classes";
 import { Client, WorkerLostError } from "./client";
 import { COLORMAPS } from "../images/colormaps";
-import { OrtcamError } from "../errors";
-import type { Explained, Opened, ShownImage, Preview } from "../messages";
-import { TITLES } from "../scoring/methods";
+import { OrtcamError, TokenError } from "../errors";
+import type { Access, Explained, Opened, ShownImage, Preview } from "../messages";
+import { isMasked, TITLES, weighsByGradient } from "../methods/methods";
 import { element, page } from "./elements";
 import { encodeNpy } from "./npy";
+import { showPrivacy } from "./privacy";
+import { listSamples } from "./samples";
 import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
 import type { Provider } from "../engine/session";
 import { fetchSite, type Offer, type Site } from "./site";
-import { offerGates, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
+import { offerMethods, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
-import { counted, errorInWords, passesInWords, percent } from "./words";
+import { askForToken, knownToken } from "./token";
+import { costInWords, counted, errorInWords, passesInWords } from "./words";
 
-type State = "loading" | "empty" | "reading" | "ready" | "explaining" | "explained" | "broken";
-
-const MOST_ROWS = 10; // classes in the list; the others are found by their names
+type State = "loading" | "locked" | "empty" | "reading" | "ready" | "explaining" | "explained" | "broken";
 
 const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
@@ -36,13 +38,16 @@ let explained: Explained | null = null;
 let said: [string, string] = ["", ""]; // of the map that is shown
 let target = 0;
 let turns = 0; // of whatever begins anew: of several that come at once the last one counts
+let focused = false; // whether a control had the focus that may have vanished meanwhile
 let running: Promise<void> = Promise.resolve(); // settles when the explanation that was started last has ended
 
 function setState(state: State, status: string, passes = ""): void {
   document.documentElement.dataset["state"] = state;
   page.status.textContent = status;
   page.passes.textContent = passes;
-  const open = state !== "loading" && state !== "broken";
+  const open = state !== "loading" && state !== "locked" && state !== "broken";
+  for (const part of [page.drop, page.form]) part.hidden = state === "locked";
+  page.tokenForm.hidden = state !== "locked";
   for (const input of [page.file, page.cameraFile]) input.disabled = !open;
   for (const button of page.samples.querySelectorAll("button")) button.disabled = !open;
   page.stop.hidden = state !== "explaining";
@@ -68,6 +73,10 @@ function settle(status: string, passes = ""): void {
 /** Show what went wrong and leave the page as it can go on from: with a new worker where the old one is lost. */
 async function recover(error: unknown): Promise<void> {
   const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof TokenError) {
+    await unlock("The server asks for another token by now.");
+    return openAgain();
+  }
   if (error instanceof OrtcamError) {
     const [status, passes] = explained === null ? ["", ""] : said;
     settle(status, passes);
@@ -92,28 +101,35 @@ function wantedBundle(): { address: string; offer: Offer | null } {
   return { address: bundleAddress(new URL(location.href), shipped), offer: asked ? null : offer };
 }
 
+/** How the server is asked that explains; null where this browser does. */
+function accessTo(offer: Offer | null): Access | null {
+  if (site.server === undefined) return null;
+  const { address, limits } = site.server;
+  const runs = offer?.runs ?? "on this server";
+  return { address: new URL(address, location.href).href, token: knownToken(), limits, runs };
+}
+
 async function open(): Promise<void> {
   setState("loading", "Loading the model …");
   opened = null;
   try {
     const { address, offer } = wantedBundle();
-    listSamples(offer?.samples ?? []);
+    listSamples(offer?.samples ?? [], { read, showError });
     page.modelName.textContent = offer?.name ?? address.split("/").at(-2) ?? "";
-    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam };
+    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam, server: accessTo(offer) };
     opened = await client.ask("open", asks);
   } catch (error) {
     setState("broken", "");
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
     return;
   }
-  const { model, labels, mapSize, threads, notes } = opened;
+  const { model, labels, mapSize, runs, notes } = opened;
   const [height, width] = mapSize;
-  const runs =
-    opened.provider === "webgpu" ? "WebGPU" : `WebAssembly in ${threads} ${threads === 1 ? "thread" : "threads"}`;
   const version = site.ortcam === null ? "ortcam" : `ortcam ${site.ortcam}`;
   const sees = `${model}: ${counted(labels.length)} classes, sees ${width} × ${height} pixels, ${counted(opened.channels)} channels.`;
-  page.engine.textContent = [sees, `${version} runs as ${runs}.`, ...notes].join(" ");
-  offerGates(opened.scorers);
+  page.engine.textContent = [sees, `${version} runs ${runs}.`, ...notes].join(" ");
+  offerMethods(opened);
+  showOptions(opened);
   showClasses();
   settle("");
 }
@@ -165,25 +181,31 @@ async function explain(limits = readLimits()): Promise<void> {
 async function run(limits: Limits): Promise<void> {
   if (current === null || opened === null) return;
   const { name } = current;
-  const choice = readChoice();
+  const { choice, chosen } = readChoice(opened.auto);
   const label = opened.labels[target];
   const title = TITLES[choice.method];
   explained = null;
-  stage.clearMap();
+  focused = document.activeElement !== document.body;
+  const quick = choice.method === "grad-attention" || (weighsByGradient(choice) && !("samples" in choice));
+  if (!quick) stage.clearMap(); // else another replaces it before anyone reads what is said
   stage.describe(`${name}; the heatmap is being computed`);
   showError(null);
   page.progress.removeAttribute("value");
-  setState("explaining", `Explaining ${label} …`);
+  setState("explaining", (quick && page.status.textContent) || `Explaining ${label} …`);
   try {
-    explained = await client.ask("explain", { choice, target, limits }, showPreview);
+    explained = await client.ask("explain", { choice, chosen, target, limits }, (preview) => showPreview(preview, isMasked(choice)));
     if (explained === null) {
+      stage.clearMap();
       stage.describe(`${name}, without a heatmap`);
       settle("Stopped before there was a map.");
     } else {
-      stage.showMap(explained.map, opened.cells);
+      stage.showMap(explained.map, explained.cells);
       const where = explained.flat ? "nothing speaks for this class" : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
-      said = [`${label}: ${where}.`, `${errorInWords(explained.error)} · ${passesInWords(explained)}`];
+      const { cost, error, seconds } = explained;
+      const took = cost === null ? `${errorInWords(error)} · ${passesInWords(explained)}` : costInWords(title, cost, seconds);
+      const how = [took, ...explained.notes].join(" · ");
+      said = [`${label}: ${where}.`, how];
       settle(...said);
       document.dispatchEvent(new CustomEvent("ortcam-explained", { detail: explained }));
     }
@@ -191,60 +213,22 @@ async function run(limits: Limits): Promise<void> {
     stage.clearMap();
     await recover(error);
   }
-  if (document.activeElement === document.body) {
+  if (focused && document.activeElement === document.body) {
     (page.refine.hidden ? page.method : page.refine).focus({ preventScroll: true });
   }
 }
 
-function showPreview(preview: Preview): void {
+function showPreview(preview: Preview, masked: boolean): void {
   page.progress.max = Math.max(preview.total, 1);
   page.progress.value = preview.passes;
-  page.passes.textContent = `${errorInWords(preview.error)} · ${passesInWords(preview)}`;
+  page.passes.textContent = [...(masked ? [errorInWords(preview.error)] : []), passesInWords(preview)].join(" · ");
   if (preview.map !== null && opened !== null) stage.showMap(preview.map, opened.cells);
   document.dispatchEvent(new CustomEvent("ortcam-preview", { detail: preview }));
 }
 
 /** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
 function showClasses(): void {
-  if (opened === null) return;
-  const { labels } = opened;
-  const probabilities = current?.picture.probabilities ?? null;
-  const focused = page.classes.contains(document.activeElement);
-  const wanted = page.search.value.trim().toLowerCase();
-  page.search.hidden = labels.length <= MOST_ROWS;
-  let order = [...labels.keys()];
-  if (probabilities !== null) order.sort((a, b) => probabilities[b] - probabilities[a] || a - b);
-  if (wanted !== "") order = order.filter((index) => labels[index].toLowerCase().includes(wanted));
-  const shown = order.slice(0, MOST_ROWS);
-  if (probabilities !== null && wanted === "" && !shown.includes(target)) shown.push(target);
-  page.classes.replaceChildren(...shown.map((index) => classRow(index, probabilities)));
-  page.classes.toggleAttribute("data-explainable", probabilities !== null);
-  page.classesHelp.textContent =
-    probabilities === null ? `This model knows ${counted(labels.length)} classes.` : "Click a class to see what speaks for it.";
-  const others = order.length - shown.length;
-  page.more.textContent = shown.length === 0 ? "No class has that in its name." : others > 0 ? `and ${counted(others)} more` : "";
-  if (focused) page.classes.querySelector<HTMLInputElement>("input:checked")?.focus();
-}
-
-function classRow(index: number, probabilities: Float32Array | null): HTMLElement {
-  const row = document.createElement("li");
-  const label = document.createElement("span");
-  label.textContent = opened?.labels[index] ?? "";
-  if (probabilities === null) {
-    row.append(label);
-    return row;
-  }
-  const [radio, line, value] = [
-    Object.assign(document.createElement("input"), { type: "radio", name: "target", value: String(index) }),
-    document.createElement("label"),
-    document.createElement("span"),
-  ];
-  radio.checked = index === target;
-  value.textContent = percent(probabilities[index]);
-  row.style.setProperty("--share", String(probabilities[index]));
-  line.append(radio, label, value);
-  row.append(line);
-  return row;
+  if (opened !== null) listClasses(opened.labels, current?.picture.probabilities ?? null, target);
 }
 
 function save(content: BlobPart, type: string, ending: string): void {
@@ -273,30 +257,6 @@ function saveMap(): void {
 function saveManifest(): void {
   if (explained === null) return;
   save(`${JSON.stringify({ ...explained.manifest, rendering: readLook() }, null, 1)}\n`, "application/json", ".json");
-}
-
-function listSamples(addresses: readonly string[]): void {
-  page.try.hidden = addresses.length === 0;
-  page.samples.replaceChildren(
-    ...addresses.map((address) => {
-      const name = decodeURIComponent(address.split("/").pop() ?? address);
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(Object.assign(new Image(), { src: address, alt: name.replace(/\.\w+$/, "").replace(/-/g, " ") }));
-      button.addEventListener("click", () => void readSample(address, name));
-      return button;
-    }),
-  );
-}
-
-async function readSample(address: string, name: string): Promise<void> {
-  try {
-    const answer = await fetch(address);
-    if (!answer.ok) throw new OrtcamError(`the server answers ${answer.status}`);
-    await read(await answer.blob(), name);
-  } catch (error) {
-    showError(`${name} cannot be fetched: ${(error as Error).message}`);
-  }
 }
 
 function listenForImages(): void {
@@ -332,11 +292,12 @@ function listenForSettings(): void {
     if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
     if (changed.name === "target") target = Number(changed.value);
     if (changed.id === "method") suggestSamples();
-    showOptions();
+    showOptions(opened);
     void explain();
   });
   page.search.addEventListener("input", showClasses);
   page.stop.addEventListener("click", () => {
+    focused = true;
     page.status.textContent = "Stopping …";
     client.cancel();
   });
@@ -344,11 +305,11 @@ function listenForSettings(): void {
     const exact = document.documentElement.dataset["state"] === "explained";
     void explain(exact ? { budget: null, tolerance: null } : readLimits());
   });
-  page.bundle.addEventListener("change", () => void changeBundle());
+  page.bundle.addEventListener("change", () => void stopped().then(openAgain));
 }
 
-async function changeBundle(): Promise<void> {
-  await stopped();
+/** Open the bundle that is wanted, and read the picture that is there with it. */
+async function openAgain(): Promise<void> {
   const kept = current;
   [current, explained] = [null, null];
   await open();
@@ -373,15 +334,35 @@ function listenForLooks(): void {
   look();
 }
 
+/** Ask for a token until the server takes it. @param why shown beside the question; empty where it needs no reason */
+async function unlock(why: string): Promise<void> {
+  for (let said = why; ; ) {
+    setState("locked", "");
+    showError(said === "" ? null : said);
+    await askForToken();
+    showError(null);
+    try {
+      site = await fetchSite(knownToken());
+      return;
+    } catch (error) {
+      said = (error as Error).message;
+    }
+  }
+}
+
 async function begin(): Promise<void> {
   setState("loading", "Loading the model …");
   try {
-    site = await fetchSite();
+    site = await fetchSite(knownToken());
   } catch (error) {
-    setState("broken", "");
-    showError((error as Error).message);
-    return;
+    if (!(error instanceof TokenError)) {
+      setState("broken", "");
+      showError((error as Error).message);
+      return;
+    }
+    await unlock(error.message);
   }
+  showPrivacy(site);
   page.bundle.replaceChildren(...site.bundles.map(({ name }) => new Option(name)));
   const chooses = site.bundles.length > 1 && !new URL(location.href).searchParams.has("bundle");
   page.model.hidden = !chooses;
@@ -392,5 +373,5 @@ async function begin(): Promise<void> {
 listenForImages();
 listenForSettings();
 listenForLooks();
-showOptions();
+showOptions(null);
 await begin();

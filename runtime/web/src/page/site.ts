@@ -1,32 +1,56 @@
 /** What the server says of itself: the bundles that it offers and their samples, in `site.json` beside the page. */
-import { OrtcamError } from "../errors";
+import { OrtcamError, TokenError } from "../errors";
+import type { ServerLimits } from "../messages";
 
 /** A bundle that the page offers. */
 export interface Offer {
   readonly name: string;
   readonly address: string; // of its folder, with a slash at its end, relative to the page
   readonly samples: readonly string[]; // addresses of images to try
+  readonly runs?: string; // how the server runs it, where the server explains
 }
 
 export interface Site {
   readonly ortcam: string | null; // version
   readonly bundles: readonly Offer[];
+  readonly server?: {
+    readonly address: string; // of its root, relative to the page
+    readonly limits: ServerLimits;
+  }; // that explains; without it this browser does
 }
 
 /**
- * Fetch `site.json`.
+ * Fetch `site.json`; of a server that opens its models, once they are open.
  *
  * @throws OrtcamError it is not there, or not what it should be
+ * @throws TokenError the server asks for a token, or for another one
  */
-export async function fetchSite(): Promise<Site> {
+export async function fetchSite(token: string | null): Promise<Site> {
   let site: Site;
   try {
-    const answer = await fetch("./site.json", { cache: "no-cache" });
+    const headers: HeadersInit = token === null ? {} : { Authorization: `Bearer ${token}` };
+    let [answer, text] = await ask(headers);
+    while (answer.status === 503) {
+      await pause(Number(answer.headers.get("Retry-After")) || 1);
+      [answer, text] = await ask(headers);
+    }
+    if (answer.status === 401) throw new TokenError(token === null ? "" : "This is not the token of this server.");
     if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-    site = (await answer.json()) as Site;
+    site = JSON.parse(text) as Site;
   } catch (error) {
-    throw new OrtcamError(`The server does not answer; if you ended \`ortcam web\`, start it again. (${String(error)})`);
+    if (error instanceof TokenError) throw error;
+    throw new OrtcamError(`The server does not answer; if you ended it, start it again. (${String(error)})`);
   }
   if (!Array.isArray(site.bundles)) throw new OrtcamError("site.json names no bundles: build the page again");
   return site;
+}
+
+/** Ask, and read the answer to its end, whatever it is: what is left unread counts as a failed request. */
+async function ask(headers: HeadersInit): Promise<[Response, string]> {
+  const answer = await fetch("./site.json", { cache: "no-cache", headers });
+  return [answer, await answer.text()];
+}
+
+function pause(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 }

@@ -1,4 +1,5 @@
 /** Numbers as the page says them. */
+import type { Cost } from "../methods/unmasked";
 
 export function errorInWords(error: number | null): string {
   if (error === null) return "error not known yet";
@@ -7,6 +8,18 @@ export function errorInWords(error: number | null): string {
 
 export function passesInWords({ passes, total }: { passes: number; total: number }): string {
   return passes < total ? `${counted(passes)} of ${counted(total)} passes` : `${counted(passes)} passes`;
+}
+
+/** What a map took that masks no image. */
+export function costInWords(title: string, cost: Cost, seconds: number): string {
+  const { forwardPasses, gradientPasses, headPasses } = cost;
+  const parts = [
+    forwardPasses > 0 ? `${counted(forwardPasses)} forward passes` : "",
+    gradientPasses > 0 ? `${counted(gradientPasses)} backward ${gradientPasses === 1 ? "pass" : "passes"}` : "",
+    headPasses > 0 ? `${counted(headPasses)} passes of the last layers` : "",
+    seconds < 0.1 ? `${Math.max(Math.round(1000 * seconds), 1)} ms` : `${seconds.toFixed(1)} s`,
+  ];
+  return [title, ...parts.filter((part) => part !== "")].join(" · ");
 }
 
 export function counted(count: number): string {

@@ -1,5 +1,5 @@
 /** The gates of ScoreCAM++ as functions of numbers, the same as those inside the scorer graphs. */
-import type { Gate } from "./methods";
+import type { Gate } from "../methods/methods";
 
 /**
  * tanh as ONNX Runtime computes it in float32 (MLAS, and Eigen's `ptanh`): a ratio of polynomials, up to 1e-7 from it.

@@ -1,5 +1,5 @@
 /** The maps of one image as the scorer takes them: min-maxed, the flat ones found, the others in order of energy. */
-import type { Gate, Plan } from "./methods";
+import type { Gate, Plan } from "../methods/methods";
 import { type Maps, upsampledRange } from "./upsampling";
 
 export interface Masks {

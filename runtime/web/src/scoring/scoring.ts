@@ -3,7 +3,7 @@ import type { InferenceSession } from "onnxruntime-web";
 import { OrtcamError } from "../errors";
 import { gateFunction } from "./gates";
 import type { Masks } from "./masks";
-import type { Plan } from "./methods";
+import type { Plan } from "../methods/methods";
 import { drawNoise, shuffled } from "./noise";
 import { type Feeds, run, type Runtime } from "../engine/session";
 import { type Maps, upsample } from "./upsampling";
@@ -204,7 +204,7 @@ function gatedSum({ masks, plan, ...work }: Work, weights: Float64Array, step: n
 }
 
 /** ReLU at image size and min-max: float32 [height, width] in [0, 1]; flat is beyond the rounding of float32 sums. */
-export function finish(raw: { data: Float64Array } & Size, { height, width }: Work): { data: Float32Array; flat: boolean } {
+export function finish(raw: { data: Float64Array } & Size, { height, width }: Size): { data: Float32Array; flat: boolean } {
   const full = raw.data.length === height * width ? raw.data : upsample(raw.data, raw, { height, width });
   let [low, high, scale] = [Infinity, 0, 0];
   for (const value of full) {

@@ -1,0 +1,1 @@
+"""`ortcam batch`: its throughput beside a bare loop, what a million images cost, and how far its driver reaches."""

@@ -1,0 +1,1 @@
+"""Load on `ortcam serve`: what a server adds to explanations, and what it answers while they run."""

@@ -1,0 +1,113 @@
+"""What measures: the model of an evaluation, opened in every precision, with the conventions of the protocol.
+
+Each process that takes part has a bench of its own. A recipe says all that it needs beside the bundle, and travels to
+other machines.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ortcam.bundle import Bundle
+from ortcam.engine.batching import BatchSize
+from ortcam.errors import OrtcamError
+from ortcam.evaluation.engines.jobs import Job, Outcome
+from ortcam.evaluation.entries import baselines, for_bundle, parse_entries
+from ortcam.evaluation.journal import Failure
+from ortcam.evaluation.measuring import Measuring
+from ortcam.evaluation.protocols import Protocol
+from ortcam.evaluation.sanity.comparing import ShuffledModels
+from ortcam.explainer import Explainer, load
+from ortcam.images.photograph import Photograph
+
+__all__ = ["Bench", "Recipe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is measured, and how.
+
+    Attributes:
+        methods: each METHOD[:KEY=VALUE...], as text; the baselines come on top.
+        protocol: the conventions.
+        metrics: names of what is measured.
+        step: pixels per step of insertion and deletion; None: a hundredth of the image.
+        batch_size: masked or altered images per run.
+        precision: of the masked passes where the entry does not say.
+        seed: of the random weights.
+        loading: further arguments of `ortcam.load`.
+    """
+
+    methods: tuple[str, ...]
+    protocol: Protocol
+    metrics: tuple[str, ...]
+    step: int | None
+    batch_size: BatchSize
+    precision: str | None
+    seed: int
+    loading: Mapping[str, Any]
+
+
+class Bench:
+    """Measures images, one after the other.
+
+    Attributes:
+        explainers: of the bundle, by precision. The one under None does everything but the masked passes.
+        explainer: that one.
+        entries: methods and baselines, with a method in place of "auto".
+        measuring: the metrics.
+    """
+
+    def __init__(self, bundle: Bundle, recipe: Recipe) -> None:
+        """Open the model.
+
+        Args:
+            bundle: the model.
+            recipe: the rest.
+
+        Raises:
+            OrtcamError: as `ortcam.load`, or the bundle does not have what a method needs.
+        """
+        entries = [*parse_entries(recipe.methods), *baselines(recipe.seed)]
+
+        def opened(model: Any, precision: str | None = None) -> Explainer:
+            return load(model, precision=precision, **recipe.loading)
+
+        precisions = dict.fromkeys([None, *(entry.precision for entry in entries)])
+        self.explainers = {name: opened(bundle, name or recipe.precision) for name in precisions}
+        self.explainer = self.explainers[None]
+        self.entries = for_bundle(entries, bundle.manifest)
+        self.measuring = Measuring(
+            self.explainers, recipe.protocol, recipe.metrics, step=recipe.step, batch_size=recipe.batch_size
+        )
+        self._shuffled = ShuffledModels(self.measuring, bundle, opened, recipe.batch_size, recipe.seed)
+
+    def outcomes(self, job: Job, photograph: Callable[[], Photograph]) -> Iterator[Outcome]:
+        """Do a job.
+
+        Args:
+            job: the image and its entries.
+            photograph: returns the image, or raises what is wrong with it.
+
+        Yields:
+            What comes of each entry; one failure, without an entry, where the image cannot be read.
+
+        Raises:
+            OutputError: shuffled weights cannot be written.
+        """
+        name = job.example.name
+        try:
+            clean = self.measuring.clean(job.example, photograph())
+        except OrtcamError as error:
+            yield Failure(name, None, str(error))
+            return
+        for entry in (item for item in self.entries if item.name in job.entries):
+            if job.depth is not None:
+                yield self._shuffled.compare(clean, entry, job.depth)
+                continue
+            found: Outcome
+            try:
+                found = self.measuring.measure(clean, entry)
+            except OrtcamError as error:
+                found = Failure(name, entry.name, str(error))
+            yield found

@@ -1,0 +1,1 @@
+"""The page of a gallery: what is in it, and its look."""

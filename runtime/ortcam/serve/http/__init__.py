@@ -1,0 +1,1 @@
+"""What every route shares: refusals, bounded bodies, request ids, security, logs."""

@@ -1,0 +1,1 @@
+"""Long explanations: answered with 202, then polled, streamed, cancelled and forgotten."""

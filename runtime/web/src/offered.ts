@@ -1,0 +1,23 @@
+/** What the page is told of a bundle by its manifest alone, whatever explains with it. */
+import type { Manifest } from "./engine/bundle";
+import { cutsOf } from "./engine/classifier";
+import { layerName } from "./engine/cut";
+import type { Opened } from "./messages";
+import { chooseMethod } from "./methods/auto";
+
+/** Model, classes, layers, and which methods fit. */
+export function offered(manifest: Manifest): Omit<Opened, "provider" | "runs" | "mostSamples" | "notes"> {
+  return {
+    model: manifest.model.name,
+    labels: manifest.labels,
+    channels: manifest.cut.channels,
+    scorers: Object.keys(manifest.graphs.scorers),
+    layers: cutsOf(manifest).map(layerName),
+    noGradient: manifest.no_gradient,
+    hasAttention: manifest.gradient?.attention_heads != null,
+    hasHead: manifest.graphs.head !== null,
+    auto: chooseMethod(manifest),
+    mapSize: [manifest.preprocessing.height, manifest.preprocessing.width],
+    cells: { height: manifest.cut.height, width: manifest.cut.width },
+  };
+}
