@@ -125,7 +125,7 @@ class _Driver:
         for lane in self._lanes[:left]:
             if lane.process is None and not (self._supply.exhausted and not self._again and lane.idle):
                 lane.start(functools.partial(self._hear, lane))
-            wanted = lane.wanted
+            wanted = lane.wanted((self._supply.left + len(self._again)) / len(self._lanes))
             if wanted:
                 tasks = [self._again.popleft() for _ in range(min(wanted, len(self._again)))]
                 lane.give([*tasks, *self._supply.take(wanted - len(tasks))])

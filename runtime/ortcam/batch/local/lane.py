@@ -14,6 +14,7 @@ __all__ = ["Lane"]
 _FEWEST: Final = 2  # tasks that a process has: one in work, the others read ahead
 _MOST: Final = 32
 _SECONDS_AHEAD: Final = 2.0  # how long a process has work without hearing from the driver
+_SECONDS_AT_THE_END: Final = 0.05  # the same, when few tasks are left
 _RECENT: Final = 0.2  # how much the last images count in the mean time of one
 
 
@@ -63,14 +64,16 @@ class Lane:
         """Whether it has nothing to do."""
         return not self._given and not self._suspects
 
-    @property
-    def wanted(self) -> int:
-        """How many tasks it can take now. Few if images take long, so that all lanes end at about the same time."""
+    def wanted(self, share: float = math.inf) -> int:
+        """How many tasks it can take now. Few if images take long or few are left, so that all lanes end together.
+
+        Args:
+            share: of the tasks that no lane has, those that this one will get if all are equally fast.
+        """
         if not self._ready or self._suspects or self._alone is not None:
             return 0
-        room = _FEWEST if self._seconds is None else math.ceil(_SECONDS_AHEAD / max(self._seconds, 1e-9))
-        room = max(_FEWEST, min(_MOST, room))
-        free = room - len(self._given)
+        room = max(_FEWEST, min(_MOST, self._in(_SECONDS_AHEAD), max(share / 2, self._in(_SECONDS_AT_THE_END))))
+        free = math.ceil(room) - len(self._given)
         return free if 2 * free >= room or len(self._given) < _FEWEST else 0
 
     def start(self, heard: Heard) -> None:
@@ -152,6 +155,10 @@ class Lane:
         task = self._suspects.popleft()
         self._alone, self._deaths = None, 0
         return task
+
+    def _in(self, seconds: float) -> float:
+        """How many tasks the process does in so many seconds; 0 if that is not known yet."""
+        return 0.0 if self._seconds is None else seconds / max(self._seconds, 1e-9)
 
     def _try_alone(self) -> None:
         if self._suspects:

@@ -83,7 +83,7 @@ class ReadAhead:
         self._tasks.put(task)
         while self._threads < wanted:
             self._threads += 1
-            threading.Thread(target=self._work, name="ortcam-read", daemon=True).start()
+            threading.Thread(target=self._work, name="ortcam-fetch", daemon=True).start()
 
     def get(self, seconds: float) -> ReadImage | None:
         """The next image that is ready; None if there is none after so many seconds.

@@ -1,5 +1,6 @@
 """`Supply`: the items of a batch, listed ahead in a thread, so that a slow listing stops nobody."""
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -45,6 +46,11 @@ class Supply:
     def listed(self) -> int:
         """How many tasks there were so far."""
         return self._listed
+
+    @property
+    def left(self) -> float:
+        """How many tasks were not taken yet; infinite while there may be more than are listed."""
+        return self._tasks.qsize() if self._ended else math.inf
 
     @property
     def exhausted(self) -> bool:

@@ -1,5 +1,6 @@
 """A lane gives a process as much as it needs, and finds the image that ends its processes."""
 
+import math
 from collections import deque
 
 import pytest
@@ -50,11 +51,11 @@ def again(lane):
 
 def test_nothing_is_wanted_before_the_process_is_ready():
     lane = Lane(None, lambda *_: Process())
-    assert lane.wanted == 0
+    assert lane.wanted() == 0
     lane.start(None)
-    assert lane.wanted == 0
+    assert lane.wanted() == 0
     lane.ready()
-    assert lane.wanted == 2
+    assert lane.wanted() == 2
 
 
 def test_silence_counts_while_there_is_something_to_do(lane):
@@ -73,17 +74,30 @@ def test_silence_counts_while_there_is_something_to_do(lane):
 
 def test_slow_images_come_one_ahead_and_quick_ones_many(lane, clock):
     lane.give(TASKS[:2])
-    assert lane.wanted == 0
+    assert lane.wanted() == 0
     clock.now += 30.0
     lane.take_back(0)
-    assert lane.wanted == 1
+    assert lane.wanted() == 1
     quick = 0
     for number in range(1, 64):
         lane.give([task for task in TASKS if task.number == number + 1])
         clock.now += 0.001
         lane.take_back(number)
-        quick = max(quick, lane.wanted)
+        quick = max(quick, lane.wanted())
     assert quick == 32
+
+
+def test_few_are_wanted_when_few_are_left(lane, clock):
+    lane.give(TASKS[:2])
+    clock.now += 0.01
+    lane.take_back(0)
+    clock.now += 0.01
+    lane.take_back(1)
+    assert [lane.wanted(share) for share in (math.inf, 64, 63, 20, 10, 1)] == [32, 32, 32, 10, 5, 5]
+    lane.give(TASKS[2:4])
+    assert [lane.wanted(share) for share in (20, 1)] == [8, 3]
+    lane.give(TASKS[4:5])
+    assert lane.wanted(1) == 0  # its last 0.05 seconds of work
 
 
 def test_an_image_is_taken_back_once(lane):
@@ -97,12 +111,12 @@ def test_the_images_of_a_process_that_ended_are_tried_alone(lane):
     culprit, sent = again(lane)
     assert culprit is None
     assert sent == [0]
-    assert lane.wanted == 0
+    assert lane.wanted() == 0
     for number in range(3):
         lane.take_back(number)
     assert lane.process.sent == [0, 1, 2]
     assert lane.idle
-    assert lane.wanted > 0
+    assert lane.wanted() > 0
 
 
 def test_the_image_that_ends_its_process_twice_when_alone_is_the_culprit(lane):

@@ -1,5 +1,6 @@
 """Items are listed ahead, in order; what only the driver can fetch comes with its bytes."""
 
+import math
 import threading
 
 import pytest
@@ -54,7 +55,28 @@ def test_all_items_come_in_order_and_are_numbered():
     assert [task.item.id for task in found] == urls
     assert [task.number for task in found] == list(range(1, 1001))
     assert supply.listed == 1000
+    assert supply.left == 0
     assert supply.error is None
+    supply.close()
+
+
+def test_how_many_are_left_is_known_at_the_end_of_the_list():
+    told = Told()
+    more = threading.Event()
+
+    def listing():
+        yield from items("a", "b")
+        more.wait(GUARD)
+        yield from items("c")
+
+    with told.changed:
+        supply = Supply(listing(), Fetcher(), told)
+        assert supply.left == math.inf
+        more.set()
+        told.changed.wait_for(lambda: supply.left < math.inf, GUARD)
+        assert supply.left == 3
+    assert len(supply.take(2)) == 2
+    assert supply.left == 1
     supply.close()
 
 

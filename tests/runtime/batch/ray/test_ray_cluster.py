@@ -52,11 +52,12 @@ def test_ray_that_is_started_ends_with_the_block(monkeypatch: pytest.MonkeyPatch
     handler = signal.getsignal(signal.SIGTERM)
     place = Path(tempfile.mkdtemp(prefix="o", dir="/tmp"))  # short: sockets lie in it
     monkeypatch.setattr(tempfile, "tempdir", str(place))
+    before = set(psutil.Process().children(recursive=True))  # of other tests, such as a browser
     with connected(RayOptions()) as cluster:
         assert cluster.alone
         assert cluster.cpus >= 1
         assert list(place.glob("*/session_*"))
-        processes = psutil.Process().children(recursive=True)
+        processes = set(psutil.Process().children(recursive=True)) - before
         commands = [" ".join(process.cmdline()) for process in processes]
         assert any("gcs_server" in command for command in commands)
         assert signal.getsignal(signal.SIGTERM) is handler
