@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+.PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
 	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
@@ -51,13 +51,16 @@ PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 test: $(VENV)/dev.stamp  ## run every module once for real (about 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 30 minutes on two cores)
-	$(BIN)/python $(PYTEST) -m 'slow and not cluster'
+test-slow: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 25 minutes on two cores)
+	$(BIN)/python $(PYTEST) -m 'slow and not thorough and not cluster'
+
+test-thorough: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test-slow` leaves out: every case of tests that have many (about 25 minutes)
+	$(BIN)/python $(PYTEST) -m 'thorough and not cluster'
 
 test-cluster: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run `ray job submit` and the script for Slurm on clusters of this machine's processes (five minutes)
 	$(BIN)/python -m pytest -m cluster tests/foreign
 
-test-all: test test-slow  ## run all tests but those of clusters
+test-all: test test-slow  ## run `make test` and `make test-slow`
 
 # ONNX Runtime has no such switch. On x86 all of it, slowly: qemu-x86_64 -cpu Haswell .venv/bin/python -m pytest tests/parity -k NAME
 test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX-512 computes them (numpy, OpenBLAS, PyTorch)

@@ -1,11 +1,15 @@
-"""What `make test` runs of the tests, and how their workers share a machine: one core each."""
+"""Which tests `make test` and `make test-slow` run, and how their workers share a machine: one core each."""
 
 import os
+import time
+from collections.abc import Iterator
 
 import pytest
 
 # More would take more memory than a usual machine has: PyTorch alone needs half a gigabyte per worker.
 _MOST_WORKERS = 8
+# Of a slow test with more cases than this `make test-slow` runs every fourth, and `make test-thorough` the others.
+_MOST_CASES = 4
 
 
 def _cores() -> list[int]:
@@ -33,20 +37,61 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(_cores()), _MOST_WORKERS)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark as slow what `@pytest.mark.sample` leaves to `make test-slow`."""
-    cases: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if item.get_closest_marker("sample") is not None:
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for test, its_cases in cases.items():
-        sample = its_cases[0].get_closest_marker("sample")
-        others = [case for case in its_cases if case not in _sample(its_cases, *sample.args, **sample.kwargs)]
-        if len(others) == len(its_cases) and not any("::" in argument for argument in config.args):
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark as slow what `@pytest.mark.sample` leaves to `make test-slow`, and as thorough what that leaves out.
+
+    Of the tests that are then chosen slow ones come last, the first case of each before the second of any.
+    """
+    for test, cases in _by_test(items, "sample").items():
+        sample = cases[0].get_closest_marker("sample")
+        others = [case for case in cases if case not in _sample(cases, *sample.args, **sample.kwargs)]
+        if len(others) == len(cases) and not any("::" in argument for argument in config.args):
             raise pytest.UsageError(f"no case is in the sample of {test}")
         for case in others:
             case.add_marker(pytest.mark.slow)
+    for cases in _by_test(items, "slow").values():
+        if len(cases) > _MOST_CASES and cases[0].get_closest_marker("whole") is None:
+            for place, case in enumerate(cases):
+                if place % _MOST_CASES:
+                    case.add_marker(pytest.mark.thorough)
+    yield
+    by_test = _by_test(items, "slow").values()
+    quick = [item for item in items if item.get_closest_marker("slow") is None]
+    firsts, repeats = [cases[0] for cases in by_test], [case for cases in by_test for case in cases[1:]]
+    items[:] = quick + _shared_out(firsts, repeats, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _shared_out(firsts: list[pytest.Item], repeats: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The tests in as many equal parts as there are workers, each with its share of the firsts at its beginning.
+
+    xdist gives each worker such a part. The tests of a file stay together: they share what they set up.
+    """
+    files = {file: number for number, file in enumerate(dict.fromkeys(item.path for item in firsts))}
+    found: list[pytest.Item] = []
+    for worker in range(workers):
+        found += [item for item in firsts if files[item.path] % workers == worker]
+        end = (len(firsts) + len(repeats)) * (worker + 1) // workers
+        rest = max(0, end - len(found))
+        found += repeats[:rest]
+        repeats = repeats[rest:]
+    return found + repeats
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin no slow test after the end of time, a Unix time in $ORTCAM_TEST_UNTIL, which CI sets."""
+    until = os.environ.get("ORTCAM_TEST_UNTIL")
+    if until and item.get_closest_marker("slow") is not None and time.time() > float(until):
+        pytest.skip("no time left for more slow tests (ORTCAM_TEST_UNTIL)")
+
+
+def _by_test(items: list[pytest.Item], marker: str) -> dict[str, list[pytest.Item]]:
+    """The cases that are marked so, by the name of their test."""
+    found: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker(marker) is not None:
+            found.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return found
 
 
 def _sample(cases: list[pytest.Item], *names: str, every: int | None = None) -> list[pytest.Item]:

@@ -140,6 +140,7 @@ def test_the_quick_code_blocks_of_a_page_run(page: Path, workplace: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("page", SLOW, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_all_code_blocks_of_a_page_run(page: Path, workplace: Path) -> None:
     _run(page, fast=False)

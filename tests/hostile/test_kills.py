@@ -93,6 +93,7 @@ def all_kills(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("scenario", [*REPLACING, *BEGINNING])
 def test_a_kill_at_any_event_leaves_the_old_result_or_the_new_one(
     scenario: str, all_kills: list[dict[str, Any]]

@@ -53,6 +53,7 @@ def test_all_of_them_are_collected_and_only_comparisons_skipped() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_all_of_them_run() -> None:
     result = run_tests("tests/runtime")
     assert result.returncode == 0, result.stdout

@@ -69,6 +69,7 @@ def test_a_browser_loads_it_without_complaint(report, browse):
     assert 'button type="button" disabled' not in document
 
 
+@pytest.mark.slow
 def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report, browse, changed):
     script = """
       const table = document.querySelector(".means .scrolled");
@@ -85,6 +86,7 @@ def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report,
     assert "<title>right,false,true</title>" in narrow[0]
 
 
+@pytest.mark.slow
 def test_bands_of_many_methods_are_shown_one_by_one(report, browse, changed):
     methods = [*METHODS, Entry("cam", "CAM")]
     script = """
@@ -151,6 +153,7 @@ def test_nonsense_in_the_address_changes_nothing(report, browse):
     assert methods_in(document) == methods_in(page.source)
 
 
+@pytest.mark.slow
 def test_clicks_sort_and_a_second_one_turns_round(report, browse, changed):
     page = report(names(3), lambda image, method: {"average-drop": 10.0 + image + method, "adcc": 50.0 + image})
     script = """

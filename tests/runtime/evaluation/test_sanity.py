@@ -91,6 +91,7 @@ def test_similarity_is_a_rank_correlation() -> None:
     assert similarity(saliency, np.zeros_like(saliency)) == 0
 
 
+@pytest.mark.slow
 def test_the_check_is_part_of_a_run_and_goes_on_where_it_was(shipped: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

