@@ -25,10 +25,12 @@ class Shares:
     Attributes:
         threads: of each process; None: as many as it may use.
         devices: one per process: the number of its GPU, or None.
+        decode_ahead: whether a process has anything to score with beside the core that decodes.
     """
 
     threads: int | None
     devices: tuple[int | None, ...]
+    decode_ahead: bool
 
     @property
     def processes(self) -> int:
@@ -59,7 +61,7 @@ def share_machine(
 
     Example:
         >>> share_machine(cores=4, providers=["cpu"])
-        Shares(threads=1, devices=(None, None, None, None))
+        Shares(threads=1, devices=(None, None, None, None), decode_ahead=False)
         >>> share_machine(2, cores=8, providers=["cpu"]).threads, share_machine(threads=4, cores=8).processes
         (4, 2)
     """
@@ -67,13 +69,14 @@ def share_machine(
     cores = cores or usable_cores() or os.cpu_count() or 1
     if name in _CUDA:
         devices = share_gpus(processes, visible_gpus(), named="device_id" in options)
-        return Shares(threads, devices)
+        return Shares(threads, devices, decode_ahead=True)
     if processes is None:
         processes = max(1, cores // (threads or 1))
         left = available_memory() if memory_each else None
         if left is not None:
             processes = max(1, min(processes, left // memory_each))
-    return Shares(max(1, cores // processes) if threads is None else threads, (None,) * processes)
+    threads = max(1, cores // processes) if threads is None else threads
+    return Shares(threads, (None,) * processes, decode_ahead=threads > 1 or name != "CPUExecutionProvider")
 
 
 def memory_of(bundle: Path) -> int:

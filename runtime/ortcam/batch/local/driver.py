@@ -66,7 +66,10 @@ class _Driver:
         settings = job.settings
         each = memory_of(settings.bundle)
         shares = share_machine(job.processes, job.threads, providers=settings.providers, memory_each=each)
-        self._lanes = [Lane(Setup(settings, shares.threads, device, READ_SECONDS)) for device in shares.devices]
+        setups = [
+            Setup(settings, shares.threads, device, shares.decode_ahead, READ_SECONDS) for device in shares.devices
+        ]
+        self._lanes = [Lane(setup) for setup in setups]
         self._job = job
         self._events: queue.SimpleQueue[tuple[Lane, ScoringProcess, Any] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None

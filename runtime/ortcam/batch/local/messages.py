@@ -41,12 +41,14 @@ class Setup:
         settings: of the batch.
         threads: that it scores with; None: as many as it may use.
         device: number of its GPU; None: none in particular.
+        decode_ahead: whether images are decoded while others are scored.
         read_seconds: the longest that fetching or decoding one image may take.
     """
 
     settings: BatchSettings
     threads: int | None
     device: int | None
+    decode_ahead: bool
     read_seconds: float
 
 

@@ -1,5 +1,6 @@
-"""`ReadAhead`: images are fetched and decoded in threads while earlier ones are explained."""
+"""`ReadAhead`: images are fetched, and perhaps decoded, in threads while earlier ones are explained."""
 
+import functools
 import queue
 import threading
 import time
@@ -17,35 +18,42 @@ __all__ = ["ReadAhead", "ReadImage"]
 
 _LOCAL_THREADS: Final = 2  # one decodes while the other waits for the disk
 _REMOTE_THREADS: Final = 8  # a store answers after a while, and answers several at once
-_MOST_IMAGES: Final = 8  # decoded, that wait to be explained
-_MOST_BYTES: Final = 128 << 20  # of their pixels; one image may have more
+_MOST_IMAGES: Final = 8  # that wait to be explained
+_MOST_BYTES: Final = 128 << 20  # of their pixels or files; one image may have more
 
 
 class ReadImage:
-    """An image that was read, or what went wrong.
+    """An image that was fetched, or decoded, too, or what went wrong.
 
     Attributes:
         task: whose image it is.
+        nbytes: that it holds.
     """
 
-    def __init__(self, task: Task, outcome: Photograph | Exception) -> None:
+    def __init__(
+        self, task: Task, outcome: bytes | Photograph | Exception, decode: Callable[[bytes], Photograph | Exception]
+    ) -> None:
         self.task = task
-        self._outcome = outcome
-        self.nbytes = outcome.pixels.nbytes + outcome.model_input.nbytes if isinstance(outcome, Photograph) else 0
+        self._outcome, self._decode = outcome, decode
+        self.nbytes = _nbytes(outcome)
 
     def photograph(self) -> Photograph:
-        """The image.
+        """The image, which is decoded now if it was not before.
 
         Raises:
             Exception: what went wrong.
         """
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
+        outcome = self._decode(self._outcome) if isinstance(self._outcome, bytes) else self._outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 class ReadAhead:
     """Fetches in several threads, and decodes one image at a time. What is ready waits in a bounded room.
+
+    Decoding ahead is for a process with a core, or a GPU, to spare. On its only core it would disturb the scoring: an
+    image then takes more of the core's time than if it is decoded when its turn comes.
 
     Files of their own are fetched side by side. Images within tables and archives are fetched in the order in which
     they come, by one fetcher that keeps open what the next one may lie in.
@@ -56,6 +64,7 @@ class ReadAhead:
         read: Callable[[Task, bytes], Photograph],
         make_fetcher: Callable[[], Fetcher],
         *,
+        decode_ahead: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start no thread yet.
@@ -63,9 +72,11 @@ class ReadAhead:
         Args:
             read: decodes and preprocesses.
             make_fetcher: makes a fetcher for one thread.
+            decode_ahead: in these threads; otherwise by `ReadImage.photograph`, in the thread that asks for the image.
             clock: the time in seconds.
         """
         self._read, self._make_fetcher, self._clock = read, make_fetcher, clock
+        self._decode_ahead = decode_ahead
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[ReadImage | None] = queue.SimpleQueue()
         self._turn = threading.Lock()  # who holds it takes the next task
@@ -118,7 +129,7 @@ class ReadAhead:
                 content = self._fetch_in_order(task) if _is_in_order(task) else None
             if content is None:
                 content = self._fetch(task, fetcher)
-            self._ready.put(self._decoded(task, content))
+            self._ready.put(self._in_its_room(task, content))
 
     def _fetch_in_order(self, task: Task) -> bytes | Exception:
         if self._in_order is None:
@@ -134,24 +145,24 @@ class ReadAhead:
             except Exception as error:  # noqa: BLE001 - raised where the image is asked for
                 return error
 
-    def _decoded(self, task: Task, content: bytes | Exception) -> ReadImage:
+    def _in_its_room(self, task: Task, content: bytes | Exception) -> ReadImage:
         with self._decoding:
             with self._room:
                 self._room.wait_for(lambda: self._images < _MOST_IMAGES and self._bytes < _MOST_BYTES)
-            outcome: Photograph | Exception
-            if isinstance(content, Exception):
-                outcome = content
-            else:
-                with self._watched(task):
-                    try:
-                        outcome = self._read(task, content)
-                    except Exception as error:  # noqa: BLE001 - as above
-                        outcome = error
-            found = ReadImage(task, outcome)
+            decode = functools.partial(self._decode, task)
+            outcome = decode(content) if self._decode_ahead and isinstance(content, bytes) else content
+            found = ReadImage(task, outcome, decode)
             with self._room:
                 self._images += 1
                 self._bytes += found.nbytes
             return found
+
+    def _decode(self, task: Task, content: bytes) -> Photograph | Exception:
+        with self._watched(task):
+            try:
+                return self._read(task, content)
+            except Exception as error:  # noqa: BLE001 - as above
+                return error
 
     @contextmanager
     def _watched(self, task: Task) -> Iterator[None]:
@@ -166,3 +177,9 @@ class ReadAhead:
 def _is_in_order(task: Task) -> bool:
     place = task.item.place
     return isinstance(place, CellPlace) or (isinstance(place, MemberPlace) and not is_url(place.url))
+
+
+def _nbytes(outcome: bytes | Photograph | Exception) -> int:
+    if isinstance(outcome, Photograph):
+        return outcome.pixels.nbytes + outcome.model_input.nbytes
+    return len(outcome) if isinstance(outcome, bytes) else 0

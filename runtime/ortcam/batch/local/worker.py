@@ -4,6 +4,7 @@ It reads images ahead in threads, explains one after the other, and sends rows. 
 outlives the driver. Native code may crash it: the driver then starts another one.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -39,7 +40,7 @@ __all__ = ["main"]
 
 _MOST_IMAGES: Final = 8  # whose rows are sent in one message
 _SEND_SECONDS: Final = 0.05  # after which rows are sent, however few there are
-_LOOK_SECONDS: Final = 1.0  # between two looks at what is late
+_LOOK_SECONDS: Final = 1.0  # between two looks at what takes too long
 _ALIVE_SECONDS: Final = 10.0  # between two signs of life, while there are no rows to send
 
 _reading = threading.local()  # `name`: the id of the image that a thread reads
@@ -69,7 +70,11 @@ class _Worker:
         self._setup, self._questions, self._answers = setup, questions, answers
         settings = setup.settings
         self._maker = RowMaker(settings, threads=setup.threads, device=setup.device, goes_on=self._live)
-        self._ahead = ReadAhead(self._read, lambda: Fetcher(settings.storage_options, max_pixels=settings.max_pixels))
+        self._ahead = ReadAhead(
+            self._read,
+            lambda: Fetcher(settings.storage_options, max_pixels=settings.max_pixels),
+            decode_ahead=setup.decode_ahead,
+        )
         self._finishing = threading.Event()
         self._done: list[tuple[int, tuple[Row, ...]]] = []
         self._sent = self._lived = time.monotonic()
@@ -77,17 +82,14 @@ class _Worker:
     def run(self) -> int:
         """Explain until it is enough; an exit code."""
         threading.Thread(target=self._listen, name="ortcam-listen", daemon=True).start()
+        threading.Thread(target=self._watch, name="ortcam-watch", daemon=True).start()
         self._answers.send(Ready())
         while not self._finishing.is_set():
-            late = self._ahead.overdue(self._setup.read_seconds)
-            if late is not None:
-                self._leave(late)
-                return 0
             found = self._ahead.get(0)
             if found is None:
                 self._send()
                 self._live()
-                found = self._ahead.get(_LOOK_SECONDS)
+                found = self._ahead.get(_ALIVE_SECONDS)
             if found is not None:
                 self._explain(found)
         self._send()
@@ -111,12 +113,14 @@ class _Worker:
             self._lived = now
             self._answers.send(Alive())
 
-    def _leave(self, task: Task) -> None:
-        """End this process, because a thread that waits in a read for ever cannot be ended on its own."""
+    def _watch(self) -> None:
+        """Have this process ended when a read takes too long, in whatever thread: none can be ended on its own."""
+        while (late := self._ahead.overdue(self._setup.read_seconds)) is None:
+            time.sleep(_LOOK_SECONDS)
         error = ImageError(f"cannot be fetched or decoded within {self._setup.read_seconds:g} s")
-        self._done.append((task.number, (self._maker.failed(task.item, error),)))
-        self._send()
-        self._answers.send(Leaving())
+        with contextlib.suppress(BrokenStreamError):  # `_listen` sees to that
+            self._answers.send(Done(((late.number, (self._maker.failed(late.item, error),)),)))
+            self._answers.send(Leaving())
 
     def _read(self, task: Task, content: bytes) -> Photograph:
         _reading.name = task.item.id

@@ -1,6 +1,7 @@
 """The local engine: the rows of `explain`, whatever dies meanwhile. Each test starts processes that score."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -160,7 +161,9 @@ def test_an_image_that_ends_its_process_is_a_row_with_an_error(batch, monkeypatc
     assert how in batch.failures["bad"]
 
 
-def test_an_image_that_hangs_is_a_row_with_an_error(batch, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])  # decoded by the thread that scores, and ahead
+def test_an_image_that_hangs_is_a_row_with_an_error(batch, monkeypatch, threads):
+    batch.job = dataclasses.replace(batch.job, threads=threads)
     monkeypatch.setattr(process, "WORKER", BROKEN)
     monkeypatch.setattr(driver, "READ_SECONDS", 5.0)
     batch.run({"first": None, "bad": b"hang", **images(12)})

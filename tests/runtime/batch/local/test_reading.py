@@ -47,10 +47,47 @@ def test_images_are_read_and_errors_kept():
     assert ahead.get(0) is None
 
 
+def test_images_may_be_fetched_ahead_and_decoded_when_they_are_asked_for():
+    decoded = []
+
+    def read(task, content):
+        decoded.append((task.number, threading.get_ident()))
+        if content == b"bad":
+            raise ImageError("it is no image")
+        return photograph(int(content))
+
+    ahead = ReadAhead(read, Fetcher, decode_ahead=False)
+    for number, name in enumerate(["10", "gone", "bad"]):
+        ahead.put(task(number, FilePlace(name)))
+    found = {read.task.number: read for read in (ahead.get(GUARD) for _ in range(3))}
+    assert not decoded
+    assert found[0].photograph().model_input.item() == 10
+    for number, what in {1: "it is gone", 2: "it is no image"}.items():
+        with pytest.raises(ImageError, match=what):
+            found[number].photograph()
+    assert decoded == [(0, threading.get_ident()), (2, threading.get_ident())]
+
+
 def test_content_that_came_with_the_task_is_not_fetched():
     ahead = ReadAhead(lambda task, content: photograph(int(content)), lambda: SimpleNamespace(fetch=None))
     ahead.put(Task(0, Item("0", "", FilePlace("memory://0")), b"7"))
     assert ahead.get(GUARD).photograph().model_input.item() == 7
+
+
+def test_files_wait_in_a_bounded_room():
+    fetched = []
+
+    class Large(Fetcher):
+        def fetch(self, place):
+            fetched.append(place)
+            return bytes(50 << 20)
+
+    ahead = ReadAhead(lambda task, content: photograph(0), Large, decode_ahead=False)
+    for number in range(20):
+        ahead.put(task(number))
+    for taken in range(1, 12):
+        assert ahead.get(GUARD) is not None
+        assert len(fetched) <= 3 + 2 + taken  # three of 50 MB have room, and each of two threads holds one
 
 
 @pytest.mark.parametrize(("side", "most"), [(1, 8), (4096, 3)])
@@ -97,7 +134,8 @@ def test_images_of_a_table_are_fetched_in_order_by_one():
     assert len({who for who, _ in notes}) == 1
 
 
-def test_an_image_that_takes_too_long_is_overdue_and_one_that_waits_is_not():
+@pytest.mark.parametrize("decode_ahead", [True, False])
+def test_an_image_that_takes_too_long_is_overdue_and_one_that_waits_is_not(decode_ahead):
     now, begun, goes_on = [0.0], threading.Event(), threading.Event()
 
     def read(task, content):
@@ -105,17 +143,20 @@ def test_an_image_that_takes_too_long_is_overdue_and_one_that_waits_is_not():
         assert goes_on.wait(GUARD)
         return photograph(0)
 
-    ahead = ReadAhead(read, Fetcher, clock=lambda: now[0])
+    ahead = ReadAhead(read, Fetcher, decode_ahead=decode_ahead, clock=lambda: now[0])
     for number in range(3):
         ahead.put(task(number))
+    found = []
+    taking = threading.Thread(target=lambda: found.extend(ahead.get(GUARD).photograph() for _ in range(3)))
+    taking.start()
     assert begun.wait(GUARD)
     assert ahead.overdue(10) is None
     now[0] = 11.0
     late = ahead.overdue(10)
     assert late is not None
     goes_on.set()
-    for _ in range(3):
-        assert ahead.get(GUARD) is not None
+    taking.join(GUARD)
+    assert len(found) == 3
     assert ahead.overdue(10) is None
 
 

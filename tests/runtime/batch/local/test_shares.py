@@ -20,6 +20,7 @@ def test_processes_and_threads_fill_the_cores_unless_both_are_given(processes, t
     shares = share_machine(processes, threads, providers=["cpu"], cores=8)
     assert (shares.processes, shares.threads) == found
     assert set(shares.devices) == {None}
+    assert shares.decode_ahead == (shares.threads > 1)
 
 
 def test_where_memory_is_short_there_are_fewer_processes_with_more_threads(tmp_path):
