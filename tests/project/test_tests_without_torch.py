@@ -44,6 +44,7 @@ def run_tests(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_all_of_them_are_collected_and_only_comparisons_skipped() -> None:
     result = run_tests("tests/runtime", "-k", "test_explainer")
     assert result.returncode == 0, result.stdout
