@@ -155,9 +155,12 @@ class Model:
         features = self.layers(model_input)
         logits = run_head(manifest.graphs, self.open, model_input, features["features"])
         if len(logits[0]) != manifest.outputs:
+            found, said = (
+                (f"{len(logits[0])} classes", "labels") if manifest.has_classes else (len(logits[0]), "outputs")
+            )
             raise BundleError(
-                f"{self.bundle.path}: its model has {len(logits[0])} outputs, and bundle.json has "
-                f"{manifest.outputs}; accepted is one label per output"
+                f"{self.bundle.path}: its model has {found}, and bundle.json has {manifest.outputs} {said}; accepted "
+                "is one per class"
             )
         check_finite("features and logits of the image", *features.values(), logits)
         maps = as_maps(features["features"], manifest.cut)
