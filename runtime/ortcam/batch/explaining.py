@@ -13,7 +13,7 @@ from ortcam.engine.providers import Provider
 from ortcam.errors import BundleError, ImageError, NotFiniteError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explainer import load
 from ortcam.images.encoding import encode_jpeg
-from ortcam.images.photograph import Photograph
+from ortcam.images.photograph import Photograph, of_levels
 from ortcam.images.rendering import shrunk
 from ortcam.results.explanation import Explanation
 from ortcam.results.low_resolution import low_resolution
@@ -85,8 +85,8 @@ class RowMaker:
     def drawn(self) -> Photograph:
         """An image of noise, for measurements where there is no other."""
         preprocessing = self._explainer.bundle.manifest.preprocessing
-        noise = np.random.default_rng(0).integers(0, 256, (preprocessing.height, preprocessing.width, 3), np.uint8)
-        return self._explainer.read(noise)
+        shape = preprocessing.height, preprocessing.width, preprocessing.channels
+        return of_levels(np.random.default_rng(0).integers(0, 256, shape, np.uint8), preprocessing)
 
     def explain(self, item: Item, photograph: Photograph) -> Explanation:
         """Explain an image.

@@ -270,7 +270,8 @@ class Model:
             count: how many inputs.
             inputs: makes the inputs of a slice, preprocessed: float32 [n,C,H,W].
             batch_size: inputs per run, or "auto".
-            most_pixels: of the inputs of one run, whatever the batch size says.
+            most_pixels: of the inputs of one run, whatever the batch size says; fewer if they have more than three
+                channels.
 
         Raises:
             NotFiniteError: a logit is infinite or not a number.
@@ -281,7 +282,9 @@ class Model:
         first = self.open(graphs.features if graphs.head else graphs.classifier or "")
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
-            batch_size = min(int(batch_size), max(1, most_pixels // (image.height * image.width)))
+            batch_size = min(
+                int(batch_size), max(1, 3 * most_pixels // (max(image.channels, 3) * image.height * image.width))
+            )
         parts: list[NDArray[np.float32]] = []
         for done in run_batches(
             count,

@@ -38,7 +38,7 @@ class Clean:
         probability: of the target.
         confidence: Y, the probability or the logit of the target, as the protocol says.
         inside: bool [H,W], pixels inside the boxes; None without boxes, or where they belong to another class.
-        emptied: the image without any pixel, float32 [3,H,W], and the probability of the target then, by fill; filled
+        emptied: the image without any pixel, float32 [C,H,W], and the probability of the target then, by fill; filled
             in when a curve needs it, since it is the same for all methods.
     """
 

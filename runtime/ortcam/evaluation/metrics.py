@@ -1,6 +1,6 @@
 """Metrics of faithfulness and localisation as functions of arrays, and how to read their values.
 
-Notation: X is the preprocessed image [3,H,W], M its map in [0,1], and c the class that the model gives the clean image.
+Notation: X is the preprocessed image [C,H,W], M its map in [0,1], and c the class that the model gives the clean image.
 Y is the confidence in c on X, O the confidence in c on M * X. All values are percentages.
 
 - Average Drop: max(0, Y - O) / Y. Increase in Confidence: [O > Y]. Both Chattopadhay et al., "Grad-CAM++", WACV 2018.
@@ -199,7 +199,7 @@ def area_under(curve: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
 
 
 def blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blur the image as RISE does, with zeros beyond the border: float32 [3,H,W]."""
+    """Blur the image as RISE does, with zeros beyond the border: float32 [C,H,W]."""
     planes = [cv2.sepFilter2D(plane, -1, _BLUR, _BLUR, borderType=cv2.BORDER_CONSTANT) for plane in image]
     return np.stack(planes).astype(np.float32, copy=False)
 

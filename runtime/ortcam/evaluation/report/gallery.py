@@ -129,7 +129,7 @@ def cards_of(
             photograph = photographs.read(paths[name])
         except OrtcamError:
             continue
-        crop = _small(photographs.preprocessing.to_pixels(photograph.model_input))
+        crop = _small(photographs.preprocessing.shown(photograph.model_input))
         height, width = crop.shape[:2]
         label, target = int(results.label[index]), int(results.target[index])
         yield Card(
