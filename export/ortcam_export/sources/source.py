@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ortcam.bundle import ModelRecord
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
+from ortcam_export.sources.types import BaselineValue
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ class Source:
         labels_source: where labels that the user has not given come from; they count only where they fit.
         assumed: what was taken over without anybody saying it, a sentence each.
         metadata: what an `.onnx` file says of itself.
+        baseline_value: what masks hide to, where the user said it.
     """
 
     record: ModelRecord
@@ -43,6 +45,7 @@ class Source:
     labels_source: str = ""
     assumed: tuple[str, ...] = ()
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    baseline_value: BaselineValue | None = None
 
     @property
     def knows_preprocessing(self) -> bool:
