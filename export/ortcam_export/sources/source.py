@@ -8,6 +8,7 @@ from ortcam.bundle import FixedInput, ModelRecord
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.embeddings import ClassEmbeddings
+from ortcam_export.sources.types import BaselineValue
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Source:
         metadata: what an `.onnx` file says of itself.
         inputs: further inputs that were fixed, by name.
         embeddings: of the classes, where cosines with them are the logits.
+        baseline_value: what masks hide to, where the user said it.
     """
 
     record: ModelRecord
@@ -48,6 +50,7 @@ class Source:
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, FixedInput] = dataclasses.field(default_factory=dict)
     embeddings: ClassEmbeddings | None = None
+    baseline_value: BaselineValue | None = None
 
     @property
     def knows_preprocessing(self) -> bool:

@@ -1,7 +1,7 @@
 """Make a graph begin behind its own normalisation, or behind the inverse of it."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,7 +21,6 @@ __all__ = ["Taken", "begin_at", "put_inverse"]
 _SHORT: Final = 2.0**-22
 # Of one whole number: far above float32's error, and far below what a mask is worth. White in steps is a float16, too.
 _STEPS: Final = 128
-_STRAIGHT: Final[Order] = (0, 1, 2)
 _EXCHANGED: Final[Order] = (2, 1, 0)
 
 
@@ -46,8 +45,8 @@ def begin_at(front: Front, frontier: list[Form]) -> Taken:
     """Make the graph begin at these tensors, and drop the operators in front of them."""
     first = frontier[0]
     preprocessing = front.given if first.trivial else _preprocessing_to(front, first)
-    base = _STRAIGHT
-    if not first.trivial and first.order == _EXCHANGED:
+    base = front.straight
+    if not first.trivial and first.order == _EXCHANGED and preprocessing.channel_order in PLANES:
         base = _EXCHANGED
         preprocessing = _reversed(preprocessing)
     words = describe_operators([form.value for form in frontier], front.data)
@@ -93,7 +92,7 @@ def _new_image(front: Front) -> ir.Value:
     """The graph's new input, under the name that the old one gives up."""
     image = ir.Value(
         name="image",
-        shape=ir.Shape(("N", 3, front.given.height, front.given.width)),
+        shape=ir.Shape(("N", front.channels, front.given.height, front.given.width)),
         type=ir.TensorType(ir.DataType.FLOAT),
     )
     front.image.name = f"{front.image.name}_file"
@@ -107,8 +106,8 @@ def _preprocessing_to(front: Front, form: Form) -> Preprocessing:
     std = given_std / form.mean_gain
     return dataclasses.replace(
         front.given,
-        mean=_triple(_shortened(float(value), _SHORT * front.given.scale) for value in mean),
-        std=_triple(_shortened(float(value), _SHORT * float(value)) for value in std),
+        mean=tuple(_shortened(float(value), _SHORT * front.given.scale) for value in mean),
+        std=tuple(_shortened(float(value), _SHORT * float(value)) for value in std),
     )
 
 
@@ -122,7 +121,7 @@ def _residual(build: "_FrontBuilder", front: Front, form: Form, preprocessing: P
     offset = form.gain * ((mean - given_mean) / given_std)[:, None, None] + form.offset
     new = build.image
     indices = [base.index(channel) for channel in form.order]
-    if indices != [0, 1, 2]:
+    if indices != list(front.straight):
         new = build.op("Gather", [new, build.constant(np.array(indices, np.int64))], {"axis": 1})
     if np.abs(gain - 1).max() > EXACT:
         new = build.op("Mul", [new, build.channels(gain)])
@@ -137,7 +136,7 @@ class _FrontBuilder:
 
     Args:
         graph: whose input is replaced.
-        image: the new input, [N,3,H,W].
+        image: the new input, [N,C,H,W].
 
     Attributes:
         image: the same.
@@ -171,8 +170,8 @@ class _FrontBuilder:
         return add_constant(self._graph, numbers, "ortcam/front_constant")
 
     def channels(self, values: NDArray[np.float64]) -> ir.Value:
-        """Add a constant [1,3,1,1] of one value per channel [3], or of [3,H,W], smaller where all pixels agree."""
-        values = values.reshape(3, 1, 1) if values.ndim == 1 else values
+        """Add a constant [1,C,1,1] of one value per channel [C], or of [C,H,W], smaller where all pixels agree."""
+        values = values.reshape(-1, 1, 1) if values.ndim == 1 else values
         if values.shape[1:] != (1, 1) and np.ptp(values, axis=(1, 2)).max() <= EXACT * np.abs(values).max():
             values = values.mean(axis=(1, 2), keepdims=True)
         return self.constant(values[None].astype(np.float32))
@@ -193,15 +192,10 @@ def _reversed(preprocessing: Preprocessing) -> Preprocessing:
     assert PLANES[order] == PLANES[preprocessing.channel_order][::-1]
     return dataclasses.replace(
         preprocessing,
-        mean=_triple(reversed(preprocessing.mean)),
-        std=_triple(reversed(preprocessing.std)),
+        mean=preprocessing.mean[::-1],
+        std=preprocessing.std[::-1],
         channel_order=order,
     )
-
-
-def _triple(values: Iterable[float]) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
 
 
 def _shortened(value: float, tolerance: float) -> float:

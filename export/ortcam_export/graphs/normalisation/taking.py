@@ -4,13 +4,13 @@ Masks multiply the preprocessed image, whose zero has to be the mean colour. A g
 mean from the image itself, so masks in front of it would hide to black. How a graph writes its normalisation does not
 matter here: its front is run on colours and on noise, and what it does to them is read off.
 
-1. Candidates are the tensors with three channels that all data pass, in front of the first layer.
+1. Candidates are the tensors with the image's channels that all data pass, in front of the first layer.
 2. The last one that is ``y = a x + b``, pixel for pixel and channel for channel, to float32's precision, is where the
    new graph begins: its nodes in front are dropped. What differs from pixel to pixel, as of a mean image, stays in the
    graph as a small ``Add``, and so does a negative sign.
 3. Behind what is not done pixel for pixel (a resize, a crop, a clip, 8-bit integers) a candidate may still be
    ``y = a c + b`` for images of one colour c. Then the graph stays whole behind the inverse, ``x = x' std + mean``.
-4. Where the channels are mixed, or are not three, as of a grey image, the colour that becomes 0 is still the mean: the
+4. Where the channels are mixed, or become others, as of a grey image, the colour that becomes 0 is still the mean: the
    last tensor that has one tells, and the graph stays whole behind ``x = x' + mean``.
 """
 
@@ -29,10 +29,10 @@ __all__ = ["Taken", "take_normalisation"]
 
 
 def take_normalisation(model: ir.Model, layout: Layout, given: Preprocessing) -> Taken:
-    """Make a graph begin behind its own normalisation. Its input becomes the image float32 [N,3,H,W].
+    """Make a graph begin behind its own normalisation. Its input becomes the image float32 [N,C,H,W].
 
     Args:
-        model: takes a floating image [N,3,H,W] or [N,H,W,3]; changed in place. Its weights may be external.
+        model: takes a floating image [N,C,H,W] or [N,H,W,C]; changed in place. Its weights may be external.
         layout: of the model's image.
         given: from a photograph to the model's image, NCHW whatever the layout.
 
@@ -44,7 +44,7 @@ def take_normalisation(model: ir.Model, layout: Layout, given: Preprocessing) ->
     notes: list[str] = []
     within = [form for form in forms if not form.trivial and front.has_colour(form.zero)]
     beyond = [form for form in forms if not form.trivial and not front.has_colour(form.zero)]
-    plain = [form for form in forms if form.trivial and form.order == (0, 1, 2)]
+    plain = [form for form in forms if form.trivial and form.order == front.straight]
     if beyond and not within:
         # A mean that no pixel has comes of a wrong scale: taken, so that the check of the input's span sees it.
         if _is_scale_mistaken(beyond[-1], given):

@@ -23,6 +23,7 @@ from ortcam_export.sources.pytorch.checkpoints import (
     read_checkpoint,
     with_classes,
 )
+from ortcam_export.sources.pytorch.image_channels import channels_of
 from ortcam_export.sources.pytorch.library_modules import (
     declared_input_size,
     declared_labels,
@@ -31,6 +32,7 @@ from ortcam_export.sources.pytorch.library_modules import (
 )
 from ortcam_export.sources.pytorch.plain_modules import plain_module, precision_notes
 from ortcam_export.sources.pytorch.programs import (
+    image_channels,
     image_keyword,
     image_size,
     is_program,
@@ -94,7 +96,8 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
     if isinstance(given, torch.jit.ScriptModule):
         spec = _sized(spec, name)
         assert spec.input_size is not None
-        notes, module = precision_notes(given), open_script(given, name, spec.input_size)
+        channels = channels_of(given, spec)
+        notes, module = precision_notes(given), open_script(given, name, (channels, *spec.input_size))
     else:
         notes = precision_notes(given.module() if isinstance(given, torch.export.ExportedProgram) else given)
         module = open_program(given, name)
@@ -103,6 +106,8 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
             said = " ".join(map(str, spec.input_size))
             raise ExportError(f"{name}: --input-size {said}: the program takes {size[0]} x {size[1]}")
         spec = dataclasses.replace(spec, input_size=spec.input_size or size)
+        channels = image_channels(module)
+    spec = spec if channels is None else spec.for_channels(channels, name)
     return _described(module, ModelRecord(name, "torch", None, None), spec, notes, image_keyword(module))
 
 
@@ -132,6 +137,8 @@ def _described(
     """A module with what its user, or it itself, says of its input and classes."""
     spec = _sized(spec, record.name)
     assert spec.input_size is not None
+    spec = spec.for_channels(channels_of(module, spec, argument), record.name)
+    assert spec.input_size is not None
     preprocessing, said = user_preprocessing(spec, spec.input_size, record.name)
     try:
         adapted = adapt_module(module, spec, preprocessing, argument)
@@ -158,9 +165,10 @@ def _sized(spec: InputSpec, name: str) -> InputSpec:
     Raises:
         ExportError: nobody said it.
     """
-    if spec.input_size is None and not spec.partial:
+    size = spec.input_size or spec.preset_size
+    if size is None and not spec.partial:
         raise unknown_preprocessing(name, spec, sized=False)
-    return spec if spec.input_size is not None else dataclasses.replace(spec, input_size=(COMMON_SIDE, COMMON_SIDE))
+    return dataclasses.replace(spec, input_size=size or (COMMON_SIDE, COMMON_SIDE))
 
 
 def _with_classes_of(

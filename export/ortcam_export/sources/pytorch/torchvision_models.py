@@ -22,6 +22,7 @@ __all__ = ["open_torchvision"]
 # Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
 _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _SEED: Final = 0
+_CHANNELS: Final = 3  # that all of them take
 
 
 def open_torchvision(name: str, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
@@ -37,6 +38,7 @@ def open_torchvision(name: str, weights: str, checkpoint: str | Path | None, spe
         ExportError: unknown model, or weights that cannot be loaded or do not fit.
     """
     check_model(name)
+    spec = spec.for_channels(_CHANNELS, name)
     entry = _weights_entry(name, weights, checkpoint)
     preset = entry.transforms()
     of_weights = Preprocessing(
