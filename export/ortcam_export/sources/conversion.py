@@ -23,7 +23,9 @@ def convert(source: Source, *, opset: int, activation: SaidActivation | None) ->
     """
     known = source.knows_preprocessing
     if isinstance(source.classifier, OnnxFile):
-        return convert_file(source.classifier, source.preprocessing, activation, known=known)
+        return convert_file(
+            source.classifier, source.preprocessing, activation, known=known, embeddings=source.embeddings
+        )
     # Only here, so that an `.onnx` file needs no PyTorch.
     from ortcam_export.sources.pytorch.conversion import convert_module  # noqa: PLC0415
 
@@ -34,4 +36,5 @@ def convert(source: Source, *, opset: int, activation: SaidActivation | None) ->
         activation=activation,
         notes=source.notes,
         known=known,
+        embeddings=source.embeddings,
     )

@@ -56,6 +56,7 @@ class Converted:
         ending: what the original ended in.
         assumed_activation: whether nothing but custom says that its outputs are logits of a softmax.
         notes: what was done to the graph that its user should know, a sentence each.
+        output_shape: of one image's output in the original, before it was flattened; empty stands for (classes,).
     """
 
     model: ir.Model
@@ -70,6 +71,12 @@ class Converted:
     ending: Ending
     assumed_activation: bool
     notes: tuple[str, ...] = ()
+    output_shape: tuple[int, ...] = ()
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each output is one of a row, which may have a name; values of a tensor have none."""
+        return len(self.output_shape) < 2
 
 
 def notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: bool = False, known: bool) -> list[str]:
@@ -122,6 +129,8 @@ def taken_in_front(operator: str, classes: int) -> str:
 
 def activation_of(said: SaidActivation | None, ending: Ending, given: Activation | None) -> Activation:
     """The bundle's activation: of the probabilities that the model gives, as said, or what its graph ended in."""
+    if said == "identity":
+        return said
     if given is not None:
         return given
     if said is None or said == "probabilities":

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from ortcam_export.sources.embeddings import ClassEmbeddings
+
     # What a user may hand over as a classifier.
     Model = str | Path | torch.nn.Module | torch.export.ExportedProgram
 
@@ -104,7 +106,7 @@ class InputSpec:
     display: tuple[int, ...] | None = None
     baseline_value: BaselineValue | None = None
     inputs: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    classes: "str | Path | NDArray[np.floating] | None" = None
+    classes: "str | Path | NDArray[np.floating] | ClassEmbeddings | None" = None
     logit_scale: float | None = None
     logit_bias: float | None = None
     preset: str | None = None

@@ -1,13 +1,14 @@
 """An `.onnx` file as it was read, and what it computes for images."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ortcam.bundle import FixedInput
 from ortcam.parity import PARITY_TOLERANCE
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs.dataflow import TO_NHWC
@@ -41,6 +42,8 @@ class OnnxFile:
         class_names: those of a ZipMap at its end.
         all_inputs: its inputs, in words.
         all_outputs: its outputs, in words.
+        fixed: further inputs, which have become constants in the graph.
+        raw: whether its output holds values, in any shape.
     """
 
     path: Path
@@ -59,6 +62,8 @@ class OnnxFile:
     class_names: tuple[str, ...] | None = None
     all_inputs: tuple[str, ...] = ()
     all_outputs: tuple[str, ...] = ()
+    fixed: Mapping[str, FixedInput] = dataclasses.field(default_factory=dict)
+    raw: bool = False
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.

@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam_export.errors import ExportError
+from ortcam_export.sources.embeddings import embeddings_of
+from ortcam_export.sources.fixed_inputs import read_inputs
 from ortcam_export.sources.onnx_files.arithmetic import PIXELS
 from ortcam_export.sources.onnx_files.declarations import declarations_of
 from ortcam_export.sources.onnx_files.file import OnnxFile
@@ -26,7 +28,15 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     Raises:
         ExportError: see `read_onnx`; or what only the user can say, all of it in one error.
     """
-    file = read_onnx(path, output=spec.output, input_layout=spec.input_layout, activation=spec.activation)
+    embeddings = embeddings_of(spec)
+    file = read_onnx(
+        path,
+        output=spec.output,
+        input_layout=spec.input_layout,
+        activation=spec.activation,
+        inputs=read_inputs(spec.inputs),
+        encoder=embeddings is not None,
+    )
     if file.dtype in PIXELS:
         spec = _spec_of_integers(file, spec)
     found = declarations_of(path, file.metadata, file.class_names, file.size)
@@ -61,6 +71,8 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         labels_source="" if spec.labels else found.labels_source,
         assumed=tuple(assumed),
         metadata=file.metadata,
+        inputs=file.fixed,
+        embeddings=embeddings,
     )
 
 

@@ -23,6 +23,7 @@ from ortcam_export.graphs.endings import (
     bounds_of,
     check_ending,
     gives_probabilities,
+    refuse_infinite,
     refuse_ranks,
     take_ending,
     take_unranked,
@@ -38,8 +39,9 @@ from ortcam_export.sources.converted import (
     take_logits,
     taken_in_front,
 )
+from ortcam_export.sources.embeddings import ClassEmbeddings
 from ortcam_export.sources.pytorch.library_modules import attention_in_steps
-from ortcam_export.sources.pytorch.outputs import LogitsOf, forget_adapter
+from ortcam_export.sources.pytorch.outputs import LogitsOf, forget_adapter, output_shape
 from ortcam_export.sources.types import SaidActivation
 
 __all__ = ["convert_module"]
@@ -56,6 +58,7 @@ def convert_module(
     activation: SaidActivation | None,
     notes: Sequence[str],
     known: bool,
+    embeddings: ClassEmbeddings | None = None,
 ) -> Converted:
     """Convert a module with torch's exporter, the batch dimension left open.
 
@@ -66,6 +69,7 @@ def convert_module(
         activation: as the user said it.
         notes: what was done to the module so far.
         known: whether anybody said what `given` is.
+        embeddings: of the classes, if its logits are cosines with these.
 
     Raises:
         ExportError: a module that cannot be converted, or whose output could mean several things.
@@ -73,6 +77,8 @@ def convert_module(
     name = type(module).__name__
     model, taken = _open_module(module, given, opset)
     told = [*notes, *notes_on_normalisation(taken, given, known=known)]
+    if activation == "identity" or embeddings is not None:
+        return _as_it_is(module, model, given, taken, activation, told)
     try:
         ranking = take_unranked(model.graph)
     except ExportError as error:
@@ -114,6 +120,37 @@ def convert_module(
         ending,
         activation is None and probabilities is None and ending.activation is None,
         tuple(told),
+    )
+
+
+def _as_it_is(
+    module: torch.nn.Module,
+    model: ir.Model,
+    given: Preprocessing,
+    taken: Taken,
+    activation: SaidActivation | None,
+    notes: Sequence[str],
+) -> Converted:
+    """A module whose outputs mean what they are said to mean: values, or logits that are cosines with embeddings."""
+    tidy(model)
+    images = probe_images(given.height, given.width)
+    with torch.inference_mode():
+        outputs: NDArray[np.float32] = module(torch.from_numpy(probe_input(images, given))).numpy()
+    refuse_infinite(type(module).__name__, outputs)
+    return Converted(
+        model,
+        taken.preprocessing,
+        activation_of(activation, Ending(None, None), None),
+        False,
+        images,
+        outputs,
+        f"torch {torch.__version__}",
+        PARITY_TOLERANCE,
+        PARITY_TOLERANCE,
+        Ending(None, None),
+        activation is None,
+        tuple(notes),
+        output_shape(module, outputs.shape[1]),
     )
 
 

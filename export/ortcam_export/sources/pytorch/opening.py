@@ -13,6 +13,7 @@ from ortcam_export.errors import ExportError
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import is_program_file
 from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing, user_preprocessing
+from ortcam_export.sources.pytorch.adapting import adapt_module
 from ortcam_export.sources.pytorch.callables import find, is_model, returned_by
 from ortcam_export.sources.pytorch.checkpoints import (
     class_count,
@@ -29,7 +30,6 @@ from ortcam_export.sources.pytorch.library_modules import (
     declared_preprocessing,
     image_argument,
 )
-from ortcam_export.sources.pytorch.outputs import as_classifier, count_classes
 from ortcam_export.sources.pytorch.plain_modules import plain_module, precision_notes
 from ortcam_export.sources.pytorch.programs import (
     image_channels,
@@ -140,22 +140,22 @@ def _described(
     spec = spec.for_channels(channels_of(module, spec, argument), record.name)
     assert spec.input_size is not None
     preprocessing, said = user_preprocessing(spec, spec.input_size, record.name)
-    height, width = preprocessing.height, preprocessing.width
     try:
-        classifier = as_classifier(module, height=height, width=width, output=spec.output, argument=argument)
+        adapted = adapt_module(module, spec, preprocessing, argument)
     except ExportError as error:
         raise ExportError(". ".join([str(error), *notes])) from error
-    classes = count_classes(classifier, height=height, width=width)
     return Source(
         record,
-        classifier,
+        adapted.classifier,
         preprocessing,
         said,
         spec.labels,
-        classes,
+        adapted.classes,
         notes,
         labels_source=spec.labels_source,
-        assumed=assumed_of(spec, (height, width)),
+        assumed=assumed_of(spec, (preprocessing.height, preprocessing.width)),
+        inputs=adapted.inputs,
+        embeddings=adapted.embeddings,
     )
 
 
