@@ -94,7 +94,7 @@ def hide_to(graph: ir.Graph, taken: Taken, values: Sequence[float]) -> Taken:
     """Make masks hide to these values of pixels and not to the mean: they become 0 of the graph's input.
 
     Args:
-        graph: whose input is the image, NCHW; changed in place: what the preprocessing does other than before, it undoes.
+        graph: whose input is the image, NCHW; changed in place, so that its outputs stay what they are.
         taken: how the image is made.
         values: one per channel, in units of the mean.
     """

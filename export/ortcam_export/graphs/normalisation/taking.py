@@ -29,9 +29,14 @@ from ortcam_export.graphs.normalisation.probing import branch_forms, colour_form
 
 __all__ = ["Taken", "take_normalisation"]
 
+Baseline = Literal["mean", "zero"] | Sequence[float]
+
 
 def take_normalisation(
-    model: ir.Model, layout: Layout, given: Preprocessing, baseline: Literal["mean", "zero"] | Sequence[float] | None = None
+    model: ir.Model,
+    layout: Layout,
+    given: Preprocessing,
+    baseline: Baseline | None = None,
 ) -> Taken:
     """Make a graph begin behind its own normalisation. Its input becomes the image float32 [N,C,H,W].
 

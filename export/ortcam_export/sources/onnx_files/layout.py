@@ -1,4 +1,4 @@
-"""Which side of an `.onnx` file's image is its channels: what the user said, the shape itself, or the names of sides."""
+"""Which side of an `.onnx` file's image is its channels: as the user said, or as its shape and names tell."""
 
 import dataclasses
 from pathlib import Path
@@ -80,7 +80,8 @@ def sides_of(image: ir.Value, layout: InputLayout | None, channels: int | None, 
     if possible and not said:
         raise ExportError(
             f"{path}: its input is {describe(image)}, an image of "
-            f"{' or '.join(dict.fromkeys(_counted(item.channels) for item in possible))}; said are {channels}"
+            f"{' or '.join(dict.fromkeys(_counted(item.channels) for item in possible))}; said are {channels}, "
+            "by --channels, --mean, --std or --channel-order"
         )
     usual = [item for item in said if item.channels == (channels or _USUAL)]
     for found in (usual, [item for item in said if item.likely], [item for item in said if item.named], said):
