@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from ortcam.images.depth.parts import DEFLATE, LZW, NONE, PACKBITS
+from ortcam.images.formats.tiff.parts import DEFLATE, LZW, NONE, PACKBITS
 from ortcam.images.formats.header import DamagedError, RefusedError, directory
-from ortcam.images.formats.tiff import TAGS_OF_LAYOUT, Layout, check_layout
+from ortcam.images.formats.tiff.header import TAGS_OF_LAYOUT, Layout, check_layout
 
 __all__ = ["BandsHeader", "is_tiff", "walk_bands"]
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.images.depth.parts import decompressed, parts_at_once
-from ortcam.images.depth.tiff_header import BandsHeader
+from ortcam.images.formats.tiff.parts import decompressed, parts_at_once
+from ortcam.images.formats.tiff.bands_header import BandsHeader
 
 __all__ = ["read_bands", "working_memory"]
 
