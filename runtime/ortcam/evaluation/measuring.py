@@ -192,7 +192,9 @@ class Measuring:
     def _masked_confidence(self, clean: Clean, saliency: NDArray[np.float32]) -> float:
         mask = metrics.top_half(saliency) if self._protocol.keep_half else saliency
         logits = self._logits(1, lambda _: clean.photograph.model_input * mask)[0]
-        return float(logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean.target, logits))
+        return float(
+            logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean.target, logits)
+        )
 
     def _confidence_scores(self, clean: Clean, masked: float) -> dict[str, float]:
         """What the map keeps of the confidence, from O = `masked`."""

@@ -58,6 +58,16 @@ class Protocol:
         kept = tuple(name for name in self.metrics if name not in _OF_CONFIDENCE)
         return dataclasses.replace(self, confidence="value", metrics=kept)
 
+    def note(self, metrics: Sequence[str] | None) -> str | None:
+        """What was left out of the metrics and why, one sentence; None where nothing was.
+
+        Args:
+            metrics: as the user named them; None: those of the protocol.
+        """
+        if metrics is not None or self.confidence != "value":
+            return None
+        return f"left out are {', '.join(_OF_CONFIDENCE)}: they need a confidence in (0, 1], and {_NO_PROBABILITY}"
+
 
 _ALL: Final = tuple(metric.name for metric in METRICS)
 
@@ -130,7 +140,7 @@ def resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[st
     """
     if names is None:
         if not protocol.metrics:
-            raise OptionError(f"protocol {protocol.name}: has only metrics of probabilities, and {_NO_PROBABILITY}")
+            raise OptionError(f"protocol {protocol.name}: has only metrics of a class, and {_NO_PROBABILITY}")
         return tuple(metric.name for metric in METRICS if metric.name in protocol.metrics)
     known = {metric.name for metric in METRICS} | {metric.group for metric in METRICS}
     for name in names:
@@ -143,7 +153,10 @@ def resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[st
     wanted = tuple(metric.name for metric in chosen(names))
     if odd := [name for name in wanted if name in protocol.left_out]:
         accepted = ", ".join(metric.name for metric in METRICS if metric.name not in protocol.left_out)
-        raise OptionError(f"{', '.join(odd)}: {'needs' if len(odd) == 1 else 'need'} a confidence in (0, 1], and {_NO_PROBABILITY}; accepted: {accepted}")
+        need = "needs" if len(odd) == 1 else "need"
+        raise OptionError(
+            f"{', '.join(odd)}: {need} a confidence in (0, 1], and {_NO_PROBABILITY}; accepted: {accepted}"
+        )
     needed = [part for name in wanted for part in _NEEDED.get(name, ())]
     wanted = tuple(metric.name for metric in chosen([*names, *needed]))
     if not wanted:

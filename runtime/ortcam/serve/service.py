@@ -238,7 +238,8 @@ class Service:
 
     def _holding(self, photograph: Photograph, call: Call) -> AbstractContextManager[None]:
         """Count the memory of an image for as long as it is worked on."""
-        return self.held.during(call, photograph.pixels.nbytes + photograph.model_input.nbytes)
+        own = 0 if photograph.samples is photograph.pixels else photograph.samples.nbytes
+        return self.held.during(call, photograph.pixels.nbytes + photograph.model_input.nbytes + own)
 
 
 def service_of(request: Request) -> Service:

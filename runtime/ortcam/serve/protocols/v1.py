@@ -63,17 +63,15 @@ async def model(request: Request, name: str) -> dict[str, str | bool]:
 async def predict(request: Request, name: str) -> Response:
     """Predict images: the most probable classes of each."""
     service, call = service_of(request), call_of(request)
-    service.models.get(name)
-    inputs = await read_inputs(request, service.settings.limits)
-    top_k, complete, deadline = _predict_parameters(inputs.parameters)
+    manifest = service.models.get(name).manifest
+    inputs = await read_inputs(request, service.settings.limits, samples=manifest.preprocessing.needs_samples)
+    top_k, complete, deadline = _predict_parameters(inputs.parameters, manifest)
     call.expect(deadline)
     predictions = []
     async with watched(request, call), service.models.lease(name) as leased:
         for source in inputs.sources:
             found = await service.predict(leased, source, call)
-            predictions.append(
-                prediction_record(found.logits, found.probabilities, found.labels, top_k=top_k, complete=complete)
-            )
+            predictions.append(prediction_record(found, top_k=top_k, complete=complete))
     return JSONResponse({"predictions": predictions})
 
 
@@ -82,7 +80,8 @@ async def explain(request: Request, name: str) -> Response:
     """Explain images: a map of each, at once, as a job (`Prefer: respond-async`), or as a stream of better ones."""
     service, call = service_of(request), call_of(request)
     found = service.models.get(name)
-    inputs = await read_inputs(request, service.settings.limits)
+    needs_samples = found.manifest.preprocessing.needs_samples
+    inputs = await read_inputs(request, service.settings.limits, samples=needs_samples)
     asked = await Asked.beside(inputs.parameters, service.settings.limits, found.manifest)
     picture = overlay_wanted(request.headers.getlist("accept"))
     if picture is not None:
