@@ -34,6 +34,7 @@ __all__ = [
     "check_spec",
     "check_takes",
     "choose_precisions",
+    "per_channel",
     "sides",
     "with_declared",
     "with_labels",
@@ -145,6 +146,13 @@ def check_spec(spec: InputSpec) -> InputSpec:
 def sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width) of an input that may be given by its side."""
     return (size, size) if isinstance(size, int) else size
+
+
+def per_channel(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    """Values per channel, where one may stand for all: it stays alone, until the number of channels is known."""
+    if values is None:
+        return None
+    return (values,) if isinstance(values, (int, float)) else tuple(values)
 
 
 def with_preset(spec: InputSpec, name: str | None) -> InputSpec:

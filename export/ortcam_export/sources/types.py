@@ -1,6 +1,7 @@
 """What the modules of `sources` share: what a user may hand over as a model, and may say about it."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -9,15 +10,19 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     # What a user may hand over as a classifier.
     Model = str | Path | torch.nn.Module | torch.export.ExportedProgram
 
 __all__ = [
     "COMMON_SIDE",
+    "DEFAULT_LOGIT_SCALE",
     "DEFAULT_OPSET",
     "DEFAULT_WEIGHTS",
+    "BaselineValue",
     "ChannelOrder",
     "DeclaredPreprocessing",
     "InputLayout",
@@ -27,13 +32,16 @@ __all__ = [
 ]
 
 InterpolationName = Literal["bilinear", "bicubic"]
-ChannelOrder = Literal["rgb", "bgr"]
+ChannelOrder = Literal["rgb", "bgr", "grey", "grey-opencv", "bands"]
 InputLayout = Literal["nchw", "nhwc"]
-# What a user may say: how logits become probabilities, or that the model's outputs are probabilities already.
-SaidActivation = Literal["softmax", "sigmoid", "probabilities"]
+# What a user may say: how logits become probabilities, that the model's outputs are probabilities already, or values.
+SaidActivation = Literal["softmax", "sigmoid", "probabilities", "identity"]
+# What masks hide to: the mean, 0, or a value per channel, in units of `mean`.
+BaselineValue = Literal["mean", "zero"] | tuple[float, ...]
 
 DEFAULT_WEIGHTS: Final = "DEFAULT"
 DEFAULT_OPSET: Final = 20
+DEFAULT_LOGIT_SCALE: Final = 100.0  # CLIP's
 # Of the input of most classifiers, (H, W), for an inspection where nothing says it.
 COMMON_SIDE: Final = 224
 
@@ -53,11 +61,11 @@ class InputSpec:
     Attributes:
         input_size: (height, width) of the model's input.
         resize: length of the image's short side before the centre crop.
-        mean: of the three channels in `channel_order`, of pixels in [0, scale].
-        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
+        mean: of each channel in `channel_order`, or one for all, of pixels in [0, scale].
+        std: standard deviation of each channel in `channel_order`, or one for all, of pixels in [0, scale].
         interpolation: "bilinear" or "bicubic".
         labels: the labels, one per class.
-        channel_order: "rgb" or "bgr".
+        channel_order: what the channels are, see `ortcam.Preprocessing`.
         scale: what white becomes before mean and std: 1, or 255 for models that take bytes as they are.
         activation: how logits become probabilities, "softmax" or "sigmoid"; "probabilities": the model gives them.
         output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
@@ -65,12 +73,20 @@ class InputSpec:
         declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
         partial: whether mean and std may stay unsaid, as for an inspection; they are then 0 and 1.
         labels_source: who said the labels where it was not the user.
+        channels: of the model's input.
+        value_range: (low, high) of samples that keep their depth; None for 8-bit levels.
+        display: the bands that are shown, from 0.
+        baseline_value: what masks hide to.
+        inputs: fixed values of further inputs, as the user gave them: by name a number, a list, an array or a file.
+        classes: embeddings of the classes, float [K,D], as the user gave them: a file or an array.
+        logit_scale: what cosines with `classes` are multiplied by.
+        logit_bias: what is added to them after that.
     """
 
     input_size: tuple[int, int] | None = None
     resize: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     interpolation: InterpolationName | None = None
     labels: tuple[str, ...] | None = None
     channel_order: ChannelOrder | None = None
@@ -81,6 +97,14 @@ class InputSpec:
     declared: DeclaredPreprocessing | None = None
     partial: bool = False
     labels_source: str = ""
+    channels: int | None = None
+    value_range: tuple[float, float] | None = None
+    display: tuple[int, ...] | None = None
+    baseline_value: BaselineValue | None = None
+    inputs: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    classes: "str | Path | NDArray[np.floating] | None" = None
+    logit_scale: float | None = None
+    logit_bias: float | None = None
 
     @property
     def says_normalisation(self) -> bool:

@@ -13,7 +13,7 @@ from ortcam.images.formats.header import DamagedError, Header, RefusedError
 from ortcam.images.formats.jpeg import walk_jpeg
 from ortcam.images.formats.png import walk_png
 from ortcam.images.formats.pnm import walk_pnm
-from ortcam.images.formats.tiff import walk_tiff
+from ortcam.images.formats.tiff.header import walk_tiff
 from ortcam.images.formats.webp import walk_webp
 
 __all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
