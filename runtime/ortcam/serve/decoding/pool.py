@@ -187,9 +187,7 @@ def _decoded(
     """A photograph of encoded bytes, with the record that the library would give it; and warnings."""
     decoded = process.decode(source, preprocessing)
     record: dict[str, Any] = {"path": None, "sha256": hashlib.sha256(source.content).hexdigest()}
-    photograph = Photograph(
-        decoded.pixels, decoded.model_input, record, preprocessing, samples=decoded.samples
-    )
+    photograph = Photograph(decoded.pixels, decoded.model_input, record, preprocessing, samples=decoded.samples)
     return photograph, decoded.warnings
 
 

@@ -129,6 +129,11 @@ class Asked:
         """Whether the explanation needs masked forward passes, and so takes long."""
         return self.request.settings.method.masks_image
 
+    def has_probabilities(self, manifest: Manifest) -> bool:
+        """Whether the numbers beside the maps are probabilities of classes, not values of a score or of outputs."""
+        score = self.request.score
+        return manifest.activation != "identity" and (score is None or score.word is not None)
+
     def share(self, passed_ms: float, images_left: int) -> Self:
         """The same for one image of several: it gets an equal share of the time that is left.
 
