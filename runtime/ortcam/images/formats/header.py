@@ -33,6 +33,7 @@ class Header:
         measure: gives a closer number for `working`, where finding it takes longer than a look at the header.
         deep: samples come with 16 bits from the decoder.
         grey: the decoder gives one channel, which the image has in all three.
+        alpha: the file has alpha, which the decoder drops where it is not asked for it.
         flaw: what of the pixels the file does not hold, where the decoder would fill it in without a word; else "".
         check: looks for damage that is too much to look for before the size is checked: a flaw, "", or DamagedError.
         levels: uint8 tables from the decoder's samples to 0..255, one for all channels or one each of R, G and B.
@@ -53,6 +54,7 @@ class Header:
     measure: Callable[[], int] | None = None
     deep: bool = False
     grey: bool = False
+    alpha: bool = False
     flaw: str = ""
     levels: tuple[NDArray[np.uint8], ...] | None = None
     check: Callable[[], str] | None = None

@@ -6,21 +6,85 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.images.formats.tiff.parts import decompressed, parts_at_once
+from ortcam.errors import ImageError
+from ortcam.images.formats.header import DamagedError, RefusedError
 from ortcam.images.formats.tiff.bands_header import BandsHeader
+from ortcam.images.formats.tiff.parts import decompressed, parts_at_once
+from ortcam.images.limits import SPARE, check_memory, check_pixels, too_large
 
-__all__ = ["read_bands", "working_memory"]
+__all__ = ["check_bands", "check_nodata", "decode_bands", "read_bands"]
 
 _GROUP: Final = 1 << 24  # bytes, as `parts_at_once` has it
+_WHOLE: Final = {8, 16, 32, 64}  # bits of samples that fill bytes
 _DIFFERENCES, _FLOATS = 2, 3
 
 
-def working_memory(header: BandsHeader) -> int:
-    """Bytes that decoding takes beside the file and its result: one group of parts in all its forms."""
-    part = header.layout.down * header.row_bytes
-    group = min(max(part, _GROUP), part * len(header.layout.places))
-    encoded = max(count for _, count in header.layout.places)
-    return 3 * group + encoded + (0 if header.bits in {8, 16, 32, 64} else 16 * header.width * header.layout.samples)
+def check_bands(header: BandsHeader, encoded: int, dtype: np.dtype[Any], name: str, max_pixels: int) -> None:
+    """Refuse a file that has, or is decoded as, more pixels than allowed, or takes more memory.
+
+    Args:
+        header: of the file.
+        encoded: its bytes.
+        dtype: that samples are cast to.
+        name: of the file, for messages.
+        max_pixels: as of `read_image`.
+
+    Raises:
+        ImageError: it does; the message says which limit lets it pass.
+    """
+    check_pixels(header.height, header.width, name, max_pixels)
+    layout = header.layout
+    part = layout.down * header.row_bytes
+    group = min(max(part, _GROUP), part * len(layout.places))
+    unpacked = 0 if header.bits in _WHOLE else 20 * layout.across * layout.samples
+    working = 3 * group + unpacked + max(count for _, count in layout.places)
+    result = header.width * header.height * header.bands * dtype.itemsize
+    memory = SPARE + max(encoded + result + working, 2 * result, header.stored_bytes)
+    if header.stored_pixels > max_pixels:
+        size = header.width, header.height, header.stored_pixels
+        raise ImageError(too_large(name, *size, max_pixels, memory))
+    said = f"{name} is a TIFF file of {header.width} x {header.height} pixels and {header.bands} bands that"
+    check_memory(memory, said, max_pixels)
+
+
+def decode_bands(data: bytes, header: BandsHeader, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """As `read_bands`.
+
+    Raises:
+        ImageError: the file is damaged, or OpenCV cannot decompress it.
+    """
+    try:
+        return read_bands(data, header, dtype)
+    except DamagedError as error:
+        raise ImageError(f"{name} is damaged: {error}") from None
+    except RefusedError as error:
+        raise ImageError(f"{name} is {error}: save its bands as a .npy array [H, W, C]") from None
+
+
+def check_nodata(
+    samples: NDArray[Any], nodata: float | None, value_range: tuple[float, float] | None, name: str
+) -> None:
+    """Refuse samples that stand for "no data here", where they are no values of the range that a model takes.
+
+    Args:
+        samples: of any type.
+        nodata: what the file says that they are; None where it says nothing.
+        value_range: of the model.
+        name: of the file, for messages.
+
+    Raises:
+        ImageError: there are such samples.
+    """
+    if nodata is None or value_range is None or value_range[0] <= nodata <= value_range[1]:
+        return
+    if samples.dtype.kind in "ui" and not np.iinfo(samples.dtype).min <= nodata <= np.iinfo(samples.dtype).max:
+        return
+    found = int(np.count_nonzero(samples == samples.dtype.type(nodata)))
+    if found:
+        raise ImageError(
+            f"{name} has {found} samples of {nodata:g}, which it declares as no data: fill them in first, and save it "
+            "as .npy"
+        )
 
 
 def read_bands(data: bytes, header: BandsHeader, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -57,7 +121,7 @@ def read_bands(data: bytes, header: BandsHeader, dtype: np.dtype[Any]) -> NDArra
             beside = samples.reshape(count, rows, layout.across, layout.samples).transpose(1, 0, 2, 3)
             samples = beside.reshape(rows, count * layout.across, layout.samples)
         target = image[top : top + len(samples), left : left + samples.shape[1], bands]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             target[...] = samples[: target.shape[0], : target.shape[1]]
     return image
 
@@ -85,7 +149,7 @@ def _samples(raw: NDArray[np.uint8], header: BandsHeader) -> NDArray[Any]:
     """The samples in rows of bytes, which may be overwritten: [rows, columns, samples], in the machine's byte order."""
     layout, dtype = header.layout, header.dtype
     shape = (len(raw), layout.across, layout.samples)
-    if header.bits not in {8, 16, 32, 64}:
+    if header.bits not in _WHOLE:
         samples = _unpacked(raw, header)
     elif header.predictor == _FLOATS:
         steps = raw.reshape(len(raw), -1, layout.samples)

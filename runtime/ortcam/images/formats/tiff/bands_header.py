@@ -7,11 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from ortcam.images.formats.tiff.parts import DEFLATE, LZW, NONE, PACKBITS
+from ortcam.errors import ImageError
 from ortcam.images.formats.header import DamagedError, RefusedError, directory
 from ortcam.images.formats.tiff.header import TAGS_OF_LAYOUT, Layout, check_layout
+from ortcam.images.formats.tiff.parts import DEFLATE, LZW, NONE, PACKBITS
 
-__all__ = ["BandsHeader", "is_tiff", "walk_bands"]
+__all__ = ["BandsHeader", "is_tiff", "read_bands_header", "walk_bands"]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _BIT_ORDER, _ORIENTATION = 256, 257, 258, 259, 262, 266, 274
 _SAMPLES, _PREDICTOR, _EXTRA, _FORMAT, _NODATA = 277, 317, 338, 339, 42113
@@ -77,6 +78,13 @@ class BandsHeader:
         return -(-self.layout.across * self.layout.samples * self.bits // 8)
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes of all strips or tiles when they are decompressed, those beyond the edge included."""
+        layout = self.layout
+        rows = layout.down * layout.rows if layout.tiled else self.height
+        return self.row_bytes * layout.columns * rows * layout.planes
+
+    @property
     def stored_pixels(self) -> int:
         """Pixels of all strips or tiles of a plane, those beyond the edge included."""
         layout = self.layout
@@ -86,6 +94,26 @@ class BandsHeader:
 def is_tiff(data: bytes) -> bool:
     """Whether a file begins as TIFF or BigTIFF does."""
     return data[:4] in {b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"}
+
+
+def read_bands_header(data: bytes, name: str) -> BandsHeader | None:
+    """As `walk_bands`.
+
+    Args:
+        data: of the file.
+        name: of it, for messages.
+
+    Raises:
+        ImageError: it is truncated, damaged or of a variety that is not accepted.
+    """
+    try:
+        return walk_bands(data)
+    except struct.error:
+        raise ImageError(f"{name} is truncated: the file ends after {len(data)} bytes, before its image does") from None
+    except DamagedError as error:
+        raise ImageError(f"{name} is damaged: {error}") from None
+    except RefusedError as error:
+        raise ImageError(f"{name} is {error}: save its bands as a .npy array [H, W, C]") from None
 
 
 def walk_bands(data: bytes) -> BandsHeader | None:
