@@ -13,7 +13,7 @@ from ortcam.engine.providers import Provider
 from ortcam.errors import BundleError, ImageError, NotFiniteError, OrtcamError, OutOfMemoryError, TargetError
 from ortcam.explainer import load
 from ortcam.images.encoding import encode_jpeg
-from ortcam.images.photograph import Photograph, of_levels
+from ortcam.images.photograph import Photograph
 from ortcam.images.rendering import shrunk
 from ortcam.results.explanation import Explanation
 from ortcam.results.low_resolution import low_resolution
@@ -85,8 +85,11 @@ class RowMaker:
     def drawn(self) -> Photograph:
         """An image of noise, for measurements where there is no other."""
         preprocessing = self._explainer.bundle.manifest.preprocessing
-        shape = preprocessing.height, preprocessing.width, preprocessing.channels
-        return of_levels(np.random.default_rng(0).integers(0, 256, shape, np.uint8), preprocessing)
+        if preprocessing.needs_samples:
+            shape = preprocessing.channels, preprocessing.height, preprocessing.width
+            return self._explainer.read(preprocessed=np.random.default_rng(0).standard_normal(shape, np.float32))
+        noise = np.random.default_rng(0).integers(0, 256, (preprocessing.height, preprocessing.width, 3), np.uint8)
+        return self._explainer.read(noise)
 
     def explain(self, item: Item, photograph: Photograph) -> Explanation:
         """Explain an image.
@@ -136,7 +139,7 @@ class RowMaker:
         low, settings = low_resolution(explanation).astype(np.float16), self.settings
         stats, overlays = explanation.stats, settings.overlays == "jpeg"
         photograph = shrunk(explanation.image, OVERLAY_SIDE) if overlays else None
-        rows = []
+        name, rows = "probability" if settings.are_probabilities else "value", []
         for place, target in enumerate(explanation.targets):
             overlay = None
             if photograph is not None:
@@ -147,7 +150,7 @@ class RowMaker:
                     path=item.path,
                     target=target,
                     label=explanation.labels[place],
-                    probability=float(explanation.probabilities[place]),
+                    **{name: float(explanation.probabilities[place])},
                     map=low[place],
                     full_map=explanation.maps[place].astype(np.float16) if settings.maps == "full" else None,
                     overlay=overlay,
