@@ -112,7 +112,7 @@ def test_the_header_says_what_bands_are():
 def test_a_file_without_its_last_bytes_is_refused(name):
     data = (given.FOLDER / name).read_bytes()
     for keep in (len(data) // 2, len(data) - 20):
-        with pytest.raises(ImageError, match="truncated|damaged"):
+        with pytest.raises(ImageError, match=r"truncated|damaged"):
             _decoded(data[:keep])
 
 
@@ -125,7 +125,7 @@ def _decoded(data):
 @pytest.mark.parametrize("size", [255, 256, 1 << 12])
 def test_a_part_that_decompresses_to_fewer_bytes_is_no_part(compression, size):
     part = {5: b"\x80\x00\x40\x40", 8: zlib.compress(bytes(size - 1)), 32773: b"\x02abc"}[compression]
-    with pytest.raises(DamagedError, match="a strip or tile .*ends before"):
+    with pytest.raises(DamagedError, match=r"a strip or tile .*ends before"):
         decompressed([memoryview(part)], size, compression)
 
 
@@ -179,7 +179,9 @@ def test_memory_is_known_before_anything_is_decoded():
     check_bands(header, 10**6, np.dtype(np.float32), "x", 10**8)
     with pytest.raises(ImageError, match="x has 500 x 500 = 250000 pixels, more than the limit of 1000"):
         check_bands(header, 10**6, np.dtype(np.float32), "x", 1000)
-    with pytest.raises(ImageError, match=r"500 x 500 pixels and 13 bands that may take \d+ MB .*max_pixels=\d+") as said:
+    with pytest.raises(
+        ImageError, match=r"500 x 500 pixels and 13 bands that may take \d+ MB .*max_pixels=\d+"
+    ) as said:
         check_bands(header, 10**6, np.dtype(np.float32), "x", 250_000)
     enough = int(str(said.value).rpartition("--max-pixels ")[2].split(")")[0])
     check_bands(header, 10**6, np.dtype(np.float32), "x", enough)
