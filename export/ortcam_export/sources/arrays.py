@@ -36,10 +36,7 @@ def read_array(path: Path, name: str, what: str) -> NDArray[Any]:
         with zipfile.ZipFile(path) as archive:
             _check_size(max((entry.file_size for entry in archive.infolist()), default=0), what)
         with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays.files)
-            if len(names) != 1 and name not in names:
-                raise ExportError(f"{what}: has the arrays {', '.join(names) or 'none'}; accepted is one, or {name!r}")
-            return as_numbers(arrays[name if name in names else names[0]], what)
+            return as_numbers(arrays[_name_among(list(arrays.files), name, what)], what)
     except ExportError:
         raise
     except Exception as error:  # numpy and zipfile raise many types for files that are broken
@@ -65,6 +62,12 @@ def as_numbers(value: object, what: str) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise ExportError(f"{what}: holds values that are infinite or not a number; accepted are finite ones")
     return array
+
+
+def _name_among(names: list[str], name: str, what: str) -> str:
+    if len(names) != 1 and name not in names:
+        raise ExportError(f"{what}: has the arrays {', '.join(names) or 'none'}; accepted is one, or {name!r}")
+    return name if name in names else names[0]
 
 
 def _check_size(size: int, what: str) -> None:

@@ -69,15 +69,19 @@ def embeddings_of(spec: InputSpec) -> ClassEmbeddings | None:
             if getattr(spec, name) is not None:
                 raise ExportError(f"--{name.replace('_', '-')} goes with --classes, embeddings of the classes")
         return None
+    if isinstance(spec.classes, ClassEmbeddings):
+        return spec.classes
     if spec.activation in ("identity", "probabilities"):
         raise ExportError(
-            f"--activation {spec.activation}: does not go with --classes, whose cosines are logits; accepted is softmax "
-            "or sigmoid"
+            f"--activation {spec.activation}: does not go with --classes, whose cosines are logits; accepted is "
+            "softmax or sigmoid"
         )
     scale = DEFAULT_LOGIT_SCALE if spec.logit_scale is None else float(spec.logit_scale)
     bias = float(spec.logit_bias or 0.0)
     if not np.isfinite([scale, bias]).all() or scale <= 0:
-        raise ExportError(f"--logit-scale {scale:g} --logit-bias {bias:g}: accepted are finite numbers, a scale above 0")
+        raise ExportError(
+            f"--logit-scale {scale:g} --logit-bias {bias:g}: accepted are finite numbers, a scale above 0"
+        )
     if isinstance(spec.classes, str | Path):
         path = Path(spec.classes)
         what = f"--classes {path}"

@@ -92,7 +92,7 @@ def read_inputs(given: Mapping[str, object]) -> dict[str, GivenInput]:
     Raises:
         ExportError: a file that cannot be read, or what is none of these.
     """
-    return {name: _read(name, value) for name, value in given.items()}
+    return {name: value if isinstance(value, GivenInput) else _read(name, value) for name, value in given.items()}
 
 
 def _read(name: str, value: object) -> GivenInput:
@@ -105,7 +105,7 @@ def _read(name: str, value: object) -> GivenInput:
             parsed = json.loads(text)
         except ValueError:
             raise ExportError(
-                f"{what}={text}: accepted is a number, a list of numbers in JSON such as [0.5,1], or a .npy or .npz file"
+                f"{what}={text}: accepted is a number, a list of numbers such as [0.5,1], or a .npy or .npz file"
             ) from None
         return GivenInput(name, text, as_numbers(parsed, f"{what}={text}"))
     array = as_numbers(value, what)

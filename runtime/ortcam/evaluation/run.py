@@ -31,6 +31,7 @@ from ortcam.evaluation.results import as_json, collect, summarise, write_tables
 from ortcam.evaluation.sanity.randomized import RandomizedCheck, drawn
 from ortcam.explainer import Explainer
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.photograph import of_levels
 from ortcam.models.opening import read_model
 from ortcam.request import Score, check_batch_size
 from ortcam.support.files import write_whole
@@ -208,7 +209,8 @@ class Evaluation:
         preprocessing = explainer.bundle.manifest.preprocessing
         for entry in self.variants:
             if entry.request is not None and not entry.request.settings.method.masks_image:
-                blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
+                levels = np.zeros((preprocessing.height, preprocessing.width, preprocessing.channels), np.uint8)
+                blank = of_levels(levels, preprocessing)
                 alone = dataclasses.replace(entry.request.settings, augmentation=None)
                 explainer.explain_request(dataclasses.replace(entry.request, settings=alone), blank)
         self._is_checked = True

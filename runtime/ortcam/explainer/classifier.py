@@ -164,7 +164,7 @@ class Classifier:
     def preprocess(
         self, image: Image | list[Image] | tuple[Image, ...]
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        """Return what the model sees: float32 [1,3,H,W], or a list of them for a list of images.
+        """Return what the model sees: float32 [1,C,H,W], or a list of them for a list of images.
 
         Args:
             image: as `explain` takes it.
@@ -272,7 +272,7 @@ class Classifier:
 
         Args:
             count: how many inputs.
-            inputs: makes the inputs of a slice, preprocessed: float32 [n,3,H,W].
+            inputs: makes the inputs of a slice, preprocessed: float32 [n,C,H,W].
             batch_size: inputs per run, or "auto". At most 2 GB of them are made at a time.
 
         Raises:
