@@ -110,10 +110,12 @@ def write_bundle(request: ExportRequest) -> Bundle:
             model=source.record,
             labels=labels,
             activation=converted.activation,
+            output_shape=converted.logits.shape[1:],
             preprocessing=converted.preprocessing,
             preprocessing_source="; ".join(
                 (source.preprocessing_source, *(note for note in converted.notes if note != HIDES_TO_BLACK))
             ),
+            inputs={},
             cut=split.cut,
             layers=split.layers,
             graphs=split.graphs,

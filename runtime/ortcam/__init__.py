@@ -32,6 +32,7 @@ from ortcam.explainer import Explainer, load
 from ortcam.images.photograph import Photograph
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import METHODS, Method
+from ortcam.request import Score
 from ortcam.results.explanation import Explanation, Stats
 from ortcam.results.prediction import Prediction
 from ortcam.results.sheet import sheet
@@ -59,6 +60,7 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "ProviderError",
+    "Score",
     "Stats",
     "TargetError",
     "__version__",

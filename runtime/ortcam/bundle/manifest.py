@@ -4,21 +4,25 @@
 """
 
 import dataclasses
+import math
 from typing import Final, Literal, get_args
 
 from ortcam.errors import OptionError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.support.strict_json import encode_json
 from ortcam.support.terminal import printable, shortened
+from ortcam.support.words import counted
 
 __all__ = [
     "LARGEST_MANIFEST",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
+    "SCORE_TERMS",
     "Activation",
     "Cut",
     "Fidelity",
     "FileRecord",
+    "FixedInput",
     "Gradient",
     "GradientParity",
     "Graphs",
@@ -33,14 +37,18 @@ __all__ = [
     "precision_by_name",
 ]
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 MANIFEST_NAME: Final = "bundle.json"
 
 LARGEST_MANIFEST: Final = 2**23  # bytes; a hundred thousand labels of 80 letters
 _SHOWN: Final = 3  # labels in a representation
 _LONGEST_LIST: Final = 60  # characters of them
 
-Activation = Literal["softmax", "sigmoid"]
+# Of "identity" the outputs are values: of a regression, an embedding, or a raw tensor.
+Activation = Literal["softmax", "sigmoid", "identity"]
+
+# Blocks of the scorers' input `score`, in this order; the last two are one number each, the others one per output.
+SCORE_TERMS: Final = ("logits", "probabilities", "direction", "entropy", "one")
 
 # What graphs compute in.
 Precision = Literal["float32", "float16", "int8"]
@@ -56,12 +64,32 @@ class ModelRecord:
         source: "torchvision", "torch" or "onnx".
         weights: name of the torchvision weights, of the checkpoint file, or None for random weights.
         weights_sha256: SHA-256 of the checkpoint file or of the `.onnx` file, if there is one.
+        embeddings_sha256: SHA-256 of the file of embeddings that the classes of an image encoder were made of, if they
+            were.
     """
 
     name: str
     source: Literal["torchvision", "torch", "onnx"]
     weights: str | None
     weights_sha256: str | None
+    embeddings_sha256: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedInput:
+    """An input of the original beside the image, whose value is part of the graphs.
+
+    Attributes:
+        dtype: of the value, as numpy calls it.
+        shape: of the value.
+        value: the text that gave it, such as "0.5" or "[1, 2]"; None if it came from a file.
+        sha256: SHA-256 of the value's bytes, C-contiguous and little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    value: str | None
+    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +129,20 @@ class Graphs:
     """File names of the graphs. A bundle has either `head` or `classifier`.
 
     Attributes:
-        features: image [N,3,H,W] -> features.
-        head: features -> logits [N,classes], if every path passes the cut.
-        classifier: image [N,3,H,W] -> logits [N,classes], if the cut lies inside a branch. Other paths then go around
+        features: image [N,C,H,W] -> features.
+        head: features -> logits [N,outputs], if every path passes the cut.
+        classifier: image [N,C,H,W] -> logits [N,outputs], if the cut lies inside a branch. Other paths then go around
             the cut, so no head is a function of the features alone.
         scorers: mask kind ("linear", "noise", or a gate) -> scorer graph.
+        score_terms: the blocks of the scorers' input `score`, in this order: "logits", "probabilities", "direction",
+            "entropy", "one". Empty where the scorers have no such input, as before schema 5.
     """
 
     features: str
     head: str | None
     classifier: str | None
     scorers: dict[str, str]
+    score_terms: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +164,7 @@ class GradientParity:
 
 @dataclasses.dataclass(frozen=True)
 class Gradient:
-    """The graph of the head's derivative: `seed` float32 [K,classes] -> `gradient` float32 [K,*cut.shape].
+    """The graph of the head's derivative: `seed` float32 [K,outputs] -> `gradient` float32 [K,*cut.shape].
 
     Row k of `gradient` is d(sum_c seed[k,c] logit_c) / d features, with the logits before softmax or sigmoid. For the
     further layers the outputs are `gradient_1`, `gradient_2`, ... Where the head has attention over the tokens of the
@@ -143,7 +174,7 @@ class Gradient:
     Attributes:
         graph: its file name.
         inputs: its inputs beside `seed`, in this order: "features" [N,*cut.shape], "features_1", ... of the further
-            layers, and "image" [N,3,H,W] where the logits depend on it beside the features. N is 1, which holds for all
+            layers, and "image" [N,C,H,W] where the logits depend on it beside the features. N is 1, which holds for all
             K seeds, or K. Empty where the logits are affine in the features.
         parity: what was measured at export.
         attention_heads: heads of the attention in the output `attention_relevance`; None if there is no such output.
@@ -182,8 +213,9 @@ class Probe:
     """File names of the images on which parity was measured, so that it can be measured again where the bundle is used.
 
     Attributes:
-        images: uint8 [N,H,W,3], RGB images at the size of the model's input.
-        logits: float32 [N,classes], given by the original model.
+        images: uint8 [N,H,W,C] at the size of the model's input: RGB, or levels of its channels
+            (`Preprocessing.of_levels`).
+        logits: float32 [N,outputs], given by the original model.
         gradient: float32 [L,N,S], S elements of the gradient of each image's most probable class, for each of L layers,
             the primary one first; None if the bundle has no gradient.
     """
@@ -263,10 +295,13 @@ class Manifest:
     Attributes:
         schema: version of this schema. A reader refuses a newer version and migrates an older one.
         model: the classifier.
-        labels: one name per class, in the order of the logits.
-        activation: from logits to probabilities: "softmax" over the classes, or the "sigmoid" of each.
-        preprocessing: from an RGB photograph to the model's input.
+        labels: one name per output, in the order of the logits; none where the output of an image is a tensor.
+        activation: from logits to probabilities: "softmax" over the classes, or the "sigmoid" of each. "identity": the
+            outputs are values, and "probabilities" are the same values.
+        output_shape: of the output for one image: (classes,), or the shape of a tensor, which the graphs give flat.
+        preprocessing: from a photograph to the model's input.
         preprocessing_source: where the preprocessing came from, in words.
+        inputs: name -> further inputs of the original, whose values are part of the graphs; most models have none.
         cut: where features end and the head begins; the deepest layer if the bundle has several.
         layers: further cuts, in the order of the data flow; most bundles have none.
         graphs: the graph files.
@@ -285,8 +320,10 @@ class Manifest:
     model: ModelRecord
     labels: tuple[str, ...]
     activation: Activation
+    output_shape: tuple[int, ...]
     preprocessing: Preprocessing
     preprocessing_source: str
+    inputs: dict[str, FixedInput]
     cut: Cut
     layers: tuple[Cut, ...]
     graphs: Graphs
@@ -308,8 +345,30 @@ class Manifest:
         """The model in a few words: "resnet18: 1000 classes (tench, goldfish, ...), softmax, 224 x 224 pixels"."""
         some = ", ".join(self.labels[:_SHOWN]) + (", ..." if len(self.labels) > _SHOWN else "")
         size = f"{self.preprocessing.height} x {self.preprocessing.width} pixels"
-        text = f"{self.model.name}: {len(self.labels)} classes ({shortened(some, _LONGEST_LIST)}), {self.activation}"
-        return printable(f"{text}, {size}")
+        if self.preprocessing.channels != 3:
+            size += f" in {counted(self.preprocessing.channels, 'channel')}"
+        if self.has_classes:
+            kind = "outputs" if self.activation == "identity" else "classes"
+            what = f"{self.outputs} {kind} ({shortened(some, _LONGEST_LIST)}), {self.activation}"
+        else:
+            what = f"{list(self.output_shape)} outputs, {self.activation}"
+        return printable(f"{self.model.name}: {what}, {size}")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the graphs give for one image: the classes, or the elements of a tensor."""
+        return math.prod(self.output_shape)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether every output has a label, so that it can be a target; False of raw tensors."""
+        return bool(self.labels)
+
+    @property
+    def score_width(self) -> int:
+        """How many numbers a row of the scorers' input `score` has; 0 where they have none."""
+        single = SCORE_TERMS[3:]
+        return sum(1 if term in single else self.outputs for term in self.graphs.score_terms)
 
     @property
     def cuts(self) -> dict[str, Cut]:

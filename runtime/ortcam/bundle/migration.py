@@ -57,6 +57,21 @@ def _from_3(raw: Raw) -> dict[str, Any]:
     return _with(raw, "bundle.json", layers=[], gradient=None, no_gradient=why) | added
 
 
+def _from_4(raw: Raw) -> dict[str, Any]:
+    """Add what schema 4 implied: 8-bit levels in three channels, one output per label, no further inputs, no scores."""
+    labels = raw.get("labels")
+    shape = [len(labels)] if isinstance(labels, list) else []
+    return _with(raw, "bundle.json", output_shape=shape, inputs={}) | {
+        name: _with(raw[name], f"bundle.json.{name}", **added)
+        for name, added in (
+            ("model", {"embeddings_sha256": None}),
+            ("preprocessing", {"value_range": None, "display": None}),
+            ("graphs", {"score_terms": []}),
+        )
+        if isinstance(raw.get(name), dict)
+    }
+
+
 def _entry(raw: Raw, name: str, entry: str) -> object:
     record = raw.get(name)
     return record.get(entry) if isinstance(record, dict) else None
@@ -69,4 +84,9 @@ def _with(record: Raw, where: str, **added: object) -> dict[str, Any]:
 
 
 # From the schema of that number to the next one.
-MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {1: _from_1, 2: _from_2, 3: _from_3}
+MIGRATIONS: Final[Mapping[int, Callable[[Raw], dict[str, Any]]]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+}

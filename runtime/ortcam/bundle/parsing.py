@@ -5,7 +5,7 @@ import reprlib
 from pathlib import Path
 from typing import Final, get_args
 
-from ortcam.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Precision
+from ortcam.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, SCORE_TERMS, Manifest, Precision
 from ortcam.bundle.migration import migrate
 from ortcam.errors import BundleError, OptionError
 from ortcam.support.strict_json import SchemaError, decode, parse_json
@@ -49,11 +49,27 @@ def parse_manifest(text: bytes, folder: Path) -> tuple[int, Manifest]:
     except (SchemaError, OptionError) as error:
         raise BundleError(f"{path}: {error}") from None
     for cut in (manifest.cut, *manifest.layers):
-        if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0 or not manifest.labels:
-            raise BundleError(f"{path}: impossible cut or labels: {reprlib.repr(cut)}, {len(manifest.labels)} labels")
+        if min(cut.channels, cut.height, cut.width) < 1 or cut.prefix_tokens < 0:
+            raise BundleError(f"{path}: impossible cut: {reprlib.repr(cut)}")
+    _check_outputs(manifest, path)
     _check_graphs(manifest, path)
     _check_names(manifest, folder)
     return schema, manifest
+
+
+def _check_outputs(manifest: Manifest, path: Path) -> None:
+    """Refuse labels and an activation that do not fit the shape of the output."""
+    shape, labels = manifest.output_shape, len(manifest.labels)
+    if not shape or min(shape) < 1:
+        raise BundleError(f"{path}: output_shape is {reprlib.repr(shape)}; accepted are one or more sizes from 1")
+    if manifest.activation != "identity" and len(shape) > 1:
+        raise BundleError(
+            f"{path}: output_shape is {reprlib.repr(shape)}, and activation {manifest.activation!r}; accepted for a "
+            "tensor is 'identity'"
+        )
+    if labels != (shape[0] if len(shape) == 1 else 0):
+        wanted = f"{shape[0]}, one per output" if len(shape) == 1 else "none, since outputs of a tensor have no names"
+        raise BundleError(f"{path}: {labels} labels for output_shape {reprlib.repr(shape)}; accepted are {wanted}")
 
 
 def _check_graphs(manifest: Manifest, path: Path) -> None:
@@ -77,6 +93,11 @@ def _check_graphs(manifest: Manifest, path: Path) -> None:
                 f"{path}: attention_heads is {gradient.attention_heads}, and the layout {manifest.cut.layout!r}; "
                 "accepted is null, since only tokens have attention"
             )
+    if list(graphs.score_terms) != [term for term in SCORE_TERMS if term in graphs.score_terms]:
+        raise BundleError(
+            f"{path}: score_terms are {reprlib.repr(graphs.score_terms)}; accepted are some of {list(SCORE_TERMS)}, in "
+            "this order"
+        )
     accepted = [name for name in get_args(Precision) if name not in ("float32", manifest.precision)]
     for name, variant in manifest.variants.items():
         if name not in accepted:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ortcam.bundle.gates import GATE_FUNCTIONS
 from ortcam.bundle.graph_contents import FLOAT32, GraphContents, Value
-from ortcam.bundle.manifest import Manifest
+from ortcam.bundle.manifest import SCORE_TERMS, Manifest
 from ortcam.errors import BundleError
 
 __all__ = ["COUNTS", "RANGES", "check_graphs", "check_manifest", "check_weights"]
@@ -27,7 +27,10 @@ RANGES: Final = {
 }
 # Of lists and objects: the fewest entries, and the most.
 COUNTS: Final = {
-    "labels": (1, 100_000),
+    "labels": (0, 100_000),
+    "output_shape": (1, 16),
+    "inputs": (0, 64),
+    "graphs.score_terms": (0, len(SCORE_TERMS)),
     "layers": (0, 64),
     "files": (1, 1000),
     "gradient.inputs": (0, 66),
@@ -35,6 +38,7 @@ COUNTS: Final = {
     "versions": (0, 1000),
 }
 _MOST_METHODS: Final = 100
+_MOST_OUTPUTS: Final = 2**28  # of one image: 1 GB
 
 _LARGEST_FILE: Final = 2**40
 _SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -55,6 +59,7 @@ def check_manifest(manifest: Manifest) -> None:
             raise BundleError(f"bundle.json.{name} has {len(entries)} entries; accepted are {fewest} to {limit}")
     for name, (least, most) in RANGES.items():
         _check_range(f"bundle.json.{name}", _entry(manifest, name), least, most)
+    _check_outputs_and_inputs(manifest)
     for i, cut in enumerate(manifest.layers):
         for name, (least, most) in RANGES.items():
             if name.startswith("cut."):
@@ -73,6 +78,19 @@ def check_manifest(manifest: Manifest) -> None:
         if not _SHA256.fullmatch(record.sha256):
             raise BundleError(
                 f"bundle.json.files.{name} has the sha256 {record.sha256[:80]!r}; accepted are 64 hexadecimal digits"
+            )
+
+
+def _check_outputs_and_inputs(manifest: Manifest) -> None:
+    if manifest.outputs > _MOST_OUTPUTS:
+        raise BundleError(
+            f"bundle.json.output_shape is {list(manifest.output_shape)}; accepted are at most {_MOST_OUTPUTS} outputs"
+        )
+    for name, fixed in manifest.inputs.items():
+        if min(fixed.shape, default=0) < 0 or not _SHA256.fullmatch(fixed.sha256):
+            raise BundleError(
+                f"bundle.json.inputs.{name} has the shape {list(fixed.shape)} and the sha256 {fixed.sha256[:80]!r}; "
+                "accepted are sizes from 0, and 64 hexadecimal digits"
             )
 
 
@@ -136,7 +154,7 @@ def check_weights(manifest: Manifest, contents: Mapping[str, GraphContents]) -> 
 def _promised(manifest: Manifest, name: str) -> tuple[dict[str, _Shape], dict[str, _Shape]]:
     """List what the manifest promises about the inputs and outputs of a graph file, in all its uses."""
     sides, graphs = manifest.preprocessing, manifest.graphs
-    image = (None, 3, sides.height, sides.width)
+    image = (None, sides.channels, sides.height, sides.width)
     features = {name: (None, *cut.shape) for name, cut in manifest.cuts.items()}
     given: dict[str, _Shape] = {}
     made: dict[str, _Shape] = {}
@@ -147,9 +165,9 @@ def _promised(manifest: Manifest, name: str) -> tuple[dict[str, _Shape], dict[st
     if name == graphs.head:
         given["features"] = features["features"]
     if name in (graphs.head, graphs.classifier):
-        made["logits"] = (None, len(manifest.labels))
+        made["logits"] = (None, manifest.outputs)
     if manifest.gradient is not None and name == manifest.gradient.graph:
-        given["seed"] = (None, len(manifest.labels))
+        given["seed"] = (None, manifest.outputs)
         given |= {key: shape for key, shape in {**features, "image": image}.items() if key in manifest.gradient.inputs}
         made |= {key.replace("features", "gradient"): shape for key, shape in features.items()}
         if manifest.gradient.attention_heads is not None:
@@ -159,6 +177,8 @@ def _promised(manifest: Manifest, name: str) -> tuple[dict[str, _Shape], dict[st
         for kind, file in scorers.items():
             if file == name:
                 given["image"] = image
+                if graphs.score_terms:
+                    given["score"] = (None, manifest.score_width)
                 given["maps"] = (None, manifest.cut.channels, manifest.cut.height, manifest.cut.width)
                 made["probabilities"] = made["logits"] = (None, None)
                 if kind in GATE_FUNCTIONS:

@@ -161,8 +161,10 @@ def to_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDA
 
 
 def exact_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float64]:
-    """The same in float64, for differences of them: softmax over the classes, or the sigmoid of each."""
+    """The same in float64, for differences of them: softmax over the classes, the sigmoid of each, or the values."""
     exact = logits.astype(np.float64)
+    if activation == "identity":
+        return exact
     if activation == "sigmoid":
         sigmoid: NDArray[np.float64] = np.exp(-np.logaddexp(0, -exact))
         return sigmoid

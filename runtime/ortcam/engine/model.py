@@ -141,10 +141,10 @@ class Model:
         """Features, maps, logits and probabilities of an image as it is. Those of the last input are kept.
 
         Args:
-            model_input: float32 [1,3,H,W], preprocessed. The same array object is not run twice in a row.
+            model_input: float32 [1,C,H,W], preprocessed. The same array object is not run twice in a row.
 
         Raises:
-            BundleError: the model has another number of classes than the bundle has labels.
+            BundleError: the model has another number of outputs than the bundle says.
             NotFiniteError: a feature or a logit is infinite or not a number.
         """
         self.check_open()
@@ -154,10 +154,10 @@ class Model:
         manifest = self.bundle.manifest
         features = self.layers(model_input)
         logits = run_head(manifest.graphs, self.open, model_input, features["features"])
-        if len(logits[0]) != len(manifest.labels):
+        if len(logits[0]) != manifest.outputs:
             raise BundleError(
-                f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has "
-                f"{len(manifest.labels)} labels; accepted is one per class"
+                f"{self.bundle.path}: its model has {len(logits[0])} outputs, and bundle.json has "
+                f"{manifest.outputs}; accepted is one label per output"
             )
         check_finite("features and logits of the image", *features.values(), logits)
         maps = as_maps(features["features"], manifest.cut)
@@ -169,7 +169,7 @@ class Model:
         return clean
 
     def head_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of altered features, float32 [B,classes].
+        """Logits of altered features, float32 [B,outputs].
 
         Args:
             features: float32 [B,...] in the layout of the cut.
@@ -183,7 +183,7 @@ class Model:
             bound.put("features", features)
             logits: NDArray[np.float32]
             (logits,) = bound.run()
-        check_rows("logits of altered features", logits, len(features), len(self.bundle.manifest.labels))
+        check_rows("logits of altered features", logits, len(features), self.bundle.manifest.outputs)
         return logits
 
     def layers(self, model_input: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -204,7 +204,7 @@ class Model:
         """d(sum_c seed_c logit_c) / d features, float32 [K,*cut.shape] per layer; one run of the gradient graph.
 
         Args:
-            seeds: float32 [K,classes].
+            seeds: float32 [K,outputs].
             inputs: features of all layers by name, and "image": float32 [N,...] with N = 1 for all seeds, or N = K.
             layers: which of `Manifest.cuts`, by place; 0 is the bundle's cut.
 
@@ -246,9 +246,10 @@ class Model:
             NotFiniteError: a logit is infinite or not a number.
         """
         manifest = self.bundle.manifest
-        size = manifest.preprocessing.height, manifest.preprocessing.width
-        _, logits = classify(manifest.graphs, self.open, np.zeros((1, 3, *size), np.float32))
-        check_rows("logits of the empty image", logits, 1, len(manifest.labels))
+        image = manifest.preprocessing
+        empty = np.zeros((1, image.channels, image.height, image.width), np.float32)
+        _, logits = classify(manifest.graphs, self.open, empty)
+        check_rows("logits of the empty image", logits, 1, manifest.outputs)
         check_finite("logits of the empty image", logits)
         return to_probabilities(logits[0], manifest.activation)[targets]
 
@@ -260,11 +261,11 @@ class Model:
         batch_size: BatchSize = "auto",
         most_pixels: int = MOST_PIXELS,
     ) -> NDArray[np.float32]:
-        """Logits of many inputs that are never in memory together: float32 [count,classes].
+        """Logits of many inputs that are never in memory together: float32 [count,outputs].
 
         Args:
             count: how many inputs.
-            inputs: makes the inputs of a slice, preprocessed: float32 [n,3,H,W].
+            inputs: makes the inputs of a slice, preprocessed: float32 [n,C,H,W].
             batch_size: inputs per run, or "auto".
             most_pixels: of the inputs of one run, whatever the batch size says.
 
@@ -273,7 +274,7 @@ class Model:
             OutOfMemoryError: not even one fits into the memory of the device.
             ProviderError: whatever else ONNX Runtime could not do.
         """
-        graphs, classes = self.bundle.manifest.graphs, len(self.bundle.manifest.labels)
+        graphs, classes = self.bundle.manifest.graphs, self.bundle.manifest.outputs
         first = self.open(graphs.features if graphs.head else graphs.classifier or "")
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
@@ -344,10 +345,10 @@ def classify(
     Args:
         graphs: of the bundle; where there is no head the logits take a pass of the whole model.
         session: opens a graph by its file name.
-        images: float32 [N,3,H,W].
+        images: float32 [N,C,H,W].
 
     Returns:
-        Features, float32 in the layout of the cut, and logits, float32 [N,classes].
+        Features, float32 in the layout of the cut, and logits, float32 [N,outputs].
 
     Raises:
         OutOfMemoryError: a run did not fit into memory.
@@ -370,7 +371,7 @@ def run_features(
 def run_head(
     graphs: Graphs, session: Callable[[str], Session], images: NDArray[np.float32], features: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """Logits of preprocessed images by their features, or by the whole model where there is no head: [N,classes]."""
+    """Logits of preprocessed images by their features, or by the whole model where there is no head: [N,outputs]."""
     logits: NDArray[np.float32]
     assert graphs.head is not None or graphs.classifier is not None  # checked when the bundle is read
     opened = session(graphs.head or graphs.classifier or "")
@@ -384,7 +385,7 @@ def run_head(
 def classify_only(
     graphs: Graphs, session: Callable[[str], Session], images: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The logits alone, float32 [N,classes], with one pass of the whole model where there is no head.
+    """The logits alone, float32 [N,outputs], with one pass of the whole model where there is no head.
 
     Raises:
         OutOfMemoryError: a run did not fit into memory.

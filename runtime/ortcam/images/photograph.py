@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OrtcamError
 from ortcam.images.arrays import as_array, described, is_array
-from ortcam.images.decoding import decode
 from ortcam.images.encoded import encoded_of
 from ortcam.images.preprocessing import Preprocessing
-from ortcam.images.reading import ImageSource, read_image
+from ortcam.images.reading import ImageSource
+from ortcam.images.samples import read_samples
 from ortcam.support.terminal import as_text, printable
 
 __all__ = ["Image", "Photograph", "read_ahead", "read_photograph", "read_preprocessed"]
@@ -39,12 +39,15 @@ class Photograph:
     """An image that was read once: what `Explainer.read` returns and all methods take, so that it is decoded once.
 
     Attributes:
-        pixels: uint8 [H0,W0,3], upright RGB. If the input came preprocessed, the pixels that it stands for.
-        model_input: float32 [1,3,H,W], preprocessed.
+        pixels: uint8 [H0,W0,3], upright RGB: what maps are drawn over (`Preprocessing.render`). If the input came
+            preprocessed, the pixels that it stands for.
+        model_input: float32 [1,C,H,W], preprocessed.
         record: path and hash of the source, for the manifest. A path that is not UTF-8 is escaped.
         preprocessing: how the pixels become the input.
         is_preprocessed: whether the input came preprocessed. There is no photograph then: `pixels` has the input's
             size.
+        samples: what the preprocessing takes (`read_samples`): for 8-bit RGB the same array as `pixels`, for grey the
+            RGB that is weighed; [H0,W0,C] at the depth of the file for a model with a `value_range`.
     """
 
     pixels: NDArray[np.uint8]
@@ -52,6 +55,11 @@ class Photograph:
     record: dict[str, Any]
     preprocessing: Preprocessing
     is_preprocessed: bool = False
+    samples: NDArray[Any] = dataclasses.field(default=None)  # type: ignore[arg-type] - never None afterwards
+
+    def __post_init__(self) -> None:
+        if self.samples is None:
+            object.__setattr__(self, "samples", self.pixels)
 
     def __repr__(self) -> str:
         path = self.record.get("path")
@@ -93,15 +101,19 @@ def read_photograph(
         if isinstance(image, str | os.PathLike):
             record["path"] = as_text(os.fsdecode(image))
         record["sha256"] = hashlib.sha256(encoded.data).hexdigest()
-        pixels = decode(encoded, max_pixels, white, strict=strict)
-    else:
-        pixels = read_image(image, max_pixels=max_pixels, white=white, strict=strict)
-        if pixels is image or not pixels.flags.owndata:
-            pixels = pixels.copy()  # a camera's buffer may hold the next frame while this one is explained
-        record["pixels_sha256"] = hashlib.sha256(pixels.data).hexdigest()
+    samples = read_samples(encoded or image, preprocessing, max_pixels=max_pixels, white=white, strict=strict)
+    if encoded is None:
+        if samples is image or not samples.flags.owndata:
+            samples = samples.copy()  # a camera's buffer may hold the next frame while this one is explained
+        record["pixels_sha256"] = hashlib.sha256(samples.data).hexdigest()
     if white is not None:
         record["white"] = white
-    return Photograph(pixels, preprocessing(pixels), record, preprocessing)
+    return _prepared(samples, record, preprocessing)
+
+
+def _prepared(samples: NDArray[Any], record: dict[str, Any], preprocessing: Preprocessing) -> Photograph:
+    model_input = preprocessing(samples)
+    return Photograph(preprocessing.render(samples), model_input, record, preprocessing, samples=samples)
 
 
 def read_preprocessed(values: Any, preprocessing: Preprocessing) -> Photograph:
@@ -110,26 +122,26 @@ def read_preprocessed(values: Any, preprocessing: Preprocessing) -> Photograph:
     Its pixels are the input with mean, std and scale undone. Maps lie on them as they are: nothing is cropped.
 
     Args:
-        values: array or tensor of floats, [1,3,H,W] or [3,H,W], of the model's size. It is copied.
+        values: array or tensor of floats, [1,C,H,W] or [C,H,W], of the model's size. It is copied.
         preprocessing: of the model.
 
     Raises:
         ImageError: another type or shape, or a value that is infinite or not a number.
     """
-    height, width = preprocessing.height, preprocessing.width
-    accepted = f"accepted: floats as [1, 3, {height}, {width}] or [3, {height}, {width}], the model's input"
+    shape = preprocessing.channels, preprocessing.height, preprocessing.width
+    accepted = f"accepted: floats as {[1, *shape]} or {[*shape]}, the model's input"
     if not is_array(values):
         raise ImageError(f"preprocessed={type(values).__name__}: {accepted}")
     array = as_array(values)
     name = f"preprocessed={described(array)}"
     if array.dtype.kind != "f":
         raise ImageError(f"{name}: {accepted}; pixels that are not preprocessed are given as the image")
-    if array.ndim == 4 and array.shape[1:] == (3, height, width) and len(array) > 1:
+    if array.ndim == 4 and array.shape[1:] == shape and len(array) > 1:
         raise ImageError(f"{name}: {accepted}; explain the images of a batch one by one: preprocessed=batch[0]")
-    if array.shape not in {(1, 3, height, width), (3, height, width)}:
+    if array.shape not in {(1, *shape), shape}:
         raise ImageError(f"{name}: {accepted}")
     with np.errstate(over="ignore"):
-        model_input = np.array(array, np.float32, order="C").reshape(1, 3, height, width)
+        model_input = np.array(array, np.float32, order="C").reshape(1, *shape)
     if not np.isfinite(model_input).all():
         raise ImageError(f"{name} has values that are infinite or not a number: {accepted}")
     record = {
@@ -139,14 +151,25 @@ def read_preprocessed(values: Any, preprocessing: Preprocessing) -> Photograph:
         "input_sha256": hashlib.sha256(model_input.data).hexdigest(),
     }
     straight = dataclasses.replace(preprocessing, resize=None)
-    return Photograph(straight.to_pixels(model_input), model_input, record, straight, is_preprocessed=True)
+    samples = straight.to_samples(model_input)
+    pixels = straight.render(samples)
+    return Photograph(pixels, model_input, record, straight, is_preprocessed=True, samples=samples)
 
 
 def _for_model(image: Photograph, preprocessing: Preprocessing) -> Photograph:
     if not image.is_preprocessed:
         if image.preprocessing == preprocessing:
             return image
-        return Photograph(image.pixels, preprocessing(image.pixels), image.record, preprocessing)
+        own = image.preprocessing
+        if (preprocessing.value_range is None) != (own.value_range is None) or (
+            preprocessing.needs_samples
+            and (preprocessing.channels, preprocessing.channel_order) != (own.channels, own.channel_order)
+        ):
+            raise ImageError(
+                f"{image!r} was read for another model, which takes other samples of an image: read it again with this "
+                f"one, whose channels are {preprocessing.channels} ({preprocessing.channel_order})"
+            )
+        return _prepared(image.samples, image.record, preprocessing)
     if image.preprocessing != dataclasses.replace(preprocessing, resize=None):
         raise ImageError(
             f"{image!r} was preprocessed for another model: this one takes {preprocessing.height} x "

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.crop import CropGeometry
+from ortcam.images.resampling.crop import CropGeometry
 from ortcam.support.ranges import ALPHA, SHRUNK_SIDE
 
 __all__ = [

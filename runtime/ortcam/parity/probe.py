@@ -1,6 +1,5 @@
 """The probe of a bundle: the images that parity is measured on, what the model gave for them, and how they are read."""
 
-import dataclasses
 import math
 import re
 from typing import Any, Final
@@ -31,13 +30,12 @@ class _NotFiniteProbeError(BundleError, NotFiniteError):
 
 
 def probe_input(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Preprocess probe images, which need no resize: uint8 [N,H,W,3] -> float32 [N,3,H,W]."""
-    values = dataclasses.replace(preprocessing, resize=None)
-    return np.concatenate([values(picture) for picture in pictures])
+    """Preprocess probe images, which need no resize: levels uint8 [N,H,W,C] -> float32 [N,C,H,W]."""
+    return np.concatenate([preprocessing.of_levels(picture) for picture in pictures])
 
 
 def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Read the images on which parity was measured, uint8 [N,H,W,3], and the model's logits, float32 [N,classes].
+    """Read the images on which parity was measured, uint8 [N,H,W,C], and the model's logits, float32 [N,outputs].
 
     Raises:
         BundleError: no probe, or files of another form.
@@ -49,9 +47,10 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
             "export it again"
         )
     probe: Probe = manifest.probe
-    size = manifest.preprocessing.height, manifest.preprocessing.width
-    pictures = read_array(bundle, probe.images, np.uint8, (manifest.parity.inputs, *size, 3))
-    logits = read_array(bundle, probe.logits, np.float32, (manifest.parity.inputs, len(manifest.labels)))
+    image = manifest.preprocessing
+    shape = manifest.parity.inputs, image.height, image.width, image.channels
+    pictures = read_array(bundle, probe.images, np.uint8, shape)
+    logits = read_array(bundle, probe.logits, np.float32, (manifest.parity.inputs, manifest.outputs))
     try:
         check_finite("logits of the original model for the probe", logits)
     except NotFiniteError as error:

@@ -3,12 +3,14 @@
 from ortcam.request.entries import MethodEntry, parse_entry
 from ortcam.request.fusing import check_fusible, for_fused_file, fusible
 from ortcam.request.request import LIMITS, ExplainRequest, check_batch_size, read_batch_size, read_budget
+from ortcam.request.score import Score
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, class_indices, most_probable
 
 __all__ = [
     "LIMITS",
     "ExplainRequest",
     "MethodEntry",
+    "Score",
     "Target",
     "as_targets",
     "as_top_k",

@@ -14,6 +14,7 @@ from ortcam.engine.batching import BatchSize
 from ortcam.errors import OptionError, TargetError
 from ortcam.methods import AUTO_METHOD, Settings, check_fits, resolve_method
 from ortcam.methods.auto import row_of
+from ortcam.request.score import Score
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
@@ -33,6 +34,8 @@ class ExplainRequest:
         batch_size: masked images, or altered features, per run of the graph.
         sampling_error: relative standard error of a weight at which sampling stops; None: take all samples.
         chosen: where the method was "auto": the method taken and why, in one line.
+        score: what is explained in place of the method's usual score of a class.
+        given: the names of the options that were given, not completed.
     """
 
     settings: Settings
@@ -42,6 +45,8 @@ class ExplainRequest:
     batch_size: BatchSize
     sampling_error: float | None
     chosen: str | None = None
+    score: Score | None = None
+    given: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -57,6 +62,7 @@ class ExplainRequest:
         tolerance: float | None = None,
         completion: Completion = "gaussian-process",
         sampling_error: float | None = None,
+        score: Score | str | None = None,
         **options: object,
     ) -> Self:
         """Check the arguments of `Explainer.explain`, as far as that needs no bundle.

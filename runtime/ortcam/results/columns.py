@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import OptionError
-from ortcam.images.crop import CropGeometry
 from ortcam.images.limits import LONGEST_SIDE
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.resampling.crop import CropGeometry
 from ortcam.methods import METHODS
 from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
 from ortcam.support.words import passes_in_words, sheet_time

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.engine.blas import single_threaded
+from ortcam.support.blas import single_threaded
 from ortcam.scoring.gaussian_process import MaskModel, Prediction, estimation_work, prediction_work
 from ortcam.scoring.loop import Scoring
 from ortcam.scoring.masks import gated_masks, summands

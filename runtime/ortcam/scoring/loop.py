@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ortcam.engine.base import BoundSession
 from ortcam.engine.batching import Batch, BatchSizer, pad_rows, run_batches
-from ortcam.engine.blas import single_threaded
+from ortcam.support.blas import single_threaded
 from ortcam.engine.features import check_rows
 from ortcam.errors import NotFiniteError
 from ortcam.methods import Plan

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.engine.blas import single_threaded
+from ortcam.support.blas import single_threaded
 from ortcam.engine.features import check_finite
 from ortcam.methods import Plan
 from ortcam.scoring.masks import Masks

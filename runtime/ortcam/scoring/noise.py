@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.engine.blas import single_threaded
+from ortcam.support.blas import single_threaded
 from ortcam.methods import Noise
 from ortcam.scoring.upsampling import upsample
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.crop import CropGeometry
+from ortcam.images.resampling.crop import CropGeometry
 from ortcam.images.preprocessing import Preprocessing
 
 torch = pytest.importorskip("torch")

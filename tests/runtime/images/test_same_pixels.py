@@ -37,7 +37,7 @@ def test_blocks_change_no_input_of_a_model(shape, options, monkeypatch):
     )
     expected = preprocessing(photograph(*shape))
     for name, value in (("WEIGHTS", 3), ("BAND", 1), ("BLOCK", 3)):
-        monkeypatch.setattr(f"ortcam.images.resampling.{name}", value)
+        monkeypatch.setattr(f"ortcam.images.resampling.pillow.{name}", value)
         np.testing.assert_array_equal(preprocessing(photograph(*shape)), expected)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ortcam.images.preprocessing import PLANES, Preprocessing
-from ortcam.images.resampling import PRECISION, SUPPORT
+from ortcam.images.resampling.pillow import PRECISION, SUPPORT
 from ortcam_export.graphs.builder import Builder
 
 __all__ = ["build_preprocessing"]

@@ -1,9 +1,9 @@
-"""Resampling bit for bit as Pillow does: fixed-point weights, along one axis after the other."""
+"""Resampling as Pillow does, along one axis after the other: bytes bit for bit with fixed-point weights, and floats."""
 
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "Taps",
     "convolve",
     "convolve_few",
+    "convolve_floats",
     "convolve_image",
     "taps_of",
 ]
@@ -66,11 +67,14 @@ class Taps:
         """One behind the last input in use."""
         return int(np.clip(self.ends.max() - 1, 0, self.size - 1)) + 1
 
-    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, NDArray[np.intp], NDArray[np.float64]]]:
-        """Outputs next to each other, and their inputs (counted from `first`) and integer weights, both [m, taps].
+    def blocks(
+        self, size: int | None = None, *, exact: bool = False
+    ) -> Iterator[tuple[slice, NDArray[np.intp], NDArray[np.float64]]]:
+        """Outputs next to each other, and their inputs (counted from `first`) and weights, both [m, taps].
 
         Args:
             size: m; None: `BLOCK`.
+            exact: weights that sum to 1, as Pillow has them for floats; else integers, times 2**`PRECISION`.
         """
         size = size or BLOCK
         most = int((self.ends - self.begins).max())
@@ -82,11 +86,12 @@ class Taps:
             position = begins + np.arange(int((ends - begins).max()))
             weights = self.kernel((position - centre + 0.5) * (1 / self.stretch)) * (position < ends)
             weights /= np.cumsum(weights, axis=1)[:, -1:]  # adds in order, as C does; np.sum adds in pairs
-            fixed = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
+            if not exact:
+                weights = np.trunc(weights * (1 << PRECISION) + np.copysign(0.5, weights))
             index = position.clip(low, high).astype(np.intp) - low
             for first in range(0, len(index), size):
                 block = slice(first, first + size)
-                yield slice(begin + first, begin + first + size), index[block], fixed[block]
+                yield slice(begin + first, begin + first + size), index[block], weights[block]
 
 
 def taps_of(size: int, resized: int, begin: int, end: int, *, interpolation: Interpolation, antialias: bool) -> Taps:
@@ -127,14 +132,15 @@ def _bicubic(x: NDArray[np.float64], *, antialias: bool) -> NDArray[np.float64]:
 
 
 def convolve_image(image: NDArray[np.uint8], taps: Taps, *, rounded: bool) -> NDArray[np.uint8] | NDArray[np.float64]:
-    """Resample the columns of [M, inputs, 3] to [3, M, n], some lines at a time, so that no copy of all is made."""
-    out = np.empty((3, len(image), len(taps.centre)), np.uint8 if rounded else np.float64)
-    step = max(1, BAND // (3 * image.shape[1]))
+    """Resample the columns of [M, inputs, C] to [C, M, n], some lines at a time, so that no copy of all is made."""
+    channels = image.shape[2]
+    out = np.empty((channels, len(image), len(taps.centre)), np.uint8 if rounded else np.float64)
+    step = max(1, BAND // (channels * image.shape[1]))
     for begin in range(0, len(image), step):
         lines = image[begin : begin + step]
-        planes = np.empty((3, *lines.shape[:2]), np.uint8)
-        for channel in range(3):
-            if lines.strides[1] == 3:
+        planes = np.empty((channels, *lines.shape[:2]), np.uint8)
+        for channel in range(channels):
+            if channels == lines.strides[1] == 3:
                 cv2.extractChannel(lines, channel, planes[channel])  # three times as fast as a transposed copy
             else:
                 planes[channel] = lines[..., channel]
@@ -142,17 +148,35 @@ def convolve_image(image: NDArray[np.uint8], taps: Taps, *, rounded: bool) -> ND
     return out
 
 
+def convolve_floats(plane: NDArray[Any], rows: Taps, columns: Taps) -> NDArray[np.float64]:
+    """Resample a plane of any numbers, [H, W], to [h, w], with sums in float64 and nothing rounded between.
+
+    Pillow's mode F rounds to float32 once more between the two axes.
+
+    Args:
+        plane: whose first row and column are the first that are in use.
+        rows: what the rows of the result are made of.
+        columns: what its columns are made of.
+    """
+    narrow = np.empty((len(plane), len(columns.centre)))
+    step = max(1, BAND // (3 * plane.shape[1]))
+    for begin in range(0, len(plane), step):
+        lines = plane[begin : begin + step].astype(np.float64)
+        narrow[begin : begin + step] = convolve(lines[None], columns, rounded=False, exact=True)[0]
+    return np.asarray(convolve(narrow.T[None], rows, rounded=False, exact=True)[0].T, np.float64)
+
+
 def convolve(
-    planes: NDArray[np.uint8] | NDArray[np.float64], taps: Taps, *, rounded: bool
+    planes: NDArray[np.uint8] | NDArray[np.float64], taps: Taps, *, rounded: bool, exact: bool = False
 ) -> NDArray[np.uint8] | NDArray[np.float64]:
-    """Resample the last axis of [3, M, inputs] to [3, M, n], rounded to uint8 or left as float64.
+    """Resample the last axis of [C, M, inputs] to [C, M, n], rounded to uint8 or left as float64.
 
     Products of bytes and 22-bit weights are integers far below 2**53, so a float64 matrix product sums them exactly,
-    as Pillow's int32 arithmetic does.
+    as Pillow's int32 arithmetic does. With `exact` the weights are those of `Taps.blocks`, for floats.
     """
     channels, lines = planes.shape[:2]
     out = np.empty((channels, lines, len(taps.centre)), np.uint8 if rounded else np.float64)
-    for block, index, weights in taps.blocks():
+    for block, index, weights in taps.blocks(exact=exact):
         first, last = int(index.min()), int(index.max()) + 1
         outputs = len(index)
         cells = (index - first) * outputs + np.arange(outputs)[:, None]
@@ -163,7 +187,8 @@ def convolve(
         band = np.zeros((channels, -(-lines // height) * height, last - first))
         band[:, :lines] = planes[..., first:last]
         total = band.reshape(-1, height, last - first) @ matrix
-        total *= 2.0**-PRECISION
+        if not exact:
+            total *= 2.0**-PRECISION
         if rounded:
             total = np.floor(total + 0.5).clip(0, 255)
         out[..., block] = total.reshape(channels, -1, outputs)[:, :lines]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ortcam.engine.blas import single_threaded
+from ortcam.support.blas import single_threaded
 
 
 @pytest.mark.parametrize("leaving", [(0, 1), (1, 0)])

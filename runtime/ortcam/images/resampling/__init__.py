@@ -1,0 +1,1 @@
+"""From a photograph's size and range to the model's: where the crop lies, resampling, grey, and what is shown."""

@@ -1,0 +1,247 @@
+"""`Score`: what a map is to explain, where that is not the usual score of a class."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.bundle import Manifest
+from ortcam.engine.score import ScoreMatrix, Term
+from ortcam.errors import OptionError, OrtcamError
+from ortcam.images.arrays import ArrayLike, as_array
+from ortcam.images.reading import read_image
+from ortcam.request.score_text import WORDS, Item, parse_score
+from ortcam.request.targets import class_index
+from ortcam.support.ranges import shown
+
+__all__ = ["Score"]
+
+_LARGEST: Final = 1 << 28  # bytes of a file
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Score:
+    """A score to explain: of each class, or an expression over the outputs of the model.
+
+    `explain(score=...)` takes the text alone, too. Arrays are what `cosine:NAME` and `output[...]@NAME` mean; a name
+    that is not among them is the path of a file, which is read here and once.
+
+    Attributes:
+        text: "logit" or "probability" (of each class of `target` or `top_k`), or an expression such as "mug - bottle",
+            "entropy", "cosine:text.npy", "0.5*output[0] - output[1]", "output[1, :, :]@mask.png".
+        arrays: by name; those of files are added.
+        files: whether files are read. A server says no.
+
+    Raises:
+        OptionError: the text is not accepted, an array is missing or not used, or a file cannot be read.
+
+    Example:
+        >>> Score("mug - bottle").word is None
+        True
+        >>> Score("cosine:query", arrays={"query": np.ones(512)}).text
+        'cosine:query'
+    """
+
+    text: str
+    arrays: Mapping[str, ArrayLike | NDArray[Any]] = dataclasses.field(default_factory=dict)
+    files: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise OptionError(f"score={shown(self.text)}: accepted is a text, or an ortcam.Score")
+        given = dict(self.arrays)
+        items = () if self.word is not None else parse_score(self.text)
+        names = list(dict.fromkeys(item.name for item in items if item.kind in ("cosine", "output") and item.name))
+        if unused := [name for name in given if name not in names]:
+            raise OptionError(f"score={shown(self.text)}: does not use the array {shown(unused[0])}")
+        found = {name: _numbers(given[name], name) if name in given else self._read(name) for name in names}
+        object.__setattr__(self, "text", self.text.strip())
+        object.__setattr__(self, "arrays", found)
+        object.__setattr__(self, "_items", items)
+        object.__setattr__(self, "_matrices", {})
+
+    @classmethod
+    def of(cls, score: "Score | str | None") -> "Score | None":
+        """A score, or the text of one.
+
+        Raises:
+            OptionError: as `Score`; or something else.
+        """
+        return score if score is None or isinstance(score, Score) else cls(score)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Score) and self.record() == other.record()
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_matrices": {}}
+
+    @property
+    def word(self) -> Term | None:
+        """The term of each class that is meant, "logits" or "probabilities"; None for an expression."""
+        text = self.text.strip().lower()
+        return None if text not in WORDS else "logits" if text == "logit" else "probabilities"
+
+    def record(self) -> dict[str, Any]:
+        """The text, and the SHA-256 of each array, as a manifest has them."""
+        arrays = {name: hashlib.sha256(np.asarray(value).tobytes()).hexdigest() for name, value in self.arrays.items()}
+        return {"score": self.text, **({"score_arrays": arrays} if arrays else {})}
+
+    def matrix(self, manifest: Manifest) -> ScoreMatrix:
+        """An expression as a row of numbers over the terms of a model's outputs.
+
+        Args:
+            manifest: of the bundle.
+
+        Raises:
+            OptionError: the model has no such outputs, or an array does not fit them.
+            TargetError: it has no such class.
+        """
+        size = manifest.preprocessing.height, manifest.preprocessing.width
+        key = manifest.labels, manifest.output_shape, manifest.activation, size
+        matrices: dict[Any, ScoreMatrix] = self._matrices  # type: ignore[attr-defined]
+        if key not in matrices:
+            matrices[key] = self._matrix(manifest)
+        return matrices[key]
+
+    def _matrix(self, manifest: Manifest) -> ScoreMatrix:
+        weights: dict[Term, NDArray[np.float64]] = {}
+        items: tuple[Item, ...] = self._items  # type: ignore[attr-defined]
+        for item in items:
+            term, row = self._row(item, manifest)
+            weights[term] = weights.get(term, np.zeros((1, len(row)))) + item.factor * row
+        if not all(np.isfinite(row.astype(np.float32)).all() for row in weights.values()):
+            raise OptionError(f"score={shown(self.text)}: a factor is too large")
+        return ScoreMatrix(weights, manifest.activation, manifest.outputs)
+
+    def _row(self, item: Item, manifest: Manifest) -> tuple[Term, NDArray[np.float64]]:
+        """A term, and the weights of its values."""
+        if item.kind == "one":
+            return "one", np.ones(1)
+        if item.kind == "output":
+            return "logits", self._of_output(item, manifest)
+        if not manifest.has_classes:
+            shape = list(manifest.output_shape)
+            example = ", ".join(["0", *[":"] * (len(shape) - 1)])
+            raise OptionError(
+                f"score={shown(self.text)}: {shown(item.text)}: this model's output is a tensor {shape}; accepted is "
+                f"output[...], such as 'output[{example}]'"
+            )
+        if manifest.activation == "identity" and item.kind in ("probability", "entropy"):
+            raise OptionError(
+                f"score={shown(self.text)}: {shown(item.text)}: this model's outputs are values, not probabilities; "
+                "accepted is the name or the index of an output, cosine:FILE or output[I]"
+            )
+        if item.kind == "entropy":
+            return "entropy", np.ones(1)
+        assert item.name is not None  # of all other kinds
+        if item.kind == "cosine":
+            return "direction", self._of_cosine(item.name, manifest.outputs)
+        row = np.zeros(manifest.outputs)
+        row[class_index(item.name, manifest.labels)] = 1
+        return ("logits" if item.kind == "logit" else "probabilities"), row
+
+    def _of_cosine(self, name: str, outputs: int) -> NDArray[np.float64]:
+        vector = np.asarray(self.arrays[name], np.float64)
+        if vector.size != outputs or max(vector.shape, default=0) != outputs:
+            raise OptionError(
+                f"score={shown(self.text)}: {shown(name)} has shape {list(vector.shape)}; accepted is [{outputs}], as "
+                "the model has outputs"
+            )
+        length = float(np.linalg.norm(vector))
+        if length == 0:
+            raise OptionError(f"score={shown(self.text)}: {shown(name)} is all zeros, which has no direction")
+        return vector.reshape(-1) / length
+
+    def _of_output(self, item: Item, manifest: Manifest) -> NDArray[np.float64]:
+        shape = manifest.output_shape
+        if len(item.index) != len(shape):
+            raise OptionError(
+                f"score={shown(self.text)}: {item.text} has {len(item.index)} axes; accepted is one index or : for "
+                f"each axis of the output {list(shape)}"
+            )
+        for axis, (place, size) in enumerate(zip(item.index, shape, strict=True)):
+            if place is not None and place >= size:
+                raise OptionError(f"score={shown(self.text)}: {item.text}: axis {axis} accepts 0 to {size - 1}, or :")
+        weights = np.zeros(shape)
+        free = tuple(size for place, size in zip(item.index, shape, strict=True) if place is None)
+        where = tuple(slice(None) if place is None else place for place in item.index)
+        weights[where] = 1 / max(int(np.prod(free)), 1) if item.name is None else self._mask(item.name, free, manifest)
+        return weights.reshape(-1)
+
+    def _mask(self, name: str, shape: tuple[int, ...], manifest: Manifest) -> NDArray[np.float64]:
+        """The weights of two axes, with a sum of 1."""
+        mask = np.asarray(self.arrays[name], np.float64)
+        size = manifest.preprocessing.height, manifest.preprocessing.width
+        if mask.shape != shape and mask.shape == size:
+            rows, columns = (_averages(big, small) for big, small in zip(size, shape, strict=True))
+            mask = rows @ mask @ columns.T
+        if mask.shape != shape:
+            raise OptionError(
+                f"score={shown(self.text)}: the mask {shown(name)} is {list(mask.shape)}; accepted is {list(shape)} as "
+                f"the output, or {list(size)} as the model's input"
+            )
+        if mask.min() < 0 or mask.sum() <= 0:
+            raise OptionError(
+                f"score={shown(self.text)}: the mask {shown(name)} has no positive sum of positive values"
+            )
+        weights: NDArray[np.float64] = mask / mask.sum()
+        return weights
+
+    def _read(self, name: str) -> NDArray[np.float64]:
+        """The numbers in a file.
+
+        Raises:
+            OptionError: files are not read here, or this one cannot be.
+        """
+        if not self.files:
+            raise OptionError(f"score={shown(self.text)}: no array is named {shown(name)}, and files are not read here")
+        path = Path(name).expanduser()
+        try:
+            return _read_file(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OptionError(f"score={shown(self.text)}: {name}: cannot be read: {reason}") from None
+        except OptionError:
+            raise
+        except OrtcamError as error:
+            raise OptionError(f"score={shown(self.text)}: {error}; accepted is .npy, or an image as a mask") from None
+
+
+def _read_file(path: Path) -> NDArray[np.float64]:
+    """An array of a .npy file, or the grey levels of an image in [0,1]."""
+    if path.stat().st_size > _LARGEST:
+        raise OptionError(f"{path}: has more than {_LARGEST >> 20} MB")
+    if path.suffix.lower() == ".npy":
+        return _numbers(np.load(path, allow_pickle=False), str(path))
+    grey: NDArray[np.float64] = read_image(path).mean(axis=2) / 255
+    return grey
+
+
+def _numbers(value: Any, name: str) -> NDArray[np.float64]:
+    """An array of finite numbers.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    array = np.asarray(value if isinstance(value, list | tuple | np.ndarray) else as_array(value))
+    if array.dtype.kind not in "buif" or not array.size or not np.isfinite(array).all():
+        raise OptionError(
+            f"the array {shown(name)}: accepted are finite numbers, not {array.dtype} {list(array.shape)}"
+        )
+    return array.astype(np.float64)
+
+
+def _averages(size: int, parts: int) -> NDArray[np.float64]:
+    """Averages over equal parts of an axis: float64 [parts,size]."""
+    edges = np.linspace(0, size, parts + 1)
+    cells = np.arange(size)
+    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    averages: NDArray[np.float64] = np.maximum(overlap, 0) * (parts / size)
+    return averages
