@@ -135,6 +135,8 @@ class Builder:
 
     def activation(self, kind: Activation, logits: ir.Value) -> ir.Value:
         """Probabilities of logits [B,classes]."""
+        if kind == "identity":
+            return logits
         if kind == "softmax":
             return self.op("Softmax", [logits], {"axis": -1})
         # Spelled out: ONNX Runtime's Sigmoid is exact to 1e-7, too coarse for an improbable class.

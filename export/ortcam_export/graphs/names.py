@@ -25,7 +25,7 @@ NAME_SCOPES: Final = "pkg.torch.onnx.name_scopes"
 # Names of the inputs and outputs of a bundle's graphs, which no other tensor may have.
 _RESERVED: Final = (
     *("image", "features", "logits", "all_logits", "probabilities", "maps", "channels", "targets", "scale"),
-    *("noise", "sigma", "keep", "baseline", "logit_softmax", "partial_maps"),
+    *("noise", "sigma", "keep", "baseline", "logit_softmax", "partial_maps", "score"),
 )
 
 

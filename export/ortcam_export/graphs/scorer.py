@@ -14,19 +14,36 @@ input               shape               meaning
 ``keep``            float32 [B]         1, or 0 for padding (with a gate)
 ``baseline``        float32 [K]         subtracted from the probabilities in the partial sum (with a gate)
 ``logit_softmax``   bool []             weigh the partial sum by the softmax over the chunk of the logits (with a gate)
+``score``           float32 [S,U]       weights of S scores over the terms u of the outputs (`ortcam.engine.score`)
 ==================  ==================  =======================================================================
 
 Outputs: ``probabilities`` [B,K], ``logits`` [B,K] and, with a gate, ``partial_maps`` [K,H,W], the weighted sum of the
 chunk's gated maps.
+
+With D outputs of the classifier, ``targets`` are these columns of both outputs:
+
+==================  ===================  ============================================
+target              ``probabilities``    ``logits``
+==================  ===================  ============================================
+c < D               probability of c     logit of c
+D + s               score s              score s
+D + S + c           logit of c           logit of c (softmax and sigmoid)
+2 D + S + c         probability of c     probability of c (softmax and sigmoid)
+==================  ===================  ============================================
+
+Where the classifier's output is a tensor, targets are D + s alone.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from ortcam.bundle import GATES, Activation, Cut
+from ortcam.engine.score import LEAST_LENGTH, score_terms, term_sizes
 from ortcam_export.graphs.builder import Builder
 from ortcam_export.graphs.names import rename, taken_names
 from ortcam_export.graphs.surgery import extract
@@ -38,7 +55,14 @@ SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
 
 def write_scorers(
-    model: ir.Model, cut: Cut, folder: Path, interpolation: Interpolation, activation: Activation, suffix: str = ""
+    model: ir.Model,
+    cut: Cut,
+    folder: Path,
+    interpolation: Interpolation,
+    activation: Activation,
+    suffix: str = "",
+    *,
+    terms: Sequence[str] | None = None,
 ) -> dict[str, str]:
     """Write a scorer of every kind; returns the names of the files by kind.
 
@@ -49,15 +73,23 @@ def write_scorers(
         interpolation: the matrices that all scorers share.
         activation: from logits to probabilities.
         suffix: of the names, say "-int8".
+        terms: as `build_scorer` takes them.
     """
     names = {kind: f"scorer-{kind}{suffix}.onnx" for kind in SCORER_KINDS}
     for kind, name in names.items():
-        ir.save(build_scorer(model, cut, kind, interpolation=interpolation, activation=activation), folder / name)
+        scorer = build_scorer(model, cut, kind, interpolation=interpolation, activation=activation, terms=terms)
+        ir.save(scorer, folder / name)
     return names
 
 
 def build_scorer(
-    model: ir.Model, cut: Cut, kind: str, *, interpolation: Interpolation, activation: Activation = "softmax"
+    model: ir.Model,
+    cut: Cut,
+    kind: str,
+    *,
+    interpolation: Interpolation,
+    activation: Activation = "softmax",
+    terms: Sequence[str] | None = None,
 ) -> ir.Model:
     """The classifier with a masking front: see the table at the top of this module.
 
@@ -67,6 +99,7 @@ def build_scorer(
         kind: one of `SCORER_KINDS`.
         interpolation: the matrices that all scorers share; they tell the size of the image, too.
         activation: from logits to probabilities.
+        terms: of the input `score`, as `Graphs.score_terms` has them; None: all that the activation allows.
     """
     scorer = extract(model, ["image"], ["logits"])
     graph = scorer.graph
@@ -79,10 +112,13 @@ def build_scorer(
     model_input.replace_all_uses_with(front.masked)
     rename(all_logits, "all_logits", graph)
     front_nodes = build.take_nodes()
-    activated = build.activation(activation, all_logits)
-    probabilities = build.output("Gather", [activated, front.targets], "probabilities", 2)
-    logits = build.output("Gather", [all_logits, front.targets], "logits", 2)
-    inputs, outputs = list(front.inputs), [probabilities, logits]
+    terms = score_terms(activation) if terms is None else terms
+    readings = _read_outputs(build, all_logits, front.targets, activation, terms)
+    probabilities, logits = (
+        build.output("Gather", [table, readings.targets], name, 2)
+        for table, name in ((readings.probabilities, "probabilities"), (readings.logits, "logits"))
+    )
+    inputs, outputs = [*front.inputs, readings.score], [probabilities, logits]
     if kind in GATES:
         weights, partial_maps = _partial_maps(build, probabilities, logits, front.mask, *interpolation.size)
         inputs += weights
@@ -140,6 +176,83 @@ def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolati
         inputs += [noise, sigma]
         masked = build.op("Add", [masked, build.op("Mul", [build.reshape(sigma, -1, 1, 1, 1), noise])])
     return _Front(tuple(inputs), targets, mask, masked)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Readings:
+    """What is read of the classifier's outputs.
+
+    Attributes:
+        score: the graph's input, float32 [S,U].
+        targets: columns of the tables, int64 [K].
+        probabilities: the table of the output `probabilities`, float32 [B,...].
+        logits: the same of `logits`.
+    """
+
+    score: ir.Value
+    targets: ir.Value
+    probabilities: ir.Value
+    logits: ir.Value
+
+
+def _read_outputs(
+    build: Builder, logits: ir.Value, targets: ir.Value, activation: Activation, terms: Sequence[str]
+) -> _Readings:
+    """The tables that targets are columns of: see the top of this module."""
+    outputs = logits.shape[1] if logits.shape is not None else None
+    assert isinstance(outputs, int)  # fixed at export
+    activated = build.activation(activation, logits)
+    score = _input("score", ir.DataType.FLOAT, ("S", sum(term_sizes(terms, outputs))))
+    made = [_term(build, term, logits, activated, activation) for term in terms]
+    if "direction" not in terms:  # a tensor: too many outputs for a product of each with each score, and no classes
+        weights, constants = build.ops("Split", [score, build.integers(outputs, 1)], {"axis": 1}, outputs=2)
+        extra = build.op("MatMul", [logits, build.op("Transpose", [weights], {"perm": [1, 0]})])
+        extra = build.op("Add", [extra, build.op("Transpose", [constants], {"perm": [1, 0]})])
+        return _Readings(score, build.op("Sub", [targets, build.integers(outputs)]), extra, extra)
+    # No MatMul: a GPU would round its factors to TF32.
+    product = build.op(
+        "Mul",
+        [
+            build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)]),
+            build.op("Unsqueeze", [score, build.integers(0)]),
+        ],
+    )
+    extra = build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
+    if activation == "identity":
+        table = build.op("Concat", [logits, extra], {"axis": 1})
+        return _Readings(score, targets, table, table)
+    rest = [extra, logits, activated]
+    return _Readings(
+        score,
+        targets,
+        build.op("Concat", [activated, *rest], {"axis": 1}),
+        build.op("Concat", [logits, *rest], {"axis": 1}),
+    )
+
+
+def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, activation: Activation) -> ir.Value:
+    """A term of `ortcam.engine.score`: float32 [B,size]."""
+    last, kept = build.integers(-1), {"keepdims": 1}
+    if term == "logits":
+        return logits
+    if term == "probabilities":
+        return activated
+    if term == "one":
+        batch = build.op("Shape", [logits], {"start": 0, "end": 1})
+        shape = build.op("Concat", [batch, build.integers(1)], {"axis": 0})
+        return build.op("Expand", [build.constant(np.ones((1, 1), np.float32)), shape])
+    if term == "direction":
+        length = build.op("Sqrt", [build.op("ReduceSum", [build.op("Mul", [logits, logits]), last], kept)])
+        return build.op("Div", [logits, build.op("Max", [length, build.constant(np.float32(LEAST_LENGTH))])])
+    if activation == "softmax":
+        log = build.op("LogSoftmax", [logits], {"axis": -1})
+        return build.op("Neg", [build.op("ReduceSum", [build.op("Mul", [activated, log]), last], kept)])
+    # Of each sigmoid ln(1 + e^-|z|) + |z| / (1 + e^|z|): no difference of large numbers.
+    away = build.op("Abs", [logits])
+    near = build.op("Neg", [away])
+    improbable = build.activation("sigmoid", near)
+    each = build.op("Add", [build.op("Softplus", [near]), build.op("Mul", [away, improbable])])
+    return build.op("ReduceSum", [each, last], kept)
 
 
 def _partial_maps(

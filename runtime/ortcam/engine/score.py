@@ -123,8 +123,7 @@ class ScoreMatrix:
             if term == "logits":
                 total += rows
             elif term == "probabilities":
-                p = exact_probabilities(z, self.activation)
-                total += p * (rows - rows @ p[:, None]) if self.activation == "softmax" else rows * p * (1 - p)
+                total += _of_probabilities(rows, z, self.activation)
             elif term == "direction":
                 length = max(float(np.linalg.norm(z)), LEAST_LENGTH)
                 unit = z / length
@@ -162,6 +161,18 @@ class ScoreMatrix:
         if term == "direction":
             return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), LEAST_LENGTH)
         return _entropy(z, self.activation)[..., None]
+
+
+def _of_probabilities(rows: Floats, z: Floats, activation: Activation) -> Floats:
+    """The derivative of sums of probabilities with respect to the logits, float64 [K,D], without 1 - p."""
+    if activation == "sigmoid":
+        slopes: Floats = rows * np.exp(-np.logaddexp(0, z) - np.logaddexp(0, -z))
+        return slopes
+    p = exact_probabilities(z, activation)
+    # The same for all probabilities changes no sum of them: so none is left of the one that is nearly 1.
+    apart = rows - rows[:, [int(p.argmax())]]
+    slopes = p * (apart - apart @ p[:, None])
+    return slopes
 
 
 def _entropy(z: Floats, activation: Activation) -> Floats:

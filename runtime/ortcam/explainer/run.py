@@ -19,6 +19,7 @@ from ortcam.explainer.augmentation.copies import Copies
 from ortcam.explainer.augmentation.warps import Warp
 from ortcam.explainer.clock import Clock
 from ortcam.explainer.outcome import Outcome
+from ortcam.explainer.scored import Scored, blank_scores, scored_by
 from ortcam.images.photograph import Photograph
 from ortcam.methods import (
     Augmentation,
@@ -149,6 +150,7 @@ class Run:
         masks = prepare_masks(image.clean.maps, plan, height=height, width=width)
         clock.lap("prepare")
         session = self._model.scorer(plan.scorer)
+        scored = self._scored(plan, targets)
         limits = self._request.limits
         with session.bind(GATED_OUTPUTS if plan.gate else SCORER_OUTPUTS) as scorer:
             scoring = Scoring(
@@ -156,11 +158,13 @@ class Run:
                 image=model_input,
                 masks=masks,
                 plan=plan,
-                targets=targets,
-                baseline=self._baseline(plan, targets),
+                targets=scored.columns,
+                baseline=scored.baseline,
                 sizer=self._model.sizer(plan.scorer, session, self._request.batch_size),
                 sampling_error=self._request.sampling_error,
                 pace=self._paces.of(plan.scorer, len(targets)),
+                score=scored.rows,
+                signed=not self._request.has_zero(self._manifest),
             )
             steps = score(
                 scoring,
@@ -179,11 +183,13 @@ class Run:
                 stats = _stats(session, self._model.precision, masks, scores, clock, limits.deadline)
                 yield Outcome(maps, raw, scores.weights, flat, scores.scored, stats, (self._manifest.cut,))
 
-    def _baseline(self, plan: Plan, targets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """p(0)[c], float32 [K], where the plan subtracts it; else zeros."""
+    def _scored(self, plan: Plan, targets: NDArray[np.int64]) -> Scored:
+        """What the scorer is asked for, and what the blank image gives where the plan subtracts it."""
+        scored = scored_by(self._request, self._manifest, plan, targets)
         if not plan.baseline or plan.weighting != "probability":
-            return np.zeros(len(targets), np.float32)
-        return self._model.empty_image_probabilities(targets)
+            return scored
+        blank = blank_scores(self._request, self._manifest, targets, self._model.blank_logits())
+        return dataclasses.replace(scored, baseline=blank)
 
     def _with_head(self, image: _Image, clock: Clock) -> Iterator[Outcome]:
         """By a method that masks no image."""
@@ -197,9 +203,10 @@ class Run:
         def linear_head() -> LinearHead:
             return model.keep("linear head", lambda: LinearHead.recover(head))
 
+        matrix = self._request.matrix(manifest, image.targets)
         prefix = prefix_tokens(clean.features["features"], manifest.cut)
         scores = self._request.settings.compute(
-            HeadInputs(clean.maps, prefix, clean.logits, image.targets, head, linear_head, derivative)
+            HeadInputs(clean.maps, prefix, clean.logits, image.targets, head, linear_head, derivative, matrix)
         )
         clock.lap("scoring")
         size = image.photograph.model_input.shape[2:]

@@ -21,7 +21,6 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.methods.derivative import one_hot
 from ortcam.methods.head import HeadInputs, HeadScores
 from ortcam.methods.method import Method, Option
 
@@ -68,7 +67,7 @@ def _compute(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
         places = relevance.reshape(*relevance.shape[:2], height, width)
         return grad_attention(places, positive=options["positive"])
 
-    raw = np.concatenate(derivative.each(one_hot(inputs.targets, len(inputs.logits)), make))
+    raw = np.concatenate(derivative.each(inputs.seeds, make))
     return HeadScores(raw, np.zeros((len(raw), channels)))
 
 
@@ -93,5 +92,6 @@ ATTENTION_METHODS: Final = (
         use="Choose it for vision transformers, for speed and for the order of pixels; its maps are narrow.",
         needs_gradient=True,
         needs_attention=True,
+        takes_scores=True,
     ),
 )

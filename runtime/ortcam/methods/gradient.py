@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Cut
-from ortcam.methods.derivative import Derivative, one_hot
+from ortcam.methods.derivative import Derivative
 from ortcam.methods.gradient_formulas import (
     Gradients,
     Maps,
@@ -65,7 +65,7 @@ def _explained(
         inputs: of the image.
         layer: value of the option of that name.
         weigh: from A of a layer and its gradients to map and weights.
-        seeds: float32 [K,classes]; None: of the classes as they are.
+        seeds: float32 [K,classes]; None: of what is asked for (`HeadInputs.seeds`).
     """
 
     def make(derivative: Derivative, batch: NDArray[np.float32], places: Sequence[int]) -> list[Weighed]:
@@ -89,16 +89,14 @@ def _in_batches(
         inputs: of the image.
         layer: value of the option of that name.
         make: from the seeds of a batch and the layers, by place, to map and weights of each layer.
-        seeds: float32 [K,classes]; None: of the classes as they are.
+        seeds: float32 [K,classes]; None: of what is asked for (`HeadInputs.seeds`).
         runs: of the gradient graph that `make` takes.
     """
     derivative = inputs.derivative
     assert derivative is not None  # checked with the request
     places = layer_places(layer, [item.cut for item in derivative.layers])
     assert places  # checked with the request
-    if seeds is None:
-        seeds = one_hot(inputs.targets, len(inputs.logits))
-    batches = derivative.each(seeds, lambda batch: make(derivative, batch, places), runs=runs)
+    batches = derivative.each(inputs.seeds if seeds is None else seeds, lambda batch: make(derivative, batch, places), runs=runs)
     scores = [
         HeadScores(np.concatenate([raw for raw, _ in parts]), np.concatenate([weights for _, weights in parts]), place)
         for place, parts in zip(places, zip(*batches, strict=True), strict=True)
@@ -176,6 +174,7 @@ GRADIENT_METHODS: Final = (
         source="Selvaraju et al., Grad-CAM, ICCV 2017",
         use="Choose it for speed with any model: it takes little longer than a prediction.",
         needs_gradient=True,
+        takes_scores=True,
     ),
     Method(
         name="grad-cam++",
@@ -192,6 +191,7 @@ GRADIENT_METHODS: Final = (
         source="Chattopadhyay et al., Grad-CAM++, WACV 2018, equation 19",
         use="Choose it for speed where an image shows several objects of a class.",
         needs_gradient=True,
+        takes_scores=True,
     ),
     Method(
         name="xgrad-cam",
@@ -208,6 +208,7 @@ GRADIENT_METHODS: Final = (
         source="Fu et al., Axiom-based Grad-CAM, BMVC 2020",
         use="Choose it for features behind a ReLU; with signed features its sums may cancel.",
         needs_gradient=True,
+        takes_scores=True,
     ),
     Method(
         name="layer-cam",
@@ -221,6 +222,7 @@ GRADIENT_METHODS: Final = (
         source="Jiang et al., LayerCAM, IEEE TIP 2021",
         use="Choose it for fine maps, with a bundle that has earlier layers beside the last one.",
         needs_gradient=True,
+        takes_scores=True,
     ),
     Method(
         name="hires-cam",
@@ -234,6 +236,7 @@ GRADIENT_METHODS: Final = (
         source="Draelos & Carin, Use HiResCAM instead of Grad-CAM, arXiv 2011.08891",
         use="Choose it where a map must not show positions that the head did not use.",
         needs_gradient=True,
+        takes_scores=True,
     ),
     Method(
         name="smooth-grad-cam++",
@@ -255,6 +258,7 @@ GRADIENT_METHODS: Final = (
         source="Omeiza et al., Smooth Grad-CAM++, arXiv 1908.01224",
         use="Choose it where the maps of grad-cam++ are noisy.",
         needs_gradient=True,
+        takes_scores=True,
     ),
     Method(
         name="finer-cam",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ortcam.bundle import Activation, Cut
 from ortcam.engine.batching import Batch, BatchSizer, Progress, run_batches
 from ortcam.engine.features import check_finite, exact_probabilities, from_maps
-from ortcam.methods.derivative import Derivative
+from ortcam.engine.score import ScoreMatrix
+from ortcam.methods.derivative import Derivative, one_hot
 
 __all__ = ["LINEAR_TOLERANCE", "Head", "HeadInputs", "HeadScores", "LinearHead", "Score", "score_of"]
 
@@ -102,7 +103,7 @@ class Head:
         *,
         prefix: NDArray[np.float32],
         targets: NDArray[np.int64],
-        score: Score,
+        score: Score | ScoreMatrix,
     ) -> NDArray[np.float64]:
         """Run the head on N altered maps in batches: the scores of the classes `targets`, float64 [N,K].
 
@@ -111,7 +112,7 @@ class Head:
             maps: makes the maps of the indices [B]: float32 [B,C,h,w].
             prefix: float32 [P,C], prefix tokens.
             targets: int64 [K].
-            score: probability or logit.
+            score: probability or logit of the classes; or K scores, which say what they are of.
 
         Raises:
             NotFiniteError: a logit of altered features is not finite.
@@ -119,7 +120,7 @@ class Head:
 
         def reduce(logits: NDArray[np.float32]) -> NDArray[np.float64]:
             check_finite("logits of altered features", logits)
-            return score_of(logits, self.activation, score)[:, targets]
+            return score_of(logits, self.activation, score, targets)
 
         return self.on(count, lambda indices: from_maps(maps(indices), prefix, self.cut), reduce)
 
@@ -215,6 +216,8 @@ class HeadInputs:
             model; check `is_exact` before you use it.
         derivative: gradients of the logits, for methods with `needs_gradient`; None where the bundle has no gradient.
             Its `layers` are those of the bundle.
+        score: K scores to explain in place of the classes; None: what the method takes of a class. A method gets them
+            if it says `takes_scores`.
     """
 
     maps: NDArray[np.float32]
@@ -224,8 +227,21 @@ class HeadInputs:
     head: Head
     linear_head: Callable[[], LinearHead]
     derivative: Derivative | None = None
+    score: ScoreMatrix | None = None
+
+    @property
+    def seeds(self) -> NDArray[np.float32]:
+        """What the gradient is taken of: d score / d logits, float32 [K,classes]; of classes the logits themselves."""
+        if self.score is None:
+            return one_hot(self.targets, len(self.logits))
+        return self.score.derivative(self.logits).astype(np.float32)
 
 
-def score_of(logits: NDArray[np.float32], activation: Activation, score: Score) -> NDArray[np.float64]:
-    """What is read of logits [...,classes], float64 of their shape: the logits themselves, or their probabilities."""
-    return logits.astype(np.float64) if score == "logit" else exact_probabilities(logits, activation)
+def score_of(
+    logits: NDArray[np.float32], activation: Activation, score: Score | ScoreMatrix, targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What is read of logits [...,classes], float64 [...,K]: logits or probabilities of the targets, or K scores."""
+    if isinstance(score, ScoreMatrix):
+        return score.value(logits)
+    read = logits.astype(np.float64) if score == "logit" else exact_probabilities(logits, activation)
+    return read[..., targets]

@@ -26,6 +26,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OptionError
 from ortcam.methods.head import Head, HeadInputs, HeadScores, LinearHead, Score, score_of
 from ortcam.methods.method import Method, Option
@@ -52,7 +53,7 @@ def recipro_cam(
     *,
     targets: NDArray[np.int64],
     kernel: Kernel,
-    score: Score,
+    score: Score | ScoreMatrix,
 ) -> HeadScores:
     """Recipro-CAM (Byun & Lee, arXiv 2209.14074): M_ij is the score of a class when only position i, j is left.
 
@@ -64,7 +65,7 @@ def recipro_cam(
       authors' code with `is_gaussian`. Where the head pools, this is "single" but for darker borders.
 
     The authors and openvino_xai end with min-max, without ReLU. Probabilities are positive, so ReLU does nothing to
-    them; of logits, whose zero is arbitrary, the smallest is taken off first, to the same end.
+    them; of logits and other scores, whose zero is arbitrary, the smallest is taken off first, to the same end.
 
     There are no weights of channels: they are zeros. Takes h w head passes for any number of classes.
 
@@ -74,7 +75,7 @@ def recipro_cam(
         head: of the classifier.
         targets: int64 [K].
         kernel: what is left of the features.
-        score: probability or logit of the class.
+        score: probability or logit of the class, or K scores.
     """
     channels, height, width = maps.shape
     offsets = list(itertools.product(range(3), range(3)))
@@ -96,7 +97,7 @@ def recipro_cam(
 
     scores = head.scores(height * width, left, prefix=prefix, targets=targets, score=score)
     raw = scores.T.reshape(len(targets), height, width)
-    if score == "logit":
+    if score == "logit" or (isinstance(score, ScoreMatrix) and not score.is_positive):
         raw = raw - raw.min(axis=(1, 2), keepdims=True)
     return HeadScores(raw, np.zeros((len(targets), channels)))
 
@@ -108,7 +109,7 @@ def ablation_cam(
     *,
     logits: NDArray[np.float32],
     targets: NDArray[np.int64],
-    score: Score,
+    score: Score | ScoreMatrix,
 ) -> HeadScores:
     """Ablation-CAM (Desai & Ramaswamy, WACV 2020): sum alpha_k A_k, alpha_k = (y - y_k) / |y|, y_k with A_k = 0.
 
@@ -126,7 +127,7 @@ def ablation_cam(
         head: of the classifier.
         logits: float32 [classes], of the clean image.
         targets: int64 [K].
-        score: what y is: logit or probability.
+        score: what y is: logit or probability, or K scores.
     """
     active = np.flatnonzero(active_channels(maps))
     weights = np.zeros((len(targets), len(maps)))
@@ -137,7 +138,7 @@ def ablation_cam(
         return altered
 
     if len(active):
-        clean = score_of(logits, head.activation, score)[targets]
+        clean = score_of(logits, head.activation, score, targets)
         scores = head.scores(len(active), ablated, prefix=prefix, targets=targets, score=score)
         weights[:, active] = ((clean - scores) / np.where(clean == 0, 1, np.abs(clean))).T
     return HeadScores(_weighted(weights, maps), weights)
@@ -175,7 +176,13 @@ def eigen_cam(maps: NDArray[np.float32], *, classes: int, center: bool) -> HeadS
     )
 
 
-def cam(maps: NDArray[np.float32], linear: LinearHead, *, targets: NDArray[np.int64]) -> HeadScores:
+def cam(
+    maps: NDArray[np.float32],
+    linear: LinearHead,
+    *,
+    targets: NDArray[np.int64],
+    seeds: NDArray[np.float32] | None = None,
+) -> HeadScores:
     """CAM (Zhou et al., CVPR 2016): sum w_ck A_k, w the weights of the linear layer behind the pooling; no bias.
 
     The paper and torch-cam end with min-max alone; here as everywhere the ReLU comes before it, and leaves what speaks
@@ -185,8 +192,12 @@ def cam(maps: NDArray[np.float32], linear: LinearHead, *, targets: NDArray[np.in
         maps: A, float32 [C,h,w].
         linear: the head; that it is exact is the caller's to check.
         targets: int64 [K].
+        seeds: float32 [K,classes], d score / d logits where scores are explained: w = sum_c seed_c w_c.
     """
-    weights = linear.weights[targets].astype(np.float64)
+    if seeds is None:
+        weights = linear.weights[targets].astype(np.float64)
+    else:
+        weights = seeds.astype(np.float64) @ linear.weights.astype(np.float64)
     return HeadScores(_weighted(weights, maps), weights)
 
 
@@ -203,13 +214,23 @@ def _weighted(weights: NDArray[np.float64], maps: NDArray[np.float32]) -> NDArra
     return summed
 
 
+def _scored(inputs: HeadInputs, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with the score that was asked for in place of that of a class."""
+    return {**options} if inputs.score is None else {**options, "score": inputs.score}
+
+
 def _compute_recipro_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
-    return recipro_cam(inputs.maps, inputs.prefix, inputs.head, targets=inputs.targets, **options)
+    return recipro_cam(inputs.maps, inputs.prefix, inputs.head, targets=inputs.targets, **_scored(inputs, options))
 
 
 def _compute_ablation_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
     return ablation_cam(
-        inputs.maps, inputs.prefix, inputs.head, logits=inputs.logits, targets=inputs.targets, **options
+        inputs.maps,
+        inputs.prefix,
+        inputs.head,
+        logits=inputs.logits,
+        targets=inputs.targets,
+        **_scored(inputs, options),
     )
 
 
@@ -225,7 +246,7 @@ def _compute_cam(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores: 
             f"by {linear.difference:.1e}, relative), so there are no weights to take; recipro-cam and "
             "ablation-cam work with any head"
         )
-    return cam(inputs.maps, linear, targets=inputs.targets)
+    return cam(inputs.maps, linear, targets=inputs.targets, seeds=None if inputs.score is None else inputs.seeds)
 
 
 HEAD_METHODS: Final = (
@@ -256,6 +277,7 @@ HEAD_METHODS: Final = (
         source="Byun & Lee, arXiv 2209.14074, CVPR workshops 2024; as in the authors' code",
         use="Choose it for speed: it takes an eighth of the time of scorecam or less, and works with any head.",
         needs_head=True,
+        takes_scores=True,
     ),
     Method(
         name="ablation-cam",
@@ -273,6 +295,7 @@ HEAD_METHODS: Final = (
         source="Desai & Ramaswamy, Ablation-CAM, WACV 2020; but for the sign where y is negative",
         use="Choose it for speed where each channel should be tested, as Score-CAM does.",
         needs_head=True,
+        takes_scores=True,
     ),
     Method(
         name="eigen-cam",
@@ -289,6 +312,7 @@ HEAD_METHODS: Final = (
         cost="none",
         source="Muhammad & Yeasin, Eigen-CAM, arXiv 2008.00299",
         use="Choose it to see where the features are active. It cannot say what speaks for a class.",
+        takes_scores=True,
     ),
     Method(
         name="cam",
@@ -300,5 +324,6 @@ HEAD_METHODS: Final = (
         source="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016",
         use="The quickest, for models that end in average pooling and one linear layer, such as ResNets.",
         needs_head=True,
+        takes_scores=True,
     ),
 )

@@ -170,6 +170,8 @@ class Method:
         needs_head: whether the bundle has to have a head; a cut inside a branch leaves none.
         needs_gradient: whether the bundle has to have a gradient graph, and `compute` uses `HeadInputs.derivative`.
         needs_attention: whether that graph has to know the attention behind the layer, as for vision transformers.
+        takes_scores: of a method with `compute`: whether it explains `HeadInputs.score` where there is one, and not the
+            classes `HeadInputs.targets`. A method with a `plan` explains any score.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Method:
     needs_head: bool = False
     needs_gradient: bool = False
     needs_attention: bool = False
+    takes_scores: bool = False
 
     @property
     def masks_image(self) -> bool:

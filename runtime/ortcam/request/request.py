@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Manifest
 from ortcam.engine.batching import BatchSize
+from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OptionError, TargetError
-from ortcam.methods import AUTO_METHOD, Settings, check_fits, resolve_method
+from ortcam.methods import AUTO_METHOD, METHODS, Method, Settings, check_fits, resolve_method
 from ortcam.methods.auto import row_of
 from ortcam.request.score import Score
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
@@ -75,6 +76,9 @@ class ExplainRequest:
             >>> ExplainRequest.of(method="cam", target=["dog", 3]).target
             ('dog', 3)
         """
+        asked = Score.of(score)
+        if asked is not None and asked.word is not None and _has_score(METHODS.find(method)):
+            options, asked = options | {"score": asked.text}, None  # of the method itself
         settings = resolve_method(method, options)
         limits = Limits(budget, deadline, tolerance, completion)
         size = check_batch_size(batch_size)
@@ -83,7 +87,13 @@ class ExplainRequest:
         targets = None if target is None else as_targets(target)
         if targets is not None and (count := as_top_k(top_k)) != 1:
             raise TargetError(f"top_k={count} with target={_in_words(targets)}: give one or the other")
-        return cls(settings, limits, targets, top_k, size, error)
+        if asked is not None and asked.word is None and (targets is not None or as_top_k(top_k) != 1):
+            beside = f"top_k={top_k}" if targets is None else f"target={_in_words(targets)}"
+            raise TargetError(
+                f"score={shown(asked.text)} with {beside}: an expression is one score and names its classes itself; "
+                "accepted beside a target is score=logit or score=probability"
+            )
+        return cls(settings, limits, targets, top_k, size, error, None, asked, frozenset(options))
 
     def for_bundle(self, manifest: Manifest, *, previews: bool = False) -> Self:
         """The request for one bundle: with a method in place of "auto", and checked as `check` does.
@@ -106,9 +116,54 @@ class ExplainRequest:
             limits = dataclasses.replace(self.limits, budget=arguments.pop("budget", self.limits.budget))
             common = {} if augmentation is None else augmentation.record()
             settings = resolve_method(row.method, arguments | common)
-            request = dataclasses.replace(self, settings=settings, limits=limits, chosen=row.line)
+            request = dataclasses.replace(
+                self, settings=settings, limits=limits, chosen=row.line, given=frozenset(arguments)
+            )
+        request = request._with_score(manifest)
         request.check(manifest)
         return request
+
+    def _with_score(self, manifest: Manifest) -> Self:
+        """The request with the options that follow from the score.
+
+        A score that is no probability has no zero of its own: a method that can subtracts what the blank image gives,
+        unless told otherwise. "logit" and "probability" are an option of methods that have one of the name `score`.
+        """
+        settings, score = self.settings, self.score
+        if score is not None and score.word is not None and _has_score(settings.method):
+            settings = resolve_method(settings.method.name, settings.all_options | {"score": score.text})
+            return dataclasses.replace(self, settings=settings, score=None)
+        plan = settings.plan
+        if plan is None or plan.weighting != "probability" or "baseline" not in settings.method.defaults:
+            return self
+        if "baseline" in self.given or self.has_zero(manifest):
+            return self
+        settings = resolve_method(settings.method.name, settings.all_options | {"baseline": "zeros"})
+        return dataclasses.replace(self, settings=settings)
+
+    def has_zero(self, manifest: Manifest) -> bool:
+        """Whether 0 is the least value of what is explained, and means nothing: so of probabilities and their sums."""
+        if self.score is None or self.score.word is not None:
+            by_logit = self.score is not None and self.score.word == "logits"
+            return manifest.activation != "identity" and not by_logit
+        return self.score.matrix(manifest).is_positive
+
+    def matrix(self, manifest: Manifest, targets: NDArray[np.int64]) -> ScoreMatrix | None:
+        """What is explained as numbers; None: what the method itself takes of a class.
+
+        Args:
+            manifest: of the bundle.
+            targets: int64 [K], the classes; of an expression -1.
+        """
+        score, activation = self.score, manifest.activation
+        if score is not None and score.word is None:
+            return score.matrix(manifest)
+        if activation == "identity":
+            return ScoreMatrix.of_classes("logits", targets, activation=activation, outputs=manifest.outputs)
+        if score is None:
+            return None
+        assert score.word is not None  # of scores that are no expression
+        return ScoreMatrix.of_classes(score.word, targets, activation=activation, outputs=manifest.outputs)
 
     def check(self, manifest: Manifest) -> None:
         """Check that a bundle has the classes, and what the method needs. For "auto" every bundle has a method.
@@ -118,10 +173,14 @@ class ExplainRequest:
             OptionError: the method needs a head, a gradient or a layer that the bundle does not have; the message says
                 what works.
         """
-        as_top_k(self.top_k, len(manifest.labels))
-        for item in self.target or ():
-            class_index(item, manifest.labels)
+        if self.score is None or self.score.word is not None:
+            _check_classes(manifest)
+            as_top_k(self.top_k, manifest.outputs)
+            for item in self.target or ():
+                class_index(item, manifest.labels)
         check_fits(self.settings, manifest)
+        if self.score is not None:
+            _check_score(self.score, self.settings, manifest)
 
     def classes(
         self, logits: NDArray[np.float32], labels: tuple[str, ...]
@@ -133,11 +192,13 @@ class ExplainRequest:
             labels: of all classes.
 
         Returns:
-            The classes, int64 [K], each once; and for every class asked for its place among them, intp [N].
+            The classes, int64 [K], each once, or -1 for an expression; and for every class asked for its place among them, intp [N].
 
         Raises:
             TargetError: a class, or a number of classes, that the model does not have.
         """
+        if self.score is not None and self.score.word is None:
+            return np.array([-1]), np.arange(1)
         top_k = as_top_k(self.top_k, len(labels))
         if self.target is None:
             return most_probable(logits, top_k), np.arange(top_k)
@@ -150,7 +211,61 @@ class ExplainRequest:
         limits = None
         if self.settings.method.masks_image:
             limits = dataclasses.asdict(self.limits) | {"sampling_error": self.sampling_error}
-        return {"method": self.settings.method.name, "options": self.settings.all_options, "limits": limits}
+        score = {} if self.score is None else self.score.record()
+        return {"method": self.settings.method.name, "options": self.options, "limits": limits, **score}
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Every option that the map depends on: what a method would take of a class is none beside an expression."""
+        options = self.settings.all_options
+        return options if self.score is None else {name: options[name] for name in options if name != "score"}
+
+
+def _has_score(method: Method | None) -> bool:
+    """Whether a method has an option that says which score of a class it takes."""
+    return method is not None and "score" in method.defaults
+
+
+def _check_classes(manifest: Manifest) -> None:
+    """Refuse to explain classes of a model that has none.
+
+    Raises:
+        TargetError: its output is a tensor.
+    """
+    if not manifest.has_classes:
+        shape = list(manifest.output_shape)
+        example = ", ".join(["0", *[":"] * (len(shape) - 1)])
+        raise TargetError(
+            f"this model's output is a tensor {shape} without classes: say what to explain, such as "
+            f"--score 'output[{example}]' (score=)"
+        )
+
+
+def _check_score(score: Score, settings: Settings, manifest: Manifest) -> None:
+    """Refuse a score that the method or the bundle cannot do.
+
+    Raises:
+        OptionError: the method explains classes alone, or the scorers are from before scores.
+        TargetError: the model has no such class.
+    """
+    method, plan = settings.method, settings.plan
+    if method.compute is not None:
+        if not method.takes_scores and not (score.word == "logits" and method.needs_gradient):
+            names = ", ".join(item.name for item in METHODS if item.plan is not None or item.takes_scores)
+            raise OptionError(f"score with {method.name}: it explains classes alone; accepted: {names}")
+        if score.word is None:
+            score.matrix(manifest)
+        return
+    assert plan is not None  # of every method that has no function `compute`
+    if score.word is not None and (score.word == "probabilities") == (plan.weighting == "probability"):
+        return
+    terms = {score.word} if score.word is not None else {*score.matrix(manifest).weights}
+    if not terms <= {*manifest.graphs.score_terms}:
+        raise OptionError(
+            f"score={shown(score.text)} with {method.name}: the graphs of this bundle were made before there were "
+            "scores: export the model again, or take a method that masks no image, such as "
+            f"{'grad-cam' if manifest.gradient else 'recipro-cam'}"
+        )
 
 
 def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float | None) -> None:

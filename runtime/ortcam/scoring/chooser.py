@@ -84,7 +84,10 @@ class Chooser:
     def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
         """The channels that were not scored whose weights leave most open in the maps."""
         energy = self._scoring.masks.energy[self._order]
-        known = np.maximum(energy @ prediction.weights, np.finfo(np.float64).tiny)
+        weights = prediction.weights
+        if self._scoring.tally.offset is not None:
+            weights = np.abs(weights - self._scoring.tally.offset)
+        known = np.maximum(energy @ weights, np.finfo(np.float64).tiny)
         wanted = np.nan_to_num(self._size * (prediction.deviation / known).sum(axis=1), nan=np.inf)
         steps = np.round(_STEPS * np.log2(np.maximum(wanted, np.finfo(np.float64).tiny)))
         steps[self._scoring.tally.scored[self._order]] = -np.inf
@@ -101,7 +104,7 @@ class Chooser:
         with pace.timing("predict", units["predict"]):
             given = np.flatnonzero(self._scoring.tally.scored[self._order])
             weights = self._scored_values(self._scoring.tally.positive_weights()[1])[given]
-            return self._model.condition(given, weights)
+            return self._model.condition(given, weights, signed=self._scoring.tally.offset is not None)
 
     @single_threaded
     def error(self, prediction: Prediction, first: int) -> NDArray[np.float64]:

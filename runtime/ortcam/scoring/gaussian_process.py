@@ -24,6 +24,11 @@ out where they are many depends on their numbers alone.
 alpha / t is the fourth power of a Gaussian, whose mean is m^4 + 6 m^2 v + 3 v^2. The last term counts only where m is
 near zero, where the Gaussian reaches below zero and y cannot; it is left out: alpha / t = m^4 + 6 m^2 v.
 
+**Scores of either sign** (a difference, a logit, a regression's output) have no root. There the model is y_k = (alpha_k -
+a) / t with a the mean and t the largest distance from it of the weights scored; what is predicted is a + t m, and where
+the fourth power has the slope 4 t m^3, the line has t. A score that is the same for every mask so far (t = 0) is
+predicted to be the same for all.
+
 **What to score next.** The channels whose weight leaves most open in the map: |A_k - mean A_k|, since a constant does
 not change a map that is min-maxed, times the standard deviation of alpha_k; summed over the classes after division by
 the energy of each map.
@@ -42,6 +47,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ortcam.scoring.links import Line, Power
 
 __all__ = ["MaskModel", "Posterior", "Prediction", "estimation_work", "prediction_work"]
 
@@ -63,7 +70,6 @@ _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 # Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
 _LEAST_VARIANCE: Final = 1e-4
-_ROOT: Final = 4
 _FEWEST: Final = 8  # scored channels below which nothing is said of the error
 _GOLDEN: Final = 0.6180339887498949
 
@@ -98,6 +104,8 @@ class Posterior:
     noise: float
     spread: NDArray[np.float64]  # [K], s^2
     top: NDArray[np.float64]  # [K], t
+    slopes: NDArray[np.float64]  # [O,K], d alpha / d y over `unit`
+    unit: NDArray[np.float64]  # [K]
     mean: NDArray[np.float64]  # [O,K]
     variance: NDArray[np.float64]  # [O], over s^2
     cross: NDArray[np.float32]  # [O,n], kernel
@@ -134,17 +142,19 @@ class MaskModel:
         apart = self._squared_distances(some, some)[np.triu_indices(len(some), 1)]
         self._unit = max(float(np.median(apart)) if apart.size else 0.0, 1e-12)
 
-    def condition(self, scored: NDArray[np.intp], weights: NDArray[np.float64]) -> Prediction:
+    def condition(
+        self, scored: NDArray[np.intp], weights: NDArray[np.float64], *, signed: bool = False
+    ) -> Prediction:
         """Predict the weights of all channels from those scored so far.
 
         Args:
             scored: intp [n], which channels.
             weights: float64 [n,K], positive.
+            signed: whether they may have either sign.
         """
         channels, classes = len(self._features), weights.shape[1]
-        top = weights.max(axis=0)
-        underflown = top <= np.finfo(np.float32).tiny  # a class without a score: nothing to predict from
-        y = (weights / top) ** (1 / _ROOT)
+        link = Line(weights) if signed else Power(weights)
+        y = link.y(weights)
         used = _some(scored, _given_for(channels - len(scored)))
         given, y = scored[used], y[used]
         distances = self._squared_distances(given, given)
@@ -159,19 +169,17 @@ class MaskModel:
         surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
         open_ = np.setdiff1d(np.arange(channels), scored)
         cross = _matern(self._squared_distances(open_, given), length)
-        mean = np.maximum(mu + cross @ pulled.astype(np.float32), 0).astype(np.float64)
+        mean = link.allowed(mu + cross @ pulled.astype(np.float32)).astype(np.float64)
         explained = np.einsum("cn,cn->c", cross @ inverse.astype(np.float32), cross)
         variance = np.maximum(1 - explained, 0).astype(np.float64)
+        slopes, unit = link.slopes(mean)
         posterior = Posterior(
-            open_, given, scored, length, noise, spread, top, mean, variance, cross, inverse, surprise
+            open_, given, scored, length, noise, spread, link.top, slopes, unit, mean, variance, cross, inverse, surprise
         )
         v = variance[:, None] * spread
         predicted = np.zeros((channels, classes))
-        predicted[open_] = top * (mean**4 + 6 * mean**2 * v)
         deviation = np.zeros((channels, classes))
-        deviation[open_] = top * _deviation_of_power(mean, v)
-        predicted[:, underflown] = 0
-        deviation[:, underflown] = 0
+        predicted[open_], deviation[open_] = link.moments(mean, v)
         predicted[scored] = weights
         return Prediction(predicted, deviation, posterior)
 
@@ -218,7 +226,7 @@ class MaskModel:
             posterior: given the scores.
             cells: float [C,P], what the weights are summed over, on a coarse grid.
         """
-        slopes = posterior.mean ** (_ROOT - 1)  # over 4 t; by place among the open channels
+        slopes = posterior.slopes  # by place among the open channels
         sizes = np.sqrt(np.einsum("cp,cp->c", cells, cells))[posterior.open]
         by_importance = np.argsort(-(slopes.sum(axis=1) * sizes), kind="stable")
         together, alone = by_importance[:_FOR_COVARIANCE], by_importance[_FOR_COVARIANCE:]
@@ -280,7 +288,7 @@ class _Unscored:
     def covariance(self, k: int) -> NDArray[np.float64]:
         """The covariance of the error of the raw map of class k: float64 [P,P]."""
         posterior, together, alone = self.posterior, self.together, self.alone
-        slope = _ROOT * posterior.top[k] * self.slopes[:, k]
+        slope = posterior.unit[k] * self.slopes[:, k]
         b = slope[together, None] * self.cells[together]
         known = self.cross.T @ b
         covariance: NDArray[np.float64] = b.T @ (self.kernel @ b) + posterior.noise * (b.T @ b)
@@ -326,13 +334,6 @@ def _matern(squared_distances: NDArray[np.float32], length: float) -> NDArray[np
     r *= np.float32(np.sqrt(3) / length)
     kernel: NDArray[np.float32] = (1 + r) * np.exp(-r)
     return kernel
-
-
-def _deviation_of_power(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard deviation of the fourth power of a Gaussian."""
-    m2, v = mean**2, variance
-    deviation: NDArray[np.float64] = np.sqrt(v * (16 * m2**3 + v * (168 * m2**2 + v * (384 * m2 + 96 * v))))
-    return deviation
 
 
 def _smoothing(size: int) -> NDArray[np.float32]:

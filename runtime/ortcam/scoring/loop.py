@@ -53,6 +53,8 @@ class Scoring:
         sizer: BatchSizer,
         sampling_error: float | None = None,
         pace: Pace | None = None,
+        score: NDArray[np.float32] | None = None,
+        signed: bool = False,
     ) -> None:
         """Put on the device what stays the same for all passes.
 
@@ -61,19 +63,24 @@ class Scoring:
             image: float32 [1,3,H,W], preprocessed.
             masks: of this image.
             plan: of the method.
-            targets: int64 [K], classes; the passes are the same for any number of them.
-            baseline: float32 [K], subtracted from the probabilities.
+            targets: int64 [K], classes, or other columns of the scorer's outputs; the passes are the same for any
+                number of them.
+            baseline: float32 [K], subtracted from the probabilities, or from the scores in their place.
             sizer: decides how many masked images each run has.
             sampling_error: of a method that takes the mean over samples: a channel has enough of them when the standard
                 error of its mean is below this share of its weight or of the mean weight; None takes all samples.
             pace: what is known about the time that runs and the rest take; None: nothing.
+            score: float32 [S,U], the weights of scores, for scorers with an input of this name; None: there is none.
+            signed: whether what is scored may be negative, as no probability is.
         """
         self._height, self._width = (int(size) for size in image.shape[-2:])
         self.masks = masks
         self.plan = plan
         self.pace = pace or Pace()
-        self.tally = Tally(len(masks.active), (len(targets), self._height, self._width), plan)
-        self.offset = np.zeros(len(targets)) if self.tally.soft else baseline.astype(np.float64)
+        soft = plan.weighting == "logit-softmax"
+        self.offset = np.zeros(len(targets)) if soft else baseline.astype(np.float64)
+        shape = len(targets), self._height, self._width
+        self.tally = Tally(len(masks.active), shape, plan, self.offset if signed else None)
         self.pixels = self._height * self._width
         self.most_rows = sys.maxsize
         self._scorer = scorer
@@ -87,6 +94,7 @@ class Scoring:
             ("targets", targets),
             ("baseline", baseline),
             ("logit_softmax", np.array(self.tally.soft)),
+            *(() if score is None else (("score", score),)),
         ):
             scorer.put(name, value)
 
@@ -186,7 +194,7 @@ class Scoring:
         """The weights from what has been scored, and from what was predicted for the rest.
 
         Args:
-            predicted: float64 [L,K], positive weights of the active channels in the order of `masks.order`; where a
+            predicted: float64 [L,K], weights before the offset is subtracted, of the active channels in the order of `masks.order`; where a
                 channel was scored they are not looked at. None gives the others no weight.
             error: float64 [K], estimated from the prediction.
             step: maps whose weights were predicted are gated at every pixel, or at one in so many of both axes.
@@ -195,6 +203,8 @@ class Scoring:
         tally, masks = self.tally, self.masks
         weights = weigh(tally, masks, self.offset, predicted)
         gated = tally.gated_sum(None if predicted is None else self._gate_unscored(weights, step))
+        if gated is not None and tally.offset is not None:
+            gated = gated * weights.any(axis=0)[:, None, None]
         if tally.soft and weights.any():
             total = weights.sum(axis=0)
             weights /= total

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from ortcam.scoring.links import ROUNDING
 from ortcam.scoring.masks import Masks
 from ortcam.scoring.tally import Tally
 
@@ -51,7 +52,7 @@ def weigh(
         tally: what the passes gave.
         masks: of the image.
         offset: float64 [K], subtracted from every weight.
-        predicted: float64 [L,K], positive weights of the active channels in the order of `masks.order`; where a
+        predicted: float64 [L,K], weights before the offset is subtracted, of the active channels in the order of `masks.order`; where a
             channel was scored they are not looked at. None gives the others no weight.
     """
     channels, given = tally.positive_weights()
@@ -62,4 +63,7 @@ def weigh(
     weighed = masks.active if predicted is not None else tally.scored
     weights = np.zeros_like(positive)
     weights[weighed] = positive[weighed] - offset
+    if tally.offset is not None and weighed.any():  # what rounding leaves of scores that are all the same is no weight
+        largest = np.maximum(np.abs(positive[weighed]).max(axis=0), np.abs(offset))
+        weights[:, np.abs(weights).max(axis=0) <= ROUNDING * largest] = 0
     return weights

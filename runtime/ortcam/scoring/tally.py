@@ -13,7 +13,7 @@ class Tally:
     """Sums of the scores of each channel, and the sum of the gated maps, with what follows from them.
 
     C is the number of channels, K that of classes. With `weighting="logit-softmax"` the scores are logits, else they
-    are probabilities.
+    are probabilities, or with an `offset` any numbers.
 
     Attributes:
         count: float64 [C], samples of each channel; a sample may count in part.
@@ -21,15 +21,20 @@ class Tally:
         runs: runs of the scorer graph.
     """
 
-    def __init__(self, channels: int, shape: tuple[int, int, int], plan: Plan) -> None:
+    def __init__(
+        self, channels: int, shape: tuple[int, int, int], plan: Plan, offset: NDArray[np.float64] | None = None
+    ) -> None:
         """Begin with nothing.
 
         Args:
             channels: C.
             shape: K, H, W: of the gated sum.
             plan: of the method.
+            offset: float64 [K], what is subtracted from scores that may have either sign, to give a weight; None: no
+                score is negative. Where a softmax weighs, scores may have either sign anyway.
         """
         self.soft = plan.weighting == "logit-softmax"
+        self.offset = None if self.soft else offset
         self._samples = plan.samples
         self._shape = shape
         self.count = np.zeros(channels)
@@ -100,10 +105,13 @@ class Tally:
     def positive_weights(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """The channels scored, intp [n], and their weights before the baseline is subtracted, float64 [n,K].
 
-        Of a softmax over channels the numerator, divided by the largest of them.
+        They are positive, unless scores may have either sign. Of a softmax over channels the numerator, divided by the
+        largest of them.
         """
         channels = np.flatnonzero(self.count)
         mean = self.means(channels)
+        if self.offset is not None:
+            return channels, mean
         if self.soft:
             mean = np.exp(mean - mean.max(axis=0, initial=-np.inf))
         return channels, np.maximum(mean, np.finfo(np.float32).tiny)
@@ -125,11 +133,15 @@ class Tally:
         error = self._mean_error(channels)
         if self.soft:
             return error
-        everywhere = self.means(self.scored).mean(axis=0)
+        of_channels, everywhere = self._sizes(channels), self._sizes(self.scored).mean(axis=0)
         relative: NDArray[np.float64] = error / np.maximum(
-            np.maximum(self.means(channels), everywhere), np.finfo(np.float64).tiny
+            np.maximum(of_channels, everywhere), np.finfo(np.float64).tiny
         )
         return relative
+
+    def _sizes(self, channels: NDArray[np.intp] | NDArray[np.bool_]) -> NDArray[np.float64]:
+        """How large the weights of some scored channels are, float64 [n,K]: the mean scores, where none is negative."""
+        return self.means(channels) if self.offset is None else np.abs(self.means(channels) - self.offset)
 
     def standard_error(self) -> NDArray[np.float64] | None:
         """The largest relative error over channels, float64 [K]; None where all samples were made."""
@@ -143,14 +155,14 @@ class Tally:
 
         The samples are drawn without replacement from the N that the method has, whose mean is what is wanted: the
         error is that of a finite population and vanishes with the last of them (Cochran, "Sampling Techniques", 1977,
-        eq. 2.20). After a single sample it is taken to be the score, of a logit 1.
+        eq. 2.20). After a single sample it is taken to be as large as the weight, of a logit 1.
         """
         count = self.count[channels, None].astype(np.float64)
         mean = self._sum[channels] / count
         variance = np.maximum(self._squares[channels] / count - mean**2, 0) * count / np.maximum(count - 1, 1)
         single = (count == 1) & (self._samples > 1)
         error: NDArray[np.float64] = np.where(
-            single, 1.0 if self.soft else mean, np.sqrt(variance / count * (1 - count / self._samples))
+            single, 1.0 if self.soft else self._sizes(channels), np.sqrt(variance / count * (1 - count / self._samples))
         )
         return error
 
