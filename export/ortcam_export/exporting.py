@@ -32,6 +32,7 @@ from ortcam.bundle import (
     file_sha256,
     read_bundle,
 )
+from ortcam.engine.score import score_terms
 from ortcam.errors import BundleError, OrtcamError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import measure_parity, parity_failure, probe_input, sample_gradient
@@ -271,9 +272,10 @@ def _write_graphs(
         ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")
     else:
         ir.save(build_head(opened, cuts[0].tensor), folder / "head.onnx")
-    scorers = write_scorers(model, cuts[0], folder, interpolation, activation)
+    terms = score_terms(activation)
+    scorers = write_scorers(model, cuts[0], folder, interpolation, activation, terms=terms)
     head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
-    return Graphs("features.onnx", head, classifier, scorers)
+    return Graphs("features.onnx", head, classifier, scorers, terms)
 
 
 def _check_span(preprocessing: Preprocessing) -> None:

@@ -30,8 +30,6 @@ D + s               score s              score s
 D + S + c           logit of c           logit of c (softmax and sigmoid)
 2 D + S + c         probability of c     probability of c (softmax and sigmoid)
 ==================  ===================  ============================================
-
-Where the classifier's output is a tensor, targets are D + s alone.
 """
 
 import dataclasses
@@ -113,9 +111,9 @@ def build_scorer(
     rename(all_logits, "all_logits", graph)
     front_nodes = build.take_nodes()
     terms = score_terms(activation) if terms is None else terms
-    readings = _read_outputs(build, all_logits, front.targets, activation, terms)
+    readings = _read_outputs(build, all_logits, activation, terms)
     probabilities, logits = (
-        build.output("Gather", [table, readings.targets], name, 2)
+        build.output("Gather", [table, front.targets], name, 2)
         for table, name in ((readings.probabilities, "probabilities"), (readings.logits, "logits"))
     )
     inputs, outputs = [*front.inputs, readings.score], [probabilities, logits]
@@ -184,19 +182,17 @@ class _Readings:
 
     Attributes:
         score: the graph's input, float32 [S,U].
-        targets: columns of the tables, int64 [K].
         probabilities: the table of the output `probabilities`, float32 [B,...].
         logits: the same of `logits`.
     """
 
     score: ir.Value
-    targets: ir.Value
     probabilities: ir.Value
     logits: ir.Value
 
 
 def _read_outputs(
-    build: Builder, logits: ir.Value, targets: ir.Value, activation: Activation, terms: Sequence[str]
+    build: Builder, logits: ir.Value, activation: Activation, terms: Sequence[str]
 ) -> _Readings:
     """The tables that targets are columns of: see the top of this module."""
     outputs = logits.shape[1] if logits.shape is not None else None
@@ -204,30 +200,30 @@ def _read_outputs(
     activated = build.activation(activation, logits)
     score = _input("score", ir.DataType.FLOAT, ("S", sum(term_sizes(terms, outputs))))
     made = [_term(build, term, logits, activated, activation) for term in terms]
-    if "direction" not in terms:  # a tensor: too many outputs for a product of each with each score, and no classes
-        weights, constants = build.ops("Split", [score, build.integers(outputs, 1)], {"axis": 1}, outputs=2)
-        extra = build.op("MatMul", [logits, build.op("Transpose", [weights], {"perm": [1, 0]})])
-        extra = build.op("Add", [extra, build.op("Transpose", [constants], {"perm": [1, 0]})])
-        return _Readings(score, build.op("Sub", [targets, build.integers(outputs)]), extra, extra)
-    # No MatMul: a GPU would round its factors to TF32.
-    product = build.op(
-        "Mul",
-        [
-            build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)]),
-            build.op("Unsqueeze", [score, build.integers(0)]),
-        ],
-    )
-    extra = build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
+    extra = _scores(build, score, logits, made, outputs, terms)
     if activation == "identity":
         table = build.op("Concat", [logits, extra], {"axis": 1})
-        return _Readings(score, targets, table, table)
+        return _Readings(score, table, table)
     rest = [extra, logits, activated]
     return _Readings(
         score,
-        targets,
         build.op("Concat", [activated, *rest], {"axis": 1}),
         build.op("Concat", [logits, *rest], {"axis": 1}),
     )
+
+
+def _scores(
+    build: Builder, score: ir.Value, logits: ir.Value, made: list[ir.Value], outputs: int, terms: Sequence[str]
+) -> ir.Value:
+    """The scores of each masked image: float32 [B,S]."""
+    if "direction" in terms:  # no MatMul: a GPU would round its factors to TF32
+        terms_of_image = build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)])
+        product = build.op("Mul", [terms_of_image, build.op("Unsqueeze", [score, build.integers(0)])])
+        return build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
+    # Of a tensor, whose many values would be copied for each score.
+    weights, constants = build.ops("Split", [score, build.integers(outputs, 1)], {"axis": 1}, outputs=2)
+    weighed = build.op("MatMul", [logits, build.op("Transpose", [weights], {"perm": [1, 0]})])
+    return build.op("Add", [weighed, build.op("Transpose", [constants], {"perm": [1, 0]})])
 
 
 def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, activation: Activation) -> ir.Value:

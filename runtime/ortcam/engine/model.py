@@ -245,13 +245,22 @@ class Model:
         Raises:
             NotFiniteError: a logit is infinite or not a number.
         """
+        return to_probabilities(self.blank_logits(), self.bundle.manifest.activation)[targets]
+
+    def blank_logits(self) -> NDArray[np.float32]:
+        """The logits for an input that is zero everywhere: float32 [outputs].
+
+        Raises:
+            NotFiniteError: a logit is infinite or not a number.
+        """
         manifest = self.bundle.manifest
         image = manifest.preprocessing
         empty = np.zeros((1, image.channels, image.height, image.width), np.float32)
         _, logits = classify(manifest.graphs, self.open, empty)
         check_rows("logits of the empty image", logits, 1, manifest.outputs)
         check_finite("logits of the empty image", logits)
-        return to_probabilities(logits[0], manifest.activation)[targets]
+        blank: NDArray[np.float32] = logits[0]
+        return blank
 
     def logits(
         self,

@@ -15,6 +15,7 @@ from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabi
 from ortcam.engine.model import classify
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
+from ortcam.engine.score import TERMS, ScoreMatrix, term_sizes
 from ortcam.engine.session import open_session
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.parity.probe import probe_input, read_probe
@@ -29,6 +30,7 @@ __all__ = [
     "measure_variant",
     "parity_failure",
     "relative_difference",
+    "no_score",
     "run_scorer",
     "verify",
     "verify_variants",
@@ -141,10 +143,11 @@ def measure_variant(
     strongest = _strongest(maps)
     low, span = maps.min(axis=(1, 2), keepdims=True), np.ptp(maps, axis=(1, 2), keepdims=True)
     maps = (maps - low) / np.where(span > 0, span, 1)
-    differences = []
+    differences, classes = [], logits.shape[1]
+    score = no_score(graphs, classes)
     for kind, file in scorers.items():
         expected, found = (
-            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=logits.shape[1])[0]
+            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[0]
             for name in (graphs.scorers[kind], file)
         )
         differences.append(relative_difference(found, expected))
@@ -198,13 +201,21 @@ def measure_parity(
     expected = {kind: run(_masked(kind, images[:1], maps[strongest]))[1] for kind in graphs.scorers}
     # Each session holds the weights: of the classifier's before the scorers', of theirs one at a time.
     session.cache_clear()
-    scorers = []
+    scorers, classes = [], logits.shape[1]
+    matrix = _each_term(graphs, activation, classes)
+    score = no_score(graphs, classes) if matrix is None else matrix.rows(graphs.score_terms)
     for kind, file in graphs.scorers.items():
         scorer = open_session(opener(file), options)
-        masked, probabilities = run_scorer(scorer, images[:1], maps, strongest, classes=expected[kind].shape[1])
-        check_finite(f"logits of masked images of the probe ({file})", masked, expected[kind])
+        columns = classes + (0 if matrix is None else matrix.count)
+        found, activated = run_scorer(scorer, images[:1], maps, strongest, classes=columns, score=score)
+        masked, probabilities = found[:, :classes], activated[:, :classes]
+        check_finite(f"logits of masked images of the probe ({file})", found, expected[kind])
         scorers.append(relative_difference(masked, expected[kind]))
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
+        if matrix is not None:
+            scale = max(1.0, float(np.abs(masked).max()), float(np.abs(found[:, classes:]).max()))
+            for scores in (found[:, classes:], activated[:, classes:]):
+                scorers.append(float(np.abs(scores - matrix.value(masked)).max()) / scale)
     clean = max(relative_difference(computed, logits), relative_difference(single, logits[:1]))
     return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 
@@ -236,17 +247,43 @@ def _strongest(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")[:_CHANNELS].astype(np.int64)
 
 
+def no_score(graphs: Graphs, outputs: int) -> NDArray[np.float32]:
+    """What scorers take as `score` where only classes are asked for: float32 [1,U] of zeros."""
+    return np.zeros((1, sum(term_sizes(graphs.score_terms, outputs))), np.float32)
+
+
+def _each_term(graphs: Graphs, activation: Activation, outputs: int) -> ScoreMatrix | None:
+    """A score of each term that the scorers have, to compare; None where they have none."""
+    terms = [term for term in TERMS if term in graphs.score_terms]
+    if not terms:
+        return None
+    generator = np.random.default_rng(0)
+    weights = {}
+    for row, (term, size) in enumerate(zip(terms, term_sizes(terms, outputs), strict=True)):
+        weights[term] = np.zeros((len(terms), size))
+        drawn = generator.standard_normal(size)
+        weights[term][row] = (drawn / np.abs(drawn).sum()).astype(np.float32)
+    return ScoreMatrix(weights, activation, outputs, len(terms))
+
+
 def run_scorer(
-    scorer: Session, image: NDArray[np.float32], maps: NDArray[np.float32], channels: NDArray[np.int64], *, classes: int
+    scorer: Session,
+    image: NDArray[np.float32],
+    maps: NDArray[np.float32],
+    channels: NDArray[np.int64],
+    *,
+    classes: int,
+    score: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run a scorer once: logits and probabilities of all classes, for an image masked by B channels.
+    """Run a scorer once: logits and probabilities of all columns asked for, of an image masked by B channels.
 
     Args:
         scorer: of any kind.
         image: float32 [1,3,H,W], preprocessed.
         maps: float32 [C,h,w].
         channels: int64 [B].
-        classes: number of classes of the model.
+        classes: number of columns, from the first on: the classes of the model, and then its scores.
+        score: float32 [S,U], the weights of scores; scorers of older bundles have none, and ignore them.
 
     Returns:
         Two arrays float32 [B,classes].
@@ -265,6 +302,7 @@ def run_scorer(
         "keep": np.ones(len(channels), np.float32),
         "baseline": np.zeros(classes, np.float32),
         "logit_softmax": np.array(False),
+        "score": score,
     }
     logits, probabilities = scorer.run(feeds, ["logits", "probabilities"])
     for name, value in (("logits", logits), ("probabilities", probabilities)):
