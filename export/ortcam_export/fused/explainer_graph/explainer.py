@@ -9,8 +9,8 @@ and a formula, without a loop. Weights and map are computed in float64, as in th
 =======================  =======================  =================================================================
 input                    shape                    meaning
 =======================  =======================  =================================================================
-``image``                float32 [1,C,H,W]        preprocessed; or an image of any size: uint8 [h,w,3], RGB, or of a model
-                                                  with a value range its samples, float32 [h,w,C]
+``image``                float32 [1,C,H,W]        preprocessed; or an image of any size: uint8 [h,w,3], RGB, or of a
+                                                  model with a value range its samples, float32 [h,w,C]
 ``classes``              int64 [K]                what to explain, where that is chosen at run time
 =======================  =======================  =================================================================
 

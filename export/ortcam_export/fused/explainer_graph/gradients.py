@@ -121,7 +121,10 @@ class GradientMaps:
             first = build.integers(0)
             return {name: build.op("Unsqueeze", [value, first]) for name, value in self._gradients(seeds).items()}
         cuts, preprocessing = graphs.manifest.cuts, graphs.manifest.preprocessing
-        samples, shape = int(options["num_samples"]), (preprocessing.channels, preprocessing.height, preprocessing.width)
+        samples, shape = (
+            int(options["num_samples"]),
+            (preprocessing.channels, preprocessing.height, preprocessing.width),
+        )
         noise = np.concatenate([draw_noise(options["seed"], sample, (1, *shape)) for sample in range(samples)])
         images = build.op("Add", [self.image, build.constant(np.float32(options["std"]) * noise)])
         features = {

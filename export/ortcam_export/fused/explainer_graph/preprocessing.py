@@ -135,7 +135,9 @@ class _Preprocessing:
         rounded = build.op("Add", [shifted, build.op("Mul", [build.op("Sign", [shifted]), self._number(0.5)])])
         return self._folded(build.cast(rounded, _INT64), size)  # towards zero
 
-    def _of_floats(self, image: ir.Value, size: tuple[ir.Value, ir.Value], resized: tuple[ir.Value, ir.Value]) -> ir.Value:
+    def _of_floats(
+        self, image: ir.Value, size: tuple[ir.Value, ir.Value], resized: tuple[ir.Value, ir.Value]
+    ) -> ir.Value:
         """The model's input of samples that keep their depth, float32 [h,w,C]: sums in float64, nothing rounded."""
         build, settings = self._build, self._settings
         assert settings.value_range is not None

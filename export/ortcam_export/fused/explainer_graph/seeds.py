@@ -77,7 +77,7 @@ def score_value(build: Builder, logits: ir.Value, score: ScoreMatrix) -> ir.Valu
 
 
 def _of_probabilities(build: Builder, rows: ir.Value, logits: ir.Value, activation: Activation) -> ir.Value:
-    """d <w, p> / dz: p (w - <w, p>) of a softmax, w p (1 - p) of sigmoids; float64 [K,outputs]."""
+    """Differentiate <w, p> by z: p (w - <w, p>) of a softmax, w p (1 - p) of sigmoids; float64 [K,outputs]."""
     shares = _shares(build, logits, activation)
     if activation == "softmax":
         apart = build.op("Sub", [rows, _product(build, rows, shares)])
@@ -87,7 +87,7 @@ def _of_probabilities(build: Builder, rows: ir.Value, logits: ir.Value, activati
 
 
 def _of_direction(build: Builder, rows: ir.Value, logits: ir.Value) -> ir.Value:
-    """d <w, z/|z|> / dz: (w - <w, u> u) / |z| with u = z / |z|; float64 [K,outputs]."""
+    """Differentiate <w, z/|z|> by z: (w - <w, u> u) / |z| with u = z / |z|; float64 [K,outputs]."""
     length = _length(build, logits)
     unit = build.op("Div", [logits, length])
     along = build.op("Mul", [_product(build, rows, unit), unit])
@@ -95,7 +95,7 @@ def _of_direction(build: Builder, rows: ir.Value, logits: ir.Value) -> ir.Value:
 
 
 def _of_entropy(build: Builder, logits: ir.Value, activation: Activation) -> ir.Value:
-    """dH / dz: -p (ln p + H) of a softmax, -z p (1 - p) of sigmoids; float64 [1,outputs]."""
+    """Differentiate the entropy H by z: -p (ln p + H) of a softmax, -z p (1 - p) of sigmoids; float64 [1,outputs]."""
     shares = _shares(build, logits, activation)
     if activation == "sigmoid":
         rest = build.op("Sub", [build.constant(np.float64(1)), shares])
