@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ortcam.bundle import Bundle
 from ortcam.images.presets import PresetName
@@ -20,6 +20,7 @@ from ortcam_export.request import (
     check_spec,
     check_takes,
     choose_precisions,
+    per_channel,
     sides,
     with_declared,
     with_labels,
@@ -36,6 +37,9 @@ from ortcam_export.sources.types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ortcam_export.inspection import Inspection
     from ortcam_export.sources.types import Model
 
@@ -53,8 +57,8 @@ def export(
     force: bool = False,
     input_size: int | tuple[int, int] | None = None,
     resize: int | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     interpolation: InterpolationName | None = None,
     labels: str | Path | Sequence[str] | None = None,
     report: StageReport | None = None,
@@ -67,6 +71,14 @@ def export(
     precision: str | Sequence[str] = "fp32",
     calibration: str | os.PathLike[str] | None = None,
     preset: PresetName | None = None,
+    channels: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    display: int | Sequence[int] | None = None,
+    baseline_value: Literal["mean", "zero"] | float | Sequence[float] | None = None,
+    inputs: Mapping[str, object] | None = None,
+    classes: "str | Path | NDArray[np.floating] | None" = None,
+    logit_scale: float | None = None,
+    logit_bias: float | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
@@ -85,19 +97,22 @@ def export(
         input_size: (height, width) of the model's input, or its side.
         resize: length of the short side before the crop; None resizes straight to `input_size`, unless torchvision's
             metadata say otherwise.
-        mean: of the three channels in `channel_order`, of pixels in [0, scale].
-        std: standard deviation of the three channels in `channel_order`, of pixels in [0, scale].
+        mean: of each channel in `channel_order`, or one for all, of pixels in [0, scale].
+        std: standard deviation of each channel in `channel_order`, or one for all, of pixels in [0, scale].
         interpolation: "bilinear" or "bicubic".
         labels: the labels, "imagenet", or a file of them (`sources.labels.parse_labels`). None takes the model's
             own, or those that lie beside its file, or else the index of each class.
         report: told the stages.
-        channel_order: "rgb" (where nothing else is known) or "bgr": the order of the channels in the model's input.
+        channel_order: what the channels of the model's input are: "rgb" (of three where nothing else is known) or
+            "bgr"; "grey" (of one), weighed from red, green and blue as Pillow does, or "grey-opencv", as OpenCV does;
+            "bands" (of any other number): those of the file or array, in their order.
         scale: what white becomes before mean and std; 1 where nothing else is known, 255 for models that take bytes.
         activation: how logits become probabilities: "softmax", or "sigmoid" for classes that do not exclude each other
             and for one logit; None takes what the graph ends in, else softmax. Of a graph that ends in Sigmoid,
             "softmax" is that of the logits in front of it; one that ends in a softmax has no "sigmoid".
             "probabilities": the model gives probabilities, and logits are made of them: an ensemble, say, or one
-            softmax per group of classes.
+            softmax per group of classes. "identity": the outputs are values, such as those of a regression, an
+            embedding, or the raw output of a detector; a `score` says what of them is explained.
         output: the model's output to explain, where it has several.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
         preprocessing: a timm data config, a transformers image processor, or an `ortcam.Preprocessing`;
@@ -109,6 +124,19 @@ def export(
             None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.
+        channels: of the model's input, 1 to 64; None takes what its first convolution or its graph says.
+        value_range: (low, high): samples of images keep their depth, 16-bit or float; low becomes 0 and high `scale`.
+            None: 8-bit levels, of which 255 becomes `scale`; of "bands" that is (0, 255).
+        display: the bands that overlays are drawn over, from 0: one, or three for red, green and blue. None takes the
+            only band, the first of two, or the first three.
+        baseline_value: what masks hide to: "mean" (None stands for it), "zero", or a value per channel or for all, in
+            units of `mean`, that is of pixels in [0, scale].
+        inputs: fixed values of the model's further inputs, by name: a number, a list, an array, or a `.npy` or `.npz`
+            file. The image is the input that is left.
+        classes: embeddings of the classes, float [K,D], an array or a `.npy` file: the model's output is an image's
+            embedding, and the logits are its cosines with these, times `logit_scale`, plus `logit_bias`.
+        logit_scale: see `classes`; None stands for 100, CLIP's.
+        logit_bias: see `classes`; None stands for 0. SigLIP has one, and `activation="sigmoid"`.
 
     Returns:
         The bundle, verified.
@@ -128,14 +156,22 @@ def export(
     given = InputSpec(
         input_size=sides(input_size),
         resize=resize,
-        mean=mean,
-        std=std,
+        mean=per_channel(mean),
+        std=per_channel(std),
         interpolation=interpolation,
         channel_order=channel_order,
         scale=scale,
         activation=activation,
         output=output,
         input_layout=input_layout,
+        channels=channels,
+        value_range=value_range,
+        display=None if display is None else tuple([display] if isinstance(display, int) else display),
+        baseline_value=baseline_value if isinstance(baseline_value, str) else per_channel(baseline_value),
+        inputs=dict(inputs or {}),
+        classes=classes,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
     )
     spec = check_spec(with_labels(with_preset(given, preset), labels))
     request = ExportRequest(
@@ -168,6 +204,9 @@ def inspect_model(
     activation: SaidActivation | None = None,
     opset: int = DEFAULT_OPSET,
     labels: str | Path | Sequence[str] | None = None,
+    channels: int | None = None,
+    inputs: Mapping[str, object] | None = None,
+    classes: "str | Path | NDArray[np.floating] | None" = None,
 ) -> "Inspection":
     """What a model is, and the layers it can be cut at; weights of torchvision's models are random by default.
 
@@ -179,7 +218,16 @@ def inspect_model(
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    given = InputSpec(sides(input_size), output=output, input_layout=input_layout, activation=activation, partial=True)
+    given = InputSpec(
+        sides(input_size),
+        output=output,
+        input_layout=input_layout,
+        activation=activation,
+        partial=True,
+        channels=channels,
+        inputs=dict(inputs or {}),
+        classes=classes,
+    )
     spec = check_spec(with_labels(given, labels))
     check_name(model)
     from ortcam_export.inspection import inspect_source  # noqa: PLC0415 - only here: it imports what takes long

@@ -4,12 +4,12 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ortcam.bundle import Precision, precision_by_name
 from ortcam.errors import OptionError
 from ortcam.images.presets import PRESETS, Preset
-from ortcam.support.ranges import OPSET, shown
+from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, shown
 from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
@@ -34,6 +34,7 @@ __all__ = [
     "check_spec",
     "check_takes",
     "choose_precisions",
+    "per_channel",
     "sides",
     "with_declared",
     "with_labels",
@@ -137,14 +138,28 @@ def check_spec(spec: InputSpec) -> InputSpec:
             raise ExportError(f"{name}={value!r}: accepted is {' or '.join(map(repr, accepted))}")
     if spec.input_size is not None and len(spec.input_size) != 2:
         raise ExportError(f"input_size={spec.input_size!r}: accepted are a height and a width")
-    # The other values are checked where a preprocessing holds them.
-    dataclasses.replace(spec, partial=True).preprocessing(*(spec.input_size or (1, 1)))
+    if spec.channels is not None and not IMAGE_CHANNELS.holds(spec.channels):
+        raise ExportError(f"channels={shown(spec.channels)}: accepted is {IMAGE_CHANNELS.words}")
+    if isinstance(spec.baseline_value, str) and spec.baseline_value not in ("mean", "zero"):
+        raise ExportError(f"baseline_value={spec.baseline_value!r}: accepted is 'mean', 'zero', or a value per channel")
+    if isinstance(spec.baseline_value, tuple) and not all(map(BASELINE_VALUE.holds, spec.baseline_value)):
+        raise ExportError(f"baseline_value={spec.baseline_value!r}: accepted are numbers {BASELINE_VALUE.bounds}")
+    # The other values are checked where a preprocessing holds them; which bands there are the model may have to say.
+    known = spec if spec.said_channels is not None else dataclasses.replace(spec, display=None)
+    dataclasses.replace(known, partial=True).preprocessing(*(spec.input_size or (1, 1)))
     return spec
 
 
 def sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width) of an input that may be given by its side."""
     return (size, size) if isinstance(size, int) else size
+
+
+def per_channel(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    """Values per channel, where one may stand for all: it stays alone, until the number of channels is known."""
+    if values is None:
+        return None
+    return (values,) if isinstance(values, (int, float)) else tuple(values)
 
 
 def with_preset(spec: InputSpec, name: str | None) -> InputSpec:
@@ -156,8 +171,17 @@ def with_preset(spec: InputSpec, name: str | None) -> InputSpec:
     preset = _preset(name, spec.channel_order)
     if preset is None:
         return spec
-    parts = ("mean", "std", "interpolation", "channel_order", "scale")
-    return dataclasses.replace(spec, **{part: getattr(preset, part) for part in parts if getattr(spec, part) is None})
+    of_preset: dict[str, Any] = {
+        "mean": preset.mean,
+        "std": preset.std,
+        "interpolation": preset.interpolation,
+        "channel_order": preset.channel_order,
+        "scale": preset.scale,
+    }
+    if len(set(preset.mean)) == len(set(preset.std)) == 1 and preset.channel_order == "rgb":  # for any channels
+        of_preset |= {"mean": preset.mean[:1], "std": preset.std[:1], "channel_order": None}
+    parts = {part: value for part, value in of_preset.items() if getattr(spec, part) is None}
+    return dataclasses.replace(spec, preset=name, **parts)
 
 
 def with_labels(spec: InputSpec, labels: str | Path | Sequence[str] | None) -> InputSpec:
@@ -187,9 +211,8 @@ def _preset(name: str | None, order: ChannelOrder | None) -> Preset | None:
     found = next((preset for known, preset in PRESETS.items() if known == name), None)
     if found is None:
         raise ExportError(f"preset={name!r}: accepted is {', '.join(PRESETS)}")
-    if order in ("rgb", "bgr") and order != found.channel_order:
-        (r, g, b), (s, t, u) = found.mean, found.std
-        return dataclasses.replace(found, mean=(b, g, r), std=(u, t, s), channel_order=order)
+    if {order, found.channel_order} == {"rgb", "bgr"}:
+        return dataclasses.replace(found, mean=found.mean[::-1], std=found.std[::-1])
     return found
 
 

@@ -5,12 +5,12 @@ The front picks channels of the maps, upsamples them as two matrix products, gat
 ==================  ==================  =======================================================================
 input               shape               meaning
 ==================  ==================  =======================================================================
-``image``           float32 [1,3,H,W]   preprocessed image X
+``image``           float32 [1,C,H,W]   preprocessed image X
 ``maps``            float32 [1,C,h,w]   features, already min-maxed unless the scorer gates
 ``channels``        int64 [B]           which channels k to mask with
 ``targets``         int64 [K]           classes c
 ``scale``           float32 [B]         factor on the mask (not with a gate)
-``noise, sigma``    [1,3,H,W], [B]      added to the masked image: sigma_b * noise (scorer "noise")
+``noise, sigma``    [1,C,H,W], [B]      added to the masked image: sigma_b * noise (scorer "noise")
 ``keep``            float32 [B]         1, or 0 for padding (with a gate)
 ``baseline``        float32 [K]         subtracted from the probabilities in the partial sum (with a gate)
 ``logit_softmax``   bool []             weigh the partial sum by the softmax over the chunk of the logits (with a gate)
@@ -106,7 +106,7 @@ def build_scorer(
         node.metadata_props.clear()
     model_input, all_logits = graph.inputs[0], graph.outputs[0]
     build = Builder(taken_names(graph))
-    front = _build_front(build, cut, kind, interpolation)
+    front = _build_front(build, cut, kind, interpolation, model_input)
     model_input.replace_all_uses_with(front.masked)
     rename(all_logits, "all_logits", graph)
     front_nodes = build.take_nodes()
@@ -138,7 +138,7 @@ class _Front:
         inputs: of the graph, so far.
         targets: the one of them that says which classes are scored, int64 [K].
         mask: float32 [B,1,H,W].
-        masked: the masked images, float32 [B,3,H,W].
+        masked: the masked images, float32 [B,C,H,W].
     """
 
     inputs: tuple[ir.Value, ...]
@@ -147,11 +147,14 @@ class _Front:
     masked: ir.Value
 
 
-def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolation) -> _Front:
-    """From image, maps and channels to masked images."""
+def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolation, model_input: ir.Value) -> _Front:
+    """From image, maps and channels to masked images, which take the place of the model's input."""
     height, width = interpolation.size
+    assert model_input.shape is not None
+    colours = model_input.shape[1]
+    assert isinstance(colours, int)
     # The symbol of a dimension is the same text in every graph: B masked images, K targets.
-    image = _input("image", ir.DataType.FLOAT, (1, 3, height, width))
+    image = _input("image", ir.DataType.FLOAT, (1, colours, height, width))
     maps = _input("maps", ir.DataType.FLOAT, (1, cut.channels, cut.height, cut.width))
     channels = _input("channels", ir.DataType.INT64, ("B",))
     targets = _input("targets", ir.DataType.INT64, ("K",))
@@ -169,7 +172,7 @@ def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolati
         mask = build.gate(kind, mask)
     masked = build.op("Mul", [mask, image])
     if kind == "noise":
-        noise = _input("noise", ir.DataType.FLOAT, (1, 3, height, width))
+        noise = _input("noise", ir.DataType.FLOAT, (1, colours, height, width))
         sigma = _input("sigma", ir.DataType.FLOAT, ("B",))
         inputs += [noise, sigma]
         masked = build.op("Add", [masked, build.op("Mul", [build.reshape(sigma, -1, 1, 1, 1), noise])])
@@ -191,9 +194,7 @@ class _Readings:
     logits: ir.Value
 
 
-def _read_outputs(
-    build: Builder, logits: ir.Value, activation: Activation, terms: Sequence[str]
-) -> _Readings:
+def _read_outputs(build: Builder, logits: ir.Value, activation: Activation, terms: Sequence[str]) -> _Readings:
     """The tables that targets are columns of: see the top of this module."""
     outputs = logits.shape[1] if logits.shape is not None else None
     assert isinstance(outputs, int)  # fixed at export

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ortcam.errors import OptionError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.sources.types import DeclaredPreprocessing
+from ortcam_export.sources.types import ChannelOrder, DeclaredPreprocessing
 
 __all__ = ["from_config", "from_data_config", "from_image_processor", "read_declared"]
 
@@ -66,7 +66,7 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
     """A timm data config, as `timm.data.resolve_model_data_config(model)` gives it.
 
     Args:
-        config: `input_size` (3,H,W), `interpolation`, `mean`, `std`, `crop_pct` and `crop_mode`.
+        config: `input_size` (C,H,W), `interpolation`, `mean`, `std`, `crop_pct` and `crop_mode`.
         input_size: (height, width) in place of the config's.
 
     Raises:
@@ -75,8 +75,11 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
     if missing := [key for key in _DATA_CONFIG_KEYS if key not in config]:
         raise ExportError(f"preprocessing: a timm data config has {', '.join(missing)}, too; this one lacks it")
     size = config["input_size"]
-    if not isinstance(size, Sequence) or len(size) != 3 or size[0] != 3:
-        raise _not_represented("timm data config", "input_size", size, "(3, H, W)")
+    if not isinstance(size, Sequence) or len(size) != 3:
+        raise _not_represented("timm data config", "input_size", size, "(C, H, W)")
+    # Of a model with in_chans, C may still be that of the pretrained weights; mean and std are of as many channels.
+    mean, std = (tuple(config[key]) * (size[0] if len(config[key]) == 1 else 1) for key in ("mean", "std"))
+    order = "rgb" if len(mean) == 3 else "grey" if len(mean) == 1 else "bands"
     height, width = input_size or (size[1], size[2])
     for key in ("crop_border_pixels", "naflex", "patchify"):
         if config.get(key):
@@ -101,9 +104,10 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
         height,
         width,
         resize,
-        config["mean"],
-        config["std"],
+        mean,
+        std,
         interpolation,
+        channel_order=order,
         keep_aspect=mode == "center",
     )
     return DeclaredPreprocessing(preprocessing, "timm data config")
@@ -239,7 +243,7 @@ def _build(
     std: Any,
     interpolation: Literal["bilinear", "bicubic"],
     *,
-    channel_order: Literal["rgb", "bgr"] = "rgb",
+    channel_order: ChannelOrder = "rgb",
     scale: float = 1.0,
     keep_aspect: bool = True,
     crop_rounding: Literal["half-even", "down"] = "half-even",
@@ -249,8 +253,8 @@ def _build(
             int(height),
             int(width),
             resize,
-            tuple(float(value) for value in mean),  # type: ignore[arg-type]  # its length is checked there
-            tuple(float(value) for value in std),  # type: ignore[arg-type]
+            tuple(float(value) for value in mean),  # its length is checked there
+            tuple(float(value) for value in std),
             interpolation,
             channel_order=channel_order,
             scale=scale,

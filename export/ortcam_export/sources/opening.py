@@ -1,5 +1,6 @@
 """Loading a classifier: a torchvision name, a callable that returns a module, a module, or an `.onnx` file."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,11 @@ def open_source(
         ExportError: unknown model, weights that cannot be loaded or do not fit, or what only the user can say.
     """
     spec = spec or InputSpec()
+    source = _opened(model, weights, checkpoint, spec)
+    return dataclasses.replace(source, baseline_value=spec.baseline_value)
+
+
+def _opened(model: "Model", weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
     if isinstance(model, (str, Path)) and str(model).lower().endswith(".onnx"):
         if checkpoint is not None:
             check_takes_checkpoint(model)

@@ -38,8 +38,13 @@ def assumed_of(spec: InputSpec, size: tuple[int, int]) -> tuple[str, ...]:
     if spec.partial or spec.declared is not None:
         return ()
     assumed = []
-    if spec.channel_order is None:
+    channels = spec.said_channels or 3
+    if spec.channel_order is None and spec.preset is None and channels == 3:
         assumed.append("the model takes RGB; --channel-order bgr says otherwise")
+    elif spec.channel_order is None and spec.preset is None and channels == 1:
+        assumed.append("the model takes grey, weighed as Pillow does; --channel-order grey-opencv says otherwise")
+    if spec.order == "bands" and spec.value_range is None:
+        assumed.append("the bands of an image go from 0 to 255; --value-range LOW,HIGH says otherwise")
     if spec.resize is None:
         assumed.append(
             f"an image is resized straight to {size[0]} x {size[1]}; --resize N scales its short side to N, then crops"
@@ -55,7 +60,8 @@ def unknown_preprocessing(model: str, spec: InputSpec, *, sized: bool = True) ->
         spec: what was said.
         sized: whether the size of its input is known.
     """
-    needed = [f"--{name} R,G,B" for name in ("mean", "std") if getattr(spec, name) is None]
+    values = {1: "V", 3: "R,G,B"}.get(spec.said_channels or 3, "V[,V...]")
+    needed = [f"--{name} {values}" for name in ("mean", "std") if getattr(spec, name) is None]
     wanted = [] if spec.says_normalisation else [f"--preset NAME, or {' and '.join(needed)}"]
     wanted += [] if sized else ["--input-size 224, or whatever its sides are"]
     error = ExportError(f"{model}: does not say how an image becomes its input; give {', and '.join(wanted)}")

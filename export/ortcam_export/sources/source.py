@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ortcam.bundle import ModelRecord
+from ortcam.bundle import FixedInput, ModelRecord
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
+from ortcam_export.sources.embeddings import ClassEmbeddings
+from ortcam_export.sources.types import BaselineValue
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +33,9 @@ class Source:
         labels_source: where labels that the user has not given come from; they count only where they fit.
         assumed: what was taken over without anybody saying it, a sentence each.
         metadata: what an `.onnx` file says of itself.
+        inputs: further inputs that were fixed, by name.
+        embeddings: of the classes, where cosines with them are the logits.
+        baseline_value: what masks hide to, where the user said it.
     """
 
     record: ModelRecord
@@ -43,6 +48,9 @@ class Source:
     labels_source: str = ""
     assumed: tuple[str, ...] = ()
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    inputs: Mapping[str, FixedInput] = dataclasses.field(default_factory=dict)
+    embeddings: ClassEmbeddings | None = None
+    baseline_value: BaselineValue | None = None
 
     @property
     def knows_preprocessing(self) -> bool:

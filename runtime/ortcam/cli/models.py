@@ -14,7 +14,20 @@ from ortcam.explainer import Explainer, load
 from ortcam.images.presets import PRESETS
 from ortcam.models.export_options import EXPORT_OPTIONS
 from ortcam.models.opening import bundle_of, is_bundle
-from ortcam.support.ranges import MEAN, OPSET, RESIZE, SCALE, SIDE, STD
+from ortcam.support.ranges import (
+    BASELINE_VALUE,
+    DISPLAY,
+    IMAGE_CHANNELS,
+    LOGIT_BIAS,
+    LOGIT_SCALE,
+    MEAN,
+    OPSET,
+    RESIZE,
+    SCALE,
+    SIDE,
+    STD,
+    VALUE_RANGE,
+)
 from ortcam.support.terminal import complain, others_aside, printable
 
 __all__ = [
@@ -33,6 +46,9 @@ MODEL_HELP: Final = "bundle, shapes (shipped), torchvision name, FILE.onnx, FILE
 
 # Flags of a model, as `ortcam_export` calls them.
 OF_THE_MODEL: Final = (*EXPORT_OPTIONS, "precision")
+
+# Where the flag is not the option's own name.
+_FLAGS: Final = {"output": "--model-output", "display": "--display-bands", "inputs": "--input"}
 
 _PREFIX: Final = "model_"  # of their names in the options of a command that is no export
 
@@ -55,8 +71,10 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
     rare = _prefixed(group, rare=True)
     rare("--input-size", **_INPUT_SIZE)
     rare("--input-layout", **_INPUT_LAYOUT)
+    rare("--channels", **_CHANNELS)
     _add_pixels(rare)
     _add_outputs(rare)
+    _add_logits(rare)
     _add_weights(rare)
 
 
@@ -114,10 +132,12 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     pixels("--preset", **_PRESET)
     pixels("--input-size", **_INPUT_SIZE)
     pixels("--input-layout", **_INPUT_LAYOUT)
+    pixels("--channels", **_CHANNELS)
     _add_pixels(pixels)
     outputs = parser.add_argument_group("classes").add_argument
     outputs("--labels", **_LABELS)
     _add_outputs(outputs)
+    _add_logits(outputs)
     weights = parser.add_argument_group("weights, layer and graphs").add_argument
     _add_weights(weights)
 
@@ -127,6 +147,7 @@ def add_graph_input(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("a model that is no bundle").add_argument
     add("--input-size", **_INPUT_SIZE)
     add("--input-layout", **_INPUT_LAYOUT)
+    add("--channels", **_CHANNELS)
     add("--labels", **_LABELS)
     _add_outputs(add)
 
@@ -148,13 +169,62 @@ _INPUT_LAYOUT: Final[dict[str, Any]] = {
     "help": "of an .onnx file whose input does not tell",
 }
 
+_CHANNELS: Final[dict[str, Any]] = {
+    "type": IMAGE_CHANNELS,
+    "metavar": "C",
+    "help": "of the model's input, such as 1 (default: what the model's first layer takes)",
+}
+
+
+class _Inputs(argparse.Action):
+    """`--input NAME=FILE|VALUE`, as often as there are inputs: a dictionary."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
+        name, equals, value = str(values).partition("=")
+        given = dict(getattr(namespace, self.dest) or {})
+        if not name or not equals or not value:
+            raise argparse.ArgumentError(
+                self, f"{values!r}: accepted is NAME=VALUE, such as size=1.5, or NAME=FILE.npy"
+            )
+        if name in given:
+            raise argparse.ArgumentError(self, f"{name!r} is given twice: {given[name]!r} and {value!r}")
+        setattr(namespace, self.dest, given | {name: value})
+
 
 def _add_pixels(add: _Add) -> None:
     add("--resize", type=RESIZE, metavar="N", help="short side before the centre crop (default: straight to the size)")
     add("--scale", type=SCALE, metavar="S", help="value of white before mean and std: 1 or 255 (default: 1)")
-    add("--mean", type=MEAN, metavar="R,G,B", help="per channel, of pixels in [0,S], such as .5,.5,.5")
-    add("--std", type=STD, metavar="R,G,B", help="per channel, of pixels in [0,S]")
-    add("--channel-order", choices=("rgb", "bgr"), help="of the model's input, of mean and std (default: rgb)")
+    add(
+        "--mean",
+        type=MEAN,
+        metavar="V[,V...]",
+        help="per channel, or one for all, of pixels in [0,S], such as .5,.5,.5",
+    )
+    add("--std", type=STD, metavar="V[,V...]", help="per channel, or one for all, of pixels in [0,S]")
+    add(
+        "--channel-order",
+        choices=("rgb", "bgr", "grey", "grey-opencv", "bands"),
+        help="what the channels are (default: rgb of 3, grey of 1, else the bands of the file)",
+    )
+    add(
+        "--value-range",
+        type=VALUE_RANGE,
+        metavar="LOW,HIGH",
+        help="samples keep their depth; LOW becomes 0 and HIGH S, such as 0,65535 (default: 8-bit levels)",
+    )
+    add(
+        "--display-bands",
+        dest="display",
+        type=DISPLAY,
+        metavar="B[,B,B]",
+        help="bands that overlays are drawn over, from 0: one, or red,green,blue (default: the first)",
+    )
+    add(
+        "--baseline-value",
+        type=BASELINE_VALUE,
+        metavar="mean|zero|V[,V...]",
+        help="what masks hide to, of pixels in [0,S] (default: mean)",
+    )
     add("--interpolation", choices=("bilinear", "bicubic"), help="of the resize (default: bilinear)")
 
 
@@ -162,9 +232,32 @@ def _add_outputs(add: _Add) -> None:
     add("--model-output", dest="output", metavar="NAME", help="output to explain, where the model has several")
     add(
         "--activation",
-        choices=("softmax", "sigmoid", "probabilities"),
-        help="from outputs to probabilities; sigmoid: per class (default: what the graph ends in, else softmax)",
+        choices=("softmax", "sigmoid", "probabilities", "identity"),
+        help="from outputs to probabilities; sigmoid: per class; identity: outputs are values, no classes "
+        "(default: what the graph ends in, else softmax)",
     )
+    add(
+        "--input",
+        dest="inputs",
+        action=_Inputs,
+        metavar="NAME=V",
+        help="fixed value of another input of the model: a number, a JSON list, FILE.npy or FILE.npz",
+    )
+    add(
+        "--classes",
+        metavar="FILE.npy",
+        help="embeddings [K,D], one per class: logits are cosines with the model's output, as in CLIP",
+    )
+
+
+def _add_logits(add: _Add) -> None:
+    add(
+        "--logit-scale",
+        type=LOGIT_SCALE,
+        metavar="S",
+        help="of --classes: what cosines are multiplied by (default: 100)",
+    )
+    add("--logit-bias", type=LOGIT_BIAS, metavar="B", help="of --classes: what is added after that (default: 0)")
 
 
 def _add_weights(add: _Add) -> None:
@@ -197,7 +290,7 @@ def given_flags(options: argparse.Namespace, names: Sequence[str]) -> dict[str, 
 
 def flag_of(name: str) -> str:
     """The flag of an option of the export."""
-    return "--model-output" if name == "output" else f"--{name.replace('_', '-')}"
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
 
 
 @contextlib.contextmanager

@@ -5,13 +5,12 @@ from typing import Final, Literal, get_args
 
 __all__ = ["PRESETS", "Preset", "PresetName", "presets_in_words"]
 
-PresetName = Literal["imagenet", "caffe", "tensorflow", "unit", "bytes", "clip"]
-_Three = tuple[float, float, float]
+PresetName = Literal["imagenet", "caffe", "tensorflow", "unit", "bytes", "clip", "mnist", "torchxrayvision"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Scale, mean and standard deviation per channel, and channel order.
+    """Scale, mean and standard deviation per channel, and what the channels are.
 
     Attributes:
         scale: what white becomes before mean and std.
@@ -20,17 +19,20 @@ class Preset:
         channel_order: of the model's input.
         calls: what users of Keras, Caffe and PyTorch call it.
         interpolation: of the resize, where the preset has its own.
+        side: of the model's input, where the preset has its own.
     """
 
     scale: float
-    mean: _Three
-    std: _Three
-    channel_order: Literal["rgb", "bgr"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: Literal["rgb", "bgr", "grey"]
     calls: str
     interpolation: Literal["bilinear", "bicubic"] | None = None
+    side: int | None = None
 
 
-# The numbers are those of torchvision's weights, of keras.applications.imagenet_utils, and of OpenAI's CLIP.
+# The numbers are those of torchvision's weights, of keras.applications.imagenet_utils, of OpenAI's CLIP, of PyTorch's
+# own example of MNIST, and of `torchxrayvision.datasets.normalize`, whose images go from -1024 to 1024.
 PRESETS: Final[dict[PresetName, Preset]] = {
     "imagenet": Preset(
         1.0,
@@ -74,6 +76,22 @@ PRESETS: Final[dict[PresetName, Preset]] = {
         "rgb",
         "CLIP's mean and std: PyTorch open_clip; transformers CLIPImageProcessor",
         "bicubic",
+    ),
+    "mnist": Preset(
+        1.0,
+        (0.1307,),
+        (0.3081,),
+        "grey",
+        "grey digits: PyTorch Normalize((0.1307,), (0.3081,)); an input of 28 x 28",
+        side=28,
+    ),
+    "torchxrayvision": Preset(
+        1.0,
+        (0.5,),
+        (1 / 2048,),
+        "grey",
+        "grey in [-1024,1024]: torchxrayvision.datasets.normalize; an input of 224 x 224",
+        side=224,
     ),
 }
 assert tuple(PRESETS) == get_args(PresetName)

@@ -1,8 +1,11 @@
 """What a caller may say about a model that is no bundle yet: the options of its export."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ortcam.errors import OptionError
 from ortcam.images.presets import PresetName
@@ -18,17 +21,25 @@ class ExportOptions(TypedDict, total=False):
     preset: PresetName
     input_size: int | tuple[int, int]
     resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    channels: int
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
     scale: float
-    channel_order: Literal["rgb", "bgr"]
+    value_range: tuple[float, float]
+    channel_order: Literal["rgb", "bgr", "grey", "grey-opencv", "bands"]
+    display: int | Sequence[int]
+    baseline_value: Literal["mean", "zero"] | float | Sequence[float]
     interpolation: Literal["bilinear", "bicubic"]
     preprocessing: object
     checkpoint: str | Path
     weights: str
     layer: str | Sequence[str]
     output: str
-    activation: Literal["softmax", "sigmoid", "probabilities"]
+    activation: Literal["softmax", "sigmoid", "probabilities", "identity"]
+    classes: str | Path | NDArray[np.floating]
+    logit_scale: float
+    logit_bias: float
+    inputs: Mapping[str, object]
     input_layout: Literal["nchw", "nhwc"]
     opset: int
     calibration: str | Path

@@ -24,6 +24,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from ortcam._version import __version__
 from ortcam.bundle import SCHEMA_VERSION, file_sha256
 
@@ -96,11 +98,18 @@ def key_of(model: str, options: Mapping[str, Any], *, returned: str | None = Non
 
 def plain_form(name: str, value: Any) -> Any:
     """An option as JSON has it; None where it has no such form."""
-    if name in ("checkpoint", "labels") and isinstance(value, (str, os.PathLike)):
+    if name in ("checkpoint", "labels", "classes") and isinstance(value, (str, os.PathLike)):
         path = Path(value)
         return [path.name, file_sha256(path)] if path.is_file() else str(value)
     if name == "calibration":
         return _folder(Path(value))
+    if name == "inputs" and isinstance(value, Mapping):
+        parts = [[key, plain_form("classes", item)] for key, item in sorted(value.items())]  # each may be a file
+        return None if any(part[1] is None for part in parts) else parts
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), list(value.shape), hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):

@@ -28,9 +28,9 @@ __all__ = [
     "graphs_in_words",
     "measure_parity",
     "measure_variant",
+    "no_score",
     "parity_failure",
     "relative_difference",
-    "no_score",
     "run_scorer",
     "verify",
     "verify_variants",
@@ -127,7 +127,7 @@ def measure_variant(
         graphs: the bundle's own.
         scorers: kind -> file name, of the variant.
         cut: where the maps come from.
-        images: float32 [N,3,H,W], preprocessed; the first is masked.
+        images: float32 [N,C,H,W], preprocessed; the first is masked.
 
     Returns:
         The largest value over all kinds; infinite if a logit is not finite.
@@ -147,7 +147,9 @@ def measure_variant(
     score = no_score(graphs, classes)
     for kind, file in scorers.items():
         expected, found = (
-            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[0]
+            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[
+                0
+            ]
             for name in (graphs.scorers[kind], file)
         )
         differences.append(relative_difference(found, expected))
@@ -175,7 +177,7 @@ def measure_parity(
         graphs: their file names.
         cut: where the maps come from.
         activation: from logits to probabilities.
-        images: float32 [N,3,H,W], preprocessed.
+        images: float32 [N,C,H,W], preprocessed.
         logits: float32 [N,classes], the model's own.
         reference: what computed them, in words.
         tolerance: for the logits, to be recorded; see `parity_failure`.
@@ -214,8 +216,8 @@ def measure_parity(
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
         if matrix is not None:
             scale = max(1.0, float(np.abs(masked).max()), float(np.abs(found[:, classes:]).max()))
-            for scores in (found[:, classes:], activated[:, classes:]):
-                scorers.append(float(np.abs(scores - matrix.value(masked)).max()) / scale)
+            both = np.stack([found[:, classes:], activated[:, classes:]])
+            scorers.append(float(np.abs(both - matrix.value(masked)).max()) / scale)
     clean = max(relative_difference(computed, logits), relative_difference(single, logits[:1]))
     return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 
@@ -237,7 +239,7 @@ def graphs_in_words(graphs: Graphs) -> str:
 
 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mask an image, float32 [1,3,H,W], with maps [B,h,w] as a scorer does: float32 [B,3,H,W]."""
+    """Mask an image, float32 [1,C,H,W], with maps [B,h,w] as a scorer does: float32 [B,C,H,W]."""
     mask = upsample(maps, *image.shape[2:])[:, None]
     masked = (GATE_FUNCTIONS[kind](mask) if kind in GATE_FUNCTIONS else mask) * image
     return (masked + _NOISE * image if kind == "noise" else masked).astype(np.float32)
@@ -279,7 +281,7 @@ def run_scorer(
 
     Args:
         scorer: of any kind.
-        image: float32 [1,3,H,W], preprocessed.
+        image: float32 [1,C,H,W], preprocessed.
         maps: float32 [C,h,w].
         channels: int64 [B].
         classes: number of columns, from the first on: the classes of the model, and then its scores.

@@ -16,6 +16,7 @@ from ortcam.errors import OptionError
 __all__ = [
     "ACTORS",
     "ALPHA",
+    "BASELINE_VALUE",
     "BATCH_SIZE",
     "CACHE_SIZE",
     "CHANNELS",
@@ -23,10 +24,14 @@ __all__ = [
     "COUNT",
     "CPUS",
     "DEADLINE",
+    "DISPLAY",
     "GALLERY",
     "GALLERY_IMAGES",
     "GPUS",
+    "IMAGE_CHANNELS",
     "LIMIT",
+    "LOGIT_BIAS",
+    "LOGIT_SCALE",
     "MAX_PIXELS",
     "MEAN",
     "OPSET",
@@ -47,6 +52,7 @@ __all__ = [
     "THREADS",
     "TOLERANCE",
     "TOP_K",
+    "VALUE_RANGE",
     "WHITE",
     "Numbers",
     "Range",
@@ -169,6 +175,8 @@ class Numbers(Range):
 
     Attributes:
         count: how many there are; a single one stands for all of them.
+        fewest: how many there are at least, where it is not `count`; a single one stays alone then.
+        named: words that are accepted in place of numbers, and stay texts.
 
     Example:
         >>> Numbers("mean", 0, 1, whole=False, count=3)(".5,.4,.3"), Numbers("input_size", 1, 9, count=2)("7x7")
@@ -176,6 +184,8 @@ class Numbers(Range):
     """
 
     count: int = 3
+    fewest: int | None = None
+    named: tuple[str, ...] = ()
 
     def __call__(self, text: str) -> Any:
         """The numbers that a text of a command line is, as a tuple.
@@ -184,12 +194,16 @@ class Numbers(Range):
             ArgumentTypeError: another count, or one of them is no number.
             OptionError: one of them is not in the range.
         """
+        if text in self.named:
+            return text
         parts = numbers_in(text)
-        if len(parts) == 1:
+        if len(parts) == 1 and self.fewest is None:
             parts *= self.count
-        if len(parts) != self.count:
+        if not (self.count if self.fewest is None else self.fewest) <= len(parts) <= self.count:
+            words = "".join(f"{word}, or " for word in self.named)
+            count = f"{self.count}" if self.fewest is None else f"{self.fewest} to {self.count}"
             raise argparse.ArgumentTypeError(
-                f"{shown(text)}: accepted is {self.count} numbers {self.bounds}, with commas between them"
+                f"{shown(text)}: accepted is {words}{count} numbers {self.bounds}, with commas between them"
             )
         return tuple(super(Numbers, self).__call__(part) for part in parts)
 
@@ -228,18 +242,23 @@ def shown(value: object) -> str:
 ACTORS: Final = Range("actors", 1, 100_000)
 ALPHA: Final = Range("alpha", 0, 1, whole=False)
 CHUNK: Final = Range("batch_size", 1, 65536)
+BASELINE_VALUE: Final = Numbers("baseline_value", -1e6, 1e6, whole=False, count=64, fewest=1, named=("mean", "zero"))
 BATCH_SIZE: Final = dataclasses.replace(CHUNK, otherwise=", or 'auto'")
 CACHE_SIZE: Final = Range("ORTCAM_CACHE_SIZE", 0, 1e6, whole=False, unit="a number of gigabytes")
 CHANNELS: Final = Range("budget", 1, 1_000_000)
 COUNT: Final = Range("", 0, 1_000_000)
 CPUS: Final = Range("cpus_per_actor", 1, 1024)
 DEADLINE: Final = Range("deadline", 0, 1_000_000_000, whole=False, open_below=True, unit="milliseconds")
+DISPLAY: Final = Numbers("display", 0, 63, count=3, fewest=1)
 GALLERY: Final = Range("gallery", 1, 2000)
 GALLERY_IMAGES: Final = 200  # where nobody says how many
 GPUS: Final = Range("gpus_per_actor", 0, 64, whole=False)
+IMAGE_CHANNELS: Final = Range("channels", 1, 64)
 LIMIT: Final = Range("limit", 1, 1_000_000_000)
+LOGIT_BIAS: Final = Range("logit_bias", -1e6, 1e6, whole=False)
+LOGIT_SCALE: Final = Range("logit_scale", 0, 1e6, whole=False, open_below=True)
 MAX_PIXELS: Final = Range("max_pixels", 1, 2**31 - 1)
-MEAN: Final = Numbers("mean", -1e6, 1e6, whole=False, count=3)
+MEAN: Final = Numbers("mean", -1e6, 1e6, whole=False, count=64, fewest=1)
 OPSET: Final = Range("opset", 1, 1000)
 PORT: Final = Range("port", 0, 65535)
 PROCESSES: Final = Range("processes", 1, 1024)
@@ -253,9 +272,10 @@ SEED: Final = Range("seed", 0, 2**53 - 1)  # the whole numbers that every reader
 SHARE: Final = Range("budget", 0, 1, whole=False, open_below=True)
 SHRUNK_SIDE: Final = Range("longest_side", 1, 65535, otherwise=", or None for no limit")
 SIDE: Final = Numbers("input_size", 1, 16384, count=2)
-STD: Final = Numbers("std", 1e-9, 1e6, whole=False, count=3)
+STD: Final = Numbers("std", 1e-9, 1e6, whole=False, count=64, fewest=1)
 STEP: Final = Range("step", 1, 16384**2)
 THREADS: Final = Range("threads", 1, 1024)
 TOLERANCE: Final = Range("tolerance", 0, 1, whole=False, open_below=True, open_above=True)
 TOP_K: Final = Range("top_k", 1, 1_000_000)
+VALUE_RANGE: Final = Numbers("value_range", -1e9, 1e9, whole=False, count=2)
 WHITE: Final = Range("white", 1, 65535)

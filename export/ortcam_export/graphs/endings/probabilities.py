@@ -10,7 +10,7 @@ from ortcam_export.errors import ExportError
 from ortcam_export.graphs.endings.activation import Ending
 from ortcam_export.graphs.endings.operators import DECLARE, Declared
 
-__all__ = ["gives_probabilities"]
+__all__ = ["gives_probabilities", "refuse_infinite"]
 
 # How far rounding may take probabilities out of [0,1], and their sum from 1.
 _ROUNDING: Final = 1e-3
@@ -36,10 +36,7 @@ def gives_probabilities(
     Raises:
         ExportError: outputs that could mean several things, or that contradict what the user said.
     """
-    if not np.isfinite(outputs).all():
-        raise ExportError(
-            f"{model}: its logits are not finite for an ordinary picture; accepted is one whose logits are"
-        )
+    refuse_infinite(model, outputs)
     if ending.activation == "softmax":
         _refuse_sigmoid_of_softmax(model, said)
     if ending.activation is not None:
@@ -72,6 +69,18 @@ def gives_probabilities(
             f"{DECLARE}"
         )
     return None
+
+
+def refuse_infinite(model: str, outputs: NDArray[np.float32]) -> None:
+    """Refuse outputs that are infinite or not a number for the probe's images.
+
+    Raises:
+        ExportError: some are.
+    """
+    if not np.isfinite(outputs).all():
+        raise ExportError(
+            f"{model}: its logits are not finite for an ordinary picture; accepted is one whose logits are"
+        )
 
 
 def _refuse_multiples(model: str, outputs: NDArray[np.float32]) -> None:

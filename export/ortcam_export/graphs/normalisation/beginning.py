@@ -1,7 +1,7 @@
 """Make a graph begin behind its own normalisation, or behind the inverse of it."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,13 +15,12 @@ from ortcam_export.graphs.normalisation.forms import EXACT, Form, Order, unorder
 from ortcam_export.graphs.normalisation.front import Front
 from ortcam_export.graphs.normalisation.operators import describe_operators
 
-__all__ = ["Taken", "begin_at", "put_inverse"]
+__all__ = ["Taken", "begin_at", "hide_to", "put_inverse"]
 
 # A mean that is closer to a short number than float32 can tell pixels apart, relative to white, is taken for it.
 _SHORT: Final = 2.0**-22
 # Of one whole number: far above float32's error, and far below what a mask is worth. White in steps is a float16, too.
 _STEPS: Final = 128
-_STRAIGHT: Final[Order] = (0, 1, 2)
 _EXCHANGED: Final[Order] = (2, 1, 0)
 
 
@@ -34,20 +33,22 @@ class Taken:
         operators: of the normalisation, in words; "" where the graph has none.
         dropped: whether these operators are gone; they stay where their inverse was put in front of them.
         notes: what a user should know beyond that, a sentence each.
+        normalised: the same preprocessing with the mean that was found, where masks hide to something else.
     """
 
     preprocessing: Preprocessing
     operators: str = ""
     dropped: bool = True
     notes: tuple[str, ...] = ()
+    normalised: Preprocessing | None = None
 
 
 def begin_at(front: Front, frontier: list[Form]) -> Taken:
     """Make the graph begin at these tensors, and drop the operators in front of them."""
     first = frontier[0]
     preprocessing = front.given if first.trivial else _preprocessing_to(front, first)
-    base = _STRAIGHT
-    if not first.trivial and first.order == _EXCHANGED:
+    base = front.straight
+    if not first.trivial and first.order == _EXCHANGED and preprocessing.channel_order in PLANES:
         base = _EXCHANGED
         preprocessing = _reversed(preprocessing)
     words = describe_operators([form.value for form in frontier], front.data)
@@ -89,15 +90,38 @@ def put_inverse(front: Front, form: Form) -> Taken:
     return Taken(preprocessing, words, dropped=False)
 
 
+def hide_to(graph: ir.Graph, taken: Taken, values: Sequence[float]) -> Taken:
+    """Make masks hide to these values of pixels and not to the mean: they become 0 of the graph's input.
+
+    Args:
+        graph: whose input is the image, NCHW; changed in place, so that its outputs stay what they are.
+        taken: how the image is made.
+        values: one per channel, in units of the mean.
+    """
+    mean, std = np.asarray(taken.preprocessing.mean), np.asarray(taken.preprocessing.std)
+    former = graph.inputs[0]
+    image = _input_like(former, taken.preprocessing, "image_normalised")
+    build = _FrontBuilder(graph, image)
+    offset = build.channels((np.asarray(values) - mean) / std)
+    former.replace_all_uses_with(build.op("Add", [image, offset]))
+    build.insert_in_front()
+    moved = dataclasses.replace(taken.preprocessing, mean=tuple(map(float, values)))
+    return dataclasses.replace(taken, preprocessing=moved, normalised=taken.preprocessing)
+
+
 def _new_image(front: Front) -> ir.Value:
     """The graph's new input, under the name that the old one gives up."""
-    image = ir.Value(
+    return _input_like(front.image, front.given, f"{front.image.name}_file")
+
+
+def _input_like(former: ir.Value, given: Preprocessing, renamed: str) -> ir.Value:
+    """A new input, under the name that the former one gives up for another."""
+    former.name = renamed
+    return ir.Value(
         name="image",
-        shape=ir.Shape(("N", 3, front.given.height, front.given.width)),
+        shape=ir.Shape(("N", given.channels, given.height, given.width)),
         type=ir.TensorType(ir.DataType.FLOAT),
     )
-    front.image.name = f"{front.image.name}_file"
-    return image
 
 
 def _preprocessing_to(front: Front, form: Form) -> Preprocessing:
@@ -107,8 +131,8 @@ def _preprocessing_to(front: Front, form: Form) -> Preprocessing:
     std = given_std / form.mean_gain
     return dataclasses.replace(
         front.given,
-        mean=_triple(_shortened(float(value), _SHORT * front.given.scale) for value in mean),
-        std=_triple(_shortened(float(value), _SHORT * float(value)) for value in std),
+        mean=tuple(_shortened(float(value), _SHORT * front.given.scale) for value in mean),
+        std=tuple(_shortened(float(value), _SHORT * float(value)) for value in std),
     )
 
 
@@ -122,7 +146,7 @@ def _residual(build: "_FrontBuilder", front: Front, form: Form, preprocessing: P
     offset = form.gain * ((mean - given_mean) / given_std)[:, None, None] + form.offset
     new = build.image
     indices = [base.index(channel) for channel in form.order]
-    if indices != [0, 1, 2]:
+    if indices != list(front.straight):
         new = build.op("Gather", [new, build.constant(np.array(indices, np.int64))], {"axis": 1})
     if np.abs(gain - 1).max() > EXACT:
         new = build.op("Mul", [new, build.channels(gain)])
@@ -137,7 +161,7 @@ class _FrontBuilder:
 
     Args:
         graph: whose input is replaced.
-        image: the new input, [N,3,H,W].
+        image: the new input, [N,C,H,W].
 
     Attributes:
         image: the same.
@@ -171,8 +195,8 @@ class _FrontBuilder:
         return add_constant(self._graph, numbers, "ortcam/front_constant")
 
     def channels(self, values: NDArray[np.float64]) -> ir.Value:
-        """Add a constant [1,3,1,1] of one value per channel [3], or of [3,H,W], smaller where all pixels agree."""
-        values = values.reshape(3, 1, 1) if values.ndim == 1 else values
+        """Add a constant [1,C,1,1] of one value per channel [C], or of [C,H,W], smaller where all pixels agree."""
+        values = values.reshape(-1, 1, 1) if values.ndim == 1 else values
         if values.shape[1:] != (1, 1) and np.ptp(values, axis=(1, 2)).max() <= EXACT * np.abs(values).max():
             values = values.mean(axis=(1, 2), keepdims=True)
         return self.constant(values[None].astype(np.float32))
@@ -193,15 +217,10 @@ def _reversed(preprocessing: Preprocessing) -> Preprocessing:
     assert PLANES[order] == PLANES[preprocessing.channel_order][::-1]
     return dataclasses.replace(
         preprocessing,
-        mean=_triple(reversed(preprocessing.mean)),
-        std=_triple(reversed(preprocessing.std)),
+        mean=preprocessing.mean[::-1],
+        std=preprocessing.std[::-1],
         channel_order=order,
     )
-
-
-def _triple(values: Iterable[float]) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
 
 
 def _shortened(value: float, tolerance: float) -> float:

@@ -11,7 +11,7 @@ __all__ = ["BENT", "EXACT", "Form", "Layout", "Order", "as_channels", "follows",
 
 Layout = Literal["nchw", "nhwc"]
 # Which channel of the image each channel of a tensor is.
-Order = tuple[int, int, int]
+Order = tuple[int, ...]
 
 # Float32 sums of a few terms: their rounding, relative to the largest of them, and some room.
 EXACT: Final = 2.0**-18
@@ -27,7 +27,7 @@ class Form:
         value: the tensor.
         layout: of its dimensions.
         order: which channel of the image each of its channels is.
-        gain: float64 [3,H,W], or [3,1,1] where only colours are known.
+        gain: float64 [C,H,W], or [C,1,1] where only colours are known.
         offset: the same.
     """
 
@@ -39,12 +39,12 @@ class Form:
 
     @property
     def mean_gain(self) -> NDArray[np.float64]:
-        """float64 [3], of the channels of the image."""
+        """float64 [C], of the channels of the image."""
         return unordered(np.abs(self.gain).mean(axis=(1, 2)), self.order)
 
     @property
     def zero(self) -> NDArray[np.float64]:
-        """The colour of the image that becomes 0: float64 [3], of the channels of the image."""
+        """The colour of the image that becomes 0: float64 [C], of the channels of the image."""
         return unordered((-self.offset / self.gain).mean(axis=(1, 2)), self.order)
 
     @property
@@ -54,11 +54,11 @@ class Form:
 
 
 def pixel_form(value: ir.Value, layout: Layout, slopes: NDArray[np.float64], zero: NDArray[np.float64]) -> Form | None:
-    """A form from slopes [3 of the tensor, 3 of the image, H, W] and the response [3,H,W] to zeros."""
+    """A form from slopes [C of the tensor, C of the image, H, W] and the response [C,H,W] to zeros."""
     order = order_of(np.abs(slopes).max(axis=(2, 3)), EXACT)
     if order is None:
         return None
-    gain = slopes[range(3), order]
+    gain = slopes[range(len(order)), order]
     if np.abs(gain).min() <= EXACT * np.abs(gain).max():
         return None
     constant = (gain.mean(axis=(1, 2), keepdims=True), zero.mean(axis=(1, 2), keepdims=True))
@@ -77,34 +77,34 @@ def follows(form: Form, image: NDArray[np.float32], response: NDArray[np.float64
 
 
 def order_of(weights: NDArray[np.float64], tolerance: float) -> Order | None:
-    """Which channel of the image each channel depends on, by |slopes| [3,3]. None if it is not exactly one each."""
+    """Which channel of the image each channel depends on, by |slopes| [C,C]. None if it is not exactly one each."""
     if not np.isfinite(weights).all():
         return None
-    first, second, third = (int(index) for index in weights.argmax(axis=1))
-    order = first, second, third
+    order = tuple(int(index) for index in weights.argmax(axis=1))
+    each = range(len(order))
     rest = weights.copy()
-    rest[range(3), order] = 0
-    if sorted(order) != [0, 1, 2] or (rest > tolerance * weights.max()).any() or not weights[range(3), order].all():
+    rest[each, order] = 0
+    if sorted(order) != list(each) or (rest > tolerance * weights.max()).any() or not weights[each, order].all():
         return None
     return order
 
 
 def as_channels(
-    responses: list[NDArray[np.float64]], size: tuple[int, int] | None
+    responses: list[NDArray[np.float64]], channels: int, size: tuple[int, int] | None
 ) -> tuple[Layout, list[NDArray[np.float64]]] | None:
-    """Responses as [3,H,W], with the layout they have. None for other shapes or another size."""
+    """Responses as [C,H,W], with the layout they have. None for other shapes or another size."""
     shape = responses[0].shape
     if len(shape) != 4 or shape[0] != 1:
         return None
-    if shape[1] == 3 and size in (None, shape[2:]):
+    if shape[1] == channels and size in (None, shape[2:]):
         return "nchw", [response[0] for response in responses]
-    if shape[3] == 3 and size in (None, shape[1:3]):
+    if shape[3] == channels and size in (None, shape[1:3]):
         return "nhwc", [response[0].transpose(2, 0, 1) for response in responses]
     return None
 
 
 def unordered(values: NDArray[np.float64], order: Order) -> NDArray[np.float64]:
     """Values of a tensor's channels as those of the image's."""
-    result = np.empty(3)
+    result = np.empty(len(order))
     result[list(order)] = values
     return result

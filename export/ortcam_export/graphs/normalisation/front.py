@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.graphs.dataflow import TO_NHWC, data_nodes
-from ortcam_export.graphs.normalisation.forms import BENT, Form, Layout
+from ortcam_export.graphs.normalisation.forms import BENT, Form, Layout, Order
 from ortcam_export.graphs.normalisation.operators import until_first_layer
 from ortcam_export.graphs.running import quiet_session
 from ortcam_export.graphs.surgery import extract
@@ -18,6 +18,7 @@ from ortcam_export.graphs.surgery import extract
 __all__ = ["Front"]
 
 _CANDIDATES: Final = 64
+_MOST_CHANNELS: Final = 16  # of an image whose front is run: that takes one image per channel
 
 
 class Front:
@@ -36,7 +37,7 @@ class Front:
         given: the same.
         data: the data nodes of the graph.
         candidates: the image and the tensors behind it that all data pass, up to the first layer.
-        black: float64 [3], what the channels of the image are where a photograph is black.
+        black: float64 [C], what the channels of the image are where a photograph is black.
         white: likewise.
         whole_numbers: whether pixels are; what the graph rounds may depend on it.
     """
@@ -51,15 +52,31 @@ class Front:
         self.black, self.white = values[:, 0], values[:, -1]
         self.whole_numbers = bool((values == np.rint(values)).all())
         self.data = data_nodes(self.graph)
-        self.candidates = list(itertools.islice(until_first_layer(self.image, self.data), _CANDIDATES))
+        most = 1 if self.many else _CANDIDATES
+        self.candidates = list(itertools.islice(until_first_layer(self.image, self.data, self.channels), most))
+
+    @property
+    def channels(self) -> int:
+        """How many channels the image has."""
+        return self.given.channels
+
+    @property
+    def many(self) -> bool:
+        """Whether the image has more channels than the front is run for, one after the other."""
+        return self.channels > _MOST_CHANNELS
+
+    @property
+    def straight(self) -> Order:
+        """The order of the channels where they have not been exchanged."""
+        return tuple(range(self.channels))
 
     @property
     def span(self) -> NDArray[np.float64]:
-        """float64 [3], how far black and white are apart."""
+        """float64 [C], how far black and white are apart."""
         return np.abs(self.white - self.black)
 
     def has_colour(self, colour: NDArray[np.float64]) -> bool:
-        """Whether a pixel of the image can have a colour, float64 [3]."""
+        """Whether a pixel of the image can have a colour, float64 [C]."""
         room = BENT * self.span
         low, high = np.minimum(self.black, self.white) - room, np.maximum(self.black, self.white) + room
         return bool(((colour >= low) & (colour <= high)).all())
@@ -75,7 +92,7 @@ class Front:
     def run(
         self, values: Iterable[ir.Value], probes: Sequence[NDArray[np.float32]]
     ) -> Iterator[tuple[ir.Value, list[NDArray[np.float64]]]]:
-        """Compute floating tensors for each probe, float32 [3,H,W]."""
+        """Compute floating tensors for each probe, float32 [C,H,W]."""
         values = list(dict.fromkeys(values))
         feeds = [self._fed(probe) for probe in probes]
         made = [value for value in values if value is not self.image]
@@ -105,6 +122,6 @@ class Front:
         return [[run[index] for run in runs] for index in range(len(values))]
 
     def _fed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """An image [3,H,W] as the graph takes it."""
+        """An image [C,H,W] as the graph takes it."""
         laid_out = image[None] if self.layout == "nchw" else image[None].transpose(TO_NHWC)
         return np.ascontiguousarray(laid_out)

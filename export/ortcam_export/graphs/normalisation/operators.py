@@ -22,15 +22,16 @@ _COLOUR_OPERATORS: Final = frozenset(
         *("Max", "Min", "Mul", "Neg", "Pad", "QuantizeLinear", "Resize", "Round", "Sub", "Upsample"),
     )
 )
+_COLOURS: Final = 3
 # What makes fewer channels of three, or others.
 MIXERS: Final = frozenset(("Einsum", "MatMul", "Mean", "ReduceMean", "ReduceSum", "Sum"))
 
 
-def until_first_layer(image: ir.Value, data: list[ir.Node]) -> Iterator[ir.Value]:
-    """The image and its dominators up to the first layer that makes features of it."""
+def until_first_layer(image: ir.Value, data: list[ir.Node], channels: int) -> Iterator[ir.Value]:
+    """The image, of so many channels, and its dominators up to the first layer that makes features of it."""
     yield image
     places = {node: place for place, node in enumerate(data)}
-    end = next((place for place, node in enumerate(data) if _makes_features(node)), len(data))
+    end = next((place for place, node in enumerate(data) if _makes_features(node, channels)), len(data))
     for value in dominators(image, data):
         producer = value.producer()
         if producer is None or places[producer] >= end:
@@ -38,16 +39,17 @@ def until_first_layer(image: ir.Value, data: list[ir.Node]) -> Iterator[ir.Value
         yield value
 
 
-def _makes_features(node: ir.Node) -> bool:
-    """Whether a node is a layer that makes more than three channels of its image."""
+def _makes_features(node: ir.Node, channels: int) -> bool:
+    """Whether a node is a layer that makes more than colours of its image: more than three channels, or its own."""
     if node.op_type not in _LAYERS:
         return False
     weights = node.inputs[3 if node.op_type == "QLinearConv" else 1]
     if weights is None or weights.shape is None:
         return True
     # Of a convolution the outputs come first; a matrix may stand on either side, and be transposed.
-    channels = weights.shape[:1] if "Conv" in node.op_type else (weights.shape[0], weights.shape[-1])
-    return not any(isinstance(count, int) and count <= 3 for count in channels)
+    made = weights.shape[:1] if "Conv" in node.op_type else (weights.shape[0], weights.shape[-1])
+    same = all(count == channels for count in made) and all(side == 1 for side in weights.shape[2:])
+    return not same and not any(isinstance(count, int) and count <= _COLOURS for count in made)
 
 
 def _is_pointwise_conv(node: ir.Node) -> bool:
@@ -55,11 +57,11 @@ def _is_pointwise_conv(node: ir.Node) -> bool:
     return weights is not None and weights.shape is not None and list(weights.shape)[2:] == [1, 1]
 
 
-def branch_from(node: ir.Node, data: list[ir.Node]) -> Iterator[ir.Value]:
+def branch_from(node: ir.Node, data: list[ir.Node], channels: int) -> Iterator[ir.Value]:
     """The tensors of a branch, from its first node to where it forks or makes features."""
     known = set(data)
     current: ir.Node | None = node
-    while current is not None and not _makes_features(current) and len(current.outputs) == 1:
+    while current is not None and not _makes_features(current, channels) and len(current.outputs) == 1:
         value = current.outputs[0]
         yield value
         users = {user for user, _ in value.uses() if user in known}

@@ -34,20 +34,25 @@ def pixel_forms(front: Front, values: Sequence[ir.Value] | None = None) -> list[
     size = front.given.height, front.given.width
     generator = np.random.default_rng(_SEED)
     low, high = (front.black - span)[:, None, None], (front.white + span)[:, None, None]
-    noise = [low + (high - low) * generator.random((3, *size)) for _ in range(2)]
-    units = [np.where(np.arange(3)[:, None, None] == channel, reach, 0.0) for channel in range(3)]
-    probes = [np.broadcast_to(probe, (3, *size)).astype(np.float32) for probe in (np.zeros(3)[:, None, None], *units)]
+    count = front.channels
+    if list(values) == [front.image]:  # which is itself
+        one = np.ones((count, 1, 1))
+        return [Form(front.image, front.layout, front.straight, one, np.zeros_like(one))]
+    noise = [low + (high - low) * generator.random((count, *size)) for _ in range(2)]
+    each = np.arange(count)[:, None, None]
+    units = [np.where(each == channel, reach, 0.0) for channel in range(count)]
+    probes = [np.broadcast_to(probe, (count, *size)).astype(np.float32) for probe in (np.zeros_like(each), *units)]
     probes += [probe.astype(np.float32) for probe in noise]
     forms = []
     for value, responses in front.run(values, probes):
-        laid_out = as_channels(responses, size)
+        laid_out = as_channels(responses, count, size)
         if laid_out is None:
             continue
         layout, (zero, *others) = laid_out
-        slopes = np.stack([response - zero for response in others[:3]], axis=1) / float(reach)
+        slopes = np.stack([response - zero for response in others[:count]], axis=1) / float(reach)
         form = pixel_form(value, layout, slopes, zero)
         if form is not None and all(
-            follows(form, probe, response) for probe, response in zip(probes[4:], others[3:], strict=True)
+            follows(form, probe, response) for probe, response in zip(probes[1 + count :], others[count:], strict=True)
         ):
             forms.append(form)
     return forms
@@ -62,7 +67,7 @@ def colour_form(front: Front, behind: Form) -> Form | None:
     deeper = [value for value in deeper if keeps_colours(value, front.data)]
     found = None
     for value, responses in front.run(deeper, _one_colour(front, _colours(front))):
-        laid_out = as_channels(responses, None)
+        laid_out = as_channels(responses, front.channels, None)
         if laid_out is None:
             continue
         form = _form_of_colours(front, value, laid_out[0], [np.median(item, axis=(1, 2)) for item in laid_out[1]])
@@ -96,17 +101,17 @@ def mixed_form(front: Front) -> Form | None:
     if found is None or np.abs(found[1] - front.black).max() <= BENT * front.span.max():
         return None
     value, zero = found
-    return Form(value, front.layout, (0, 1, 2), np.ones((3, 1, 1)), -zero[:, None, None])
+    return Form(value, front.layout, front.straight, np.ones((front.channels, 1, 1)), -zero[:, None, None])
 
 
 def _zero_of(front: Front, colours: NDArray[np.float64], responses: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The colour at which all elements of a tensor, [K,elements] for colours [K,3], are 0. None if there is none."""
+    """The colour at which all elements of a tensor, [K,elements] for colours [K,C], are 0. None if there is none."""
     terms = np.concatenate([colours, np.ones((len(colours), 1))], axis=1)
     found: NDArray[np.float64] = np.linalg.lstsq(terms, responses, rcond=None)[0]
     largest = np.abs(responses).max()
     if not np.isfinite(largest) or np.abs(terms @ found - responses).max() > EXACT * largest:
         return None
-    slopes, offsets = found[:3].T, found[3]
+    slopes, offsets = found[:-1].T, found[-1]
     moves = np.abs(slopes).max(axis=1) > EXACT * np.abs(slopes).max()
     if not moves.any():
         return None
@@ -121,24 +126,25 @@ def _zero_of(front: Front, colours: NDArray[np.float64], responses: NDArray[np.f
 
 
 def _colours(front: Front) -> NDArray[np.float64]:
-    """Greys from black to white, then red, green and blue, as the image has them: float64 [K,3]."""
+    """Greys from black to white, then one channel alone (red, green and blue), as the image has them: [K,C]."""
     greys = [front.black + grey * (front.white - front.black) for grey in _GREYS]
-    single = [np.where(np.arange(3) == channel, front.white, front.black) for channel in range(3)]
+    each = np.arange(front.channels)
+    single = [np.where(each == channel, front.white, front.black) for channel in each]
     return np.stack([*greys, *single])
 
 
 def _one_colour(front: Front, colours: NDArray[np.float64]) -> list[NDArray[np.float32]]:
-    """An image [3,H,W] of each colour."""
-    shape = 3, front.given.height, front.given.width
+    """An image [C,H,W] of each colour."""
+    shape = front.channels, front.given.height, front.given.width
     return [np.broadcast_to(colour[:, None, None], shape).astype(np.float32) for colour in colours]
 
 
 def branch_forms(front: Front, form: Form) -> list[Form]:
     """The forms of the branches that begin at a form, if each normalises by itself; else the form."""
     users = [user for user, _ in form.value.uses() if user in front.data]
-    if len(set(users)) < 2:
+    if len(set(users)) < 2 or front.many:
         return [form]
-    chains = {user: list(branch_from(user, front.data)) for user in dict.fromkeys(users)}
+    chains = {user: list(branch_from(user, front.data, front.channels)) for user in dict.fromkeys(users)}
     known = {item.value: item for item in pixel_forms(front, [value for chain in chains.values() for value in chain])}
     ends = []
     for chain in chains.values():
@@ -154,13 +160,13 @@ def branch_forms(front: Front, form: Form) -> list[Form]:
 
 
 def _form_of_colours(front: Front, value: ir.Value, layout: Layout, found: list[NDArray[np.float64]]) -> Form | None:
-    """A form from a tensor's colours, float64 [3] each, for the greys and then for red, green and blue."""
+    """A form from a tensor's colours, float64 [C] each, for the greys and then for one channel each."""
     greys, singles = found[: len(_GREYS)], found[len(_GREYS) :]
     slopes = np.stack([single - greys[0] for single in singles], axis=1)
     order = order_of(np.abs(slopes), BENT)
     if order is None:
         return None
-    rise = slopes[range(3), order]
+    rise = slopes[range(len(order)), order]
     for grey, response in zip(_GREYS, greys, strict=True):
         if (np.abs(response - greys[0] - grey * rise) > BENT * np.abs(rise)).any():
             return None

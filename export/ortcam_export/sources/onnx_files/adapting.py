@@ -21,11 +21,13 @@ from ortcam_export.graphs.normalisation import Taken, take_normalisation
 from ortcam_export.graphs.tidying import tidy
 from ortcam_export.sources.onnx_files.arithmetic import HALVES, REDUCED
 from ortcam_export.sources.onnx_files.file import OnnxFile, describe
+from ortcam_export.sources.onnx_files.outputs import HOW_TO_TAKE_VALUES
 from ortcam_export.sources.onnx_files.rewriting.dequantization import undo_dynamic_quantization, undo_quantization
 from ortcam_export.sources.onnx_files.rewriting.integer_pixels import make_pixels_floating
 from ortcam_export.sources.onnx_files.rewriting.legacy_operators import spell_out
 from ortcam_export.sources.onnx_files.rewriting.single_images import add_batch_dimension
 from ortcam_export.sources.onnx_files.rewriting.splitting import split_fused
+from ortcam_export.sources.types import BaselineValue
 
 __all__ = ["OnnxClassifier", "adapt"]
 
@@ -38,17 +40,19 @@ class OnnxClassifier:
     """A file made into a classifier.
 
     Attributes:
-        model: image float32 [N,3,H,W] -> logits float32 [N,classes], N open.
+        model: image float32 [N,C,H,W] -> logits float32 [N,classes], N open.
         taken: from a photograph to `image`, and the normalisation of the graph's own that became part of that.
         opened: whether the file's graph takes one image at a time, and was rewritten.
+        output_shape: of one image's output, before it was flattened; (D,) also of [N,D,1,1].
     """
 
     model: ir.Model
     taken: Taken
     opened: bool
+    output_shape: tuple[int, ...]
 
 
-def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
+def adapt(file: OnnxFile, given: Preprocessing, baseline: BaselineValue | None = None) -> OnnxClassifier:
     """Make a file's graph the one form that the rest of the export works on; the file's own model is left as it is.
 
     Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a
@@ -57,15 +61,16 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     Args:
         file: as read.
         given: from a photograph to the file's own input, in its channel order; NCHW, whatever the file's layout.
+        baseline: what masks hide to, where the user said it.
 
     Raises:
         ExportError: a graph that cannot be brought to this form, or whose output is not one row of classes an image.
     """
     with as_export_errors(file.path):
-        return _adapt(file, given)
+        return _adapt(file, given, baseline)
 
 
-def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
+def _adapt(file: OnnxFile, given: Preprocessing, baseline: BaselineValue | None) -> OnnxClassifier:
     model = _copied(file.model)
     common_passes.InlinePass()(model)
     spell_out(model)
@@ -84,18 +89,18 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     make_pixels_floating(model.graph)
     model.graph.inputs[0].dtype = ir.DataType.FLOAT
     if not file.batched:
-        sides = given.height, given.width
-        model.graph.inputs[0].shape = ir.Shape((3, *sides) if file.layout == "nchw" else (*sides, 3))
+        count, sides = given.channels, (given.height, given.width)
+        model.graph.inputs[0].shape = ir.Shape((count, *sides) if file.layout == "nchw" else (*sides, count))
         add_batch_dimension(model)
-    taken = take_normalisation(model, file.layout, given)
+    taken = take_normalisation(model, file.layout, given, baseline)
     common_passes.RemoveUnusedNodesPass()(model)
     opened = _open_batch(model, file)
-    _rows_of_classes(model.graph, file)
+    shape = _rows_of_classes(model.graph, file)
     common_passes.RemoveUnusedNodesPass()(model)
     if not file.quantized:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
     tidy(model)
-    return OnnxClassifier(model, taken, opened)
+    return OnnxClassifier(model, taken, opened, shape)
 
 
 def _copied(model: ir.Model) -> ir.Model:
@@ -179,38 +184,58 @@ def _open_batch(model: ir.Model, file: OnnxFile) -> bool:
     return model.graph.outputs[0] in known
 
 
-def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> None:
-    """Make the output float32 [N,classes]."""
+def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> tuple[int, ...]:
+    """Make the output float32 [N,classes], or [N,values] of an output of any shape; returns that of one image."""
     output = graph.outputs[0]
-    shape = output.shape
-    if shape is None:
+    single = _output_for_one(output, file)
+    sides = list(output.shape or ())
+    count = math.prod(single)
+    if output.dtype != ir.DataType.FLOAT:
+        output = _append(graph, "Cast", [output], {"to": int(ir.DataType.FLOAT)})
+    if len(single) != 2 or isinstance(sides[0], int) or single[0] != 1:
+        target = add_constant(graph, np.array([-1, count], np.int64), "rows_of_classes")
+        output = _append(graph, "Reshape", [output, target])
+    output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(("N", count))
+    graph.outputs[:] = [output]
+    shape = tuple(single[1:])
+    return (count,) if not shape or shape[1:] == (1, 1) else shape
+
+
+def _output_for_one(output: ir.Value, file: OnnxFile) -> tuple[int, ...]:
+    """The shape of the output for one image.
+
+    Raises:
+        ExportError: it is not known, no row of classes where it should be one, or has the images not in front.
+    """
+    if output.shape is None:
         raise ExportError(
             f"{file.path}: the shape of its output {output.name!r} cannot be inferred; accepted is a graph of standard "
             "operators with shapes that follow from the image's"
         )
-    sides = list(shape)
+    sides = list(output.shape)
     if all(isinstance(side, int) for side in sides):
         raise ExportError(f"{file.path}: its output {output.name!r} {sides} does not depend on the image's batch")
     single = sides_for_one(output)
-    if single is None and len(sides) == 2 and isinstance(sides[1], int):
-        single = (1, sides[1])  # behind what cannot be traced the file's own word counts
-    if single is None or len([side for side in single if side != 1]) > 1:
+    if single is None and (len(sides) == 2 or file.raw):
+        rest = [side for side in sides[1:] if isinstance(side, int)]
+        single = (1, *rest) if len(rest) == len(sides) - 1 else None  # what cannot be traced: the file's own word
+    if single is None and file.raw:
+        raise ExportError(
+            f"{file.path}: its output is {describe(output)}, with sides that the image decides; accepted is one whose "
+            "shape for an image is always the same"
+        )
+    if single is None or (not file.raw and len([side for side in single if side != 1]) > 1):
         raise ExportError(
             f"{file.path}: its output is {describe(output)}, which is not one row of classes an image (a segmenter or "
-            "a detector?); accepted is [N,classes]"
+            f"a detector?); accepted is [N,classes]; `--activation identity` {HOW_TO_TAKE_VALUES}"
         )
     before = math.prod(single[: next(index for index, side in enumerate(sides) if not isinstance(side, int))])
-    if before != 1:
+    if before != 1 or (file.raw and single[0] != 1):
+        accepted = "[N,...]" if file.raw else "[N,classes]"
         raise ExportError(
-            f"{file.path}: its output is {describe(output)}, the images behind the classes; accepted is [N,classes]"
+            f"{file.path}: its output is {describe(output)}, the images behind the classes; accepted is {accepted}"
         )
-    if output.dtype != ir.DataType.FLOAT:
-        output = _append(graph, "Cast", [output], {"to": int(ir.DataType.FLOAT)})
-    if len(single) != 2 or isinstance(sides[0], int) or single[0] != 1:
-        target = add_constant(graph, np.array([-1, math.prod(single)], np.int64), "rows_of_classes")
-        output = _append(graph, "Reshape", [output, target])
-    output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(("N", math.prod(single)))
-    graph.outputs[:] = [output]
+    return single
 
 
 def _append(

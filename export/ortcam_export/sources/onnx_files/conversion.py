@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import PARITY_TOLERANCE, probe_input, relative_difference
 from ortcam_export.errors import ExportError
-from ortcam_export.graphs.endings import check_ending, gives_probabilities, refuse_ranks
+from ortcam_export.graphs.endings import (
+    append_similarity,
+    check_ending,
+    gives_probabilities,
+    refuse_infinite,
+    refuse_ranks,
+)
 from ortcam_export.sources.converted import (
     Converted,
     activation_of,
@@ -19,10 +25,11 @@ from ortcam_export.sources.converted import (
     take_logits,
     taken_in_front,
 )
+from ortcam_export.sources.embeddings import ClassEmbeddings
 from ortcam_export.sources.onnx_files.adapting import adapt
 from ortcam_export.sources.onnx_files.arithmetic import PIXELS, Coarse, computes_with_integers
 from ortcam_export.sources.onnx_files.file import OnnxFile
-from ortcam_export.sources.types import SaidActivation
+from ortcam_export.sources.types import BaselineValue, SaidActivation
 
 __all__ = ["convert_file"]
 
@@ -44,7 +51,15 @@ _COARSE_TOLERANCE: Final[dict[Coarse, float]] = {
 _ENDING_TOLERANCE: Final = 1e-2
 
 
-def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivation | None, *, known: bool) -> Converted:
+def convert_file(
+    file: OnnxFile,
+    given: Preprocessing,
+    activation: SaidActivation | None,
+    *,
+    known: bool,
+    embeddings: ClassEmbeddings | None = None,
+    baseline: BaselineValue | None = None,
+) -> Converted:
     """Convert an `.onnx` file.
 
     Args:
@@ -52,16 +67,18 @@ def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivatio
         given: from a photograph to the file's own input.
         activation: as the user said it.
         known: whether anybody said what `given` is.
+        embeddings: of the classes, if the file is an encoder of images.
+        baseline: what masks hide to, where the user said it.
 
     Raises:
         ExportError: a graph that cannot be adapted, is no classifier, or whose output could mean several things.
     """
-    classifier = adapt(file, given)
+    classifier = adapt(file, given, baseline)
     model = classifier.model
     notes = notes_on_normalisation(classifier.taken, given, integers=file.dtype in PIXELS, known=known)
     prepared = classifier.taken.preprocessing
     reference = f"onnxruntime {ort.__version__}"
-    images = probe_images(given.height, given.width)
+    images = probe_images(given.height, given.width, given.channels)
     inputs = probe_input(images, given)
     # What was opened was made for one image; a batch of it may well be something else.
     together = not classifier.opened and file.coarse != "dynamic int8"
@@ -72,12 +89,21 @@ def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivatio
         notes.append(f"computed in float32: {_distance_to_file(file, inputs, logits, together=together)}")
         reference += f", the {file.coarse} file computed in float32"
     ending = file.ending
+    if embeddings is not None:
+        embeddings.check_dimension(logits.shape[1], str(file.path))
+        refuse_infinite(str(file.path), logits)
+        append_similarity(model, embeddings.rows, embeddings.scale, embeddings.bias)
+        logits = embeddings.logits(logits)
     if ending.activation is not None:
         _check_ending(file, inputs, logits)
     if ending.ranking is not None:
         notes.append(taken_in_front(ending.ranking, logits.shape[1]))
-    refuse_ranks(str(file.path), model.graph, logits)
-    probabilities = gives_probabilities(str(file.path), ending, logits, said=activation)
+    probabilities = None
+    if activation == "identity" or embeddings is not None:
+        refuse_infinite(str(file.path), logits)
+    else:
+        refuse_ranks(str(file.path), model.graph, logits)
+        probabilities = gives_probabilities(str(file.path), ending, logits, said=activation)
     tolerance = PARITY_TOLERANCE
     if probabilities is not None:
         logits, tolerance = take_logits(model, logits, probabilities, notes)
@@ -95,6 +121,7 @@ def convert_file(file: OnnxFile, given: Preprocessing, activation: SaidActivatio
         ending,
         activation is None and probabilities is None and ending.activation is None,
         tuple(notes),
+        classifier.output_shape if activation == "identity" else (),
     )
 
 

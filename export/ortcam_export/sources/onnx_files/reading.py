@@ -1,7 +1,7 @@
 """Reading an `.onnx` file of any make, without PyTorch: finding its image and its logits."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,7 @@ import onnx_ir.passes.common as common_passes
 from ortcam_export.errors import ExportError, as_export_errors
 from ortcam_export.graphs.dataflow import constant_of
 from ortcam_export.graphs.endings import Ending, take_ending, take_unranked
+from ortcam_export.sources.fixed_inputs import GivenInput
 from ortcam_export.sources.onnx_files.arithmetic import (
     FLOATS,
     PIXELS,
@@ -20,7 +21,10 @@ from ortcam_export.sources.onnx_files.arithmetic import (
     computes_with_integers,
 )
 from ortcam_export.sources.onnx_files.file import OnnxFile, describe
+from ortcam_export.sources.onnx_files.fixed_inputs import fix_inputs, used_inputs
+from ortcam_export.sources.onnx_files.layout import sides_of
 from ortcam_export.sources.onnx_files.loading import CLASS_NAMES, load_model
+from ortcam_export.sources.onnx_files.outputs import chosen_output, refuse_maps, refuse_picked
 from ortcam_export.sources.onnx_files.rewriting.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources.types import InputLayout, SaidActivation
 
@@ -38,6 +42,9 @@ def read_onnx(
     output: str | None = None,
     input_layout: InputLayout | None = None,
     activation: SaidActivation | None = None,
+    inputs: Mapping[str, GivenInput] | None = None,
+    encoder: bool = False,
+    channels: int | None = None,
 ) -> OnnxFile:
     """Read a file and find its image and its logits.
 
@@ -46,34 +53,45 @@ def read_onnx(
         output: which output to explain, where there are several.
         input_layout: "nchw" or "nhwc", where the shape of the image leaves it open.
         activation: what the user said of its outputs.
+        inputs: values for all its inputs but the image.
+        encoder: whether its output is the embedding of an image.
+        channels: of its image, where the user said it.
 
     Raises:
         ExportError: not ONNX, not an image classifier, operators that ONNX Runtime does not have, or what only the user
             can say.
     """
     with as_export_errors(path):
-        return _look_at(load_model(path), path, output, input_layout, activation)
+        return _look_at(
+            load_model(path), path, _Asked(output, input_layout, activation, inputs or {}, encoder, channels)
+        )
 
 
-def _look_at(
-    model: ir.Model,
-    path: Path,
-    output: str | None,
-    input_layout: InputLayout | None,
-    activation: SaidActivation | None,
-) -> OnnxFile:
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a user said of a file; see `read_onnx`."""
+
+    output: str | None
+    input_layout: InputLayout | None
+    activation: SaidActivation | None
+    inputs: Mapping[str, GivenInput]
+    encoder: bool
+    channels: int | None
+
+
+def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
     graph = model.graph
     common_passes.RemoveInitializersFromInputsPass()(model)
     inputs, outputs = (tuple(map(describe, values)) for values in (graph.inputs, graph.outputs))
     _refuse_custom_operators(model, path)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _refuse_training_mode(graph, path)
+    fixed = fix_inputs(graph, asked.inputs, path)
     image = _image_input(graph, path)
-    layout = _layout(image, input_layout, path)
-    size = _size(image, layout)
+    sides = sides_of(image, asked.input_layout, asked.channels, path)
     batched = image.shape is not None and len(image.shape) == 4
     batch = _batch(image, path) if batched else 1
-    activated, ending = _take_ending(model, output, activation, path)
+    activated, ending = _take_ending(model, asked, path)
     coarse = coarse_arithmetic(model)
     assert image.name is not None
     assert image.dtype is not None
@@ -82,9 +100,9 @@ def _look_at(
         model,
         activated,
         image.name,
-        layout,
+        sides.layout,
         image.dtype,
-        size,
+        (sides.height, sides.width),
         batch,
         ending,
         coarse,
@@ -94,25 +112,33 @@ def _look_at(
         model.meta.get(CLASS_NAMES),
         inputs,
         outputs,
+        fixed,
+        asked.activation == "identity",
+        sides.channels,
     )
 
 
-def _take_ending(
-    model: ir.Model, output: str | None, activation: SaidActivation | None, path: Path
-) -> tuple[ir.Model | None, Ending]:
+def _take_ending(model: ir.Model, asked: _Asked, path: Path) -> tuple[ir.Model | None, Ending]:
     """Make the logits the one output of a graph.
 
     Returns:
         The graph with its activation still at the end, None where it has none; and what it ended in.
     """
     graph = model.graph
-    graph.outputs[:] = [_chosen_output(graph, output, path)]
+    raw = asked.activation == "identity"
+    graph.outputs[:] = [chosen_output(graph, asked.output, path, raw=raw)]
     common_passes.RemoveUnusedNodesPass()(model)
+    refuse_picked(graph, path)
+    if raw:
+        return None, Ending(None, None)
+    if asked.encoder:
+        refuse_maps(graph.outputs[0], path)
+        return None, Ending(None, None)
     ranking = take_unranked(graph)
     common_passes.RemoveUnusedNodesPass()(model)
     activated = model.clone()
-    _refuse_maps(graph.outputs[0], path)
-    ending = dataclasses.replace(take_ending(graph, said=activation), ranking=ranking)
+    refuse_maps(graph.outputs[0], path)
+    ending = dataclasses.replace(take_ending(graph, said=asked.activation), ranking=ranking)
     common_passes.RemoveUnusedNodesPass()(model)
     return (activated if ending.operator is not None else None), ending
 
@@ -149,10 +175,14 @@ def _refuse_training_mode(graph: ir.Graph, path: Path) -> None:
 
 
 def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
-    inputs = [value for value in graph.inputs if value.uses() or value.is_graph_output()]
+    inputs = used_inputs(graph)
     listed = ", ".join(describe(value) for value in inputs)
-    if len(inputs) != 1:
-        raise ExportError(f"{path}: its inputs are {listed or 'none'}; accepted is one image [N,3,H,W] or [N,H,W,3]")
+    if len(inputs) > 1:
+        others = _others_than_the_image(inputs)
+        flags = " ".join(f"--input {value.name}=FILE|VALUE" for value in others)
+        raise ExportError(f"{path}: its inputs are {listed}; accepted is one image: fix the others, say {flags}")
+    if not inputs:
+        raise ExportError(f"{path}: its inputs are {listed or 'none'}; accepted is one image [N,C,H,W] or [N,H,W,C]")
     image = inputs[0]
     for value in (image, *graph.outputs):
         if value.shape is not None:  # what some exporters write for an open side
@@ -161,48 +191,17 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
     if image.dtype not in (*FLOATS, *PIXELS) or rank not in (3, 4):
         what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) and rank != 4 else ""
         raise ExportError(
-            f"{path}: its input is {listed}{what}; accepted is an image [N,3,H,W] or [N,H,W,3], or one without N, "
+            f"{path}: its input is {listed}{what}; accepted is an image [N,C,H,W] or [N,H,W,C], or one without N, "
             "floating or of integers"
         )
     graph.inputs[:] = inputs
     return image
 
 
-def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayout:
-    assert image.shape is not None
-    first, last = image.shape[-3], image.shape[-1]
-    possible: list[InputLayout] = []
-    for layout, side in (("nchw", first), ("nhwc", last)):
-        if side == 3 or not isinstance(side, int):
-            possible.append(layout)  # type: ignore[arg-type]
-    certain = [layout for layout, side in (("nchw", first), ("nhwc", last)) if side == 3]
-    if given is not None:
-        if given not in possible:
-            raise ExportError(
-                f"{path}: --input-layout {given}: the input is {describe(image)}, which has 3 channels elsewhere"
-            )
-        return given
-    if not certain:  # as Hugging Face's exporter names open sides: batch_size, num_channels, height, width
-        certain = [layout for layout, side in (("nchw", first), ("nhwc", last)) if "channel" in str(side).lower()]
-    if len(certain) == 1 and certain[0] in possible:
-        return certain[0]
-    if len(possible) == 1:
-        return possible[0]
-    if not possible:
-        raise ExportError(
-            f"{path}: its input is {describe(image)}; accepted is an image of 3 channels, [N,3,H,W] or [N,H,W,3]"
-        )
-    raise ExportError(
-        f"{path}: its input is {describe(image)}; say which side is the channels with --input-layout nchw or nhwc"
-    )
-
-
-def _size(image: ir.Value, layout: InputLayout) -> tuple[int | None, int | None]:
-    """(H, W), each None where the graph leaves it open."""
-    shape = list(image.shape or ())
-    sides = shape[-2:] if layout == "nchw" else shape[-3:-1]
-    height, width = (side if isinstance(side, int) else None for side in sides)
-    return height, width
+def _others_than_the_image(inputs: list[ir.Value]) -> list[ir.Value]:
+    """All inputs but the first that has four dimensions as an image has, or the first of all."""
+    image = next((value for value in inputs if value.shape is not None and len(value.shape) == 4), inputs[0])
+    return [value for value in inputs if value is not image]
 
 
 def _batch(image: ir.Value, path: Path) -> int | None:
@@ -215,41 +214,3 @@ def _batch(image: ir.Value, path: Path) -> int | None:
             f"{path}: the batch size is fixed at {batch}; accepted is a batch of 1, which is opened, or an open one"
         )
     return batch
-
-
-def _chosen_output(graph: ir.Graph, name: str | None, path: Path) -> ir.Value:
-    """The output to explain: the one named, or the only one of floating numbers."""
-    if name is not None:
-        for value in graph.outputs:
-            if value.name != name:
-                continue
-            if not _may_be_scores(value):
-                raise ExportError(f"{path}: its output is {describe(value)}; accepted is one of logits, floating")
-            return value
-        raise ExportError(f"{path}: no output {name!r}; its outputs are {_listed(graph.outputs)}")
-    scores = [value for value in graph.outputs if _may_be_scores(value)]
-    if len(scores) == 1:
-        return scores[0]
-    if not scores:
-        raise ExportError(
-            f"{path}: its outputs are {_listed(graph.outputs)}; accepted is one of logits, floating [N,classes]"
-        )
-    raise ExportError(
-        f"{path}: name the output of the logits with --model-output; its outputs are {_listed(graph.outputs)}"
-    )
-
-
-def _may_be_scores(value: ir.Value) -> bool:
-    return value.dtype in (*FLOATS, None)
-
-
-def _refuse_maps(output: ir.Value, path: Path) -> None:
-    if output.shape is not None and len([side for side in list(output.shape)[1:] if side != 1]) > 1:
-        raise ExportError(
-            f"{path}: its output is {describe(output)}, which is not one row of classes an image (a segmenter or a "
-            "detector?); accepted is [N,classes]"
-        )
-
-
-def _listed(values: Iterable[ir.Value]) -> str:
-    return ", ".join(describe(value) for value in values)

@@ -156,6 +156,7 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
         ExportError: keys or shapes that do not fit.
     """
     fitting = _fitting(state, module)
+    _refuse_other_channels(module, fitting, path)
     try:
         missing, unexpected = module.load_state_dict(fitting, strict=False)
     except RuntimeError as error:  # shapes that differ
@@ -173,6 +174,27 @@ def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
         raise ExportError(
             f"{path}: does not fit {type(module).__name__}: the checkpoint {' and '.join(problems)}{hint}"
         )
+
+
+def _refuse_other_channels(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse a checkpoint whose first convolution takes another number of channels than the module's.
+
+    Raises:
+        ExportError: it does.
+    """
+    for key, mine in module.state_dict().items():
+        if mine.ndim != 4:
+            continue
+        theirs = state.get(key)
+        if theirs is not None and theirs.ndim == 4 and theirs.shape[1] != mine.shape[1]:
+            same = theirs.shape[0] == mine.shape[0] and theirs.shape[2:] == mine.shape[2:]
+            if same:
+                raise ExportError(
+                    f"{path}: its first convolution {key.removesuffix('.weight')} takes images of {theirs.shape[1]} "
+                    f"channel{'s' * (theirs.shape[1] > 1)}, and that of {type(module).__name__} {mine.shape[1]}; name "
+                    "a callable that builds the model as it was trained: ortcam export package.module:callable"
+                )
+        return
 
 
 def _check_size(state: Mapping[str, torch.Tensor], path: Path, always: int) -> None:

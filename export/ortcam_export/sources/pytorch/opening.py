@@ -13,6 +13,7 @@ from ortcam_export.errors import ExportError
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import is_program_file
 from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing, user_preprocessing
+from ortcam_export.sources.pytorch.adapting import adapt_module
 from ortcam_export.sources.pytorch.callables import find, is_model, returned_by
 from ortcam_export.sources.pytorch.checkpoints import (
     class_count,
@@ -22,15 +23,16 @@ from ortcam_export.sources.pytorch.checkpoints import (
     read_checkpoint,
     with_classes,
 )
+from ortcam_export.sources.pytorch.image_channels import channels_of
 from ortcam_export.sources.pytorch.library_modules import (
     declared_input_size,
     declared_labels,
     declared_preprocessing,
     image_argument,
 )
-from ortcam_export.sources.pytorch.outputs import as_classifier, count_classes
 from ortcam_export.sources.pytorch.plain_modules import plain_module, precision_notes
 from ortcam_export.sources.pytorch.programs import (
+    image_channels,
     image_keyword,
     image_size,
     is_program,
@@ -94,7 +96,8 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
     if isinstance(given, torch.jit.ScriptModule):
         spec = _sized(spec, name)
         assert spec.input_size is not None
-        notes, module = precision_notes(given), open_script(given, name, spec.input_size)
+        channels = channels_of(given, spec)
+        notes, module = precision_notes(given), open_script(given, name, (channels, *spec.input_size))
     else:
         notes = precision_notes(given.module() if isinstance(given, torch.export.ExportedProgram) else given)
         module = open_program(given, name)
@@ -103,6 +106,8 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
             said = " ".join(map(str, spec.input_size))
             raise ExportError(f"{name}: --input-size {said}: the program takes {size[0]} x {size[1]}")
         spec = dataclasses.replace(spec, input_size=spec.input_size or size)
+        channels = image_channels(module)
+    spec = spec if channels is None else spec.for_channels(channels, name)
     return _described(module, ModelRecord(name, "torch", None, None), spec, notes, image_keyword(module))
 
 
@@ -132,23 +137,25 @@ def _described(
     """A module with what its user, or it itself, says of its input and classes."""
     spec = _sized(spec, record.name)
     assert spec.input_size is not None
+    spec = spec.for_channels(channels_of(module, spec, argument), record.name)
+    assert spec.input_size is not None
     preprocessing, said = user_preprocessing(spec, spec.input_size, record.name)
-    height, width = preprocessing.height, preprocessing.width
     try:
-        classifier = as_classifier(module, height=height, width=width, output=spec.output, argument=argument)
+        adapted = adapt_module(module, spec, preprocessing, argument)
     except ExportError as error:
         raise ExportError(". ".join([str(error), *notes])) from error
-    classes = count_classes(classifier, height=height, width=width)
     return Source(
         record,
-        classifier,
+        adapted.classifier,
         preprocessing,
         said,
         spec.labels,
-        classes,
+        adapted.classes,
         notes,
         labels_source=spec.labels_source,
-        assumed=assumed_of(spec, (height, width)),
+        assumed=assumed_of(spec, (preprocessing.height, preprocessing.width)),
+        inputs=adapted.inputs,
+        embeddings=adapted.embeddings,
     )
 
 
@@ -158,9 +165,10 @@ def _sized(spec: InputSpec, name: str) -> InputSpec:
     Raises:
         ExportError: nobody said it.
     """
-    if spec.input_size is None and not spec.partial:
+    size = spec.input_size or spec.preset_size
+    if size is None and not spec.partial:
         raise unknown_preprocessing(name, spec, sized=False)
-    return spec if spec.input_size is not None else dataclasses.replace(spec, input_size=(COMMON_SIDE, COMMON_SIDE))
+    return dataclasses.replace(spec, input_size=size or (COMMON_SIDE, COMMON_SIDE))
 
 
 def _with_classes_of(

@@ -9,40 +9,67 @@ import onnx_ir as ir
 import torch
 
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.sources.embeddings import ClassEmbeddings
+from ortcam_export.sources.pytorch.arguments import Arguments, missing_arguments
 
-__all__ = ["LogitsOf", "as_classifier", "count_classes", "forget_adapter"]
+__all__ = ["LogitsOf", "as_classifier", "count_classes", "forget_adapter", "output_shape"]
 
 _ACCEPTED: Final = "accepted is a classifier, which returns one tensor of logits [N,classes]"
+_VALUES: Final = "accepted is one tensor of floating values [N,...] per image, in a shape that no image changes"
 _PROBES: Final = 2
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 
 
 class LogitsOf(torch.nn.Module):
-    """A module whose output is the logits of another's.
+    """A module whose output is the logits of another's, or its values.
 
     Args:
-        inner: takes images [N,3,H,W] and returns anything that holds the logits.
+        inner: takes images [N,C,H,W] and returns anything that holds the logits.
         path: keys and indices to the logits in what it returns.
-        argument: the name of its argument for the images; None passes them by position.
+        arguments: how it is called.
+        classes: embeddings, if its output is the embedding of an image.
+        shape: of one image's output, before it is flattened.
     """
 
-    def __init__(self, inner: torch.nn.Module, path: tuple[str | int, ...], argument: str | None) -> None:
+    def __init__(
+        self,
+        inner: torch.nn.Module,
+        path: tuple[str | int, ...],
+        arguments: Arguments,
+        classes: ClassEmbeddings | None = None,
+        shape: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.inner = inner
         self.path = path
-        self.argument = argument
+        self.arguments = arguments
+        self.shape = shape
+        self.scale, self.bias = (1.0, 0.0) if classes is None else (classes.scale, classes.bias)
+        rows = None if classes is None else torch.from_numpy(classes.rows.copy())
+        self.classes = None if rows is None else torch.nn.Parameter(rows, requires_grad=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Float32 images [N,3,H,W] to logits [N,classes]; [N], [N,K,1,1] are reshaped."""
-        output = self.inner(image) if self.argument is None else self.inner(**{self.argument: image})
+        """Float32 images [N,C,H,W] to logits [N,classes]; all other shapes are flattened behind N."""
+        output = self.arguments.call(self.inner, image)
         for key in self.path:
             output = _entry(output, key)
         logits: torch.Tensor = output
-        return logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1)
+        logits = logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1)
+        if self.classes is None:
+            return logits
+        return torch.nn.functional.linear(torch.nn.functional.normalize(logits), self.classes) * self.scale + self.bias
 
 
 def as_classifier(
-    module: torch.nn.Module, *, height: int, width: int, output: str | None, argument: str | None = None
+    module: torch.nn.Module,
+    *,
+    height: int,
+    width: int,
+    output: str | None,
+    arguments: Arguments | None = None,
+    raw: bool = False,
+    classes: ClassEmbeddings | None = None,
+    channels: int = 3,
 ) -> torch.nn.Module:
     """A module that returns one tensor of logits [N,classes]: the module itself where it does, else `LogitsOf` it.
 
@@ -50,39 +77,73 @@ def as_classifier(
     transformers' outputs are) or a tuple they are the entry that `output` names, the entry `logits`, or the only one.
 
     Args:
-        module: in eval mode; takes images [N,3,height,width].
+        module: in eval mode; takes images [N,channels,height,width].
         height: rows of an image.
         width: columns of an image.
-        output: key of a dict, or index of a tuple, as a user writes it; None where the user said nothing.
-        argument: the name of the module's argument for the images, where it is not the first.
+        output: key of a dict, or index of a tuple, as a user writes it, with dots between those of containers inside
+            each other; None where the user said nothing.
+        arguments: how the module is called; None: with images alone.
+        raw: whether the output holds values, in any shape.
+        classes: embeddings, if the output is the embedding of an image.
+        channels: of an image.
 
     Raises:
         ExportError: it does not take such images, or what it returns is not a classifier's.
     """
-    images = torch.zeros(_PROBES, 3, height, width)
-    with torch.inference_mode():
-        try:
-            returned = module(images) if argument is None else module(**{argument: images})
-        except Exception as error:
-            raise ExportError(
-                f"the model does not take an image [N,3,{height},{width}]: {first_line(error)}"
-            ) from error
-    path = _path_to_logits(returned, output)
+    images = torch.zeros(_PROBES, channels, height, width)
+    arguments, returned = _called(module, arguments or Arguments(), images)
+    path = _path_to_logits(returned, output, raw=raw)
     logits = returned
     for key in path:
         logits = _entry(logits, key)
-    _check_logits(logits, returned)
-    if not path and logits.ndim == 2 and argument is None:
+    (_check_values if raw else _check_logits)(logits, returned)
+    if classes is not None:
+        classes.check_dimension(logits[0].numel(), "the model")
+    if not path and logits.ndim == 2 and arguments.plain and classes is None:
         return module
-    return LogitsOf(module, path, argument).eval()
+    return LogitsOf(module, path, arguments, classes, _shape_for_one(logits) if raw else ()).eval()
 
 
-def count_classes(classifier: torch.nn.Module, *, height: int, width: int) -> int | None:
+def output_shape(classifier: torch.nn.Module, outputs: int) -> tuple[int, ...]:
+    """The shape of one image's output of a module of `as_classifier`, which gives so many numbers."""
+    return (isinstance(classifier, LogitsOf) and classifier.shape) or (outputs,)
+
+
+def _called(module: torch.nn.Module, arguments: Arguments, images: torch.Tensor) -> tuple[Arguments, Any]:
+    """What a module returns, and the arguments that it took."""
+    failure: Exception | None = None
+    for reading in arguments.readings():
+        try:
+            with torch.inference_mode():
+                return reading, reading.call(module, images)
+        except Exception as error:  # noqa: BLE001 - whatever a module raises
+            failure = failure or error
+    if (missing := missing_arguments(module, arguments)) is not None:
+        raise ExportError(missing) from failure
+    tensors = ((name, value) for name, value in arguments.fixed.items() if isinstance(value, torch.Tensor))
+    with_them = "".join(f", {name} {_describe(value)}" for name, value in tensors)
+    assert failure is not None
+    raise ExportError(
+        f"the model does not take an image {_in_brackets(images)}{with_them}: {first_line(failure)}"
+    ) from failure
+
+
+def _in_brackets(images: torch.Tensor) -> str:
+    return f"[N,{','.join(map(str, images.shape[1:]))}]"
+
+
+def _shape_for_one(values: torch.Tensor) -> tuple[int, ...]:
+    """Of the output for an image: (D,) of [N,D], [N] and [N,D,1,1], which mean the same."""
+    sides = tuple(values.shape[1:])
+    return (values[0].numel(),) if not sides or sides[1:] == (1, 1) else sides
+
+
+def count_classes(classifier: torch.nn.Module, *, height: int, width: int, channels: int = 3) -> int | None:
     """How many classes a module of `as_classifier` tells apart; it is run once, on noise.
 
     None where its scores are in order for each image: they may be the best of more classes, by rank.
     """
-    noise = torch.randn(_PROBES, 3, height, width, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(_PROBES, channels, height, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         logits = classifier(noise)
     steps = logits.diff(dim=1)
@@ -103,30 +164,54 @@ def forget_adapter(model: ir.Model) -> None:
         node.metadata_props[_SCOPES] = repr([root, *(path.removeprefix("inner.") for path in paths)])
 
 
-def _path_to_logits(returned: Any, output: str | None) -> tuple[str | int, ...]:
+def _path_to_logits(returned: Any, output: str | None, *, raw: bool) -> tuple[str | int, ...]:
     if isinstance(returned, torch.Tensor):
         if output is not None:
             raise ExportError(f"--model-output {output}: the model returns one tensor; leave the flag out")
         return ()
     entries = _entries(returned)
     if output is not None:
-        key = next((key for key in entries if str(key) == output), None)
-        if key is None and isinstance(returned, Sequence) and output.isdecimal() and int(output) < len(returned):
-            key = int(output)  # of a named tuple
-        if key is None:
+        path = _path_of(returned, output)
+        if path is None:
             raise ExportError(
                 f"--model-output {output}: the model returns {_describe(returned)}; accepted is one of these"
             )
-        return (key,)
+        return path
     if "logits" in entries:
         return ("logits",)
     if len(entries) == 1:
         [(key, value)] = entries.items()
         if isinstance(value, torch.Tensor):
             return (key,)
-    several = [key for key, value in entries.items() if isinstance(value, torch.Tensor) and _are_logits(value)]
-    hint = f"; --model-output {several[0]} takes one of them" if several else ""
-    raise ExportError(f"the model returns {_describe(returned)}{_looks_like(returned)}; {_ACCEPTED}{hint}")
+    fits = _are_values if raw else _are_logits
+    several = [name for name, value in _leaves(returned) if fits(value)]
+    hint = f"; --model-output {several[0]} takes one of them" if several else _what_works(returned)
+    raise ExportError(
+        f"the model returns {_describe(returned)}{_looks_like(returned)}; {_VALUES if raw else _ACCEPTED}{hint}"
+    )
+
+
+def _path_of(returned: Any, output: str) -> tuple[str | int, ...] | None:
+    """Keys and indices to what a user names, say `boxes` or `1.0`; None where there is none."""
+    entries = _entries(returned)
+    key = next((key for key in entries if str(key) == output), None)
+    if key is not None:
+        return (key,)
+    if isinstance(returned, Sequence) and output.isdecimal() and int(output) < len(returned):
+        return (int(output),)  # of a named tuple
+    for key, value in entries.items():
+        if output.startswith(f"{key}."):
+            rest = _path_of(value, output.removeprefix(f"{key}."))
+            if rest is not None:
+                return (key, *rest)
+    return None
+
+
+def _leaves(returned: Any, prefix: str = "") -> list[tuple[str, torch.Tensor]]:
+    """The tensors in what a module returns, by the name that `--model-output` takes."""
+    if isinstance(returned, torch.Tensor):
+        return [(prefix.removesuffix("."), returned)]
+    return [leaf for key, value in _entries(returned).items() for leaf in _leaves(value, f"{prefix}{key}.")]
 
 
 def _entries(returned: Any) -> dict[str | int, Any]:
@@ -160,13 +245,42 @@ def _entry(returned: Any, key: str | int) -> Any:
 def _check_logits(logits: Any, returned: Any) -> None:
     if not isinstance(logits, torch.Tensor) or not _are_logits(logits):
         looks = _looks_like(returned) or _looks_like(logits)
-        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}")
+        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}{_what_works(returned)}")
+
+
+def _check_values(values: Any, returned: Any) -> None:
+    if not isinstance(values, torch.Tensor) or not _are_values(values):
+        several = [name for name, value in _leaves(returned) if name and _are_values(value)]
+        hint = f"; --model-output {several[0]} takes one of them" if several else ""
+        raise ExportError(f"the model returns {_describe(values)}; {_VALUES}{hint}")
 
 
 def _are_logits(tensor: torch.Tensor) -> bool:
     """Whether it is float [N,classes], or [N] or [N,classes,1,1], which mean the same."""
     fits = tensor.ndim in (1, 2) or (tensor.ndim == 4 and tensor.shape[2:] == (1, 1))
-    return fits and tensor.shape[0] == _PROBES and tensor.is_floating_point() and tensor.numel() > 0
+    return fits and _are_values(tensor)
+
+
+def _are_values(tensor: torch.Tensor) -> bool:
+    """Whether it holds floating numbers for each image."""
+    of_each = tensor.ndim > 0 and tensor.shape[0] == _PROBES
+    return of_each and tensor.is_floating_point() and tensor.numel() > 0
+
+
+def _what_works(returned: Any) -> str:
+    """How a model that is no classifier can be explained, as the end of a sentence; empty where it cannot."""
+    one_per_image = isinstance(returned, Sequence) and any(isinstance(part, Mapping) for part in returned)
+    values = [] if one_per_image else [name for name, value in _leaves(returned) if _are_values(value)]
+    if values:
+        flag = f" --model-output {values[0]}" if values[0] else ""
+        how = f"`--activation identity{flag}` takes its values"
+        return f"; {how}, and `ortcam explain --score 'output[...]'` explains some of them"
+    if _looks_like(returned):
+        return (
+            "; a module that returns its raw output, before boxes are picked, works with `--activation identity` and "
+            "`ortcam explain --score 'output[...]'`"
+        )
+    return ""
 
 
 def _describe(value: Any) -> str:

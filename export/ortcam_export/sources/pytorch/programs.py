@@ -15,7 +15,15 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.sources.pytorch.checkpoints import ALWAYS_ACCEPTED, check_archive
 from ortcam_export.sources.pytorch.plain_modules import copied
 
-__all__ = ["image_keyword", "image_size", "is_program", "open_program", "open_script", "read_program_file"]
+__all__ = [
+    "image_channels",
+    "image_keyword",
+    "image_size",
+    "is_program",
+    "open_program",
+    "open_script",
+    "read_program_file",
+]
 
 Graph = torch.fx.GraphModule
 
@@ -129,6 +137,12 @@ def image_size(program: Graph) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
+def image_channels(program: Graph) -> int | None:
+    """How many channels the images have that a program was made for; None where it leaves that open."""
+    shape = _shape(_image(program))
+    return shape[1] if shape is not None and len(shape) == 4 and isinstance(shape[1], int) else None
+
+
 def image_keyword(program: Graph) -> str | None:
     """The name of the argument for the images where a program takes them by name."""
     specification = getattr(program, "_in_spec", None)
@@ -154,8 +168,8 @@ def open_program(model: torch.export.ExportedProgram | Graph, name: str) -> Grap
     return _with_open_batch(graph, shape[0], shape, name)
 
 
-def open_script(script: torch.jit.ScriptModule, name: str, size: tuple[int, int]) -> Graph:
-    """TorchScript as a module of its own for any number of images of this size (H, W).
+def open_script(script: torch.jit.ScriptModule, name: str, shape: tuple[int, int, int]) -> Graph:
+    """TorchScript as a module of its own for any number of images of this shape (C, H, W).
 
     Raises:
         ExportError: torch cannot make a program of it.
@@ -166,7 +180,7 @@ def open_script(script: torch.jit.ScriptModule, name: str, size: tuple[int, int]
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             own = copy.deepcopy(script).float().cpu().eval()
-            program = TS2EPConverter(own, (torch.zeros(_TRACED, 3, *size),), {}).convert()
+            program = TS2EPConverter(own, (torch.zeros(_TRACED, *shape),), {}).convert()
     except Exception as error:
         raise ExportError(
             f"{name}: torch cannot make a program of this TorchScript: {first_line(error)}; accepted is the module it "

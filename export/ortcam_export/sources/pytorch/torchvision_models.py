@@ -12,8 +12,8 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.model_names import check_model
+from ortcam_export.sources.pytorch.adapting import adapt_module
 from ortcam_export.sources.pytorch.checkpoints import class_count, head_note, load_state, read_checkpoint
-from ortcam_export.sources.pytorch.outputs import as_classifier, count_classes
 from ortcam_export.sources.source import Source
 from ortcam_export.sources.types import DEFAULT_WEIGHTS, DeclaredPreprocessing, InputSpec
 
@@ -22,6 +22,7 @@ __all__ = ["open_torchvision"]
 # Built without their own initialisation, which takes long, and without auxiliary heads, which serve training alone.
 _INCEPTIONS: Final[Mapping[str, tuple[str, ...]]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _SEED: Final = 0
+_CHANNELS: Final = 3  # that all of them take
 
 
 def open_torchvision(name: str, weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:
@@ -37,6 +38,7 @@ def open_torchvision(name: str, weights: str, checkpoint: str | Path | None, spe
         ExportError: unknown model, or weights that cannot be loaded or do not fit.
     """
     check_model(name)
+    spec = spec.for_channels(_CHANNELS, name)
     entry = _weights_entry(name, weights, checkpoint)
     preset = entry.transforms()
     of_weights = Preprocessing(
@@ -61,19 +63,19 @@ def open_torchvision(name: str, weights: str, checkpoint: str | Path | None, spe
         module, loaded = _with_random_weights(name, size), None
     else:
         module, loaded = _with_released_weights(name, entry), entry.name
-    classifier = as_classifier(
-        module.eval(), height=preprocessing.height, width=preprocessing.width, output=spec.output
-    )
+    adapted = adapt_module(module.eval(), spec, preprocessing)
     return Source(
         ModelRecord(name, "torchvision", loaded, digest),
-        classifier,
+        adapted.classifier,
         preprocessing,
         declared.source,
         spec.labels or tuple(entry.meta["categories"]),
-        count_classes(classifier, height=preprocessing.height, width=preprocessing.width),
+        adapted.classes,
         notes,
         labels_source="" if spec.labels else f"torchvision's {entry}",
         assumed=() if checkpoint is None else _assumed_of_weights(spec, declared),
+        inputs=adapted.inputs,
+        embeddings=adapted.embeddings,
     )
 
 

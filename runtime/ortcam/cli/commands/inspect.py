@@ -20,7 +20,7 @@ from ortcam.support.terminal import json_text, others_aside, say
 
 __all__ = ["add_inspect"]
 
-_OF_A_MODEL = ("input_size", "input_layout", "output", "activation", "labels")
+_OF_A_MODEL = ("input_size", "input_layout", "channels", "inputs", "output", "activation", "classes", "labels")
 
 
 def add_inspect(commands: Any) -> None:

@@ -1,0 +1,138 @@
+"""Which output of an `.onnx` graph is explained: the one that a user names, or the only one that may be meant."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+
+from ortcam.support.suggestions import did_you_mean
+from ortcam_export.errors import ExportError
+from ortcam_export.sources.onnx_files.arithmetic import FLOATS
+from ortcam_export.sources.onnx_files.file import describe
+
+__all__ = ["HOW_TO_TAKE_VALUES", "chosen_output", "refuse_maps", "refuse_picked"]
+
+HOW_TO_TAKE_VALUES: Final = (
+    "takes its values, and `ortcam explain --score 'output[...]'` explains one of them or the mean of some"
+)
+# What makes a tensor as long as the image says.
+_PICKS: Final = ("NonMaxSuppression", "NonZero", "Unique")
+_WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def chosen_output(graph: ir.Graph, name: str | None, path: Path, *, raw: bool) -> ir.Value:
+    """The output to explain: the one named, which may be any tensor of the graph, or the only one of floats.
+
+    Raises:
+        ExportError: none of this name, one that holds no floats, or several without a name.
+    """
+    if name is not None:
+        return _named(graph, name, path)
+    values = [value for value in graph.outputs if _may_be_floating(value)]
+    if len(values) == 1:
+        return values[0]
+    kind = "values, floating [N,...]" if raw else "logits, floating [N,classes]"
+    listed = ", ".join(map(describe, graph.outputs))
+    if not values:
+        raise ExportError(f"{path}: its outputs are {listed}; accepted is one of {kind}")
+    raise ExportError(
+        f"{path}: name the output of the {'values' if raw else 'logits'} with --model-output; its outputs are {listed}"
+    )
+
+
+def _named(graph: ir.Graph, name: str, path: Path) -> ir.Value:
+    made = {value.name or "": value for node in graph for value in node.outputs}
+    found = next((value for value in graph.outputs if value.name == name), made.get(name))
+    if found is None:
+        hint = did_you_mean(name, made)
+        raise ExportError(
+            f"{path}: no output {name!r}{hint}; its outputs are {', '.join(map(describe, graph.outputs))}"
+        )
+    if not _may_be_floating(found):
+        raise ExportError(f"{path}: its output is {describe(found)}; accepted is one of logits, floating")
+    return found
+
+
+def _may_be_floating(value: ir.Value) -> bool:
+    return value.dtype in (*FLOATS, None)
+
+
+def refuse_maps(output: ir.Value, path: Path) -> None:
+    """Refuse what is not one row of classes an image.
+
+    Raises:
+        ExportError: it is not; the message says what would work.
+    """
+    if output.shape is not None and len([side for side in list(output.shape)[1:] if side != 1]) > 1:
+        raise ExportError(
+            f"{path}: its output is {describe(output)}, which is not one row of classes an image (a segmenter or a "
+            f"detector?); accepted is [N,classes]; `--activation identity` {HOW_TO_TAKE_VALUES}"
+        )
+
+
+def refuse_picked(graph: ir.Graph, path: Path) -> None:
+    """Refuse an output that is as long as the image says: boxes that are picked from many.
+
+    Raises:
+        ExportError: it is one; the message names the tensor in front, where there is one.
+    """
+    output = graph.outputs[0]
+    behind = _behind(output)
+    node = next((node for node in reversed(list(graph)) if node.op_type in _PICKS and node in behind), None)
+    if node is None or not any(value in graph.inputs for item in _behind_node(node) for value in item.inputs):
+        return
+    raw = _raw_output(graph, node)
+    works = f"; `--activation identity --model-output {raw}` {HOW_TO_TAKE_VALUES}" if raw else ""
+    raise ExportError(
+        f"{path}: its output {output.name!r} is as long as the image says, since {node.op_type} {node.name!r} picks "
+        f"from its scores; accepted is an output of one shape{works}"
+    )
+
+
+def _raw_output(graph: ir.Graph, node: ir.Node) -> str | None:
+    """The tensor that boxes and scores are both taken from without weights between, or that of the scores."""
+    if node.op_type != "NonMaxSuppression":
+        return None
+    boxes, scores = node.inputs[0], node.inputs[1]
+    if boxes is None or scores is None:
+        return None
+    both = _unweighted(boxes) & _unweighted(scores)
+    common = [value for item in graph for value in item.outputs if value in both and _may_be_floating(value)]
+    return common[-1].name if common else scores.name
+
+
+def _unweighted(value: ir.Value) -> set[ir.Value]:
+    """A tensor and those in front of it, up to what operators with weights make, and without constants."""
+    found, queue = {value}, [value]
+    while queue:
+        node = queue.pop().producer()
+        if node is None or node.op_type in _WEIGHTED:
+            continue
+        new = {other for other in node.inputs if other is not None and not other.is_initializer()} - found
+        found |= new
+        queue += new
+    return found
+
+
+def _behind(value: ir.Value) -> set[ir.Node]:
+    node = value.producer()
+    return set() if node is None else set(_behind_node(node))
+
+
+def _behind_node(node: ir.Node) -> Iterator[ir.Node]:
+    """A node and all that it computes from."""
+    seen, queue = {node}, [node]
+    while queue:
+        current = queue.pop()
+        yield current
+        new = set(_producers(value for value in current.inputs if value is not None)) - seen
+        seen |= new
+        queue += new
+
+
+def _producers(values: Iterable[ir.Value]) -> Iterator[ir.Node]:
+    for value in values:
+        node = value.producer()
+        if node is not None:
+            yield node
