@@ -25,6 +25,7 @@ from ortcam.bundle import (
     Gradient,
     Graphs,
     Manifest,
+    ModelRecord,
     Parity,
     Precision,
     Probe,
@@ -96,7 +97,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
     say, destination = request.report, request.destination
     source, converted = _load_and_convert(request)
     inputs = probe_input(converted.images, converted.preprocessing)
-    labels = _labels(source, converted.logits.shape[1], converted.activation, say)
+    labels = _labels(source, converted, say)
     for sentence in (*source.assumed, *_assumed_of_outputs(source, converted)):
         say(f"assumed: {sentence}")
     with staging(destination) as folder:
@@ -108,15 +109,15 @@ def write_bundle(request: ExportRequest) -> Bundle:
         variants = _write_variants(request, converted, split, folder, inputs)
         manifest = Manifest(
             schema=SCHEMA_VERSION,
-            model=source.record,
+            model=_record(source),
             labels=labels,
             activation=converted.activation,
-            output_shape=converted.logits.shape[1:],
+            output_shape=converted.output_shape or converted.logits.shape[1:],
             preprocessing=converted.preprocessing,
             preprocessing_source="; ".join(
                 (source.preprocessing_source, *(note for note in converted.notes if note != HIDES_TO_BLACK))
             ),
-            inputs={},
+            inputs=dict(source.inputs),
             cut=split.cut,
             layers=split.layers,
             graphs=split.graphs,
@@ -281,11 +282,16 @@ def _write_graphs(
 def _check_span(preprocessing: Preprocessing) -> None:
     """Refuse an input in which black and white are nearly the same, as bytes' mean and std make of a scale of 1."""
     span = preprocessing.scale / max(preprocessing.std)
-    if span < _SMALLEST_SPAN:
-        raise ExportError(
-            f"black and white would be {span:.2g} apart in the model's input (scale {preprocessing.scale:g}, std "
-            f"{preprocessing.std[0]:g}): where mean and std are of bytes, or the graph takes bytes, say --scale 255"
-        )
+    if span >= _SMALLEST_SPAN:
+        return
+    low, high = preprocessing.value_range or (0.0, 255.0)
+    ends = "black and white" if preprocessing.value_range is None else f"{low:g} and {high:g}"
+    kind = "bytes" if (low, high) == (0.0, 255.0) else "samples as they are"
+    raise ExportError(
+        f"{ends} would be {span:.2g} apart in the model's input (scale {preprocessing.scale:g}, std "
+        f"{max(preprocessing.std):g}): where mean and std are of {kind}, or the graph takes {kind}, say "
+        f"--scale {high - low:g}"
+    )
 
 
 def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None:
@@ -297,19 +303,40 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
 
 
 def _assumed_of_outputs(source: Source, converted: Converted) -> Iterator[str]:
+    if source.embeddings is not None:
+        if converted.assumed_activation:
+            yield "the cosines with the classes are logits of a softmax; --activation sigmoid says otherwise"
+        return
     released = source.record.source == "torchvision" and source.record.weights_sha256 is None
     if converted.assumed_activation and not released:
         yield "the outputs are logits of a softmax, since no activation ends the graph; --activation says otherwise"
 
 
-def _labels(source: Source, classes: int, activation: Activation, say: StageReport) -> tuple[str, ...]:
-    if classes == 1 and activation == "softmax":
+def _record(source: Source) -> ModelRecord:
+    """What the bundle says of the model, with the embeddings that its classes were made of."""
+    if source.embeddings is None:
+        return source.record
+    return dataclasses.replace(source.record, embeddings_sha256=source.embeddings.sha256)
+
+
+def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str, ...]:
+    """One per class, or per value of a row; none of values in a tensor."""
+    classes = converted.logits.shape[1]
+    if not converted.has_classes:
+        if source.labels is not None and not source.labels_source:
+            raise ExportError(
+                f"{len(source.labels)} labels for an output of {list(converted.output_shape)} values; accepted are none"
+            )
+        return ()
+    if classes == 1 and converted.activation == "softmax":
         raise ExportError(
             "the model has one logit, whose softmax is 1 for every image; --activation sigmoid makes it the "
             "probability of its one class"
         )
     if (labels := source.labels_of(classes)) is not None:
         return labels
+    if converted.activation == "identity":
+        return by_index(classes)
     why = "nothing names them"
     if source.labels is not None:
         why = f"the {len(source.labels)} labels of {source.labels_source} are not for its {classes} classes"
