@@ -5,12 +5,12 @@ The front picks channels of the maps, upsamples them as two matrix products, gat
 ==================  ==================  =======================================================================
 input               shape               meaning
 ==================  ==================  =======================================================================
-``image``           float32 [1,3,H,W]   preprocessed image X
+``image``           float32 [1,C,H,W]   preprocessed image X
 ``maps``            float32 [1,C,h,w]   features, already min-maxed unless the scorer gates
 ``channels``        int64 [B]           which channels k to mask with
 ``targets``         int64 [K]           classes c
 ``scale``           float32 [B]         factor on the mask (not with a gate)
-``noise, sigma``    [1,3,H,W], [B]      added to the masked image: sigma_b * noise (scorer "noise")
+``noise, sigma``    [1,C,H,W], [B]      added to the masked image: sigma_b * noise (scorer "noise")
 ``keep``            float32 [B]         1, or 0 for padding (with a gate)
 ``baseline``        float32 [K]         subtracted from the probabilities in the partial sum (with a gate)
 ``logit_softmax``   bool []             weigh the partial sum by the softmax over the chunk of the logits (with a gate)
@@ -30,8 +30,6 @@ D + s               score s              score s
 D + S + c           logit of c           logit of c (softmax and sigmoid)
 2 D + S + c         probability of c     probability of c (softmax and sigmoid)
 ==================  ===================  ============================================
-
-Where the classifier's output is a tensor, targets are D + s alone.
 """
 
 import dataclasses
@@ -108,14 +106,14 @@ def build_scorer(
         node.metadata_props.clear()
     model_input, all_logits = graph.inputs[0], graph.outputs[0]
     build = Builder(taken_names(graph))
-    front = _build_front(build, cut, kind, interpolation)
+    front = _build_front(build, cut, kind, interpolation, model_input)
     model_input.replace_all_uses_with(front.masked)
     rename(all_logits, "all_logits", graph)
     front_nodes = build.take_nodes()
     terms = score_terms(activation) if terms is None else terms
-    readings = _read_outputs(build, all_logits, front.targets, activation, terms)
+    readings = _read_outputs(build, all_logits, activation, terms)
     probabilities, logits = (
-        build.output("Gather", [table, readings.targets], name, 2)
+        build.output("Gather", [table, front.targets], name, 2)
         for table, name in ((readings.probabilities, "probabilities"), (readings.logits, "logits"))
     )
     inputs, outputs = [*front.inputs, readings.score], [probabilities, logits]
@@ -140,7 +138,7 @@ class _Front:
         inputs: of the graph, so far.
         targets: the one of them that says which classes are scored, int64 [K].
         mask: float32 [B,1,H,W].
-        masked: the masked images, float32 [B,3,H,W].
+        masked: the masked images, float32 [B,C,H,W].
     """
 
     inputs: tuple[ir.Value, ...]
@@ -149,11 +147,14 @@ class _Front:
     masked: ir.Value
 
 
-def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolation) -> _Front:
-    """From image, maps and channels to masked images."""
+def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolation, model_input: ir.Value) -> _Front:
+    """From image, maps and channels to masked images, which take the place of the model's input."""
     height, width = interpolation.size
+    assert model_input.shape is not None
+    colours = model_input.shape[1]
+    assert isinstance(colours, int)
     # The symbol of a dimension is the same text in every graph: B masked images, K targets.
-    image = _input("image", ir.DataType.FLOAT, (1, 3, height, width))
+    image = _input("image", ir.DataType.FLOAT, (1, colours, height, width))
     maps = _input("maps", ir.DataType.FLOAT, (1, cut.channels, cut.height, cut.width))
     channels = _input("channels", ir.DataType.INT64, ("B",))
     targets = _input("targets", ir.DataType.INT64, ("K",))
@@ -171,7 +172,7 @@ def _build_front(build: Builder, cut: Cut, kind: str, interpolation: Interpolati
         mask = build.gate(kind, mask)
     masked = build.op("Mul", [mask, image])
     if kind == "noise":
-        noise = _input("noise", ir.DataType.FLOAT, (1, 3, height, width))
+        noise = _input("noise", ir.DataType.FLOAT, (1, colours, height, width))
         sigma = _input("sigma", ir.DataType.FLOAT, ("B",))
         inputs += [noise, sigma]
         masked = build.op("Add", [masked, build.op("Mul", [build.reshape(sigma, -1, 1, 1, 1), noise])])
@@ -184,50 +185,46 @@ class _Readings:
 
     Attributes:
         score: the graph's input, float32 [S,U].
-        targets: columns of the tables, int64 [K].
         probabilities: the table of the output `probabilities`, float32 [B,...].
         logits: the same of `logits`.
     """
 
     score: ir.Value
-    targets: ir.Value
     probabilities: ir.Value
     logits: ir.Value
 
 
-def _read_outputs(
-    build: Builder, logits: ir.Value, targets: ir.Value, activation: Activation, terms: Sequence[str]
-) -> _Readings:
+def _read_outputs(build: Builder, logits: ir.Value, activation: Activation, terms: Sequence[str]) -> _Readings:
     """The tables that targets are columns of: see the top of this module."""
     outputs = logits.shape[1] if logits.shape is not None else None
     assert isinstance(outputs, int)  # fixed at export
     activated = build.activation(activation, logits)
     score = _input("score", ir.DataType.FLOAT, ("S", sum(term_sizes(terms, outputs))))
     made = [_term(build, term, logits, activated, activation) for term in terms]
-    if "direction" not in terms:  # a tensor: too many outputs for a product of each with each score, and no classes
-        weights, constants = build.ops("Split", [score, build.integers(outputs, 1)], {"axis": 1}, outputs=2)
-        extra = build.op("MatMul", [logits, build.op("Transpose", [weights], {"perm": [1, 0]})])
-        extra = build.op("Add", [extra, build.op("Transpose", [constants], {"perm": [1, 0]})])
-        return _Readings(score, build.op("Sub", [targets, build.integers(outputs)]), extra, extra)
-    # No MatMul: a GPU would round its factors to TF32.
-    product = build.op(
-        "Mul",
-        [
-            build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)]),
-            build.op("Unsqueeze", [score, build.integers(0)]),
-        ],
-    )
-    extra = build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
+    extra = _scores(build, score, logits, made, outputs, terms)
     if activation == "identity":
         table = build.op("Concat", [logits, extra], {"axis": 1})
-        return _Readings(score, targets, table, table)
+        return _Readings(score, table, table)
     rest = [extra, logits, activated]
     return _Readings(
         score,
-        targets,
         build.op("Concat", [activated, *rest], {"axis": 1}),
         build.op("Concat", [logits, *rest], {"axis": 1}),
     )
+
+
+def _scores(
+    build: Builder, score: ir.Value, logits: ir.Value, made: list[ir.Value], outputs: int, terms: Sequence[str]
+) -> ir.Value:
+    """The scores of each masked image: float32 [B,S]."""
+    if "direction" in terms:  # no MatMul: a GPU would round its factors to TF32
+        terms_of_image = build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)])
+        product = build.op("Mul", [terms_of_image, build.op("Unsqueeze", [score, build.integers(0)])])
+        return build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
+    # Of a tensor, whose many values would be copied for each score.
+    weights, constants = build.ops("Split", [score, build.integers(outputs, 1)], {"axis": 1}, outputs=2)
+    weighed = build.op("MatMul", [logits, build.op("Transpose", [weights], {"perm": [1, 0]})])
+    return build.op("Add", [weighed, build.op("Transpose", [constants], {"perm": [1, 0]})])
 
 
 def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, activation: Activation) -> ir.Value:

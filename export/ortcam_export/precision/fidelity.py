@@ -11,7 +11,7 @@ from ortcam.bundle import Fidelity, Likeness
 from ortcam.bundle.gates import GATE_FUNCTIONS
 from ortcam.engine import Session
 from ortcam.methods import resolve_method
-from ortcam.parity import run_scorer
+from ortcam.parity import no_score, run_scorer
 from ortcam.scoring import correlation, prepare_masks, ranks, relu_min_max, upsample
 from ortcam_export.precision.float32 import Float32Graphs
 
@@ -73,14 +73,15 @@ def explain_all(
     for image in images[: sample.images]:
         maps, logits = float32.maps_and_logits(image)
         target, classes = int(logits.argmax()), len(logits)
+        score = no_score(float32.graphs, classes)
         clean, _ = run_scorer(
-            opened["scorecam"], image, np.ones_like(maps), np.zeros(1, np.int64), classes=classes
+            opened["scorecam"], image, np.ones_like(maps), np.zeros(1, np.int64), classes=classes, score=score
         )  # a mask of ones
         energy = np.maximum(maps, 0).sum(axis=(1, 2), dtype=np.float64)
         channels = np.argsort(-energy, kind="stable")[: sample.channels].astype(np.int64)
         drawn, best = {}, [clean.argmax(axis=1)]
         for method, scorer in opened.items():
-            drawn[method], classes_of_passes = _explain(method, scorer, image, maps, channels, target, classes)
+            drawn[method], classes_of_passes = _explain(method, scorer, image, maps, channels, target, score, classes)
             best.append(classes_of_passes)
         yield ImageMaps(drawn, np.concatenate(best))
 
@@ -113,6 +114,7 @@ def _explain(
     maps: NDArray[np.float32],
     channels: NDArray[np.int64],
     target: int,
+    score: NDArray[np.float32],
     classes: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Map of a class, float64 [H,W] in [0,1], from some channels, and the most probable class of each pass, int64."""
@@ -125,7 +127,7 @@ def _explain(
     best = []
     for start in range(0, len(channels), _BATCH):
         chunk = channels[start : start + _BATCH]
-        logits, probabilities = run_scorer(scorer, image, masks, chunk, classes=classes)
+        logits, probabilities = run_scorer(scorer, image, masks, chunk, classes=classes, score=score)
         summed = maps[chunk] if gate is None else gate(upsample(maps[chunk], *size))
         total += np.tensordot(probabilities[:, target].astype(np.float64), summed, axes=1)
         best.append(logits.argmax(axis=1))

@@ -69,7 +69,8 @@ def write_variants(
         say(f"{_SHORT[precision]}: converting")
         converted = _convert(precision, model, folder, float32, calibration)
         WeightsFile(folder, f"weights-{_SHORT[precision]}.bin").store(converted)
-        scorers = write_scorers(converted, cut, folder, interpolation, activation, suffix=f"-{_SHORT[precision]}")
+        suffix, terms = f"-{_SHORT[precision]}", graphs.score_terms
+        scorers = write_scorers(converted, cut, folder, interpolation, activation, suffix, terms=terms)
         with _running(precision):
             parity = measure_variant(folder.joinpath, graphs, scorers, cut, images=probe)
             _check_finite(precision, parity)

@@ -1,4 +1,4 @@
-"""From a source to one tidy ONNX IR model, image [N,3,H,W] -> logits [N,classes], and the original to compare with."""
+"""From a source to one tidy ONNX IR model, image [N,C,H,W] -> logits [N,classes], and the original to compare with."""
 
 from ortcam_export.sources.converted import Converted
 from ortcam_export.sources.onnx_files.conversion import convert_file
@@ -24,7 +24,12 @@ def convert(source: Source, *, opset: int, activation: SaidActivation | None) ->
     known = source.knows_preprocessing
     if isinstance(source.classifier, OnnxFile):
         return convert_file(
-            source.classifier, source.preprocessing, activation, known=known, embeddings=source.embeddings
+            source.classifier,
+            source.preprocessing,
+            activation,
+            known=known,
+            embeddings=source.embeddings,
+            baseline=source.baseline_value,
         )
     # Only here, so that an `.onnx` file needs no PyTorch.
     from ortcam_export.sources.pytorch.conversion import convert_module  # noqa: PLC0415
@@ -37,4 +42,5 @@ def convert(source: Source, *, opset: int, activation: SaidActivation | None) ->
         notes=source.notes,
         known=known,
         embeddings=source.embeddings,
+        baseline=source.baseline_value,
     )

@@ -44,11 +44,11 @@ class Converted:
     """A classifier as a graph, and the classifier it came from.
 
     Attributes:
-        model: image float32 [N,3,H,W] -> logits float32 [N,classes], N open.
+        model: image float32 [N,C,H,W] -> logits float32 [N,classes], N open.
         preprocessing: from a photograph to `image`.
         activation: from logits to probabilities.
         integers: whether the graph computes with 8-bit integers.
-        images: what it is measured on, uint8 RGB [N,H,W,3] at the input's size.
+        images: what it is measured on, uint8 [N,H,W,C] at the input's size, see `probe_images`.
         logits: the original's for them, float32 [N,classes].
         reference: what computed these.
         tolerance: max |difference| / max |logit| that its head(features(x)) may have.
@@ -89,7 +89,7 @@ def notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: bool
         known: whether anybody said what `given` is.
     """
     notes = list(taken.notes)
-    prepared = taken.preprocessing
+    prepared = taken.normalised or taken.preprocessing
     if taken.operators and taken.dropped:
         notes.append(f"the graph's own normalisation ({taken.operators}) is now part of the preprocessing")
     elif taken.operators:
@@ -106,7 +106,12 @@ def notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: bool
             f"the graph normalises what is normalised already: together that is a mean of {_listed(prepared.mean)} and "
             f"a std of {_listed(prepared.std)}, of pixels in [0, {prepared.scale:g}]"
         )
-    if not known and not any(prepared.mean):
+    if taken.normalised is not None:
+        notes.append(
+            f"masks hide to {_listed(taken.preprocessing.mean)}, where the mean is {_listed(prepared.mean)}, of pixels "
+            f"in [0, {prepared.scale:g}]"
+        )
+    elif not known and not any(prepared.mean):
         notes.append("the graph has no normalisation of its own: masks will hide to the colour that --mean says")
     elif not any(prepared.mean):
         notes.append(HIDES_TO_BLACK)
@@ -161,16 +166,16 @@ def run_whole(model: ir.Model, images: NDArray[np.float32]) -> NDArray[np.float3
         return run_part(whole, folder, {"image": images})[0]
 
 
-def probe_images(height: int, width: int) -> NDArray[np.uint8]:
+def probe_images(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
     """Images to measure with, always the same: colours that change smoothly, edges, and a little noise.
 
     Returns:
-        uint8 RGB [2,height,width,3].
+        uint8 [2,height,width,channels], of levels: of RGB, or of the model's own channels (`Preprocessing.of_levels`).
     """
     generator = np.random.default_rng(0)
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
-    frequency = generator.uniform(-12, 12, (2, _IMAGES, 3, 6, 1, 1))
-    phase = generator.uniform(0, 2 * np.pi, (_IMAGES, 3, 6, 1, 1))
+    frequency = generator.uniform(-12, 12, (2, _IMAGES, channels, 6, 1, 1))
+    phase = generator.uniform(0, 2 * np.pi, (_IMAGES, channels, 6, 1, 1))
     waves = np.sin(frequency[0] * rows + frequency[1] * columns + phase)
     edges = np.where(waves[:, :, 0] > 0.3, 0.25, 0)
     noise = generator.normal(0, 0.03, edges.shape)

@@ -32,6 +32,7 @@ __all__ = [
     "InputSpec",
     "InterpolationName",
     "SaidActivation",
+    "order_of",
 ]
 
 InterpolationName = Literal["bilinear", "bicubic"]
@@ -47,6 +48,11 @@ DEFAULT_OPSET: Final = 20
 DEFAULT_LOGIT_SCALE: Final = 100.0  # CLIP's
 # Of the input of most classifiers, (H, W), for an inspection where nothing says it.
 COMMON_SIDE: Final = 224
+
+
+def order_of(channels: int) -> ChannelOrder:
+    """What so many channels are where nobody says it: RGB of three, grey of one, else bands."""
+    return "rgb" if channels == 3 else "grey" if channels == 1 else "bands"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +141,7 @@ class InputSpec:
     @property
     def order(self) -> ChannelOrder:
         """What the channels are: as said, or else RGB of three, grey of one, bands of any other number."""
-        usual: dict[int, ChannelOrder] = {1: "grey", 3: "rgb"}
-        return self.channel_order or usual.get(self.said_channels or 3, "bands")
+        return self.channel_order or order_of(self.said_channels or 3)
 
     def for_channels(self, channels: int, model: str) -> "InputSpec":
         """The same for a model whose input has so many channels: one value for all becomes one for each.
@@ -182,7 +187,7 @@ class InputSpec:
                 return None
             values = "V" if channels == 1 else "V[,V...]"
             raise ExportError(
-                f"{model}: its input has {channels} channel{'s' * (channels > 1)}, and {self.declared.source} says mean "
+                f"{model}: its input has {channels} channel{'s' * (channels > 1)}, and {self.declared.source} has mean "
                 f"and std of {made.channels}; give --mean {values} and --std {values}"
             )
         try:

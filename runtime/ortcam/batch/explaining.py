@@ -85,6 +85,9 @@ class RowMaker:
     def drawn(self) -> Photograph:
         """An image of noise, for measurements where there is no other."""
         preprocessing = self._explainer.bundle.manifest.preprocessing
+        if preprocessing.needs_samples:
+            shape = preprocessing.channels, preprocessing.height, preprocessing.width
+            return self._explainer.read(preprocessed=np.random.default_rng(0).standard_normal(shape, np.float32))
         noise = np.random.default_rng(0).integers(0, 256, (preprocessing.height, preprocessing.width, 3), np.uint8)
         return self._explainer.read(noise)
 
@@ -136,7 +139,7 @@ class RowMaker:
         low, settings = low_resolution(explanation).astype(np.float16), self.settings
         stats, overlays = explanation.stats, settings.overlays == "jpeg"
         photograph = shrunk(explanation.image, OVERLAY_SIDE) if overlays else None
-        rows = []
+        name, rows = "probability" if settings.are_probabilities else "value", []
         for place, target in enumerate(explanation.targets):
             overlay = None
             if photograph is not None:
@@ -147,7 +150,7 @@ class RowMaker:
                     path=item.path,
                     target=target,
                     label=explanation.labels[place],
-                    probability=float(explanation.probabilities[place]),
+                    **{name: float(explanation.probabilities[place])},
                     map=low[place],
                     full_map=explanation.maps[place].astype(np.float16) if settings.maps == "full" else None,
                     overlay=overlay,

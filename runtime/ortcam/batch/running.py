@@ -126,7 +126,7 @@ def run(
         progress: called with a `Snapshot` after every image.
         on_failure: called with id and error of an image that failed.
         tell: called with sentences that a user should read.
-        **arguments: those of `Explainer.explain`: method, target, limits, options.
+        **arguments: those of `Explainer.explain`: method, target, score, limits, options.
 
     Returns:
         What was done.
@@ -145,8 +145,9 @@ def run(
     ExplainRequest.of(**arguments)  # what is wrong with it is said before a model is exported
     target = Output(output, storage_options=storage_options)
     before = target.before(resume=(resume := resume or retry_failed))
-    source = open_source(input, storage_options=storage_options)
     bundle = read_model(model, doing="ortcam.batch.run")
+    needs_samples = bundle.manifest.preprocessing.needs_samples
+    source = open_source(input, storage_options=storage_options, arrays=needs_samples)
     settings = _settings(
         bundle,
         arguments,
@@ -313,13 +314,25 @@ def _settings(bundle: Bundle, arguments: dict[str, Any], tell: Callable[[str], N
         asked=fitting.record(),
         map_shape=map_shape(bundle.manifest, fitting),
         batch_size=request.batch_size,
+        are_probabilities=_has_probabilities(bundle, request),
         **others,
     )
 
 
+def _has_probabilities(bundle: Bundle, request: ExplainRequest) -> bool:
+    """Whether rows have probabilities: of classes, not the value of a score or of an output."""
+    return bundle.manifest.activation != "identity" and (request.score is None or request.score.word is not None)
+
+
 def _schema(bundle: Bundle, settings: BatchSettings) -> pa.Schema:
     shape = full_shape(bundle.manifest) if settings.maps == "full" else None
-    return schema(settings.fingerprint(), settings.map_shape, shape, overlays=settings.overlays != "none")
+    return schema(
+        settings.fingerprint(),
+        settings.map_shape,
+        shape,
+        overlays=settings.overlays != "none",
+        values=not settings.are_probabilities,
+    )
 
 
 def _engine(name: Engine, ray: RayOptions | None, processes: int | None, threads: int | None) -> RunEngine:

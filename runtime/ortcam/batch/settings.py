@@ -25,7 +25,7 @@ class BatchSettings:
     Attributes:
         bundle: folder of the bundle.
         bundle_sha256: hash of its bundle.json, which identifies all of it.
-        arguments: of `ExplainRequest.of`, as JSON types, without `batch_size`.
+        arguments: of `ExplainRequest.of`, as JSON types, without `batch_size`; a score with its arrays.
         asked: what the arguments stand for with this bundle: method, all its options, limits (`ExplainRequest.record`).
         map_shape: rows and columns of the maps at the resolution of the layer.
         batch_size: masked images per run, the same number for all images, so that equal images give equal bits; "auto"
@@ -39,6 +39,7 @@ class BatchSettings:
         maps: "low": at the resolution of the layer; "full": those of the size of the model's input, too.
         overlays: "none", or "jpeg": the photograph with the map over it.
         rendering: of overlays.
+        are_probabilities: whether the rows have probabilities; else they have values.
         storage_options: of fsspec, for INPUT and OUTPUT. They may hold a password: they are in no record.
     """
 
@@ -57,6 +58,7 @@ class BatchSettings:
     maps: Maps = "low"
     overlays: Overlays = "none"
     rendering: Rendering = field(default_factory=Rendering)
+    are_probabilities: bool = True
     storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def request(self, targets: tuple[int | str, ...] | None = None) -> ExplainRequest:
@@ -74,7 +76,10 @@ class BatchSettings:
         return ExplainRequest.of(**arguments)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What has to be the same for rows to be the same, as JSON. Rows of two fingerprints never share an OUTPUT."""
+        """What has to be the same for rows to be the same, as JSON. Rows of two fingerprints never share an OUTPUT.
+
+        `asked` has the score and the hashes of its arrays, where there is one.
+        """
         return {
             "bundle": self.bundle_sha256,
             **self.asked,

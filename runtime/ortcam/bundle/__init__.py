@@ -10,21 +10,18 @@ from ortcam.bundle.manifest import (
     SCORE_TERMS,
     Activation,
     Cut,
-    Fidelity,
     FileRecord,
     FixedInput,
     Gradient,
-    GradientParity,
     Graphs,
-    Likeness,
     Manifest,
     ModelRecord,
-    Parity,
     Precision,
     Probe,
     Variant,
     precision_by_name,
 )
+from ortcam.bundle.measured import Fidelity, GradientParity, Likeness, Parity
 from ortcam.bundle.reading import open_bundle, read_bundle
 
 __all__ = [

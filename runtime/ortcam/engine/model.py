@@ -155,9 +155,12 @@ class Model:
         features = self.layers(model_input)
         logits = run_head(manifest.graphs, self.open, model_input, features["features"])
         if len(logits[0]) != manifest.outputs:
+            found, said = (
+                (f"{len(logits[0])} classes", "labels") if manifest.has_classes else (len(logits[0]), "outputs")
+            )
             raise BundleError(
-                f"{self.bundle.path}: its model has {len(logits[0])} outputs, and bundle.json has "
-                f"{manifest.outputs}; accepted is one label per output"
+                f"{self.bundle.path}: its model has {found}, and bundle.json has {manifest.outputs} {said}; accepted "
+                "is one per class"
             )
         check_finite("features and logits of the image", *features.values(), logits)
         maps = as_maps(features["features"], manifest.cut)
@@ -245,13 +248,22 @@ class Model:
         Raises:
             NotFiniteError: a logit is infinite or not a number.
         """
+        return to_probabilities(self.blank_logits(), self.bundle.manifest.activation)[targets]
+
+    def blank_logits(self) -> NDArray[np.float32]:
+        """The logits for an input that is zero everywhere: float32 [outputs].
+
+        Raises:
+            NotFiniteError: a logit is infinite or not a number.
+        """
         manifest = self.bundle.manifest
         image = manifest.preprocessing
         empty = np.zeros((1, image.channels, image.height, image.width), np.float32)
         _, logits = classify(manifest.graphs, self.open, empty)
         check_rows("logits of the empty image", logits, 1, manifest.outputs)
         check_finite("logits of the empty image", logits)
-        return to_probabilities(logits[0], manifest.activation)[targets]
+        blank: NDArray[np.float32] = logits[0]
+        return blank
 
     def logits(
         self,
@@ -267,7 +279,8 @@ class Model:
             count: how many inputs.
             inputs: makes the inputs of a slice, preprocessed: float32 [n,C,H,W].
             batch_size: inputs per run, or "auto".
-            most_pixels: of the inputs of one run, whatever the batch size says.
+            most_pixels: of the inputs of one run, whatever the batch size says; fewer if they have more than three
+                channels.
 
         Raises:
             NotFiniteError: a logit is infinite or not a number.
@@ -278,7 +291,9 @@ class Model:
         first = self.open(graphs.features if graphs.head else graphs.classifier or "")
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
-            batch_size = min(int(batch_size), max(1, most_pixels // (image.height * image.width)))
+            batch_size = min(
+                int(batch_size), max(1, 3 * most_pixels // (max(image.channels, 3) * image.height * image.width))
+            )
         parts: list[NDArray[np.float32]] = []
         for done in run_batches(
             count,

@@ -98,8 +98,9 @@ class ScoreMatrix:
 
     @property
     def is_positive(self) -> bool:
-        """Whether no value is below 0, and 0 means nothing: probabilities and sums of them."""
-        return set(self.weights) == {"probabilities"} and bool(self.weights["probabilities"].min() >= 0)
+        """Whether no value is below 0, and 0 means nothing: probabilities, the entropy, and sums of them."""
+        natural = set(self.weights) <= {"probabilities", "entropy"}
+        return natural and all(bool(rows.min() >= 0) for rows in self.weights.values())
 
     def value(self, logits: NDArray[np.float32]) -> Floats:
         """The scores, float64 [...,K], of logits [...,D]."""
@@ -171,8 +172,7 @@ def _of_probabilities(rows: Floats, z: Floats, activation: Activation) -> Floats
     p = exact_probabilities(z, activation)
     # The same for all probabilities changes no sum of them: so none is left of the one that is nearly 1.
     apart = rows - rows[:, [int(p.argmax())]]
-    slopes = p * (apart - apart @ p[:, None])
-    return slopes
+    return np.asarray(p * (apart - apart @ p[:, None]))
 
 
 def _entropy(z: Floats, activation: Activation) -> Floats:

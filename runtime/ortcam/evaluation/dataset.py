@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import DatasetError, TargetError
-from ortcam.images.inputs import SUFFIXES, is_image_name
+from ortcam.images.inputs import ARRAY_SUFFIXES, SUFFIXES, is_image_name
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.support.csv_rows import CsvRows
 from ortcam.support.ranges import Range, shown
@@ -63,6 +64,7 @@ def read_dataset(
     limit: int | None = None,
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
+    arrays: bool = False,
 ) -> list[Example]:
     """Find the images, their classes and boxes; no image is opened.
 
@@ -81,6 +83,7 @@ def read_dataset(
         limit: how many images to take. Chance decides which. A larger limit adds to those of a smaller one.
         seed: of that chance.
         tell: called with a sentence where something is left out.
+        arrays: whether arrays (.npy, .npz) are images, too: the model takes samples.
 
     Raises:
         DatasetError: nothing there, or a line that makes no sense.
@@ -93,18 +96,19 @@ def read_dataset(
     table = None if annotations is None else Path(annotations)
     if table is not None and not (len(listed) == 1 and path.is_dir()):
         raise DatasetError(f"--annotations {table}: goes with a folder of images; {path} is none")
-    if len(listed) > 1 or (is_image_name(path.name) and not path.is_dir()):
+    if len(listed) > 1 or (is_image_name(path.name, arrays=arrays) and not path.is_dir()):
         where = "the list of images"
         examples = [Example(as_text(Path(item).as_posix()), Path(item)) for item in listed]
     elif path.is_dir():
-        examples = _from_folder(path, class_index, table, tell)
+        examples = _from_folder(path, class_index, table, tell, arrays=arrays)
     elif path.is_file():
         examples = list(_from_csv(path, _csv_folder(path), class_index))
         _check_there(examples, path)
     else:
         raise DatasetError(f"{path}: there is no such folder, image or CSV")
     if not examples:
-        raise DatasetError(f"{where}: no images in it; accepted are files that end in {', '.join(SUFFIXES)}")
+        accepted = ", ".join((*SUFFIXES, *(ARRAY_SUFFIXES if arrays else ())))
+        raise DatasetError(f"{where}: no images in it; accepted are files that end in {accepted}")
     _check_twice(examples, where)
     if limit is not None and limit < len(examples):
         kept = np.random.default_rng(seed).permutation(len(examples))[:limit]
@@ -139,9 +143,15 @@ def inside_boxes(example: Example, preprocessing: Preprocessing, height: int, wi
 
 
 def _from_folder(
-    folder: Path, class_index: Callable[[int | str], int], labels: Path | None, tell: Callable[[str], None]
+    folder: Path,
+    class_index: Callable[[int | str], int],
+    labels: Path | None,
+    tell: Callable[[str], None],
+    *,
+    arrays: bool,
 ) -> list[Example]:
-    found = [folder / name for name in sorted(files_below(folder, is_image_name))]
+    is_image = functools.partial(is_image_name, arrays=arrays)
+    found = [folder / name for name in sorted(files_below(folder, is_image))]
     if labels is not None and labels.suffix.lower() != ".json":
         rows = list(_from_csv(labels, folder, class_index))
         _check_twice(rows, str(labels))

@@ -13,8 +13,9 @@ from ortcam.errors import OptionError
 from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
 from ortcam.methods import AUTO_METHOD
-from ortcam.request import ExplainRequest, parse_entry
+from ortcam.request import ExplainRequest, Score, parse_entry
 from ortcam.scoring import finish
+from ortcam.support.ranges import shown
 
 __all__ = ["BASELINES", "Baseline", "Entry", "for_bundle", "parse_entries"]
 
@@ -47,11 +48,15 @@ class Entry:
         return None if self.request is None else self.request.chosen
 
 
-def parse_entries(texts: Sequence[str]) -> list[Entry]:
+def parse_entries(texts: Sequence[str], score: Score | None = None) -> list[Entry]:
     """Parse METHOD[:KEY=VALUE...] of each: `request.entries` has the keys.
 
+    Args:
+        texts: one per entry.
+        score: that all of them explain; None: a class that is chosen per image.
+
     Raises:
-        OptionError: an unknown method, key or value, or an entry given twice.
+        OptionError: an unknown method, key or value, an entry given twice, or a score of its own beside that of all.
 
     Example:
         >>> [entry.title for entry in parse_entries(["scorecam++", "iscam:budget=0.25"])]
@@ -63,7 +68,12 @@ def parse_entries(texts: Sequence[str]) -> list[Entry]:
         if entry.name in found:
             raise OptionError(f"{entry.name}: is named twice")
         title = f"{entry.method.title} ({entry.details})" if entry.details else entry.method.title
-        found[entry.name] = Entry(entry.name, title, entry.request, entry.precision)
+        request = entry.request
+        if score is not None:
+            if "score" in entry.arguments:
+                raise OptionError(f"{entry.name}: has a score of its own, and score={shown(score.text)} is for all")
+            request = ExplainRequest.of(**entry.arguments, score=score)
+        found[entry.name] = Entry(entry.name, title, request, entry.precision)
     if not found:
         raise OptionError("no method to evaluate")
     return list(found.values())

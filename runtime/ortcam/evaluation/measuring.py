@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ortcam.engine.batching import BatchSize
 from ortcam.engine.features import check_finite, exact_probabilities
+from ortcam.engine.score import ScoreMatrix
 from ortcam.evaluation import metrics
 from ortcam.evaluation.dataset import Example, inside_boxes
 from ortcam.evaluation.entries import Entry
@@ -19,9 +20,10 @@ from ortcam.evaluation.protocols import Protocol
 from ortcam.explainer import Explainer
 from ortcam.images.photograph import Photograph
 
-__all__ = ["Clean", "Explained", "Measurement", "Measuring", "explain"]
+__all__ = ["NO_CLASS", "Clean", "Explained", "Measurement", "Measuring", "explain"]
 
 THUMBNAIL: Final = 28
+NO_CLASS: Final = -1  # the target where a score is explained, as in `Explanation.targets`
 
 # Metrics of the confidence under the map.
 _OF_MASKED: Final = frozenset({"average-drop", "increase", "average-gain", "win", "adcc"})
@@ -34,11 +36,11 @@ class Clean:
     Attributes:
         example: the image, its class and boxes.
         photograph: decoded and preprocessed.
-        target: the class with the largest logit. It is the one explained.
-        probability: of the target.
-        confidence: Y, the probability or the logit of the target, as the protocol says.
+        target: the class with the largest logit, which is the one explained; `NO_CLASS` where a score is explained.
+        probability: of the target; its value, where values are no probabilities; the value of the score.
+        confidence: Y: the same, or the logit of the target, as the protocol says.
         inside: bool [H,W], pixels inside the boxes; None without boxes, or where they belong to another class.
-        emptied: the image without any pixel, float32 [3,H,W], and the probability of the target then, by fill; filled
+        emptied: the image without any pixel, float32 [C,H,W], and the probability of the target then, by fill; filled
             in when a curve needs it, since it is the same for all methods.
     """
 
@@ -68,14 +70,14 @@ class Measurement:
         image: name of the example.
         variant: name of the entry.
         label: class of the image; None if unknown.
-        target: class explained.
-        probability: of the target on the clean image.
+        target: class explained; `NO_CLASS` where a score is.
+        probability: of the target on the clean image; the value of the score.
         clean: Y.
         masked: O; None if no metric needs it.
         flat: whether the map is flat.
         seconds: time of the explanation.
         passes: masked forward passes of the explanation.
-        scores: percentages by metric. Win is added later, because it needs all methods.
+        scores: values by metric, in its unit. Win is added later, because it needs all methods.
         curves: confidences by metric, from no pixel to all pixels.
         thumbnail: uint8 [28,28], a small copy of the map.
     """
@@ -106,6 +108,7 @@ class Measuring:
         *,
         step: int | None = None,
         batch_size: BatchSize = "auto",
+        score: ScoreMatrix | None = None,
     ) -> None:
         """Keep what is the same for all images.
 
@@ -115,7 +118,9 @@ class Measuring:
             wanted: names of metrics.
             step: pixels per step of insertion and deletion; None: a hundredth of the image.
             batch_size: masked or altered images per run.
+            score: what is explained of every image; None: the class that the model gives it.
         """
+        self._score = score
         self._explainers = explainers
         self._explainer = explainers[None]
         self._protocol = protocol
@@ -131,12 +136,13 @@ class Measuring:
             DatasetError: the boxes are given for an image of another shape.
         """
         logits = self._logits(1, lambda _: photograph.model_input)[0]
-        target = int(np.argmax(logits))
+        target = int(np.argmax(logits)) if self._score is None else NO_CLASS
         inside = None
-        if example.boxes and example.label in (None, target):
+        # The boxes are those of what the image shows. Whether a score is about that is for the user to know.
+        if example.boxes and (example.label in (None, target) or self._score is not None):
             inside = inside_boxes(example, self._explainer.bundle.manifest.preprocessing, *photograph.pixels.shape[:2])
             inside = inside if inside.any() else None
-        probability = float(self._probabilities(logits)[target])
+        probability = float(self._of_target(target, logits))
         confidence = float(logits[target]) if self._protocol.confidence == "logit" else probability
         return Clean(example, photograph, target, probability, confidence, inside)
 
@@ -156,11 +162,12 @@ class Measuring:
         scores |= self._map_scores(clean, entry, found.saliency, scores.get("average-drop"))
         curves = self._curves(clean, found.saliency)
         counts = metrics.shares(found.saliency.size, self._step)
-        scores |= {name: metrics.area_under(curve, counts) for name, curve in curves.items()}
+        whole = 100 if self._protocol.confidence == "value" else 1  # of values the area is their mean, not a share
+        scores |= {name: metrics.area_under(curve, counts) / whole for name, curve in curves.items()}
         return Measurement(
             image=clean.example.name,
             variant=entry.name,
-            label=clean.example.label,
+            label=clean.example.label if self._score is None else None,
             target=clean.target,
             probability=clean.probability,
             clean=clean.confidence,
@@ -185,7 +192,9 @@ class Measuring:
     def _masked_confidence(self, clean: Clean, saliency: NDArray[np.float32]) -> float:
         mask = metrics.top_half(saliency) if self._protocol.keep_half else saliency
         logits = self._logits(1, lambda _: clean.photograph.model_input * mask)[0]
-        return float(logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean, logits))
+        return float(
+            logits[clean.target] if self._protocol.confidence == "logit" else self._of_target(clean.target, logits)
+        )
 
     def _confidence_scores(self, clean: Clean, masked: float) -> dict[str, float]:
         """What the map keeps of the confidence, from O = `masked`."""
@@ -238,7 +247,7 @@ class Measuring:
             mixed: NDArray[np.float32] = np.where(done[:, None], front, behind)
             return mixed
 
-        between = self._of_target(clean, self._logits(len(counts) - 2, changed))
+        between = self._of_target(clean.target, self._logits(len(counts) - 2, changed))
         ends = (empty_probability, clean.probability)
         start, end = ends if inserts else ends[::-1]
         return np.concatenate([[start], between, [end]])
@@ -248,7 +257,7 @@ class Measuring:
             image = clean.photograph.model_input[0]
             empty = np.zeros_like(image) if fill == "zero" else metrics.blurred(image)
             logits = self._logits(1, lambda _: empty[None])[0]
-            clean.emptied[fill] = empty, float(self._of_target(clean, logits))
+            clean.emptied[fill] = empty, float(self._of_target(clean.target, logits))
         return clean.emptied[fill]
 
     def _logits(self, count: int, inputs: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -256,12 +265,12 @@ class Measuring:
         check_finite("logits of the image or of altered ones", logits)
         return logits
 
-    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return exact_probabilities(logits, self._explainer.bundle.manifest.activation)
-
-    def _of_target(self, clean: Clean, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probability of the target, from logits [...,classes]."""
-        return np.asarray(self._probabilities(logits)[..., clean.target])
+    def _of_target(self, target: int, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probability of the target, or value of the score, from logits [...,D]."""
+        if self._score is not None:
+            return np.asarray(self._score.value(logits)[..., 0])
+        activation = self._explainer.bundle.manifest.activation
+        return np.asarray(exact_probabilities(logits, activation)[..., target])
 
 
 def explain(
@@ -277,7 +286,7 @@ def explain(
     Args:
         explainer: of the model.
         photograph: to explain.
-        target: class index.
+        target: class index; `NO_CLASS` where the request of the entry has a score.
         entry: method or baseline.
         name: of the image; it seeds random weights.
         batch_size: masked images per run.
@@ -288,7 +297,8 @@ def explain(
     if entry.baseline is not None:
         return Explained(*entry.baseline(explainer, photograph, name), 0)
     assert entry.request is not None  # an entry is a method or a baseline
-    request = dataclasses.replace(entry.request, target=(target,), batch_size=batch_size)
+    targets = None if target == NO_CLASS else (target,)
+    request = dataclasses.replace(entry.request, target=targets, batch_size=batch_size)
     explanation = explainer.explain_request(request, photograph)
     return Explained(explanation.maps[0], bool(explanation.flat[0]), explanation.stats.passes)
 

@@ -1,7 +1,8 @@
 """Metrics of faithfulness and localisation as functions of arrays, and how to read their values.
 
-Notation: X is the preprocessed image [3,H,W], M its map in [0,1], and c the class that the model gives the clean image.
-Y is the confidence in c on X, O the confidence in c on M * X. All values are percentages.
+Notation: X is the preprocessed image [C,H,W], M its map in [0,1], and c the class that the model gives the clean image.
+Y is the confidence in c on X, O the confidence in c on M * X. All values are percentages, apart from areas under curves
+of values that are no probabilities (a score, a regression): these are means of the values, in their own unit.
 
 - Average Drop: max(0, Y - O) / Y. Increase in Confidence: [O > Y]. Both Chattopadhay et al., "Grad-CAM++", WACV 2018.
 - Average Gain: max(0, O - Y) / (1 - Y). Zhang et al., "Opti-CAM", 2023.
@@ -54,6 +55,9 @@ FILLS: Final[tuple[Fill, ...]] = ("zero", "blur")
 _BLUR: Final = gaussian_filter1d(np.eye(11)[5], 5.0)
 
 
+_OF_CURVES: Final = ("insertion", "deletion")  # groups whose values are areas under curves
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """How a metric is named and read.
@@ -64,6 +68,7 @@ class Metric:
         better: which side is better; None if the metric is only context.
         group: metrics that are asked for and computed together.
         help: one line about what it says.
+        unit: "percent"; or "value": that of the score.
     """
 
     name: str
@@ -71,6 +76,14 @@ class Metric:
     better: Literal["higher", "lower"] | None
     group: str
     help: str
+    unit: Literal["percent", "value"] = "percent"
+
+    def of_values(self) -> "Metric":
+        """The same where values stand in the place of probabilities."""
+        if self.group not in _OF_CURVES:
+            return self
+        help_ = self.help.replace("area under the confidence", "mean of the score", 1)
+        return dataclasses.replace(self, unit="value", help=help_)
 
 
 METRICS: Final = (
@@ -199,7 +212,7 @@ def area_under(curve: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
 
 
 def blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blur the image as RISE does, with zeros beyond the border: float32 [3,H,W]."""
+    """Blur the image as RISE does, with zeros beyond the border: float32 [C,H,W]."""
     planes = [cv2.sepFilter2D(plane, -1, _BLUR, _BLUR, borderType=cv2.BORDER_CONSTANT) for plane in image]
     return np.stack(planes).astype(np.float32, copy=False)
 

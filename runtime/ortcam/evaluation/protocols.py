@@ -17,6 +17,9 @@ _NEEDED: Final = {
     "pointing": ("box-area",),
 }
 _NOT_OF_LOGITS: Final = {"average-gain", "adcc"}  # both need a confidence in [0,1]
+# They compare Y with O by their quotient, or with 1; Increase and Win are read beside them.
+_OF_CONFIDENCE: Final = ("average-drop", "increase", "average-gain", "win", "adcc")
+_NO_PROBABILITY: Final = "what is explained here is none: it may be negative, or above 1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Protocol:
     Attributes:
         name: in `--protocol`.
         confidence: what Y and O are: the probability of the class (by softmax or sigmoid, as the model has it), or its
-            logit.
+            logit. "value": any number, of a score or of a model whose outputs are values.
         ties_increase: whether O = Y counts as an increase.
         keep_half: whether the lower half of the map's pixels is set to zero before the map masks the image.
         metrics: measured by default.
@@ -34,7 +37,7 @@ class Protocol:
     """
 
     name: str
-    confidence: Literal["probability", "logit"]
+    confidence: Literal["probability", "logit", "value"]
     ties_increase: bool
     keep_half: bool
     metrics: tuple[str, ...]
@@ -44,6 +47,26 @@ class Protocol:
     def bounds_drop(self) -> bool:
         """Whether Average Drop and Increase in Confidence add up to at most 100."""
         return self.confidence == "probability" and not self.ties_increase
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Metrics that mean nothing here, by their names."""
+        return _OF_CONFIDENCE if self.confidence == "value" else ()
+
+    def of_values(self) -> "Protocol":
+        """The same for values that are no probabilities: without the metrics that need a confidence in (0,1]."""
+        kept = tuple(name for name in self.metrics if name not in _OF_CONFIDENCE)
+        return dataclasses.replace(self, confidence="value", metrics=kept)
+
+    def note(self, metrics: Sequence[str] | None) -> str | None:
+        """What was left out of the metrics and why, one sentence; None where nothing was.
+
+        Args:
+            metrics: as the user named them; None: those of the protocol.
+        """
+        if metrics is not None or self.confidence != "value":
+            return None
+        return f"left out are {', '.join(_OF_CONFIDENCE)}: they need a confidence in (0, 1], and {_NO_PROBABILITY}"
 
 
 _ALL: Final = tuple(metric.name for metric in METRICS)
@@ -113,9 +136,11 @@ def resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[st
         protocol: the conventions.
 
     Raises:
-        OptionError: an unknown name, no metric, or one that the protocol has no probabilities for.
+        OptionError: an unknown name, no metric, or one that there are no probabilities for.
     """
     if names is None:
+        if not protocol.metrics:
+            raise OptionError(f"protocol {protocol.name}: has only metrics of a class, and {_NO_PROBABILITY}")
         return tuple(metric.name for metric in METRICS if metric.name in protocol.metrics)
     known = {metric.name for metric in METRICS} | {metric.group for metric in METRICS}
     for name in names:
@@ -126,6 +151,12 @@ def resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[st
                 f"metric {name!r}: accepted is {accepted}, or a group: {groups}{did_you_mean(name, sorted(known))}"
             )
     wanted = tuple(metric.name for metric in chosen(names))
+    if odd := [name for name in wanted if name in protocol.left_out]:
+        accepted = ", ".join(metric.name for metric in METRICS if metric.name not in protocol.left_out)
+        need = "needs" if len(odd) == 1 else "need"
+        raise OptionError(
+            f"{', '.join(odd)}: {need} a confidence in (0, 1], and {_NO_PROBABILITY}; accepted: {accepted}"
+        )
     needed = [part for name in wanted for part in _NEEDED.get(name, ())]
     wanted = tuple(metric.name for metric in chosen([*names, *needed]))
     if not wanted:

@@ -50,6 +50,8 @@ _SCHEMA: Final = pa.schema(
         "seconds": pa.float64(),
     }
 )
+# Where values are no probabilities `probability` is null, and a column behind it has the value.
+_VALUE: Final = pa.field("score", pa.float64())
 _TEXTS: Final = [field.name for field in _SCHEMA if field.type == pa.string()]
 # Beginnings of a cell that a spreadsheet takes for a formula, also in full width, and the mark that prevents it.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -80,15 +82,16 @@ class Results:
         images: their names.
         variants: the entries in the order asked for, baselines last.
         metrics: those measured.
-        values: float64 [n] by entry and metric, percentages.
+        values: float64 [n] by entry and metric, each in the unit of the metric.
         label: int64 [n], -1 if unknown.
-        target: int64 [n].
-        probability: float64 [n], of the target.
+        target: int64 [n]; -1 where a score is explained.
+        probability: float64 [n], of the target; its value, or that of the score, where these are no probabilities.
         masked: float64 [n] by entry: O.
         seconds: float64 [n] by entry, time of an explanation.
         passes: float64 [n] by entry.
         flat: bool [n] by entry.
         bands: by metric and entry.
+        are_probabilities: whether `probability` has probabilities.
     """
 
     images: list[str]
@@ -103,6 +106,7 @@ class Results:
     passes: dict[str, Floats]
     flat: dict[str, NDArray[np.bool_]]
     bands: dict[str, dict[str, Band]]
+    are_probabilities: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,13 @@ class Summary:
 
 
 def collect(
-    journal: Journal, images: Collection[str], entries: Sequence[Entry], wanted: Sequence[str], share: Floats
+    journal: Journal,
+    images: Collection[str],
+    entries: Sequence[Entry],
+    wanted: Sequence[str],
+    share: Floats,
+    *,
+    are_probabilities: bool = True,
 ) -> Results:
     """Read a journal. Curves are averaged while they are read, so that memory holds one number per metric.
 
@@ -130,11 +140,12 @@ def collect(
         entries: to report on, baselines last.
         wanted: names of metrics.
         share: float64 [n], share of the pixels that have changed at each step of the curves.
+        are_probabilities: whether the curves are of probabilities.
     """
     measured = {image for image, _ in journal.measured()}
     place = {image: index for index, image in enumerate(image for image in images if image in measured)}
     names = [entry.name for entry in entries]
-    metrics = [metric for metric in METRICS if metric.name in wanted]
+    metrics = [metric if are_probabilities else metric.of_values() for metric in METRICS if metric.name in wanted]
     count = len(place)
     values = {name: {metric.name: np.full(count, np.nan) for metric in metrics} for name in names}
     masked, seconds, passes = ({name: np.full(count, np.nan) for name in names} for _ in range(3))
@@ -175,6 +186,7 @@ def collect(
             for metric in metrics
             if metric.name in moments
         },
+        are_probabilities=are_probabilities,
     )
 
 
@@ -255,17 +267,20 @@ def write_tables(results: Results, folder: Path) -> None:
     Raises:
         OSError: they cannot be written.
     """
+    schema = _SCHEMA
+    if not results.are_probabilities:
+        schema = _SCHEMA.insert(_SCHEMA.get_field_index("probability") + 1, _VALUE)
     with (
         replacing(folder / "results.csv", durable=True) as csv_path,
         replacing(folder / "results.parquet", durable=True) as parquet_path,
-        pacsv.CSVWriter(csv_path, _SCHEMA) as text,
-        pq.ParquetWriter(parquet_path, _SCHEMA) as parquet,
+        pacsv.CSVWriter(csv_path, schema) as text,
+        pq.ParquetWriter(parquet_path, schema) as parquet,
     ):
         rows = _rows(results)
         while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-            part = pa.Table.from_pylist(some, _SCHEMA)
+            part = pa.Table.from_pylist(some, schema)
             cells = [row | {name: as_cell(row[name]) for name in _TEXTS} for row in some]
-            text.write_table(pa.Table.from_pylist(cells, _SCHEMA))
+            text.write_table(pa.Table.from_pylist(cells, schema))
             parquet.write_table(part)
 
 
@@ -288,12 +303,13 @@ def _rows(results: Results) -> Iterator[dict[str, Any]]:
                 value = float(results.values[entry.name][metric.name][index])
                 if math.isnan(value):
                     continue
-                label = int(results.label[index])
+                label, clean = int(results.label[index]), float(results.probability[index])
                 yield {
                     "image": image,
                     "label": None if label < 0 else label,
                     "target": int(results.target[index]),
-                    "probability": float(results.probability[index]),
+                    "probability": clean if results.are_probabilities else None,
+                    "score": clean,
                     "method": entry.name,
                     "metric": metric.name,
                     "value": value,

@@ -31,8 +31,9 @@ from ortcam.evaluation.results import as_json, collect, summarise, write_tables
 from ortcam.evaluation.sanity.randomized import RandomizedCheck, drawn
 from ortcam.explainer import Explainer
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.photograph import of_levels
 from ortcam.models.opening import read_model
-from ortcam.request import check_batch_size
+from ortcam.request import Score, check_batch_size
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP, shown
 from ortcam.support.terminal import as_text
@@ -75,6 +76,7 @@ class Evaluation:
         methods: Sequence[str] = DEFAULT_METHODS,
         metrics: Sequence[str] | None = None,
         protocol: str = "soft-map",
+        score: Score | str | None = None,
         annotations: str | os.PathLike[str] | None = None,
         limit: int | None = None,
         seed: int = 0,
@@ -102,6 +104,8 @@ class Evaluation:
                 or `precision`.
             metrics: names or groups; None takes those of the protocol.
             protocol: name of the conventions.
+            score: that is explained of every image, such as "mug - bottle"; None: the class that the model gives it.
+                `ortcam.Score` has what else it may be. Metrics that need probabilities are left out where it is none.
             annotations: what the images of a folder show; see `read_dataset`.
             limit: how many images to take; chance decides which.
             seed: of the choice of images, the random weights and the resampling.
@@ -123,40 +127,51 @@ class Evaluation:
         Raises:
             OrtcamError: what is wrong, before anything is written.
         """
-        self.protocol = resolve_protocol(protocol)
-        self.metrics = resolve_metrics(metrics, self.protocol)
+        conventions = resolve_protocol(protocol)
         limit, step, randomize = (
             None if value is None else int(range_.check(value))
             for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize))
         )
         seed = int(SEED.check(seed))
         loading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
-        self._recipe = Recipe(
+        recipe = Recipe(
             tuple(methods),
-            self.protocol,
-            tuple(self.metrics),
+            conventions,
+            resolve_metrics(metrics, conventions),  # what is wrong with them is said before a model is exported
             step,
             check_batch_size(batch_size),
             precision,
             seed,
             {**loading, "providers": providers, "threads": threads},
+            Score.of(score),
         )
         self._ray = _check_engine(engine, ray, threads)
         bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
+        manifest = bundle.manifest
+        self._recipe = recipe if recipe.has_probabilities(manifest) else recipe.of_values(metrics)
+        self.protocol, self.metrics = self._recipe.protocol, self._recipe.metrics
         self._bench = Bench(bundle, self._recipe if self._ray is None else _of_driver(self._recipe))
         explainer = self._bench.explainer
         self.variants = self._bench.entries
         self.notes = [f"auto: {line}" for entry in self.variants if (line := entry.chosen)]
+        self.notes += filter(None, [self.protocol.note(metrics)])
         self.examples = read_dataset(
-            images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, tell=self.notes.append
+            images,
+            explainer.class_index,
+            annotations=annotations,
+            limit=limit,
+            seed=seed,
+            tell=self.notes.append,
+            arrays=manifest.preprocessing.needs_samples,
         )
-        preprocessing = explainer.bundle.manifest.preprocessing
+        preprocessing = manifest.preprocessing
         self._share = share_changed(preprocessing.height * preprocessing.width, step)
         self._randomized = RandomizedCheck(drawn(self.examples, randomize or 0, seed=seed), seed)
         self._randomized.check(bundle, [name or precision for name in self._bench.explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
-        self.settings = self._record(images, annotations, precision, step) | _unusual(white, strict=strict)
+        self.settings = self._record(images, annotations, precision, step)
+        self.settings |= _unusual(white, recipe.score, strict=strict)
 
     def _record(
         self, images: Source, annotations: str | os.PathLike[str] | None, precision: str | None, step: int | None
@@ -194,7 +209,8 @@ class Evaluation:
         preprocessing = explainer.bundle.manifest.preprocessing
         for entry in self.variants:
             if entry.request is not None and not entry.request.settings.method.masks_image:
-                blank = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
+                levels = np.zeros((preprocessing.height, preprocessing.width, preprocessing.channels), np.uint8)
+                blank = of_levels(levels, preprocessing)
                 alone = dataclasses.replace(entry.request.settings, augmentation=None)
                 explainer.explain_request(dataclasses.replace(entry.request, settings=alone), blank)
         self._is_checked = True
@@ -256,7 +272,8 @@ class Evaluation:
         """Summarise what is measured so far, and write the results."""
         asked = dict.fromkeys(example.name for example in self.examples)
         failures = [failure for failure in journal.failures() if failure.image in asked]
-        results = collect(journal, asked, self.variants, self.metrics, self._share)
+        of_class = self.protocol.confidence != "value"
+        results = collect(journal, asked, self.variants, self.metrics, self._share, are_probabilities=of_class)
         if not results.images:
             raise OrtcamError(
                 f"{self.folder}: not a single image could be measured; the first error: {failures[0].error}"
@@ -266,7 +283,8 @@ class Evaluation:
         more = self._context(report, self._randomized.summary(journal.similarities()))
         explainer = self._bench.explainer
         preprocessing = explainer.bundle.manifest.preprocessing
-        photographs = Photographs(self.examples, explainer.read, preprocessing, explainer.labels)
+        score = None if self._recipe.score is None else self._recipe.score.text
+        photographs = Photographs(self.examples, explainer.read, preprocessing, explainer.labels, score)
         try:
             write_tables(results, self.folder)
             write_whole(self.folder / "summary.json", as_json(results, summary, more), durable=True)
@@ -351,9 +369,10 @@ def _of_driver(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, loading={**recipe.loading, "providers": ["cpu"], "strict_providers": False})
 
 
-def _unusual(white: int | None, *, strict: bool) -> dict[str, Any]:
+def _unusual(white: int | None, score: Score | None, *, strict: bool) -> dict[str, Any]:
     """Of the settings those that have an entry only where they are set."""
-    return ({} if white is None else {"white": int(white)}) | ({"strict": True} if strict else {})
+    found = ({} if white is None else {"white": int(white)}) | ({"strict": True} if strict else {})
+    return found | ({} if score is None else score.record())
 
 
 def _file_record(source: Source) -> dict[str, Any] | list[str]:

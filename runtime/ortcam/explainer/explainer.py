@@ -97,7 +97,7 @@ class Explainer(Classifier):
             image: path, encoded bytes, binary file object, `PIL.Image`, or an array or tensor: uint8, or floats from 0
                 to 1, [H0,W0,3] or [3,H0,W0] (`ortcam.images.read_image` lists everything); or what `read` returned. A
                 list of images gives a list of explanations. For a folder or for many images use `explain_many`.
-            preprocessed: instead of an image: the model's input, floats [1,3,H,W] or [3,H,W], as a service already has
+            preprocessed: instead of an image: the model's input, floats [1,C,H,W] or [C,H,W], as a service already has
                 it. The overlay then shows this input, with its normalisation undone.
             method: "auto", or one of `ortcam.METHODS`, such as "scorecam++" or "recipro-cam".
             target: class index, label, or several of them as a list, an array or a tensor. An integer is an index.

@@ -281,14 +281,20 @@ class Run:
                 estimated_error=_taken(stats.estimated_error, asked),
                 standard_error=_taken(stats.standard_error, asked),
             )
-        settings, labels = self._request.settings, self._manifest.labels
+        settings, labels, score = self._request.settings, self._manifest.labels, self._request.score
+        names = tuple(labels[index] for index in targets if index >= 0)
+        values, are_probabilities = image.clean.probabilities[targets], self._manifest.activation != "identity"
+        if score is not None and score.word is None:
+            matrix = score.matrix(self._manifest)
+            names, values = (score.text,), matrix.value(image.clean.logits).astype(np.float32)
+            are_probabilities = matrix.is_probability
         return Explanation(
             method=settings.method.name,
             title=settings.method.title,
-            options=settings.all_options,
+            options=self._request.options,
             targets=tuple(int(index) for index in targets),
-            labels=tuple(labels[index] for index in targets),
-            probabilities=image.clean.probabilities[targets],
+            labels=names,
+            probabilities=values,
             maps=maps,
             raw_maps=raw,
             weights=weights,
@@ -299,13 +305,15 @@ class Run:
             stats=stats,
             provenance=self._provenance(image.photograph, outcome.layers),
             chosen=self._request.chosen,
+            score=None if score is None else score.text,
+            are_probabilities=are_probabilities,
         )
 
     def _provenance(self, photograph: Photograph, layers: tuple[Cut, ...]) -> dict[str, Any]:
         manifest, bundle = self._manifest, self._model.bundle
         finest = max(layers, key=lambda cut: cut.height * cut.width)
         return {
-            "limits": self._request.record()["limits"],
+            **{name: value for name, value in self._request.record().items() if name not in ("method", "options")},
             "image": photograph.record,
             "bundle": {"name": self._model.keep("name", lambda: bundle.path.resolve().name), "sha256": bundle.sha256},
             "model": _fields(manifest.model),

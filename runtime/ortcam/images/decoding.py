@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, ImageWarning
-from ortcam.images.arrays import row_blocks
+from ortcam.images.arrays.files import is_array_file, read_array_file
+from ortcam.images.arrays.pixels import row_blocks
+from ortcam.images.arrays.rgb import array_to_rgb, check_rgb, sixteen_bit_table
 from ortcam.images.encoded import Encoded
-from ortcam.images.formats.accepted import ACCEPTED, read_header
+from ortcam.images.formats.accepted import ACCEPTED, HEAD, read_header
 from ortcam.images.formats.decoder_output import listening
-from ortcam.images.formats.header import DamagedError, Header, levels
-from ortcam.images.limits import GREY_DECODED, WHITE, a_file_of, check_cost, too_large
+from ortcam.images.formats.header import DamagedError, Header
+from ortcam.images.limits import GREY_DECODED, SPARE, WHITE, a_file_of, check_cost, check_memory, too_large
 from ortcam.support.terminal import one_line
 
-__all__ = ["decode", "sixteen_bit_table", "upright", "warn_if_dark"]
+__all__ = ["decode", "decode_deep", "oriented", "upright", "warn_if_dark"]
 
+_DEEP: Final = {"PNG", "PNM"}  # whose samples come as they are in the file
 _DARK_BITS = 14  # samples that stay below 2**14 leave the image at a quarter of its brightness, or less
 _DAMAGE = re.compile("corrupt jpeg data|premature end of jpeg|found marker|inconsistent progression", re.IGNORECASE)
 
@@ -40,11 +43,60 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
     Warns:
         ImageWarning: as `read_image`.
     """
+    if is_array_file(encoded.data[:HEAD]):
+        array, name = read_array_file(encoded.take(), encoded.name, max_pixels, check_rgb)
+        return array_to_rgb(array, name, white)
+    header, decoded = _decoded(encoded, max_pixels, strict=strict)
+    rgb = _to_rgb(header, decoded, encoded.name, white)
+    del decoded
+    return _placed(rgb, header)
+
+
+def decode_deep(encoded: Encoded, max_pixels: int, *, alpha: bool = False, strict: bool = False) -> NDArray[Any]:
+    """Encoded bytes of a picture at the depth of its file: PNG and PNM may have 16 bits, all others come with 8.
+
+    Args:
+        encoded: of a file that holds no array; its bytes are taken.
+        max_pixels: as of `read_image`.
+        alpha: keep the alpha of a PNG file as its last band.
+        strict: as of `read_image`.
+
+    Returns:
+        uint8 or uint16 [H, W, B], upright: grey, RGB, or with alpha one band more.
+
+    Raises:
+        ImageError: as `decode`.
+
+    Warns:
+        ImageWarning: an image is damaged.
+    """
+    header, decoded = _decoded(encoded, max_pixels, alpha=alpha, strict=strict)
+    if header.kind not in _DEEP:
+        rgb = _to_rgb(header, decoded, encoded.name, WHITE)
+        del decoded
+        rgb = _placed(rgb, header)
+        return rgb[..., :1] if header.grey else rgb
+    samples = decoded[..., None] if decoded.ndim == 2 else decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
+    if header.grey and samples.shape[2] == 4:
+        samples = samples[..., [0, 3]]
+    elif header.grey:
+        samples = samples[..., :1]
+    return oriented(samples.astype(samples.dtype.newbyteorder("="), copy=False), header.orientation)
+
+
+def _decoded(
+    encoded: Encoded, max_pixels: int, *, alpha: bool = False, strict: bool
+) -> tuple[Header, NDArray[Any]]:
+    """The header of a picture, without its bytes, and BGR [H, W, 3], grey [H, W] or BGRA, not turned."""
     data, name = encoded.take(), encoded.name
     if not data:
         raise ImageError(f"{name} is empty: 0 bytes; {ACCEPTED}")
     header = read_header(data, name)
     check_cost(header, len(data), name, max_pixels)
+    alpha = alpha and header.alpha
+    if alpha:
+        decoded_bytes = 4 * header.width * header.height * (2 if header.deep else 1)
+        check_memory(SPARE + len(data) + 2 * decoded_bytes, f"{name} with its alpha", max_pixels)
     try:
         flaw = header.flaw or (header.check() if header.check else "")
         if flaw:
@@ -52,14 +104,18 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
         if header.payload is not None:
             data = header.payload
         header = replace(header, payload=None, check=None, measure=None, flaw=flaw)
-        decoded = header.pixels() if header.pixels else _decode(data, header, name, strict=strict)
+        decoded = header.pixels() if header.pixels else _decode(data, header, name, alpha=alpha, strict=strict)
     except DamagedError as error:
         raise ImageError(f"{name} is damaged: {error}") from None
-    del data
     if decoded.shape[0] * decoded.shape[1] > max_pixels:
         raise ImageError(too_large(name, decoded.shape[1], decoded.shape[0], 0, max_pixels, 0))
     if decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(">u2")}:
         raise ImageError(f"{name} has samples of {decoded.dtype}; accepted: 8 or 16 bits")
+    return replace(header, pixels=None), decoded
+
+
+def _to_rgb(header: Header, decoded: NDArray[Any], name: str, white: int | None) -> NDArray[np.uint8]:
+    """What OpenCV has decoded as uint8 RGB, not turned."""
     if decoded.dtype != np.uint8 and header.white_unknown and white is None:
         warn_if_dark(decoded, name, inverted=header.inverted)
     tables = header.levels
@@ -67,8 +123,11 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
     if decoded.dtype != np.uint8 and (known or tables is None):
         tables = (sixteen_bit_table(white if known else None),)
         tables = tuple(255 - table for table in tables) if header.inverted else tables
-    rgb = _as_rgb(decoded) if tables is None else _look_up(decoded, tables)
-    del decoded
+    return _as_rgb(decoded) if tables is None else _look_up(decoded, tables)
+
+
+def _placed(rgb: NDArray[np.uint8], header: Header) -> NDArray[np.uint8]:
+    """RGB on the canvas that it is a part of, upright."""
     if header.canvas is not None:
         height, width, top, left = header.canvas
         canvas = np.zeros((height, width, 3), np.uint8)
@@ -77,18 +136,11 @@ def decode(encoded: Encoded, max_pixels: int, white: int | None = None, *, stric
     return upright(rgb, header.orientation)
 
 
-def sixteen_bit_table(white: int | None) -> NDArray[np.uint8]:
-    """What samples of 16 bits become: their upper 8 bits, or 255 from `white` on; uint8 [65536]."""
-    if white is None:
-        # OpenCV's own reduction rounds in some formats and shifts in others.
-        return (np.arange(1 << 16) >> 8).astype(np.uint8)
-    return levels(white, 1 << 16)
-
-
-def _decode(payload: bytes, header: Header, name: str, *, strict: bool) -> NDArray[Any]:
+def _decode(payload: bytes, header: Header, name: str, *, alpha: bool, strict: bool) -> NDArray[Any]:
     """What OpenCV decodes: BGR [H, W, 3], or grey [H, W], at the depth of the file; not turned."""
     grey = header.grey and header.kind in GREY_DECODED
     flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_UNCHANGED if alpha else flags
     decoded: NDArray[Any] | None
     try:
         decoded, said = listening(lambda: cv2.imdecode(np.frombuffer(payload, np.uint8), flags))
@@ -186,3 +238,12 @@ def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in _MIRRORED:
         image = cv2.flip(image, _MIRRORED[orientation]).astype(np.uint8, copy=False)
     return np.ascontiguousarray(image)
+
+
+def oriented(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view of samples [H, W, B] of any type in which an EXIF orientation of 1 to 8 is undone."""
+    if orientation in {5, 6, 7, 8}:
+        samples = samples.transpose(1, 0, 2)
+    if orientation in {3, 4, 7, 8}:
+        samples = samples[::-1]
+    return samples[:, ::-1] if orientation in {2, 3, 6, 7} else samples

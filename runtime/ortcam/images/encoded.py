@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.errors import ImageError
-from ortcam.images.arrays import is_array, is_pillow
+from ortcam.images.arrays.files import is_array_file
+from ortcam.images.arrays.pixels import is_array, is_pillow
 from ortcam.images.formats.accepted import ACCEPTED, HEAD, check_signature
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_encoded
 from ortcam.support.terminal import one_line, printable
@@ -48,7 +49,7 @@ def read_file(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS
             found = os.fstat(file.fileno())
             _check_regular(found.st_mode, name)
             head = file.read(HEAD) or b""
-            if head:
+            if head and not is_array_file(head):
                 check_signature(head, name)
             check_encoded(found.st_size, name, max_pixels)
             file.seek(0)

@@ -35,7 +35,7 @@ STDIN_NAME: Final = "stdin"  # what results of standard input are called
 
 _GLOB: Final = re.compile(r"[*?\[]")
 MANIFEST: Final = "manifest.json"  # of a saved explanation: the images beside it are ortcam's
-_OF_A_RESULT: Final = re.compile(r"class-[0-9]+-(heatmap|overlay)\.png|image\.jpg")  # of `Explanation.save`
+_OF_A_RESULT: Final = re.compile(r"(class-[0-9]+|score)-(heatmap|overlay)\.png|image\.jpg")  # of `Explanation.save`
 _DIGITS: Final = re.compile(r"([0-9]+)")
 _NAMED: Final = 2  # of the files that are left out
 
@@ -184,7 +184,7 @@ def _is_image(path: str) -> bool:
     if not is_image_name(file.name):
         return False
     if _OF_A_RESULT.fullmatch(file.name) and file.with_name(MANIFEST).is_file():
-        return next(file.parent.glob("class-*.npy"), None) is None
+        return not any(name.name == "score.npy" or name.match("class-*.npy") for name in file.parent.glob("*.npy"))
     return not is_sheet(file)
 
 

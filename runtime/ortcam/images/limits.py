@@ -19,6 +19,7 @@ __all__ = [
     "check_cost",
     "check_encoded",
     "check_max_pixels",
+    "check_memory",
     "check_pixels",
     "check_strict",
     "check_white",
@@ -111,16 +112,34 @@ def check_cost(header: Header, encoded: int, name: str, max_pixels: int) -> None
     if max(pixels, header.decoded_pixels) > max_pixels:
         raise ImageError(too_large(name, header.width, header.height, header.decoded_pixels, max_pixels, memory))
     _check_sides(header.width, header.height, name)
-    most = 2 * SPARE + _BYTES_PER_PIXEL * max_pixels
-    if memory > most and header.measure:
+    if memory > _most_memory(max_pixels) and header.measure:
         memory = _memory(replace(header, working=header.measure()), encoded)
+    size = f"{header.width} x {header.height} pixels"
+    check_memory(memory, f"{name} is {a_file_of(header.kind)} of {size} that", max_pixels)
+
+
+def check_memory(memory: int, name: str, max_pixels: int) -> None:
+    """Refuse an image that takes more memory than goes with this limit of pixels.
+
+    Args:
+        memory: bytes that reading it takes, with SPARE for what no header tells.
+        name: of the image, as the subject of the message.
+        max_pixels: the limit.
+
+    Raises:
+        ImageError: it does; the message says which limit lets it pass.
+    """
+    most = _most_memory(max_pixels)
     if memory > most:
         needed = _needed_limit(memory)
         raise ImageError(
-            f"{name} is {a_file_of(header.kind)} of {header.width} x {header.height} pixels that may take "
-            f"{_megabytes(memory)} to decode, more than the {_megabytes(most)} that go with max_pixels={max_pixels}: "
-            f"max_pixels={needed} (--max-pixels {needed}) reads it"
+            f"{name} may take {_megabytes(memory)} to decode, more than the {_megabytes(most)} that go with "
+            f"max_pixels={max_pixels}: max_pixels={needed} (--max-pixels {needed}) reads it"
         )
+
+
+def _most_memory(max_pixels: int) -> int:
+    return 2 * SPARE + _BYTES_PER_PIXEL * max_pixels
 
 
 def a_file_of(kind: str) -> str:

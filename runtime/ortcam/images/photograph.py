@@ -22,7 +22,7 @@ from ortcam.images.reading import ImageSource
 from ortcam.images.samples import read_samples
 from ortcam.support.terminal import as_text, printable
 
-__all__ = ["Image", "Photograph", "read_ahead", "read_photograph", "read_preprocessed"]
+__all__ = ["Image", "Photograph", "of_levels", "read_ahead", "read_photograph", "read_preprocessed"]
 
 _AHEAD: Final = 2
 _PAUSE: Final = 0.5  # seconds until it is looked whether the thread that reads is still there
@@ -60,6 +60,12 @@ class Photograph:
     def __post_init__(self) -> None:
         if self.samples is None:
             object.__setattr__(self, "samples", self.pixels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        own = 0 if self.samples is self.pixels else self.samples.nbytes
+        return self.pixels.nbytes + self.model_input.nbytes + own
 
     def __repr__(self) -> str:
         path = self.record.get("path")
@@ -154,6 +160,16 @@ def read_preprocessed(values: Any, preprocessing: Preprocessing) -> Photograph:
     samples = straight.to_samples(model_input)
     pixels = straight.render(samples)
     return Photograph(pixels, model_input, record, straight, is_preprocessed=True, samples=samples)
+
+
+def of_levels(levels: NDArray[np.uint8], preprocessing: Preprocessing) -> Photograph:
+    """Take a drawn image at the size of the model's input, such as a blank one or noise.
+
+    Args:
+        levels: uint8 [H,W,C], as `Preprocessing.of_levels` takes them.
+        preprocessing: of the model.
+    """
+    return read_preprocessed(preprocessing.of_levels(levels), preprocessing)
 
 
 def _for_model(image: Photograph, preprocessing: Preprocessing) -> Photograph:

@@ -1,23 +1,33 @@
 """From a photograph to the model's input: what torchvision's classification preset does, without Pillow or torch."""
 
 import functools
-import math
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError, OutOfMemoryError
-from ortcam.images.resampling.channels import stretched, weighed, weighed_by_opencv
+from ortcam.images.resampling.channels import (
+    CHANNEL_ORDERS,
+    GREYS,
+    MOST_CHANNELS,
+    PLANES,
+    ChannelOrder,
+    checked_display,
+    checked_moments,
+    checked_range,
+    is_number,
+    stretched,
+)
 from ortcam.images.resampling.crop import CropGeometry, crop_offset
 from ortcam.images.resampling.pillow import (
     FEW,
     SUPPORT,
     Taps,
     convolve,
-    convolve_few,
+    convolve_few_both,
     convolve_floats,
     convolve_image,
     taps_of,
@@ -25,15 +35,9 @@ from ortcam.images.resampling.pillow import (
 
 __all__ = ["CHANNEL_ORDERS", "LARGEST_SIDE", "MOST_CHANNELS", "PLANES", "ChannelOrder", "Preprocessing"]
 
-ChannelOrder = Literal["rgb", "bgr", "grey", "grey-opencv", "bands"]
-CHANNEL_ORDERS: Final = get_args(ChannelOrder)
-PLANES: Final = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}  # which plane of an RGB image each channel of the model is
 LARGEST_SIDE = 16_384  # pixels of a side of the model's input, and of what it is cropped from
-MOST_CHANNELS: Final = 64
-_GREYS: Final = {"grey": weighed, "grey-opencv": weighed_by_opencv}
 _CROP_ROUNDINGS = ("half-even", "down")
 _LARGEST_INPUT = 2**26  # pixels: 0.8 GB of float32 in three channels
-_BYTES: Final = (0.0, 255.0)
 _SAMPLES: Final = (np.uint8, np.uint16, np.int16, np.float32)
 
 
@@ -109,15 +113,16 @@ class Preprocessing:
         for name in ("antialias", "keep_aspect"):
             if type(getattr(self, name)) is not bool:
                 raise OptionError(f"preprocessing {name}={getattr(self, name)!r}: expected True or False")
-        self._check_channels()
-        if not _is_number(self.scale) or self.scale <= 0:
+        for name, value in zip(("mean", "std"), checked_moments(self.channel_order, self.mean, self.std), strict=True):
+            object.__setattr__(self, name, value)
+        if not is_number(self.scale) or self.scale <= 0:
             raise OptionError(f"preprocessing scale={self.scale!r}: expected a positive number, what 255 becomes")
         object.__setattr__(self, "scale", float(self.scale))
-        self._check_samples()
-        if self.height * self.width > _LARGEST_INPUT:
-            raise OptionError(
-                f"preprocessing height={self.height}, width={self.width}: expected at most {_LARGEST_INPUT} pixels"
-            )
+        object.__setattr__(self, "value_range", checked_range(self.channel_order, self.value_range))
+        object.__setattr__(self, "display", checked_display(self.display, self.channels, self.value_range))
+        if self.height * self.width * max(self.channels, 3) > 3 * _LARGEST_INPUT:
+            most = 3 * _LARGEST_INPUT // max(self.channels, 3)
+            raise OptionError(f"preprocessing height={self.height}, width={self.width}: expected at most {most} pixels")
         with np.errstate(all="ignore"):
             finite = np.isfinite(self.values()).all()
         if not finite:
@@ -125,56 +130,6 @@ class Preprocessing:
                 f"preprocessing scale={self.scale}, mean={self.mean}, std={self.std}: the model's input would be "
                 "infinite or no number in float32"
             )
-
-    def _check_channels(self) -> None:
-        """Refuse a mean or std that is not one number per channel."""
-        count = 3 if self.channel_order in PLANES else 1 if self.channel_order in _GREYS else None
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            sign = "positive" if name == "std" else "finite"
-            wanted = f"{'three' if count == 3 else 'one'} {sign} number{'s' if count == 3 else ''}, one per channel"
-            if count is None:
-                wanted = (
-                    f"1 to {MOST_CHANNELS} {sign} numbers, one per channel"
-                    if name == "mean"
-                    else (f"{len(self.mean)} {sign} numbers, one per channel, as mean has")
-                )
-            if (
-                not isinstance(value, tuple | list)
-                or not (len(value) == count if count else 1 <= len(value) <= MOST_CHANNELS)
-                or not all(map(_is_number, value))
-                or (name == "std" and (min(value) <= 0 or len(value) != len(self.mean)))
-            ):
-                raise OptionError(f"preprocessing {name}={value!r}: expected {wanted}")
-            object.__setattr__(self, name, tuple(float(v) for v in value))  # JSON gives lists
-
-    def _check_samples(self) -> None:
-        """Refuse a range or bands to show that do not fit, and give bands a range."""
-        span = _BYTES if self.value_range is None and self.channel_order == "bands" else self.value_range
-        if span is not None:
-            if not isinstance(span, tuple | list) or len(span) != 2 or not all(map(_is_number, span)):
-                raise OptionError(f"preprocessing value_range={span!r}: expected two finite numbers, (low, high)")
-            low, high = (float(v) for v in span)
-            if not 0 < high - low < math.inf:
-                raise OptionError(f"preprocessing value_range={span!r}: expected (low, high), the lower one first")
-            object.__setattr__(self, "value_range", (low, high))
-        shown = self.display
-        if shown is None:
-            return
-        if not self.needs_samples:
-            raise OptionError(
-                f"preprocessing display={shown!r}: expected None, since images are shown as they are where "
-                f"channel_order is {self.channel_order!r} and there is no value_range"
-            )
-        if (
-            not isinstance(shown, tuple | list)
-            or len(shown) not in (1, 3)
-            or not all(type(band) is int and 0 <= band < self.channels for band in shown)
-        ):
-            raise OptionError(
-                f"preprocessing display={shown!r}: expected one or three of the bands 0 to {self.channels - 1}"
-            )
-        object.__setattr__(self, "display", tuple(shown))
 
     @property
     def channels(self) -> int:
@@ -241,13 +196,13 @@ class Preprocessing:
         needed = samples[rows.first : rows.last, columns.first : columns.last]
         if self.needs_samples:
             return self._of_floats(needed, rows, columns, shown)
-        if self.channel_order in _GREYS:
-            needed = _GREYS[self.channel_order](needed)
+        if self.channel_order in GREYS:
+            needed = GREYS[self.channel_order](needed)
         # Pillow 13's order, which counts because of the rounding in between.
         planes: NDArray[np.uint8] | NDArray[np.float64]
         rows_first = at.height - at.resized_height > max(2 * (at.width - at.resized_width), 0)
         if self.antialias and max(rows.most, columns.most) <= FEW:
-            planes = _few(needed, rows, columns, rows_first=rows_first)
+            planes = convolve_few_both(needed, rows, columns, rows_first=rows_first)
         elif rows_first:
             planes = convolve_image(needed.swapaxes(0, 1), rows, rounded=self.antialias).swapaxes(1, 2)
             planes = convolve(planes, columns, rounded=self.antialias)
@@ -376,8 +331,8 @@ class Preprocessing:
         """
         if self.needs_samples:
             return stretched(samples, self.displayed)
-        if self.channel_order in _GREYS:
-            return np.repeat(_GREYS[self.channel_order](samples), 3, axis=2)
+        if self.channel_order in GREYS:
+            return np.repeat(GREYS[self.channel_order](samples), 3, axis=2)
         return samples
 
     def geometry(self, height: int, width: int) -> CropGeometry:
@@ -398,22 +353,3 @@ class Preprocessing:
 
     def _taps(self, size: int, resized: int, begin: int, end: int) -> Taps:
         return taps_of(size, resized, begin, end, interpolation=self.interpolation, antialias=self.antialias)
-
-
-def _few(image: NDArray[np.uint8], rows: Taps, columns: Taps, *, rows_first: bool) -> NDArray[np.uint8]:
-    """Resample [H, W, C] to [C, h, w], where few pixels make one: along the columns first, unless `rows_first`."""
-    if image.shape[2] == 1:
-        image = image[..., 0]  # OpenCV leaves out the axis of a single channel
-    if rows_first:
-        image = convolve_few(image, rows)
-    if columns.most > 1:  # a transposed copy, which OpenCV makes many times as fast
-        turned = cv2.transpose(image).astype(np.uint8, copy=False)
-        image = cv2.transpose(convolve_few(turned, columns)).astype(np.uint8, copy=False)
-    else:
-        image = convolve_few(image.swapaxes(0, 1), columns).swapaxes(0, 1)
-    image = image if rows_first else convolve_few(image, rows)
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,19 +8,18 @@ from numpy.typing import NDArray
 
 from ortcam.errors import ImageError
 from ortcam.images.arrays import (
-    ACCEPTED_ARRAYS,
     ArrayLike,
     PillowImage,
     as_array,
     described,
-    float_to_rgb,
     is_array,
     is_pillow,
     layout,
     pillow_pixels,
     uint8_to_rgb,
 )
-from ortcam.images.decoding import decode, sixteen_bit_table, upright, warn_if_dark
+from ortcam.images.arrays.rgb import array_to_rgb, sixteen_bit_table
+from ortcam.images.decoding import decode, upright, warn_if_dark
 from ortcam.images.encoded import encoded_of
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_pixels, check_strict, check_white
 
@@ -131,19 +130,8 @@ def _from_array(source: Any, max_pixels: int, white: int | None) -> NDArray[np.u
         check_pixels(*layout(shape, described(source))[:2], described(source), max_pixels)
     array = as_array(source)
     name = described(array)
-    height, width, _, axis = layout(array.shape, name)
-    check_pixels(height, width, name, max_pixels)
-    if array.dtype == np.uint8:
-        return uint8_to_rgb(array, axis)
-    if array.dtype.kind == "f":
-        return float_to_rgb(array, axis, name)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2 and white is not None:
-        return uint8_to_rgb(sixteen_bit_table(white)[array], axis)
-    scale = ""
-    if array.dtype.kind in "ui":
-        scale = "; scale it first, such as (array * (255 / white)).clip(0, 255).astype(np.uint8)"
-        scale += ", or say what is white: white=4095 for 12 bits" if array.dtype.itemsize == 2 else ""
-    raise ImageError(f"{name} is not an image; {ACCEPTED_ARRAYS}{scale}")
+    check_pixels(*layout(array.shape, name)[:2], name, max_pixels)
+    return array_to_rgb(array, name, white)
 
 
 def _from_pillow(source: Any, max_pixels: int, white: int | None) -> NDArray[np.uint8]:

@@ -2,24 +2,28 @@
 
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.arrays import as_array, described, is_array
-from ortcam.images.decoding import decode, upright
+from ortcam.images.arrays.bands import bands_axis, kept, kept_type, with_bands_last
+from ortcam.images.arrays.files import is_array_file, read_array_file
+from ortcam.images.arrays.pixels import as_array, described, is_array, is_pillow, pillow_pixels
+from ortcam.images.decoding import decode, decode_deep, oriented
 from ortcam.images.encoded import Encoded, encoded_of
-from ortcam.images.formats.accepted import ACCEPTED, read_header
-from ortcam.images.limits import check_cost, check_max_pixels, check_pixels, check_strict, check_white
+from ortcam.images.formats.accepted import ACCEPTED, HEAD
+from ortcam.images.formats.tiff.bands import check_bands, check_nodata, decode_bands
+from ortcam.images.formats.tiff.bands_header import is_tiff, read_bands_header
+from ortcam.images.limits import check_max_pixels, check_pixels, check_strict, check_white
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.reading import ImageSource, read_image
 from ortcam.images.resampling.channels import weighed, weighed_by_opencv, weighed_samples
+from ortcam.support.words import counted
 
 __all__ = ["read_samples"]
 
-_KEPT: Final = (np.uint8, np.uint16, np.int16, np.float32)
 _OF_A_PICTURE: Final = (1, 3, 4)  # bands of an image that becomes RGB or grey
+_WITH_ALPHA: Final = (2, 4)  # bands of a PNG file with alpha
 
 
 def read_samples(
@@ -60,78 +64,104 @@ def read_samples(
             f"white={white}: this model takes samples as they are, from {low:g} to {high:g}; accepted is None"
         )
     encoded = source if isinstance(source, Encoded) else encoded_of(source, max_pixels)
+    if encoded is not None and not encoded.data:
+        raise ImageError(f"{encoded.name} is empty: 0 bytes; {ACCEPTED}")
     if encoded is not None:
-        samples, name = _decoded(encoded, max_pixels), encoded.name
+        samples, name = _of_file(encoded, preprocessing, max_pixels, strict=strict), encoded.name
+    elif is_pillow(source):
+        samples, name = _of_pillow(source, max_pixels)
     elif is_array(source):
-        samples, name = _of_array(source, preprocessing, max_pixels), described(source)
+        samples, name = _of_array(source, preprocessing, max_pixels)
     else:
         raise ImageError(
-            f"an image with samples of more than 8 bits, or with bands, cannot be read from {type(source).__name__}: "
-            "give a path, the bytes of a file, a binary file object, an array or a tensor"
+            f"an image cannot be read from {type(source).__name__}: give a path, the bytes of a file, a binary file "
+            "object, an array, a tensor or a Pillow image"
         )
-    return _fitted(_kept(samples, name), preprocessing, name)
+    return _fitted(kept(samples, name), preprocessing, name)
 
 
-def _decoded(encoded: Encoded, max_pixels: int) -> NDArray[Any]:
-    """The samples of a file at its depth, [H, W, B], RGB."""
-    data, name = encoded.take(), encoded.name
-    if not data:
-        raise ImageError(f"{name} is empty: 0 bytes; {ACCEPTED}")
-    header = read_header(data, name)
-    check_cost(header, len(data), name, max_pixels)
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None:
-        raise ImageError(f"{name} cannot be decoded by OpenCV {cv2.__version__}; {ACCEPTED}")
-    samples = np.asarray(decoded)
-    if samples.ndim == 3 and samples.shape[2] in (3, 4):
-        samples = samples[..., [2, 1, 0, 3][: samples.shape[2]]]
-    return upright(samples, header.orientation)
+def _counts(preprocessing: Preprocessing) -> tuple[int, ...]:
+    """How many bands an image may have."""
+    return (preprocessing.channels,) if preprocessing.channel_order == "bands" else _OF_A_PICTURE
 
 
-def _of_array(source: Any, preprocessing: Preprocessing, max_pixels: int) -> NDArray[Any]:
-    """The samples of an array, [H, W, B], a view of it."""
-    shape, name = tuple(getattr(source, "shape", ())), described(source)
-    counts = (preprocessing.channels,) if preprocessing.channel_order == "bands" else _OF_A_PICTURE
-    said = " or ".join(map(str, counts))
-    accepted = f"accepted: numbers as [H, W, C] or [C, H, W], C = {said}" + (", or [H, W]" if 1 in counts else "")
-    if 0 in shape or len(shape) not in ((2, 3) if 1 in counts else (3,)):
-        raise ImageError(f"{name} has the shape of no image of this model; {accepted}")
-    first, last = (len(shape) == 3 and shape[axis] in counts for axis in (0, 2))
-    if first and last:
-        raise ImageError(f"{name} may have its channels first or last; {accepted}, H and W other than C")
-    if len(shape) == 3 and not first and not last:
-        raise ImageError(f"{name} has the bands of no image of this model; {accepted}")
-    height, width = shape[1:] if first else shape[:2]
-    check_pixels(height, width, name, max_pixels)
+def _check_count(found: int, preprocessing: Preprocessing, name: str) -> None:
+    counts = _counts(preprocessing)
+    if found not in counts:
+        raise ImageError(
+            f"{name} has {counted(found, 'band')}, and this model takes {' or '.join(map(str, counts))}: give an image "
+            "with its bands, such as a TIFF file or a .npy array [H, W, C]"
+        )
+
+
+def _of_file(encoded: Encoded, preprocessing: Preprocessing, max_pixels: int, *, strict: bool) -> NDArray[Any]:
+    """The samples of a file at its depth, upright, [H, W, B]: grey, RGB, RGBA, or its bands."""
+    head, counts = encoded.data[:HEAD], _counts(preprocessing)
+    if is_array_file(head):
+        array, name = read_array_file(
+            encoded.take(), encoded.name, max_pixels, lambda shape, name: bands_axis(shape, counts, name)[:2]
+        )
+        return with_bands_last(array, bands_axis(array.shape, counts, name)[2])
+    header = None
+    if is_tiff(head):
+        header = read_bands_header(encoded.data, encoded.name)
+    if header is None:
+        alpha = preprocessing.channel_order == "bands" and preprocessing.channels in _WITH_ALPHA
+        samples = decode_deep(encoded, max_pixels, alpha=alpha, strict=strict)
+        _check_count(samples.shape[2], preprocessing, encoded.name)
+        return samples
+    bands = header.bands
+    if header.alpha and (preprocessing.channel_order != "bands" or preprocessing.channels == bands - 1):
+        bands -= 1
+    if not (header.colours and preprocessing.channel_order != "bands"):  # RGB and more is RGB
+        _check_count(bands, preprocessing, encoded.name)
+    dtype = kept_type(header.dtype)
+    check_bands(header, len(encoded.data), dtype, encoded.name, max_pixels)
+    samples = decode_bands(encoded.take(), header, dtype, encoded.name)
+    check_nodata(samples, header.nodata, preprocessing.value_range, encoded.name)
+    return oriented(samples, header.orientation)[..., :bands]
+
+
+def _of_pillow(source: Any, max_pixels: int) -> tuple[NDArray[Any], str]:
+    """The samples of a Pillow image, upright, [H, W, B], and its name."""
+
+    def check_size(width: int, height: int, name: str) -> None:
+        check_pixels(height, width, name, max_pixels)
+
+    if source.mode in {"F", "I"}:  # samples of 32 bits, which are taken as they are
+        name = f"Pillow image of mode {source.mode!r}"
+        check_size(source.width, source.height, name)
+        return np.asarray(source)[..., None], name
+    pixels, orientation, name = pillow_pixels(source, check_size)
+    grey = source.mode in {"1", "L", "LA"}
+    samples: NDArray[Any] = pixels[..., None] if pixels.ndim == 2 else pixels[..., :1] if grey else pixels
+    return oriented(samples, orientation), name
+
+
+def _of_array(source: Any, preprocessing: Preprocessing, max_pixels: int) -> tuple[NDArray[Any], str]:
+    """The samples of an array, [H, W, B], a view of it, and its name."""
+    counts = _counts(preprocessing)
+    shape = getattr(source, "shape", None)
+    if isinstance(shape, tuple) and hasattr(source, "dtype"):  # before anything is copied
+        name = described(source)
+        check_pixels(*bands_axis(shape, counts, name)[:2], name, max_pixels)
     array = as_array(source)
-    return array[..., None] if array.ndim == 2 else array.transpose(1, 2, 0) if first else array
-
-
-def _kept(samples: NDArray[Any], name: str) -> NDArray[Any]:
-    """Samples in a type that preprocessing takes, checked to be numbers, [H, W, B]."""
-    if samples.ndim == 2:
-        samples = samples[..., None]
-    if samples.dtype.kind not in "uif":
-        raise ImageError(f"{name} has samples of {samples.dtype}; accepted: whole numbers and floats")
-    if samples.dtype not in _KEPT:
-        with np.errstate(over="ignore"):
-            samples = samples.astype(np.float32)
-    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
-        raise ImageError(f"{name} has samples that are infinite or not a number; accepted: finite numbers")
-    return samples
+    name = described(array)
+    height, width, axis = bands_axis(array.shape, counts, name)
+    check_pixels(height, width, name, max_pixels)
+    return with_bands_last(array, axis), name
 
 
 def _fitted(samples: NDArray[Any], preprocessing: Preprocessing, name: str) -> NDArray[Any]:
     """The channels that the preprocessing takes, of an image with B bands: [H, W, C], C-contiguous."""
-    found, wanted, order = samples.shape[2], preprocessing.channels, preprocessing.channel_order
-    accepted = (wanted,) if order == "bands" else _OF_A_PICTURE
-    if found not in accepted:
-        said = " or ".join(map(str, accepted))
-        raise ImageError(f"{name} has {found} bands; this model takes {said}")
-    if order == "bands" or found == wanted:
+    found, order = samples.shape[2], preprocessing.channel_order
+    if order == "bands" or found == preprocessing.channels:
+        _check_count(found, preprocessing, name)
         return np.ascontiguousarray(samples)
     if order in ("rgb", "bgr"):
-        return np.repeat(samples, 3, axis=2) if found == 1 else np.ascontiguousarray(samples[..., :3])
+        return np.repeat(samples[..., :1], 3, axis=2) if found < 3 else np.ascontiguousarray(samples[..., :3])
+    if found < 3:
+        return np.ascontiguousarray(samples[..., :1])
     if samples.dtype == np.uint8:
         return weighed_by_opencv(samples[..., :3]) if order == "grey-opencv" else weighed(samples[..., :3])
     return weighed_samples(samples[..., :3])

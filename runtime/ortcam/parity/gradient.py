@@ -40,7 +40,7 @@ def sample_gradient(
         graphs: of the bundle.
         gradient: of the bundle.
         cuts: by their output of the features graph, the primary layer first.
-        images: float32 [N,3,H,W], preprocessed.
+        images: float32 [N,C,H,W], preprocessed.
         logits: float32 [N,classes], which tell the classes.
 
     Returns:

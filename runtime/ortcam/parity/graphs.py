@@ -15,6 +15,7 @@ from ortcam.engine.features import as_maps, check_finite, check_rows, to_probabi
 from ortcam.engine.model import classify
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
+from ortcam.engine.score import TERMS, ScoreMatrix, term_sizes
 from ortcam.engine.session import open_session
 from ortcam.errors import BundleError, NotFiniteError
 from ortcam.parity.probe import probe_input, read_probe
@@ -27,6 +28,7 @@ __all__ = [
     "graphs_in_words",
     "measure_parity",
     "measure_variant",
+    "no_score",
     "parity_failure",
     "relative_difference",
     "run_scorer",
@@ -125,7 +127,7 @@ def measure_variant(
         graphs: the bundle's own.
         scorers: kind -> file name, of the variant.
         cut: where the maps come from.
-        images: float32 [N,3,H,W], preprocessed; the first is masked.
+        images: float32 [N,C,H,W], preprocessed; the first is masked.
 
     Returns:
         The largest value over all kinds; infinite if a logit is not finite.
@@ -141,10 +143,13 @@ def measure_variant(
     strongest = _strongest(maps)
     low, span = maps.min(axis=(1, 2), keepdims=True), np.ptp(maps, axis=(1, 2), keepdims=True)
     maps = (maps - low) / np.where(span > 0, span, 1)
-    differences = []
+    differences, classes = [], logits.shape[1]
+    score = no_score(graphs, classes)
     for kind, file in scorers.items():
         expected, found = (
-            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=logits.shape[1])[0]
+            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[
+                0
+            ]
             for name in (graphs.scorers[kind], file)
         )
         differences.append(relative_difference(found, expected))
@@ -172,7 +177,7 @@ def measure_parity(
         graphs: their file names.
         cut: where the maps come from.
         activation: from logits to probabilities.
-        images: float32 [N,3,H,W], preprocessed.
+        images: float32 [N,C,H,W], preprocessed.
         logits: float32 [N,classes], the model's own.
         reference: what computed them, in words.
         tolerance: for the logits, to be recorded; see `parity_failure`.
@@ -198,13 +203,21 @@ def measure_parity(
     expected = {kind: run(_masked(kind, images[:1], maps[strongest]))[1] for kind in graphs.scorers}
     # Each session holds the weights: of the classifier's before the scorers', of theirs one at a time.
     session.cache_clear()
-    scorers = []
+    scorers, classes = [], logits.shape[1]
+    matrix = _each_term(graphs, activation, classes)
+    score = no_score(graphs, classes) if matrix is None else matrix.rows(graphs.score_terms)
     for kind, file in graphs.scorers.items():
         scorer = open_session(opener(file), options)
-        masked, probabilities = run_scorer(scorer, images[:1], maps, strongest, classes=expected[kind].shape[1])
-        check_finite(f"logits of masked images of the probe ({file})", masked, expected[kind])
+        columns = classes + (0 if matrix is None else matrix.count)
+        found, activated = run_scorer(scorer, images[:1], maps, strongest, classes=columns, score=score)
+        masked, probabilities = found[:, :classes], activated[:, :classes]
+        check_finite(f"logits of masked images of the probe ({file})", found, expected[kind])
         scorers.append(relative_difference(masked, expected[kind]))
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
+        if matrix is not None:
+            scale = max(1.0, float(np.abs(masked).max()), float(np.abs(found[:, classes:]).max()))
+            both = np.stack([found[:, classes:], activated[:, classes:]])
+            scorers.append(float(np.abs(both - matrix.value(masked)).max()) / scale)
     clean = max(relative_difference(computed, logits), relative_difference(single, logits[:1]))
     return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 
@@ -226,7 +239,7 @@ def graphs_in_words(graphs: Graphs) -> str:
 
 
 def _masked(kind: str, image: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mask an image, float32 [1,3,H,W], with maps [B,h,w] as a scorer does: float32 [B,3,H,W]."""
+    """Mask an image, float32 [1,C,H,W], with maps [B,h,w] as a scorer does: float32 [B,C,H,W]."""
     mask = upsample(maps, *image.shape[2:])[:, None]
     masked = (GATE_FUNCTIONS[kind](mask) if kind in GATE_FUNCTIONS else mask) * image
     return (masked + _NOISE * image if kind == "noise" else masked).astype(np.float32)
@@ -236,17 +249,43 @@ def _strongest(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")[:_CHANNELS].astype(np.int64)
 
 
+def no_score(graphs: Graphs, outputs: int) -> NDArray[np.float32]:
+    """What scorers take as `score` where only classes are asked for: float32 [1,U] of zeros."""
+    return np.zeros((1, sum(term_sizes(graphs.score_terms, outputs))), np.float32)
+
+
+def _each_term(graphs: Graphs, activation: Activation, outputs: int) -> ScoreMatrix | None:
+    """A score of each term that the scorers have, to compare; None where they have none."""
+    terms = [term for term in TERMS if term in graphs.score_terms]
+    if not terms:
+        return None
+    generator = np.random.default_rng(0)
+    weights = {}
+    for row, (term, size) in enumerate(zip(terms, term_sizes(terms, outputs), strict=True)):
+        weights[term] = np.zeros((len(terms), size))
+        drawn = generator.standard_normal(size)
+        weights[term][row] = (drawn / np.abs(drawn).sum()).astype(np.float32)
+    return ScoreMatrix(weights, activation, outputs, len(terms))
+
+
 def run_scorer(
-    scorer: Session, image: NDArray[np.float32], maps: NDArray[np.float32], channels: NDArray[np.int64], *, classes: int
+    scorer: Session,
+    image: NDArray[np.float32],
+    maps: NDArray[np.float32],
+    channels: NDArray[np.int64],
+    *,
+    classes: int,
+    score: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run a scorer once: logits and probabilities of all classes, for an image masked by B channels.
+    """Run a scorer once: logits and probabilities of all columns asked for, of an image masked by B channels.
 
     Args:
         scorer: of any kind.
-        image: float32 [1,3,H,W], preprocessed.
+        image: float32 [1,C,H,W], preprocessed.
         maps: float32 [C,h,w].
         channels: int64 [B].
-        classes: number of classes of the model.
+        classes: number of columns, from the first on: the classes of the model, and then its scores.
+        score: float32 [S,U], the weights of scores; scorers of older bundles have none, and ignore them.
 
     Returns:
         Two arrays float32 [B,classes].
@@ -265,6 +304,7 @@ def run_scorer(
         "keep": np.ones(len(channels), np.float32),
         "baseline": np.zeros(classes, np.float32),
         "logit_softmax": np.array(False),
+        "score": score,
     }
     logits, probabilities = scorer.run(feeds, ["logits", "probabilities"])
     for name, value in (("logits", logits), ("probabilities", probabilities)):

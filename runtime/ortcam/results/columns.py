@@ -1,6 +1,7 @@
 """A column of a sheet: what one method says about each class, as it was saved or is about to be."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ortcam.images.limits import LONGEST_SIDE
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.resampling.crop import CropGeometry
 from ortcam.methods import METHODS
-from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest
+from ortcam.results.saved import MANIFEST, OccupiedError, image_sha256, read_manifest, stem
 from ortcam.support.words import passes_in_words, sheet_time
 
 __all__ = ["DAMAGED", "SavedResult", "SheetClass", "column_of", "columns_in", "image_name"]
@@ -29,11 +30,24 @@ DAMAGED: Final = (
 
 @dataclass(frozen=True)
 class SheetClass:
-    """A row of the sheet."""
+    """A row of the sheet: a class with its probability, or a score (-1) or an output with its value."""
 
     index: int
     label: str
     probability: float
+    is_probability: bool = True
+
+    @property
+    def value(self) -> str:
+        """The probability in percent, or the value."""
+        if not self.is_probability:
+            return f"{self.probability:.4g}"
+        return f"{self.probability:.1%}" if self.probability >= 0.001 else "below 0.1%"
+
+    @property
+    def of(self) -> str:
+        """What it is: "class 3", "output 3" or "score"."""
+        return "score" if self.index < 0 else f"{'class' if self.is_probability else 'output'} {self.index}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ class SavedResult:
         """
         targets = [int(target["index"]) for target in manifest["targets"]]
         # Mapped, so that a file that only says that it is large takes no memory.
-        maps = {index: np.load(folder / f"class-{index}.npy", "r", allow_pickle=False) for index in targets}
+        maps = {index: np.load(folder / f"{stem(index)}.npy", "r", allow_pickle=False) for index in targets}
         result = column_of(manifest, maps)
         return dataclasses.replace(result, maps={index: np.array(saliency) for index, saliency in maps.items()})
 
@@ -113,11 +127,17 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
     preprocessing = Preprocessing(**summary["preprocessing"])
     height, width_ = (int(side) for side in summary["photograph_size"])
     cells = int(cut["height"]), int(cut["width"])
-    classes = tuple(SheetClass(int(t["index"]), str(t["label"]), float(t["probability"])) for t in summary["targets"])
+    of_probabilities = bool(summary.get("are_probabilities", True))
+    classes = tuple(
+        SheetClass(int(t["index"]), str(t["label"]), float(t["probability"]), of_probabilities)
+        for t in summary["targets"]
+    )
     if not (1 <= min(height, width_) <= max(height, width_) <= LONGEST_SIDE and min(cells) >= 1):
         raise ValueError("no size of a photograph or a layer")
-    if not all(0 <= one.probability < 2 for one in classes):  # rounding may exceed 1
+    if not all(0 <= one.probability < 2 for one in classes if one.is_probability):  # rounding may exceed 1
         raise ValueError("no probability")
+    if not all(math.isfinite(one.probability) for one in classes):
+        raise ValueError("no value")
     for saliency in maps.values():
         if saliency.shape != (preprocessing.height, preprocessing.width) or saliency.dtype != np.float32:
             raise ValueError("no map of this explanation")
@@ -131,6 +151,8 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
     given = summary["options"]
     usual = {} if method is None else {option.name: option.default for option in method.options}
     special = [f"{name} {_short(value)}" for name, value in given.items() if name in usual and value != usual[name]]
+    if isinstance(score := summary.get("score"), str) and classes[0].index >= 0:  # else it is the label
+        special.append(f"score {score}")
     if special:
         notes.append(", ".join(special))
     return SavedResult(

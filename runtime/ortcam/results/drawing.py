@@ -145,7 +145,7 @@ def _heads(heads: Sequence[tuple[str, Sequence[str]]], layout: _Layout) -> NDArr
 
 
 def _label(row: SheetClass) -> str:
-    return row.label if row.label.strip() and can_draw(row.label) else f"class {row.index}"
+    return row.label if row.label.strip() and can_draw(row.label) else row.of
 
 
 def _row_title(row: SheetClass, indent: float, layout: _Layout, columns: int) -> NDArray[np.uint8]:
@@ -162,16 +162,17 @@ def _row_title(row: SheetClass, indent: float, layout: _Layout, columns: int) ->
     canvas[round(text * 0.2)] = _LINE
     baseline = round(text * 0.45) + ascent(text)
     label = _label(row)
-    percent, index = f"{row.probability:.1%}" if row.probability >= 0.001 else "below 0.1%", f"class {row.index}"
-    bar, space = text * 5, text * 0.6
+    percent, index = row.value, row.of
+    bar, space = text * 5 if row.is_probability else 0.0, text * 0.6
     taken = bar + width("below 0.1%", text) + width(index, small) + 3 * space
     end = draw(
         canvas, fitted(label, canvas.shape[1] - taken, text, "bold"),
         left=0, baseline=baseline, size=text, ink=_INK, weight="bold",
     )  # fmt: skip
     left, top, bottom = round(max(end, indent) + space), round(baseline - text * 0.6), round(baseline - text * 0.1)
-    canvas[top:bottom, left : left + round(bar)] = _TRACK
-    canvas[top:bottom, left : left + max(2, round(bar * min(1.0, row.probability)))] = _BAR
+    if row.is_probability:
+        canvas[top:bottom, left : left + round(bar)] = _TRACK
+        canvas[top:bottom, left : left + max(2, round(bar * min(1.0, row.probability)))] = _BAR
     end = draw(canvas, percent, left=left + bar + space, baseline=baseline, size=text, ink=_INK)
     if label != index:
         draw(canvas, index, left=end + space, baseline=baseline, size=small, ink=_QUIET)

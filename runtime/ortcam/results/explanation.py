@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import io
 import operator
 import os
 from pathlib import Path
@@ -97,9 +96,9 @@ class Explanation:
         method: name of the method.
         title: its name in print.
         options: all its options, with defaults.
-        targets: K class indices.
-        labels: their K names.
-        probabilities: float32 [K], of the clean image.
+        targets: K class indices; (-1,) where an expression is explained (`score`).
+        labels: their K names; the text of the expression.
+        probabilities: float32 [K], of the clean image; the value of an expression, or of outputs that are values.
         maps: float32 [K,H,W] in [0,1] at model input size: ReLU, then min-max.
         raw_maps: float32, the sum before ReLU: [K,h,w] at feature resolution, [K,H,W] where gated maps are summed. For
             Recipro-CAM: the scores of the positions. With `augment`: the combined map [K,H,W].
@@ -114,6 +113,8 @@ class Explanation:
         stats: what was done.
         provenance: source of the image, bundle, model, cut and versions, for the manifest.
         chosen: where the method was "auto": the method taken and why, in one line; else None.
+        score: what was explained in place of the method's own score of a class, as `ortcam.Score` has it; else None.
+        are_probabilities: whether `probabilities` are in [0,1] and mean that, to be printed as percentages.
     """
 
     method: str
@@ -132,9 +133,12 @@ class Explanation:
     stats: Stats
     provenance: dict[str, Any]
     chosen: str | None = None
+    score: str | None = None
+    are_probabilities: bool = True
 
     def __repr__(self) -> str:
-        shown = [f"{label!r} {p:.1%}" for label, p in zip(self.labels[:_SHOWN], self.probabilities, strict=False)]
+        values = [f"{p:.1%}" if self.are_probabilities else f"{p:.4g}" for p in self.probabilities]
+        shown = [f"{label!r} {value}" for label, value in zip(self.labels[:_SHOWN], values, strict=False)]
         more = f", {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
         return f"<Explanation {self.method} of {', '.join(shown)}{more}; {self.stats.passes_in_words}>"
 
@@ -297,6 +301,8 @@ class Explanation:
     ) -> Path:
         """Write `class-C.npy`, `class-C-heatmap.png` and `class-C-overlay.png` per target, then `manifest.json`.
 
+        Where an expression is explained, the files are `score.npy`, `score-heatmap.png` and `score-overlay.png`.
+
         Heatmaps have the size of the model's input. Overlays have the size of the photograph, but no side of more than
         8192 pixels: a larger photograph is scaled down, and keeps its proportions. `image.jpg` is the photograph at 960
         pixels or less, for sheets and galleries.
@@ -330,11 +336,12 @@ class Explanation:
         contents: dict[str, bytes] = {}
         image = shrunk(self.image, LONGEST_SIDE)
         for index, target in enumerate(self.targets):
-            if f"class-{target}.npy" in contents:
+            name = saved.stem(target)
+            if f"{name}.npy" in contents:
                 continue
-            contents[f"class-{target}.npy"] = _npy(self.maps[index])
-            contents[f"class-{target}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
-            contents[f"class-{target}-overlay.png"] = encode_png(self.drawn_on(image, index, rendering))
+            contents[f"{name}.npy"] = saved.npy(self.maps[index])
+            contents[f"{name}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
+            contents[f"{name}-overlay.png"] = encode_png(self.drawn_on(image, index, rendering))
         contents[saved.PREVIEW] = encode_jpeg(shrunk(self.image, _PREVIEW_SIDE))
         summary = self.summary() | {"rendering": rendering.record()}
         summary["targets"] = list({target["index"]: target for target in summary["targets"]}.values())
@@ -365,6 +372,7 @@ class Explanation:
                 "map_size": list(self.maps.shape[1:]),
                 "photograph_size": list(self.image.shape[:2]),
                 "stats": dataclasses.asdict(self.stats),
+                **({} if self.are_probabilities else {"are_probabilities": False}),
                 **self.provenance,
             }
         )
@@ -391,9 +399,3 @@ class Explanation:
                 f"map {index!r} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}, or a label"
             )
         return place
-
-
-def _npy(array: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()

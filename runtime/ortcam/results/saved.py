@@ -1,12 +1,16 @@
 """The folder of a saved explanation: reads its manifest, adds classes to it, and says what would be lost."""
 
 import contextlib
+import io
 import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ortcam.errors import OutputError
 from ortcam.images.inputs import MANIFEST
@@ -15,7 +19,18 @@ from ortcam.support.files import alone_in, make_folder, write_together
 from ortcam.support.strict_json import encode_json
 from ortcam.support.unfinished import clear
 
-__all__ = ["MANIFEST", "PREVIEW", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save"]
+__all__ = [
+    "MANIFEST",
+    "PREVIEW",
+    "OccupiedError",
+    "identity",
+    "image_sha256",
+    "lost",
+    "npy",
+    "read_manifest",
+    "save",
+    "stem",
+]
 
 PREVIEW: Final = "image.jpg"  # the photograph, small
 
@@ -114,11 +129,24 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
             "precision": manifest["stats"]["precision"],
             **{f"option {name}": value for name, value in manifest["options"].items()},
             **(manifest["limits"] or {}),
+            **{name: manifest[name] for name in ("score", "score_arrays") if name in manifest},
             "colormap": rendering["colormap"],
             "alpha": rendering["alpha"],
             "blend": rendering.get("blend", "flat"),  # as all overlays were before there was a choice
         }
     )
+
+
+def stem(target: int) -> str:
+    """How the files of a map are called: `class-C` of a class, `score` of a score (-1)."""
+    return "score" if target < 0 else f"class-{target}"
+
+
+def npy(array: NDArray[np.float32]) -> bytes:
+    """An array as the content of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def image_sha256(record: Mapping[str, Any]) -> str | None:
@@ -168,9 +196,10 @@ def _short(value: object) -> str:
 
 
 def _in_words(folder: Path, old: Mapping[str, Any], differences: Sequence[str]) -> str:
-    indices = ", ".join(str(target["index"]) for target in old["targets"])
+    indices = [target["index"] for target in old["targets"]]
+    what = "a score" if indices == [-1] else f"class {', '.join(map(str, indices))}"
     return (
-        f"{folder}: holds class {indices} {'; '.join(differences)}; --force (force=True) replaces what is there, and "
+        f"{folder}: holds {what} {'; '.join(differences)}; --force (force=True) replaces what is there, and "
         "another folder keeps both"
     )
 
@@ -199,7 +228,7 @@ def _files_of(manifest: Mapping[str, Any]) -> list[str]:
     return [
         name
         for target in manifest["targets"]
-        for name in (f"class-{target['index']}{end}" for end in (".npy", "-heatmap.png", "-overlay.png"))
+        for name in (f"{stem(target['index'])}{end}" for end in (".npy", "-heatmap.png", "-overlay.png"))
     ]
 
 

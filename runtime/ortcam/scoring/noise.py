@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.support.blas import single_threaded
 from ortcam.methods import Noise
 from ortcam.scoring.upsampling import upsample
+from ortcam.support.blas import single_threaded
 
 __all__ = ["FACTORS", "SHIFTS", "UNIFORM_BITS", "draw_noise", "draw_uniform", "noise_key", "noise_of", "noise_spread"]
 
@@ -72,7 +72,7 @@ def draw_uniform(seed: int, sample: int, count: int) -> NDArray[np.float64]:
 
 
 def noise_of(image: NDArray[np.float32], noise: Noise, sample: int) -> NDArray[np.float32]:
-    """Sample i of the noise, float32 [1,3,H,W], unit variance for std="authors" (the graph multiplies by sigma_k).
+    """Sample i of the noise, float32 [1,C,H,W], unit variance for std="authors" (the graph multiplies by sigma_k).
 
     Noise on the activation is (s(U(A)) + n) * X = s(U(A)) * X + n * X, so it too is added to the masked image.
     """

@@ -41,14 +41,18 @@ class Predicted:
     """What the classifier says of an image.
 
     Attributes:
-        logits: float32 [classes].
-        probabilities: float32 [classes].
-        labels: of all classes.
+        logits: float32 [D].
+        probabilities: float32 [D]; where the outputs are values, these.
+        labels: of all classes; () for a tensor.
+        are_probabilities: whether there are probabilities.
+        shape: of the output of one image; D is its product.
     """
 
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     labels: tuple[str, ...]
+    are_probabilities: bool = True
+    shape: tuple[int, ...] = ()
 
 
 class Service:
@@ -161,11 +165,12 @@ class Service:
             OrtcamError: as `Explainer.predict`.
         """
         photograph = await self._read(model, source, call)
-        explainer = model.explainer
+        explainer, manifest = model.explainer, model.manifest
 
         def run() -> Predicted:
             logits, probabilities = explainer.classify(photograph)
-            return Predicted(logits, probabilities, explainer.labels)
+            of_classes = manifest.activation != "identity"
+            return Predicted(logits, probabilities, manifest.labels, of_classes, manifest.output_shape)
 
         with self._holding(photograph, call):
             return await self.lanes.quick(model, run, call)
@@ -238,7 +243,8 @@ class Service:
 
     def _holding(self, photograph: Photograph, call: Call) -> AbstractContextManager[None]:
         """Count the memory of an image for as long as it is worked on."""
-        return self.held.during(call, photograph.pixels.nbytes + photograph.model_input.nbytes)
+        own = 0 if photograph.samples is photograph.pixels else photograph.samples.nbytes
+        return self.held.during(call, photograph.pixels.nbytes + photograph.model_input.nbytes + own)
 
 
 def service_of(request: Request) -> Service:

@@ -24,9 +24,23 @@ def edit(bundle: Path, **changes: object) -> None:
     (bundle / MANIFEST_NAME).write_text(json.dumps(manifest))
 
 
+def as_schema_4(bundle: Path) -> dict:
+    """The bundle's manifest as schema 4 wrote it."""
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    for entries, added in (
+        (manifest, ("output_shape", "inputs")),
+        (manifest["model"], ("embeddings_sha256",)),
+        (manifest["preprocessing"], ("value_range", "display")),
+        (manifest["graphs"], ("score_terms",)),
+    ):
+        for name in added:
+            del entries[name]
+    return manifest | {"schema": 4}
+
+
 def as_schema_3(bundle: Path) -> dict:
     """The bundle's manifest as schema 3 wrote it."""
-    manifest = json.loads((bundle / MANIFEST_NAME).read_text())
+    manifest = as_schema_4(bundle)
     for entries, added in ((manifest, ("layers", "gradient", "no_gradient")), (manifest["probe"], ("gradient",))):
         for name in added:
             del entries[name]
@@ -38,7 +52,12 @@ def without_gradient(manifest: Manifest) -> Manifest:
     why = "it was exported before gradients were part of a bundle; export the model again"
     assert manifest.probe is not None
     probe = dataclasses.replace(manifest.probe, gradient=None)
-    return dataclasses.replace(manifest, gradient=None, no_gradient=why, probe=probe)
+    return dataclasses.replace(without_scores(manifest), gradient=None, no_gradient=why, probe=probe)
+
+
+def without_scores(manifest: Manifest) -> Manifest:
+    """The manifest as a bundle has it whose scorers have no input `score`."""
+    return dataclasses.replace(manifest, graphs=dataclasses.replace(manifest.graphs, score_terms=()))
 
 
 def files_of(bundle: Path) -> dict:
@@ -78,7 +97,7 @@ def test_one_altered_bit_is_noticed(bundle_copy: Path, name: str) -> None:
 
 def test_a_newer_schema_is_refused_with_both_versions(bundle_copy: Path) -> None:
     edit(bundle_copy, schema=99)
-    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(4\)"):
+    with pytest.raises(ortcam.BundleError, match=r"schema 99 is newer than this ortcam reads \(5\)"):
         ortcam.load(bundle_copy)
 
 
@@ -138,7 +157,20 @@ def test_files_may_be_links_and_what_they_lead_to_is_checked(
     ("change", "message"),
     [
         ({"labels": "cat"}, "labels is 'cat'"),
-        ({"labels": []}, "impossible cut or labels"),
+        ({"labels": []}, r"0 labels for output_shape \(6,\); accepted are 6, one per output"),
+        ({"output_shape": [6, 2]}, r"output_shape is \(6, 2\), and activation 'softmax'; accepted for a tensor is"),
+        ({"output_shape": [0]}, r"output_shape is \(0,\); accepted are one or more sizes from 1"),
+        ({"output_shape": []}, r"output_shape is \(\); accepted are one or more"),
+        ({"output_shape": [6, 2], "activation": "identity"}, "6 labels for output_shape .*accepted are none"),
+        (
+            {"output_shape": [2**20, 2**20], "activation": "identity", "labels": []},
+            "accepted are at most 268435456 outputs",
+        ),
+        (
+            {"inputs": {"age": {"dtype": "float32", "shape": [-1], "value": "3", "sha256": "0" * 64}}},
+            r"inputs\.age has the shape \[-1\]",
+        ),
+        ({"inputs": {"age": {"dtype": "float32", "shape": [], "value": "3", "sha256": ""}}}, "64 hexadecimal digits"),
         ({"precision": "float8"}, "precision is 'float8'; accepted: 'float32', 'int8'"),
         ({"opset": "20"}, "opset is '20'"),
         ({"surprise": 1}, "unknown entries surprise"),
@@ -146,7 +178,7 @@ def test_files_may_be_links_and_what_they_lead_to_is_checked(
         ({"schema": None}, "not the manifest of an ortcam bundle"),
         ({"schema": True}, r"not the manifest of an ortcam bundle \(schema=True\)"),
         ({"schema": 0}, r"not the manifest of an ortcam bundle \(schema=0\)"),
-        ({"activation": "tanh"}, "activation is 'tanh'; accepted: 'softmax', 'sigmoid'"),
+        ({"activation": "tanh"}, "activation is 'tanh'; accepted: 'softmax', 'sigmoid', 'identity'"),
     ],
 )
 def test_a_manifest_of_another_form_is_refused(bundle_copy: Path, change: dict, message: str) -> None:
@@ -223,6 +255,17 @@ def test_a_bundle_of_schema_3_says_how_to_get_a_gradient(bundle_copy: Path, tiny
         read_bundle(bundle_copy)
 
 
+def test_a_bundle_of_schema_4_means_what_it_meant(bundle_copy: Path, tiny_bundle: Path, photograph: Path) -> None:
+    (bundle_copy / MANIFEST_NAME).write_text(json.dumps(as_schema_4(bundle_copy)))
+    old, new = ortcam.load(bundle_copy), ortcam.load(tiny_bundle)
+    assert (old.bundle.schema, old.bundle.manifest) == (4, without_scores(new.bundle.manifest))
+    assert (old.bundle.manifest.outputs, old.bundle.manifest.has_classes) == (6, True)
+    np.testing.assert_array_equal(old.preprocess(photograph), new.preprocess(photograph))
+    edit(bundle_copy, output_shape=[6])
+    with pytest.raises(ortcam.BundleError, match="has unknown entries output_shape"):
+        read_bundle(bundle_copy)
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -274,6 +317,20 @@ def test_every_schema_before_todays_has_a_step_to_the_next() -> None:
     assert sorted(MIGRATIONS) == list(range(1, SCHEMA_VERSION))
 
 
+@pytest.mark.parametrize("terms", [["one", "logits"], ["logits", "logits"], ["sum"]])
+def test_score_terms_in_another_order_are_refused(bundle_copy: Path, terms: list[str]) -> None:
+    edit(bundle_copy, graphs=json.loads((bundle_copy / MANIFEST_NAME).read_text())["graphs"] | {"score_terms": terms})
+    with pytest.raises(ortcam.BundleError, match=r"accepted are some of .*, in this order"):
+        ortcam.load(bundle_copy)
+
+
+def test_scorers_without_the_score_that_the_manifest_promises_are_refused(bundle_copy: Path) -> None:
+    graphs = json.loads((bundle_copy / MANIFEST_NAME).read_text())["graphs"]
+    edit(bundle_copy, graphs=graphs | {"score_terms": ["logits", "entropy"], "scorers": {"linear": "features.onnx"}})
+    with pytest.raises(ortcam.BundleError, match="it has no input 'score'"):
+        ortcam.load(bundle_copy)
+
+
 def test_impossible_preprocessing_is_refused(bundle_copy: Path) -> None:
     preprocessing = json.loads((bundle_copy / MANIFEST_NAME).read_text())["preprocessing"]
     edit(bundle_copy, preprocessing=preprocessing | {"std": [0, 1, 1]})
@@ -291,7 +348,11 @@ def test_what_is_no_path_is_refused(path: object) -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_labels_that_are_not_one_a_class_are_refused(bundle_copy: Path, photograph: Path, change: int) -> None:
     labels = json.loads((bundle_copy / MANIFEST_NAME).read_text())["labels"]
-    edit(bundle_copy, labels=labels[:change] if change < 0 else [*labels, "one more"])
+    changed = labels[:change] if change < 0 else [*labels, "one more"]
+    edit(bundle_copy, labels=changed)
+    with pytest.raises(ortcam.BundleError, match=rf"{len(changed)} labels for output_shape \(6,\)"):
+        ortcam.load(bundle_copy)
+    edit(bundle_copy, output_shape=[len(changed)])
     message = f"has {len(labels)} classes.*{len(labels) + change} labels"
     with pytest.raises(ortcam.BundleError, match=message):
         ortcam.load(bundle_copy)

@@ -1,6 +1,7 @@
 """Arithmetic of a classifier: which operators have weights, and how many multiply-adds they take for one image."""
 
 import math
+from collections.abc import Collection
 
 import onnx_ir as ir
 
@@ -50,26 +51,30 @@ def _macs(node: ir.Node) -> int | None:
 
 def weights_in_front(graph: ir.Graph, data: list[ir.Node]) -> set[ir.Node]:
     """The nodes with weights in front that mix the image: more than laying out, scaling, resizing or recolouring it."""
-    reached = {graph.inputs[0], *(value for node in data for value in node.outputs)}
+    image = graph.inputs[0]
+    reached = {image, *(value for node in data for value in node.outputs)}
+    channels = image.shape[1] if image.shape is not None else None
     featured: set[ir.Node] = set()
     for node in data:
         inputs = [value for value in inputs_of(node) if value in reached]
         if any(value.producer() in featured for value in inputs) or (
             (node.op_type in FACTORS or node.op_type in RECURRENT)
             and any(value is not None and value not in reached for value in node.inputs)
-            and not _recolours(node)
+            and not _recolours(node, {3, channels})
         ):
             featured.add(node)
     return featured
 
 
-def _recolours(node: ir.Node) -> bool:
-    """Whether an operator only recolours an image, pixel for pixel, or only resizes it."""
+def _recolours(node: ir.Node, colours: Collection[object]) -> bool:
+    """Whether an operator only recolours an image of so many channels, pixel for pixel, or only resizes it."""
     first, second = (node.inputs[index] for index in FACTORS.get(node.op_type, (0, 1)))
     before, after = (None if value is None else sides_for_one(value) for value in (first, node.outputs[0]))
     kernel = None if second is None or second.shape is None else second.shape.numpy()
     if before is None or after is None or len(before) != 4 or len(after) != 4:
         return False
     if "Conv" in node.op_type:
-        return before[1] == 3 and after[1] <= 3 and kernel is not None and math.prod(kernel[2:]) == 1
-    return any(before[axis] == after[axis] == 3 for axis in (1, 3))
+        few = before[1] in colours and (after[1] <= 3 or after[1] == before[1])
+        return few and kernel is not None and math.prod(kernel[2:]) == 1
+    # One channel says nothing: a matrix may as well stand in front of the classes.
+    return any(before[axis] == after[axis] > 1 and before[axis] in colours for axis in (1, 3))

@@ -15,7 +15,7 @@ from ortcam_export.graphs.normalisation.forms import EXACT, Form, Order, unorder
 from ortcam_export.graphs.normalisation.front import Front
 from ortcam_export.graphs.normalisation.operators import describe_operators
 
-__all__ = ["Taken", "begin_at", "put_inverse"]
+__all__ = ["Taken", "begin_at", "hide_to", "put_inverse"]
 
 # A mean that is closer to a short number than float32 can tell pixels apart, relative to white, is taken for it.
 _SHORT: Final = 2.0**-22
@@ -33,12 +33,14 @@ class Taken:
         operators: of the normalisation, in words; "" where the graph has none.
         dropped: whether these operators are gone; they stay where their inverse was put in front of them.
         notes: what a user should know beyond that, a sentence each.
+        normalised: the same preprocessing with the mean that was found, where masks hide to something else.
     """
 
     preprocessing: Preprocessing
     operators: str = ""
     dropped: bool = True
     notes: tuple[str, ...] = ()
+    normalised: Preprocessing | None = None
 
 
 def begin_at(front: Front, frontier: list[Form]) -> Taken:
@@ -88,15 +90,38 @@ def put_inverse(front: Front, form: Form) -> Taken:
     return Taken(preprocessing, words, dropped=False)
 
 
+def hide_to(graph: ir.Graph, taken: Taken, values: Sequence[float]) -> Taken:
+    """Make masks hide to these values of pixels and not to the mean: they become 0 of the graph's input.
+
+    Args:
+        graph: whose input is the image, NCHW; changed in place, so that its outputs stay what they are.
+        taken: how the image is made.
+        values: one per channel, in units of the mean.
+    """
+    mean, std = np.asarray(taken.preprocessing.mean), np.asarray(taken.preprocessing.std)
+    former = graph.inputs[0]
+    image = _input_like(former, taken.preprocessing, "image_normalised")
+    build = _FrontBuilder(graph, image)
+    offset = build.channels((np.asarray(values) - mean) / std)
+    former.replace_all_uses_with(build.op("Add", [image, offset]))
+    build.insert_in_front()
+    moved = dataclasses.replace(taken.preprocessing, mean=tuple(map(float, values)))
+    return dataclasses.replace(taken, preprocessing=moved, normalised=taken.preprocessing)
+
+
 def _new_image(front: Front) -> ir.Value:
     """The graph's new input, under the name that the old one gives up."""
-    image = ir.Value(
+    return _input_like(front.image, front.given, f"{front.image.name}_file")
+
+
+def _input_like(former: ir.Value, given: Preprocessing, renamed: str) -> ir.Value:
+    """A new input, under the name that the former one gives up for another."""
+    former.name = renamed
+    return ir.Value(
         name="image",
-        shape=ir.Shape(("N", front.channels, front.given.height, front.given.width)),
+        shape=ir.Shape(("N", given.channels, given.height, given.width)),
         type=ir.TensorType(ir.DataType.FLOAT),
     )
-    front.image.name = f"{front.image.name}_file"
-    return image
 
 
 def _preprocessing_to(front: Front, form: Form) -> Preprocessing:

@@ -18,7 +18,7 @@ from ortcam_export.graphs.surgery import extract
 __all__ = ["Front"]
 
 _CANDIDATES: Final = 64
-_MOST_CHANNELS: Final = 16  # beyond, running the front would take an image per channel too many
+_MOST_CHANNELS: Final = 16  # of an image whose front is run: that takes one image per channel
 
 
 class Front:
@@ -52,13 +52,18 @@ class Front:
         self.black, self.white = values[:, 0], values[:, -1]
         self.whole_numbers = bool((values == np.rint(values)).all())
         self.data = data_nodes(self.graph)
-        most = _CANDIDATES if self.channels <= _MOST_CHANNELS else 1
+        most = 1 if self.many else _CANDIDATES
         self.candidates = list(itertools.islice(until_first_layer(self.image, self.data, self.channels), most))
 
     @property
     def channels(self) -> int:
         """How many channels the image has."""
         return self.given.channels
+
+    @property
+    def many(self) -> bool:
+        """Whether the image has more channels than the front is run for, one after the other."""
+        return self.channels > _MOST_CHANNELS
 
     @property
     def straight(self) -> Order:

@@ -35,7 +35,7 @@ def pixel_forms(front: Front, values: Sequence[ir.Value] | None = None) -> list[
     generator = np.random.default_rng(_SEED)
     low, high = (front.black - span)[:, None, None], (front.white + span)[:, None, None]
     count = front.channels
-    if count > len(front.given.std) or values == [front.image]:  # which is itself
+    if list(values) == [front.image]:  # which is itself
         one = np.ones((count, 1, 1))
         return [Form(front.image, front.layout, front.straight, one, np.zeros_like(one))]
     noise = [low + (high - low) * generator.random((count, *size)) for _ in range(2)]
@@ -142,7 +142,7 @@ def _one_colour(front: Front, colours: NDArray[np.float64]) -> list[NDArray[np.f
 def branch_forms(front: Front, form: Form) -> list[Form]:
     """The forms of the branches that begin at a form, if each normalises by itself; else the form."""
     users = [user for user, _ in form.value.uses() if user in front.data]
-    if len(set(users)) < 2:
+    if len(set(users)) < 2 or front.many:
         return [form]
     chains = {user: list(branch_from(user, front.data, front.channels)) for user in dict.fromkeys(users)}
     known = {item.value: item for item in pixel_forms(front, [value for chain in chains.values() for value in chain])}

@@ -15,30 +15,51 @@ matter here: its front is run on colours and on noise, and what it does to them 
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from ortcam.images.preprocessing import Preprocessing
-from ortcam_export.graphs.normalisation.beginning import Taken, begin_at, put_inverse
+from ortcam_export.graphs.normalisation.beginning import Taken, begin_at, hide_to, put_inverse
 from ortcam_export.graphs.normalisation.forms import BENT, EXACT, Form, Layout
 from ortcam_export.graphs.normalisation.front import Front
 from ortcam_export.graphs.normalisation.probing import branch_forms, colour_form, mixed_form, pixel_forms
 
 __all__ = ["Taken", "take_normalisation"]
 
+Baseline = Literal["mean", "zero"] | Sequence[float]
 
-def take_normalisation(model: ir.Model, layout: Layout, given: Preprocessing) -> Taken:
+
+def take_normalisation(
+    model: ir.Model,
+    layout: Layout,
+    given: Preprocessing,
+    baseline: Baseline | None = None,
+) -> Taken:
     """Make a graph begin behind its own normalisation. Its input becomes the image float32 [N,C,H,W].
 
     Args:
         model: takes a floating image [N,C,H,W] or [N,H,W,C]; changed in place. Its weights may be external.
         layout: of the model's image.
         given: from a photograph to the model's image, NCHW whatever the layout.
+        baseline: what masks hide to: the "mean", "zero", or a value per channel of `given`, in units of its mean.
 
     Returns:
         The preprocessing from a photograph to the new input, and what became part of it.
     """
+    taken = _taken(model, layout, given)
+    if baseline in (None, "mean"):
+        return taken
+    values = np.zeros(given.channels) if baseline == "zero" else np.asarray(baseline, np.float64)
+    values = np.broadcast_to(values, given.channels)
+    exchanged = taken.preprocessing.channel_order != given.channel_order
+    return hide_to(model.graph, taken, values[::-1] if exchanged else values)
+
+
+def _taken(model: ir.Model, layout: Layout, given: Preprocessing) -> Taken:
+    """The same, with masks that hide to the mean."""
     front = Front(model, layout, given)
     forms = pixel_forms(front)
     notes: list[str] = []

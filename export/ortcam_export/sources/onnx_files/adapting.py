@@ -27,6 +27,7 @@ from ortcam_export.sources.onnx_files.rewriting.integer_pixels import make_pixel
 from ortcam_export.sources.onnx_files.rewriting.legacy_operators import spell_out
 from ortcam_export.sources.onnx_files.rewriting.single_images import add_batch_dimension
 from ortcam_export.sources.onnx_files.rewriting.splitting import split_fused
+from ortcam_export.sources.types import BaselineValue
 
 __all__ = ["OnnxClassifier", "adapt"]
 
@@ -39,7 +40,7 @@ class OnnxClassifier:
     """A file made into a classifier.
 
     Attributes:
-        model: image float32 [N,3,H,W] -> logits float32 [N,classes], N open.
+        model: image float32 [N,C,H,W] -> logits float32 [N,classes], N open.
         taken: from a photograph to `image`, and the normalisation of the graph's own that became part of that.
         opened: whether the file's graph takes one image at a time, and was rewritten.
         output_shape: of one image's output, before it was flattened; (D,) also of [N,D,1,1].
@@ -51,7 +52,7 @@ class OnnxClassifier:
     output_shape: tuple[int, ...]
 
 
-def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
+def adapt(file: OnnxFile, given: Preprocessing, baseline: BaselineValue | None = None) -> OnnxClassifier:
     """Make a file's graph the one form that the rest of the export works on; the file's own model is left as it is.
 
     Functions are inlined, operators brought to opset 18, half precision computed in float32, the image made NCHW, a
@@ -60,15 +61,16 @@ def adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     Args:
         file: as read.
         given: from a photograph to the file's own input, in its channel order; NCHW, whatever the file's layout.
+        baseline: what masks hide to, where the user said it.
 
     Raises:
         ExportError: a graph that cannot be brought to this form, or whose output is not one row of classes an image.
     """
     with as_export_errors(file.path):
-        return _adapt(file, given)
+        return _adapt(file, given, baseline)
 
 
-def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
+def _adapt(file: OnnxFile, given: Preprocessing, baseline: BaselineValue | None) -> OnnxClassifier:
     model = _copied(file.model)
     common_passes.InlinePass()(model)
     spell_out(model)
@@ -87,10 +89,10 @@ def _adapt(file: OnnxFile, given: Preprocessing) -> OnnxClassifier:
     make_pixels_floating(model.graph)
     model.graph.inputs[0].dtype = ir.DataType.FLOAT
     if not file.batched:
-        sides = given.height, given.width
-        model.graph.inputs[0].shape = ir.Shape((3, *sides) if file.layout == "nchw" else (*sides, 3))
+        count, sides = given.channels, (given.height, given.width)
+        model.graph.inputs[0].shape = ir.Shape((count, *sides) if file.layout == "nchw" else (*sides, count))
         add_batch_dimension(model)
-    taken = take_normalisation(model, file.layout, given)
+    taken = take_normalisation(model, file.layout, given, baseline)
     common_passes.RemoveUnusedNodesPass()(model)
     opened = _open_batch(model, file)
     shape = _rows_of_classes(model.graph, file)

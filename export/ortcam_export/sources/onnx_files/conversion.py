@@ -29,7 +29,7 @@ from ortcam_export.sources.embeddings import ClassEmbeddings
 from ortcam_export.sources.onnx_files.adapting import adapt
 from ortcam_export.sources.onnx_files.arithmetic import PIXELS, Coarse, computes_with_integers
 from ortcam_export.sources.onnx_files.file import OnnxFile
-from ortcam_export.sources.types import SaidActivation
+from ortcam_export.sources.types import BaselineValue, SaidActivation
 
 __all__ = ["convert_file"]
 
@@ -58,6 +58,7 @@ def convert_file(
     *,
     known: bool,
     embeddings: ClassEmbeddings | None = None,
+    baseline: BaselineValue | None = None,
 ) -> Converted:
     """Convert an `.onnx` file.
 
@@ -67,16 +68,17 @@ def convert_file(
         activation: as the user said it.
         known: whether anybody said what `given` is.
         embeddings: of the classes, if the file is an encoder of images.
+        baseline: what masks hide to, where the user said it.
 
     Raises:
         ExportError: a graph that cannot be adapted, is no classifier, or whose output could mean several things.
     """
-    classifier = adapt(file, given)
+    classifier = adapt(file, given, baseline)
     model = classifier.model
     notes = notes_on_normalisation(classifier.taken, given, integers=file.dtype in PIXELS, known=known)
     prepared = classifier.taken.preprocessing
     reference = f"onnxruntime {ort.__version__}"
-    images = probe_images(given.height, given.width)
+    images = probe_images(given.height, given.width, given.channels)
     inputs = probe_input(images, given)
     # What was opened was made for one image; a batch of it may well be something else.
     together = not classifier.opened and file.coarse != "dynamic int8"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ortcam.errors import OptionError
 from ortcam.images.preprocessing import Preprocessing
@@ -22,11 +22,12 @@ from ortcam.models.identity import BESIDE, MOST_BESIDE
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.labels import names_by_index, parse_labels
 from ortcam_export.sources.libraries import from_config
-from ortcam_export.sources.types import DeclaredPreprocessing
+from ortcam_export.sources.types import ChannelOrder, DeclaredPreprocessing, order_of
 
 __all__ = ["FileDeclarations", "declarations_of"]
 
 _CONFIG, _PROCESSOR, _LABELS = BESIDE
+_WORDS: Final = {"rgb": "RGB", "grey": "grey"}
 _LONGEST: Final = 2**20  # characters of a literal in its metadata: Python takes some 200 times as much to read one
 # ONNX's documentation, MetadataProps.md: what white becomes, mean and std.
 _RANGES: Final = {
@@ -34,7 +35,7 @@ _RANGES: Final = {
     "Normalized_0_1": (1.0, 0.0, 1.0),
     "Normalized_1_1": (1.0, 0.5, 0.5),
 }
-_ORDERS: Final[dict[str, Literal["rgb", "bgr"]]] = {"Rgb8": "rgb", "Bgr8": "bgr"}
+_ORDERS: Final[dict[str, ChannelOrder]] = {"Rgb8": "rgb", "Bgr8": "bgr", "Gray8": "grey"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def declarations_of(
     metadata: Mapping[str, str],
     classes: tuple[str, ...] | None,
     size: tuple[int | None, int | None],
+    channels: int,
 ) -> FileDeclarations:
     """What a file and its neighbours say; what cannot be read says nothing.
 
@@ -67,12 +69,15 @@ def declarations_of(
         metadata: of the model.
         classes: those of a ZipMap at its end.
         size: (H, W) of its input, None where it is open.
+        channels: of its input; a preprocessing of another number says nothing.
     """
     labels, source = _labels(path, metadata, classes)
     for read in (_ultralytics, _image_keys):
-        if (found := read(metadata, size)) is not None:
+        if (found := read(metadata, size, channels)) is not None:
             return FileDeclarations(labels, source, *found)
-    return FileDeclarations(labels, source, _hugging_face(path, size))
+    declared = _hugging_face(path, size)
+    fits = declared is not None and declared.preprocessing.channels == channels
+    return FileDeclarations(labels, source, declared if fits else None)
 
 
 def _labels(
@@ -99,7 +104,7 @@ def _labels(
 
 
 def _ultralytics(
-    metadata: Mapping[str, str], size: tuple[int | None, int | None]
+    metadata: Mapping[str, str], size: tuple[int | None, int | None], channels: int
 ) -> tuple[DeclaredPreprocessing, str] | None:
     if metadata.get("task") != "classify" or "names" not in metadata:
         return None
@@ -108,25 +113,26 @@ def _ultralytics(
     if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(isinstance(side, int) for side in sides)):
         sides = [side or 224 for side in size]
     height, width = (said if open_side is None else open_side for said, open_side in zip(sides, size, strict=True))
-    made = _preprocessing(height, width, max(height, width), 1.0, 0.0, 1.0, "rgb")
+    made = _preprocessing(height, width, max(height, width), (1.0, 0.0, 1.0), order_of(channels), channels)
     if made is None:
         return None
+    what = _WORDS.get(made.channel_order, "bands")
     assumed = (
-        f"Ultralytics' own preprocessing: short side to {made.resize}, centre crop {height} x {width}, RGB in [0,1]; "
-        "--resize, --mean, --std say otherwise"
+        f"Ultralytics' own preprocessing: short side to {made.resize}, centre crop {height} x {width}, {what} in "
+        "[0,1]; --resize, --mean, --std say otherwise"
     )
     return DeclaredPreprocessing(made, "Ultralytics' metadata"), assumed
 
 
 def _image_keys(
-    metadata: Mapping[str, str], size: tuple[int | None, int | None]
+    metadata: Mapping[str, str], size: tuple[int | None, int | None], channels: int
 ) -> tuple[DeclaredPreprocessing, str] | None:
     values = _RANGES.get(metadata.get("Image.NominalPixelRange", ""))
     order = _ORDERS.get(metadata.get("Image.BitmapPixelFormat", ""))
     height, width = size
     if values is None or order is None or height is None or width is None:
         return None
-    made = _preprocessing(height, width, None, *values, order)
+    made = _preprocessing(height, width, None, values, order, channels)
     if made is None:
         return None
     what = f"the image is resized straight to {height} x {width}; --resize N scales its short side and crops"
@@ -134,11 +140,18 @@ def _image_keys(
 
 
 def _preprocessing(
-    height: int, width: int, resize: int | None, scale: float, mean: float, std: float, order: Literal["rgb", "bgr"]
+    height: int,
+    width: int,
+    resize: int | None,
+    values: tuple[float, float, float],
+    order: ChannelOrder,
+    channels: int,
 ) -> Preprocessing | None:
+    """The same scale, mean and std for all channels; None where the order is that of another number."""
+    scale, mean, std = values
     try:
         return Preprocessing(
-            height, width, resize, (mean,) * 3, (std,) * 3, "bilinear", channel_order=order, scale=scale
+            height, width, resize, (mean,) * channels, (std,) * channels, channel_order=order, scale=scale
         )
     except OptionError:
         return None

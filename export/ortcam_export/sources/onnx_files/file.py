@@ -37,13 +37,14 @@ class OnnxFile:
         coarse: arithmetic that the export does in float32 instead: "float16", "bfloat16", those of `REDUCED`, or
             "dynamic int8", whose scale is that of a whole batch; None for none.
         quantized: whether it computes with 8-bit integers of fixed scales, and goes on doing so.
-        batched: whether its image has a dimension for the batch; [3,H,W] and [H,W,3] have none.
+        batched: whether its image has a dimension for the batch; [C,H,W] and [H,W,C] have none.
         metadata: what the file says of itself.
         class_names: those of a ZipMap at its end.
         all_inputs: its inputs, in words.
         all_outputs: its outputs, in words.
         fixed: further inputs, which have become constants in the graph.
         raw: whether its output holds values, in any shape.
+        channels: of its image, None where the graph leaves them open.
     """
 
     path: Path
@@ -64,12 +65,13 @@ class OnnxFile:
     all_outputs: tuple[str, ...] = ()
     fixed: Mapping[str, FixedInput] = dataclasses.field(default_factory=dict)
     raw: bool = False
+    channels: int | None = None
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.
 
         Args:
-            images: float32 [N,3,H,W].
+            images: float32 [N,C,H,W].
             together: whether to see that an image's logits do not change with the images beside it.
 
         Returns:
@@ -102,7 +104,7 @@ class OnnxFile:
         return np.concatenate([run(image[None]) for image in images])
 
     def _runner(self, model: ir.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        """Images, float32 [N,3,H,W] -> output, float32 [N,...], in ONNX Runtime on the CPU."""
+        """Images, float32 [N,C,H,W] -> output, float32 [N,...], in ONNX Runtime on the CPU."""
         try:
             session = quiet_session(model, weights_folder=self.path.parent)  # external data stays where it is
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 
@@ -21,6 +21,9 @@ from ortcam_export.sources.types import COMMON_SIDE, InputSpec
 
 __all__ = ["open_onnx_file"]
 
+_MIDDLE: Final = 128.0  # what TFLite's converters take off bytes
+_OF_16_BITS: Final = (0.0, 65535.0)
+
 
 def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     """Read an `.onnx` file, with what the user says of it: a graph does not say how its image is made, nor its labels.
@@ -36,10 +39,15 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         activation=spec.activation,
         inputs=read_inputs(spec.inputs),
         encoder=embeddings is not None,
+        channels=spec.said_channels,
     )
+    spec = spec.for_channels(_channels_of(file, spec), str(path))
     if file.dtype in PIXELS:
         spec = _spec_of_integers(file, spec)
-    found = declarations_of(path, file.metadata, file.class_names, file.size)
+    if spec.input_size is None and None in file.size:
+        spec = dataclasses.replace(spec, input_size=spec.preset_size)
+    assert spec.channels is not None
+    found = declarations_of(path, file.metadata, file.class_names, file.size, spec.channels)
     assumed = []
     declared = spec.declared
     if declared is None and found.preprocessing is not None and not (spec.mean is not None and spec.std is not None):
@@ -76,6 +84,12 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     )
 
 
+def _channels_of(file: OnnxFile, spec: InputSpec) -> int:
+    """How many channels a file's image has: its own word, what was said or declared, or three."""
+    declared = 3 if spec.declared is None else spec.declared.preprocessing.channels
+    return file.channels or spec.said_channels or declared
+
+
 def _guessed(size: tuple[int | None, int | None], said: tuple[int, int] | None = None) -> tuple[int, int]:
     """(H, W), with what the user said, or the most common side, where the graph leaves one open."""
     height, width = (
@@ -92,14 +106,17 @@ def _spec_of_integers(file: OnnxFile, spec: InputSpec) -> InputSpec:
     Raises:
         ExportError: the user says otherwise.
     """
-    zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    middle = 128.0
+    assert spec.channels is not None
+    if file.dtype == ir.DataType.UINT16 and spec.order == "bands" and spec.value_range is None:
+        spec = dataclasses.replace(spec, value_range=_OF_16_BITS)
+    low, high = spec.value_range or (0.0, 255.0)
+    zero, one = (0.0 - low,) * spec.channels, (1.0,) * spec.channels
     name, what = file.dtype.name.lower(), "pixels as they are"
-    accepted: dict[str, tuple[Any, ...]] = {"mean": (zero,), "std": (one,), "scale": (255.0,)}
-    if file.dtype == ir.DataType.INT8:
-        what = f"pixels less {middle:g}"
-        accepted["mean"] = ((middle,) * 3, zero)
-    elif file.dtype != ir.DataType.UINT8:
+    accepted: dict[str, tuple[Any, ...]] = {"mean": (zero,), "std": (one,), "scale": (high - low,)}
+    if file.dtype == ir.DataType.INT8 and spec.value_range is None:
+        what = f"pixels less {_MIDDLE:g}"
+        accepted["mean"] = ((_MIDDLE,) * spec.channels, zero)
+    elif file.dtype != ir.DataType.UINT8 and spec.value_range is None:
         accepted["scale"] = (255.0, *((spec.scale,) if spec.scale is not None else ()))
     for key, values in accepted.items():
         if getattr(spec, key) not in (None, *values):

@@ -22,6 +22,7 @@ from ortcam_export.sources.onnx_files.arithmetic import (
 )
 from ortcam_export.sources.onnx_files.file import OnnxFile, describe
 from ortcam_export.sources.onnx_files.fixed_inputs import fix_inputs, used_inputs
+from ortcam_export.sources.onnx_files.layout import sides_of
 from ortcam_export.sources.onnx_files.loading import CLASS_NAMES, load_model
 from ortcam_export.sources.onnx_files.outputs import chosen_output, refuse_maps, refuse_picked
 from ortcam_export.sources.onnx_files.rewriting.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
@@ -43,6 +44,7 @@ def read_onnx(
     activation: SaidActivation | None = None,
     inputs: Mapping[str, GivenInput] | None = None,
     encoder: bool = False,
+    channels: int | None = None,
 ) -> OnnxFile:
     """Read a file and find its image and its logits.
 
@@ -53,13 +55,16 @@ def read_onnx(
         activation: what the user said of its outputs.
         inputs: values for all its inputs but the image.
         encoder: whether its output is the embedding of an image.
+        channels: of its image, where the user said it.
 
     Raises:
         ExportError: not ONNX, not an image classifier, operators that ONNX Runtime does not have, or what only the user
             can say.
     """
     with as_export_errors(path):
-        return _look_at(load_model(path), path, _Asked(output, input_layout, activation, inputs or {}, encoder))
+        return _look_at(
+            load_model(path), path, _Asked(output, input_layout, activation, inputs or {}, encoder, channels)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,7 @@ class _Asked:
     activation: SaidActivation | None
     inputs: Mapping[str, GivenInput]
     encoder: bool
+    channels: int | None
 
 
 def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
@@ -82,8 +88,7 @@ def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
     _refuse_training_mode(graph, path)
     fixed = fix_inputs(graph, asked.inputs, path)
     image = _image_input(graph, path)
-    layout = _layout(image, asked.input_layout, path)
-    size = _size(image, layout)
+    sides = sides_of(image, asked.input_layout, asked.channels, path)
     batched = image.shape is not None and len(image.shape) == 4
     batch = _batch(image, path) if batched else 1
     activated, ending = _take_ending(model, asked, path)
@@ -95,9 +100,9 @@ def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
         model,
         activated,
         image.name,
-        layout,
+        sides.layout,
         image.dtype,
-        size,
+        (sides.height, sides.width),
         batch,
         ending,
         coarse,
@@ -109,6 +114,7 @@ def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
         outputs,
         fixed,
         asked.activation == "identity",
+        sides.channels,
     )
 
 
@@ -176,7 +182,7 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
         flags = " ".join(f"--input {value.name}=FILE|VALUE" for value in others)
         raise ExportError(f"{path}: its inputs are {listed}; accepted is one image: fix the others, say {flags}")
     if not inputs:
-        raise ExportError(f"{path}: its inputs are {listed or 'none'}; accepted is one image [N,3,H,W] or [N,H,W,3]")
+        raise ExportError(f"{path}: its inputs are {listed or 'none'}; accepted is one image [N,C,H,W] or [N,H,W,C]")
     image = inputs[0]
     for value in (image, *graph.outputs):
         if value.shape is not None:  # what some exporters write for an open side
@@ -185,7 +191,7 @@ def _image_input(graph: ir.Graph, path: Path) -> ir.Value:
     if image.dtype not in (*FLOATS, *PIXELS) or rank not in (3, 4):
         what = " (a text model?)" if image.dtype in (ir.DataType.INT64, ir.DataType.INT32) and rank != 4 else ""
         raise ExportError(
-            f"{path}: its input is {listed}{what}; accepted is an image [N,3,H,W] or [N,H,W,3], or one without N, "
+            f"{path}: its input is {listed}{what}; accepted is an image [N,C,H,W] or [N,H,W,C], or one without N, "
             "floating or of integers"
         )
     graph.inputs[:] = inputs
@@ -196,43 +202,6 @@ def _others_than_the_image(inputs: list[ir.Value]) -> list[ir.Value]:
     """All inputs but the first that has four dimensions as an image has, or the first of all."""
     image = next((value for value in inputs if value.shape is not None and len(value.shape) == 4), inputs[0])
     return [value for value in inputs if value is not image]
-
-
-def _layout(image: ir.Value, given: InputLayout | None, path: Path) -> InputLayout:
-    assert image.shape is not None
-    first, last = image.shape[-3], image.shape[-1]
-    possible: list[InputLayout] = []
-    for layout, side in (("nchw", first), ("nhwc", last)):
-        if side == 3 or not isinstance(side, int):
-            possible.append(layout)  # type: ignore[arg-type]
-    certain = [layout for layout, side in (("nchw", first), ("nhwc", last)) if side == 3]
-    if given is not None:
-        if given not in possible:
-            raise ExportError(
-                f"{path}: --input-layout {given}: the input is {describe(image)}, which has 3 channels elsewhere"
-            )
-        return given
-    if not certain:  # as Hugging Face's exporter names open sides: batch_size, num_channels, height, width
-        certain = [layout for layout, side in (("nchw", first), ("nhwc", last)) if "channel" in str(side).lower()]
-    if len(certain) == 1 and certain[0] in possible:
-        return certain[0]
-    if len(possible) == 1:
-        return possible[0]
-    if not possible:
-        raise ExportError(
-            f"{path}: its input is {describe(image)}; accepted is an image of 3 channels, [N,3,H,W] or [N,H,W,3]"
-        )
-    raise ExportError(
-        f"{path}: its input is {describe(image)}; say which side is the channels with --input-layout nchw or nhwc"
-    )
-
-
-def _size(image: ir.Value, layout: InputLayout) -> tuple[int | None, int | None]:
-    """(H, W), each None where the graph leaves it open."""
-    shape = list(image.shape or ())
-    sides = shape[-2:] if layout == "nchw" else shape[-3:-1]
-    height, width = (side if isinstance(side, int) else None for side in sides)
-    return height, width
 
 
 def _batch(image: ir.Value, path: Path) -> int | None:

@@ -42,7 +42,7 @@ from ortcam_export.sources.converted import (
 from ortcam_export.sources.embeddings import ClassEmbeddings
 from ortcam_export.sources.pytorch.library_modules import attention_in_steps
 from ortcam_export.sources.pytorch.outputs import LogitsOf, forget_adapter, output_shape
-from ortcam_export.sources.types import SaidActivation
+from ortcam_export.sources.types import BaselineValue, SaidActivation
 
 __all__ = ["convert_module"]
 
@@ -59,23 +59,25 @@ def convert_module(
     notes: Sequence[str],
     known: bool,
     embeddings: ClassEmbeddings | None = None,
+    baseline: BaselineValue | None = None,
 ) -> Converted:
     """Convert a module with torch's exporter, the batch dimension left open.
 
     Args:
-        module: in eval mode; images [N,3,H,W] to logits [N,classes].
+        module: in eval mode; images [N,C,H,W] to logits [N,classes].
         given: from a photograph to the module's own input.
         opset: version of the ONNX operator set.
         activation: as the user said it.
         notes: what was done to the module so far.
         known: whether anybody said what `given` is.
         embeddings: of the classes, if its logits are cosines with these.
+        baseline: what masks hide to, where the user said it.
 
     Raises:
         ExportError: a module that cannot be converted, or whose output could mean several things.
     """
     name = type(module).__name__
-    model, taken = _open_module(module, given, opset)
+    model, taken = _open_module(module, given, opset, baseline)
     told = [*notes, *notes_on_normalisation(taken, given, known=known)]
     if activation == "identity" or embeddings is not None:
         return _as_it_is(module, model, given, taken, activation, told)
@@ -87,7 +89,7 @@ def convert_module(
     ending = take_ending(model.graph, said=activation)
     tidy(model)
 
-    images = probe_images(given.height, given.width)
+    images = probe_images(given.height, given.width, given.channels)
     inputs = probe_input(images, given)
     with torch.inference_mode():
         logits: NDArray[np.float32] = module(torch.from_numpy(inputs)).numpy()
@@ -133,7 +135,7 @@ def _as_it_is(
 ) -> Converted:
     """A module whose outputs mean what they are said to mean: values, or logits that are cosines with embeddings."""
     tidy(model)
-    images = probe_images(given.height, given.width)
+    images = probe_images(given.height, given.width, given.channels)
     with torch.inference_mode():
         outputs: NDArray[np.float32] = module(torch.from_numpy(probe_input(images, given))).numpy()
     refuse_infinite(type(module).__name__, outputs)
@@ -172,23 +174,25 @@ def _unranked(
     return scores
 
 
-def _open_module(module: torch.nn.Module, given: Preprocessing, opset: int) -> tuple[ir.Model, Taken]:
+def _open_module(
+    module: torch.nn.Module, given: Preprocessing, opset: int, baseline: BaselineValue | None
+) -> tuple[ir.Model, Taken]:
     """A module's graph for any number of images, and the normalisation it began with.
 
     A module that reads the batch size as a number, say by len(x), makes torch's exporter fix it, or give up: its graph
     for one image is then opened as that of an `.onnx` file is.
     """
-    height, width = given.height, given.width
+    sides = given.channels, given.height, given.width
     try:
-        model = _export_module(module, (2, 3, height, width), opset, open_batch=True)
+        model = _export_module(module, (2, *sides), opset, open_batch=True)
     except ExportError:
         fixed = True
     else:
         fixed = model.graph.inputs[0].shape is None or isinstance(model.graph.inputs[0].shape[0], int)
     if fixed:
-        model = _export_module(module, (1, 3, height, width), opset, open_batch=False)
-        model.graph.inputs[0].shape = ir.Shape(("N", 3, height, width))
-    taken = take_normalisation(model, "nchw", given)
+        model = _export_module(module, (1, *sides), opset, open_batch=False)
+        model.graph.inputs[0].shape = ir.Shape(("N", *sides))
+    taken = take_normalisation(model, "nchw", given, baseline)
     common_passes.RemoveUnusedNodesPass()(model)
     trace_batch(model, fixed=fixed)
     return model, taken

@@ -248,6 +248,7 @@ class Results:
             tuple(fingerprint["map_shape"]),
             size if fingerprint["maps"] == "full" else None,
             overlays=fingerprint["overlays"] != "none",
+            values=not reading.are_probabilities,
         )
 
     def _found(self, id_: str) -> pa.Table | None:

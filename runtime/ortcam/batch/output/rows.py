@@ -45,9 +45,10 @@ class Row:
     Attributes:
         id: of the image, unique in the output.
         path: where the image lies.
-        target: index of the class.
-        label: its name.
-        probability: of the class, for the image as it is.
+        target: index of the class; -1 where a score is explained.
+        label: its name; the text of the score.
+        probability: of the class, for the image as it is; None where values are no probabilities.
+        value: of the score or the output, for the image as it is; None where there is a probability.
         map: float16 [h,w] in [0,1], at the resolution of the layer.
         full_map: float16 [H,W] in [0,1], at the size of the model's input; None unless it is asked for.
         overlay: JPEG bytes; None unless they are asked for.
@@ -62,6 +63,7 @@ class Row:
     target: int | None = None
     label: str | None = None
     probability: float | None = None
+    value: float | None = None
     map: NDArray[np.float16] | None = None
     full_map: NDArray[np.float16] | None = None
     overlay: bytes | None = None
@@ -103,6 +105,7 @@ def schema(
     full: tuple[int, int] | None = None,
     *,
     overlays: bool = False,
+    values: bool = False,
 ) -> pa.Schema:
     """The schema of all parts of an output.
 
@@ -113,6 +116,7 @@ def schema(
         shape: [h,w] of the maps.
         full: [H,W] of the full maps; None if there are none.
         overlays: whether there are overlays.
+        values: whether what is explained has a value and no probability.
 
     Raises:
         NotFiniteError: a number of the fingerprint is infinite or not a number.
@@ -123,6 +127,7 @@ def schema(
         pa.field("target", pa.int32()),
         pa.field("label", pa.string()),
         pa.field("probability", pa.float32()),
+        *([pa.field("value", pa.float32())] if values else []),
         _maps("map", shape),
         *([] if full is None else [_maps("full_map", full)]),
         *([pa.field("overlay", _OVERLAY)] if overlays else []),

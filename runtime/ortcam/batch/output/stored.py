@@ -31,7 +31,7 @@ def recorded(bundle: Bundle, request: ExplainRequest) -> dict[str, Any]:
         bundle: that explains.
         request: with a method in place of "auto", as `ExplainRequest.for_bundle` returns it.
     """
-    manifest, shape = bundle.manifest, map_shape(bundle.manifest, request)
+    manifest, shape, score = bundle.manifest, map_shape(bundle.manifest, request), request.score
     cuts = [cut for cut in manifest.cuts.values() if (cut.height, cut.width) == shape]
     return {
         "title": request.settings.method.title,
@@ -42,6 +42,7 @@ def recorded(bundle: Bundle, request: ExplainRequest) -> dict[str, Any]:
         "layers": [cut.module or cut.tensor for cut in cuts[:1]],
         "activation": manifest.activation,
         "preprocessing": dataclasses.asdict(manifest.preprocessing),
+        **({} if score is None or score.word is not None else {"score": score.text}),
     }
 
 
@@ -64,6 +65,8 @@ class Reading:
             self.preprocessing = Preprocessing(**own["preprocessing"])
             self.method, self.options = str(fingerprint["method"]), dict(fingerprint["options"])
             self.title, self.chosen = str(own["title"]), own["chosen"]
+            self.score: str | None = own.get("score")
+            self.are_probabilities = own["activation"] != "identity" and self.score is None
             self.precision, self.batch_size = str(fingerprint["precision"]), int(fingerprint["batch_size"])
             self.providers = tuple(str(name) for name in record["providers"])
             self.channels = int(own["cut"]["channels"])
@@ -81,6 +84,11 @@ class Reading:
                 "be read as Parquet"
             ) from None
         self._fetch = fetch
+
+    @property
+    def number(self) -> str:
+        """The column of the number that belongs to a row's class or score."""
+        return "probability" if self.are_probabilities else "value"
 
     def photograph(self, path: str) -> Photograph:
         """Fetch and decode the photograph of an image, as it was done when it was explained.
@@ -141,7 +149,8 @@ class StoredExplanation(Explanation):
             "options": dict(reading.options),
             "targets": tuple(row["target"] for row in rows),
             "labels": tuple(row["label"] for row in rows),
-            "probabilities": np.array([row["probability"] for row in rows], np.float32),
+            "probabilities": np.array([row[reading.number] for row in rows], np.float32),
+            "score": reading.score,
             "raw_maps": low,
             "weights": np.zeros((len(rows), 0), np.float32),
             "scored": np.zeros(0, np.bool_),
@@ -155,7 +164,8 @@ class StoredExplanation(Explanation):
         self.__dict__.update(values)
 
     def __repr__(self) -> str:
-        shown = [f"{label!r} {p:.1%}" for label, p in zip(self.labels[:_SHOWN], self.probabilities, strict=False)]
+        form = ".1%" if self.are_probabilities else ".4g"
+        shown = [f"{label!r} {p:{form}}" for label, p in zip(self.labels[:_SHOWN], self.probabilities, strict=False)]
         more = f", {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
         return f"<StoredExplanation {self.id!r}: {self.method} of {', '.join(shown)}{more}>"
 

@@ -1,5 +1,6 @@
 """A source of image files: a folder, a glob, or a list of them."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,18 +16,26 @@ class ImageFiles:
 
     count: int | None = None
 
-    def __init__(self, name: str, listing: Listing) -> None:
+    def __init__(self, name: str, listing: Listing, *, arrays: bool = False) -> None:
+        """Take a listing.
+
+        Args:
+            name: of the source.
+            listing: of its files.
+            arrays: whether arrays (.npy, .npz) are images, too.
+        """
+        self._is_image = functools.partial(is_image_name, arrays=arrays)
         self.name = name
         self.record: dict[str, Any] = {"input": name, "kind": "images"}
         self._listing = listing
 
     def items(self) -> Iterator[Item]:
         """As of `Source`."""
-        for name in self._listing.names(is_image_name):
+        for name in self._listing.names(self._is_image):
             place = FilePlace(self._listing.url(name))
             yield Item(self._listing.id(name), address(place), place)
         yield from lost(self._listing)
 
     def counted(self) -> int:
         """As of `Source`."""
-        return sum(1 for _ in self._listing.names(is_image_name))
+        return sum(1 for _ in self._listing.names(self._is_image))

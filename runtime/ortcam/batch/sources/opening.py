@@ -1,5 +1,6 @@
 """Opening INPUT: what it names decides which source reads it."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -22,7 +23,7 @@ from ortcam.batch.storage import (
     without_secrets,
 )
 from ortcam.errors import DatasetError
-from ortcam.images.inputs import SUFFIXES, is_image_name
+from ortcam.images.inputs import ARRAY_SUFFIXES, SUFFIXES, is_image_name
 from ortcam.support.terminal import as_text, printable
 
 __all__ = ["Source", "open_source"]
@@ -39,6 +40,7 @@ def open_source(
     *,
     storage_options: Mapping[str, Any] | None = None,
     check: bool = True,
+    arrays: bool = False,
 ) -> Source:
     """Find out what INPUT is.
 
@@ -54,6 +56,7 @@ def open_source(
             - one image, or a list of images, Parquet files or shards.
         storage_options: what fsspec takes for URLs.
         check: whether to read all ids of a manifest first, to refuse those that come twice.
+        arrays: whether arrays (.npy, .npz) are images, too: the model takes samples.
 
     Raises:
         DatasetError: INPUT is missing, cannot be read, or is none of these; or an id comes twice.
@@ -64,8 +67,9 @@ def open_source(
         >>> [item.id for item in open_source(demo_image()).items()]
         ['mug-umbrella.png']
     """
+    how = _How(storage_options, check, arrays)
     if not isinstance(input, str | os.PathLike):
-        return _of_names("the list of images", "", [os.fsdecode(name) for name in input], storage_options, check)
+        return _of_names("the list of images", "", [os.fsdecode(name) for name in input], how)
     given = os.fsdecode(input)
     if not given or "\0" in given:
         raise DatasetError(f"{printable(given)!r}: {_ACCEPTED}")
@@ -74,19 +78,28 @@ def open_source(
     kind = _kind(place, name, storage_options)
     if kind == "file":
         cut = without_query(place).rfind("/") + 1
-        return _of_names(name, place[:cut], [place[cut:]], storage_options, check)
+        return _of_names(name, place[:cut], [place[cut:]], how)
     if kind == "folder":
-        return _of_listing(name, place, below(place, None, storage_options), storage_options, check)
+        return _of_listing(name, place, below(place, None, storage_options), how)
     # What is above the first wildcard is a folder, whatever is in its name.
     text = given if is_url(given) else local_path(given).replace(os.sep, "/")
     if has_braces(text) and not is_glob(text):
         cut = text.rfind("/", 0, text.index("{")) + 1
-        return _of_names(name, absolute(text[:cut]), expanded(text[cut:]), storage_options, check)
+        return _of_names(name, absolute(text[:cut]), expanded(text[cut:]), how)
     if is_glob(text) and not text.startswith(("http://", "https://")):
         pattern = Pattern(text)
         listing = below(absolute(pattern.base), pattern, storage_options)
-        return _of_listing(name, place, listing, storage_options, check)
+        return _of_listing(name, place, listing, how)
     raise DatasetError(f"{printable(name)}: does not exist; {_ACCEPTED}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """How a source is read: options of fsspec, whether ids are checked first, and whether arrays are images."""
+
+    options: Mapping[str, Any] | None
+    check: bool
+    arrays: bool
 
 
 def _kind(place: str, name: str, options: Mapping[str, Any] | None) -> str:
@@ -104,14 +117,14 @@ def _kind(place: str, name: str, options: Mapping[str, Any] | None) -> str:
     return "folder" if kind == "directory" else "file"
 
 
-def _of_names(name: str, base: str, names: Sequence[str], options: Mapping[str, Any] | None, check: bool) -> Source:
+def _of_names(name: str, base: str, names: Sequence[str], how: _How) -> Source:
     """The source of files that are named one by one, all of one kind."""
     if not names:
         raise DatasetError(f"{name}: is empty; {_ACCEPTED}")
     listing = NamedFiles(base, names)
-    if check:
+    if how.check:
         checked_ids(name, lambda: iter([[listing.id(file) for file in names]]))
-    found = {_reader(listing.last(file)) for file in names}
+    found = {_reader(listing.last(file), arrays=how.arrays) for file in names}
     if len(found) > 1:
         raise DatasetError(f"{printable(name)}: has files of several kinds; accepted are those of one")
     reader = found.pop()
@@ -122,51 +135,51 @@ def _of_names(name: str, base: str, names: Sequence[str], options: Mapping[str, 
         raise DatasetError(f"{printable(name)}: {_ACCEPTED}")
     if base and not is_url(base) and len(names) == 1 and not os.path.isfile(joined(base, names[0])):  # noqa: PTH113
         raise DatasetError(f"{printable(name)}: is no regular file; {_ACCEPTED}")
-    return reader(name, listing, options, check)
+    return reader(name, listing, how)
 
 
-def _of_listing(name: str, place: str, listing: Listing, options: Mapping[str, Any] | None, check: bool) -> Source:
+def _of_listing(name: str, place: str, listing: Listing, how: _How) -> Source:
     """The source of a folder or a glob: of images, if there is one, or of other files."""
     others: dict[str, str] = {}
-    for file in listing.names(lambda last: _reader(last) is not None):
+    for file in listing.names(lambda last: _reader(last, arrays=how.arrays) is not None):
         last = file.rpartition("/")[2]
-        if is_image_name(last):
-            return _images(name, listing, options, check)
+        if is_image_name(last, arrays=how.arrays):
+            return _images(name, listing, how)
         others.setdefault("table" if is_parquet_name(last) else "shard" if is_shard_name(last) else "list", last)
     if "table" in others:
-        return ParquetFiles(name, listing, options, check=check)
+        return _parquet(name, listing, how)
     if "shard" in others:
-        return Shards(name, listing, options)
+        return _shards(name, listing, how)
     if not is_url(place) and os.path.lexists(os.path.join(place, BATCH_RECORD)):  # noqa: PTH118
         raise DatasetError(f"{printable(name)}: is an OUTPUT of ortcam batch; {_ACCEPTED}")
     if has_braces(place) and is_glob(place):
         raise DatasetError(f"{printable(name)}: no images in it; accepted are braces or wildcards, not both at once")
-    suffixes = ", ".join((*SUFFIXES, ".parquet"))
+    suffixes = ", ".join((*SUFFIXES, *(ARRAY_SUFFIXES if how.arrays else ()), ".parquet"))
     raise DatasetError(f"{printable(name)}: no images in it; accepted are files that end in {suffixes} or .tar")
 
 
-_Reader = Callable[[str, Listing, Mapping[str, Any] | None, bool], Source]
+_Reader = Callable[[str, Listing, _How], Source]
 
 
-def _images(name: str, listing: Listing, _: Mapping[str, Any] | None, __: bool) -> Source:
-    return ImageFiles(name, listing)
+def _images(name: str, listing: Listing, how: _How) -> Source:
+    return ImageFiles(name, listing, arrays=how.arrays)
 
 
-def _parquet(name: str, listing: Listing, options: Mapping[str, Any] | None, check: bool) -> Source:
-    return ParquetFiles(name, listing, options, check=check)
+def _parquet(name: str, listing: Listing, how: _How) -> Source:
+    return ParquetFiles(name, listing, how.options, check=how.check)
 
 
-def _shards(name: str, listing: Listing, options: Mapping[str, Any] | None, _: bool) -> Source:
-    return Shards(name, listing, options)
+def _shards(name: str, listing: Listing, how: _How) -> Source:
+    return Shards(name, listing, how.options, arrays=how.arrays)
 
 
-def _list(name: str, listing: Listing, options: Mapping[str, Any] | None, check: bool) -> Source:
-    return ListFiles(name, listing, options, check=check)
+def _list(name: str, listing: Listing, how: _How) -> Source:
+    return ListFiles(name, listing, how.options, check=how.check)
 
 
-def _reader(last: str) -> _Reader | None:
+def _reader(last: str, *, arrays: bool) -> _Reader | None:
     """What reads a file, by its name."""
-    if is_image_name(last):
+    if is_image_name(last, arrays=arrays):
         return _images
     if is_parquet_name(last):
         return _parquet

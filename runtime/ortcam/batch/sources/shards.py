@@ -32,6 +32,7 @@ class Shards:
         name: of INPUT.
         listing: of the archives.
         storage_options: of fsspec.
+        arrays: whether arrays (.npy, .npz) are images, too.
 
     Raises:
         DatasetError: there is no archive, or the first one is none.
@@ -39,11 +40,14 @@ class Shards:
 
     count: int | None = None
 
-    def __init__(self, name: str, listing: Listing, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str, listing: Listing, storage_options: Mapping[str, Any] | None = None, *, arrays: bool = False
+    ) -> None:
         self.name = name
         self.record: dict[str, Any] = {"input": name, "kind": "tar shards"}
         self._listing = listing
         self._options = storage_options
+        self._arrays = arrays
         first = next(listing.names(is_shard_name), None)
         if first is None:
             raise DatasetError(f"{printable(name)}: no tar archives in it")
@@ -80,7 +84,9 @@ class Shards:
             with open_file(url, self._options, **how) as file:
                 for member, offset, size in members(file, shown):
                     *folders, last = member.split("/")
-                    if is_image_name(last) and not any(folder.startswith(".") for folder in folders):
+                    if is_image_name(last, arrays=self._arrays) and not any(
+                        folder.startswith(".") for folder in folders
+                    ):
                         yield member, offset, size
 
 

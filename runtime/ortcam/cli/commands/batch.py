@@ -71,6 +71,9 @@ def add_batch(commands: Any) -> None:
     add_method(what, several=False)
     add_option(what)
     add_targets(what)
+    what.add_argument(
+        "--score", metavar="SCORE", help="explain this of every image, such as 'mug - bottle'; see `ortcam explain`"
+    )
     what.add_argument("--limit", type=LIMIT, metavar="N", help="take the first N images of INPUT (default: all)")
     add_limits(parser)
     _add_results(parser.add_argument_group("results"))
@@ -142,6 +145,8 @@ def _run(options: argparse.Namespace, ours: TextIO) -> "BatchReport":
     bundle = read_bundle(open_bundle(options))
     targets = None if options.target is None else class_indices(options.target, bundle.manifest.labels)
     arguments = {"method": method, "target": targets, **limits_of(options, method), **settings}
+    if options.score is not None:
+        arguments["score"] = options.score
     with _Watch(quiet=options.quiet) as watch:
         try:
             report = run(

@@ -38,7 +38,7 @@ _NARROWEST: Final = 50
 
 # Flags that `Evaluation` takes as they are.
 _AS_GIVEN: Final = (
-    *("protocol", "annotations", "limit", "seed", "step", "randomize", "resume", "engine"),
+    *("protocol", "score", "annotations", "limit", "seed", "step", "randomize", "resume", "engine"),
     *("batch_size", "threads", "precision", "max_pixels", "white", "strict", "strict_providers"),
 )
 
@@ -89,6 +89,11 @@ def _add_measures(parser: Parser) -> None:
         "--metrics",
         metavar="M[,...]",
         help="names, or groups: confidence, insertion, deletion, adcc, pointing (default: those of the protocol)",
+    )
+    what.add_argument(
+        "--score",
+        metavar="SCORE",
+        help="explain this of every image, such as 'mug - bottle' (default: the class that the model gives it)",
     )
     what.add_argument(
         "--protocol",

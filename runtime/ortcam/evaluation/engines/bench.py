@@ -5,20 +5,22 @@ other machines.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ortcam.bundle import Bundle
+from ortcam.bundle import Bundle, Manifest
 from ortcam.engine.batching import BatchSize
+from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OrtcamError
 from ortcam.evaluation.engines.jobs import Job, Outcome
 from ortcam.evaluation.entries import baselines, for_bundle, parse_entries
 from ortcam.evaluation.journal import Failure
 from ortcam.evaluation.measuring import Measuring
-from ortcam.evaluation.protocols import Protocol
+from ortcam.evaluation.protocols import Protocol, resolve_metrics
 from ortcam.evaluation.sanity.comparing import ShuffledModels
 from ortcam.explainer import Explainer, load
 from ortcam.images.photograph import Photograph
+from ortcam.request import Score
 
 __all__ = ["Bench", "Recipe"]
 
@@ -36,6 +38,7 @@ class Recipe:
         precision: of the masked passes where the entry does not say.
         seed: of the random weights.
         loading: further arguments of `ortcam.load`.
+        score: that is explained; None: the class that the model gives each image.
     """
 
     methods: tuple[str, ...]
@@ -46,6 +49,39 @@ class Recipe:
     precision: str | None
     seed: int
     loading: Mapping[str, Any]
+    score: Score | None = None
+
+    def matrix(self, manifest: Manifest) -> ScoreMatrix | None:
+        """The score as numbers; None where classes are explained.
+
+        Raises:
+            OptionError: the model has no such outputs.
+            TargetError: it has no such class.
+        """
+        return None if self.score is None or self.score.word is not None else self.score.matrix(manifest)
+
+    def of_values(self, metrics: Sequence[str] | None) -> "Recipe":
+        """The same where what is explained is no probability.
+
+        Args:
+            metrics: as the user named them; None: those of the protocol.
+
+        Raises:
+            OptionError: one of them needs probabilities.
+        """
+        protocol = self.protocol.of_values()
+        return dataclasses.replace(self, protocol=protocol, metrics=resolve_metrics(metrics, protocol))
+
+    def has_probabilities(self, manifest: Manifest) -> bool:
+        """Whether confidences are those of a class, by the protocol, or a score that is a probability.
+
+        Raises:
+            OrtcamError: as `matrix`.
+        """
+        matrix = self.matrix(manifest)
+        if matrix is None:
+            return manifest.activation != "identity"
+        return matrix.is_probability and self.protocol.confidence == "probability"
 
 
 class Bench:
@@ -68,7 +104,7 @@ class Bench:
         Raises:
             OrtcamError: as `ortcam.load`, or the bundle does not have what a method needs.
         """
-        entries = [*parse_entries(recipe.methods), *baselines(recipe.seed)]
+        entries = [*parse_entries(recipe.methods, recipe.score), *baselines(recipe.seed)]
 
         def opened(model: Any, precision: str | None = None) -> Explainer:
             return load(model, precision=precision, **recipe.loading)
@@ -78,7 +114,12 @@ class Bench:
         self.explainer = self.explainers[None]
         self.entries = for_bundle(entries, bundle.manifest)
         self.measuring = Measuring(
-            self.explainers, recipe.protocol, recipe.metrics, step=recipe.step, batch_size=recipe.batch_size
+            self.explainers,
+            recipe.protocol,
+            recipe.metrics,
+            step=recipe.step,
+            batch_size=recipe.batch_size,
+            score=recipe.matrix(bundle.manifest),
         )
         self._shuffled = ShuffledModels(self.measuring, bundle, opened, recipe.batch_size, recipe.seed)
 

@@ -29,6 +29,15 @@ _PHOTOGRAPHS: Final = 24  # in the gallery at most
 _IMAGES: Final = 360  # photographs and overlays together at most, so that the page stays below some 4 MB
 _SIDE: Final = 160  # pixels of the longer side of an image
 _QUALITY: Final = 80  # of its JPEG
+# The preprocessing of a rendering, which is RGB whatever the model takes.
+_OF_RENDERING: Final[dict[str, Any]] = {
+    "channel_order": "rgb",
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "scale": 1.0,
+    "value_range": None,
+    "display": None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +48,8 @@ class Card:
         index: its row in the results.
         name: of the example.
         rank: "best 1", "worst 1" and so on.
-        target: the class explained.
-        probability: of it.
+        target: the class, or the score, that is explained.
+        probability: of it; its value, where that is no probability.
         label: of the image, where it is known.
         agrees: whether that is the target.
         width: of its images.
@@ -73,15 +82,19 @@ class Photographs:
         read: decodes and preprocesses one, or raises an OrtcamError.
         preprocessing: of the model; the gallery shows its crop.
         labels: names of the classes; classes without one are called by their index.
+        score: that is explained instead of a class, as a text.
     """
 
     examples: Sequence[Example]
     read: Callable[[Path], Photograph]
     preprocessing: Preprocessing
     labels: Sequence[str] = ()
+    score: str | None = None
 
     def class_name(self, index: int) -> str:
-        """What a class is called."""
+        """What a class is called; the score where there is none."""
+        if index < 0 and self.score is not None:
+            return self.score
         return self.labels[index] if index < len(self.labels) else f"class {index}"
 
 
@@ -129,7 +142,7 @@ def cards_of(
             photograph = photographs.read(paths[name])
         except OrtcamError:
             continue
-        crop = _small(photographs.preprocessing.to_pixels(photograph.model_input))
+        crop = _small(_seen(photograph, photographs.preprocessing))
         height, width = crop.shape[:2]
         label, target = int(results.label[index]), int(results.target[index])
         yield Card(
@@ -167,6 +180,14 @@ def values_of(cards: Sequence[Card], results: Results, metrics: Sequence[Metric]
                 numbers[f"{metric.name}/difference"] = max(known) - min(known)
         found.append({"name": card.name, "numbers": {key: round(value, 6) for key, value in numbers.items()}})
     return found
+
+
+def _seen(photograph: Photograph, preprocessing: Preprocessing) -> Pixels:
+    """What the model sees of a photograph, uint8 RGB [H,W,3]: of other channels than RGB, of their rendering."""
+    if not preprocessing.needs_samples and preprocessing.channels == 3:
+        return preprocessing.to_pixels(photograph.model_input)
+    shown = dataclasses.replace(preprocessing, **_OF_RENDERING)
+    return shown.to_pixels(shown(photograph.pixels))
 
 
 def _small(image: Pixels) -> Pixels:

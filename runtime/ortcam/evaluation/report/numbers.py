@@ -5,10 +5,12 @@ import math
 __all__ = ["number", "p_value", "seconds", "signed"]
 
 
-def number(value: float | None) -> str:
-    """Two decimals, and a typographic minus."""
+def number(value: float | None, unit: str = "percent") -> str:
+    """Two decimals, and a typographic minus; of a unit that is no percent four digits."""
     if value is None or math.isnan(value):
         return "–"
+    if unit != "percent":
+        return f"{value + 0.0:.4g}".replace("-", "−")
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 

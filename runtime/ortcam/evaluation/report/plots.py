@@ -90,14 +90,14 @@ class Apart:
 
 
 def panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: Mapping[str, Look]) -> Panel:
-    """All curves of a metric; the vertical axis begins at 0 and ends above the highest of them."""
-    top = min(1.0, max(0.1, math.ceil(10 * max(float(band.mean.max()) for band in bands.values())) / 10))
+    """All curves of a metric; the vertical axis has 0, and ends above the highest of them, or at it for values."""
+    low, top = _axis(metric, bands)
 
     def x(share: Floats) -> Floats:
         return _LEFT + (_RIGHT - _LEFT) * share
 
     def y(confidence: Floats) -> Floats:
-        return _BOTTOM - (_BOTTOM - _TOP) * np.clip(confidence / top, 0, 1)
+        return _BOTTOM - (_BOTTOM - _TOP) * np.clip((confidence - low) / (top - low), 0, 1)
 
     lines = []
     for name, band in bands.items():
@@ -119,9 +119,13 @@ def panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: Ma
                 [(round(float(across[i]), 1), round(float(mean[i]), 1)) for i in at],
             )
         )
-    inserts = metric.name.startswith("insertion")
+    inserts, of_share = metric.name.startswith("insertion"), metric.unit == "percent"
+
+    def written(tick: float) -> str:
+        return f"{tick:.0%}" if of_share else f"{tick + 0.0:.4g}".replace("-", "−")
+
     areas = ", ".join(
-        f"{looks[name].title} {number(row[metric.name].mean)}"
+        f"{looks[name].title} {number(row[metric.name].mean, metric.unit)}"
         for name, row in summary.table.items()
         if metric.name in row
     )
@@ -130,11 +134,21 @@ def panel(metric: Metric, bands: Mapping[str, Band], summary: Summary, looks: Ma
         not inserts,
         lines,
         [(float(x(np.array(share))), f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
-        [(float(y(np.array(tick))), f"{tick:.0%}") for tick in _ticks(0, top)],
+        [(float(y(np.array(tick))), written(tick)) for tick in _ticks(low, top)],
         f"share of the pixels {'shown' if inserts else 'taken away'}",
-        f"Mean confidence against the {'share of pixels shown' if inserts else 'share of pixels taken away'}. "
-        f"Area under the curves, in percent: {areas}.",
+        f"Mean {'confidence' if of_share else 'score'} against the "
+        f"{'share of pixels shown' if inserts else 'share of pixels taken away'}. "
+        f"{'Area under the curves, in percent' if of_share else 'Mean of the curves'}: {areas}.",
     )
+
+
+def _axis(metric: Metric, bands: Mapping[str, Band]) -> tuple[float, float]:
+    """The ends of the vertical axis."""
+    highest = max(float(band.mean.max()) for band in bands.values())
+    if metric.unit == "percent":
+        return 0.0, min(1.0, max(0.1, math.ceil(10 * highest) / 10))
+    low, high = min(0.0, *(float(band.mean.min()) for band in bands.values())), max(0.0, highest)
+    return (low, high) if low < high else (0.0, 1.0)
 
 
 def apart(metric: Metric, differences: Sequence[Difference], looks: Mapping[str, Look], *, primary: bool) -> Apart:

@@ -34,7 +34,8 @@ def in_words(results: Results, summary: Summary, verdict: Verdict, page: str, wi
     metrics = [metric for metric in results.metrics if any(metric.name in row for row in summary.table.values())]
     standings = {standing.metric: standing for standing in verdict.standings}
     columns = [[entry.title, *_column(entry.name, results, summary, metrics, standings)] for entry in results.variants]
-    head = ["mean in percent", *(metric.title + _SIGNS[metric.better] for metric in metrics)]
+    in_percent = any(metric.unit == "percent" for metric in metrics)
+    head = ["mean in percent" if in_percent else "mean", *(metric.title + _SIGNS[metric.better] for metric in metrics)]
     lines += ["", *_table([*head, "seconds per image", "forward passes"], columns, width), ""]
     for note in _notes(results, summary, metrics, set().union(*(cell for _, *column in columns for cell in column))):
         lines += textwrap.wrap(note, width, subsequent_indent="  ")
@@ -56,7 +57,7 @@ def _column(
             mark += _BEST
         if standing is not None and name in standing.beaten:
             mark += _BEATEN
-        yield _figure(None if interval is None else interval.mean, ".2f") + mark
+        yield _figure(None if interval is None else interval.mean, ".2f" if metric.unit == "percent" else ".4g") + mark
     yield _figure(median_of_known(results.seconds[name]), ".3f")
     yield _figure(median_of_known(results.passes[name]), ".0f")
 
@@ -111,6 +112,9 @@ def _notes(results: Results, summary: Summary, metrics: Sequence[Metric], marks:
     note += f"; {_BEST} better than every other method" if _BEST in marks else ""
     note += f"; {_BEATEN} a baseline is better" if _BEATEN in marks else ""
     yield f"{note}."
+    own = [metric.title for metric in metrics if metric.unit != "percent"]
+    if own:
+        yield f"In the unit of the score, as its mean while pixels change: {', '.join(own)}."
     fewer = {
         metric.title: row[metric.name].n for metric in metrics for row in summary.table.values() if metric.name in row
     }

@@ -57,10 +57,10 @@ class Warp:
         """The copy of an image, bilinear; zero, the mean colour of most models, where it shows what is outside.
 
         Args:
-            model_input: float32 [1,3,H,W], preprocessed.
+            model_input: float32 [1,C,H,W], preprocessed.
 
         Returns:
-            float32 [1,3,H,W].
+            float32 [1,C,H,W].
         """
         points = self.to_image(grid(self.height, self.width))
         warped = Taps.of(points, self.height, self.width).sample(model_input[0])

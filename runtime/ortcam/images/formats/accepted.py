@@ -13,12 +13,12 @@ from ortcam.images.formats.header import DamagedError, Header, RefusedError
 from ortcam.images.formats.jpeg import walk_jpeg
 from ortcam.images.formats.png import walk_png
 from ortcam.images.formats.pnm import walk_pnm
-from ortcam.images.formats.tiff import walk_tiff
+from ortcam.images.formats.tiff.header import walk_tiff
 from ortcam.images.formats.webp import walk_webp
 
 __all__ = ["ACCEPTED", "HEAD", "check_signature", "read_header"]
 
-ACCEPTED: Final = "accepted: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, PNM (PBM, PGM, PPM)"
+ACCEPTED: Final = "accepted: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, PNM (PBM, PGM, PPM), NumPy (.npy, .npz)"
 HEAD: Final = 4096  # bytes from the beginning that tell what a file is
 
 
@@ -56,6 +56,9 @@ def check_signature(head: bytes, name: str) -> Callable[[bytes], Header]:
     for signature, walk in _WALKS:
         if signature.match(head):
             return walk
+    for signature, what in _NUMBERS:
+        if signature.match(head):
+            raise ImageError(f"{name} is {what}, which is not accepted: save its numbers as a .npy array (np.save)")
     for signature, what in _OTHERS:
         if signature.match(head):
             raise ImageError(f"{name} is {what}, which is not accepted; {ACCEPTED}")
@@ -101,19 +104,25 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
         (rb"DDS ", "a DDS texture"),
         (rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]", "a PCX picture"),
         (rb"\x01\xda[\0\x01][\x01\x02]", "an SGI picture"),
-        (rb"SIMPLE  =", "a FITS picture"),
-        (rb".{128}DICM", "a DICOM picture"),
-        (rb"(?:\x5c\x01\0\0.{340}|.{344})(?:n\+1|ni1)\0", "a NIfTI volume"),
         (rb"(?:II\x2a\0|MM\0\x2a).{4}CR", "a CR2 raw photograph"),
         (rb"IIU\0|IIRO|IIRS|MMOR|FUJIFILMCCD-RAW|FOVb|\0MRM", "a raw photograph"),
         (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "a Windows metafile"),
         (rb"%PDF-", "a PDF document"),
         (rb"%!PS", "a PostScript document"),
         (rb"AT&TFORM", "a DjVu document"),
-        (rb"\x93NUMPY", "a NumPy array (.npy): load it and give its pixels"),
-        (rb"\x89HDF\r\n", "an HDF5 file"),
         (rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]|FLV\x01|\0\0..moov|....(?:moov|mdat)", "a video"),
         (rb"RIFF....WAVE|OggS|ID3|fLaC", "sound"),
+    )
+)
+# Files of numbers that are images to a model, but not to a decoder.
+_NUMBERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
+    (re.compile(signature, re.DOTALL), what)
+    for signature, what in (
+        (rb"SIMPLE  =", "a FITS picture"),
+        (rb".{128}DICM", "a DICOM picture"),
+        (rb"(?:\x5c\x01\0\0.{340}|.{344})(?:n\+1|ni1)\0", "a NIfTI volume"),
+        (rb"MATLAB [57]", "a MATLAB file (.mat)"),
+        (rb"\x89HDF\r\n", "an HDF5 file"),
     )
 )
 _XML = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?>(?:<!--.*?-->\s*)*)"  # atomic: tried one way only

@@ -13,7 +13,9 @@ __all__ = ["MOST_CHUNKS", "DamagedError", "Header", "Parts", "RefusedError", "di
 MOST_CHUNKS = 100_000  # of PNG and WebP: a few kilobytes each in the largest files that programs write
 
 _ORIENTATION = 274
-_SIZES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
+_SIZES = {1: "B", 2: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, ASCII, SHORT, LONG, LONG8
+_WHOLE_NUMBERS = frozenset({1, 3, 4})
+_MOST_ENTRIES = 65535  # of a directory, as a TIFF file that is not big can have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Header:
         measure: gives a closer number for `working`, where finding it takes longer than a look at the header.
         deep: samples come with 16 bits from the decoder.
         grey: the decoder gives one channel, which the image has in all three.
+        alpha: the file has alpha, which the decoder drops where it is not asked for it.
         flaw: what of the pixels the file does not hold, where the decoder would fill it in without a word; else "".
         check: looks for damage that is too much to look for before the size is checked: a flaw, "", or DamagedError.
         levels: uint8 tables from the decoder's samples to 0..255, one for all channels or one each of R, G and B.
@@ -51,6 +54,7 @@ class Header:
     measure: Callable[[], int] | None = None
     deep: bool = False
     grey: bool = False
+    alpha: bool = False
     flaw: str = ""
     levels: tuple[NDArray[np.uint8], ...] | None = None
     check: Callable[[], str] | None = None
@@ -104,16 +108,22 @@ def exif_orientation(block: bytes) -> int:
 
 
 def directory(
-    data: bytes, wanted: Mapping[int, int], *, kinds: Container[int] = _SIZES, unique: bool = True
+    data: bytes,
+    wanted: Mapping[int, int],
+    *,
+    kinds: Container[int] = _WHOLE_NUMBERS,
+    unique: bool = True,
+    big: bool = False,
 ) -> dict[int, tuple[int, ...]]:
     """Tags of the first directory of a TIFF file, those that are wanted and hold integers.
 
     Args:
         data: of the file, from its byte order on.
         wanted: numbers of tags, and how many values each may have.
-        kinds: of fields: 1 are bytes, 3 short and 4 long integers.
+        kinds: of fields: 1 are bytes, 2 characters, 3 short and 4 long integers, 16 those of 8 bytes.
         unique: whether a tag may be there only once, and must not have more values; otherwise the last counts that has
             not more.
+        big: whether it is a BigTIFF file, whose offsets have 8 bytes.
 
     Raises:
         DamagedError: no TIFF, or one of the tags is there twice or has more values, and may not.
@@ -122,11 +132,17 @@ def directory(
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise DamagedError(f"its byte order is {data[:2]!r}")
-    (start,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, start)
+    many, offset, head, step = ("Q", "Q", 8, 20) if big else ("H", "I", 4, 12)
+    (start,) = struct.unpack_from(order + offset, data, head)
+    if start > len(data):
+        raise struct.error
+    (count,) = struct.unpack_from(order + many, data, start)
+    if count > _MOST_ENTRIES:
+        raise DamagedError(f"its directory has {count} entries")
+    first = start + struct.calcsize(order + many)
     tags: dict[int, tuple[int, ...]] = {}
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
+    for entry in range(first, first + step * count, step):
+        tag, kind, number = struct.unpack_from(order + "HH" + offset, data, entry)
         if tag not in wanted or kind not in kinds or not number:
             continue
         if tag in tags and unique:
@@ -135,10 +151,10 @@ def directory(
             if not unique:
                 continue
             raise DamagedError(f"its tag {tag} has {number} values, more than {wanted[tag]}")
-        size = struct.calcsize(_SIZES[kind]) * number
-        at = entry + 8
-        if size > 4:
-            (at,) = struct.unpack_from(order + "I", data, at)
+        size = struct.calcsize(order + _SIZES[kind]) * number
+        at = entry + step - struct.calcsize(order + offset)
+        if size > struct.calcsize(order + offset):
+            (at,) = struct.unpack_from(order + offset, data, at)
         if at + size > len(data):  # before the format string of that many values is made
             raise struct.error
         tags[tag] = struct.unpack_from(f"{order}{number}{_SIZES[kind]}", data, at)

@@ -16,7 +16,7 @@ _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 
 _KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3 << 8  # bytes
-_GREY = {0, 4}
+_GREY, _ALPHA = {0, 4}, {4, 6}
 _PASSES = ((8, 8, 0, 0), (8, 8, 4, 0), (4, 8, 0, 4), (4, 4, 2, 0), (2, 4, 0, 2), (2, 2, 1, 0), (1, 2, 0, 1))
 _SURPLUS = 1 << 29  # bytes that libpng inflates in about a second
 _TOLERATED = 1 << 20  # bytes behind the pixels, which some encoders write
@@ -63,6 +63,7 @@ def walk_png(data: bytes) -> Header:
         check=functools.partial(_check_surplus, data, samples, needed),
         deep=bits == 16,
         grey=colour in _GREY,
+        alpha=colour in _ALPHA,
         white_unknown=bits == 16,
     )
 

@@ -21,6 +21,7 @@ __all__ = [
     "Taps",
     "convolve",
     "convolve_few",
+    "convolve_few_both",
     "convolve_floats",
     "convolve_image",
     "taps_of",
@@ -214,3 +215,18 @@ def convolve_few(rows: NDArray[np.uint8], taps: Taps) -> NDArray[np.uint8]:
         total >>= PRECISION
         out[block] = total.clip(0, 255, out=total)
     return out.reshape(-1, *rows.shape[1:])
+
+
+def convolve_few_both(image: NDArray[np.uint8], rows: Taps, columns: Taps, *, rows_first: bool) -> NDArray[np.uint8]:
+    """Resample both axes of [H, W, C] to [C, h, w], where few pixels make one: columns first, unless `rows_first`."""
+    if image.shape[2] == 1:
+        image = image[..., 0]  # OpenCV leaves out the axis of a single channel
+    if rows_first:
+        image = convolve_few(image, rows)
+    if columns.most > 1:  # a transposed copy, which OpenCV makes many times as fast
+        turned = cv2.transpose(image).astype(np.uint8, copy=False)
+        image = cv2.transpose(convolve_few(turned, columns)).astype(np.uint8, copy=False)
+    else:
+        image = convolve_few(image.swapaxes(0, 1), columns).swapaxes(0, 1)
+    image = image if rows_first else convolve_few(image, rows)
+    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)

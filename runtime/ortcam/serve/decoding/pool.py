@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from ortcam.bundle import Manifest
-from ortcam.errors import OrtcamError
+from ortcam.errors import ImageError, OrtcamError
 from ortcam.images.photograph import Photograph, read_photograph, read_preprocessed
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.serve.decoding.process import DecodingProcess
@@ -186,17 +187,26 @@ def _decoded(
     """A photograph of encoded bytes, with the record that the library would give it; and warnings."""
     decoded = process.decode(source, preprocessing)
     record: dict[str, Any] = {"path": None, "sha256": hashlib.sha256(source.content).hexdigest()}
-    return Photograph(decoded.pixels, decoded.model_input, record, preprocessing), decoded.warnings
+    photograph = Photograph(decoded.pixels, decoded.model_input, record, preprocessing, samples=decoded.samples)
+    return photograph, decoded.warnings
 
 
 def _take(source: Pixels | Preprocessed, preprocessing: Preprocessing, most: int) -> Photograph:
     """A photograph of pixels or of a model input."""
     if isinstance(source, Preprocessed):
         return read_preprocessed(source.array, preprocessing)
-    height, width = source.array.shape[:2]
-    if height * width > most:
-        size = f"an image of {width} x {height} pixels"
+    shape = source.array.shape
+    # Channels may come first, so that the largest product of two sides that follow each other is looked at.
+    if max((a * b for a, b in itertools.pairwise(shape)), default=0) > most:
+        size = f"an image of {' x '.join(map(str, shape))} values"
+        if len(shape) == 3 and not preprocessing.needs_samples:
+            size = f"an image of {shape[1]} x {shape[0]} pixels"
         raise Refusal(
             413, f"{size} is more than this server accepts, which is at most {most} pixels: give a smaller image"
         )
-    return read_photograph(source.array, preprocessing, max_pixels=most)
+    try:
+        return read_photograph(source.array, preprocessing, max_pixels=most)
+    except ImageError as error:
+        if source.name is None:
+            raise
+        raise ImageError(f"{source.name}: {error}") from None

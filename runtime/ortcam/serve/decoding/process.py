@@ -31,6 +31,9 @@ _END_SECONDS: Final = 5.0  # until a process has ended that has closed its pipes
 # no password of a cloud, since its decoders work on hostile bytes.
 _PASSED: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
 _PASSED_BEGINNINGS: Final = ("PYTHON", "OPENCV_", "LC_", "LANG")
+_SAMPLES: Final[dict[str, type[np.generic]]] = {
+    kind.__name__: kind for kind in (np.uint8, np.uint16, np.int16, np.float32)
+}
 _FROM_OUTSIDE: Final = {"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"}  # a decoder ends by none of these
 
 
@@ -43,14 +46,16 @@ class Decoded:
     """What a process made of an image.
 
     Attributes:
-        pixels: uint8 [h,w,3], RGB, upright.
-        model_input: float32 [1,3,H,W].
+        pixels: uint8 [h,w,3], RGB, upright: the image, or its rendering.
+        model_input: float32 [1,C,H,W].
         warnings: what is wrong with the image, one sentence each.
+        samples: [h,w,C] of what the preprocessing takes; the pixels themselves unless it needs samples.
     """
 
     pixels: NDArray[np.uint8]
     model_input: NDArray[np.float32]
     warnings: tuple[str, ...]
+    samples: NDArray[Any]
 
 
 class DecodingProcess:
@@ -204,8 +209,15 @@ class DecodingProcess:
         if height < 1 or width < 1 or height * width > self.limits.pixels:
             raise ValueError
         pixels = read_array(stream, (height, width, 3), np.uint8)
-        model_input = read_array(stream, (1, 3, preprocessing.height, preprocessing.width), np.float32)
-        return Decoded(pixels, model_input, tuple(str(warning) for warning in head["warnings"]))
+        channels = preprocessing.channels
+        model_input = read_array(stream, (1, channels, preprocessing.height, preprocessing.width), np.float32)
+        samples: NDArray[Any] = pixels
+        if preprocessing.needs_samples:
+            kind = _SAMPLES[head["samples"]]
+            if height * width * channels * np.dtype(kind).itemsize > self.limits.decode_bytes:
+                raise ValueError
+            samples = read_array(stream, (height, width, channels), kind)
+        return Decoded(pixels, model_input, tuple(str(warning) for warning in head["warnings"]), samples)
 
     @contextlib.contextmanager
     def _killed_after(self, seconds: float) -> Iterator[None]:

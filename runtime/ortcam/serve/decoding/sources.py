@@ -1,6 +1,7 @@
-"""What a request may give as an image: encoded bytes, pixels, or a model input."""
+"""What a request may give as an image: encoded bytes, pixels or samples, or a model input."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ __all__ = ["Encoded", "Pixels", "Preprocessed", "Source"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """The bytes of an image file, as they came.
+    """The bytes of an image file, or of an array's (.npy), as they came.
 
     Attributes:
         content: of the file. Its first bytes tell the format.
@@ -23,13 +24,15 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels that need no decoder.
+    """Pixels or samples that need no decoder.
 
     Attributes:
-        array: uint8 [h,w,3], RGB, upright.
+        array: uint8 [h,w,3], RGB, upright; or, for a model that needs samples, what `read_samples` takes.
+        name: of the image, as messages have it; None: they call it by its type and shape.
     """
 
-    array: NDArray[np.uint8]
+    array: NDArray[Any]
+    name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class Preprocessed:
     """A model input that the client has made itself.
 
     Attributes:
-        array: float32 [1,3,H,W], of the model's size.
+        array: float32 [1,C,H,W], of the model's size.
     """
 
     array: NDArray[np.float32]

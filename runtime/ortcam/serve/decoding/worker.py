@@ -21,6 +21,7 @@ from ortcam.images.formats.accepted import read_header
 from ortcam.images.formats.header import DamagedError
 from ortcam.images.limits import check_cost, check_encoded
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.samples import read_samples
 from ortcam.serve.decoding.frames import BrokenFrameError, Stream, read_bytes, read_head, write_frame
 
 __all__ = ["Bounds", "main"]
@@ -121,8 +122,9 @@ def _answer(head: dict[str, Any], questions: Stream, answers: Stream, bounds: Bo
         warnings.simplefilter("always", ImageWarning)
         try:
             check_encoded(len(content), name, bounds.pixels)
-            pixels = decode(Encoded(name, content), bounds.pixels)
-            model_input = preprocessing(pixels)
+            samples = read_samples(Encoded(name, content), preprocessing, max_pixels=bounds.pixels)
+            pixels = preprocessing.render(samples)
+            model_input = preprocessing(samples)
         except ImageError as error:
             refusal = _too_large(content, name, bounds) or {"message": str(error), "status": 422}
             write_frame(answers, {"refused": refusal})
@@ -134,9 +136,11 @@ def _answer(head: dict[str, Any], questions: Stream, answers: Stream, bounds: Bo
     said = {
         "pixels": pixels.shape,
         "input": model_input.shape,
+        "samples": samples.dtype.name,
         "warnings": [str(warning.message) for warning in caught[:_MOST_WARNINGS]],
     }
-    write_frame(answers, said, [pixels.data, model_input.data])
+    parts = [pixels.data, model_input.data, *([samples.data] if preprocessing.needs_samples else [])]
+    write_frame(answers, said, parts)
 
 
 def _too_large(content: bytes, name: str, bounds: Bounds) -> dict[str, Any] | None:

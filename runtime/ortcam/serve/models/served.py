@@ -98,13 +98,17 @@ class ServedModel:
             OrtcamError: the bundle does not work.
         """
         manifest, explainer = self.manifest, self.explainer
-        size = manifest.preprocessing.height, manifest.preprocessing.width
+        preprocessing = manifest.preprocessing
+        shape = 1, preprocessing.channels, preprocessing.height, preprocessing.width
         # Noise, since of an even image every channel may be flat, and then no masked pass is made.
-        noise = np.random.default_rng(0).standard_normal((1, 3, *size)).astype(np.float32)
+        noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         explainer.predict(preprocessed=noise)
         gradient = ["grad-cam"] if "grad-cam" in fitting_methods(manifest) else []
-        requests = [ExplainRequest.of(method=method).for_bundle(manifest) for method in ("auto", *gradient)]
-        masked = ExplainRequest.of(budget=_WARMING_CHANNELS).for_bundle(manifest)
+        # A tensor has no classes: its first element stands for what requests will explain.
+        score = None if manifest.has_classes else f"output[{', '.join('0' * len(manifest.output_shape))}]"
+        methods = ("auto", *gradient)
+        requests = [ExplainRequest.of(method=method, score=score).for_bundle(manifest) for method in methods]
+        masked = ExplainRequest.of(budget=_WARMING_CHANNELS, score=score).for_bundle(manifest)
         for request in requests:
             if not request.settings.method.masks_image:
                 explainer.explain_request(request, preprocessed=noise)

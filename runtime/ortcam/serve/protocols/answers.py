@@ -39,7 +39,9 @@ def explanation_record(explanation: Explanation, asked: Asked) -> dict[str, Any]
     2. `overlay` is there only where it was asked for: `{"media_type": ..., "b64": ...}`, at most 1024 pixels long.
     3. `photograph` says how large the photograph is and which part of it the map covers: first row, first column, row
        and column behind the last.
-    4. No path of the machine is in it.
+    4. Where values are no probabilities, a class has a `value` in the place of `probability`. Of a score the index is
+       -1, the label is its text, and `score` has the text and the SHA-256 of its arrays.
+    5. No path of the machine is in it.
 
     Args:
         explanation: to be answered.
@@ -52,7 +54,7 @@ def explanation_record(explanation: Explanation, asked: Asked) -> dict[str, Any]
         target: dict[str, Any] = {
             "index": index,
             "label": explanation.labels[place],
-            "probability": float(explanation.probabilities[place]),
+            _named(explanation.are_probabilities): float(explanation.probabilities[place]),
             "estimated_error": None if errors is None else errors[place],
             "flat": bool(explanation.flat[place]),
         }
@@ -71,6 +73,7 @@ def explanation_record(explanation: Explanation, asked: Asked) -> dict[str, Any]
             "method": explanation.method,
             "chosen": explanation.chosen,
             "options": explanation.options,
+            **({} if asked.request.score is None else {"score": asked.request.score.record()}),
             "targets": targets,
             "map_size": list(explanation.maps.shape[1:]),
             "photograph": {"size": [height, width], "seen": list(seen)},
@@ -87,25 +90,41 @@ def prediction_record(
     *,
     top_k: int,
     complete: bool = False,
+    are_probabilities: bool = True,
+    shape: Sequence[int] = (),
 ) -> dict[str, Any]:
     """A prediction as JSON types: the most probable classes, and on request the probability of every class.
 
+    Where the outputs are values, `value` stands in the place of `probability`, and `values` in that of `probabilities`.
+    Of a tensor there are no classes: `shape`, and the `lowest` and `highest` of its values.
+
     Args:
-        logits: float32 [classes].
-        probabilities: float32 [classes].
-        labels: of all classes.
+        logits: float32 [D].
+        probabilities: float32 [D]; the values where there are no probabilities.
+        labels: of all classes; () for a tensor.
         top_k: how many classes are named; all where the model has fewer.
-        complete: whether `probabilities` of all classes are in it, in the order of the labels.
+        complete: whether `probabilities` of all classes are in it, in the order of the labels; or `values`, row by row.
+        are_probabilities: whether there are probabilities.
+        shape: of the output.
     """
-    found = most_probable(logits, top_k)
-    record: dict[str, Any] = {
-        "classes": [
-            {"index": int(index), "label": labels[index], "probability": float(probabilities[index])} for index in found
-        ]
-    }
-    if complete:
-        record["probabilities"] = probabilities.tolist()
-    return as_text(record)
+    record: dict[str, Any]
+    if labels:
+        name = _named(are_probabilities)
+        record = {
+            "classes": [
+                {"index": int(index), "label": labels[index], name: float(probabilities[index])}
+                for index in most_probable(logits, top_k)
+            ]
+        }
+    else:
+        ends = {"lowest": float(probabilities.min()), "highest": float(probabilities.max())}
+        record = {"shape": list(shape), **ends}
+    record = as_text(record)
+    return record | ({"probabilities" if are_probabilities else "values": probabilities.tolist()} if complete else {})
+
+
+def _named(are_probabilities: bool) -> str:
+    return "probability" if are_probabilities else "value"
 
 
 def overlay_image(explanation: Explanation, kind: Literal["png", "jpeg"], index: int = 0) -> tuple[bytes, str]:

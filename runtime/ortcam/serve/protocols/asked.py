@@ -10,6 +10,7 @@ from ortcam.bundle import Manifest
 from ortcam.errors import OptionError, TargetError
 from ortcam.methods import AUTO_METHOD, COMMON_OPTIONS, METHODS, Settings, resolve_method
 from ortcam.request import LIMITS, ExplainRequest, as_targets, class_indices, read_batch_size
+from ortcam.serve.protocols.scores import take_score
 from ortcam.serve.settings import RequestLimits
 from ortcam.support.ranges import DEADLINE, TOP_K, Range, shown
 from ortcam.support.suggestions import did_you_mean
@@ -31,6 +32,9 @@ PARAMETERS: Final[dict[str, str]] = {
     "method": "name of the method, or auto",
     "target": "class index or label, or a list of them",
     "top_k": "how many of the most probable classes, if there is no target",
+    "score": "what is explained: logit or probability of each class; or an expression such as 'mug - bottle', "
+    "'entropy', 'cosine:NAME' or 'output[0, :, :]@NAME', which gives one map",
+    "score_arrays": "the arrays that a score names: an object from names to lists of numbers",
     "budget": "channels to score: a share such as 0.12 or a whole number",
     "deadline_ms": "milliseconds from arrival to answer, waiting included; a method without masks that waits longer is "
     "refused, and else runs to its end",
@@ -93,10 +97,12 @@ class Asked:
         overlay = _choice(given, "overlay", get_args(OverlayForm))
         precision = _precision(given.pop("precision", None), manifest)
         deadline = read_deadline("deadline_ms", given.pop("deadline_ms")) if "deadline_ms" in given else None
-        target = given.pop("target", None)
+        target, score = given.pop("target", None), take_score(given)
         read: dict[str, Any] = {name: _READERS.get(name, _as_is)(name, value) for name, value in given.items()}
         if target is not None:
             read["target"] = _targets(target, limits, manifest)
+        if score is not None:
+            read["score"] = score
         if named.masks_image or named is AUTO_METHOD:
             read["deadline"] = deadline
         request = ExplainRequest.of(method=cast("str", method), **read)
@@ -108,13 +114,13 @@ class Asked:
 
     @classmethod
     async def beside(cls, parameters: Mapping[str, object], limits: RequestLimits, manifest: Manifest) -> Self:
-        """`of`, beside the event loop where that may take long: to find what labels are like a text that is none.
+        """`of`, beside the event loop where that may take long: with texts that may be no labels, or with arrays.
 
         Raises:
             OptionError: as `of`.
             TargetError: as `of`.
         """
-        if isinstance(parameters.get("target"), str | list):
+        if isinstance(parameters.get("target"), str | list) or parameters.get("score") is not None:
             return await asyncio.to_thread(cls.of, parameters, limits, manifest)
         return cls.of(parameters, limits, manifest)
 
@@ -122,6 +128,11 @@ class Asked:
     def masks_image(self) -> bool:
         """Whether the explanation needs masked forward passes, and so takes long."""
         return self.request.settings.method.masks_image
+
+    def has_probabilities(self, manifest: Manifest) -> bool:
+        """Whether the numbers beside the maps are probabilities of classes, not values of a score or of outputs."""
+        score = self.request.score
+        return manifest.activation != "identity" and (score is None or score.word is not None)
 
     def share(self, passed_ms: float, images_left: int) -> Self:
         """The same for one image of several: it gets an equal share of the time that is left.
@@ -142,6 +153,8 @@ class Asked:
 
 def _bounded(name: str, value: object) -> object:
     """A value of a size that can be looked at."""
+    if name == "score_arrays":
+        return value  # `take_score` looks at it
     items = value if isinstance(value, list | tuple) and name == "target" else [value]
     for item in items:
         if isinstance(item, list | tuple | Mapping):

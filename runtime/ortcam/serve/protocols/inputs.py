@@ -28,6 +28,7 @@ _ROOTS: Final = ("instances", "inputs")  # which KServe takes as the same
 _ENTRIES: Final = (*_ROOTS, "parameters", "signature_name")
 # What curl and other clients say of a body that they know nothing of; its first bytes tell then.
 _UNKNOWN: Final = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded", "")
+_ARRAYS: Final = ("application/x-npy", "application/x-numpy")  # names that are in use; none is registered
 _FORM: Final = "multipart/form-data"
 
 
@@ -44,17 +45,19 @@ class Inputs:
     parameters: Mapping[str, object]
 
 
-async def read_inputs(request: Request, limits: RequestLimits) -> Inputs:
+async def read_inputs(request: Request, limits: RequestLimits, *, samples: bool = False) -> Inputs:
     """Read the body of a request, and take images and parameters from it and from the query string.
 
     1. JSON: `{"instances": [...], "parameters": {...}}`; `ortcam.serve.protocols.instances` has the forms of an
        instance.
     2. `multipart/form-data`: every file is an image, every other field a parameter.
-    3. Anything else is the bytes of one image. `curl --data-binary @cat.jpg` says that it is a form, and is understood.
+    3. Anything else is the bytes of one image, or of an array (.npy) for a model that needs samples. `curl
+       --data-binary @cat.jpg` says that it is a form, and is understood.
 
     Args:
         request: whose body has not been read.
         limits: of the server.
+        samples: whether the model needs samples, so that numbers in JSON are no bytes.
 
     Raises:
         Refusal: 400, not well formed; 413, too large; 415, another type of content.
@@ -72,8 +75,8 @@ async def read_inputs(request: Request, limits: RequestLimits) -> Inputs:
     if kind == _FORM:
         inputs = await asyncio.to_thread(_of_form, body, header, limits)
     elif kind == "application/json" or kind.endswith("+json") or (kind in _UNKNOWN and body.lstrip()[:1] == b"{"):
-        inputs = await off_loop(len(body), lambda: _of_json(body, limits))
-    elif kind in _UNKNOWN or kind.startswith("image/"):
+        inputs = await off_loop(len(body), lambda: _of_json(body, limits, samples=samples))
+    elif kind in (*_UNKNOWN, *_ARRAYS) or kind.startswith("image/"):
         _check_whole(body, kind)
         inputs = Inputs((Encoded(body, "the body"),), {})
     else:
@@ -121,7 +124,7 @@ def _together(parameters: Mapping[str, object], query: Mapping[str, object]) -> 
     return {**parameters, **query}
 
 
-def _of_json(body: bytes, limits: RequestLimits) -> Inputs:
+def _of_json(body: bytes, limits: RequestLimits, *, samples: bool) -> Inputs:
     found = parse_object(body)
     if unknown := [name for name in found if name not in _ENTRIES]:
         raise Refusal(400, f"the body has {shown(unknown[0])}: accepted are {', '.join(_ENTRIES)}")
@@ -138,9 +141,8 @@ def _of_json(body: bytes, limits: RequestLimits) -> Inputs:
     if not isinstance(parameters, Mapping):
         raise OptionError(f"parameters={shown(parameters)}: accepted is an object")
     _check_count(len(instances), limits)
-    return Inputs(
-        tuple(source_of(instance, f"{roots[0]}[{place}]") for place, instance in enumerate(instances)), parameters
-    )
+    named = ((instance, f"{roots[0]}[{place}]") for place, instance in enumerate(instances))
+    return Inputs(tuple(source_of(instance, name, samples=samples) for instance, name in named), parameters)
 
 
 def _check_count(count: int, limits: RequestLimits) -> None:
@@ -152,6 +154,8 @@ def _check_whole(body: bytes, kind: str) -> None:
     """Refuse an image that `curl -d @FILE` has taken the line ends and zeros from."""
     if kind != "application/x-www-form-urlencoded":
         return
+    if body.startswith(b"\x93NUMPY") and b"\n" not in body:  # the header of an array ends in one
+        raise ImageError("the array has lost its line ends on the way: send it with curl --data-binary, not with -d")
     if body.startswith(b"\x89PNG\x1a") or (body.startswith(b"\xff\xd8\xff") and not set(b"\0\r\n") & set(body)):
         raise ImageError("the image has lost its line ends on the way: send it with curl --data-binary, not with -d")
 

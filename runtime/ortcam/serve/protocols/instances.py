@@ -30,7 +30,7 @@ _DATA_URL: Final = re.compile(r"data:[\w.+-]{1,60}/[\w.+-]{1,60};base64,", re.AS
 _KEYS: Final = ("image", "data", "b64", "preprocessed")
 _FORMS: Final = (
     'accepted is {"image": {"b64": "..."}}, {"b64": "..."}, {"data": "..."}, a nested list of pixels '
-    '[height][width][3], or {"preprocessed": [3][height][width]}'
+    '[height][width][channels], or {"preprocessed": [channels][height][width]}'
 )
 _DEEPEST: Final = 4  # dimensions
 
@@ -56,14 +56,16 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return found
 
 
-def source_of(instance: object, name: str) -> Source:
+def source_of(instance: object, name: str, *, samples: bool = False) -> Source:
     r"""The image in one instance of protocol v1.
 
     Args:
         instance: `{"image": VALUE}`, `{"data": VALUE}`, `{"b64": TEXT}`, `{"preprocessed": LISTS}`, or VALUE itself,
             which is `{"b64": TEXT}`, a text in base64 (a `data:` URL of one, too), or pixels: nested lists as
-            `ortcam.images.read_image` takes arrays, whole numbers from 0 to 255 or others from 0 to 1.
+            `ortcam.images.read_image` takes arrays, whole numbers from 0 to 255 or others from 0 to 1; for a model that
+            needs samples, any numbers.
         name: of the instance, for messages.
+        samples: whether the model needs samples (`Preprocessing.needs_samples`).
 
     Raises:
         ImageError: another form, a text that is no base64, or lists that are no image.
@@ -76,9 +78,10 @@ def source_of(instance: object, name: str) -> Source:
         key = _only_key(instance, name)
         value = instance[key]
         if key == "preprocessed":
-            return Preprocessed(_numbers(value, f"{name}.{key}").astype(np.float32))
-        return _of_value(value if key != "b64" else instance, name if key == "b64" else f"{name}.{key}")
-    return _of_value(instance, name)
+            return Preprocessed(_numbers(value, f"{name}.{key}", samples=samples).astype(np.float32))
+        named = name if key == "b64" else f"{name}.{key}"
+        return _of_value(value if key != "b64" else instance, named, samples=samples)
+    return _of_value(instance, name, samples=samples)
 
 
 def decode_base64(text: object, name: str) -> bytes:
@@ -111,7 +114,7 @@ def _only_key(instance: Mapping[str, Any], name: str) -> str:
     raise ImageError(f"{name} has {entries}: {_FORMS}")
 
 
-def _of_value(value: object, name: str) -> Source:
+def _of_value(value: object, name: str, *, samples: bool) -> Source:
     if isinstance(value, Mapping):
         if list(value) != ["b64"]:
             raise ImageError(f"{name} is an object of another form: {_FORMS}")
@@ -119,12 +122,12 @@ def _of_value(value: object, name: str) -> Source:
     if isinstance(value, str):
         return Encoded(decode_base64(value, name), name)
     if isinstance(value, list):
-        return Pixels(_pixels(value, name))
+        return Pixels(_samples(value, name), name) if samples else Pixels(_pixels(value, name))
     raise ImageError(f"{name} is {_kind(value)}: {_FORMS}")
 
 
 def _pixels(value: list[Any], name: str) -> NDArray[np.uint8]:
-    array = _numbers(value, name)
+    array = _numbers(value, name, samples=False)
     if array.ndim not in (2, 3):
         raise ImageError(f"{name} has {array.ndim} dimensions: {_FORMS}")
     try:
@@ -133,10 +136,22 @@ def _pixels(value: list[Any], name: str) -> NDArray[np.uint8]:
         raise ImageError(f"{name}: {error}") from None
 
 
-def _numbers(value: object, name: str) -> NDArray[Any]:
+def _samples(value: list[Any], name: str) -> NDArray[Any]:
+    array = _numbers(value, name, samples=True)
+    if array.ndim not in (2, 3):
+        raise ImageError(f"{name} has {array.ndim} dimensions: {_FORMS}")
+    return array
+
+
+def _numbers(value: object, name: str, *, samples: bool) -> NDArray[Any]:
     """Nested lists as an array: uint8 where all are whole numbers from 0 to 255, else float64.
 
     Every value is looked at before numpy is, which would make an array of anything.
+
+    Args:
+        value: the lists.
+        name: for messages.
+        samples: whether whole numbers may be any.
     """
     shape: list[int] = []
     level: list[Any] = [value]
@@ -151,12 +166,13 @@ def _numbers(value: object, name: str) -> NDArray[Any]:
     kinds = set(map(type, level))
     if not shape or not kinds <= {int, float}:
         raise ImageError(f"{name} has {_kind(next(_others(level), value))} among its pixels: accepted are numbers")
-    if kinds == {int} and not (min(level) >= 0 and max(level) <= 255):
+    are_bytes = kinds == {int} and min(level) >= 0 and max(level) <= 255
+    if kinds == {int} and not are_bytes and not samples:
         raise ImageError(
             f"{name} has whole numbers from {shown(min(level))} to {shown(max(level))}: accepted are 0 to 255"
         )
     try:
-        return np.fromiter(level, np.uint8 if kinds == {int} else np.float64, len(level)).reshape(shape)
+        return np.fromiter(level, np.uint8 if are_bytes else np.float64, len(level)).reshape(shape)
     except OverflowError:
         raise ImageError(f"{name} has a number beyond those of float64") from None
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from ortcam.bundle import Manifest
 from ortcam.errors import OptionError
@@ -24,7 +24,7 @@ from ortcam.serve.protocols.answers import explanation_record, overlay_image, pr
 from ortcam.serve.protocols.asked import Asked, read_deadline, read_flag, read_top_k
 from ortcam.serve.protocols.inputs import Inputs, off_loop, read_inputs
 from ortcam.serve.scheduling.calls import Call
-from ortcam.serve.service import Service, call_of, service_of
+from ortcam.serve.service import Predicted, Service, call_of, service_of
 from ortcam.support.ranges import shown
 
 __all__ = ["PREDICT_PARAMETERS", "overlay_wanted", "router"]
@@ -32,11 +32,13 @@ __all__ = ["PREDICT_PARAMETERS", "overlay_wanted", "router"]
 router = APIRouter()
 
 _TOP_K: Final = 5
+_TEXT: Final = 5  # bytes of a number in JSON, by byte of its float32
 _VERBS: Final = (":predict", ":explain")
 # What `:predict` takes, and what each parameter does.
 PREDICT_PARAMETERS: Final[dict[str, str]] = {
     "top_k": f"how many of the most probable classes are named, {_TOP_K} by default",
     "probabilities": "true: the probability of every class, too, in the order of the labels",
+    "values": "true: all values, too, row by row, of a model whose outputs are values",
     "deadline_ms": "milliseconds from arrival; a prediction that waits longer is refused",
 }
 
@@ -63,18 +65,20 @@ async def model(request: Request, name: str) -> dict[str, str | bool]:
 async def predict(request: Request, name: str) -> Response:
     """Predict images: the most probable classes of each."""
     service, call = service_of(request), call_of(request)
-    service.models.get(name)
-    inputs = await read_inputs(request, service.settings.limits)
-    top_k, complete, deadline = _predict_parameters(inputs.parameters)
+    manifest = service.models.get(name).manifest
+    inputs = await read_inputs(request, service.settings.limits, samples=manifest.preprocessing.needs_samples)
+    top_k, complete, deadline = _predict_parameters(inputs.parameters, manifest)
     call.expect(deadline)
-    predictions = []
+    predictions: list[bytes] = []
+    size = 0
     async with watched(request, call), service.models.lease(name) as leased:
         for source in inputs.sources:
             found = await service.predict(leased, source, call)
-            predictions.append(
-                prediction_record(found.logits, found.probabilities, found.labels, top_k=top_k, complete=complete)
-            )
-    return JSONResponse({"predictions": predictions})
+            write = functools.partial(_predicted, found, top_k=top_k, complete=complete)
+            record = await off_loop(found.logits.nbytes * _TEXT if complete else 0, write)
+            size = service.grown(call, size, len(record))
+            predictions.append(record)
+    return Response(b'{"predictions":[%b]}' % b",".join(predictions), media_type="application/json")
 
 
 @router.post("/v1/models/{name}:explain")
@@ -82,7 +86,8 @@ async def explain(request: Request, name: str) -> Response:
     """Explain images: a map of each, at once, as a job (`Prefer: respond-async`), or as a stream of better ones."""
     service, call = service_of(request), call_of(request)
     found = service.models.get(name)
-    inputs = await read_inputs(request, service.settings.limits)
+    needs_samples = found.manifest.preprocessing.needs_samples
+    inputs = await read_inputs(request, service.settings.limits, samples=needs_samples)
     asked = await Asked.beside(inputs.parameters, service.settings.limits, found.manifest)
     picture = overlay_wanted(request.headers.getlist("accept"))
     if picture is not None:
@@ -181,8 +186,8 @@ def _written(explanation: Explanation, asked: Asked, notes: Sequence[str]) -> tu
     An answer is written image by image, since other threads wait while JSON is encoded.
     """
     record = explanation_record(explanation, asked) | {"notes": list(notes)}
-    named = ("index", "label", "probability")
-    classes = [{name: target[name] for name in named} for target in record["targets"]]
+    named = ("index", "label", "probability", "value")
+    classes = [{name: target[name] for name in named if name in target} for target in record["targets"]]
     return {"classes": classes}, _json(record)
 
 
@@ -205,8 +210,23 @@ def _check_one(inputs: Inputs, asked: Asked) -> None:
         )
 
 
-def _predict_parameters(parameters: Mapping[str, object]) -> tuple[int, bool, float | None]:
-    """How many classes are named, whether all have their probability, and the deadline.
+def _predicted(found: Predicted, *, top_k: int, complete: bool) -> bytes:
+    """JSON of the prediction of one image."""
+    return _json(
+        prediction_record(
+            found.logits,
+            found.probabilities,
+            found.labels,
+            top_k=top_k,
+            complete=complete,
+            are_probabilities=found.are_probabilities,
+            shape=found.shape,
+        )
+    )
+
+
+def _predict_parameters(parameters: Mapping[str, object], manifest: Manifest) -> tuple[int, bool, float | None]:
+    """How many classes are named, whether all probabilities or values are answered, and the deadline.
 
     Raises:
         OptionError: another parameter, or a value that is not accepted.
@@ -217,4 +237,7 @@ def _predict_parameters(parameters: Mapping[str, object]) -> tuple[int, bool, fl
             raise OptionError(f"unknown parameter {shown(name)} of predict; accepted: {', '.join(PREDICT_PARAMETERS)}")
     top_k = read_top_k("top_k", given.get("top_k", _TOP_K))
     deadline = read_deadline("deadline_ms", given["deadline_ms"]) if "deadline_ms" in given else None
-    return top_k, read_flag("probabilities", given.get("probabilities", False)), deadline
+    own, other = ("probabilities", "values") if manifest.activation != "identity" else ("values", "probabilities")
+    if other in given and read_flag(other, given[other]):
+        raise OptionError(f"{other}: the outputs of this model are {own}; accepted is {own}=true")
+    return top_k, read_flag(own, given.get(own, False)), deadline

@@ -194,4 +194,4 @@ def test_a_request_takes_no_more_than_the_server_allows(
 def test_every_parameter_of_the_library_has_a_name_here() -> None:
     parameters = inspect.signature(ExplainRequest.of).parameters.values()
     own = {item.name for item in parameters if item.kind is item.KEYWORD_ONLY}
-    assert {name.removesuffix("_ms") for name in PARAMETERS} - {"precision", "map", "overlay"} == own
+    assert {name.removesuffix("_ms") for name in PARAMETERS} - {"precision", "map", "overlay", "score_arrays"} == own

@@ -1,4 +1,4 @@
-"""Graphs that take one image without a batch dimension, [3,H,W] or [H,W,3]: given one."""
+"""Graphs that take one image without a batch dimension, [C,H,W] or [H,W,C]: given one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -27,13 +27,13 @@ _WITH_AN_AXIS: Final = ("Concat", "Gather", "LogSoftmax", "Softmax", "Split")
 
 
 def add_batch_dimension(model: ir.Model) -> None:
-    """Make the image of a graph one of a batch, [N,3,H,W] or [N,H,W,3]; what works on one image then works on each.
+    """Make the image of a graph one of a batch, [N,C,H,W] or [N,H,W,C]; what works on one image then works on each.
 
     Tensors of one image get their batch dimension in front, up to where the graph puts one there itself; a squeeze of
     that takes it away only in name. Behind it the graph is one for a batch of 1.
 
     Args:
-        model: whose first input is [3,H,W] or [H,W,3], at opset 13 or later; changed in place.
+        model: whose first input is [C,H,W] or [H,W,C], at opset 13 or later; changed in place.
 
     Raises:
         ExportError: an operator that is not known to treat each image on its own.
@@ -246,5 +246,5 @@ class _Lift:
     def _refusal(self, node: ir.Node) -> ExportError:
         return ExportError(
             f"its input has no batch dimension, and {node.op_type} {node.name!r} cannot be given one; accepted is an "
-            "image [N,3,H,W] or [N,H,W,3]"
+            "image [N,C,H,W] or [N,H,W,C]"
         )

@@ -93,7 +93,10 @@ async def plan_of(
     """
     asked = await Asked.beside(inference.parameters, limits, model.manifest) if explains else None
     deadline = None if explains else outputs.prediction_deadline(inference)
-    sent = outputs.prediction_outputs(inference) if asked is None else outputs.explanation_outputs(inference, asked)
+    if asked is None:
+        sent = outputs.prediction_outputs(inference, model.manifest)
+    else:
+        sent = outputs.explanation_outputs(inference, asked, model.manifest)
     sources = await asyncio.to_thread(sources_of, inference, model.manifest.preprocessing, limits)
     return Plan(model, name, inference.id, tuple(sources), asked, sent, deadline)
 
@@ -105,9 +108,13 @@ async def predict(service: Service, plan: Plan, call: Call) -> Answer:
         Refusal: as `Service.predict`.
         OrtcamError: as `Service.predict`.
     """
-    parts = [
-        outputs.predicted(await service.predict(plan.model, source, call), plan.outputs) for source in plan.sources
-    ]
+    parts: list[list[OutputTensor]] = []
+    size = 0
+    for source in plan.sources:
+        made = outputs.predicted(await service.predict(plan.model, source, call), plan.outputs)
+        taken = zip(made, plan.outputs, strict=True)
+        size = service.grown(call, size, sum(tensor.size(binary=output.binary) for tensor, output in taken))
+        parts.append(made)
     head = plan.head | ({"parameters": {"notes": "; ".join(call.notes)}} if call.notes else {})
     return await _encoded(head, parts, plan, call)
 

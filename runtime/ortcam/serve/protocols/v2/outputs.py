@@ -1,5 +1,6 @@
 """The outputs of a model of the Open Inference Protocol: which are sent, and the tensors of a prediction or a map."""
 
+import dataclasses
 import json
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ortcam.bundle import Manifest
 from ortcam.errors import OptionError
 from ortcam.request import most_probable
 from ortcam.results.explanation import Explanation, Stats
@@ -15,7 +17,7 @@ from ortcam.serve.http.refusals import Refusal
 from ortcam.serve.protocols.answers import explanation_record, overlay_image
 from ortcam.serve.protocols.asked import Asked, read_deadline
 from ortcam.serve.protocols.v2.envelope import AskedOutput, Inference
-from ortcam.serve.protocols.v2.metadata import EXPLAIN, PREDICT, OutputRecord
+from ortcam.serve.protocols.v2.metadata import OutputRecord, outputs_of
 from ortcam.serve.protocols.v2.tensors import OutputTensor
 from ortcam.serve.service import Predicted
 from ortcam.support.ranges import shown
@@ -30,16 +32,17 @@ __all__ = [
 ]
 
 # Of these the highest values may be asked for in place of the tensor.
-_PER_CLASS: Final = ("logits", "probabilities")
+_PER_CLASS: Final = ("logits", "probabilities", "values")
 
 
-def prediction_outputs(inference: Inference) -> tuple[AskedOutput, ...]:
+def prediction_outputs(inference: Inference, manifest: Manifest) -> tuple[AskedOutput, ...]:
     """The outputs to send of a prediction.
 
     Raises:
         Refusal: 400, an output that the model does not have.
     """
-    return _selected(inference, PREDICT, [name for name, record in PREDICT.items() if record.usual])
+    known = outputs_of(manifest, explains=False)
+    return _selected(inference, known, [name for name, record in known.items() if record.usual], manifest)
 
 
 def prediction_deadline(inference: Inference) -> float | None:
@@ -58,32 +61,42 @@ def prediction_deadline(inference: Inference) -> float | None:
     return None if value is None else read_deadline("deadline_ms", value)
 
 
-def explanation_outputs(inference: Inference, asked: Asked) -> tuple[AskedOutput, ...]:
+def explanation_outputs(inference: Inference, asked: Asked, manifest: Manifest) -> tuple[AskedOutput, ...]:
     """The outputs to send of an explanation: those that the client names, or the small ones and what it asks for.
 
+    Where what is explained is no probability `value` is sent in the place of `probability`.
+
     Raises:
-        Refusal: 400, an output that the model does not have.
+        Refusal: 400, an output that the model does not have, or `probability` of what has none.
     """
+    known = outputs_of(manifest, explains=True)
+    if not asked.has_probabilities(manifest):
+        known = {name: record for name, record in known.items() if name != "probability"}
+        known["value"] = dataclasses.replace(known["value"], usual=True)
     usual = [
-        name for name, record in EXPLAIN.items() if record.usual and (name != "low_resolution" or asked.map == "low")
+        name for name, record in known.items() if record.usual and (name != "low_resolution" or asked.map == "low")
     ]
     if asked.map == "full":
         usual.append("saliency")
     if asked.overlay != "none":
         usual.append("overlay")
-    return _selected(inference, EXPLAIN, usual)
+    return _selected(inference, known, usual, manifest)
 
 
-def _selected(inference: Inference, known: dict[str, OutputRecord], usual: Iterable[str]) -> tuple[AskedOutput, ...]:
+def _selected(
+    inference: Inference, known: dict[str, OutputRecord], usual: Iterable[str], manifest: Manifest
+) -> tuple[AskedOutput, ...]:
     asked = inference.outputs
     if asked is None:
         return tuple(AskedOutput(name, inference.binary, None) for name in usual)
     for output in asked:
         if output.name not in known:
             raise Refusal(400, f"there is no output {reprlib.repr(output.name)}; accepted: {', '.join(known)}")
-        if output.classes is not None and output.name not in _PER_CLASS:
-            accepted = " and ".join(name for name in _PER_CLASS if name in known)
-            raise Refusal(400, f"classification of the output {output.name!r}: goes with {accepted}")
+        if output.classes is not None and not (output.name in _PER_CLASS and manifest.has_classes):
+            accepted = " and ".join(name for name in _PER_CLASS if name in known and manifest.has_classes)
+            raise Refusal(
+                400, f"classification of the output {output.name!r}: goes with {accepted or 'models that have classes'}"
+            )
     return asked
 
 
@@ -157,9 +170,10 @@ def parameters_of(done: Sequence[Stats], method: str, chosen: str | None, notes:
 
 
 def _per_class(output: AskedOutput, found: Predicted) -> OutputTensor:
-    values = {"logits": found.logits, "probabilities": found.probabilities}[output.name]
+    values = found.logits if output.name == "logits" else found.probabilities
     if output.classes is None:
-        return OutputTensor.of_array(output.name, "FP32", values[None])
+        shaped = values.reshape(found.shape) if output.name == "values" else values
+        return OutputTensor.of_array(output.name, "FP32", shaped[None])
     best = most_probable(values, min(output.classes, len(found.labels)))
     return OutputTensor.of_texts(output.name, [f"{values[index]:.9g}:{index}:{found.labels[index]}" for index in best])
 
@@ -196,6 +210,7 @@ _MAKERS: Final[dict[str, _Maker]] = {
     "targets": _of("INT64", lambda item: item.targets),
     "labels": _labels,
     "probability": _of("FP32", lambda item: item.probabilities),
+    "value": _of("FP32", lambda item: item.probabilities),
     "estimated_error": _estimated_error,
     "flat": _of("BOOL", lambda item: item.flat),
     "low_resolution": _of("FP32", low_resolution),

@@ -15,7 +15,7 @@ from ortcam.serve.models.served import ServedModel
 from ortcam.serve.protocols.answers import explanation_record
 from ortcam.serve.protocols.v2 import inference
 from ortcam.serve.protocols.v2.envelope import JSON_LENGTH
-from ortcam.serve.protocols.v2.metadata import EXPLAIN, PREDICT, model_metadata, server_metadata
+from ortcam.serve.protocols.v2.metadata import model_metadata, outputs_of, server_metadata
 from ortcam.serve.protocols.v2.response import Answer
 from ortcam.serve.service import Service, call_of, service_of
 
@@ -58,7 +58,7 @@ async def models(request: Request) -> Response:
 async def metadata(request: Request, name: str, version: str | None = None) -> Response:
     """Inputs and outputs of a model. A request has one of the inputs."""
     async with _leased(service_of(request), name, version) as (model, explains):
-        outputs = EXPLAIN if explains else PREDICT
+        outputs = outputs_of(model.manifest, explains=explains)
         return JSONResponse(model_metadata(name, inference.version_of(model), model.manifest, outputs))
 
 

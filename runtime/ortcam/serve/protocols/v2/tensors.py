@@ -24,7 +24,14 @@ from ortcam.serve.protocols.v2.envelope import InputTensor
 __all__ = ["OutputTensor", "byte_strings", "numbers"]
 
 _DIGITS: Final = {"FP32": 12, "INT64": 4, "BOOL": 6}  # characters of a value in JSON, about
-_NUMPY: Final[dict[str, str]] = {"UINT8": "<u1", "FP32": "<f4", "INT64": "<i8", "BOOL": "|b1"}
+_NUMPY: Final[dict[str, str]] = {
+    "UINT8": "<u1",
+    "UINT16": "<u2",
+    "INT16": "<i2",
+    "FP32": "<f4",
+    "INT64": "<i8",
+    "BOOL": "|b1",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,14 +124,14 @@ def _joined(elements: Iterable[str]) -> Iterator[str]:
 
 
 def numbers(tensor: InputTensor, where: str) -> NDArray[Any]:
-    """The values of a tensor of UINT8 or FP32, in its shape.
+    """The values of a tensor of UINT8, UINT16, INT16 or FP32, in its shape.
 
     Args:
         tensor: as it came.
         where: how messages name it.
 
     Returns:
-        uint8 or float32. Values of float32 may be infinite or not a number if they came as bytes.
+        uint8, uint16, int16 or float32. Values of float32 may be infinite or not a number if they came as bytes.
 
     Raises:
         Refusal: 400, not as many values as the shape says, or values of another type.
@@ -136,7 +143,7 @@ def numbers(tensor: InputTensor, where: str) -> NDArray[Any]:
             needed = f"{tensor.datatype} {list(tensor.shape)} has {count * kind.itemsize} bytes"
             raise Refusal(400, f"{where} has binary_data_size {len(tensor.raw)}, but {needed}")
         return np.frombuffer(tensor.raw, kind).reshape(tensor.shape)
-    values = _array(tensor.data or [], where, "whole numbers" if kind.kind == "u" else "numbers")
+    values = _array(tensor.data or [], where, "numbers" if kind.kind == "f" else "whole numbers")
     if (
         values.size != count
         or values.ndim not in {1, len(tensor.shape)}
@@ -146,9 +153,11 @@ def numbers(tensor: InputTensor, where: str) -> NDArray[Any]:
         accepted = f"{count} values, flat or nested as the shape {list(tensor.shape)}"
         raise Refusal(400, f"{where}.data has {found}; accepted: {accepted}")
     values = values.reshape(tensor.shape)
-    if kind.kind == "u":
-        if values.size and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
-            raise Refusal(400, f"{where}.data has values that are not UINT8; accepted: whole numbers from 0 to 255")
+    if kind.kind != "f":
+        ends = np.iinfo(kind)
+        if values.size and (values.dtype.kind not in "iu" or values.min() < ends.min or values.max() > ends.max):
+            accepted = f"whole numbers from {ends.min} to {ends.max}"
+            raise Refusal(400, f"{where}.data has values that are not {tensor.datatype}; accepted: {accepted}")
         return values.astype(kind)
     with np.errstate(over="ignore"):
         return values.astype(kind)

@@ -10,7 +10,7 @@ from ortcam.images.formats.deflate import inflated_size
 from ortcam.images.formats.header import DamagedError, Header, RefusedError, directory
 from ortcam.images.formats.jpeg import walk_jpeg
 
-__all__ = ["walk_tiff"]
+__all__ = ["TAGS_OF_LAYOUT", "Layout", "check_layout", "walk_tiff"]
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 277, 278, 279, 284
@@ -23,6 +23,11 @@ _TAGS: Final = {
     **dict.fromkeys((_BITS, _EXTRA, _FORMAT), 1 << 9),  # a value per sample, so that too many samples get their error
     **dict.fromkeys((_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS), _MOST_PARTS),
 }
+# Those of them that say where pixels lie: all that `check_layout` looks at.
+TAGS_OF_LAYOUT: Final = {
+    tag: _TAGS[tag]
+    for tag in (_WIDTH, _HEIGHT, _SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _COUNTS)
+} | dict.fromkeys((_TILE_OFFSETS, _TILE_COUNTS), _MOST_PARTS)
 _JPEG_TABLES: Final = 347
 # What else libtiff needs: options of CCITT, predictor, palette, inks, tables and colours of JPEG.
 _NEEDED: Final = {
@@ -88,7 +93,7 @@ def walk_tiff(data: bytes) -> Header:
     if tags.get(_SUBFILE, (0,))[0] & 1 or tags.get(_OLD_SUBFILE, (1,))[0] == 2:
         raise RefusedError("a TIFF file whose first image is a preview (a raw photograph?)")
     photometric, bits = _check_samples(tags)
-    layout = _check_layout(tags, len(data), width, height)
+    layout = check_layout(tags, len(data), width, height)
     rows, columns = (layout.rows * layout.down, layout.columns * layout.across) if layout.tiled else (height, width)
     flaw, coefficients = _walk_jpegs(data, layout) if tags.get(_COMPRESSION, (1,))[0] == _JPEG else ("", 0)
     return Header(
@@ -143,8 +148,20 @@ def _numbers(values: set[int]) -> str:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Strips or tiles: pixels of each, how many there are, their samples per pixel, and where they lie."""
+class Layout:
+    """Strips or tiles: pixels of each, how many there are, their samples per pixel, and where they lie.
+
+    Attributes:
+        tiled: whether they are tiles, which all have the same size.
+        across: columns of one.
+        down: rows of one; the last strip of a plane may have fewer.
+        columns: how many are side by side.
+        rows: how many are one below the other.
+        planes: 1, or the samples per pixel where each is stored for itself; parts of a plane come together.
+        samples: per pixel, of one plane.
+        height: rows of the image.
+        places: offset and bytes of each.
+    """
 
     tiled: bool
     across: int
@@ -154,7 +171,7 @@ class _Layout:
     planes: int
     samples: int
     height: int
-    places: tuple[tuple[int, int], ...]  # offset, bytes
+    places: tuple[tuple[int, int], ...]
 
     def rows_of(self, index: int) -> int:
         """Rows that a part holds: the last strip of a plane may be shorter."""
@@ -162,7 +179,7 @@ class _Layout:
         return self.down if self.tiled else min(self.down, self.height - row * self.down)
 
 
-def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, height: int) -> _Layout:
+def check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, height: int) -> Layout:
     """How the pixels are stored.
 
     Raises:
@@ -192,10 +209,10 @@ def _check_layout(tags: dict[int, tuple[int, ...]], size: int, width: int, heigh
         raise DamagedError("one of its strips or tiles has no bytes")
     if sum(count for _, count in places) > size:  # each is decoded for itself, however many lie at one place
         raise DamagedError(f"its {parts} strips or tiles have more bytes than the file, so they overlap")
-    return _Layout(tiled, across, down, columns, rows, planes, samples // planes, height, places)
+    return Layout(tiled, across, down, columns, rows, planes, samples // planes, height, places)
 
 
-def _working(layout: _Layout, bits: int) -> int:
+def _working(layout: Layout, bits: int) -> int:
     """Bytes that libtiff and OpenCV need for one strip or tile, beside the image that it has not been written to yet.
 
     It lies in memory as it is in the file, as it is stored, and as RGBA, or with 16 bits per sample.
@@ -207,7 +224,7 @@ def _working(layout: _Layout, bits: int) -> int:
     return max(encoded + pixels * samples - 3 * pixels, 0) + 4 * pixels
 
 
-def _walk_jpegs(data: bytes, layout: _Layout) -> tuple[str, int]:
+def _walk_jpegs(data: bytes, layout: Layout) -> tuple[str, int]:
     """What is wrong with the scans of JPEGs in strips or tiles, "" for nothing, and the most bytes of coefficients.
 
     Raises:
@@ -226,7 +243,7 @@ def _walk_jpegs(data: bytes, layout: _Layout) -> tuple[str, int]:
     return flaw, coefficients
 
 
-def _check_parts(data: bytes, tags: dict[int, tuple[int, ...]], layout: _Layout) -> str:
+def _check_parts(data: bytes, tags: dict[int, tuple[int, ...]], layout: Layout) -> str:
     """Find out whether strips and tiles hold all their pixels, which libtiff would fill in with black in silence.
 
     Returns:
