@@ -249,15 +249,8 @@ def test_a_model_of_torchxrayvision_goes_with_its_preset(tmp_path: Path) -> None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = library.models.DenseNet(weights=None, block_config=(2, 2, 2, 2)).eval()
-    labels = list(module.targets)
-    bundle = export(
-        module,
-        tmp_path / "xray.ortcam",
-        preset="torchxrayvision",
-        activation="sigmoid",
-        labels=labels,
-        layer="features",
-    )
+    said: dict[str, Any] = {"preset": "torchxrayvision", "activation": "sigmoid", "labels": list(module.targets)}
+    bundle = export(module, tmp_path / "xray.ortcam", layer="features", **said)
     image = bands(1, side=224)[..., 0]
     case = open_case(module, bundle.path, threads=1, activation="sigmoid")
     normalized = library.datasets.normalize(image, 255)[None, None]
