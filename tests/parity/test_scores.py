@@ -69,7 +69,7 @@ def references(case: Case, score: Callable[[Tensor], Tensor], image: Any) -> tup
 
 @pytest.fixture(scope="module")
 def image() -> NDArray[np.uint8]:
-    return small_image(70, 90)
+    return small_image(64, 88)
 
 
 @pytest.mark.parametrize("text", SCORES)
