@@ -282,11 +282,16 @@ def _write_graphs(
 def _check_span(preprocessing: Preprocessing) -> None:
     """Refuse an input in which black and white are nearly the same, as bytes' mean and std make of a scale of 1."""
     span = preprocessing.scale / max(preprocessing.std)
-    if span < _SMALLEST_SPAN:
-        raise ExportError(
-            f"black and white would be {span:.2g} apart in the model's input (scale {preprocessing.scale:g}, std "
-            f"{preprocessing.std[0]:g}): where mean and std are of bytes, or the graph takes bytes, say --scale 255"
-        )
+    if span >= _SMALLEST_SPAN:
+        return
+    low, high = preprocessing.value_range or (0.0, 255.0)
+    ends = "black and white" if preprocessing.value_range is None else f"{low:g} and {high:g}"
+    kind = "bytes" if (low, high) == (0.0, 255.0) else "samples as they are"
+    raise ExportError(
+        f"{ends} would be {span:.2g} apart in the model's input (scale {preprocessing.scale:g}, std "
+        f"{max(preprocessing.std):g}): where mean and std are of {kind}, or the graph takes {kind}, say "
+        f"--scale {high - low:g}"
+    )
 
 
 def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None:

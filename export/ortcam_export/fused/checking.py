@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ortcam.bundle import Bundle
 from ortcam.engine import Model, OnnxEngine
 from ortcam.explainer import Explainer
+from ortcam.explainer.scored import blank_scores
 from ortcam.methods import Plan
 from ortcam.parity import read_probe
 from ortcam.request import ExplainRequest
@@ -21,7 +22,7 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.fused.explainer_graph import ExplainerSpec, Masking
 from ortcam_export.graphs.running import cpu_options
 
-__all__ = ["baseline_probabilities", "check_model", "difference_by_rounding", "difference_from_runtime"]
+__all__ = ["baseline_scores", "check_model", "difference_by_rounding", "difference_from_runtime", "is_expression"]
 
 _ROUNDINGS: Final = 4  # how often the last digits are moved
 
@@ -43,12 +44,18 @@ def check_model(path: Path, say: Callable[[str], None]) -> None:
         say(f"the model has operators of {', '.join(sorted(others))}, which not every runtime has")
 
 
-def baseline_probabilities(bundle: Bundle, plan: Plan) -> NDArray[np.float32] | None:
-    """Probabilities of the empty image, float32 [classes], if the plan subtracts them."""
+def baseline_scores(bundle: Bundle, request: ExplainRequest, plan: Plan) -> NDArray[np.float32] | None:
+    """What the blank image gives, if the plan subtracts it: float32 [outputs], or [1] for an expression."""
     if not plan.baseline or plan.weighting != "probability":
         return None
+    targets = np.array([-1]) if is_expression(request) else np.arange(bundle.manifest.outputs)
     with contextlib.closing(Model(bundle, OnnxEngine(bundle, cpu_options()))) as model:
-        return model.empty_image_probabilities(np.arange(len(bundle.manifest.labels)))
+        return blank_scores(request, bundle.manifest, targets, model.blank_logits())
+
+
+def is_expression(request: ExplainRequest) -> bool:
+    """Whether one score is explained in place of classes."""
+    return request.score is not None and request.score.word is None
 
 
 def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec, path: Path) -> float | None:
@@ -56,9 +63,9 @@ def difference_from_runtime(bundle: Bundle, request: ExplainRequest, spec: Expla
     if bundle.manifest.probe is None:
         return None
     with contextlib.closing(_explainer(bundle, spec)) as explainer:
-        image = _probe(bundle, spec)
-        explanation = explainer.explain_request(_of_some_classes(bundle, request, spec), image)
-        inputs: dict[str, NDArray[Any]] = {"image": image if spec.uint8_input else explainer.preprocess(image)}
+        image, values = _probe(bundle, spec)
+        explanation = explainer.explain_request(_of_some_classes(bundle, request, spec), preprocessed=values)
+        inputs: dict[str, NDArray[Any]] = {"image": image if spec.uint8_input else values}
     if spec.top_k is None:
         inputs["classes"] = np.array(explanation.targets, np.int64)
     try:
@@ -85,7 +92,7 @@ def difference_by_rounding(bundle: Bundle, request: ExplainRequest, spec: Explai
     request = _of_some_classes(bundle, request, spec)
     generator = np.random.default_rng(0)
     with contextlib.closing(_explainer(bundle, spec)) as explainer:
-        values = explainer.preprocess(_probe(bundle, spec))
+        _, values = _probe(bundle, spec)
         maps = explainer.explain_request(request, preprocessed=values).maps
         largest = 0.0
         for _ in range(_ROUNDINGS):
@@ -99,13 +106,26 @@ def _explainer(bundle: Bundle, spec: ExplainerSpec) -> Explainer:
     return Explainer(bundle, cpu_options(), precision=spec.how.precision if isinstance(spec.how, Masking) else None)
 
 
-def _probe(bundle: Bundle, spec: ExplainerSpec) -> NDArray[np.uint8]:
-    """An image of the probe, uint8 [h,w,3]: of a size and shape of its own where the file resizes and crops."""
-    image = read_probe(bundle)[0][0]
-    return np.ascontiguousarray(image.repeat(2, axis=1)[:, 3:]) if spec.uint8_input else image
+def _probe(bundle: Bundle, spec: ExplainerSpec) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """An image of the probe, and the model's input float32 [1,C,H,W] that the preprocessing makes of it.
+
+    The image is of a size and shape of its own where the file resizes and crops: uint8 [h,w,3], or the samples float32
+    [h,w,C] that a model with a value range takes.
+    """
+    preprocessing = bundle.manifest.preprocessing
+    levels = read_probe(bundle)[0][0]  # uint8 [H,W,C]
+    if not spec.uint8_input:
+        return levels, preprocessing.of_levels(levels)
+    image: NDArray[Any] = np.ascontiguousarray(levels.repeat(2, axis=1)[:, 3:])
+    if preprocessing.value_range is not None:
+        low, high = preprocessing.value_range
+        image = (low + image.astype(np.float64) / 255 * (high - low)).astype(np.float32)
+    elif preprocessing.channels == 1:
+        image = image.repeat(3, axis=2)  # whose grey is the same level
+    return image, preprocessing(image)
 
 
 def _of_some_classes(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> ExplainRequest:
     if spec.top_k is not None:
         return request
-    return dataclasses.replace(request, top_k=min(2, len(bundle.manifest.labels)))
+    return dataclasses.replace(request, top_k=min(2, bundle.manifest.outputs))

@@ -9,6 +9,7 @@ import onnxruntime
 
 from ortcam._version import __version__
 from ortcam.bundle import Bundle
+from ortcam.images.preprocessing import Preprocessing
 from ortcam.request import ExplainRequest
 from ortcam.support.strict_json import encode_json
 from ortcam_export.errors import ExportError
@@ -61,9 +62,11 @@ def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> di
         "budget": masking and masking.budget,
         "precision": masking.precision if masking else manifest.precision,
         "batch_size": masking and masking.batch_size,
-        "targets": "input" if spec.top_k is None else spec.top_k,
-        "input": "uint8 RGB [h,w,3]" if spec.uint8_input else "float32 [1,3,H,W], preprocessed",
+        "targets": "score" if spec.score is not None else "input" if spec.top_k is None else spec.top_k,
+        "score": request.score.text if request.score is not None else "",
+        "input": _input_in_words(manifest.preprocessing, spec),
         "labels": manifest.labels,
+        "output_shape": manifest.output_shape,
         "activation": manifest.activation,
         "preprocessing": dataclasses.asdict(manifest.preprocessing),
         "model": dataclasses.asdict(manifest.model),
@@ -76,6 +79,13 @@ def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> di
         f"ortcam.{key}": value if isinstance(value, str) else encode_json(value, indent=None)
         for key, value in values.items()
     }
+
+
+def _input_in_words(preprocessing: Preprocessing, spec: ExplainerSpec) -> str:
+    channels = preprocessing.channels
+    if not spec.uint8_input:
+        return f"float32 [1,{channels},H,W], preprocessed"
+    return f"float32 samples [h,w,{channels}]" if preprocessing.needs_samples else "uint8 RGB [h,w,3]"
 
 
 def save(model: ir.Model, path: Path, *, external: bool) -> None:
@@ -100,7 +110,7 @@ def save(model: ir.Model, path: Path, *, external: bool) -> None:
 
 def client_parameters(model: ir.Model) -> dict[str, str]:
     """What a client of a server wants to know."""
-    return {key: model.metadata_props[f"ortcam.{key}"] for key in ("method", "options", "input", "labels")}
+    return {key: model.metadata_props[f"ortcam.{key}"] for key in ("method", "options", "score", "input", "labels")}
 
 
 def describe(model: ir.Model, place: Place, weights: Path | None, difference: float | None) -> Fused:

@@ -1,25 +1,29 @@
 """One file that explains: a bundle and a method fused into an ONNX model, checked against the runtime, and written."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError
+from ortcam.explainer.scored import scored_by
 from ortcam.methods import AUTO_METHOD, Settings, resolve_method
-from ortcam.request import ExplainRequest, check_fusible, for_fused_file
+from ortcam.request import ExplainRequest, Score, check_fusible, for_fused_file
 from ortcam.scoring import Limits
-from ortcam.support.ranges import CHUNK, TOP_K
+from ortcam.support.ranges import CHUNK, TOP_K, shown
 from ortcam.support.unfinished import workspace
 from ortcam_export.errors import ExportError
 from ortcam_export.fused.checking import (
-    baseline_probabilities,
+    baseline_scores,
     check_model,
     difference_by_rounding,
     difference_from_runtime,
+    is_expression,
 )
 from ortcam_export.fused.explainer_graph import ExplainerSpec, Gradients, Masking, build_explainer
 from ortcam_export.fused.file import Fused, client_parameters, describe, metadata, save
@@ -48,6 +52,7 @@ def fuse(
     precision: str | None = None,
     top_k: int | None = None,
     runtime_targets: bool = False,
+    score: Score | str | None = None,
     uint8_input: bool = False,
     batch_size: int = DEFAULT_CHUNK,
     external: bool = False,
@@ -74,7 +79,10 @@ def fuse(
         precision: of its masked passes, where the bundle has it; None takes that of its own graphs.
         top_k: how many of the most probable classes are explained; None: 1.
         runtime_targets: whether the classes are an input instead.
-        uint8_input: whether the input is an RGB image uint8 [h,w,3] of any size, preprocessed inside the graph.
+        score: what is explained, as of `Explainer.explain`: "logit" or "probability" of the classes, or an expression,
+            which the file then has in it. A model whose output is a tensor needs one.
+        uint8_input: whether the input is an image of any size, preprocessed inside the graph: uint8 [h,w,3], RGB; of a
+            model with a value range its samples, float32 [h,w,C].
         batch_size: masked images per turn of the loop.
         external: whether the weights lie in a file of their own, `NAME.onnx.data`, or `NAME.onnx.HEX.data` where a
             model that is replaced has other weights under that name: so no model ever meets another's weights.
@@ -90,7 +98,7 @@ def fuse(
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
     """
     say = report or (lambda _: None)
-    request = _check_request(method, options, budget, top_k, batch_size, runtime_targets=runtime_targets)
+    request = _check_request(method, options, budget, top_k, batch_size, score, runtime_targets=runtime_targets)
     _check_masks(request.settings, budget, precision)
     opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     _check_classes(top_k, opened)
@@ -126,6 +134,7 @@ def _check_request(
     budget: float | int | None,
     top_k: int | None,
     batch_size: int,
+    score: Score | str | None,
     *,
     runtime_targets: bool,
 ) -> ExplainRequest:
@@ -143,7 +152,15 @@ def _check_request(
             range_.check(value)
     if top_k is not None and runtime_targets:
         raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")
-    return ExplainRequest(settings, limits, None, int(top_k or 1), int(batch_size), None)
+    asked = ExplainRequest.of(
+        method=method, top_k=int(top_k or 1), batch_size=int(batch_size), score=score, **dict(options)
+    )
+    if asked.score is not None and is_expression(asked) and runtime_targets:
+        raise OptionError(
+            f"score={shown(asked.score.text)} with runtime_targets: an expression is one score and names its classes "
+            "itself"
+        )
+    return dataclasses.replace(asked, limits=limits)
 
 
 def _check_masks(settings: Settings, budget: float | int | None, precision: str | None) -> None:
@@ -158,7 +175,7 @@ def _check_masks(settings: Settings, budget: float | int | None, precision: str 
 
 
 def _check_classes(top_k: int | None, bundle: Bundle) -> None:
-    classes = len(bundle.manifest.labels)
+    classes = bundle.manifest.outputs
     if top_k is not None and top_k > classes:
         raise ExportError(f"top_k={top_k}: accepted is a whole number from 1 to {classes}, the model's classes")
 
@@ -171,19 +188,25 @@ def _spec(
     Raises:
         BundleError: the bundle has no scorers in this precision.
     """
-    settings = request.settings
+    settings, manifest = request.settings, bundle.manifest
+    score = request.score.matrix(manifest) if request.score is not None and is_expression(request) else None
     how: Masking | Gradients
     if settings.plan is None:
-        how = Gradients(settings.method.name, settings.options)
+        by_probability = request.score is not None and request.score.word == "probabilities"
+        how = Gradients(settings.method.name, settings.options, by_probability and manifest.activation != "identity")
     else:
+        scored = scored_by(request, manifest, settings.plan, np.zeros(1, np.int64))
         how = Masking(
             plan=settings.plan,
             budget=request.limits.budget,
             precision=bundle.check_precision(precision),
             batch_size=int(request.batch_size),
-            baseline=baseline_probabilities(bundle, settings.plan),
+            baseline=baseline_scores(bundle, request, settings.plan),
+            rows=scored.rows if manifest.graphs.score_terms else None,
+            column=int(scored.columns[0]),
+            signed=settings.plan.weighting == "probability" and not request.has_zero(manifest),
         )
-    return ExplainerSpec(how, None if runtime_targets else request.top_k, uint8_input)
+    return ExplainerSpec(how, None if runtime_targets else request.top_k, uint8_input, score)
 
 
 def _write(model: ir.Model, place: Place, own: Path) -> Path:

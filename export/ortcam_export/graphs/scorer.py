@@ -194,9 +194,7 @@ class _Readings:
     logits: ir.Value
 
 
-def _read_outputs(
-    build: Builder, logits: ir.Value, activation: Activation, terms: Sequence[str]
-) -> _Readings:
+def _read_outputs(build: Builder, logits: ir.Value, activation: Activation, terms: Sequence[str]) -> _Readings:
     """The tables that targets are columns of: see the top of this module."""
     outputs = logits.shape[1] if logits.shape is not None else None
     assert isinstance(outputs, int)  # fixed at export

@@ -12,6 +12,7 @@ from ortcam.bundle.shipped import sample_images
 from ortcam.errors import ImageError
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.reading import read_image
+from ortcam.images.samples import read_samples
 from ortcam.scoring.upsampling import upsample
 from ortcam_export.errors import ExportError
 
@@ -26,7 +27,7 @@ _MASKED_PER_IMAGE: Final = 3
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationImages:
-    """Preprocessed images, each float32 [1,3,H,W].
+    """Preprocessed images, each float32 [1,C,H,W].
 
     Attributes:
         calibrating: what the ranges of integers are taken from.
@@ -77,8 +78,7 @@ def read_calibration(
             f"warning: {doing} on the few drawings that come with ortcam; photographs of your own kind are better: "
             "--calibration DIR"
         )
-        images = [crop for path in sample_images() for crop in _crops(read_image(path))]
-        inputs = [preprocessing(image) for image in images]
+        inputs = [_input_of(crop, preprocessing) for path in sample_images() for crop in _crops(read_image(path))]
         words = f"{len(inputs)} crops of the drawings that come with ortcam"
     else:
         inputs = _read_folder(folder, preprocessing, say)
@@ -98,12 +98,12 @@ def masked_inputs(
     """Make what scorers see of an image: the image itself, and masked by some of its own maps.
 
     Args:
-        image: float32 [1,3,H,W], preprocessed.
+        image: float32 [1,C,H,W], preprocessed.
         maps: float32 [C,h,w], of this image.
         generator: picks the maps.
 
     Yields:
-        float32 [1,3,H,W]: the clean image, then masked by min-max, tanh and min-max.
+        float32 [1,C,H,W]: the clean image, then masked by min-max, tanh and min-max.
     """
     yield image
     active = np.flatnonzero(maps.max(axis=(1, 2)) > maps.min(axis=(1, 2)))
@@ -124,6 +124,15 @@ def _files(folder: Path) -> list[Path]:
         raise ExportError(f"calibration {folder}: cannot be read: {error.strerror}") from None
 
 
+def _input_of(drawing: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """The model's input of a drawing; where it takes samples that keep their depth, its colours stand for the bands."""
+    if not preprocessing.needs_samples:
+        return preprocessing(drawing)
+    plain = Preprocessing(preprocessing.height, preprocessing.width, None, (0.0,) * 3, (1.0,) * 3)
+    colours = plain.to_pixels(plain(drawing))
+    return preprocessing.of_levels(np.ascontiguousarray(colours[..., np.arange(preprocessing.channels) % 3]))
+
+
 def _read_folder(folder: Path, preprocessing: Preprocessing, say: Callable[[str], None]) -> list[NDArray[np.float32]]:
     inputs: list[NDArray[np.float32]] = []
     skipped: list[str] = []
@@ -132,7 +141,7 @@ def _read_folder(folder: Path, preprocessing: Preprocessing, say: Callable[[str]
         if len(inputs) == MOST_IMAGES:
             break
         try:
-            inputs.append(preprocessing(read_image(path)))
+            inputs.append(preprocessing(read_samples(path, preprocessing, max_pixels=DEFAULT_MAX_PIXELS)))
         except ImageError:
             skipped.append(path.name)
     if skipped:

@@ -44,6 +44,7 @@ __all__ = [
     "add_output",
     "add_quiet",
     "add_rendering",
+    "add_score",
     "add_targets",
     "check_nothing_is_lost",
     "pairs_of",
@@ -154,6 +155,16 @@ def add_targets(parser: Any) -> None:
         help="labels or indices, such as dog,3",
     )
     parser.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
+
+
+def add_score(parser: Any) -> None:
+    """Add `--score`, which `ortcam.Score` reads."""
+    parser.add_argument(
+        "--score",
+        metavar="SCORE",
+        help="what to explain: logit or probability of each class; or one score, such as 'mug - bottle', entropy, "
+        "cosine:FILE.npy, 'output[3]' (default: what the method takes of a class)",
+    )
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

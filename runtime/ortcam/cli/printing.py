@@ -40,11 +40,12 @@ def print_image(
     width = columns()
     say(shortened(printable(image), width), ours)
     first = explanations[0]
-    digits = max(len(str(target)) for target in first.targets)
-    room = width - digits - 13
-    for target, text, probability in zip(first.targets, first.labels, first.probabilities, strict=True):
+    places = ["" if target < 0 else str(target) for target in first.targets]  # a score has no number
+    digits, values = max(map(len, places)), [_value(first, place) for place in range(len(places))]
+    room = width - digits - 6 - max(7, *map(len, values))
+    for place, text, value in zip(places, first.labels, values, strict=True):
         label = shortened(printable(text), room)
-        say(f"  {target:>{digits}}  {label:<{room}}  {probability:>7.2%}", ours)
+        say(f"  {place:>{digits}}  {label:<{room}}  {value}" if digits else f"  {label:<{room + 2}}  {value}", ours)
     longest = max(len(explanation.method) for explanation in explanations)
     for explanation in explanations:
         words = f"  {explanation.method:<{longest}}  {explanation.stats.seconds:.2f} s  {', '.join(_cost(explanation))}"
@@ -70,7 +71,7 @@ def print_row(image: str, explanations: Sequence[Explanation], ours: TextIO | No
     first = explanations[0]
     seconds = sum(explanation.stats.seconds for explanation in explanations)
     note = _briefly(explanations)
-    behind = f" {first.probabilities[0]:7.2%}"
+    behind = f" {_value(first, 0)}"
     for more in (
         f" {seconds:7.2f} s",
         f"  {note}" if note else "",
@@ -81,6 +82,12 @@ def print_row(image: str, explanations: Sequence[Explanation], ours: TextIO | No
     name = shortened(printable(image), left)
     label = shortened(printable(first.labels[0]), room - left)
     say(f"{name:<{left}}  {label:<{room - left}}{behind}", ours)
+
+
+def _value(explanation: Explanation, place: int) -> str:
+    """The probability of a class, in percent; the value of a score or an output."""
+    value = explanation.probabilities[place]
+    return f"{value:>7.2%}" if explanation.are_probabilities else f"{value:>10.4g}"
 
 
 def _cost(explanation: Explanation) -> list[str]:

@@ -172,8 +172,7 @@ def _of_probabilities(rows: Floats, z: Floats, activation: Activation) -> Floats
     p = exact_probabilities(z, activation)
     # The same for all probabilities changes no sum of them: so none is left of the one that is nearly 1.
     apart = rows - rows[:, [int(p.argmax())]]
-    slopes = p * (apart - apart @ p[:, None])
-    return slopes
+    return np.asarray(p * (apart - apart @ p[:, None]))
 
 
 def _entropy(z: Floats, activation: Activation) -> Floats:

@@ -20,7 +20,7 @@ from ortcam.images.arrays import ArrayLike, is_array, is_pillow
 from ortcam.images.inputs import expand
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
-from ortcam.request import as_top_k, check_batch_size, most_probable
+from ortcam.request import as_top_k, check_batch_size, check_classes, most_probable
 from ortcam.results.prediction import Prediction
 
 __all__ = ["Classifier", "check_alone"]
@@ -155,7 +155,7 @@ class Classifier:
             ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None; or `images`
                 is one image, or a folder without any.
         """
-        return _read_each(_several(images), self.read, on_error)
+        return _read_each(_several(images, self.bundle.manifest.preprocessing.needs_samples), self.read, on_error)
 
     @overload
     def preprocess(self, image: Image) -> NDArray[np.float32]: ...
@@ -189,6 +189,7 @@ class Classifier:
         """Return the probability of every class: float32 [classes], or a list of them for a list of images.
 
         Softmax models give probabilities that add up to 1. Sigmoid models give each class a probability of its own.
+        Models whose outputs are values give these, in the shape that the model gives them for one image.
 
         Args:
             image: as `explain` takes it.
@@ -204,8 +205,8 @@ class Classifier:
         """
         if isinstance(image, list | tuple):
             check_alone(preprocessed)
-            return [self._clean_pass(photograph).probabilities.copy() for photograph in self.read_many(image)]
-        return self._clean_pass(self.read(image, preprocessed=preprocessed)).probabilities.copy()
+            return [self._predicted(photograph) for photograph in self.read_many(image)]
+        return self._predicted(self.read(image, preprocessed=preprocessed))
 
     def classify(
         self, image: Image | None = None, *, preprocessed: ArrayLike | None = None
@@ -229,7 +230,7 @@ class Classifier:
     def top(
         self, image: Image | None = None, *, top_k: int = 5, preprocessed: ArrayLike | None = None
     ) -> list[Prediction]:
-        """Return the most probable classes of an image, the most probable first.
+        """Return the most probable classes of an image, the most probable first; of values the largest.
 
         Args:
             image: as `explain` takes it, but one image.
@@ -239,16 +240,18 @@ class Classifier:
         Raises:
             ImageError: missing, not an image, truncated or too large, or not the model's input.
             NotFiniteError: a feature or a logit is infinite or not a number.
-            TargetError: `top_k` is no whole number from 1.
+            TargetError: `top_k` is no whole number from 1, or the output of the model is a tensor without classes.
 
         Example:
             >>> explainer.top("mug.jpg", top_k=1)  # doctest: +SKIP
             [<Prediction 'mug' (4), 98.62%>]
         """
-        count = min(as_top_k(top_k), len(self.labels))
+        count, manifest = min(as_top_k(top_k), len(self.labels)), self.bundle.manifest
+        check_classes(manifest)
         clean = self._clean_pass(self.read(image, preprocessed=preprocessed))
+        of_probability = manifest.activation != "identity"
         return [
-            Prediction(int(index), self.labels[index], float(clean.probabilities[index]))
+            Prediction(int(index), self.labels[index], float(clean.probabilities[index]), of_probability)
             for index in most_probable(clean.logits, count)
         ]
 
@@ -283,6 +286,9 @@ class Classifier:
         """
         return self._model.logits(count, inputs, batch_size=check_batch_size(batch_size))
 
+    def _predicted(self, photograph: Photograph) -> NDArray[np.float32]:
+        return self._clean_pass(photograph).probabilities.reshape(self.bundle.manifest.output_shape).copy()
+
     def _clean_pass(self, photograph: Photograph) -> CleanPass:
         return self._model.clean_pass(photograph.model_input)
 
@@ -297,14 +303,17 @@ def check_alone(preprocessed: object) -> None:
         raise OptionError("an image and preprocessed= are both given: give one of them")
 
 
-def _several(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image]:
-    """Images to iterate over; those of a folder or a glob, if it is one.
+def _several(
+    images: Iterable[Image] | str | os.PathLike[str],
+    arrays: bool,
+) -> Iterable[Image]:
+    """Images to iterate over; those of a folder or a glob, if it is one, with `arrays` .npy and .npz files, too.
 
     Raises:
         ImageError: it is a single image that is no path, or a folder or a glob without images.
     """
     if isinstance(images, str | os.PathLike):
-        return expand([os.fsdecode(images)], tell=lambda _: None)
+        return expand([os.fsdecode(images)], tell=lambda _: None, arrays=arrays)
     found: Any = images
     of_pixels = is_pillow(found) or (is_array(found) and len(getattr(found, "shape", ())) < 4)
     if of_pixels or isinstance(found, bytes | bytearray | memoryview | Photograph) or hasattr(found, "read"):

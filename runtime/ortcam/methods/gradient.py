@@ -96,7 +96,9 @@ def _in_batches(
     assert derivative is not None  # checked with the request
     places = layer_places(layer, [item.cut for item in derivative.layers])
     assert places  # checked with the request
-    batches = derivative.each(inputs.seeds if seeds is None else seeds, lambda batch: make(derivative, batch, places), runs=runs)
+    batches = derivative.each(
+        inputs.seeds if seeds is None else seeds, lambda batch: make(derivative, batch, places), runs=runs
+    )
     scores = [
         HeadScores(np.concatenate([raw for raw, _ in parts]), np.concatenate([weights for _, weights in parts]), place)
         for place, parts in zip(places, zip(*batches, strict=True), strict=True)

@@ -28,9 +28,9 @@ __all__ = [
     "graphs_in_words",
     "measure_parity",
     "measure_variant",
+    "no_score",
     "parity_failure",
     "relative_difference",
-    "no_score",
     "run_scorer",
     "verify",
     "verify_variants",
@@ -147,7 +147,9 @@ def measure_variant(
     score = no_score(graphs, classes)
     for kind, file in scorers.items():
         expected, found = (
-            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[0]
+            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[
+                0
+            ]
             for name in (graphs.scorers[kind], file)
         )
         differences.append(relative_difference(found, expected))
@@ -214,8 +216,8 @@ def measure_parity(
         scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
         if matrix is not None:
             scale = max(1.0, float(np.abs(masked).max()), float(np.abs(found[:, classes:]).max()))
-            for scores in (found[:, classes:], activated[:, classes:]):
-                scorers.append(float(np.abs(scores - matrix.value(masked)).max()) / scale)
+            both = np.stack([found[:, classes:], activated[:, classes:]])
+            scorers.append(float(np.abs(both - matrix.value(masked)).max()) / scale)
     clean = max(relative_difference(computed, logits), relative_difference(single, logits[:1]))
     return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 

@@ -2,7 +2,14 @@
 
 from ortcam.request.entries import MethodEntry, parse_entry
 from ortcam.request.fusing import check_fusible, for_fused_file, fusible
-from ortcam.request.request import LIMITS, ExplainRequest, check_batch_size, read_batch_size, read_budget
+from ortcam.request.request import (
+    LIMITS,
+    ExplainRequest,
+    check_batch_size,
+    check_classes,
+    read_batch_size,
+    read_budget,
+)
 from ortcam.request.score import Score
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, class_indices, most_probable
 
@@ -15,6 +22,7 @@ __all__ = [
     "as_targets",
     "as_top_k",
     "check_batch_size",
+    "check_classes",
     "check_fusible",
     "class_index",
     "class_indices",

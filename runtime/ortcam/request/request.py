@@ -20,7 +20,7 @@ from ortcam.request.targets import Target, as_targets, as_top_k, class_index, mo
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
 
-__all__ = ["LIMITS", "ExplainRequest", "check_batch_size", "read_batch_size", "read_budget"]
+__all__ = ["LIMITS", "ExplainRequest", "check_batch_size", "check_classes", "read_batch_size", "read_budget"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ExplainRequest:
                 what works.
         """
         if self.score is None or self.score.word is not None:
-            _check_classes(manifest)
+            check_classes(manifest)
             as_top_k(self.top_k, manifest.outputs)
             for item in self.target or ():
                 class_index(item, manifest.labels)
@@ -192,7 +192,8 @@ class ExplainRequest:
             labels: of all classes.
 
         Returns:
-            The classes, int64 [K], each once, or -1 for an expression; and for every class asked for its place among them, intp [N].
+            The classes, int64 [K], each once, or -1 for an expression; and for every class asked for its place among
+            them, intp [N].
 
         Raises:
             TargetError: a class, or a number of classes, that the model does not have.
@@ -226,7 +227,7 @@ def _has_score(method: Method | None) -> bool:
     return method is not None and "score" in method.defaults
 
 
-def _check_classes(manifest: Manifest) -> None:
+def check_classes(manifest: Manifest) -> None:
     """Refuse to explain classes of a model that has none.
 
     Raises:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Manifest
 from ortcam.engine.score import ScoreMatrix, Term
-from ortcam.errors import OptionError, OrtcamError
+from ortcam.errors import OptionError, OrtcamError, TargetError
 from ortcam.images.arrays import ArrayLike, as_array
 from ortcam.images.reading import read_image
 from ortcam.request.score_text import WORDS, Item, parse_score
@@ -144,7 +144,10 @@ class Score:
         if item.kind == "cosine":
             return "direction", self._of_cosine(item.name, manifest.outputs)
         row = np.zeros(manifest.outputs)
-        row[class_index(item.name, manifest.labels)] = 1
+        try:
+            row[class_index(item.name, manifest.labels)] = 1
+        except TargetError as error:
+            raise TargetError(f"score={shown(self.text)}: {error}") from None
         return ("logits" if item.kind == "logit" else "probabilities"), row
 
     def _of_cosine(self, name: str, outputs: int) -> NDArray[np.float64]:

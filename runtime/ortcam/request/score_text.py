@@ -93,7 +93,7 @@ def _split(text: str) -> list[tuple[float, str]]:
             quote = letter if letter in text[place + 1 :] else ""
         elif letter in "[]":
             inside = letter == "["
-        elif letter in "+-" and not inside and text[place - 1 : place] == " " == text[place + 1 : place + 2]:
+        elif letter in "+-" and not inside and text[place - 1 : place] == " " and text[place + 1 :][:1] in (" ", ""):
             parts.append((sign, text[start:place]))
             sign, start = (1.0 if letter == "+" else -1.0), place + 1
     parts.append((sign, text[start:]))

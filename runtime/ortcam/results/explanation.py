@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import io
 import operator
 import os
 from pathlib import Path
@@ -340,7 +339,7 @@ class Explanation:
             name = saved.stem(target)
             if f"{name}.npy" in contents:
                 continue
-            contents[f"{name}.npy"] = _npy(self.maps[index])
+            contents[f"{name}.npy"] = saved.npy(self.maps[index])
             contents[f"{name}-heatmap.png"] = encode_png(self.heatmap(index, colormap=colormap))
             contents[f"{name}-overlay.png"] = encode_png(self.drawn_on(image, index, rendering))
         contents[saved.PREVIEW] = encode_jpeg(shrunk(self.image, _PREVIEW_SIDE))
@@ -400,9 +399,3 @@ class Explanation:
                 f"map {index!r} of {len(self.targets)}: accepted is 0 to {len(self.targets) - 1}, or a label"
             )
         return place
-
-
-def _npy(array: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()

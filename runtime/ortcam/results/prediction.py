@@ -1,4 +1,4 @@
-"""A prediction: one class that the model gives an image, with its probability."""
+"""A prediction: one class that the model gives an image, with its probability; or one output, with its value."""
 
 import dataclasses
 
@@ -12,12 +12,15 @@ class Prediction:
     Attributes:
         index: of the class.
         label: its name.
-        probability: in [0,1].
+        probability: in [0,1]; of a model whose outputs are values the value.
+        is_probability: whether it is one.
     """
 
     index: int
     label: str
     probability: float
+    is_probability: bool = True
 
     def __repr__(self) -> str:
-        return f"<Prediction {self.label!r} ({self.index}), {self.probability:.2%}>"
+        value = f"{self.probability:.2%}" if self.is_probability else f"{self.probability:.4g}"
+        return f"<Prediction {self.label!r} ({self.index}), {value}>"

@@ -1,12 +1,16 @@
 """The folder of a saved explanation: reads its manifest, adds classes to it, and says what would be lost."""
 
 import contextlib
+import io
 import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ortcam.errors import OutputError
 from ortcam.images.inputs import MANIFEST
@@ -15,7 +19,18 @@ from ortcam.support.files import alone_in, make_folder, write_together
 from ortcam.support.strict_json import encode_json
 from ortcam.support.unfinished import clear
 
-__all__ = ["MANIFEST", "PREVIEW", "OccupiedError", "identity", "image_sha256", "lost", "read_manifest", "save", "stem"]
+__all__ = [
+    "MANIFEST",
+    "PREVIEW",
+    "OccupiedError",
+    "identity",
+    "image_sha256",
+    "lost",
+    "npy",
+    "read_manifest",
+    "save",
+    "stem",
+]
 
 PREVIEW: Final = "image.jpg"  # the photograph, small
 
@@ -125,6 +140,13 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def stem(target: int) -> str:
     """How the files of a map are called: `class-C` of a class, `score` of a score (-1)."""
     return "score" if target < 0 else f"class-{target}"
+
+
+def npy(array: NDArray[np.float32]) -> bytes:
+    """An array as the content of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def image_sha256(record: Mapping[str, Any]) -> str | None:

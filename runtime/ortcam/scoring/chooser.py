@@ -16,12 +16,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.support.blas import single_threaded
 from ortcam.scoring.gaussian_process import MaskModel, Prediction, estimation_work, prediction_work
 from ortcam.scoring.loop import Scoring
 from ortcam.scoring.masks import gated_masks, summands
 from ortcam.scoring.pace import Work
 from ortcam.scoring.scores import Scores
+from ortcam.support.blas import single_threaded
 
 __all__ = ["Chooser", "are_most"]
 

@@ -24,10 +24,10 @@ out where they are many depends on their numbers alone.
 alpha / t is the fourth power of a Gaussian, whose mean is m^4 + 6 m^2 v + 3 v^2. The last term counts only where m is
 near zero, where the Gaussian reaches below zero and y cannot; it is left out: alpha / t = m^4 + 6 m^2 v.
 
-**Scores of either sign** (a difference, a logit, a regression's output) have no root. There the model is y_k = (alpha_k -
-a) / t with a the mean and t the largest distance from it of the weights scored; what is predicted is a + t m, and where
-the fourth power has the slope 4 t m^3, the line has t. A score that is the same for every mask so far (t = 0) is
-predicted to be the same for all.
+**Scores of either sign** (a difference, a logit, a regression's output) have no root. There y_k = (alpha_k - a) / t,
+with a the mean of the weights scored and t the largest distance from it. What is predicted is a + t m. Where the fourth
+power has the slope 4 t m^3, the line has t. A score that is the same for every mask so far (t = 0) is predicted to be
+the same for all.
 
 **What to score next.** The channels whose weight leaves most open in the map: |A_k - mean A_k|, since a constant does
 not change a map that is min-maxed, times the standard deviation of alpha_k; summed over the classes after division by
@@ -142,9 +142,7 @@ class MaskModel:
         apart = self._squared_distances(some, some)[np.triu_indices(len(some), 1)]
         self._unit = max(float(np.median(apart)) if apart.size else 0.0, 1e-12)
 
-    def condition(
-        self, scored: NDArray[np.intp], weights: NDArray[np.float64], *, signed: bool = False
-    ) -> Prediction:
+    def condition(self, scored: NDArray[np.intp], weights: NDArray[np.float64], *, signed: bool = False) -> Prediction:
         """Predict the weights of all channels from those scored so far.
 
         Args:
@@ -174,7 +172,20 @@ class MaskModel:
         variance = np.maximum(1 - explained, 0).astype(np.float64)
         slopes, unit = link.slopes(mean)
         posterior = Posterior(
-            open_, given, scored, length, noise, spread, link.top, slopes, unit, mean, variance, cross, inverse, surprise
+            open_,
+            given,
+            scored,
+            length,
+            noise,
+            spread,
+            link.top,
+            slopes,
+            unit,
+            mean,
+            variance,
+            cross,
+            inverse,
+            surprise,
         )
         v = variance[:, None] * spread
         predicted = np.zeros((channels, classes))

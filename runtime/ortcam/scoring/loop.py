@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ortcam.engine.base import BoundSession
 from ortcam.engine.batching import Batch, BatchSizer, pad_rows, run_batches
-from ortcam.support.blas import single_threaded
 from ortcam.engine.features import check_rows
 from ortcam.errors import NotFiniteError
 from ortcam.methods import Plan
@@ -19,6 +18,7 @@ from ortcam.scoring.noise import noise_of, noise_spread
 from ortcam.scoring.pace import Pace
 from ortcam.scoring.scores import Scores, weigh
 from ortcam.scoring.tally import Tally, fade
+from ortcam.support.blas import single_threaded
 
 __all__ = ["Scoring"]
 
@@ -194,8 +194,8 @@ class Scoring:
         """The weights from what has been scored, and from what was predicted for the rest.
 
         Args:
-            predicted: float64 [L,K], weights before the offset is subtracted, of the active channels in the order of `masks.order`; where a
-                channel was scored they are not looked at. None gives the others no weight.
+            predicted: float64 [L,K], weights before the offset is subtracted, of the active channels in the order of
+                `masks.order`; where a channel was scored they are not looked at. None gives the others no weight.
             error: float64 [K], estimated from the prediction.
             step: maps whose weights were predicted are gated at every pixel, or at one in so many of both axes.
             simplified: what was done in a simpler way to meet the deadline.

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.support.blas import single_threaded
 from ortcam.engine.features import check_finite
 from ortcam.methods import Plan
 from ortcam.scoring.masks import Masks
 from ortcam.scoring.scores import Scores
 from ortcam.scoring.upsampling import bilinear_matrix, taps, upsample
+from ortcam.support.blas import single_threaded
 
 __all__ = ["FUSED_SLOPE", "LEAST_RANGE", "finish", "fuse", "gated_sum", "raw_maps", "relu_min_max"]
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle.gates import GATE_FUNCTIONS
-from ortcam.support.blas import single_threaded
 from ortcam.methods import Plan
 from ortcam.scoring.upsampling import upsampled_range
+from ortcam.support.blas import single_threaded
 
 __all__ = ["ZERO_AT_ZERO", "Masks", "gated_masks", "prepare_masks", "summands"]
 

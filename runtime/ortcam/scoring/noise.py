@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.support.blas import single_threaded
 from ortcam.methods import Noise
 from ortcam.scoring.upsampling import upsample
+from ortcam.support.blas import single_threaded
 
 __all__ = ["FACTORS", "SHIFTS", "UNIFORM_BITS", "draw_noise", "draw_uniform", "noise_key", "noise_of", "noise_spread"]
 

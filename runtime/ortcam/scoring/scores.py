@@ -52,8 +52,8 @@ def weigh(
         tally: what the passes gave.
         masks: of the image.
         offset: float64 [K], subtracted from every weight.
-        predicted: float64 [L,K], weights before the offset is subtracted, of the active channels in the order of `masks.order`; where a
-            channel was scored they are not looked at. None gives the others no weight.
+        predicted: float64 [L,K], weights before the offset is subtracted, of the active channels in the order of
+            `masks.order`; where a channel was scored they are not looked at. None gives the others no weight.
     """
     channels, given = tally.positive_weights()
     positive = np.zeros((len(tally.count), len(offset)))

@@ -4,15 +4,16 @@ import { type Bundle, openBundle, sha256 } from "./engine/bundle";
 import { classify, type CleanPass, cutsOf, finestOf } from "./engine/classifier";
 import { layerName } from "./engine/cut";
 import { openDerivative } from "./engine/derivative";
+import { areProbabilities, scoreLength } from "./engine/manifest";
 import { OrtcamError } from "./errors";
-import { decodeImage } from "./images/image";
 import { prepareMasks } from "./scoring/masks";
 import type { Engine, Explained, Manifest, Opened, ShownImage, Preview, Task, Wanted } from "./messages";
 import { chooseMethod } from "./methods/auto";
 import { allOptions, isMasked, type MaskedChoice, resolvePlan, weighsByGradient } from "./methods/methods";
 import { chosenLayers, explainUnmasked, type Found, type Scene } from "./methods/unmasked";
 import { forDisplay, overlayFile } from "./images/display";
-import { cropGeometry, type Pixels, preprocess } from "./images/preprocessing";
+import { readPicture } from "./images/picture";
+import { cropGeometry, type Pixels } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
 import type { Maps } from "./scoring/upsampling";
 import { finish, rawMap, Scoring, type Work } from "./scoring/scoring";
@@ -29,8 +30,8 @@ const MILLISECONDS_BETWEEN_PREVIEWS = 200;
 interface Photograph {
   readonly name: string;
   readonly sha256: string | null; // of the file
-  readonly pixels: Pixels;
-  readonly input: Float32Array; // [3, H, W]
+  readonly pixels: Pixels; // as it is shown
+  readonly input: Float32Array; // [channels, H, W]
   readonly clean: CleanPass;
   readonly kept: Scene["kept"];
 }
@@ -93,8 +94,7 @@ export class Explainer implements Engine {
 
   async read(file: Blob, name: string): Promise<ShownImage> {
     const { manifest } = this.bundle;
-    const pixels = await decodeImage(file, name);
-    const input = preprocess(manifest.preprocessing, pixels);
+    const { pixels, input } = await readPicture(manifest.preprocessing, file, name);
     const clean = await classify(manifest, this.sessions, input);
     const digest = await sha256(new Uint8Array(await file.arrayBuffer()));
     this.photograph = { name, sha256: digest, pixels, input, clean, kept: new Map() };
@@ -192,7 +192,8 @@ export class Explainer implements Engine {
   /** The run of a method on a picture: one that is there, or a new one. */
   private async runOf(choice: MaskedChoice, { input, clean }: Photograph): Promise<Run> {
     const key = JSON.stringify(choice);
-    const { preprocessing, graphs, labels } = this.bundle.manifest;
+    const { manifest } = this.bundle;
+    const { preprocessing, graphs, labels } = manifest;
     let run = this.kept.get(key);
     this.kept.delete(key);
     if (run === undefined) {
@@ -205,7 +206,11 @@ export class Explainer implements Engine {
       const { height, width } = preprocessing;
       const [features] = clean.maps;
       const masks = prepareMasks(features, plan, height, width);
-      const work: Work = { input, height, width, features, masks, plan, classes: labels.length };
+      const work: Work = {
+        ...{ input, height, width, features, masks, plan, classes: labels.length },
+        scoreLength: scoreLength(manifest),
+        signed: !areProbabilities(manifest),
+      };
       const { runtime } = this.sessions;
       run = new Run(new Scoring(runtime, scorer, work, BATCH_SIZE[runtime.provider]));
     }

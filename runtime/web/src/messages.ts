@@ -87,6 +87,8 @@ export type FromWorker =
 export interface Opened {
   readonly model: string;
   readonly labels: readonly string[];
+  readonly areProbabilities: boolean; // what the outputs are; else they are values
+  readonly takesArrays: boolean; // whether images come at a depth of their own, as `.npy` files
   readonly channels: number;
   readonly scorers: readonly string[];
   readonly layers: readonly string[]; // by name, that of the head first
@@ -108,7 +110,7 @@ export interface ShownImage {
   readonly width: number;
   readonly geometry: CropGeometry;
   readonly display: ImageBitmap; // upright, no larger than a screen
-  readonly probabilities: Float32Array; // [classes]
+  readonly probabilities: Float32Array; // [classes], or the values that the model gives
 }
 
 export interface Task {

@@ -1,7 +1,8 @@
 /** What the page is told of a bundle by its manifest alone, whatever explains with it. */
-import type { Manifest } from "./engine/bundle";
 import { cutsOf } from "./engine/classifier";
 import { layerName } from "./engine/cut";
+import { areProbabilities, type Manifest } from "./engine/manifest";
+import { needsSamples } from "./images/preprocessing";
 import type { Opened } from "./messages";
 import { chooseMethod } from "./methods/auto";
 
@@ -10,6 +11,8 @@ export function offered(manifest: Manifest): Omit<Opened, "provider" | "runs" | 
   return {
     model: manifest.model.name,
     labels: manifest.labels,
+    areProbabilities: areProbabilities(manifest),
+    takesArrays: needsSamples(manifest.preprocessing),
     channels: manifest.cut.channels,
     scorers: Object.keys(manifest.graphs.scorers),
     layers: cutsOf(manifest).map(layerName),

@@ -31,6 +31,28 @@ OPTIONS = {
     "cropped at a half": {"resize": 67},
     "cropped at another half": {"resize": 69},
     "cropped, rounded down": {"resize": 67, "crop_rounding": "down"},
+    "grey": {"channel_order": "grey", "mean": (0.1307,), "std": (0.3081,)},
+    "OpenCV's grey, bicubic": {
+        "channel_order": "grey-opencv",
+        "mean": (0.1307,),
+        "std": (0.3081,),
+        "interpolation": "bicubic",
+    },
+    "grey, torch without antialiasing": {"channel_order": "grey", "mean": (0.5,), "std": (0.2,), "antialias": False},
+}
+FOUR = {"channel_order": "bands", "mean": (0.1, 0.2, 0.3, 0.4), "std": (0.5, 1.0, 2.0, 3.0)}
+SAMPLES = {
+    "bands": FOUR | {"value_range": (-1024.0, 3000.0)},
+    "bands, bicubic, padded": FOUR | {"value_range": (0.0, 1.0), "interpolation": "bicubic", "resize": 41},
+    "bands, torch without antialiasing": FOUR | {"value_range": (0.0, 10000.0), "antialias": False, "resize": None},
+    "grey of a depth of its own": {
+        "channel_order": "grey",
+        "mean": (0.5,),
+        "std": (1 / 2048,),
+        "value_range": (0.0, 65535.0),
+        "scale": 3.0,
+    },
+    "blue first, at a depth of its own": {"channel_order": "bgr", "value_range": (0.0, 4095.0), "resize": 51},
 }
 SIZES = (
     (120, 160),
@@ -48,10 +70,12 @@ SIZES = (
 
 
 def session_of(preprocessing: Preprocessing) -> ort.InferenceSession:
-    build = Builder()
-    picture = ir.Value(name="picture", shape=ir.Shape(("h", "w", 3)), type=ir.TensorType(ir.DataType.UINT8))
+    build, channels = Builder(), preprocessing.channels
+    kind, bands = (ir.DataType.FLOAT, channels) if preprocessing.needs_samples else (ir.DataType.UINT8, 3)
+    picture = ir.Value(name="picture", shape=ir.Shape(("h", "w", bands)), type=ir.TensorType(kind))
     out = build_preprocessing(build, picture, preprocessing)
-    out.type, out.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape((1, 3, preprocessing.height, preprocessing.width))
+    out.type = ir.TensorType(ir.DataType.FLOAT)
+    out.shape = ir.Shape((1, channels, preprocessing.height, preprocessing.width))
     graph = ir.Graph(
         [picture], [out], nodes=build.take_nodes(), initializers=build.initializers, opset_imports={"": 18}
     )
@@ -70,3 +94,20 @@ def test_it_is_the_preprocessing_in_numpy_bit_for_bit(options: dict[str, object]
         ):
             (values,) = session.run(None, {"picture": picture})
             np.testing.assert_array_equal(values, preprocessing(picture), err_msg=str(size))
+
+
+@pytest.mark.parametrize("options", SAMPLES.values(), ids=SAMPLES)
+def test_samples_become_what_numpy_makes_of_them(options: dict[str, object]) -> None:
+    preprocessing = dataclasses.replace(PLAIN, **options)
+    session = session_of(preprocessing)
+    generator = np.random.default_rng(0)
+    assert preprocessing.value_range is not None
+    low, high = preprocessing.value_range
+    for size in SIZES:
+        shape = (*size, preprocessing.channels)
+        samples = generator.uniform(low - 0.1 * (high - low), high, shape).astype(np.float32)
+        (values,) = session.run(None, {"picture": samples})
+        expected = preprocessing(samples)
+        # The sums are float64 and may be made in another order: their last bit may round to the neighbour in float32.
+        largest = np.abs(expected).max() + np.abs(np.array(preprocessing.mean) / preprocessing.std).max()
+        np.testing.assert_allclose(values, expected, rtol=0, atol=4 * 2**-24 * largest, err_msg=str(size))

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ortcam.errors import ImageError, OptionError
-from ortcam.images.resampling.crop import CropGeometry
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.resampling.crop import CropGeometry
 
 torch = pytest.importorskip("torch")
 transforms = pytest.importorskip("torchvision.transforms")

@@ -27,7 +27,7 @@ class BundleGraphs:
         self.opsets = {"": bundle.manifest.opset}
 
     def classify(self, build: Builder, image: ir.Value) -> tuple[dict[str, ir.Value], ir.Value]:
-        """Features by their names in `manifest.cuts`, each in the layout of its cut, and logits [1,classes]."""
+        """Features by their names in `manifest.cuts`, each in the layout of its cut, and logits [1,outputs]."""
         graphs = self.manifest.graphs
         features = self.features(build, image)
         if graphs.head is not None:
@@ -36,7 +36,7 @@ class BundleGraphs:
         return features, self._adopt(build, graphs.classifier, {"image": image})["logits"]
 
     def features(self, build: Builder, images: ir.Value) -> dict[str, ir.Value]:
-        """Features of images [N,3,H,W] by their names in `manifest.cuts`, each in the layout of its cut."""
+        """Features of images [N,C,H,W] by their names in `manifest.cuts`, each in the layout of its cut."""
         return self._adopt(build, self.manifest.graphs.features, {"image": images})
 
     def gradients(
@@ -48,8 +48,8 @@ class BundleGraphs:
 
         Args:
             build: of the graph.
-            seeds: float32 [K,classes], what each logit counts.
-            images: float32 [N,3,H,W], N = 1 or K.
+            seeds: float32 [K,outputs], what each logit counts.
+            images: float32 [N,C,H,W], N = 1 or K.
             features: of these images, by their names.
         """
         gradient = self.manifest.gradient

@@ -9,14 +9,15 @@ and a formula, without a loop. Weights and map are computed in float64, as in th
 =======================  =======================  =================================================================
 input                    shape                    meaning
 =======================  =======================  =================================================================
-``image``                float32 [1,3,H,W]        preprocessed, or uint8 [h,w,3]: an RGB image of any size
+``image``                float32 [1,C,H,W]        preprocessed; or an image of any size: uint8 [h,w,3], RGB, or of a
+                                                  model with a value range its samples, float32 [h,w,C]
 ``classes``              int64 [K]                what to explain, where that is chosen at run time
 =======================  =======================  =================================================================
 
 =======================  =======================  =================================================================
 output                   shape                    meaning
 =======================  =======================  =================================================================
-``logits``               float32 [1,classes]      of the image
+``logits``               float32 [1,outputs]      of the image
 ``targets``              int64 [K]                classes explained
 ``saliency``             float32 [K,H,W]          maps in [0,1], ReLU and min-max
 ``low_resolution``       float32 [K,h,w]          sum over channels at the resolution of the features, before ReLU;
@@ -24,6 +25,8 @@ output                   shape                    meaning
                                                   of several layers their fused map, at the size of the finest
 ``flat``                 bool [K]                 nothing speaks for the class, or all alike: the map is zero
 ``clamped``              bool [K]                 where ``classes`` is an input: it was none, the nearest was taken
+``score``                float32 [K]              where a score is explained in place of classes: its value, K = 1, and
+                                                  ``targets`` is -1
 =======================  =======================  =================================================================
 
 There is at least one class (K >= 1). A graph cannot raise errors: an image or a score that is not finite, which the
@@ -45,6 +48,7 @@ from ortcam_export.fused.explainer_graph.gradients import GradientMaps
 from ortcam_export.fused.explainer_graph.loops import tensor
 from ortcam_export.fused.explainer_graph.masked import masked_maps
 from ortcam_export.fused.explainer_graph.preprocessing import build_preprocessing
+from ortcam_export.fused.explainer_graph.seeds import score_value
 from ortcam_export.fused.explainer_graph.spec import ExplainerSpec, Gradients, Masking, explained_layers, finest
 from ortcam_export.graphs.builder import Builder
 
@@ -65,12 +69,12 @@ def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
     build, graphs, manifest = Builder(), BundleGraphs(bundle), bundle.manifest
     inputs, image = _take_image(build, manifest, spec)
     features, logits = graphs.classify(build, image)
-    outputs = [_output(logits, "logits", _FLOAT, 1, len(manifest.labels))]
+    outputs = [_output(logits, "logits", _FLOAT, 1, manifest.outputs)]
     targets, clamped = _take_targets(build, manifest, spec, logits, inputs)
     if isinstance(spec.how, Masking):
         low_resolution, saliency, flat = masked_maps(build, graphs, spec.how, image, features["features"], targets)
     else:
-        gradients = GradientMaps(build, graphs, spec.how, image, features, logits, targets, spec.top_k)
+        gradients = GradientMaps(build, graphs, spec.how, image, features, logits, targets, spec.top_k, spec.score)
         low_resolution, saliency, flat = gradients.run()
     classes, resolution = spec.top_k or "K", finest(explained_layers(manifest, spec.how).values())
     outputs += [
@@ -79,6 +83,9 @@ def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
         _output(low_resolution, "low_resolution", _FLOAT, classes, resolution.height, resolution.width),
         _output(flat, "flat", _BOOL, classes),
     ]
+    if spec.score is not None:
+        outputs[1] = _output(build.op("Identity", [build.integers(-1)]), "targets", _INT64, 1)
+        outputs.append(_output(score_value(build, logits, spec.score), "score", _FLOAT, 1))
     if clamped is not None:
         outputs.append(_output(clamped, "clamped", _BOOL, classes))
     graph = ir.Graph(
@@ -111,20 +118,24 @@ def _take_image(build: Builder, manifest: Manifest, spec: ExplainerSpec) -> tupl
     """The inputs of the graph, and the image as the model takes it."""
     preprocessing = manifest.preprocessing
     if spec.uint8_input:
-        decoded = tensor("image", ir.DataType.UINT8, "h", "w", 3)
+        samples = preprocessing.needs_samples
+        kind, bands = (_FLOAT, preprocessing.channels) if samples else (ir.DataType.UINT8, 3)
+        decoded = tensor("image", kind, "h", "w", bands)
         return [decoded], build_preprocessing(build, decoded, preprocessing)
-    image = tensor("image", _FLOAT, 1, 3, preprocessing.height, preprocessing.width)
+    image = tensor("image", _FLOAT, 1, preprocessing.channels, preprocessing.height, preprocessing.width)
     return [image], image
 
 
 def _take_targets(
     build: Builder, manifest: Manifest, spec: ExplainerSpec, logits: ir.Value, inputs: list[ir.Value]
 ) -> tuple[ir.Value, ir.Value | None]:
-    """Classes int64 [K] and, if they are an input, bool [K]: which of them had to be clamped."""
+    """Classes int64 [K] and, if they are an input, bool [K]: which of them had to be clamped. Of an expression 0."""
+    if spec.score is not None:
+        return build.integers(0), None
     if spec.top_k is None:
         targets = tensor("classes", _INT64, "K")
         inputs.append(targets)
-        last = build.constant(np.int64(len(manifest.labels) - 1))
+        last = build.constant(np.int64(manifest.outputs - 1))
         inside = build.op("Clip", [targets, build.constant(np.int64(0)), last])
         return inside, build.op("Not", [build.op("Equal", [inside, targets])])
     _, indices = build.ops("TopK", [logits, build.integers(spec.top_k)], {"axis": -1}, outputs=2)

@@ -11,13 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ortcam.bundle import Cut
+from ortcam.engine.score import ScoreMatrix
 from ortcam.methods.attention import RELEVANCE
 from ortcam.scoring import FUSED_SLOPE, draw_noise
 from ortcam_export.fused.explainer_graph.bundle_graphs import BundleGraphs, as_maps
 from ortcam_export.fused.explainer_graph.formulas import FORMULAS, grad_attention, smooth_grad_cam_plus_plus
 from ortcam_export.fused.explainer_graph.maps import finish, upsampled
 from ortcam_export.fused.explainer_graph.masks import value_range
-from ortcam_export.fused.explainer_graph.seeds import finer_seeds, one_hot
+from ortcam_export.fused.explainer_graph.seeds import finer_seeds, one_hot, probability_seeds, score_seeds
 from ortcam_export.fused.explainer_graph.spec import Gradients, explained_layers, finest
 from ortcam_export.graphs.builder import Builder
 
@@ -35,11 +36,12 @@ class GradientMaps:
         build: of the graph.
         graphs: of the bundle, which has a gradient graph.
         spec: of the method.
-        image: float32 [1,3,H,W], preprocessed.
+        image: float32 [1,C,H,W], preprocessed.
         features: of it, by their names in `manifest.cuts`.
-        logits: float32 [1,classes].
+        logits: float32 [1,outputs].
         targets: int64 [K].
         classes: K, where it is known.
+        score: an expression that is differentiated in place of classes.
     """
 
     build: Builder
@@ -50,6 +52,7 @@ class GradientMaps:
     logits: ir.Value
     targets: ir.Value
     classes: int | None
+    score: ScoreMatrix | None = None
 
     def run(self) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Make the maps.
@@ -93,11 +96,15 @@ class GradientMaps:
         return {name: self._maps(found[name], cut) for name, cut in self.graphs.manifest.cuts.items()}
 
     def _seeds(self) -> ir.Value:
-        """How much each logit counts, float32 [K,classes]."""
-        classes = len(self.graphs.manifest.labels)
+        """How much each logit counts, float32 [K,outputs]."""
+        build, classes = self.build, self.graphs.manifest.outputs
+        if self.score is not None:
+            return score_seeds(build, self.logits, self.score)
+        if self.spec.by_probability:
+            return probability_seeds(build, self.logits, self.targets, classes, self.graphs.manifest.activation)
         if self.spec.method == "finer-cam":
-            return finer_seeds(self.build, self.logits, self.targets, classes, self.spec.options)
-        return one_hot(self.build, self.targets, classes)
+            return finer_seeds(build, self.logits, self.targets, classes, self.spec.options)
+        return one_hot(build, self.targets, classes)
 
     def _maps(self, features: ir.Value, cut: Cut) -> ir.Value:
         """The maps in features or gradients of a layer, float64 [N,C,h,w]: sums of maps of either sign may cancel."""
@@ -114,7 +121,10 @@ class GradientMaps:
             first = build.integers(0)
             return {name: build.op("Unsqueeze", [value, first]) for name, value in self._gradients(seeds).items()}
         cuts, preprocessing = graphs.manifest.cuts, graphs.manifest.preprocessing
-        samples, shape = int(options["num_samples"]), (3, preprocessing.height, preprocessing.width)
+        samples, shape = (
+            int(options["num_samples"]),
+            (preprocessing.channels, preprocessing.height, preprocessing.width),
+        )
         noise = np.concatenate([draw_noise(options["seed"], sample, (1, *shape)) for sample in range(samples)])
         images = build.op("Add", [self.image, build.constant(np.float32(options["std"]) * noise)])
         features = {

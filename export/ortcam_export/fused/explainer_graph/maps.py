@@ -5,6 +5,7 @@ import onnx_ir as ir
 
 from ortcam.bundle import Cut
 from ortcam.scoring import LEAST_RANGE
+from ortcam.scoring.links import ROUNDING
 from ortcam_export.fused.explainer_graph.masks import Chosen, Masks, upsampling, value_range
 from ortcam_export.fused.explainer_graph.spec import Masking
 from ortcam_export.graphs.builder import Builder
@@ -15,14 +16,20 @@ _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 
 
 def baseline_of(build: Builder, spec: Masking, targets: ir.Value) -> ir.Value:
-    """p(0)[c], float32 [K], if it is subtracted; else zero, float32 [1]."""
+    """What the blank image gives, float32 [K], if it is subtracted; else zero, float32 [1]. Targets are of `Passes`."""
     if spec.baseline is None:
         return build.constant(np.zeros(1, np.float32))
-    return build.op("Gather", [build.constant(spec.baseline), targets])
+    if len(spec.baseline) == 1:
+        return build.constant(spec.baseline)
+    places = build.op("Sub", [targets, build.integers(spec.column)]) if spec.column else targets
+    return build.op("Gather", [build.constant(spec.baseline), places])
 
 
 def weigh(build: Builder, spec: Masking, scores: ir.Value, chosen: Chosen, targets: ir.Value) -> ir.Value:
-    """The weights alpha of the chosen channels, float64 [n,K], from scores float32 [samples x n,K]."""
+    """The weights alpha of the chosen channels, float64 [n,K], from scores float32 [samples x n,K].
+
+    Targets are those of `Passes`.
+    """
     plan = spec.plan
     scores = build.cast(scores, _DOUBLE)
     if plan.samples > 1:
@@ -31,7 +38,22 @@ def weigh(build: Builder, spec: Masking, scores: ir.Value, chosen: Chosen, targe
         scores = build.op("ReduceMean", [by_sample, build.integers(0)], {"keepdims": 0})
     if plan.weighting == "logit-softmax":
         return build.op("Softmax", [scores], {"axis": 0})
-    return build.op("Sub", [scores, build.cast(baseline_of(build, spec, targets), _DOUBLE)])
+    baseline = build.cast(baseline_of(build, spec, targets), _DOUBLE)
+    weights = build.op("Sub", [scores, baseline])
+    return _without_rounding(build, weights, scores, baseline) if spec.signed else weights
+
+
+def _without_rounding(build: Builder, weights: ir.Value, scores: ir.Value, baseline: ir.Value) -> ir.Value:
+    """No weights where rounding alone is left of scores that are all the same, as in `ortcam.scoring.scores`."""
+    first = build.integers(0)
+
+    def largest(values: ir.Value) -> ir.Value:
+        return build.op("ReduceMax", [build.op("Abs", [values]), first], {"keepdims": 1})
+
+    bound = build.op("Max", [largest(scores), build.op("Abs", [baseline])])
+    bound = build.op("Mul", [bound, build.constant(np.float64(ROUNDING))])
+    some = build.op("Greater", [largest(weights), bound])
+    return build.op("Where", [some, weights, build.constant(np.float64(0))])
 
 
 def weighted_sum(

@@ -14,19 +14,19 @@ __all__ = ["draw_noise", "hash_counters"]
 _WORD: Final = 0xFFFFFFFF
 
 
-def hash_counters(build: Builder, noise: Noise, size: tuple[int, int]) -> ir.Value:
+def hash_counters(build: Builder, noise: Noise, shape: tuple[int, int, int]) -> ir.Value:
     """mix(2i) and mix(2i + 1) of `ortcam.scoring.noise`, int64 [values,2]."""
-    height, width = size
-    values = height * width * (1 if noise.on == "activation" else 3)
+    channels, height, width = shape
+    values = height * width * (1 if noise.on == "activation" else channels)
     ends = (build.constant(np.int64(number)) for number in (0, 2 * values, 1))
     return build.reshape(_mix(build, build.op("Range", [*ends])), values, 2)
 
 
 def draw_noise(
-    build: Builder, noise: Noise, sample: ir.Value, hashes: ir.Value, image: ir.Value, size: tuple[int, int]
+    build: Builder, noise: Noise, sample: ir.Value, hashes: ir.Value, image: ir.Value, shape: tuple[int, int, int]
 ) -> ir.Value:
     """What is added to the masked images of a sample, before sigma: as `ortcam.scoring.noise.draw_noise`."""
-    height, width = size
+    channels, height, width = shape
     keys = build.constant(np.array([noise_key(noise.seed, sample) for sample in range(noise.samples)], np.int64))
     words = _mix(build, build.op("BitwiseXor", [hashes, build.op("Gather", [keys, sample])]))
     parts = build.op("Div", [words, build.constant(np.int64(1 << (32 - UNIFORM_BITS)))])
@@ -38,7 +38,7 @@ def draw_noise(
     drawn = build.op("Mul", [radius, angle])
     if noise.on == "activation":
         return build.op("Mul", [build.reshape(drawn, 1, 1, height, width), image])
-    return build.reshape(drawn, 1, 3, height, width)
+    return build.reshape(drawn, 1, channels, height, width)
 
 
 def _mix(build: Builder, words: ir.Value) -> ir.Value:

@@ -30,10 +30,10 @@ class Passes:
         graphs: of the bundle.
         spec: of the masked passes.
         chunk: masked images per run of the scorer.
-        image: float32 [1,3,H,W], preprocessed.
+        image: float32 [1,C,H,W], preprocessed.
         masks: of all channels.
         chosen: the channels that are scored.
-        targets: int64 [K].
+        targets: int64 [K], columns of the scorers' outputs.
     """
 
     build: Builder
@@ -51,6 +51,10 @@ class Passes:
         return preprocessing.height, preprocessing.width
 
     @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.graphs.manifest.preprocessing.channels, *self._size
+
+    @property
     def _soft(self) -> bool:
         return self.spec.plan.weighting == "logit-softmax"
 
@@ -66,6 +70,8 @@ class Passes:
             "keep": build.constant(np.ones(1, np.float32)),
             "baseline": baseline_of(build, self.spec, self.targets),
         }
+        if self.spec.rows is not None:
+            fixed["score"] = build.constant(self.spec.rows)
         spread = None
         if plan.noise is not None and plan.noise.std == "authors":
             spread = self._spread()
@@ -96,7 +102,7 @@ class Passes:
     ) -> list[ir.Value]:
         """A loop over the samples of the method, each a loop over the chunks."""
         build, plan = self.build, self.spec.plan
-        hashes = None if plan.noise is None else hash_counters(build, plan.noise, self._size)
+        hashes = None if plan.noise is None else hash_counters(build, plan.noise, self._shape)
 
         def body(inner: Builder, sample: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
             which = inner.reshape(sample, 1)
@@ -106,7 +112,7 @@ class Passes:
                 inputs["scale"] = inner.op("Gather", [coefficients, which])
             else:
                 assert hashes is not None
-                inputs["noise"] = draw_noise(inner, plan.noise, which, hashes, fixed["image"], self._size)
+                inputs["noise"] = draw_noise(inner, plan.noise, which, hashes, fixed["image"], self._shape)
             going = [dataclasses.replace(item, value=value) for item, value in zip(carried, state, strict=True)]
             return self._over_chunks(inner, inputs, spread, going)
 

@@ -2,7 +2,8 @@
 
 Pillow's fixed-point weights are computed from the image's size, as a matrix of the model's input by the image, and
 the two convolutions are products of integers: the weights of 22 bits in three digits of base 256, since MatMulInteger
-takes bytes and sums them exactly. What lies outside the image has weight zero, which is the padding.
+takes bytes and sums them exactly. What lies outside the image has weight zero, which is the padding. Samples that keep
+their depth are resampled in float64 by the same weights before they become fixed-point numbers.
 """
 
 from typing import Final
@@ -18,10 +19,18 @@ __all__ = ["build_preprocessing"]
 
 _DOUBLE, _INT64, _UINT8 = ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.UINT8
 _ZERO_POINT: Final = 128  # of the highest digit, which has a sign
+# How much red, green and blue weigh, in parts of 2 to this power: as Pillow's convert("L"), and as cv2.cvtColor.
+_GREYS: Final = {"grey": ((19595, 38470, 7471), 16), "grey-opencv": ((9798, 19235, 3735), 15)}
 
 
 def build_preprocessing(build: Builder, image: ir.Value, preprocessing: Preprocessing) -> ir.Value:
-    """Resize, crop and normalise an image uint8 [h,w,3], RGB: float32 [1,3,H,W]."""
+    """Resize, crop and normalise an image: float32 [1,C,H,W].
+
+    Args:
+        build: of the graph.
+        image: uint8 [h,w,3], RGB; or float32 [h,w,C] where the preprocessing `needs_samples`.
+        preprocessing: of the model.
+    """
     return _Preprocessing(build, preprocessing).build(image)
 
 
@@ -40,9 +49,13 @@ class _Preprocessing:
             build.op("Shape", [image], {"start": axis, "end": axis + 1}) for axis in (0, 1)
         )  # int64 [1] each
         resized_height, resized_width = self._resized(height, width)
-        rows = self._weights(height, resized_height, settings.height)
-        columns = self._weights(width, resized_width, settings.width)
+        if settings.needs_samples:
+            return self._of_floats(image, (height, width), (resized_height, resized_width))
+        rows = self._fixed(self._weights(height, resized_height, settings.height), height)
+        columns = self._fixed(self._weights(width, resized_width, settings.width), width)
         planes = build.op("Transpose", [image], {"perm": [2, 0, 1]})
+        if settings.channel_order in _GREYS:
+            planes = self._grey(planes)
         if settings.antialias:
             crop = self._convolve(planes, rows, columns, (height, width), (resized_height, resized_width))
         else:
@@ -80,7 +93,10 @@ class _Preprocessing:
         return build.op("Add", [half, build.op("Max", [build.op("Mul", [remainder, odd]), build.integers(0)])])
 
     def _weights(self, size: ir.Value, resized: ir.Value, crop: int) -> ir.Value:
-        """Fixed-point weights of an axis: int64 [size,crop], zero where the crop is not of the image."""
+        """Weights of an axis and of the taps beyond its ends: float64 [margin+size+margin,crop].
+
+        They sum up to 1 for each column, and are zero where the crop is not of the image.
+        """
         build, antialias = self._build, self._settings.antialias
         steps = build.op("Add", [build.constant(np.arange(crop).reshape(1, -1)), self._offset(resized, crop)])
         inside = build.op(
@@ -110,10 +126,58 @@ class _Preprocessing:
         count = build.op("Shape", [sums], {"start": 0, "end": 1})
         total = build.slice(sums, build.op("Sub", [count, build.integers(1)]), count, 0)
         total = build.op("Where", [inside, total, one])
-        shifted = build.op("Mul", [build.op("Div", [kernel, total]), self._number(1 << PRECISION)])
-        rounded = build.op("Add", [shifted, build.op("Mul", [build.op("Sign", [shifted]), half])])
-        fixed = build.cast(rounded, _INT64)  # towards zero
-        return self._folded(fixed, size) if margin else fixed
+        return build.op("Div", [kernel, total])
+
+    def _fixed(self, weights: ir.Value, size: ir.Value) -> ir.Value:
+        """Fixed-point weights of an axis: int64 [size,crop]."""
+        build = self._build
+        shifted = build.op("Mul", [weights, self._number(1 << PRECISION)])
+        rounded = build.op("Add", [shifted, build.op("Mul", [build.op("Sign", [shifted]), self._number(0.5)])])
+        return self._folded(build.cast(rounded, _INT64), size)  # towards zero
+
+    def _of_floats(
+        self, image: ir.Value, size: tuple[ir.Value, ir.Value], resized: tuple[ir.Value, ir.Value]
+    ) -> ir.Value:
+        """The model's input of samples that keep their depth, float32 [h,w,C]: sums in float64, nothing rounded."""
+        build, settings = self._build, self._settings
+        assert settings.value_range is not None
+        low, high = settings.value_range
+        rows, columns = (
+            self._folded(self._weights(before, after, crop), before)
+            for before, after, crop in zip(size, resized, (settings.height, settings.width), strict=True)
+        )
+        if settings.channel_order == "bgr":
+            image = build.op("Gather", [image, build.integers(*PLANES["bgr"])], {"axis": 2})
+        planes = build.op("Transpose", [image], {"perm": [2, 0, 1]})
+        narrow = build.op("MatMul", [self._double(planes), columns])  # [C,h,W]
+        shown = _transposed(build, build.op("MatMul", [_transposed(build, narrow), rows]))
+        # What lies outside of the image is the low end of the range: 0, before mean and std.
+        inside = build.op(
+            "Mul",
+            [
+                build.reshape(build.op("ReduceSum", [rows, build.integers(0)], {"keepdims": 0}), 1, -1, 1),
+                build.reshape(build.op("ReduceSum", [columns, build.integers(0)], {"keepdims": 0}), 1, 1, -1),
+            ],
+        )
+        within = build.op("Greater", [inside, self._number(0.5)])  # a sum of weights is 1 or 0
+        scaled = build.op("Mul", [build.op("Sub", [shown, self._number(low)]), self._number(settings.scale)])
+        units = build.op("Div", [scaled, self._number(high - low)])
+        units = build.cast(build.op("Where", [within, units, self._number(0)]), ir.DataType.FLOAT)
+        mean, std = (
+            build.constant(np.array(values, np.float32).reshape(-1, 1, 1)) for values in (settings.mean, settings.std)
+        )
+        values = build.op("Div", [build.op("Sub", [units, mean]), std])
+        return build.op("Unsqueeze", [values, build.integers(0)])
+
+    def _grey(self, planes: ir.Value) -> ir.Value:
+        """The grey of planes uint8 [3,h,w], by weights that are parts of a power of 2: uint8 [1,h,w]."""
+        build = self._build
+        weights, bits = _GREYS[self._settings.channel_order]
+        factors = build.constant(np.array(weights, np.int64).reshape(3, 1, 1))
+        weighed = build.op("Mul", [build.cast(planes, _INT64), factors])
+        total = build.op("ReduceSum", [weighed, build.integers(0)], {"keepdims": 1})
+        total = build.op("Add", [total, self._integer(1 << (bits - 1))])
+        return build.cast(build.op("Div", [total, self._integer(1 << bits)]), _UINT8)
 
     def _kernel(self, x: ir.Value) -> ir.Value:
         build = self._build
@@ -133,7 +197,9 @@ class _Preprocessing:
         return build.op("Where", [build.op("Less", [x, self._number(1)]), near, beyond])
 
     def _folded(self, fixed: ir.Value, size: ir.Value) -> ir.Value:
-        """The weights of taps beyond the edges, given to the pixels at the edges: int64 [size,crop]."""
+        """The weights of taps beyond the edges, given to the pixels at the edges: [size,crop]."""
+        if not self._margin:
+            return fixed
         build, margin = self._build, self._build.integers(self._margin)
         whole = build.op("Add", [size, build.integers(2 * self._margin)])
         before = build.slice(fixed, build.integers(0), margin, 0)
@@ -141,10 +207,11 @@ class _Preprocessing:
         middle = build.slice(fixed, margin, build.op("Sub", [whole, margin]), 0)
         first, last = (build.op("ReduceSum", [part, build.integers(0)], {"keepdims": 1}) for part in (before, after))
         places = build.reshape(build.op("Range", [self._integer(0), build.reshape(size), self._integer(1)]), -1, 1)
-        zero = self._integer(0)
-        at_first = build.op("Where", [build.op("Equal", [places, zero]), first, zero])
-        at_last = build.op(
-            "Where", [build.op("Equal", [places, build.op("Sub", [size, build.integers(1)])]), last, zero]
+        ends = self._integer(0), build.op("Sub", [size, build.integers(1)])
+        nothing = self._number(0) if self._settings.needs_samples else self._integer(0)
+        at_first, at_last = (
+            build.op("Where", [build.op("Equal", [places, end]), part, nothing])
+            for end, part in zip(ends, (first, last), strict=True)
         )
         return build.op("Add", [middle, build.op("Add", [at_first, at_last])])
 
@@ -156,7 +223,7 @@ class _Preprocessing:
         size: tuple[ir.Value, ir.Value],
         resized: tuple[ir.Value, ir.Value],
     ) -> ir.Value:
-        """Both convolutions in the order of Pillow 13, each rounded to uint8: [3,H,W]."""
+        """Both convolutions in the order of Pillow 13, each rounded to uint8: [C,H,W]."""
         build = self._build
         shrunk = [build.op("Sub", [before, after]) for before, after in zip(size, resized, strict=True)]
         bound = build.op("Max", [build.op("Add", [shrunk[1], shrunk[1]]), build.integers(0)])
@@ -175,14 +242,14 @@ class _Preprocessing:
                 image = inner.cast(level, _UINT8)
                 image = _transposed(inner, image) if along_height else image
             image.type = ir.TensorType(_UINT8)
-            image.shape = ir.Shape((3, self._settings.height, self._settings.width))
+            image.shape = ir.Shape((self._settings.channels, self._settings.height, self._settings.width))
             return ir.Graph([], [image], nodes=inner.take_nodes(), name=build.name("branch"))
 
         branches = {"then_branch": branch(height_first=True), "else_branch": branch(height_first=False)}
         return build.op("If", [height_first], branches)
 
     def _convolve_unrounded(self, planes: ir.Value, rows: ir.Value, columns: ir.Value) -> ir.Value:
-        """Along the width, then along the height, rounded at the end: uint8 [3,H,W]."""
+        """Along the width, then along the height, rounded at the end: uint8 [C,H,W]."""
         build = self._build
         unit = self._number(2.0**-PRECISION)
         total = self._double(_product(build, planes, self._digits(columns)))
@@ -205,12 +272,13 @@ class _Preprocessing:
         return high, digits[1], digits[0]
 
     def _normalize(self, crop: ir.Value) -> ir.Value:
-        """Levels uint8 [3,H,W] to the model's values float32 [1,3,H,W], by a table."""
+        """Levels uint8 [C,H,W] to the model's values float32 [1,C,H,W], by a table."""
         build, settings = self._build, self._settings
         planes = build.cast(crop, _INT64)
-        if settings.channel_order != "rgb":
-            planes = build.op("Gather", [planes, build.integers(*PLANES[settings.channel_order])])
-        places = build.op("Add", [planes, build.constant(np.arange(0, 768, 256).reshape(3, 1, 1))])
+        if settings.channel_order == "bgr":
+            planes = build.op("Gather", [planes, build.integers(*PLANES["bgr"])])
+        table = 256 * np.arange(settings.channels)
+        places = build.op("Add", [planes, build.constant(table.reshape(-1, 1, 1))])
         values = build.op("Gather", [build.constant(settings.values().ravel()), places])
         return build.op("Unsqueeze", [values, build.integers(0)])
 
@@ -225,7 +293,7 @@ class _Preprocessing:
 
 
 def _product(build: Builder, planes: ir.Value, digits: tuple[ir.Value, ir.Value, ir.Value]) -> ir.Value:
-    """Levels uint8 [3,M,n] times weights [n,N] in digits: int64 [3,M,N], exact."""
+    """Levels uint8 [C,M,n] times weights [n,N] in digits: int64 [C,M,N], exact."""
     zero = build.constant(np.uint8(0))
     total: ir.Value | None = None
     for digit, zero_point, factor in zip(digits, (_ZERO_POINT, 0, 0), (1 << 16, 1 << 8, 1), strict=True):

@@ -118,8 +118,8 @@ def _ultralytics(
         return None
     what = _WORDS.get(made.channel_order, "bands")
     assumed = (
-        f"Ultralytics' own preprocessing: short side to {made.resize}, centre crop {height} x {width}, {what} in [0,1]; "
-        "--resize, --mean, --std say otherwise"
+        f"Ultralytics' own preprocessing: short side to {made.resize}, centre crop {height} x {width}, {what} in "
+        "[0,1]; --resize, --mean, --std say otherwise"
     )
     return DeclaredPreprocessing(made, "Ultralytics' metadata"), assumed
 

@@ -24,13 +24,14 @@ from ortcam.cli.common import (
     add_output,
     add_quiet,
     add_rendering,
+    add_score,
     add_targets,
     check_nothing_is_lost,
     providers_of,
     rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
-from ortcam.cli.images import add_images, image_names
+from ortcam.cli.images import add_images, check_images, image_names
 from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.errors import (
@@ -45,7 +46,7 @@ from ortcam.errors import (
 from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
 from ortcam.images.photograph import Photograph, read_ahead
-from ortcam.request import ExplainRequest, class_indices
+from ortcam.request import ExplainRequest, Score, class_indices
 from ortcam.results.explanation import Explanation
 from ortcam.results.folders import ResultFolders, check_output, file_digest
 from ortcam.results.saved import OccupiedError, image_sha256
@@ -64,7 +65,11 @@ def add_explain(commands: Any) -> None:
         _explain,
         help="show which parts of images speak for a class",
         description="Show which parts of images speak for a class: pictures, maps and a web page.",
-        examples=("ortcam explain shapes photo.jpg", "ortcam explain resnet18 photos/ -m auto,scorecam++ -t dog"),
+        examples=(
+            "ortcam explain shapes photo.jpg",
+            "ortcam explain resnet18 photos/ -m auto,scorecam++ -t dog",
+            "ortcam explain shapes photo.jpg --score 'mug - bottle'",
+        ),
     )
     add_model(parser)
     add_images(parser)
@@ -72,6 +77,7 @@ def add_explain(commands: Any) -> None:
     add_method(what)
     add_option(what)
     add_targets(what)
+    add_score(what)
     add_limits(parser)
     results = parser.add_argument_group("results")
     add_output(results, default="explanations", help="folder to write to")
@@ -139,8 +145,9 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     output = check_output(options.output)
     gallery.check(output)
     wanted = providers_of(options)
-    names = image_names(options)
+    check_images(options)
     explainer = open_explainer(options, wanted)
+    names = image_names(options, arrays=explainer.bundle.manifest.preprocessing.needs_samples)
     report = ExplainReport(quiet=options.quiet, as_json=options.json, ours=ours)
     work = _work(options, methods, explainer, report)
     folders = ResultFolders(output)
@@ -174,9 +181,14 @@ def _work(
         OptionError: a value that is not accepted.
         TargetError: a class, or a number of classes, that the model does not have.
     """
-    targets = None if options.target is None else class_indices(options.target, explainer.labels)
+    has_classes = explainer.bundle.manifest.has_classes  # of a model without, the request says what is accepted
+    targets = class_indices(options.target, explainer.labels) if options.target and has_classes else options.target
+    if options.score is not None and any("score" in settings for _, settings in methods):
+        raise OptionError(f"--score {options.score} with --option score=...: give one or the other")
+    asked = {} if options.score is None else {"score": Score(options.score)}
     arguments: list[dict[str, Any]] = [
-        {"method": method, "target": targets, **limits_of(options, method), **settings} for method, settings in methods
+        {"method": method, "target": targets, **limits_of(options, method), **asked, **settings}
+        for method, settings in methods
     ]
     work: dict[str, _Work] = {}
     for request, given in [(ExplainRequest.of(**given), given) for given in arguments]:

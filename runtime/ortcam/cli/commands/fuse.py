@@ -44,7 +44,14 @@ def add_fuse(commands: Any) -> None:
     classes = what.add_mutually_exclusive_group()
     classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
     classes.add_argument("--runtime-targets", action="store_true", help="take the classes as an input, int64 [K]")
-    what.add_argument("--uint8-input", action="store_true", help="take an RGB image of any size, uint8 [h,w,3]")
+    what.add_argument(
+        "--score", metavar="EXPR", help="explain a score: logit, 'mug - bottle', entropy, cosine:text.npy, 'output[3]'"
+    )
+    what.add_argument(
+        "--uint8-input",
+        action="store_true",
+        help="take an image of any size: uint8 [h,w,3], or the samples float32 [h,w,C] of a model with a value range",
+    )
     what.add_argument(
         "--budget", type=read_budget, metavar="B", help="channels to score, such as 25%% or 64 (default: all)"
     )
@@ -84,13 +91,14 @@ def _fuse(options: argparse.Namespace) -> int:
             precision=options.precision,
             top_k=options.top_k,
             runtime_targets=options.runtime_targets,
+            score=options.score,
             uint8_input=options.uint8_input,
             external=options.external,
             verify=not options.no_verify,
             force=options.force,
             report=report,
             **size,
-            **settings.options,
+            **{name: settings.options[name] for name in _pairs(options.option)},
         )
     if not options.quiet:
         _print(fused)
@@ -118,7 +126,7 @@ def _check(options: argparse.Namespace) -> Bundle:
         raise OutputError(f"{options.output or options.triton}: the folder {folder} does not exist")
     bundle = read_bundle(open_bundle(options))
     bundle.check_precision(options.precision)
-    classes = len(bundle.manifest.labels)
+    classes = bundle.manifest.outputs
     if options.top_k is not None and options.top_k > classes:
         raise OptionError(f"top_k={options.top_k}: accepted is a whole number from 1 to {classes}, the model's classes")
     return bundle

@@ -5,18 +5,21 @@ import contextlib
 import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeVar
 
-from ortcam.bundle import Manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from ortcam.bundle import Activation, Manifest
 from ortcam.cli.common import EXIT_BAD_INPUT, add_execution, add_image_reading, add_json, add_quiet, providers_of
-from ortcam.cli.images import add_images, image_names
+from ortcam.cli.images import add_images, check_images, image_names
 from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
 from ortcam.errors import OptionError, OrtcamError
 from ortcam.explainer import Explainer
 from ortcam.images.inputs import display_name, from_argument
-from ortcam.images.photograph import read_ahead
+from ortcam.images.photograph import Photograph, read_ahead
 from ortcam.results.prediction import Prediction
 from ortcam.support.ranges import TOP_K
 from ortcam.support.terminal import columns, complain, json_text, others_aside, printable, say, shortened
@@ -24,8 +27,15 @@ from ortcam.support.terminal import columns, complain, json_text, others_aside, 
 __all__ = ["add_predict"]
 
 _TOP_K: Final = 5
-_COLUMNS: Final = ("image", "rank", "index", "label", "probability")
+_COLUMNS: Final = ("image", "rank", "index", "label")
 _WIDEST_NAME: Final = 32
+_MEANING: Final[dict[Activation, str]] = {
+    "softmax": "the probabilities add up to 1",
+    "sigmoid": "each class has a probability of its own",
+    "identity": "values, the largest first",
+}
+
+_Found = TypeVar("_Found")
 
 
 def add_predict(commands: Any) -> None:
@@ -35,7 +45,7 @@ def add_predict(commands: Any) -> None:
         "predict",
         _predict,
         help="print the most probable classes of images",
-        description="Print what the exported model predicts: the most probable classes of each image.",
+        description="Print what the exported model predicts: the most probable classes of each image, or its values.",
         examples=("ortcam predict shapes photo.jpg", "ortcam predict model.onnx photos/ --csv"),
     )
     add_model(parser)
@@ -59,8 +69,9 @@ def _predict(options: argparse.Namespace) -> int:
         raise OptionError("--json with --csv: give one or the other")
     with others_aside() as ours:
         wanted = providers_of(options)
-        names = image_names(options)
+        check_images(options)
         explainer = open_explainer(options, wanted)
+        names = image_names(options, arrays=explainer.bundle.manifest.preprocessing.needs_samples)
         manifest = explainer.bundle.manifest
         errors: list[dict[str, str]] = []
         results: list[dict[str, Any]] = []
@@ -74,11 +85,18 @@ def _predict(options: argparse.Namespace) -> int:
                     complain(str(error))
 
             top_k = _TOP_K if options.top_k is None else options.top_k
-            for done, (name, found) in enumerate(_found(explainer, names, options.max_pixels, top_k, fail), 1):
+
+            def predicted(photograph: Photograph) -> list[Prediction] | NDArray[np.float32]:
+                return explainer.top(photograph, top_k=top_k) if manifest.has_classes else explainer.predict(photograph)
+
+            found_each = _found(explainer, names, options.max_pixels, predicted, fail)
+            for done, (name, found) in enumerate(found_each, 1):
                 tell(name, found)
                 bar.update(done, note=os.path.basename(name))  # noqa: PTH119 - a text, as it was given
     if options.json:
-        record = {"model": manifest.model.name, "classes": len(manifest.labels), "activation": manifest.activation}
+        record: dict[str, object] = {"model": manifest.model.name}
+        record |= {"classes": manifest.outputs} if manifest.has_classes else {"shape": manifest.output_shape}
+        record["activation"] = manifest.activation
         print(json_text(record | {"predictions": results, "errors": errors}))
     return EXIT_BAD_INPUT if errors else 0
 
@@ -87,15 +105,15 @@ def _found(
     explainer: Explainer,
     names: Sequence[str],
     max_pixels: int,
-    top_k: int,
+    predicted: Callable[[Photograph], _Found],
     fail: Callable[[str, OrtcamError], None],
-) -> Iterator[tuple[str, list[Prediction]]]:
-    """The most probable classes of each image that can be read; the others go to `fail`."""
+) -> Iterator[tuple[str, _Found]]:
+    """What is predicted for each image that can be read; the others go to `fail`."""
     sources = [(display_name(name), from_argument(name, max_pixels=max_pixels)) for name in names]
     with contextlib.closing(read_ahead(sources, lambda image: explainer.read(image[1]))) as ahead:
         for (name, _), photograph in ahead:
             try:
-                found = explainer.top(photograph(), top_k=top_k)
+                found = predicted(photograph())
             except OrtcamError as error:
                 fail(name, error)
                 continue
@@ -104,29 +122,63 @@ def _found(
 
 def _teller(
     options: argparse.Namespace, names: Sequence[str], manifest: Manifest, results: list[dict[str, Any]], ours: TextIO
-) -> Callable[[str, Sequence[Prediction]], None]:
-    """What prints, or keeps for JSON, the classes of an image."""
+) -> Callable[[str, Any], None]:
+    """What prints, or keeps for JSON, the classes or the values of an image."""
+    if not manifest.has_classes:
+        return _teller_of_tensors(options, manifest, results, ours)
+    number = "value" if manifest.activation == "identity" else "probability"
     if options.json:
-        return lambda name, found: results.append({"image": name, "classes": [vars(item) for item in found]})
+        return lambda name, found: results.append(
+            {
+                "image": name,
+                "classes": [{"index": item.index, "label": item.label, number: item.probability} for item in found],
+            }
+        )
     if options.csv:
         writer = csv.writer(ours, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        writer.writerow((*_COLUMNS, number))
         return lambda name, found: writer.writerows(
             (printable(name), rank, item.index, printable(item.label), f"{item.probability:.9g}")
             for rank, item in enumerate(found, 1)
         )
     if not options.quiet:
-        meaning = (
-            "each class has a probability of its own"
-            if manifest.activation == "sigmoid"
-            else "the probabilities add up to 1"
-        )
-        say(f"{manifest.model.name}: {len(manifest.labels)} classes, {manifest.activation} ({meaning})", ours)
+        what, meaning = ("outputs" if number == "value" else "classes"), _MEANING[manifest.activation]
+        say(f"{manifest.model.name}: {manifest.outputs} {what}, {manifest.activation} ({meaning})", ours)
     if len(names) == 1 or options.top_k is not None:
         return lambda name, found: _print_table(name, found, ours)
     shared = _shared_folder(names)
     width = min(max(len(printable(display_name(name).removeprefix(shared))) for name in names), _WIDEST_NAME)
     return lambda name, found: _print_row(name.removeprefix(shared), found, width, ours)
+
+
+def _teller_of_tensors(
+    options: argparse.Namespace, manifest: Manifest, results: list[dict[str, Any]], ours: TextIO
+) -> Callable[[str, NDArray[np.float32]], None]:
+    """What prints, or keeps for JSON, the range of a tensor."""
+    if options.json:
+        return lambda name, found: results.append({"image": name, **_range(found)})
+    if options.csv:
+        writer = csv.writer(ours, lineterminator="\n")
+        writer.writerow(("image", "least", "mean", "largest"))
+        return lambda name, found: writer.writerow(
+            (printable(name), *(f"{value:.9g}" for value in _range(found).values()))
+        )
+    if not options.quiet:
+        say(f"{manifest.model.name}: a tensor {list(manifest.output_shape)} per image", ours)
+
+    def tell(name: str, found: NDArray[np.float32]) -> None:
+        values = "  ".join(f"{word} {value:.4g}" for word, value in _range(found).items())
+        say(f"{shortened(printable(name), max(columns() - len(values) - 2, 12))}  {values}", ours)
+
+    return tell
+
+
+def _range(found: NDArray[np.float32]) -> dict[str, float]:
+    return {"least": float(found.min()), "mean": float(found.mean(dtype=np.float64)), "largest": float(found.max())}
+
+
+def _value(item: Prediction) -> str:
+    return f"{item.probability:>7.2%}" if item.is_probability else f"{item.probability:>7.4g}"
 
 
 def _shared_folder(names: Sequence[str]) -> str:
@@ -146,7 +198,7 @@ def _print_table(image: str, found: Sequence[Prediction], ours: TextIO) -> None:
     say(shortened(printable(image), width), ours)
     for item in found:
         label = shortened(printable(item.label), width - 18)
-        say(f"  {item.index:>5}  {label:<{width - 18}}  {item.probability:>7.2%}", ours)
+        say(f"  {item.index:>5}  {label:<{width - 18}}  {_value(item)}", ours)
 
 
 def _print_row(image: str, found: Sequence[Prediction], width: int, ours: TextIO) -> None:
@@ -155,7 +207,7 @@ def _print_row(image: str, found: Sequence[Prediction], width: int, ours: TextIO
     room = columns() - len(line)
     for place, item in enumerate(found):
         label = shortened(printable(item.label), max(room - 10, 8)) if place == 0 else printable(item.label)
-        part = f"  {item.probability:>7.2%} {label}"
+        part = f"  {_value(item)} {label}"
         if place and len(part) > room:
             break
         line += part

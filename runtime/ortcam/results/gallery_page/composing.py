@@ -134,6 +134,7 @@ def result_block(saved: SavedResult, name: str, *, small: bool = False) -> dict[
                 "index": one.index,
                 "label": printable(one.label),
                 "probability": one.probability,
+                **({} if one.is_probability else {"value": one.value, "of": one.of}),
                 "flat": not saved.maps[one.index].any(),
                 "map": base64.b64encode(maps[one.index].tobytes()).decode(),
             }

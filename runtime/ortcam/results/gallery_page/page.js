@@ -96,6 +96,7 @@ function element(tag, text, parent) {
 }
 
 const percent = (p) => (p >= 0.001 ? `${(100 * p).toFixed(1)}%` : "below 0.1%");
+const valueOf = (one) => one.value ?? percent(one.probability);  // a score or an output is no probability
 
 // The tiles: made once, drawn when they come into view.
 document.querySelector("main").classList.toggle("single", images.length === 1);
@@ -185,7 +186,7 @@ function drawLarge(picture, found) {
   draw($("large"), picture, found, place, Math.min(shown * density, 1600));
   $("large").style.width = `${shown}px`;
   const one = found.classes[state.place];
-  $("large").setAttribute("aria-label", place === null ? "the photograph" : `${found.title} for ${one.label}, ${percent(one.probability)}`);
+  $("large").setAttribute("aria-label", place === null ? "the photograph" : `${found.title} for ${one.label}, ${valueOf(one)}`);
   $("flat").hidden = !one.flat;
 }
 
@@ -195,8 +196,8 @@ function listClasses(found) {
     const button = element("button", null, $("classes"));
     button.type = "button";
     element("b", one.label, button);
-    element("span", percent(one.probability), button).title = `class ${one.index}`;
-    element("i", null, button).style.width = `${100 * one.probability}%`;
+    element("span", valueOf(one), button).title = one.of ?? `class ${one.index}`;
+    if (one.value === undefined) element("i", null, button).style.width = `${100 * one.probability}%`;
     button.setAttribute("aria-pressed", String(place === state.place));
     button.addEventListener("click", () => { state.place = place; show(); });
   });

@@ -1,6 +1,6 @@
 /** The classifier inside a bundle: features and logits of an image, the maps in the features, probabilities. */
 import type { Tensor } from "onnxruntime-web";
-import { layerNames, type Manifest } from "./bundle";
+import { layerNames, type Manifest } from "./manifest";
 import { asMaps, type Cut, featuresShape } from "./cut";
 import { OrtcamError } from "../errors";
 import { run, type Sessions } from "./session";
@@ -11,13 +11,13 @@ export interface CleanPass {
   readonly features: readonly Float32Array[]; // of `cut` and of the further layers, each in its layout
   readonly maps: readonly Maps[]; // [C, h, w] each, in them
   readonly logits: Float32Array; // [classes]
-  readonly probabilities: Float32Array; // [classes]
+  readonly probabilities: Float32Array; // [classes]; of the activation "identity" the logits, which are any values
 }
 
 /**
  * Classify a preprocessed image.
  *
- * @param input float32 [3, H, W]
+ * @param input float32 [channels, H, W]
  * @throws OrtcamError features or logits are not numbers, or of another shape than the manifest says
  */
 export async function classify(manifest: Manifest, sessions: Sessions, input: Float32Array): Promise<CleanPass> {
@@ -81,13 +81,14 @@ export function finestOf(manifest: Pick<Manifest, "cut" | "layers">, layers: rea
   return cuts.reduce((best, cut) => (cut.height * cut.width > best.height * best.width ? cut : best));
 }
 
-/** A preprocessed image as a graph takes it: float32 [1, 3, H, W]. */
+/** A preprocessed image as a graph takes it: float32 [1, channels, H, W]. */
 export function imageTensor({ preprocessing }: Manifest, { runtime }: Sessions, input: Float32Array): Tensor {
-  return new runtime.library.Tensor("float32", input, [1, 3, preprocessing.height, preprocessing.width]);
+  return new runtime.library.Tensor("float32", input, [1, preprocessing.mean.length, preprocessing.height, preprocessing.width]);
 }
 
-/** Softmax over the classes, or the sigmoid of each logit: float32 [classes], from arithmetic in float64. */
+/** Softmax over the classes, the sigmoid of each logit, or the values as they are: float32 [classes], from arithmetic in float64. */
 export function toProbabilities(logits: Float32Array, activation: Manifest["activation"]): Float32Array {
+  if (activation === "identity") return logits.slice();
   if (activation === "sigmoid") return logits.map((logit) => 1 / (1 + Math.exp(-logit)));
   const most = logits.reduce((a, b) => Math.max(a, b));
   const shifted = Array.from(logits, (logit) => Math.exp(logit - most));

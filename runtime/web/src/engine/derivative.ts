@@ -1,6 +1,6 @@
 /** The derivative of the head: the gradient graph of a bundle, which takes a seed per class and gives gradients. */
 import type { InferenceSession } from "onnxruntime-web";
-import { layerNames, type Manifest } from "./bundle";
+import { layerNames, type Manifest } from "./manifest";
 import { cutsOf, imageTensor } from "./classifier";
 import { asMaps, featuresShape } from "./cut";
 import { OrtcamError } from "../errors";
@@ -11,7 +11,7 @@ const RELEVANCE = "attention_relevance";
 
 /** Where the derivative is taken: at the features of an image, those of every layer in its layout, and at the image. */
 export interface Place {
-  readonly input: Float32Array; // [3, H, W]
+  readonly input: Float32Array; // [channels, H, W]
   readonly features: readonly Float32Array[];
 }
 

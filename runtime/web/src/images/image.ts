@@ -73,7 +73,8 @@ async function withoutAlpha({ data, width, height }: Pixels, bytes: Uint8Array<A
   return { data, width, height };
 }
 
-function checkSize(width: number, height: number, name: string): void {
+/** @throws OrtcamError an image of this size is too large for a tab */
+export function checkSize(width: number, height: number, name: string): void {
   if (width * height > MAX_PIXELS) {
     throw new OrtcamError(
       `${name} has ${width} x ${height} = ${width * height} pixels, more than the limit of ${MAX_PIXELS}; ` +

@@ -1,8 +1,22 @@
-/** The colours under the alpha of a PNG, which no canvas keeps. */
-import type { Pixels } from "./preprocessing";
+/** What a PNG holds that no canvas keeps: the colours under its alpha, and samples of 16 bits. */
+import type { Pixels, Samples } from "./preprocessing";
 
-const [PALETTE, GREY_ALPHA, RGB_ALPHA] = [3, 4, 6];
-const CHANNELS: Readonly<Record<number, number>> = { [PALETTE]: 1, [GREY_ALPHA]: 2, [RGB_ALPHA]: 4 };
+const [GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA] = [0, 2, 3, 4, 6];
+const CHANNELS: Readonly<Record<number, number>> = { [GREY]: 1, [RGB]: 3, [PALETTE]: 1, [GREY_ALPHA]: 2, [RGB_ALPHA]: 4 };
+
+/** What the header of a PNG says. */
+interface Header {
+  readonly width: number;
+  readonly height: number;
+  readonly bits: number; // of a sample
+  readonly kind: number; // its colour type
+  readonly interlaced: boolean;
+}
+
+/** Whether a PNG has samples of 16 bits, of which a canvas keeps 8. @param bytes of a whole PNG file */
+export function isDeepPng(bytes: Uint8Array<ArrayBuffer>): boolean {
+  return headerOf(bytes).bits === 16;
+}
 
 /**
  * Decode the common kinds of PNG with alpha, without it: 8 bits a sample, not interlaced, not turned by EXIF.
@@ -11,16 +25,62 @@ const CHANNELS: Readonly<Record<number, number>> = { [PALETTE]: 1, [GREY_ALPHA]:
  * @returns null for any other kind
  */
 export async function decodePngWithoutAlpha(bytes: Uint8Array<ArrayBuffer>): Promise<Pixels | null> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const [width, height, bits, kind, interlaced] = [
-    view.getUint32(16),
-    view.getUint32(20),
-    view.getUint8(24),
-    view.getUint8(25),
-    view.getUint8(28),
-  ];
+  const { width, height, bits, kind } = headerOf(bytes);
+  if (bits !== 8 || kind === GREY || kind === RGB) return null;
+  const found = await decode(bytes);
+  if (found === null) return null;
+  const { samples, palette } = found;
   const channels = CHANNELS[kind];
-  if (bits !== 8 || channels === undefined || interlaced !== 0) return null;
+  const data = new Uint8ClampedArray(4 * width * height).fill(255);
+  for (let pixel = 0; pixel < width * height; pixel++) {
+    for (let channel = 0; channel < 3; channel++) {
+      const sample = samples[pixel * channels + (kind === RGB_ALPHA ? channel : 0)];
+      data[4 * pixel + channel] = kind === PALETTE ? palette[3 * sample + channel] : sample;
+    }
+  }
+  return { data, width, height };
+}
+
+/**
+ * Decode the samples of a PNG of 8 or 16 bits a sample, not interlaced, not turned by EXIF, with their alpha.
+ *
+ * Grey with alpha becomes RGB with alpha, as OpenCV has it.
+ *
+ * @param bytes of a whole PNG file that a browser could decode
+ * @returns null for any other kind
+ */
+export async function decodePngSamples(bytes: Uint8Array<ArrayBuffer>): Promise<Samples | null> {
+  const { width, height, bits, kind } = headerOf(bytes);
+  if (kind === PALETTE || bits < 8) return null;
+  const found = await decode(bytes);
+  if (found === null) return null;
+  const { samples } = found;
+  const numbers =
+    bits === 8
+      ? Float32Array.from(samples)
+      : Float32Array.from({ length: samples.length / 2 }, (_, i) => 256 * samples[2 * i] + samples[2 * i + 1]);
+  if (kind !== GREY_ALPHA) return { data: numbers, width, height, channels: CHANNELS[kind] };
+  const data = Float32Array.from({ length: 2 * numbers.length }, (_, i) => numbers[2 * (i >> 2) + (i % 4 === 3 ? 1 : 0)]);
+  return { data, width, height, channels: 4 };
+}
+
+function headerOf(bytes: Uint8Array<ArrayBuffer>): Header {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return {
+    width: view.getUint32(16),
+    height: view.getUint32(20),
+    bits: view.getUint8(24),
+    kind: view.getUint8(25),
+    interlaced: view.getUint8(28) !== 0,
+  };
+}
+
+/** The bytes of the samples, line by line, and the palette; null for a kind that is not read. */
+async function decode(bytes: Uint8Array<ArrayBuffer>): Promise<{ samples: Uint8Array; palette: Uint8Array } | null> {
+  const { width, height, bits, kind, interlaced } = headerOf(bytes);
+  const channels = CHANNELS[kind];
+  if (bits < 8 || channels === undefined || interlaced) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const compressed: Uint8Array<ArrayBuffer>[] = [];
   let palette = bytes.subarray(0, 0);
   for (let at = 8; at < bytes.length; at += view.getUint32(at) + 12) {
@@ -33,16 +93,9 @@ export async function decodePngWithoutAlpha(bytes: Uint8Array<ArrayBuffer>): Pro
   }
   const stream = new Blob(compressed).stream().pipeThrough(new DecompressionStream("deflate"));
   const filtered = new Uint8Array(await new Response(stream).arrayBuffer());
-  if (filtered.length < height * (1 + channels * width)) return null;
-  const samples = unfilter(filtered, height, channels * width, channels);
-  const data = new Uint8ClampedArray(4 * width * height).fill(255);
-  for (let pixel = 0; pixel < width * height; pixel++) {
-    for (let channel = 0; channel < 3; channel++) {
-      const sample = samples[pixel * channels + (kind === RGB_ALPHA ? channel : 0)];
-      data[4 * pixel + channel] = kind === PALETTE ? palette[3 * sample + channel] : sample;
-    }
-  }
-  return { data, width, height };
+  const step = (channels * bits) / 8;
+  if (filtered.length < height * (1 + step * width)) return null;
+  return { samples: unfilter(filtered, height, step * width, step), palette };
 }
 
 /** Undo the five filters of PNG's lines (W3C PNG, 9.2): uint8 [height, 1 + line] -> uint8 [height, line]. */

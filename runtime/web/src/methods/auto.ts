@@ -1,5 +1,5 @@
 /** Which method "auto" takes for a bundle, and why: the table of `ortcam/methods/auto.py`, as data, and what reads it. */
-import type { Manifest } from "../engine/bundle";
+import type { Manifest } from "../engine/manifest";
 import table from "./auto.json";
 import { choiceOf, type Choice, isMasked, type MethodName } from "./methods";
 

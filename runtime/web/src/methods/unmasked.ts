@@ -1,5 +1,5 @@
 /** The methods that mask no image: they take gradients of the head, or alter the features and ask it. */
-import type { Manifest } from "../engine/bundle";
+import type { Manifest } from "../engine/manifest";
 import { type CleanPass, cutsOf, featuresOf, mapsOf, toProbabilities } from "../engine/classifier";
 import { featuresShape, fromMaps, layerName } from "../engine/cut";
 import { attentionRelevance, differentiate } from "../engine/derivative";
@@ -17,7 +17,7 @@ const HEAD_BATCH = 16; // altered features per run of the head
 export interface Scene {
   readonly manifest: Manifest;
   readonly sessions: Sessions;
-  readonly input: Float32Array; // [3, H, W]
+  readonly input: Float32Array; // [channels, H, W]
   readonly clean: CleanPass;
   readonly kept: Map<Kernel, Float32Array[]>; // of Recipro-CAM, for the other classes of the image
   readonly choice: UnmaskedChoice;

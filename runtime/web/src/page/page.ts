@@ -15,7 +15,7 @@ import { OrtcamError, TokenError } from "../errors";
 import type { Access, Explained, Opened, ShownImage, Preview } from "../messages";
 import { isMasked, TITLES, weighsByGradient } from "../methods/methods";
 import { element, page } from "./elements";
-import { encodeNpy } from "./npy";
+import { encodeNpy } from "../images/npy";
 import { showPrivacy } from "./privacy";
 import { listSamples } from "./samples";
 import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
@@ -24,7 +24,7 @@ import { fetchSite, type Offer, type Site } from "./site";
 import { offerMethods, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
 import { askForToken, knownToken } from "./token";
-import { costInWords, counted, errorInWords, passesInWords } from "./words";
+import { costInWords, counted, errorInWords, outputsInWords, passesInWords } from "./words";
 
 type State = "loading" | "locked" | "empty" | "reading" | "ready" | "explaining" | "explained" | "broken";
 
@@ -123,11 +123,12 @@ async function open(): Promise<void> {
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
     return;
   }
-  const { model, labels, mapSize, runs, notes } = opened;
+  const { model, mapSize, runs, notes, takesArrays } = opened;
   const [height, width] = mapSize;
   const version = site.ortcam === null ? "ortcam" : `ortcam ${site.ortcam}`;
-  const sees = `${model}: ${counted(labels.length)} classes, sees ${width} × ${height} pixels, ${counted(opened.channels)} channels.`;
+  const sees = `${model}: ${outputsInWords(opened)}, sees ${width} × ${height} pixels, ${counted(opened.channels)} channels.`;
   page.engine.textContent = [sees, `${version} runs ${runs}.`, ...notes].join(" ");
+  page.file.accept = takesArrays ? "image/*,.npy" : "image/*";
   offerMethods(opened);
   showOptions(opened);
   showClasses();
@@ -200,7 +201,7 @@ async function run(limits: Limits): Promise<void> {
       settle("Stopped before there was a map.");
     } else {
       stage.showMap(explained.map, explained.cells);
-      const where = explained.flat ? "nothing speaks for this class" : `strongest ${strongestPart(explained.map)}`;
+      const where = explained.flat ? opened.areProbabilities ? "nothing speaks for this class" : "nothing speaks for this output" : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
       const { cost, error, seconds } = explained;
       const took = cost === null ? `${errorInWords(error)} · ${passesInWords(explained)}` : costInWords(title, cost, seconds);
@@ -228,7 +229,7 @@ function showPreview(preview: Preview, masked: boolean): void {
 
 /** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
 function showClasses(): void {
-  if (opened !== null) listClasses(opened.labels, current?.picture.probabilities ?? null, target);
+  if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, target);
 }
 
 function save(content: BlobPart, type: string, ending: string): void {

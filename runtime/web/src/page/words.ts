@@ -1,4 +1,5 @@
 /** Numbers as the page says them. */
+import type { Opened } from "../messages";
 import type { Cost } from "../methods/unmasked";
 
 export function errorInWords(error: number | null): string {
@@ -22,10 +23,21 @@ export function costInWords(title: string, cost: Cost, seconds: number): string 
   return [title, ...parts.filter((part) => part !== "")].join(" · ");
 }
 
+/** How many classes a model knows, or how many values it gives. */
+export function outputsInWords({ labels, areProbabilities }: Pick<Opened, "labels" | "areProbabilities">): string {
+  const [one, several] = areProbabilities ? ["class", "classes"] : ["output", "outputs"];
+  return `${counted(labels.length)} ${labels.length === 1 ? one : several}`;
+}
+
 export function counted(count: number): string {
   return count.toLocaleString("en");
 }
 
-export function percent(probability: number): string {
+/** What a model gives for one of its outputs: a probability, or any value in four digits. */
+export function valueInWords(value: number, isProbability: boolean): string {
+  return isProbability ? percent(value) : String(Number(value.toPrecision(4)));
+}
+
+function percent(probability: number): string {
   return `${(100 * probability).toFixed(1)} %`;
 }

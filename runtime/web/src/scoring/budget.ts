@@ -43,7 +43,7 @@ export class Run {
 
   constructor(readonly scoring: Scoring) {
     const { work, order } = scoring;
-    this.model = once(() => new MaskModel(gatedMasks(work)));
+    this.model = once(() => new MaskModel(gatedMasks(work), work.signed));
     this.summands = once(() => summandsOf(work));
     this.sizes = once(() => deviations(this.summands()));
     this.energy = Float64Array.from(order, (channel) => work.masks.energy[channel]);
@@ -83,7 +83,7 @@ export class Run {
       const group = this.next(prediction, this.round(scoring.scored.length, first, limit));
       if (!this.chosenFor.includes(target)) this.chosenFor.push(target);
       for await (const _ of scoring.run(group)) {
-        const weights = overlaid(known.weights, group, scoring.weights(target));
+        const weights = overlaid(known.weights, group, scoring, target);
         yield { weights, error: known.error, whole };
       }
       ask();
@@ -115,7 +115,7 @@ export class Run {
     if (prediction === null) return open.slice(0, count);
     const { weights, deviation } = prediction;
     const known = Math.max(
-      weights.reduce((total, weight, place) => total + weight * energy[place], 0),
+      weights.reduce((total, weight, place) => total + Math.abs(weight) * energy[place], 0),
       TINIEST,
     );
     const sizes = this.sizes();
@@ -143,10 +143,11 @@ function met({ error }: Known, { tolerance }: Limits): boolean {
   return error === 0 || (error !== null && tolerance !== null && error <= tolerance);
 }
 
-/** Weights with those of some places in their stead, where these are known. */
-function overlaid(weights: Float64Array, places: readonly number[], others: Float64Array): Float64Array {
+/** Weights with those of some places in their stead, where these have been scored. */
+function overlaid(weights: Float64Array, places: readonly number[], scoring: Scoring, target: number): Float64Array {
   const out = weights.slice();
-  for (const place of places) if (others[place] > 0) out[place] = others[place];
+  const others = scoring.weights(target);
+  for (const place of places) if (scoring.hasAny(place)) out[place] = others[place];
   return out;
 }
 

@@ -38,7 +38,7 @@ const SAFETY = 2.0; // factor on the deviations of the estimate
 const DRAWS = 96;
 const QUANTILE = 0.97;
 const LEAST_VARIANCE = 1e-4; // over the largest
-const ROOT = 4;
+const ROOT = 4; // what weights are the power of, where none is negative
 const FEWEST = 8; // scored channels below which nothing is said of the error
 const GOLDEN = 0.6180339887498949;
 const TINIEST = 2 ** -126; // the smallest normal float32
@@ -69,10 +69,15 @@ export class MaskModel {
   private readonly features: Matrix; // [L, d]
   private readonly squares: Float64Array; // [L]
   private readonly unit: number;
+  private readonly power: number; // what weights are of what the process is over
   private given: Given | null = null;
 
-  /** @param masks of the live channels, as the scorer multiplies with them (gated, scaled) */
-  constructor(masks: Maps) {
+  /**
+   * @param masks of the live channels, as the scorer multiplies with them (gated, scaled)
+   * @param signed whether weights may be negative; then the process is over the weights themselves
+   */
+  constructor(masks: Maps, private readonly signed = false) {
+    this.power = signed ? 1 : ROOT;
     this.features = smoothed(masks);
     const { data, columns } = this.features;
     this.squares = Float64Array.from({ length: masks.count }, (_, k) => {
@@ -92,15 +97,15 @@ export class MaskModel {
    * Take in the weights scored so far and predict the others.
    *
    * @param scored places of the channels, ascending
-   * @param scores [L], their positive weights; what is elsewhere is not looked at
+   * @param scores [L], their weights, positive unless they are signed; what is elsewhere is not looked at
    */
   condition(scored: readonly number[], scores: Float64Array): Prediction {
     const channels = this.features.rows;
     const known = new Set(scored);
     const open = Array.from({ length: channels }, (_, k) => k).filter((k) => !known.has(k));
-    const top = scored.reduce((most, k) => Math.max(most, scores[k]), 0);
+    const top = scored.reduce((most, k) => Math.max(most, Math.abs(scores[k])), 0);
     const given = some(scored, Math.min(Math.max(FOR_FEW, FOR_EACH * open.length), FOR_PREDICTION));
-    const y = Float64Array.from(given, (k) => (scores[k] / top) ** (1 / ROOT));
+    const y = Float64Array.from(given, (k) => (top > 0 ? scores[k] / top : 0) ** (1 / this.power));
     const { length, noise } = this.likely(given, y);
     const n = given.length;
     const root = invertLower(cholesky(kernelWithNoise(this.distances(given, given), length, noise)));
@@ -121,7 +126,8 @@ export class MaskModel {
     const variance = new Float64Array(open.length);
     for (let place = 0; place < open.length; place++) {
       const row = cross.data.subarray(place * n, (place + 1) * n);
-      mean[place] = Math.max(mu + dot(row, pulled), 0);
+      const expected = mu + dot(row, pulled);
+      mean[place] = this.signed ? expected : Math.max(expected, 0);
       variance[place] = Math.max(1 - squaredLength(root, row), 0);
     }
     this.given = { open, scored: scored.length, length, noise, spread, top, mean, variance, cross, root, surprise };
@@ -131,6 +137,11 @@ export class MaskModel {
     if (top > TINIEST) {
       for (const [place, k] of open.entries()) {
         const [m2, v] = [mean[place] ** 2, variance[place] * spread];
+        if (this.signed) {
+          weights[k] = top * mean[place];
+          deviation[k] = top * Math.sqrt(v);
+          continue;
+        }
         weights[k] = top * (m2 ** 2 + 6 * m2 * v);
         deviation[k] = top * Math.sqrt(v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
       }
@@ -150,11 +161,11 @@ export class MaskModel {
     if (given === null || given.scored < FEWEST || given.top <= TINIEST) return 1;
     const cells = pooled(summands);
     const width = cells.columns;
-    const slopes = given.mean.map((value) => value ** (ROOT - 1));
+    const slopes = given.mean.map((value) => value ** (this.power - 1));
     const importance = slopes.map((slope, place) => slope * norm(cells, given.open[place]));
     const ranked = [...given.open.keys()].sort((a, b) => importance[b] - importance[a] || a - b);
     const together = ranked.slice(0, FOR_COVARIANCE);
-    const slope = (place: number): number => ROOT * given.top * slopes[place];
+    const slope = (place: number): number => this.power * given.top * slopes[place];
     const b = matrix(together.length, width);
     for (const [row, place] of together.entries()) {
       for (let i = 0; i < width; i++) {

@@ -10,13 +10,15 @@ import { type Maps, upsample } from "./upsampling";
 
 /** What is scored. */
 export interface Work {
-  readonly input: Float32Array; // [3, height, width], the preprocessed image
+  readonly input: Float32Array; // [channels, height, width], the preprocessed image
   readonly height: number;
   readonly width: number;
   readonly features: Maps;
   readonly masks: Masks;
   readonly plan: Plan;
   readonly classes: number;
+  readonly scoreLength: number; // of the scorer's input `score`, where it has one; the page explains classes, so it is zero
+  readonly signed: boolean; // whether a weight may be negative: the outputs are values, not probabilities
 }
 
 // Of the sum of the weights: a channel below that changes no map, and need not be gated.
@@ -39,14 +41,14 @@ export class Scoring {
     readonly work: Work,
     readonly size: number,
   ) {
-    const { input, height, width, masks, plan, classes } = work;
+    const { input, height, width, masks, plan, classes, scoreLength } = work;
     const { maps } = masks;
     this.sums = new Float32Array(maps.count * classes);
     this.counts = new Int32Array(maps.count);
     this.spread = plan.seed === null ? new Float32Array(maps.count) : noiseSpread(work);
     const { Tensor } = runtime.library;
     this.fixed = {
-      image: this.float(input, 1, 3, height, width),
+      image: this.float(input, 1, input.length / (height * width), height, width),
       maps: this.float(maps.data, 1, maps.count, maps.height, maps.width),
       targets: new Tensor(
         "int64",
@@ -54,6 +56,7 @@ export class Scoring {
         [classes],
       ),
       baseline: this.float(new Float32Array(classes), classes),
+      score: this.float(new Float32Array(scoreLength), 1, scoreLength),
       logit_softmax: new Tensor("bool", Uint8Array.of(0), []),
     };
   }
@@ -69,16 +72,23 @@ export class Scoring {
     return [...this.order.keys()].filter((place) => this.counts[this.order[place]] === samples);
   }
 
+  /** Whether a place has a sample at all. */
+  hasAny(place: number): boolean {
+    return this.counts[this.order[place]] > 0;
+  }
+
   get complete(): boolean {
     return this.scored.length === this.order.length;
   }
 
   /** The weights of a class by place, [L]: means of the samples so far; 0 where there is none. */
   weights(target: number): Float64Array {
-    const { classes } = this.work;
+    const { classes, signed } = this.work;
     return Float64Array.from(this.order, (channel) => {
       const count = this.counts[channel];
-      return count === 0 ? 0 : Math.max(this.sums[channel * classes + target] / count, TINIEST);
+      if (count === 0) return 0;
+      const mean = this.sums[channel * classes + target] / count;
+      return signed ? mean : Math.max(mean, TINIEST);
     });
   }
 
@@ -91,7 +101,8 @@ export class Scoring {
    * @throws OrtcamError a score is not a number
    */
   async *run(places: readonly number[]): AsyncGenerator<void, void, void> {
-    const { plan, height, width, classes } = this.work;
+    const { plan, input, height, width, classes } = this.work;
+    const shape = [1, input.length / (height * width), height, width];
     const channels = places.map((place) => this.order[place]);
     for (const channel of channels) {
       this.passes -= this.counts[channel];
@@ -100,7 +111,7 @@ export class Scoring {
     }
     for (const [sample, coefficient] of shuffled(plan.coefficients).entries()) {
       const noise =
-        plan.seed === null ? null : this.float(drawNoise(3 * height * width, plan.seed, sample), 1, 3, height, width);
+        plan.seed === null ? null : this.float(drawNoise(input.length, plan.seed, sample), ...shape);
       for (let start = 0; start < channels.length; start += this.size) {
         await this.runChunk(channels.slice(start, start + this.size), coefficient, noise === null ? {} : { noise });
         yield;
@@ -193,10 +204,10 @@ function gatedSum({ masks, plan, ...work }: Work, weights: Float64Array, step: n
   const to = { height: Math.ceil(work.height / step), width: Math.ceil(work.width / step) };
   const size = maps.height * maps.width;
   const data = new Float64Array(to.height * to.width);
-  const least = NEGLIGIBLE * weights.reduce((total, weight) => total + weight, 0);
+  const least = NEGLIGIBLE * weights.reduce((total, weight) => total + Math.abs(weight), 0);
   for (const [place, channel] of order.entries()) {
     const weight = weights[place];
-    if (weight <= least) continue;
+    if (Math.abs(weight) <= least) continue;
     const mask = upsample(maps.data.subarray(channel * size, (channel + 1) * size), maps, to);
     for (let i = 0; i < data.length; i++) data[i] += weight * gate(mask[i]);
   }
@@ -227,9 +238,9 @@ function noiseSpread({ input, height, width, masks }: Work): Float32Array {
   for (const channel of order) {
     const mask = upsample(maps.data.subarray(channel * size, (channel + 1) * size), maps, { height, width });
     let [low, high] = [Infinity, -Infinity];
-    for (let plane = 0; plane < 3; plane++) {
+    for (let start = 0; start < input.length; start += mask.length) {
       for (let i = 0; i < mask.length; i++) {
-        const value = mask[i] * input[plane * mask.length + i];
+        const value = mask[i] * input[start + i];
         if (value < low) low = value;
         if (value > high) high = value;
       }

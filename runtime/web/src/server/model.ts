@@ -3,7 +3,7 @@ import { type Bundle, bundleName, checkBundle } from "../engine/bundle";
 import { finestOf } from "../engine/classifier";
 import { OrtcamError } from "../errors";
 import { forDisplay, overlayFile } from "../images/display";
-import { decodeImage } from "../images/image";
+import { readPicture } from "../images/picture";
 import { cropGeometry, type Pixels } from "../images/preprocessing";
 import type { Look, SaliencyMap } from "../images/rendering";
 import type { Access, Engine, Explained, Opened, Preview, ShownImage, Task } from "../messages";
@@ -74,7 +74,7 @@ export class ServedModel implements Engine {
   async read(file: Blob, name: string): Promise<ShownImage> {
     const { limits } = this.access;
     checkSize(`${name} has ${file.size} bytes`, file.size, limits.body_bytes);
-    const pixels = await decodeImage(file, name);
+    const { pixels } = await readPicture(this.bundle.manifest.preprocessing, file, name);
     const { height, width } = pixels;
     checkSize(`${name} has ${width} x ${height} = ${width * height} pixels`, width * height, limits.pixels);
     const answer = await this.ask("predict", file, new URLSearchParams({ probabilities: "true" }));
