@@ -1,4 +1,4 @@
-"""Batches of arrays, values and scores: rows are what `explain` gives, read back, and bound to their score by a hash."""
+"""Batches of arrays, values and scores: rows are what `explain` gives, and another score is another output."""
 
 import io
 import json
