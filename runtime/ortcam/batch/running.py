@@ -314,14 +314,9 @@ def _settings(bundle: Bundle, arguments: dict[str, Any], tell: Callable[[str], N
         asked=fitting.record(),
         map_shape=map_shape(bundle.manifest, fitting),
         batch_size=request.batch_size,
-        are_probabilities=_has_probabilities(bundle, request),
+        are_probabilities=request.has_probabilities(bundle.manifest),
         **others,
     )
-
-
-def _has_probabilities(bundle: Bundle, request: ExplainRequest) -> bool:
-    """Whether rows have probabilities: of classes, not the value of a score or of an output."""
-    return bundle.manifest.activation != "identity" and (request.score is None or request.score.word is not None)
 
 
 def _schema(bundle: Bundle, settings: BatchSettings) -> pa.Schema:
