@@ -37,6 +37,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="written by --prepare; else exported here")
     parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="only export the classifier into this folder")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "fp16", "int8"), default=("fp32", "fp16"))
+    parser.add_argument(
+        "--only", metavar="WORD", help="only the checks with this in their name, nothing timed or written"
+    )
+    parser.add_argument("--no-checks", action="store_true", help="only what is timed")
     parser.add_argument("--repeats", type=whole_number, help="timed runs (default 7, quick 2)")
     add_output(parser, "gpu")
     options = parser.parse_args(arguments)
@@ -60,13 +64,16 @@ def main(arguments: Sequence[str]) -> int:
             say(f"{error}; exporting needs `ortcam[onnx]`, or --bundle with one that --prepare wrote elsewhere")
             return 2
         raw = measure(bundle, options, missing)
+    failed = any(check["outcome"] == "failed" for check in raw["checks"])
+    if options.only:
+        return int(failed)
     write_results(options.output, run=run, raw=raw, figures=figures(raw["seconds"]))
     text = report(raw, run)
     write_text(options.output.with_suffix(".md"), text)
     if "matplotlib" not in missing:
         plot(raw, options.output.with_suffix(".png"))
     print(text)
-    return 1 if any(check["outcome"] == "failed" for check in raw["checks"]) else 0
+    return int(failed)
 
 
 def measure(bundle: Path, options: argparse.Namespace, missing: Sequence[str]) -> dict[str, Any]:
@@ -84,9 +91,11 @@ def measure(bundle: Path, options: argparse.Namespace, missing: Sequence[str]) -
         batch_sizes=BATCH_SIZES[:2] if options.quick else BATCH_SIZES,
     )
     done = []
-    for check in checks(bench):
-        say(f"{check.outcome}: {check.name}: {check.detail}")
+    for check in () if options.no_checks else checks(bench, options.only or ""):
+        say(f"{check.outcome} ({check.seconds:.1f} s): {check.name}: {check.detail}")
         done.append(dataclasses.asdict(check))
+    if options.only:
+        return {"checks": done}
     runs, failed = candidates(bench)
     seconds = time_all(bench, {**runs, **bare(bench)})
     return {

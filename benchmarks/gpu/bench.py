@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LAYER: Final = "layer4"
+PATIENCE: Final = 100.0  # seconds, of a process
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 
@@ -104,3 +107,26 @@ def prepare(folder: Path, *, quick: bool, precisions: Sequence[str]) -> Path:
         **more,
     )
     return bundle.path
+
+
+def in_process(code: str, *arguments: str, **environment: str) -> str:
+    """What Python code prints in a process of its own.
+
+    Raises:
+        AssertionError: it fails; says with what.
+    """
+    return in_words([sys.executable, "-c", code, *arguments], **environment)
+
+
+def in_words(command: Sequence[str], **environment: str) -> str:
+    """What a command prints.
+
+    Raises:
+        AssertionError: it fails, or takes minutes; says with what.
+    """
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ, **environment}
+    )
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    assert done.returncode == 0, f"exit status {done.returncode}: {last}"
+    return done.stdout

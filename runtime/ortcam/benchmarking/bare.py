@@ -1,13 +1,14 @@
 """Bare passes: features and head alone, to see what an explanation takes beyond its forward passes."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle
 from ortcam.engine.opening import SessionOptions
+from ortcam.engine.runtime import ort
 from ortcam.engine.session import OnnxSession, open_session
 
 __all__ = ["BareModel"]
@@ -32,7 +33,7 @@ class BareModel:
 
     def seconds_an_image(self, batch_size: int) -> float:
         """Time a few passes after one to warm up; the mean, because the time of an explanation is a sum."""
-        batch = np.repeat(self._image, batch_size, axis=0)
+        batch = self._placed(np.repeat(self._image, batch_size, axis=0))
         self._run(batch)
         runs = max(_BARE_RUNS, -(-_BARE_IMAGES // batch_size))
         start = time.perf_counter()
@@ -40,15 +41,18 @@ class BareModel:
             self._run(batch)
         return (time.perf_counter() - start) / (runs * batch_size)
 
-    def _run(self, batch: NDArray[np.float32]) -> None:
-        value = None
+    def _placed(self, batch: NDArray[np.float32]) -> Any:
+        """The images on the device of the first graph, where the masked ones of an explanation are made, too."""
+        device, number = self._graphs[0][0].place
+        return ort.OrtValue.ortvalue_from_numpy(batch, device, number)
+
+    def _run(self, batch: Any) -> None:
+        value = batch
         for session, taken, given in self._graphs:
             binding = session.runtime.io_binding()
-            if value is None:
-                binding.bind_cpu_input(taken, batch)
-            else:
-                binding.bind_ortvalue_input(taken, value)
-            on_cuda = given == "features" and session.on_gpu
-            binding.bind_output(given, "cuda" if on_cuda else "cpu")
-            session.runtime.run_with_iobinding(binding)
+            binding.bind_ortvalue_input(taken, value)
+            device, number = session.place if given == "features" else ("cpu", 0)
+            binding.bind_output(given, device, number)
+            with session.uncaptured() as options:
+                session.runtime.run_with_iobinding(binding, options)
             (value,) = binding.get_outputs()

@@ -26,6 +26,11 @@ GraphSource = Graph | str | os.PathLike[str]
 # A line of OpenVINO's errors that is the place in its source where it was raised.
 _PLACE: Final = re.compile(r"Exception from \S+:\d+:$")
 
+# In what ONNX Runtime says: the failure of a call of CUDA's, among places, hosts and expressions; and where its own words
+# begin, behind a place in its source and a signature.
+_CUDA_FAILURE: Final = re.compile(r"(CUDA|CUDNN|CUBLAS) failure \d+: [^;]*")
+_OWN_WORDS: Final = "[ONNXRuntimeError]"
+
 # A folder that cannot be: below a file.
 _NOWHERE: Final = str(Path(os.devnull, "nowhere"))
 
@@ -124,9 +129,14 @@ def open_graph(graph: GraphSource, options: SessionOptions) -> tuple[Any, LeftOu
 
 
 def _cause(error: Exception) -> str:
-    """What an error of ONNX Runtime says, in one line: not the places in OpenVINO's source that stand above it."""
+    """What an error of ONNX Runtime says, in one line, without the places in the source that stand before it."""
     lines = [line for line in str(error).splitlines() if line.strip() and not _PLACE.search(line)]
-    return lines[0].strip() if lines else first_line(error)
+    if not lines:
+        return first_line(error)
+    failure = _CUDA_FAILURE.search(lines[0])
+    if failure is not None:
+        return failure[0].strip()
+    return lines[0][max(lines[0].find(_OWN_WORDS), 0) :].strip()
 
 
 def _wanted(options: SessionOptions) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ _OUT_OF_MEMORY: Final = (
     "bad allocation",
     "alloc_failed",
     "memory allocation failure",
+    "is smaller than requested bytes",  # of an arena with a limit: `gpu_mem_limit`
 )
 
 

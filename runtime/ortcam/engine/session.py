@@ -1,10 +1,11 @@
 """The engine of ONNX Runtime: sessions that threads and explainers share, and what becomes of them in a fork."""
 
+import contextlib
 import json
 import os
 import platform
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -59,6 +60,17 @@ class OnnxSession:
         """Whether every new shape is planned and tuned anew."""
         return self._opened.fixed_shape
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where inputs of a bound session lie, as ONNX Runtime calls it: a kind of device, and which of them."""
+        return self._opened.device, self._opened.device_id
+
+    @contextlib.contextmanager
+    def uncaptured(self) -> Iterator[Any]:
+        """Options of a run that becomes no CUDA graph, for the time of which nobody captures one."""
+        with self._opened.alone():
+            yield self._opened.uncaptured()
+
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """Run once. Inputs that the graph lacks are ignored.
 
@@ -68,8 +80,8 @@ class OnnxSession:
         """
         self._opened.check()
         feeds = {name: value for name, value in inputs.items() if name in self._opened.inputs}
-        with self._opened.alone():
-            found = self.runtime.run(list(outputs), feeds, self._opened.uncaptured())
+        with self.uncaptured() as options:
+            found = self.runtime.run(list(outputs), feeds, options)
         # Not in the session's memory, which nobody could give back in a process that is forked later.
         return tuple(value if value.flags.owndata else value.copy() for value in found)
 

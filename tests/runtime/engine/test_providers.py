@@ -159,11 +159,46 @@ def test_a_strict_explainer_refuses_a_provider_that_cannot_start(
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "/onnxruntime_src/core/cuda_call.cc:154 std::conditional_t<THRW, void, Status> CudaCall(ERRTYPE, int) [with "
+            "THRW = true] CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; line=355 ; ",
+            "CUDA failure 100: no CUDA-capable device is detected",
+        ),
+        (
+            "/onnxruntime_src/core/cuda_execution_provider_info.cc:63 static Info FromProviderOptions(const Options&) "
+            "[ONNXRuntimeError] : 1 : FAIL : Invalid device ID: 99, must be between 0 (inclusive) and 1 (exclusive).",
+            "[ONNXRuntimeError] : 1 : FAIL : Invalid device ID: 99, must be between 0 (inclusive) and 1 (exclusive).",
+        ),
+        ("[ONNXRuntimeError] : 1 : FAIL : something", "[ONNXRuntimeError] : 1 : FAIL : something"),
+    ],
+)
+def test_what_onnx_runtime_says_is_told_without_the_places_in_its_source(
+    text: str, words: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an NVIDIA H200 said, the names in it shortened."""
+    real, cuda = ort.InferenceSession, "CUDAExecutionProvider"
+
+    def refuse(*arguments: object, **named: object) -> object:
+        if named["providers"][0][0] == cuda:  # type: ignore[index]
+            raise RuntimeError(text)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    options = SessionOptions(((cuda, {}), ("CPUExecutionProvider", {})), strict_providers=True)
+    with pytest.raises(ortcam.ProviderError) as caught:
+        open_session(tiny_bundle / "head.onnx", options)
+    assert f"cannot start ({words})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Failed to allocate memory for requested buffer of size 12", OutOfMemoryError),
         ("CUDA error 2: out of memory", OutOfMemoryError),
         ("CUDNN_STATUS_ALLOC_FAILED", OutOfMemoryError),
+        ("Available memory of 1048576 is smaller than requested bytes of 67108864", OutOfMemoryError),
         ("std::bad_alloc", OutOfMemoryError),
         ("Invalid input shape", ortcam.ProviderError),
     ],
