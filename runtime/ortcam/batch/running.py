@@ -146,8 +146,7 @@ def run(
     target = Output(output, storage_options=storage_options)
     before = target.before(resume=(resume := resume or retry_failed))
     bundle = read_model(model, doing="ortcam.batch.run")
-    needs_samples = bundle.manifest.preprocessing.needs_samples
-    source = open_source(input, storage_options=storage_options, arrays=needs_samples)
+    source = open_source(input, storage_options=storage_options, arrays=_takes_arrays(bundle))
     settings = _settings(
         bundle,
         arguments,
@@ -317,6 +316,11 @@ def _settings(bundle: Bundle, arguments: dict[str, Any], tell: Callable[[str], N
         are_probabilities=request.has_probabilities(bundle.manifest),
         **others,
     )
+
+
+def _takes_arrays(bundle: Bundle) -> bool:
+    """Whether arrays are images, too: the model takes samples."""
+    return bundle.manifest.preprocessing.needs_samples
 
 
 def _schema(bundle: Bundle, settings: BatchSettings) -> pa.Schema:

@@ -1,15 +1,15 @@
 """Tiny models that are no RGB classifiers, and how their bundles in tests/data were made.
 
-`python -m tests.common.other_models` exports them again, after a change of the export that changes their bytes.
+`python -m tests.export.other_models` exports them again, after a change of the export that changes their bytes.
 """
 
 import shutil
 
 import torch
+from tests.conftest import BANDS_BUNDLE, TENSOR_BUNDLE, VALUES_BUNDLE
 from torch import nn
 
 from ortcam_export import export
-from tests.conftest import BANDS_BUNDLE, TENSOR_BUNDLE, VALUES_BUNDLE
 
 
 class BandsNet(nn.Module):
@@ -46,7 +46,7 @@ def _fill(net: nn.Module) -> None:
 
 
 def main() -> None:
-    from tests.common.other_models import BandsNet, TensorNet  # by their names, which the bundles record
+    from tests.export.other_models import BandsNet, TensorNet  # by their names, which the bundles record
 
     size = {"input_size": (32, 48)}
     rgb = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
