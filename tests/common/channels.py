@@ -1,7 +1,6 @@
 """Bundles of the tiny classifier with any number of channels, made of the one in tests/data without an export."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -103,6 +102,8 @@ def drawn_samples(preprocessing: Preprocessing, height: int = 50, width: int = 7
     low, high = preprocessing.value_range or (0, 255)
     samples = low + (high - low) * (0.4 + 0.2 * waves)
     dtype = np.uint8 if not preprocessing.needs_samples else np.float32 if low < 0 else np.uint16
-    return np.rint(samples).clip(np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype) if dtype != np.float32 else (
-        samples.astype(np.float32)
+    return (
+        np.rint(samples).clip(np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+        if dtype != np.float32
+        else (samples.astype(np.float32))
     )
