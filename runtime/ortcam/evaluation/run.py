@@ -133,18 +133,11 @@ class Evaluation:
             for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize))
         )
         seed = int(SEED.check(seed))
-        loading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
-        recipe = Recipe(
-            tuple(methods),
-            conventions,
-            resolve_metrics(metrics, conventions),  # what is wrong with them is said before a model is exported
-            step,
-            check_batch_size(batch_size),
-            precision,
-            seed,
-            {**loading, "providers": providers, "threads": threads},
-            Score.of(score),
-        )
+        reading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
+        loading = {**reading, "providers": providers, "threads": threads}
+        wanted = resolve_metrics(metrics, conventions)  # what is wrong with them is said before a model is exported
+        size, asked = check_batch_size(batch_size), Score.of(score)
+        recipe = Recipe(tuple(methods), conventions, wanted, step, size, precision, seed, loading, asked)
         self._ray = _check_engine(engine, ray, threads)
         bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
         self._recipe = recipe.fitting(bundle.manifest, metrics)
@@ -164,9 +157,7 @@ class Evaluation:
         self._randomized.check(bundle, [name or precision for name in self._bench.explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
-        self.settings = self._record(images, annotations, precision, step) | _unusual(
-            white, recipe.score, strict=strict
-        )
+        self.settings = self._record(images, annotations, precision, step) | _unusual(white, asked, strict=strict)
 
     def _record(
         self, images: Source, annotations: str | os.PathLike[str] | None, precision: str | None, step: int | None
