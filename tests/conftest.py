@@ -19,6 +19,10 @@ from ortcam.images.encoding import write_png
 REPOSITORY = Path(__file__).parents[1]
 # Of `TinyNet` in tests/common/tiny.py, which says how it was made.
 TINY_BUNDLE = REPOSITORY / "tests" / "data" / "tiny.ortcam"
+# Of tests/common/other_models.py: four bands at their depth, outputs that are values, an output that is a tensor.
+BANDS_BUNDLE, VALUES_BUNDLE, TENSOR_BUNDLE = (
+    REPOSITORY / "tests" / "data" / f"{name}.ortcam" for name in ("bands", "values", "tensor")
+)
 TINY_LABELS = ("cat", "dog", "sea snake", "crane", "crane", "white, striped")
 TINY_INPUT = {"input_size": (32, 48), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "labels": TINY_LABELS}
 

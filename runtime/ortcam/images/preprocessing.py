@@ -315,14 +315,6 @@ class Preprocessing:
         most = np.finfo(np.float32).max
         return np.ascontiguousarray(planes.clip(-most, most).astype(np.float32).transpose(1, 2, 0))
 
-    def shown(self, model_input: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Show what the model sees, its input, as `render` shows an image: uint8 [height, width, 3], RGB.
-
-        Args:
-            model_input: float32 [1, C, height, width], finite.
-        """
-        return self.render(self.to_samples(model_input))
-
     def _in_units(self, model_input: NDArray[np.float32]) -> NDArray[np.float64]:
         """The model's input without mean and std, [C, H, W]: 0 is black and 1 is white."""
         mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))

@@ -84,7 +84,9 @@ class Shards:
             with open_file(url, self._options, **how) as file:
                 for member, offset, size in members(file, shown):
                     *folders, last = member.split("/")
-                    if is_image_name(last, arrays=self._arrays) and not any(folder.startswith(".") for folder in folders):
+                    if is_image_name(last, arrays=self._arrays) and not any(
+                        folder.startswith(".") for folder in folders
+                    ):
                         yield member, offset, size
 
 

@@ -11,7 +11,7 @@ from ortcam.serve.settings import RequestLimits, Settings
 
 __all__ = ["document"]
 
-_IMAGES: Final = ("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream")
+_IMAGES: Final = ("image/jpeg", "image/png", "image/webp", "image/*", "application/x-npy", "application/octet-stream")
 _BYTES: Final[Schema] = {"type": "string", "contentMediaType": "application/octet-stream"}
 _REFUSALS: Final[dict[int, str]] = {
     400: "The body is not JSON, or not what the protocol says.",

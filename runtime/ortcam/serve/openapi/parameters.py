@@ -17,6 +17,12 @@ __all__ = ["name_of", "parameter_schemas", "predict_parameters", "schema_of"]
 Schema = dict[str, Any]
 
 _NUMBER: Final = re.compile(r"a (whole )?number from (\S+) to (\S+)")
+# An array of a score: a list of numbers, or of such lists.
+_NUMBERS: Final[Schema] = {
+    "type": "array",
+    "items": {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]},
+    "minItems": 1,
+}
 _NONSENSE: Final = "a word that no option knows"
 _WORD: Final = re.compile(r"'([^']+)' or ")
 # The parameters that limit forward passes go with methods that mask the image, and with auto.
@@ -59,6 +65,7 @@ def predict_parameters() -> Schema:
     known: dict[str, Schema] = {
         "top_k": _of_range(TOP_K) | {"default": 5},
         "probabilities": {"type": "boolean", "default": False},
+        "values": {"type": "boolean", "default": False},
         "deadline_ms": _of_range(DEADLINE),
     }
     properties = {name: known.get(name, {}) | {"description": text} for name, text in PREDICT_PARAMETERS.items()}
@@ -69,6 +76,7 @@ def _of_method(method: Method) -> Schema:
     auto = method is AUTO_METHOD
     own = {option.name: schema_of(option) for option in method.options}
     common = {option.name: schema_of(option) for option in COMMON_OPTIONS}
+    default = own.get("score", {}).get("default")  # of methods that say which score of a class they take
     shared = {name: schema for name, schema in _shared().items() if auto or method.masks_image or name not in _LIMITS}
     names = [method.name, *method.aliases]
     schema: Schema = {
@@ -83,6 +91,8 @@ def _of_method(method: Method) -> Schema:
         },
         "additionalProperties": False,
     }
+    if default is not None:
+        schema["properties"]["score"]["default"] = default
     if auto:
         schema["properties"]["method"]["default"] = method.name
     else:
@@ -97,6 +107,8 @@ def _shared() -> dict[str, Schema]:
         "method": {"type": "string"},
         "target": {"anyOf": [*single, {"type": "array", "items": {"anyOf": single}, "minItems": 1}]},
         "top_k": _of_range(TOP_K) | {"default": 1},
+        "score": {"type": "string", "minLength": 1},
+        "score_arrays": {"anyOf": [{"type": "object", "additionalProperties": _NUMBERS}, {"type": "string"}]},
         "budget": {"anyOf": [_of_range(CHANNELS), _of_range(SHARE), {"type": "string", "pattern": r"^[0-9.eE+-]+%?$"}]},
         "deadline_ms": _of_range(DEADLINE),
         "tolerance": _of_range(TOLERANCE),

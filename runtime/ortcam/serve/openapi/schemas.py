@@ -4,14 +4,16 @@ from typing import Any, Final
 
 from ortcam.serve.jobs.job import STATES
 from ortcam.serve.openapi.parameters import Schema, parameter_schemas, predict_parameters
-from ortcam.serve.protocols.v2.images import INPUT_NAMES
-from ortcam.serve.protocols.v2.metadata import EXPLAIN, PREDICT
+from ortcam.serve.protocols.v2.images import DATATYPES, INPUT_NAMES
+from ortcam.serve.protocols.v2.metadata import EXPLAIN, PREDICT, VALUES
 
 __all__ = ["component_schemas", "ref"]
 
 _TEXT: Final[Schema] = {"type": "string"}
 _NUMBER: Final[Schema] = {"type": "number"}
 _WHOLE: Final[Schema] = {"type": "integer", "minimum": 0}
+_INDEX: Final[Schema] = {"type": "integer", "minimum": -1, "description": "Of the class; -1: of a score."}
+_VALUE: Final[Schema] = _NUMBER | {"description": "In the place of `probability` where it is none."}
 _SHARE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _BASE64: Final[Schema] = {"type": "string", "contentEncoding": "base64"}
@@ -55,8 +57,13 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _of_v1() -> dict[str, Schema]:
-    encoded = _BASE64 | {"description": "An image file: JPEG, PNG, WebP, GIF, BMP, TIFF and others."}
-    pixels = _list({}, minItems=1, description="Nested lists: whole numbers from 0 to 255, or others from 0 to 1.")
+    files = "An image file: JPEG, PNG, WebP, GIF, BMP, TIFF and others; for a model of bands an array (.npy), too."
+    encoded = _BASE64 | {"description": files}
+    pixels = _list(
+        {},
+        minItems=1,
+        description="Nested lists: whole numbers from 0 to 255, or others from 0 to 1; samples for a model of bands.",
+    )
     value = {"anyOf": [encoded, _object({"b64": encoded}), pixels]}
     images = ref("Instance")
     return {
@@ -66,7 +73,7 @@ def _of_v1() -> dict[str, Schema]:
                 _object({"image": value}),
                 _object({"b64": encoded}),
                 _object({"data": value}),
-                _object({"preprocessed": _list({}, description="The model's input, [3][H][W].")}),
+                _object({"preprocessed": _list({}, description="The model's input, [C][H][W].")}),
                 encoded,
                 pixels,
             ],
@@ -83,11 +90,20 @@ def _of_v1() -> dict[str, Schema]:
         "Models": _object({"models": _list(_TEXT)}),
         "Model": _object({"name": _TEXT, "ready": _FLAG}),
         "Prediction": _object(
-            {"classes": _list(ref("Class"), description="The most probable classes.")},
-            {"probabilities": _list(_SHARE, description="Of every class, in the order of the labels.")},
+            {},
+            {
+                "classes": _list(
+                    ref("Class"), description="The most probable classes; none where a tensor is answered."
+                ),
+                "probabilities": _list(_SHARE, description="Of every class, in the order of the labels."),
+                "values": _list(_NUMBER, description="All values, row by row, of a model whose outputs are values."),
+                "shape": _list(_WHOLE, description="Of a tensor."),
+                "lowest": _NUMBER,
+                "highest": _NUMBER,
+            },
         ),
         "Predictions": _object({"predictions": _list(ref("Prediction"))}),
-        "Class": _object({"index": _WHOLE, "label": _TEXT, "probability": _SHARE}),
+        "Class": _object({"index": _INDEX, "label": _TEXT}, {"probability": _SHARE, "value": _VALUE}),
     }
 
 
@@ -141,14 +157,18 @@ def _of_targets() -> dict[str, Schema]:
     return {
         "Target": _object(
             {
-                "index": _WHOLE,
+                "index": _INDEX,
                 "label": _TEXT,
-                "probability": _SHARE,
                 "estimated_error": _or_null(_SHARE)
                 | {"description": "How wrong a value of the map may be. 0: exact. 1: not known. null: no estimate."},
                 "flat": _FLAG | {"description": "Whether the map is zero everywhere."},
             },
-            {"map": {"anyOf": [ref("LowMap"), ref("FullMap")]}, "overlay": ref("Overlay")},
+            {
+                "probability": _SHARE,
+                "value": _VALUE,
+                "map": {"anyOf": [ref("LowMap"), ref("FullMap")]},
+                "overlay": ref("Overlay"),
+            },
         ),
         "LowMap": _object(
             {"shape": _SIZE, "data": _list(_list(_SHARE))},
@@ -177,9 +197,10 @@ def _of_targets() -> dict[str, Schema]:
 def _tensors() -> tuple[Schema, Schema, Schema, Schema]:
     """Of the metadata, sent, answered, and asked for."""
     shape = _list({"type": "integer"})
-    named = {"name": _TEXT, "datatype": {"enum": ["BYTES", "UINT8", "FP32", "INT64", "BOOL"]}, "shape": shape}
+    kinds = [*DATATYPES, "INT64", "BOOL"]
+    named = {"name": _TEXT, "datatype": {"enum": kinds}, "shape": shape}
     sent = _object(
-        {"name": {"enum": list(INPUT_NAMES.values())}, "datatype": {"enum": list(INPUT_NAMES)}, "shape": _list(_WHOLE)},
+        {"name": {"enum": list(INPUT_NAMES.values())}, "datatype": {"enum": list(DATATYPES)}, "shape": _list(_WHOLE)},
         {
             "data": _list({}, description="Numbers, or texts in base64; none where the data follow as bytes."),
             "parameters": _object(
@@ -189,11 +210,14 @@ def _tensors() -> tuple[Schema, Schema, Schema, Schema]:
         },
     )
     answered = _object(
-        {"name": {"enum": list({**PREDICT, **EXPLAIN})}, **{key: named[key] for key in ("datatype", "shape")}},
+        {
+            "name": {"enum": list({**PREDICT, **VALUES, **EXPLAIN})},
+            **{key: named[key] for key in ("datatype", "shape")},
+        },
         {"data": _list({}), "parameters": {"type": "object", "additionalProperties": _SINGLE}},
     )
     asked = _object(
-        {"name": {"enum": list({**PREDICT, **EXPLAIN})}},
+        {"name": {"enum": list({**PREDICT, **VALUES, **EXPLAIN})}},
         {
             "parameters": _object(
                 {},
@@ -225,6 +249,15 @@ def _of_v2() -> dict[str, Schema]:
                 "platform": _TEXT,
                 "inputs": _list(named, description="A request has one of these."),
                 "outputs": _list(named),
+                "parameters": _object(
+                    {
+                        "channels": _WHOLE,
+                        "channel_order": _TEXT,
+                        "output_shape": _list(_WHOLE, description="Of one image."),
+                        "activation": _TEXT | {"description": "identity: the outputs are values, no probabilities."},
+                    },
+                    {"value_range": _list(_NUMBER, description="Low and high of samples; none: 8-bit levels.")},
+                ),
             }
         ),
         "InferRequest": _object(
