@@ -13,6 +13,8 @@ from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, shown
 from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
+from ortcam_export.sources.embeddings import embeddings_of
+from ortcam_export.sources.fixed_inputs import read_inputs
 from ortcam_export.sources.labels import read_labels
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import check_model, check_takes_checkpoint
@@ -36,6 +38,7 @@ __all__ = [
     "choose_precisions",
     "per_channel",
     "sides",
+    "with_arrays",
     "with_declared",
     "with_labels",
     "with_preset",
@@ -191,6 +194,15 @@ def with_labels(spec: InputSpec, labels: str | Path | Sequence[str] | None) -> I
         ExportError: see `sources.labels.read_labels`.
     """
     return dataclasses.replace(spec, labels=read_labels(labels))
+
+
+def with_arrays(spec: InputSpec) -> InputSpec:
+    """The spec with the values of further inputs and the embeddings of classes read, before anything takes long.
+
+    Raises:
+        ExportError: see `sources.fixed_inputs.read_inputs` and `sources.embeddings.embeddings_of`.
+    """
+    return dataclasses.replace(spec, inputs=read_inputs(spec.inputs), classes=embeddings_of(spec))
 
 
 def with_declared(spec: InputSpec, preprocessing: object | None) -> InputSpec:

@@ -57,7 +57,7 @@ def paint(
         wanted: name of a tensor -> the permutation of its axes that brings the images first, None where they are, and
             the axes that may then be its channels.
         folder: where the model's external data is.
-        probe: float32 [N,3,H,W], preprocessed.
+        probe: float32 [N,C,H,W], preprocessed.
 
     Returns:
         (tensor, channel axis) -> answers of the positions: the shape without the images and the channels.
