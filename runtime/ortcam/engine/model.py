@@ -240,14 +240,7 @@ class Model:
         return found
 
     def empty_image_probabilities(self, targets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """p(0)[c], float32 [K]: probabilities of classes for an input that is zero everywhere, the baseline.
-
-        Args:
-            targets: int64 [K].
-
-        Raises:
-            NotFiniteError: a logit is infinite or not a number.
-        """
+        """p(0)[c], float32 [K]: probabilities of the classes int64 [K] for an input that is zero everywhere."""
         return to_probabilities(self.blank_logits(), self.bundle.manifest.activation)[targets]
 
     def blank_logits(self) -> NDArray[np.float32]:

@@ -155,7 +155,7 @@ class Classifier:
             ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None; or `images`
                 is one image, or a folder without any.
         """
-        return _read_each(_several(images), self.read, on_error)
+        return _read_each(_several(images, self.bundle.manifest.preprocessing.needs_samples), self.read, on_error)
 
     @overload
     def preprocess(self, image: Image) -> NDArray[np.float32]: ...
@@ -303,14 +303,17 @@ def check_alone(preprocessed: object) -> None:
         raise OptionError("an image and preprocessed= are both given: give one of them")
 
 
-def _several(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image]:
-    """Images to iterate over; those of a folder or a glob, if it is one.
+def _several(
+    images: Iterable[Image] | str | os.PathLike[str],
+    arrays: bool,
+) -> Iterable[Image]:
+    """Images to iterate over; those of a folder or a glob, if it is one, with `arrays` .npy and .npz files, too.
 
     Raises:
         ImageError: it is a single image that is no path, or a folder or a glob without images.
     """
     if isinstance(images, str | os.PathLike):
-        return expand([os.fsdecode(images)], tell=lambda _: None)
+        return expand([os.fsdecode(images)], tell=lambda _: None, arrays=arrays)
     found: Any = images
     of_pixels = is_pillow(found) or (is_array(found) and len(getattr(found, "shape", ())) < 4)
     if of_pixels or isinstance(found, bytes | bytearray | memoryview | Photograph) or hasattr(found, "read"):

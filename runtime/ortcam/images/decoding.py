@@ -84,9 +84,7 @@ def decode_deep(encoded: Encoded, max_pixels: int, *, alpha: bool = False, stric
     return oriented(samples.astype(samples.dtype.newbyteorder("="), copy=False), header.orientation)
 
 
-def _decoded(
-    encoded: Encoded, max_pixels: int, *, alpha: bool = False, strict: bool
-) -> tuple[Header, NDArray[Any]]:
+def _decoded(encoded: Encoded, max_pixels: int, *, alpha: bool = False, strict: bool) -> tuple[Header, NDArray[Any]]:
     """The header of a picture, without its bytes, and BGR [H, W, 3], grey [H, W] or BGRA, not turned."""
     data, name = encoded.take(), encoded.name
     if not data:

@@ -1,4 +1,4 @@
-"""Channels other than 8-bit RGB against Pillow, OpenCV and PyTorch: grey, samples at their depth, bands, what is shown."""
+"""Channels other than 8-bit RGB against Pillow, OpenCV and PyTorch: grey, samples at their depth, what is shown."""
 
 import dataclasses
 

@@ -31,7 +31,7 @@ from ortcam.cli.common import (
     rendering,
 )
 from ortcam.cli.explain_report import ExplainReport
-from ortcam.cli.images import add_images, image_names
+from ortcam.cli.images import add_images, check_images, image_names
 from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.errors import (
@@ -145,8 +145,9 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     output = check_output(options.output)
     gallery.check(output)
     wanted = providers_of(options)
-    names = image_names(options)
+    check_images(options)
     explainer = open_explainer(options, wanted)
+    names = image_names(options, arrays=explainer.bundle.manifest.preprocessing.needs_samples)
     report = ExplainReport(quiet=options.quiet, as_json=options.json, ours=ours)
     work = _work(options, methods, explainer, report)
     folders = ResultFolders(output)

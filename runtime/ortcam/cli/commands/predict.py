@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Activation, Manifest
 from ortcam.cli.common import EXIT_BAD_INPUT, add_execution, add_image_reading, add_json, add_quiet, providers_of
-from ortcam.cli.images import add_images, image_names
+from ortcam.cli.images import add_images, check_images, image_names
 from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import Bar
@@ -69,8 +69,9 @@ def _predict(options: argparse.Namespace) -> int:
         raise OptionError("--json with --csv: give one or the other")
     with others_aside() as ours:
         wanted = providers_of(options)
-        names = image_names(options)
+        check_images(options)
         explainer = open_explainer(options, wanted)
+        names = image_names(options, arrays=explainer.bundle.manifest.preprocessing.needs_samples)
         manifest = explainer.bundle.manifest
         errors: list[dict[str, str]] = []
         results: list[dict[str, Any]] = []

@@ -51,4 +51,3 @@ def read_array_file(
     header = npy_header(data[:LONGEST_HEADER], name)
     check(header, name)
     return values_of(data, header, name), said
-

@@ -58,7 +58,8 @@ def check_signature(head: bytes, name: str) -> Callable[[bytes], Header]:
             return walk
     for signature, what in _NUMBERS:
         if signature.match(head):
-            raise ImageError(f"{name} is {what}, which is not accepted: save its numbers as a .npy array (np.save)")
+            instead = "save its numbers as a .npy array (np.save)"
+            raise ImageError(f"{name} is {what}, which is not accepted: {instead}; {ACCEPTED}")
     for signature, what in _OTHERS:
         if signature.match(head):
             raise ImageError(f"{name} is {what}, which is not accepted; {ACCEPTED}")

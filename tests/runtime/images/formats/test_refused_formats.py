@@ -126,7 +126,7 @@ OTHERS = [
     (bytes(128) + b"DICM" + bytes(99), "is a DICOM picture"),
     (b"II\x2a\0\x10\0\0\0CR\2\0" + bytes(99), "is a CR2 raw photograph"),
     (b"%PDF-1.7\n" + bytes(99), "is a PDF document"),
-    (b"\x93NUMPY\1\0" + bytes(99), "is a NumPy array"),
+    (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(99), "is a MATLAB file (.mat)"),
     (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image: it is an SVG drawing"),
     (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg width='4'/>", "is an SVG drawing"),
     (b"<!DOCTYPE html><html></html>", "is a web page"),

@@ -25,8 +25,7 @@ _TAGS: Final = {
 }
 # Those of them that say where pixels lie: all that `check_layout` looks at.
 TAGS_OF_LAYOUT: Final = {
-    tag: _TAGS[tag]
-    for tag in (_WIDTH, _HEIGHT, _SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _COUNTS)
+    tag: _TAGS[tag] for tag in (_WIDTH, _HEIGHT, _SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _COUNTS)
 } | dict.fromkeys((_TILE_OFFSETS, _TILE_COUNTS), _MOST_PARTS)
 _JPEG_TABLES: Final = 347
 # What else libtiff needs: options of CCITT, predictor, palette, inks, tables and colours of JPEG.

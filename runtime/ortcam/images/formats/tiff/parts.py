@@ -108,9 +108,7 @@ def _by_libtiff(parts: Sequence[bytes | memoryview], size: int, compression: int
     return pixels.view(np.uint8).reshape(len(parts), size)
 
 
-def _grey_tiff(
-    parts: Sequence[bytes | memoryview], width: int, height: int, pixel: int, compression: int
-) -> bytearray:
+def _grey_tiff(parts: Sequence[bytes | memoryview], width: int, height: int, pixel: int, compression: int) -> bytearray:
     """A TIFF file of grey pixels of 1 or 2 bytes, whose strips of `height` rows are these parts."""
     count = len(parts)
     lengths = [len(part) for part in parts]
