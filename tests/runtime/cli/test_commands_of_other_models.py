@@ -20,12 +20,12 @@ def test_batch_takes_a_score_whose_file_it_reads(
     np.save(tmp_path / "in" / "field.npy", np.random.default_rng(0).integers(0, 9000, (40, 60, 4), np.uint16))
     np.save(tmp_path / "query.npy", np.array([1.0, 0.5, -1.0]))
     score = f"cosine:{tmp_path / 'query.npy'}"
-    command = ["batch", str(BANDS_BUNDLE), str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", "grad-cam", "--quiet"]
-    assert main([*command, "--score", score]) == 0
+    command = ["batch", str(BANDS_BUNDLE), str(tmp_path / "in"), "-m", "grad-cam", "--quiet"]
+    assert main([*command, "-o", str(tmp_path / "out"), "--score", score]) == 0
     (row,) = ortcam.batch.open(tmp_path / "out").table().to_pylist()
     assert (row["target"], row["label"], row["error"]) == (-1, score, None)
     assert -1 <= row["value"] <= 1
-    assert main([*command[:3], "-o", str(tmp_path / "no"), "--score", "cosine:absent.npy"]) == 2
+    assert main([*command, "-o", str(tmp_path / "no"), "--score", "cosine:absent.npy"]) == 2
     assert "absent.npy" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
