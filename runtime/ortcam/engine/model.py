@@ -158,10 +158,8 @@ class Model:
             found, said = (
                 (f"{len(logits[0])} classes", "labels") if manifest.has_classes else (len(logits[0]), "outputs")
             )
-            raise BundleError(
-                f"{self.bundle.path}: its model has {found}, and bundle.json has {manifest.outputs} {said}; accepted "
-                "is one per class"
-            )
+            words = f"its model has {found}, and bundle.json has {manifest.outputs} {said}; accepted is one per class"
+            raise BundleError(f"{self.bundle.path}: {words}")
         check_finite("features and logits of the image", *features.values(), logits)
         maps = as_maps(features["features"], manifest.cut)
         clean = CleanPass(features, maps, logits[0], to_probabilities(logits[0], manifest.activation))
@@ -172,10 +170,7 @@ class Model:
         return clean
 
     def head_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of altered features, float32 [B,outputs].
-
-        Args:
-            features: float32 [B,...] in the layout of the cut.
+        """Logits of altered features [B,...], in the layout of the cut: float32 [B,outputs].
 
         Raises:
             OutOfMemoryError: the run did not fit into memory.
