@@ -113,7 +113,8 @@ def _check_torchvision(name: str) -> None:
     if kind is not None:
         article = "an" if kind[0] in "aeiou" else "a"
         raise ExportError(
-            f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50{_what_works(kind)}"
+            f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
+            f"{_what_works(kind)}"
         )
     classifiers = [other for other, kind in names.items() if kind == "classifier"]
     hint = did_you_mean(name, classifiers)

@@ -1,4 +1,4 @@
-"""Bundles of models whose outputs are values, or whose inputs are several: on other pictures the same as the originals."""
+"""Bundles of models with values as outputs, or several inputs: on other pictures they give what the originals give."""
 
 from pathlib import Path
 from typing import Any

@@ -95,7 +95,7 @@ def paint(
 
 
 def _painted(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """An image [3,H,W] and its copies with one band of noise each: two batches [1+K,3,H,W], of rows and of columns."""
+    """An image [C,H,W] and its copies with one band of noise each: two batches [1+K,C,H,W], of rows and of columns."""
     generator = np.random.default_rng(_SEED)
     low, high = image.min(axis=(1, 2), keepdims=True), image.max(axis=(1, 2), keepdims=True)
     noise = low + (high - low) * _blocks(generator, *image.shape)

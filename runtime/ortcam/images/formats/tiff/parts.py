@@ -53,10 +53,12 @@ def decompressed(
         uint8 [parts, size], writable.
 
     Raises:
-        DamagedError: one of them is damaged, or has fewer bytes; its place in `parts` is named.
+        DamagedError: one of them is damaged, or has fewer bytes.
         RefusedError: they are too large for OpenCV.
     """
-    given = [bytes(part).translate(_REVERSED) for part in parts] if reverse_bits else parts
+    given: Sequence[bytes | memoryview] = parts
+    if reverse_bits:
+        given = [bytes(part).translate(_REVERSED) for part in parts]
     if compression in {LZW, PACKBITS}:
         return _by_libtiff(given, size, compression)
     made = np.empty((len(given), size), np.uint8)
@@ -64,7 +66,7 @@ def decompressed(
         if compression in DEFLATE:
             part = _inflated(part, size)  # noqa: PLW2901
         if len(part) < size:
-            raise DamagedError(f"a strip or tile ends before its {size} bytes of pixels do")
+            raise DamagedError("a strip or tile ends before its pixels do")
         made[index] = np.frombuffer(part, np.uint8, size)
     return made
 
@@ -103,7 +105,7 @@ def _by_libtiff(parts: Sequence[bytes | memoryview], size: int, compression: int
         found = None
     wanted = (height * len(parts), width)
     if found is None or found.shape != wanted or found.dtype.itemsize != pixel:
-        raise DamagedError(f"a strip or tile cannot be decompressed to its {size} bytes of pixels")
+        raise DamagedError("a strip or tile is damaged, or ends before its pixels do")
     pixels: NDArray[Any] = np.ascontiguousarray(found)
     return pixels.view(np.uint8).reshape(len(parts), size)
 
