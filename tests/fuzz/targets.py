@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tests.fuzz import arrays, graphs, images, manifests, shards
+from tests.fuzz import arrays, graphs, images, manifests, samples, shards
 
 __all__ = ["NAMES", "Target", "target"]
 
@@ -33,6 +33,7 @@ class Target:
 
 _TARGETS: Final = {
     "images": Target(images.try_on, images.seeds, images.change, 1 << 16),
+    "samples": Target(samples.try_on, samples.seeds, samples.change, 1 << 14),
     "manifest": Target(manifests.try_on, manifests.seeds, manifests.change, 1 << 15),
     "graphs": Target(graphs.try_on, graphs.seeds, graphs.change, 1 << 17),
     "arrays": Target(arrays.try_on, arrays.seeds, arrays.change, 1 << 15),

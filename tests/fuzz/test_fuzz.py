@@ -21,7 +21,7 @@ from ortcam.batch.sources.shards import members
 from ortcam.errors import ImageError
 from ortcam.images.reading import read_image
 from tests.common.images import encoded, photograph
-from tests.fuzz import bundles, graphs, images, manifests, shards
+from tests.fuzz import bundles, graphs, images, manifests, samples, shards
 from tests.fuzz.__main__ import replay
 from tests.fuzz.limits import BreachError, budget
 from tests.fuzz.targets import NAMES, target
@@ -60,6 +60,11 @@ def test_every_format_has_a_seed_that_is_decoded() -> None:
             read_image(seed, max_pixels=images.MAX_PIXELS, white=4095)
             kinds.add(Image.open(io.BytesIO(seed)).format)
     assert kinds >= {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"}
+
+
+def test_samples_of_all_kinds_of_models_are_seeds_that_are_read() -> None:
+    read = {samples.model_of(seed) for seed in samples.seeds() if samples.is_read(seed)}
+    assert len(read) == len({samples.model_of(seed) for seed in samples.seeds()}) == 8
 
 
 def test_the_manifests_of_all_schemas_are_seeds_that_are_read() -> None:
@@ -160,7 +165,7 @@ def test_an_unknown_target_is_named() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "sounds"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "no target sounds; there are images, manifest" in done.stderr
+    assert "no target sounds; there are images, samples, manifest" in done.stderr
 
 
 @pytest.mark.slow

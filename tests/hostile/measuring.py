@@ -91,10 +91,17 @@ class Measuring:
 
 
 def read(source: str | bytes, options: dict[str, Any]) -> list[int]:
-    """`read_image` of a file or its bytes: the shape."""
+    """`read_image` of a file or its bytes, or `read_samples` for a model of so many `bands`: the shape."""
+    from ortcam.images.preprocessing import Preprocessing
     from ortcam.images.reading import read_image
+    from ortcam.images.samples import read_samples
 
-    return list(read_image(source, **options).shape)
+    bands = options.pop("bands", 0)
+    if not bands:
+        return list(read_image(source, **options).shape)
+    ones = (1.0,) * bands
+    model = Preprocessing(8, 8, None, mean=ones, std=ones, channel_order="bands", value_range=(-1e9, 1e9))
+    return list(read_samples(source, model, **{"max_pixels": 25_000_000, **options}).shape)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -65,6 +65,7 @@ def check_sentence(message: str) -> None:
 def measure(bomb: Bomb, measuring: Measuring, folder: Path) -> tuple[int, Measured]:
     """Write, read and remove a bomb: the bytes that it takes on the disk, and what came of it."""
     options = {"max_pixels": bomb.limit} | ({"strict": True} if bomb.strict else {})
+    options |= {"bands": bomb.bands} if bomb.bands else {}
     if bomb.given:
         first = ("tests.hostile.images:made", bomb.name)
         return 0, measuring("tests.hostile.measuring:read", options, first=first)

@@ -43,7 +43,9 @@ def read_image(
     **Files** may be JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PNM (PBM, PGM, PPM). Their first bytes tell which. Before
     anything is decoded, the whole header is read: size, depth, orientation, and whether the file is complete. Other
     formats are refused by name, and so are BigTIFF, TIFF of floating-point samples and 12-bit JPEG. GIF and AVIF need
-    an OpenCV that decodes them (the wheels do from 4.12).
+    an OpenCV that decodes them (the wheels do from 4.12). Arrays of NumPy in `.npy` and `.npz` files are read as the
+    arrays below; a `.npz` file has one array, or one named `image` or `arr_0`. Models that take samples at the depth of
+    the file (`Preprocessing.needs_samples`) read more: BigTIFF, TIFF of floats, and any number of bands.
 
     Grey becomes RGB, and alpha is dropped, as `convert("RGB")` does. Animations and files of several pages give their
     first image. Of EXIF only the orientation counts, in JPEG, PNG (eXIf), WebP and TIFF; of AVIF its own rotation and

@@ -19,6 +19,7 @@ from tests.hostile.images.jpeg import jpeg_bombs
 from tests.hostile.images.others import refused_bombs
 from tests.hostile.images.png import png_bombs
 from tests.hostile.images.pnm import pnm_bombs
+from tests.hostile.images.samples import samples_bombs
 from tests.hostile.images.tiff import tiff_bombs
 from tests.hostile.images.webp import webp_bombs
 
@@ -44,6 +45,7 @@ _FORMATS: Final = (
     avif_bombs,
     pnm_bombs,
     refused_bombs,
+    samples_bombs,
 )
 # Old versions of OpenCV and Pillow know nothing of AVIF.
 _ENCODES_AVIF: Final = cv2.haveImageWriter(".avif") and features.check("avif")

@@ -36,6 +36,7 @@ class Bomb:
         warns: pattern of the warning that has to come where it is read; None for no warning, "" for any or none.
         strict: whether damage is an error.
         given: as bytes, which lie in memory before anything is measured, and on no disk.
+        bands: of the model that reads samples from it; 0 where it is read as a picture.
         slow: left to `make test-all`.
     """
 
@@ -51,6 +52,7 @@ class Bomb:
     warns: str | None = None
     strict: bool = False
     given: bool = False
+    bands: int = 0
     slow: bool = False
 
     def memory_budget(self, size: int) -> int:

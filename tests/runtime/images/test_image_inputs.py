@@ -10,6 +10,7 @@ import pytest
 
 import ortcam
 from ortcam.bundle.shipped import bundle_path, demo_image
+from ortcam.errors import ImageError
 from ortcam.images import inputs as image_inputs
 from ortcam.images.inputs import expand, from_argument
 from ortcam.results.sheet import save as save_sheet
@@ -132,3 +133,22 @@ def test_a_terminal_is_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ortcam.ImageError, match="standard input, which is a terminal"):
             from_argument("-")
     os.close(master)
+
+
+def test_a_folder_gives_arrays_only_to_a_model_that_takes_samples(tmp_path):
+    for name in ("a.png", "b.npy", "C.NPZ", "d.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    said: list[str] = []
+    assert [Path(path).name for path in expand([str(tmp_path)], tell=said.append)] == ["a.png"]
+    assert "3 other files" in said[0]
+    found = [Path(path).name for path in expand([str(tmp_path)], tell=said.append, arrays=True)]
+    assert found == ["a.png", "b.npy", "C.NPZ"]
+    assert [Path(path).name for path in expand([f"{tmp_path}/*.np*"], arrays=True)] == ["b.npy"]
+    with pytest.raises(ImageError, match=r"\.ppm, \.npy, \.npz"):
+        expand([f"{tmp_path}/*.txt"], arrays=True)
+
+
+def test_maps_that_ortcam_saved_are_no_images(tmp_path):
+    for name in ("class-3.npy", "score.npy", "photo.npy", "manifest.json"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [Path(path).name for path in expand([str(tmp_path)], arrays=True, tell=lambda _: None)] == ["photo.npy"]

@@ -64,7 +64,7 @@ def decompressed(
         if compression in DEFLATE:
             part = _inflated(part, size)  # noqa: PLW2901
         if len(part) < size:
-            raise DamagedError(f"a strip or tile ends before its {size} bytes of pixels do")
+            raise DamagedError("a strip or tile ends before its pixels do")
         made[index] = np.frombuffer(part, np.uint8, size)
     return made
 
@@ -103,7 +103,7 @@ def _by_libtiff(parts: Sequence[bytes | memoryview], size: int, compression: int
         found = None
     wanted = (height * len(parts), width)
     if found is None or found.shape != wanted or found.dtype.itemsize != pixel:
-        raise DamagedError(f"a strip or tile cannot be decompressed to its {size} bytes of pixels")
+        raise DamagedError("a strip or tile is damaged, or ends before its pixels do")
     pixels: NDArray[Any] = np.ascontiguousarray(found)
     return pixels.view(np.uint8).reshape(len(parts), size)
 
