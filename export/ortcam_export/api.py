@@ -22,6 +22,7 @@ from ortcam_export.request import (
     choose_precisions,
     per_channel,
     sides,
+    with_arrays,
     with_declared,
     with_labels,
     with_preset,
@@ -173,7 +174,7 @@ def export(
         logit_scale=logit_scale,
         logit_bias=logit_bias,
     )
-    spec = check_spec(with_labels(with_preset(given, preset), labels))
+    spec = with_arrays(check_spec(with_labels(with_preset(given, preset), labels)))
     request = ExportRequest(
         model,
         destination,
@@ -228,7 +229,7 @@ def inspect_model(
         inputs=dict(inputs or {}),
         classes=classes,
     )
-    spec = check_spec(with_labels(given, labels))
+    spec = with_arrays(check_spec(with_labels(given, labels)))
     check_name(model)
     from ortcam_export.inspection import inspect_source  # noqa: PLC0415 - only here: it imports what takes long
 

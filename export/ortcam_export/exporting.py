@@ -18,7 +18,6 @@ from ortcam._version import __version__
 from ortcam.bundle import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
-    Activation,
     Bundle,
     Cut,
     FileRecord,
@@ -167,7 +166,7 @@ def _split(request: ExportRequest, converted: Converted, folder: Path, inputs: N
     for other in further:
         opened, found = cut_open(opened, other)
         cuts.append(found)
-    graphs = _write_graphs(model, opened, [cut, *cuts], folder, interpolation, converted.activation, layer)
+    graphs = _write_graphs(converted, opened, [cut, *cuts], folder, interpolation, layer)
     return _Split(model, opened, graphs, cut, tuple(cuts), interpolation, weights_file)
 
 
@@ -259,21 +258,21 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def _write_graphs(
-    model: ir.Model,
+    converted: Converted,
     opened: ir.Model,
     cuts: Sequence[Cut],
     folder: Path,
     interpolation: Interpolation,
-    activation: Activation,
     layer: Layer,
 ) -> Graphs:
     """Write the graphs of a model, and of the same opened at its cuts, of which the first is the layer's."""
+    model, activation = converted.model, converted.activation
     ir.save(build_features(opened, *(cut.tensor for cut in cuts)), folder / "features.onnx")
     if layer.inside_branch:
         ir.save(extract(model, ["image"], ["logits"]), folder / "classifier.onnx")
     else:
         ir.save(build_head(opened, cuts[0].tensor), folder / "head.onnx")
-    terms = score_terms(activation)
+    terms = score_terms(activation, vectors=converted.has_classes)
     scorers = write_scorers(model, cuts[0], folder, interpolation, activation, terms=terms)
     head, classifier = (None, "classifier.onnx") if layer.inside_branch else ("head.onnx", None)
     return Graphs("features.onnx", head, classifier, scorers, terms)
@@ -299,6 +298,11 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
         raise ExportError(
             f"precision {', '.join(variants)}: the model computes in 8-bit integers already, and so do its scorers; "
             "leave --precision out, or export the floating model it was made from"
+        )
+    if variants and not converted.has_classes:
+        raise ExportError(
+            f"precision {', '.join(variants)}: goes with outputs in a row, on which it is measured; this output is "
+            f"{list(converted.output_shape)} for an image"
         )
 
 

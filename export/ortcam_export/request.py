@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from ortcam.bundle import Precision, precision_by_name
 from ortcam.errors import OptionError
 from ortcam.images.presets import PRESETS, Preset
@@ -13,6 +15,8 @@ from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, shown
 from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
+from ortcam_export.sources.embeddings import embeddings_of
+from ortcam_export.sources.fixed_inputs import read_inputs
 from ortcam_export.sources.labels import read_labels
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import check_model, check_takes_checkpoint
@@ -36,6 +40,7 @@ __all__ = [
     "choose_precisions",
     "per_channel",
     "sides",
+    "with_arrays",
     "with_declared",
     "with_labels",
     "with_preset",
@@ -159,7 +164,8 @@ def per_channel(values: float | Sequence[float] | None) -> tuple[float, ...] | N
     """Values per channel, where one may stand for all: it stays alone, until the number of channels is known."""
     if values is None:
         return None
-    return (values,) if isinstance(values, (int, float)) else tuple(values)
+    several = [values] if isinstance(values, (int, float, np.number)) else values
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in several)
 
 
 def with_preset(spec: InputSpec, name: str | None) -> InputSpec:
@@ -191,6 +197,15 @@ def with_labels(spec: InputSpec, labels: str | Path | Sequence[str] | None) -> I
         ExportError: see `sources.labels.read_labels`.
     """
     return dataclasses.replace(spec, labels=read_labels(labels))
+
+
+def with_arrays(spec: InputSpec) -> InputSpec:
+    """The spec with the values of further inputs and the embeddings of classes read, before anything takes long.
+
+    Raises:
+        ExportError: see `sources.fixed_inputs.read_inputs` and `sources.embeddings.embeddings_of`.
+    """
+    return dataclasses.replace(spec, inputs=read_inputs(spec.inputs), classes=embeddings_of(spec))
 
 
 def with_declared(spec: InputSpec, preprocessing: object | None) -> InputSpec:

@@ -17,9 +17,7 @@ class BandsNet(nn.Module):
 
     def __init__(self, channels: int = 4, outputs: int = 3) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(channels, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()
-        )
+        self.features = nn.Sequential(nn.Conv2d(channels, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU())
         self.head = nn.Linear(8, outputs)
         _fill(self)
 
@@ -67,7 +65,12 @@ def main() -> None:
         labels=("water", "forest", "field"),
     )
     export(
-        other_models.BandsNet(3, 2).eval(), VALUES_BUNDLE, **size, **rgb, activation="identity", labels=("age", "weight")
+        other_models.BandsNet(3, 2).eval(),
+        VALUES_BUNDLE,
+        **size,
+        **rgb,
+        activation="identity",
+        labels=("age", "weight"),
     )
     export(other_models.TensorNet().eval(), TENSOR_BUNDLE, **size, **rgb, activation="identity")
 

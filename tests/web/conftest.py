@@ -40,6 +40,7 @@ def node_modules(shared):
 
 MODULES = (
     *("images/preprocessing", "images/colormaps", "images/rendering", "engine/cut", "engine/onnx_outputs"),
+    *("images/npy", "images/picture", "images/png", "images/stretching", "engine/manifest", "page/words"),
     *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
     *("scoring/gaussian_process", "methods/gradient", "methods/recipro", "methods/auto", "server/events"),
 )

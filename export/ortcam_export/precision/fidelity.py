@@ -66,7 +66,7 @@ def explain_all(
     Args:
         float32: the bundle's own graphs, for the features and the class.
         scorers: kind -> file name, in the precision asked for.
-        images: float32 [1,3,H,W] each, preprocessed.
+        images: float32 [1,C,H,W] each, preprocessed.
         sample: how many of them, and of their channels.
     """
     opened = {method: float32.open(scorers[kind]) for method, kind in _METHODS.items()}
@@ -75,7 +75,12 @@ def explain_all(
         target, classes = int(logits.argmax()), len(logits)
         score = no_score(float32.graphs, classes)
         clean, _ = run_scorer(
-            opened["scorecam"], image, np.ones_like(maps), np.zeros(1, np.int64), classes=classes, score=score
+            opened["scorecam"],
+            image,
+            np.ones_like(maps),
+            np.zeros(1, np.int64),
+            columns=np.arange(classes),
+            score=score,
         )  # a mask of ones
         energy = np.maximum(maps, 0).sum(axis=(1, 2), dtype=np.float64)
         channels = np.argsort(-energy, kind="stable")[: sample.channels].astype(np.int64)
@@ -127,7 +132,7 @@ def _explain(
     best = []
     for start in range(0, len(channels), _BATCH):
         chunk = channels[start : start + _BATCH]
-        logits, probabilities = run_scorer(scorer, image, masks, chunk, classes=classes, score=score)
+        logits, probabilities = run_scorer(scorer, image, masks, chunk, columns=np.arange(classes), score=score)
         summed = maps[chunk] if gate is None else gate(upsample(maps[chunk], *size))
         total += np.tensordot(probabilities[:, target].astype(np.float64), summed, axes=1)
         best.append(logits.argmax(axis=1))

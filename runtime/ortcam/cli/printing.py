@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ortcam.bundle import Bundle, Cut, Graphs, Manifest, Parity, Variant
+from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import fitting_methods
 from ortcam.parity import graphs_in_words
 from ortcam.results.explanation import Explanation
@@ -236,9 +237,10 @@ def print_bundle(bundle: Bundle) -> None:
         "random" if manifest.model.source == "torchvision" else "as the module had them"
     )
     say_wrapped(f"model          {manifest.model.name} ({manifest.model.source}), weights {weights}")
-    more = " ..." if len(manifest.labels) > 6 else ""
-    labels = printable(", ".join(manifest.labels[:6]))
-    say_wrapped(f"classes        {len(manifest.labels)}: {labels}{more}; {manifest.activation}")
+    _print_outputs(manifest)
+    for name, fixed in manifest.inputs.items():
+        value = "" if fixed.value is None else f", {_shortened(fixed.value)}"
+        say_wrapped(f"input          {name}, fixed: {fixed.dtype} {list(fixed.shape)}{value}")
     print_preprocessing(manifest.preprocessing, manifest.preprocessing_source)
     for title, cut in zip(("cut", *["further"] * len(manifest.layers)), manifest.cuts.values(), strict=True):
         _print_cut(title, cut)
@@ -256,6 +258,19 @@ def print_bundle(bundle: Bundle) -> None:
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
     say_wrapped(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
+
+
+def _print_outputs(manifest: Manifest) -> None:
+    """Print what the model gives for an image: classes, named values, or a tensor."""
+    if not manifest.has_classes:
+        say_wrapped(f"output         {list(manifest.output_shape)}: values; `ortcam explain --score 'output[...]'`")
+        return
+    more = " ..." if len(manifest.labels) > 6 else ""
+    labels = printable(", ".join(manifest.labels[:6]))
+    title, kind = ("outputs", "values") if manifest.activation == "identity" else ("classes", manifest.activation)
+    say_wrapped(f"{title:<15}{len(manifest.labels)}: {labels}{more}; {kind}")
+    if manifest.model.embeddings_sha256 is not None:
+        say_wrapped(f"{'':15}cosines with embeddings of SHA-256 {manifest.model.embeddings_sha256}")
 
 
 def _print_cut(title: str, cut: Cut) -> None:
@@ -308,6 +323,22 @@ def print_preprocessing(preprocessing: Any, source: str) -> None:
     order = "" if p.channel_order == "rgb" else f"channels {p.channel_order}, "
     scale = "" if p.scale == 1 else f"scale {p.scale:g}, "
     say_wrapped(f"preprocessing  {resize}, {p.interpolation}; {order}{scale}mean {mean}, std {std} ({source})")
+    _print_channels(p)
+
+
+def _print_channels(p: Preprocessing) -> None:
+    """Print what the channels are, what masks hide to, and what maps are drawn over, where it is not plain RGB."""
+    if p.channels == 3 and not p.needs_samples:
+        return
+    kinds = {"grey": "grey, as Pillow weighs it", "grey-opencv": "grey, as OpenCV weighs it"}
+    what = kinds.get(p.channel_order, f"{p.channels}, {p.channel_order}")
+    values = "8-bit levels" if p.value_range is None else "samples from {:g} to {:g}".format(*p.value_range)
+    say_wrapped(f"channels       {what}; {values}")
+    hidden = " ".join(f"{value:g}" for value in p.mean)
+    say_wrapped(f"masks          hide to {hidden}, of pixels in [0,{p.scale:g}]")
+    if p.needs_samples:
+        bands = f"band{'s' * (len(p.displayed) > 1)} {' '.join(map(str, p.displayed))}"
+        say_wrapped(f"display        {bands}, counted from 0, each from its 2nd to its 98th percentile")
 
 
 def say_wrapped(line: str) -> None:

@@ -16,7 +16,7 @@ from ortcam.explainer.signatures import taking
 from ortcam.images.arrays import ArrayLike
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.photograph import Image, Photograph
-from ortcam.request import ExplainRequest, Target, class_index
+from ortcam.request import ExplainRequest, Score, Target, class_index
 from ortcam.results.explanation import Explanation
 from ortcam.scoring.limits import Completion
 from ortcam.scoring.pace import Paces
@@ -71,6 +71,7 @@ class Explainer(Classifier):
         tolerance: float | None = None,
         completion: Completion = "gaussian-process",
         sampling_error: float | None = None,
+        score: Score | str | None = None,
         progress: Progress | None = None,
         **options: object,
     ) -> Explanation: ...
@@ -116,6 +117,8 @@ class Explainer(Classifier):
             completion: "gaussian-process", or "none": channels that were not scored have no weight.
             sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
                 below this share of it, or of the mean weight if that is larger. None takes all samples.
+            score: what to explain in place of what the method takes of a class: "logit" or "probability" of each class;
+                or one score, such as "mug - bottle", "entropy" or "cosine:text.npy", without `target` (`ortcam.Score`).
             progress: called as progress(passes made, passes in all) after every run of the graph.
             **options: of the method; see `ortcam.methods.METHODS`. Every method has those of
                 `ortcam.methods.COMMON_OPTIONS`: `augment=10` explains ten turned and moved copies of the image and

@@ -100,7 +100,7 @@ def plain_form(name: str, value: Any) -> Any:
     """An option as JSON has it; None where it has no such form."""
     if name in ("checkpoint", "labels", "classes") and isinstance(value, (str, os.PathLike)):
         path = Path(value)
-        return [path.name, file_sha256(path)] if path.is_file() else str(value)
+        return [path.name, file_sha256(path)] if _is_file(path) else str(value)
     if name == "calibration":
         return _folder(Path(value))
     if name == "inputs" and isinstance(value, Mapping):
@@ -108,10 +108,20 @@ def plain_form(name: str, value: Any) -> Any:
         return None if any(part[1] is None for part in parts) else parts
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (str, int, float)):
-        return value
+    if isinstance(value, (str, int, float, np.generic)):
+        return value.item() if isinstance(value, np.generic) else value
+    return _of_parts(value)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a value in the form of a text, too long for a name
+        return False
+
+
+def _of_parts(value: Any) -> Any:
+    """What holds others as JSON has it; None where something in it has no such form."""
     if isinstance(value, (list, tuple)):
         items = [plain_form("", item) for item in value]
         return None if None in items else items

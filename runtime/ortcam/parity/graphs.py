@@ -43,6 +43,7 @@ Opener = Callable[[str], Graph | Path]
 PARITY_TOLERANCE: Final = 1e-4
 
 _CHANNELS: Final = 3  # how many each scorer is measured with
+_MOST_OF_MAPS: Final = 2**26  # elements of the partial maps that a scorer may make while it is measured: 268 MB
 _NOISE: Final = 0.5  # sigma, with the image itself in place of noise
 
 
@@ -143,11 +144,11 @@ def measure_variant(
     strongest = _strongest(maps)
     low, span = maps.min(axis=(1, 2), keepdims=True), np.ptp(maps, axis=(1, 2), keepdims=True)
     maps = (maps - low) / np.where(span > 0, span, 1)
-    differences, classes = [], logits.shape[1]
-    score = no_score(graphs, classes)
+    differences, columns = [], np.arange(logits.shape[1])
+    score = no_score(graphs, len(columns))
     for kind, file in scorers.items():
         expected, found = (
-            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, classes=classes, score=score)[
+            run_scorer(open_session(opener(name), options), images[:1], maps, strongest, columns=columns, score=score)[
                 0
             ]
             for name in (graphs.scorers[kind], file)
@@ -208,16 +209,18 @@ def measure_parity(
     score = no_score(graphs, classes) if matrix is None else matrix.rows(graphs.score_terms)
     for kind, file in graphs.scorers.items():
         scorer = open_session(opener(file), options)
-        columns = classes + (0 if matrix is None else matrix.count)
-        found, activated = run_scorer(scorer, images[:1], maps, strongest, classes=columns, score=score)
-        masked, probabilities = found[:, :classes], activated[:, :classes]
+        some = _compared(kind, classes, images.shape[2] * images.shape[3])
+        columns = np.concatenate([some, classes + np.arange(0 if matrix is None else matrix.count)])
+        found, activated = run_scorer(scorer, images[:1], maps, strongest, columns=columns, score=score)
+        masked, probabilities = found[:, : len(some)], activated[:, : len(some)]
         check_finite(f"logits of masked images of the probe ({file})", found, expected[kind])
-        scorers.append(relative_difference(masked, expected[kind]))
-        scorers.append(float(np.abs(probabilities - to_probabilities(masked, activation)).max()))
+        scorers.append(relative_difference(masked, expected[kind][:, some]))
+        whole = masked if len(some) == classes else expected[kind]
+        scorers.append(float(np.abs(probabilities - to_probabilities(whole, activation)[:, some]).max()))
         if matrix is not None:
-            scale = max(1.0, float(np.abs(masked).max()), float(np.abs(found[:, classes:]).max()))
-            both = np.stack([found[:, classes:], activated[:, classes:]])
-            scorers.append(float(np.abs(both - matrix.value(masked)).max()) / scale)
+            scale = max(1.0, float(np.abs(masked).max()), float(np.abs(found[:, len(some) :]).max()))
+            both = np.stack([found[:, len(some) :], activated[:, len(some) :]])
+            scorers.append(float(np.abs(both - matrix.value(whole)).max()) / scale)
     clean = max(relative_difference(computed, logits), relative_difference(single, logits[:1]))
     return Parity(reference, len(images), clean, float(np.max(scorers)), tolerance, scorer_tolerance)
 
@@ -249,6 +252,12 @@ def _strongest(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.argsort(-np.abs(maps).sum(axis=(1, 2)), kind="stable")[:_CHANNELS].astype(np.int64)
 
 
+def _compared(kind: str, classes: int, pixels: int) -> NDArray[np.int64]:
+    """The outputs that a scorer is compared in: all of them, or some where it makes a partial map of each."""
+    most = classes if kind not in GATE_FUNCTIONS else max(_MOST_OF_MAPS // pixels, 1)
+    return np.arange(classes) if classes <= most else np.linspace(0, classes - 1, most).astype(np.int64)
+
+
 def no_score(graphs: Graphs, outputs: int) -> NDArray[np.float32]:
     """What scorers take as `score` where only classes are asked for: float32 [1,U] of zeros."""
     return np.zeros((1, sum(term_sizes(graphs.score_terms, outputs))), np.float32)
@@ -274,21 +283,21 @@ def run_scorer(
     maps: NDArray[np.float32],
     channels: NDArray[np.int64],
     *,
-    classes: int,
+    columns: NDArray[np.int64],
     score: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run a scorer once: logits and probabilities of all columns asked for, of an image masked by B channels.
+    """Run a scorer once: logits and probabilities in the columns asked for, of an image masked by B channels.
 
     Args:
         scorer: of any kind.
         image: float32 [1,C,H,W], preprocessed.
         maps: float32 [C,h,w].
         channels: int64 [B].
-        classes: number of columns, from the first on: the classes of the model, and then its scores.
+        columns: int64 [K], of which those from the number of the model's classes on are its scores.
         score: float32 [S,U], the weights of scores; scorers of older bundles have none, and ignore them.
 
     Returns:
-        Two arrays float32 [B,classes].
+        Two arrays float32 [B,K].
 
     Raises:
         BundleError: the scorer returns something else.
@@ -297,18 +306,18 @@ def run_scorer(
         "image": image,
         "maps": maps[None],
         "channels": channels,
-        "targets": np.arange(classes),
+        "targets": columns,
         "scale": np.ones(len(channels), np.float32),
         "noise": image,
         "sigma": np.full(len(channels), _NOISE, np.float32),
         "keep": np.ones(len(channels), np.float32),
-        "baseline": np.zeros(classes, np.float32),
+        "baseline": np.zeros(len(columns), np.float32),
         "logit_softmax": np.array(False),
         "score": score,
     }
     logits, probabilities = scorer.run(feeds, ["logits", "probabilities"])
     for name, value in (("logits", logits), ("probabilities", probabilities)):
-        check_rows(f"{name} of masked images", value, len(channels), classes)
+        check_rows(f"{name} of masked images", value, len(channels), len(columns))
     return logits, probabilities
 
 

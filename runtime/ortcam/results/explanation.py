@@ -301,7 +301,7 @@ class Explanation:
     ) -> Path:
         """Write `class-C.npy`, `class-C-heatmap.png` and `class-C-overlay.png` per target, then `manifest.json`.
 
-        Where an expression is explained, the files are `score.npy`, `score-heatmap.png` and `score-overlay.png`.
+        Where an expression is explained (`score`), `score` is in the place of `class-C`.
 
         Heatmaps have the size of the model's input. Overlays have the size of the photograph, but no side of more than
         8192 pixels: a larger photograph is scaled down, and keeps its proportions. `image.jpg` is the photograph at 960

@@ -41,6 +41,7 @@ export class Explainer implements Engine {
   private photograph: Photograph | null = null;
   private map: SaliencyMap | null = null;
   private cells: { readonly height: number; readonly width: number } = { height: 1, width: 1 }; // of its finest layer
+  private blank: Float32Array | null = null; // [classes], what `blankValues` found
   private readonly kept = new Map<string, Run>(); // by method and its options, the last one asked for last
 
   private constructor(
@@ -209,7 +210,7 @@ export class Explainer implements Engine {
       const work: Work = {
         ...{ input, height, width, features, masks, plan, classes: labels.length },
         scoreLength: scoreLength(manifest),
-        signed: !areProbabilities(manifest),
+        offset: areProbabilities(manifest) ? null : await this.blankValues(),
       };
       const { runtime } = this.sessions;
       run = new Run(new Scoring(runtime, scorer, work, BATCH_SIZE[runtime.provider]));
@@ -219,6 +220,14 @@ export class Explainer implements Engine {
       if (this.kept.size > MOST_RUNS) this.kept.delete(oldest);
     }
     return run;
+  }
+
+  /** What the model gives for an image that is all hidden: a value has no zero of its own. */
+  private async blankValues(): Promise<Float32Array> {
+    const { manifest } = this.bundle;
+    const { height, width, mean } = manifest.preprocessing;
+    this.blank ??= (await classify(manifest, this.sessions, new Float32Array(mean.length * height * width))).logits;
+    return this.blank;
   }
 
   async overlay(look: Look): Promise<Blob> {
@@ -280,7 +289,7 @@ export class Explainer implements Engine {
     return {
       method: choice.method,
       chosen,
-      options: allOptions(choice),
+      options: allOptions(choice, areProbabilities(manifest)),
       targets: [{ index: target, label: manifest.labels[target], probability: clean.probabilities[target], flat }],
       map_size: [height, width],
       photograph_size: [pixels.height, pixels.width],

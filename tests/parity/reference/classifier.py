@@ -23,18 +23,21 @@ class Classifier:
         maps: -> A, float64 [N,C,h,w].
         logits: head(features(.)), float64 [N,classes].
         dtype: of both; the sums over channels and passes are float64 all the same.
-        activation: what makes p of the logits: "softmax" over the classes, or the "sigmoid" of each.
+        activation: what makes p of the logits: "softmax" over the classes, the "sigmoid" of each, or nothing
+            ("identity").
         altered: the logits of images whose maps, a view of the features, a function alters in place.
     """
 
     maps: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float64
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    activation: Literal["softmax", "sigmoid", "identity"] = "softmax"
     altered: Callable[[Tensor, Callable[[Tensor], None]], Tensor] | None = None
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of logits, [N,classes]: p, of the same shape."""
+        if self.activation == "identity":
+            return logits
         return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
 
 
@@ -44,7 +47,7 @@ def at_layer(
     to_maps: Callable[[Tensor], Tensor] = lambda features: features,
     *,
     dtype: torch.dtype = torch.float64,
-    activation: Literal["softmax", "sigmoid"] = "softmax",
+    activation: Literal["softmax", "sigmoid", "identity"] = "softmax",
 ) -> Classifier:
     """A module in float64, and what its submodule `layer` gives out.
 
@@ -97,7 +100,7 @@ def at_cut(
     cut: "Cut",
     *,
     dtype: torch.dtype = torch.float64,
-    activation: Literal["softmax", "sigmoid"] = "softmax",
+    activation: Literal["softmax", "sigmoid", "identity"] = "softmax",
 ) -> Classifier:
     """A module in float64, and its maps where a bundle says that it was cut."""
     if cut.module is None:

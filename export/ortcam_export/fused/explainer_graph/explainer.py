@@ -76,15 +76,15 @@ def build_explainer(bundle: Bundle, spec: ExplainerSpec) -> ir.Model:
     else:
         gradients = GradientMaps(build, graphs, spec.how, image, features, logits, targets, spec.top_k, spec.score)
         low_resolution, saliency, flat = gradients.run()
+    explained = targets if spec.score is None else build.integers(-1)
     classes, resolution = spec.top_k or "K", finest(explained_layers(manifest, spec.how).values())
     outputs += [
-        _output(build.op("Identity", [targets]), "targets", _INT64, classes),
+        _output(build.op("Identity", [explained]), "targets", _INT64, classes),
         _output(saliency, "saliency", _FLOAT, classes, manifest.preprocessing.height, manifest.preprocessing.width),
         _output(low_resolution, "low_resolution", _FLOAT, classes, resolution.height, resolution.width),
         _output(flat, "flat", _BOOL, classes),
     ]
     if spec.score is not None:
-        outputs[1] = _output(build.op("Identity", [build.integers(-1)]), "targets", _INT64, 1)
         outputs.append(_output(score_value(build, logits, spec.score), "score", _FLOAT, 1))
     if clamped is not None:
         outputs.append(_output(clamped, "clamped", _BOOL, classes))

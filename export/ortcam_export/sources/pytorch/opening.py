@@ -10,10 +10,10 @@ import torch
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam_export.errors import ExportError
+from ortcam_export.sources.fixed_inputs import read_inputs
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import is_program_file
 from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing, user_preprocessing
-from ortcam_export.sources.pytorch.adapting import adapt_module
 from ortcam_export.sources.pytorch.callables import find, is_model, returned_by
 from ortcam_export.sources.pytorch.checkpoints import (
     class_count,
@@ -30,6 +30,7 @@ from ortcam_export.sources.pytorch.library_modules import (
     declared_preprocessing,
     image_argument,
 )
+from ortcam_export.sources.pytorch.outputs import adapt_module
 from ortcam_export.sources.pytorch.plain_modules import plain_module, precision_notes
 from ortcam_export.sources.pytorch.programs import (
     image_channels,
@@ -93,14 +94,16 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
     """TorchScript, or a program of torch.export."""
     if checkpoint is not None:
         raise ExportError(f"--checkpoint goes with a module; {name} holds its own weights")
+    inputs = read_inputs(spec.inputs)
     if isinstance(given, torch.jit.ScriptModule):
         spec = _sized(spec, name)
         assert spec.input_size is not None
         channels = channels_of(given, spec)
-        notes, module = precision_notes(given), open_script(given, name, (channels, *spec.input_size))
+        notes = precision_notes(given)
+        module, fixed = open_script(given, name, (channels, *spec.input_size), inputs)
     else:
         notes = precision_notes(given.module() if isinstance(given, torch.export.ExportedProgram) else given)
-        module = open_program(given, name)
+        module, fixed = open_program(given, name, inputs)
         size = image_size(module)
         if size is not None and spec.input_size is not None and spec.input_size != size:
             said = " ".join(map(str, spec.input_size))
@@ -108,7 +111,9 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
         spec = dataclasses.replace(spec, input_size=spec.input_size or size)
         channels = image_channels(module)
     spec = spec if channels is None else spec.for_channels(channels, name)
-    return _described(module, ModelRecord(name, "torch", None, None), spec, notes, image_keyword(module))
+    spec = dataclasses.replace(spec, inputs={})  # they are part of the module now
+    source = _described(module, ModelRecord(name, "torch", None, None), spec, notes, image_keyword(module))
+    return dataclasses.replace(source, inputs=fixed)
 
 
 def _from_module(

@@ -1,4 +1,4 @@
-"""What a PyTorch module returns, made one tensor of logits [N,classes]; or an error that says what it looks like."""
+"""What a PyTorch module takes and returns, made images to logits [N,classes]; or an error that says what would work."""
 
 import ast
 import dataclasses
@@ -8,11 +8,15 @@ from typing import Any, Final
 import onnx_ir as ir
 import torch
 
+from ortcam.bundle import FixedInput
+from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.sources.embeddings import ClassEmbeddings
-from ortcam_export.sources.pytorch.arguments import Arguments, missing_arguments
+from ortcam_export.sources.embeddings import ClassEmbeddings, embeddings_of
+from ortcam_export.sources.fixed_inputs import read_inputs
+from ortcam_export.sources.pytorch.arguments import Arguments, arguments_of, missing_arguments
+from ortcam_export.sources.types import InputSpec
 
-__all__ = ["LogitsOf", "as_classifier", "count_classes", "forget_adapter", "output_shape"]
+__all__ = ["Adapted", "LogitsOf", "adapt_module", "as_classifier", "count_classes", "forget_adapter", "output_shape"]
 
 _ACCEPTED: Final = "accepted is a classifier, which returns one tensor of logits [N,classes]"
 _VALUES: Final = "accepted is one tensor of floating values [N,...] per image, in a shape that no image changes"
@@ -58,6 +62,62 @@ class LogitsOf(torch.nn.Module):
         if self.classes is None:
             return logits
         return torch.nn.functional.linear(torch.nn.functional.normalize(logits), self.classes) * self.scale + self.bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """A module that takes images alone and returns one tensor [N,outputs].
+
+    Attributes:
+        classifier: the module.
+        classes: how many it tells apart, or how many values it gives; None where that is not known, or where values
+            have no names.
+        inputs: further arguments that were fixed.
+        embeddings: of the classes, if it is an encoder.
+    """
+
+    classifier: torch.nn.Module
+    classes: int | None
+    inputs: Mapping[str, FixedInput]
+    embeddings: ClassEmbeddings | None
+
+
+def adapt_module(
+    module: torch.nn.Module, spec: InputSpec, preprocessing: Preprocessing, argument: str | None = None
+) -> Adapted:
+    """Fix a module's further arguments, take one of its outputs, and make a classifier of an encoder.
+
+    Args:
+        module: in eval mode; it stays as it is.
+        spec: what was said.
+        preprocessing: from a photograph to its input.
+        argument: the name of its argument for the images, where it is not the first.
+
+    Raises:
+        ExportError: see `as_classifier`, `arguments_of` and `embeddings_of`.
+    """
+    height, width, channels = preprocessing.height, preprocessing.width, len(preprocessing.mean)
+    embeddings = embeddings_of(spec)
+    given = read_inputs(spec.inputs)
+    arguments = arguments_of(module, argument, given)
+    raw = spec.activation == "identity"
+    classifier = as_classifier(
+        module,
+        height=height,
+        width=width,
+        output=spec.output,
+        arguments=arguments,
+        raw=raw,
+        classes=embeddings,
+        channels=channels,
+    )
+    if raw:
+        shape = classifier.shape if isinstance(classifier, LogitsOf) else ()
+        classes = shape[0] if len(shape) == 1 else None
+    else:
+        classes = count_classes(classifier, height=height, width=width, channels=channels)
+    inputs = classifier.arguments.records(given) if isinstance(classifier, LogitsOf) else {}
+    return Adapted(classifier, classes, inputs, embeddings)
 
 
 def as_classifier(
@@ -245,7 +305,8 @@ def _entry(returned: Any, key: str | int) -> Any:
 def _check_logits(logits: Any, returned: Any) -> None:
     if not isinstance(logits, torch.Tensor) or not _are_logits(logits):
         looks = _looks_like(returned) or _looks_like(logits)
-        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}{_what_works(returned)}")
+        works = _what_works(logits) if isinstance(logits, torch.Tensor) else _what_works(returned)
+        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}{works}")
 
 
 def _check_values(values: Any, returned: Any) -> None:

@@ -6,14 +6,18 @@ import json
 import operator
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from ortcam.bundle import FixedInput
 from ortcam_export.errors import ExportError, first_line
+from ortcam_export.sources.fixed_inputs import GivenInput
 from ortcam_export.sources.pytorch.checkpoints import ALWAYS_ACCEPTED, check_archive
 from ortcam_export.sources.pytorch.plain_modules import copied
+from ortcam_export.sources.pytorch.program_inputs import examples_of, fix_inputs, image_of, shape_of
 
 __all__ = [
     "image_channels",
@@ -130,7 +134,7 @@ def _is_of_tensors(saved: bytes) -> bool:
 
 def image_size(program: Graph) -> tuple[int, int] | None:
     """(H, W) of the images that a program was made for; None where it leaves them open."""
-    shape = _shape(_image(program))
+    shape = shape_of(image_of(program))
     if shape is None or len(shape) != 4:
         return None
     height, width = shape[2:]
@@ -139,7 +143,7 @@ def image_size(program: Graph) -> tuple[int, int] | None:
 
 def image_channels(program: Graph) -> int | None:
     """How many channels the images have that a program was made for; None where it leaves that open."""
-    shape = _shape(_image(program))
+    shape = shape_of(image_of(program))
     return shape[1] if shape is not None and len(shape) == 4 and isinstance(shape[1], int) else None
 
 
@@ -152,41 +156,59 @@ def image_keyword(program: Graph) -> str | None:
     return str(named.context[0]) if positional.num_leaves == 0 and named.num_leaves == 1 else None
 
 
-def open_program(model: torch.export.ExportedProgram | Graph, name: str) -> Graph:
+def open_program(
+    model: torch.export.ExportedProgram | Graph, name: str, given: Mapping[str, GivenInput]
+) -> tuple[Graph, dict[str, FixedInput]]:
     """A program as a module of its own for any number of images, its weights in float32 and on the CPU.
+
+    Args:
+        model: the program.
+        name: for errors.
+        given: values for all its inputs but the images.
+
+    Returns:
+        The module, and what a bundle says of the fixed inputs.
 
     Raises:
         ExportError: one of several inputs, in training mode, or fixed to its batch by more than its shapes.
     """
     graph = _as_graph(model, name)
-    _image(graph, name)
+    fixed = fix_inputs(graph, given, name)
+    image_of(graph, name)
     _refuse_training(graph, name)
     _to_float32(graph)
-    shape = _shape(_image(graph))
+    shape = shape_of(image_of(graph))
     if not shape or not isinstance(shape[0], int):
-        return graph
-    return _with_open_batch(graph, shape[0], shape, name)
+        return graph, fixed
+    return _with_open_batch(graph, shape[0], shape, name), fixed
 
 
-def open_script(script: torch.jit.ScriptModule, name: str, shape: tuple[int, int, int]) -> Graph:
-    """TorchScript as a module of its own for any number of images of this shape (C, H, W).
+def open_script(
+    script: torch.jit.ScriptModule, name: str, shape: tuple[int, int, int], given: Mapping[str, GivenInput]
+) -> tuple[Graph, dict[str, FixedInput]]:
+    """TorchScript as a module of its own for any number of images of this shape (C, H, W); see `open_program`.
 
     Raises:
         ExportError: torch cannot make a program of it.
     """
+    examples = examples_of(script, torch.zeros(_TRACED, *shape), given, name)
     try:
         from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - no public part of torch
 
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             own = copy.deepcopy(script).float().cpu().eval()
-            program = TS2EPConverter(own, (torch.zeros(_TRACED, *shape),), {}).convert()
+            program = TS2EPConverter(own, (*examples.values(),), {}).convert()
     except Exception as error:
         raise ExportError(
             f"{name}: torch cannot make a program of this TorchScript: {first_line(error)}; accepted is the module it "
             "was made from, or torch.export's program of that"
         ) from error
-    return open_program(program, name)
+    # The program has other names for the same inputs, in the same order.
+    placeholders = (node.name for node in program.graph.nodes if node.op == "placeholder")
+    names = dict(zip(examples, list(placeholders)[-len(examples) :], strict=True))
+    graph, fixed = open_program(program, name, {names[key]: value for key, value in given.items()})
+    return graph, {key: fixed[names[key]] for key in given}
 
 
 def _as_graph(model: torch.export.ExportedProgram | Graph, name: str) -> Graph:
@@ -203,19 +225,6 @@ def _as_graph(model: torch.export.ExportedProgram | Graph, name: str) -> Graph:
     graph._forward_pre_hooks_with_kwargs.clear()
     graph.recompile()
     return graph.eval()
-
-
-def _image(graph: Graph, name: str = "") -> torch.fx.Node:
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1:
-        raise ExportError(f"{name}: the program takes {len(inputs)} inputs; accepted is one, images [N,3,H,W]")
-    node: torch.fx.Node = inputs[0]
-    return node
-
-
-def _shape(node: torch.fx.Node) -> tuple[int | torch.SymInt, ...] | None:
-    value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def _kind(node: torch.fx.Node) -> str:
@@ -295,7 +304,7 @@ def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def _open_shapes(graph: Graph, batch: int) -> None:
-    image = _image(graph)
+    image = image_of(graph)
     with graph.graph.inserting_after(image):
         count = graph.graph.call_function(torch.ops.aten.sym_size.int, (image, 0))
     of_the_image = {image}
@@ -305,7 +314,7 @@ def _open_shapes(graph: Graph, batch: int) -> None:
         else:
             of_the_image.add(node)
             depends = True
-        kind, shape = _kind(node), _shape(node)
+        kind, shape = _kind(node), shape_of(node)
         if shape is None or not shape or not (kind in _MAKERS or (kind in _VIEWS and depends)):
             continue
         position = next((at for at, value in enumerate(node.args) if isinstance(value, (list, tuple))), None)

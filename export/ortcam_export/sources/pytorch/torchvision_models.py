@@ -12,8 +12,8 @@ from ortcam.bundle import ModelRecord, file_sha256
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.model_names import check_model
-from ortcam_export.sources.pytorch.adapting import adapt_module
 from ortcam_export.sources.pytorch.checkpoints import class_count, head_note, load_state, read_checkpoint
+from ortcam_export.sources.pytorch.outputs import adapt_module
 from ortcam_export.sources.source import Source
 from ortcam_export.sources.types import DEFAULT_WEIGHTS, DeclaredPreprocessing, InputSpec
 

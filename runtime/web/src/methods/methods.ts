@@ -134,9 +134,13 @@ export function resolvePlan(choice: MaskedChoice): Plan {
   }
 }
 
-/** Every option of the method under the names that Python has for them, defaults included. */
-export function allOptions(choice: Choice): Record<string, string | number | boolean | null> {
-  const shared = { weighting: "probability", baseline: "none" };
+/**
+ * Every option of the method under the names that Python has for them, defaults included.
+ *
+ * @param ofProbabilities whether the model gives them; of other values, what the blank image gives is subtracted
+ */
+export function allOptions(choice: Choice, ofProbabilities = true): Record<string, string | number | boolean | null> {
+  const shared = { weighting: "probability", baseline: ofProbabilities ? "none" : "zeros" };
   const maps = { ...shared, normalize: "after-upsampling", maps: "raw" };
   switch (choice.method) {
     case "scorecam":

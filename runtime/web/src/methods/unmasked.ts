@@ -1,5 +1,5 @@
 /** The methods that mask no image: they take gradients of the head, or alter the features and ask it. */
-import type { Manifest } from "../engine/manifest";
+import { areProbabilities, type Manifest } from "../engine/manifest";
 import { type CleanPass, cutsOf, featuresOf, mapsOf, toProbabilities } from "../engine/classifier";
 import { featuresShape, fromMaps, layerName } from "../engine/cut";
 import { attentionRelevance, differentiate } from "../engine/derivative";
@@ -142,10 +142,13 @@ async function* byHead(
   scene.kept.set(kernel, kept);
   cost.headPasses += positions;
   cost.runs += Math.ceil(positions / HEAD_BATCH);
-  return { data: Float64Array.from(kept, (probabilities) => probabilities[scene.target]), height, width };
+  const data = Float64Array.from(kept, (found) => found[scene.target]);
+  if (areProbabilities(scene.manifest)) return { data, height, width };
+  const least = data.reduce((low, value) => Math.min(low, value)); // the zero of a value is arbitrary
+  return { data: data.map((value) => value - least), height, width };
 }
 
-/** The probabilities of all classes with each position alone left of the features, in the order of the positions. */
+/** The probabilities or values of all classes with each position alone left of the features, in the order of the positions. */
 async function* probabilitiesAt(
   kernel: Kernel,
   { manifest, sessions, clean }: Scene,

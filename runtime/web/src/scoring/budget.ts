@@ -43,7 +43,7 @@ export class Run {
 
   constructor(readonly scoring: Scoring) {
     const { work, order } = scoring;
-    this.model = once(() => new MaskModel(gatedMasks(work), work.signed));
+    this.model = once(() => new MaskModel(gatedMasks(work), work.offset !== null));
     this.summands = once(() => summandsOf(work));
     this.sizes = once(() => deviations(this.summands()));
     this.energy = Float64Array.from(order, (channel) => work.masks.energy[channel]);

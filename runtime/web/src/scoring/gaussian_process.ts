@@ -42,6 +42,7 @@ const ROOT = 4; // what weights are the power of, where none is negative
 const FEWEST = 8; // scored channels below which nothing is said of the error
 const GOLDEN = 0.6180339887498949;
 const TINIEST = 2 ** -126; // the smallest normal float32
+const ROUNDING = 8 * 2 ** -23; // of signed weights, over the largest of them
 
 /** The weights of all channels, given those scored. */
 export interface Prediction {
@@ -56,7 +57,7 @@ interface Given {
   readonly length: number;
   readonly noise: number;
   readonly spread: number; // s^2
-  readonly top: number; // the largest weight
+  readonly top: number; // the largest weight; of signed ones the largest distance from their mean
   readonly mean: Float64Array; // [O]
   readonly variance: Float64Array; // [O], over s^2
   readonly cross: Matrix; // [O, n], kernel
@@ -69,7 +70,7 @@ export class MaskModel {
   private readonly features: Matrix; // [L, d]
   private readonly squares: Float64Array; // [L]
   private readonly unit: number;
-  private readonly power: number; // what weights are of what the process is over
+  private readonly power: number; // of what the process is over, that weights are
   private given: Given | null = null;
 
   /**
@@ -103,9 +104,9 @@ export class MaskModel {
     const channels = this.features.rows;
     const known = new Set(scored);
     const open = Array.from({ length: channels }, (_, k) => k).filter((k) => !known.has(k));
-    const top = scored.reduce((most, k) => Math.max(most, Math.abs(scores[k])), 0);
+    const { middle, top } = this.scaleOf(scored, scores);
     const given = some(scored, Math.min(Math.max(FOR_FEW, FOR_EACH * open.length), FOR_PREDICTION));
-    const y = Float64Array.from(given, (k) => (top > 0 ? scores[k] / top : 0) ** (1 / this.power));
+    const y = Float64Array.from(given, (k) => top > 0 ? ((scores[k] - middle) / top) ** (1 / this.power) : 0);
     const { length, noise } = this.likely(given, y);
     const n = given.length;
     const root = invertLower(cholesky(kernelWithNoise(this.distances(given, given), length, noise)));
@@ -134,19 +135,28 @@ export class MaskModel {
     const weights = new Float64Array(channels);
     const deviation = new Float64Array(channels);
     for (const k of scored) weights[k] = scores[k];
-    if (top > TINIEST) {
+    if (this.signed) {
+      for (const [place, k] of open.entries()) {
+        weights[k] = middle + top * mean[place];
+        deviation[k] = top * Math.sqrt(variance[place] * spread);
+      }
+    } else if (top > TINIEST) {
       for (const [place, k] of open.entries()) {
         const [m2, v] = [mean[place] ** 2, variance[place] * spread];
-        if (this.signed) {
-          weights[k] = top * mean[place];
-          deviation[k] = top * Math.sqrt(v);
-          continue;
-        }
         weights[k] = top * (m2 ** 2 + 6 * m2 * v);
         deviation[k] = top * Math.sqrt(v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
       }
     }
     return { weights, deviation };
+  }
+
+  /** What is taken off the scores, and what they are divided by. */
+  private scaleOf(scored: readonly number[], scores: Float64Array): { middle: number; top: number } {
+    const most = scored.reduce((high, k) => Math.max(high, Math.abs(scores[k])), 0);
+    if (!this.signed) return { middle: 0, top: most };
+    const middle = scored.reduce((total, k) => total + scores[k], 0) / Math.max(scored.length, 1);
+    const apart = scored.reduce((high, k) => Math.max(high, Math.abs(scores[k] - middle)), 0);
+    return { middle, top: apart > ROUNDING * most ? apart : 0 };
   }
 
   /**

@@ -18,12 +18,13 @@ export interface Work {
   readonly plan: Plan;
   readonly classes: number;
   readonly scoreLength: number; // of the scorer's input `score`, where it has one; the page explains classes, so it is zero
-  readonly signed: boolean; // whether a weight may be negative: the outputs are values, not probabilities
+  readonly offset: Float32Array | null; // [classes], subtracted from values, which may be negative; null: probabilities
 }
 
 // Of the sum of the weights: a channel below that changes no map, and need not be gated.
 const NEGLIGIBLE = 1e-10;
 const TINIEST = 2 ** -126; // the smallest normal float32
+const ROUNDING = 8 * 2 ** -23; // of values, over the largest of them
 
 /** The masked passes of one image, made a group of channels at a time; what they gave is kept for every class. */
 export class Scoring {
@@ -83,13 +84,17 @@ export class Scoring {
 
   /** The weights of a class by place, [L]: means of the samples so far; 0 where there is none. */
   weights(target: number): Float64Array {
-    const { classes, signed } = this.work;
-    return Float64Array.from(this.order, (channel) => {
+    const { classes, offset } = this.work;
+    let most = Math.abs(offset?.[target] ?? 0);
+    const weights = Float64Array.from(this.order, (channel) => {
       const count = this.counts[channel];
       if (count === 0) return 0;
       const mean = this.sums[channel * classes + target] / count;
-      return signed ? mean : Math.max(mean, TINIEST);
+      most = Math.max(most, Math.abs(mean));
+      return offset === null ? Math.max(mean, TINIEST) : mean - offset[target];
     });
+    // What rounding leaves of values that are all the same is no weight.
+    return offset !== null && weights.every((weight) => Math.abs(weight) <= ROUNDING * most) ? weights.fill(0) : weights;
   }
 
   /**

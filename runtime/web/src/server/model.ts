@@ -78,8 +78,8 @@ export class ServedModel implements Engine {
     const { height, width } = pixels;
     checkSize(`${name} has ${width} x ${height} = ${width * height} pixels`, width * height, limits.pixels);
     const answer = await this.ask("predict", file, new URLSearchParams({ probabilities: "true" }));
-    const { predictions } = (await answer.json()) as { predictions: [{ probabilities: number[] }] };
-    const probabilities = Float32Array.from(predictions[0].probabilities);
+    const { predictions } = (await answer.json()) as { predictions: [{ probabilities?: number[]; values?: number[] }] };
+    const probabilities = Float32Array.from(predictions[0].probabilities ?? predictions[0].values ?? []);
     this.checkModel(probabilities.length === this.bundle.manifest.labels.length);
     this.photograph = { file, name, pixels };
     this.map = null;

@@ -61,7 +61,7 @@ def no_maps(folder: Path) -> tuple[Path, dict[str, Any]]:
     return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
 
 
-@refused(r"'image'.*1,48,64.*accepted is an image of 3 channels")
+@refused(r"'image'.*1,48,64.*an image of 1 channel; said are 3, by --channels, --mean")
 def grayscale(folder: Path) -> tuple[Path, dict[str, Any]]:
     g = GraphBuilder()
     g.head(g.op("Relu", g.conv("image", 1, 16, stride=4)), out="logits")
@@ -69,7 +69,15 @@ def grayscale(folder: Path) -> tuple[Path, dict[str, Any]]:
     return g.save(folder / "net.onnx", [image], [classes_info("logits")]), {}
 
 
-@refused(r"4,48,64.*accepted is an image of 3 channels")
+@refused(r"65,48,70.*accepted is an image of 1 to 64 channels")
+def many_channels(folder: Path) -> tuple[Path, dict[str, Any]]:
+    g = GraphBuilder()
+    g.head(g.op("Relu", g.conv("image", 65, 16, stride=4)), out="logits")
+    image = tensor_info("image", ("N", 65, 48, 70))
+    return g.save(folder / "net.onnx", [image], [classes_info("logits")]), {}
+
+
+@refused(r"4,48,64.*an image of 4 channels or 64 channels; said are 3")
 def four_channels(folder: Path) -> tuple[Path, dict[str, Any]]:
     g = GraphBuilder()
     g.head(g.op("Relu", g.conv("image", 4, 16, stride=4)), out="logits")
