@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from ortcam.bundle import Precision, precision_by_name
 from ortcam.errors import OptionError
 from ortcam.images.presets import PRESETS, Preset
@@ -162,7 +164,8 @@ def per_channel(values: float | Sequence[float] | None) -> tuple[float, ...] | N
     """Values per channel, where one may stand for all: it stays alone, until the number of channels is known."""
     if values is None:
         return None
-    return (values,) if isinstance(values, (int, float)) else tuple(values)
+    several = [values] if isinstance(values, (int, float, np.number)) else values
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in several)
 
 
 def with_preset(spec: InputSpec, name: str | None) -> InputSpec:

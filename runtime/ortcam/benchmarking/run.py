@@ -7,6 +7,7 @@ does not need.
 """
 
 import dataclasses
+import io
 import math
 import os
 import platform
@@ -20,7 +21,8 @@ import numpy as np
 from ortcam._version import __version__
 from ortcam.benchmarking.bare import BareModel
 from ortcam.benchmarking.timings import Case, Row, Timings
-from ortcam.bundle import Bundle
+from ortcam.bundle import Bundle, Manifest
+from ortcam.bundle.shipped import demo_image
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.processors import processor_name
 from ortcam.engine.providers import Provider, resolve_providers
@@ -29,8 +31,9 @@ from ortcam.errors import OptionError
 from ortcam.explainer import Explainer, load
 from ortcam.images.encoded import read_file
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
+from ortcam.images.preprocessing import Preprocessing
 from ortcam.models.opening import read_model
-from ortcam.request import ExplainRequest, MethodEntry, check_batch_size, parse_entry
+from ortcam.request import ExplainRequest, MethodEntry, Score, check_batch_size, parse_entry
 from ortcam.results.explanation import Explanation
 from ortcam.scoring import Limits
 from ortcam.support.ranges import RUNS, SECONDS
@@ -41,6 +44,7 @@ DEFAULT_RUNS: Final = 5
 DEFAULT_SECONDS: Final = 60.0
 _SEARCHES: Final = 3
 _ESTIMATE_BATCH: Final = 8
+_NOISE: Final = "noise"  # the name of the image where none is given and no photograph fits
 
 # Called with the number of cases that are measured, of all, and with the one that is measured next.
 Progress = Callable[[int, int, str], None]
@@ -48,9 +52,10 @@ Progress = Callable[[int, int, str], None]
 
 def benchmark(
     model: str | os.PathLike[str] | Bundle,
-    image: str | os.PathLike[str],
+    image: str | os.PathLike[str] | None = None,
     *,
     methods: Sequence[str],
+    score: Score | str | None = None,
     precisions: Sequence[str] | None = None,
     batch_sizes: Sequence[int | str] = ("auto",),
     providers: Sequence[Provider] | None = None,
@@ -67,10 +72,11 @@ def benchmark(
 
     Args:
         model: what `ortcam.load` takes.
-        image: image to explain.
+        image: image to explain; None: a shipped one, or noise where the model needs samples.
         methods: each METHOD[:KEY=VALUE...], such as "recipro-cam:augment=10"; a key is an option of the method, or a
             limit. "auto" is the method that suits the bundle. One that a model cannot have (`cam` without a linear
             head) becomes a note.
+        score: that is explained; None: the most probable class, or the first element of a tensor without classes.
         precisions: of the masked passes; None takes the bundle's own.
         batch_sizes: masked images per run, or "auto".
         providers: execution providers, in order of preference.
@@ -101,10 +107,12 @@ def benchmark(
     SECONDS.check(seconds)
     entries = [_entry(method) for method in methods]
     read = read_model(model, doing="benchmark")
-    cases, left_out = _cases(read, entries, precisions, batch_sizes)
+    asked, left_out = _score(Score.of(score), read.manifest)
+    cases, more = _cases(read, entries, precisions, batch_sizes, asked)
+    left_out += more
     if not entries or not batch_sizes:
         raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
-    content = read_file(image, check_max_pixels(max_pixels)).data
+    name, content = _image(image, read.manifest.preprocessing, check_max_pixels(max_pixels))
     bare_options = SessionOptions(resolve_providers(providers), threads)
 
     def bench_in(precision: str) -> _Bench:
@@ -124,7 +132,7 @@ def benchmark(
     return Timings(
         bundle={"path": str(read.path), "sha256": read.sha256},
         model=read.manifest.model.name,
-        image=os.fspath(image),
+        image=name,
         machine={"processor": processor_name(), "logical_cores": os.cpu_count(), "system": platform.platform()},
         versions=_versions(),
         threads=threads,
@@ -134,6 +142,27 @@ def benchmark(
         notes=(*left_out, *notes),
         peak_memory_bytes=_peak_memory(),
     )
+
+
+def _image(source: str | os.PathLike[str] | None, preprocessing: Preprocessing, max_pixels: int) -> tuple[str, bytes]:
+    """The name of the image that is explained, and the bytes of its file."""
+    if source is None and preprocessing.needs_samples:
+        low, high = preprocessing.value_range or (0.0, 1.0)
+        shape = preprocessing.height, preprocessing.width, preprocessing.channels
+        noise = np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
+        file = io.BytesIO()
+        np.save(file, noise)
+        return _NOISE, file.getvalue()
+    image = demo_image() if source is None else source
+    return os.fspath(image), read_file(image, max_pixels).data
+
+
+def _score(score: Score | None, manifest: Manifest) -> tuple[Score | None, list[str]]:
+    """What is explained, and a sentence about it where nobody has said it of a model without classes."""
+    if score is not None or manifest.has_classes:
+        return score, []
+    first = Score(f"output[{', '.join('0' * len(manifest.output_shape))}]")
+    return first, [f"the output is a tensor without classes: {first.text} is explained"]
 
 
 def _entry(text: str) -> MethodEntry:
@@ -149,7 +178,11 @@ def _entry(text: str) -> MethodEntry:
 
 
 def _cases(
-    bundle: Bundle, entries: Sequence[MethodEntry], precisions: Sequence[str] | None, batch_sizes: Sequence[int | str]
+    bundle: Bundle,
+    entries: Sequence[MethodEntry],
+    precisions: Sequence[str] | None,
+    batch_sizes: Sequence[int | str],
+    score: Score | None,
 ) -> tuple[list[Case], list[str]]:
     """Every combination, and sentences about methods that the bundle does not allow.
 
@@ -159,7 +192,8 @@ def _cases(
     requests, notes = {}, []
     for entry in entries:
         try:
-            request = entry.request.for_bundle(bundle.manifest)
+            asked = entry.request if score is None else ExplainRequest.of(**{**entry.arguments, "score": score})
+            request = asked.for_bundle(bundle.manifest)
         except OptionError as error:
             notes.append(f"{entry.name} is left out: {error}")
             continue

@@ -165,6 +165,12 @@ class ExplainRequest:
         assert score.word is not None  # of scores that are no expression
         return ScoreMatrix.of_classes(score.word, targets, activation=activation, outputs=manifest.outputs)
 
+    def has_probabilities(self, manifest: Manifest) -> bool:
+        """Whether the numbers beside the maps are probabilities, not values of a score or of outputs."""
+        if self.score is None or self.score.word is not None:
+            return manifest.activation != "identity"
+        return self.score.matrix(manifest).is_probability
+
     def check(self, manifest: Manifest) -> None:
         """Check that a bundle has the classes, and what the method needs. For "auto" every bundle has a method.
 

@@ -42,7 +42,8 @@ def recorded(bundle: Bundle, request: ExplainRequest) -> dict[str, Any]:
         "layers": [cut.module or cut.tensor for cut in cuts[:1]],
         "activation": manifest.activation,
         "preprocessing": dataclasses.asdict(manifest.preprocessing),
-        **({} if score is None or score.word is not None else {"score": score.text}),
+        **({} if score is None else {"score": score.text}),
+        **({} if request.has_probabilities(manifest) else {"are_probabilities": False}),
     }
 
 
@@ -66,13 +67,14 @@ class Reading:
             self.method, self.options = str(fingerprint["method"]), dict(fingerprint["options"])
             self.title, self.chosen = str(own["title"]), own["chosen"]
             self.score: str | None = own.get("score")
-            self.are_probabilities = own["activation"] != "identity" and self.score is None
+            self.are_probabilities = bool(own.get("are_probabilities", True))
             self.precision, self.batch_size = str(fingerprint["precision"]), int(fingerprint["batch_size"])
             self.providers = tuple(str(name) for name in record["providers"])
             self.channels = int(own["cut"]["channels"])
             self._image = {key: fingerprint[key] for key in ("max_pixels", "white", "strict")}
             self.provenance = {
                 "limits": fingerprint["limits"],
+                **{key: fingerprint[key] for key in ("score", "score_arrays") if key in fingerprint},
                 **{key: own[key] for key in ("bundle", "model", "cut", "layers", "activation", "preprocessing")},
                 "requested_providers": [],
                 "threads": record.get("threads"),
@@ -151,6 +153,7 @@ class StoredExplanation(Explanation):
             "labels": tuple(row["label"] for row in rows),
             "probabilities": np.array([row[reading.number] for row in rows], np.float32),
             "score": reading.score,
+            "are_probabilities": reading.are_probabilities,
             "raw_maps": low,
             "weights": np.zeros((len(rows), 0), np.float32),
             "scored": np.zeros(0, np.bool_),

@@ -17,6 +17,7 @@ from ortcam.cli.common import (
     add_output,
     add_quiet,
     add_rendering,
+    add_score,
     add_targets,
     providers_of,
     rendering,
@@ -71,9 +72,7 @@ def add_batch(commands: Any) -> None:
     add_method(what, several=False)
     add_option(what)
     add_targets(what)
-    what.add_argument(
-        "--score", metavar="SCORE", help="explain this of every image, such as 'mug - bottle'; see `ortcam explain`"
-    )
+    add_score(what)
     what.add_argument("--limit", type=LIMIT, metavar="N", help="take the first N images of INPUT (default: all)")
     add_limits(parser)
     _add_results(parser.add_argument_group("results"))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ortcam.benchmarking import DEFAULT_RUNS, DEFAULT_SECONDS, PEAK_MEMORY, benchmark
-from ortcam.bundle.shipped import demo_image
 from ortcam.cli.common import (
     add_alias,
     add_execution,
@@ -15,6 +14,7 @@ from ortcam.cli.common import (
     add_json,
     add_method,
     add_quiet,
+    add_score,
     providers_of,
 )
 from ortcam.cli.latency.plot import PLOTS, check_plot, draw
@@ -53,7 +53,8 @@ def add_benchmark(commands: Any) -> None:
             help="auto, %(methods)s; with options, such as cam:augment=10 (default: all that the model can have)",
         )
     )
-    what.add_argument("--image", metavar="FILE", help="image to explain (default: a shipped one)")
+    what.add_argument("--image", metavar="FILE", help="image to explain (default: a shipped one, or noise)")
+    add_score(what)
     what.add_argument("--runs", type=RUNS, default=DEFAULT_RUNS, metavar="N", help="timed runs, after one to warm up")
     what.add_argument(
         "--seconds",
@@ -81,7 +82,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     with LateBar("measuring", unit="cases", quiet=options.quiet) as bar, others_aside():
         timings = benchmark(
             bundle,
-            options.image or demo_image(),
+            options.image,
+            score=options.score,
             methods=_names(options.method) or [method.name for method in METHODS],
             precisions=_names(options.precision),
             batch_sizes=sizes,

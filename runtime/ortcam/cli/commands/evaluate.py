@@ -5,6 +5,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Final
 
+from ortcam.bundle import read_bundle
 from ortcam.cli.common import (
     EXIT_BAD_INPUT,
     add_alias,
@@ -13,6 +14,7 @@ from ortcam.cli.common import (
     add_method,
     add_output,
     add_quiet,
+    add_score,
     providers_of,
 )
 from ortcam.cli.models import add_model, open_bundle
@@ -23,6 +25,7 @@ from ortcam.errors import OptionError, OrtcamError
 from ortcam.evaluation.entries import parse_entries
 from ortcam.evaluation.folder import check_folder
 from ortcam.images.inputs import STDIN, expand
+from ortcam.request import Score
 from ortcam.results.folders import check_output
 from ortcam.support.extras import missing
 from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP
@@ -90,11 +93,7 @@ def _add_measures(parser: Parser) -> None:
         metavar="M[,...]",
         help="names, or groups: confidence, insertion, deletion, adcc, pointing (default: those of the protocol)",
     )
-    what.add_argument(
-        "--score",
-        metavar="SCORE",
-        help="explain this of every image, such as 'mug - bottle' (default: the class that the model gives it)",
-    )
+    add_score(what)
     what.add_argument(
         "--protocol",
         default="soft-map",
@@ -126,16 +125,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     # Before what takes seconds to import.
     check_folder(check_output(options.output), resume=options.resume)
     methods = options.method.split(",")
-    parse_entries(methods)
+    parse_entries(methods, Score.of(options.score))
     wanted = providers_of(options)
-    images = _images(options.images)
+    _images(options.images, arrays=True, quiet=True)  # what is not there is said before a model is exported
     try:
         from ortcam.evaluation.run import Evaluation  # noqa: PLC0415 - only this command needs what it loads
     except ImportError as error:
         raise OrtcamError(missing("`ortcam evaluate`", "evaluate", error)) from None
 
     ray = ray_options(options, "ortcam evaluate")
-    bundle = open_bundle(options)
+    bundle = read_bundle(open_bundle(options))
+    images = _images(options.images, arrays=bundle.manifest.preprocessing.needs_samples, quiet=options.quiet)
     with others_aside():
         evaluation = Evaluation(
             bundle,
@@ -167,9 +167,11 @@ def _run(evaluation: "Evaluation", *, quiet: bool) -> "Report":
         )
 
 
-def _images(arguments: list[str]) -> str | list[str]:
+def _images(arguments: list[str], *, arrays: bool, quiet: bool) -> str | list[str]:
     """One folder, file or CSV as it is; several images, or a pattern, as their list."""
     if STDIN in arguments:
         raise OptionError("IMAGES -: standard input has one image; accepted are a folder, a CSV, or images")
     pattern = any(mark in arguments[0] for mark in "*?[") and not os.path.lexists(arguments[0])
-    return arguments[0] if len(arguments) == 1 and not pattern else expand(arguments)
+    if len(arguments) == 1 and not pattern:
+        return arguments[0]
+    return expand(arguments, tell=(lambda _: None) if quiet else None, arrays=arrays)

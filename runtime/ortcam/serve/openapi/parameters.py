@@ -23,6 +23,7 @@ _NUMBERS: Final[Schema] = {
     "items": {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]},
     "minItems": 1,
 }
+_ARRAYS: Final[Schema] = {"type": "object", "additionalProperties": _NUMBERS, "minProperties": 1}
 _NONSENSE: Final = "a word that no option knows"
 _WORD: Final = re.compile(r"'([^']+)' or ")
 # The parameters that limit forward passes go with methods that mask the image, and with auto.
@@ -76,7 +77,8 @@ def _of_method(method: Method) -> Schema:
     auto = method is AUTO_METHOD
     own = {option.name: schema_of(option) for option in method.options}
     common = {option.name: schema_of(option) for option in COMMON_OPTIONS}
-    default = own.get("score", {}).get("default")  # of methods that say which score of a class they take
+    # Methods that say which score of a class they take have an option of this name; an expression goes with it, too.
+    of_class = {key: value for key, value in own.get("score", {}).items() if key in ("default", "description")}
     shared = {name: schema for name, schema in _shared().items() if auto or method.masks_image or name not in _LIMITS}
     names = [method.name, *method.aliases]
     schema: Schema = {
@@ -91,8 +93,7 @@ def _of_method(method: Method) -> Schema:
         },
         "additionalProperties": False,
     }
-    if default is not None:
-        schema["properties"]["score"]["default"] = default
+    schema["properties"]["score"] |= of_class
     if auto:
         schema["properties"]["method"]["default"] = method.name
     else:
@@ -108,7 +109,7 @@ def _shared() -> dict[str, Schema]:
         "target": {"anyOf": [*single, {"type": "array", "items": {"anyOf": single}, "minItems": 1}]},
         "top_k": _of_range(TOP_K) | {"default": 1},
         "score": {"type": "string", "minLength": 1},
-        "score_arrays": {"anyOf": [{"type": "object", "additionalProperties": _NUMBERS}, {"type": "string"}]},
+        "score_arrays": {"anyOf": [_ARRAYS, {"type": "string", "minLength": 1}]},
         "budget": {"anyOf": [_of_range(CHANNELS), _of_range(SHARE), {"type": "string", "pattern": r"^[0-9.eE+-]+%?$"}]},
         "deadline_ms": _of_range(DEADLINE),
         "tolerance": _of_range(TOLERANCE),

@@ -131,8 +131,7 @@ class Asked:
 
     def has_probabilities(self, manifest: Manifest) -> bool:
         """Whether the numbers beside the maps are probabilities of classes, not values of a score or of outputs."""
-        score = self.request.score
-        return manifest.activation != "identity" and (score is None or score.word is not None)
+        return self.request.has_probabilities(manifest)
 
     def share(self, passed_ms: float, images_left: int) -> Self:
         """The same for one image of several: it gets an equal share of the time that is left.

@@ -53,10 +53,12 @@ def decompressed(
         uint8 [parts, size], writable.
 
     Raises:
-        DamagedError: one of them is damaged, or has fewer bytes; its place in `parts` is named.
+        DamagedError: one of them is damaged, or has fewer bytes.
         RefusedError: they are too large for OpenCV.
     """
-    given = [bytes(part).translate(_REVERSED) for part in parts] if reverse_bits else parts
+    given: Sequence[bytes | memoryview] = parts
+    if reverse_bits:
+        given = [bytes(part).translate(_REVERSED) for part in parts]
     if compression in {LZW, PACKBITS}:
         return _by_libtiff(given, size, compression)
     made = np.empty((len(given), size), np.uint8)
