@@ -19,7 +19,7 @@ from ortcam.images.encoding import write_png
 REPOSITORY = Path(__file__).parents[1]
 # Of `TinyNet` in tests/common/tiny.py, which says how it was made.
 TINY_BUNDLE = REPOSITORY / "tests" / "data" / "tiny.ortcam"
-# Of tests/common/other_models.py: four bands at their depth, outputs that are values, an output that is a tensor.
+# Of tests/export/other_models.py: four bands at their depth, outputs that are values, an output that is a tensor.
 BANDS_BUNDLE, VALUES_BUNDLE, TENSOR_BUNDLE = (
     REPOSITORY / "tests" / "data" / f"{name}.ortcam" for name in ("bands", "values", "tensor")
 )

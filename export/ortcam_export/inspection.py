@@ -164,5 +164,5 @@ def _graph_in_words(
         producer = " ".join(filter(None, (file.model.producer_name, file.model.producer_version))) or None
         return file.all_inputs, file.all_outputs, file.model.opset_imports.get(""), producer
     prepared = converted.preprocessing
-    inputs = (f"image float32 [N,3,{prepared.height},{prepared.width}]",)
+    inputs = (f"image float32 [N,{prepared.channels},{prepared.height},{prepared.width}]",)
     return inputs, (f"logits float32 [N,{converted.logits.shape[1]}]",), None, None

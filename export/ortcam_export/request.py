@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
 
 from ortcam.bundle import Precision, precision_by_name
 from ortcam.errors import OptionError
@@ -38,6 +40,7 @@ __all__ = [
     "choose_precisions",
     "per_channel",
     "sides",
+    "spec_of",
     "with_arrays",
     "with_declared",
     "with_labels",
@@ -153,6 +156,29 @@ def check_spec(spec: InputSpec) -> InputSpec:
     return spec
 
 
+def spec_of(said: Mapping[str, Any]) -> InputSpec:
+    """What a user said of input, output and classes.
+
+    Args:
+        said: arguments of `export` or `inspect_model`, by their names; others than those of the spec are left alone.
+
+    Raises:
+        ExportError: what no model can take.
+    """
+    names = {field.name for field in dataclasses.fields(InputSpec)} - {"labels", "preset"}
+    values = {name: value for name, value in said.items() if name in names}
+    shown, baseline = said.get("display"), said.get("baseline_value")
+    values |= {name: per_channel(said.get(name)) for name in ("mean", "std")}
+    values |= {
+        "input_size": sides(said.get("input_size")),
+        "display": None if shown is None else tuple([shown] if isinstance(shown, int) else shown),
+        "baseline_value": baseline if isinstance(baseline, str) else per_channel(baseline),
+        "inputs": dict(said.get("inputs") or {}),
+    }
+    spec = with_labels(with_preset(InputSpec(**values), said.get("preset")), said.get("labels"))
+    return with_arrays(check_spec(spec))
+
+
 def sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width) of an input that may be given by its side."""
     return (size, size) if isinstance(size, int) else size
@@ -162,7 +188,8 @@ def per_channel(values: float | Sequence[float] | None) -> tuple[float, ...] | N
     """Values per channel, where one may stand for all: it stays alone, until the number of channels is known."""
     if values is None:
         return None
-    return (values,) if isinstance(values, (int, float)) else tuple(values)
+    several = [values] if isinstance(values, (int, float, np.number)) else values
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in several)
 
 
 def with_preset(spec: InputSpec, name: str | None) -> InputSpec:

@@ -46,14 +46,14 @@ def _fill(net: nn.Module) -> None:
 
 
 def main() -> None:
-    from tests.common.other_models import BandsNet, TensorNet  # by their names, which the bundles record
+    from tests.common import other_models  # by its name, which the bundles record
 
     size = {"input_size": (32, 48)}
     rgb = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     for folder in (BANDS_BUNDLE, VALUES_BUNDLE, TENSOR_BUNDLE):
         shutil.rmtree(folder, ignore_errors=True)
     export(
-        BandsNet().eval(),
+        other_models.BandsNet().eval(),
         BANDS_BUNDLE,
         **size,
         channels=4,
@@ -64,8 +64,15 @@ def main() -> None:
         display=(2, 1, 0),
         labels=("water", "forest", "field"),
     )
-    export(BandsNet(3, 2).eval(), VALUES_BUNDLE, **size, **rgb, activation="identity", labels=("age", "weight"))
-    export(TensorNet().eval(), TENSOR_BUNDLE, **size, **rgb, activation="identity")
+    export(
+        other_models.BandsNet(3, 2).eval(),
+        VALUES_BUNDLE,
+        **size,
+        **rgb,
+        activation="identity",
+        labels=("age", "weight"),
+    )
+    export(other_models.TensorNet().eval(), TENSOR_BUNDLE, **size, **rgb, activation="identity")
 
 
 if __name__ == "__main__":

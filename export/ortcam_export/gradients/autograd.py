@@ -27,8 +27,8 @@ class ModuleGradients:
     """Gradients of a module's seeded logits with respect to a tensor inside it.
 
     Args:
-        module: in eval mode; images [N,3,H,W] to logits [N,classes]. It stays as it is.
-        images: float32 [N,3,H,W], as the module takes them.
+        module: in eval mode; images [N,C,H,W] to logits [N,classes]. It stays as it is.
+        images: float32 [N,C,H,W], as the module takes them.
     """
 
     def __init__(self, module: torch.nn.Module, images: NDArray[np.float32]) -> None:

@@ -55,7 +55,7 @@ class Measured:
         model: image -> logits in floating numbers, of which it is the derivative.
         tensors: name of an output of the features graph -> tensor of the model; the primary layer comes first.
         features: the same names -> float32 [N,...], of the images.
-        images: float32 [N,3,H,W], preprocessed.
+        images: float32 [N,C,H,W], preprocessed.
         autograd: computes gradients with PyTorch; None where the model is not PyTorch's.
         attention: behind the primary layer, if the graph has what each token gives through it.
     """

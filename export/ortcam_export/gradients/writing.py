@@ -49,7 +49,7 @@ def write_gradient(
         opened: the classifier.
         weights: the file that its weights are in.
         folder: of the bundle.
-        images: float32 [N,3,H,W], preprocessed, to measure on.
+        images: float32 [N,C,H,W], preprocessed, to measure on.
         autograd: PyTorch's gradients, where the model came from there.
 
     Returns:

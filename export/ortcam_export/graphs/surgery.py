@@ -41,7 +41,7 @@ def extract(model: ir.Model, inputs: Iterable[str], outputs: Iterable[str]) -> i
 
 
 def build_features(model: ir.Model, cut: str, *layers: str) -> ir.Model:
-    """Image [N,3,H,W] -> features and, of further layers, features_1, features_2, ..."""
+    """Image [N,C,H,W] -> features and, of further layers, features_1, features_2, ..."""
     part = extract(model, ["image"], [cut, *layers])
     part.graph.name = "features"
     for index, value in enumerate(part.graph.outputs):

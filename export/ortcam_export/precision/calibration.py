@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ortcam.bundle.shipped import sample_images
 from ortcam.errors import ImageError
-from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
+from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.reading import read_image
 from ortcam.images.samples import read_samples
 from ortcam.scoring.upsampling import upsample

@@ -66,7 +66,7 @@ def explain_all(
     Args:
         float32: the bundle's own graphs, for the features and the class.
         scorers: kind -> file name, in the precision asked for.
-        images: float32 [1,3,H,W] each, preprocessed.
+        images: float32 [1,C,H,W] each, preprocessed.
         sample: how many of them, and of their channels.
     """
     opened = {method: float32.open(scorers[kind]) for method, kind in _METHODS.items()}

@@ -39,6 +39,6 @@ class Float32Graphs:
         return open_session(self._folder / graph, cpu_options())
 
     def maps_and_logits(self, image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The maps float32 [C,h,w] and the logits float32 [classes] of an image [1,3,H,W]."""
+        """The maps float32 [C,h,w] and the logits float32 [classes] of an image [1,C,H,W]."""
         features, logits = classify(self.graphs, self._opened, image)
         return as_maps(features, self.cut), logits[0]

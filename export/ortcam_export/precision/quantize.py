@@ -72,7 +72,7 @@ def collect_ranges(
     Args:
         model: image -> logits, its weights in a file of `folder`.
         folder: of the weights.
-        inputs: float32 [1,3,H,W] each; one is in memory at a time, with all activations of one pass.
+        inputs: float32 [1,C,H,W] each; one is in memory at a time, with all activations of one pass.
         quantile: of the extremes of the inputs; 1 takes the extremes of all of them.
 
     Raises:

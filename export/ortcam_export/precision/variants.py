@@ -52,7 +52,7 @@ def write_variants(
         cut: where the maps come from.
         activation: from logits to probabilities.
         interpolation: the matrices of the float32 scorers, which these share.
-        probe: float32 [N,3,H,W], what parity is measured on.
+        probe: float32 [N,C,H,W], what parity is measured on.
         calibration: images to calibrate and to measure on.
         say: told the stages.
 

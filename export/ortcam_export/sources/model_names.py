@@ -114,6 +114,7 @@ def _check_torchvision(name: str) -> None:
         article = "an" if kind[0] in "aeiou" else "a"
         raise ExportError(
             f"{name} is {article} {kind} model; accepted is a classifier of images in float32, say resnet50"
+            f"{_what_works(kind)}"
         )
     classifiers = [other for other, kind in names.items() if kind == "classifier"]
     hint = did_you_mean(name, classifiers)
@@ -122,6 +123,20 @@ def _check_torchvision(name: str) -> None:
         if hint
         else f"unknown model {name!r}: {_ACCEPTED}; torchvision.models.list_models() lists the names"
     )
+
+
+def _what_works(kind: str) -> str:
+    if kind == "segmentation":
+        return (
+            "; `package.module:callable` that returns it takes --activation identity, and `ortcam explain --score "
+            "'output[...]'` explains some of its values"
+        )
+    if kind == "detection":
+        return (
+            "; a module that returns its raw output, before boxes are picked, takes --activation identity, and `ortcam "
+            "explain --score 'output[...]'` explains some of it"
+        )
+    return ""
 
 
 def _check_package(name: str) -> None:

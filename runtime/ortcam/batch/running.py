@@ -28,7 +28,7 @@ from ortcam.errors import OptionError, OrtcamError
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.rendering import Rendering
 from ortcam.models.opening import read_model
-from ortcam.request import ExplainRequest, as_targets, class_index
+from ortcam.request import ExplainRequest, Score, as_targets, class_index
 from ortcam.support.extras import missing
 from ortcam.support.ranges import GALLERY, LIMIT, PROCESSES, THREADS, Range, shown
 
@@ -146,8 +146,7 @@ def run(
     target = Output(output, storage_options=storage_options)
     before = target.before(resume=(resume := resume or retry_failed))
     bundle = read_model(model, doing="ortcam.batch.run")
-    needs_samples = bundle.manifest.preprocessing.needs_samples
-    source = open_source(input, storage_options=storage_options, arrays=needs_samples)
+    source = open_source(input, storage_options=storage_options, arrays=_takes_arrays(bundle))
     settings = _settings(
         bundle,
         arguments,
@@ -299,6 +298,8 @@ def _settings(bundle: Bundle, arguments: dict[str, Any], tell: Callable[[str], N
         OrtcamError: what is not accepted.
     """
     given = dict(arguments)
+    if given.get("score") is not None:
+        given["score"] = Score.of(given["score"])  # its files are read here, and its arrays travel
     if given.get("target") is not None:
         labels = bundle.manifest.labels
         given["target"] = [class_index(target, labels) for target in as_targets(given["target"])]
@@ -317,6 +318,11 @@ def _settings(bundle: Bundle, arguments: dict[str, Any], tell: Callable[[str], N
         are_probabilities=request.has_probabilities(bundle.manifest),
         **others,
     )
+
+
+def _takes_arrays(bundle: Bundle) -> bool:
+    """Whether arrays are images, too: the model takes samples."""
+    return bundle.manifest.preprocessing.needs_samples
 
 
 def _schema(bundle: Bundle, settings: BatchSettings) -> pa.Schema:

@@ -133,45 +133,31 @@ class Evaluation:
             for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize))
         )
         seed = int(SEED.check(seed))
-        loading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
-        recipe = Recipe(
-            tuple(methods),
-            conventions,
-            resolve_metrics(metrics, conventions),  # what is wrong with them is said before a model is exported
-            step,
-            check_batch_size(batch_size),
-            precision,
-            seed,
-            {**loading, "providers": providers, "threads": threads},
-            Score.of(score),
-        )
+        reading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
+        loading = {**reading, "providers": providers, "threads": threads}
+        wanted = resolve_metrics(metrics, conventions)  # what is wrong with them is said before a model is exported
+        size, asked = check_batch_size(batch_size), Score.of(score)
+        recipe = Recipe(tuple(methods), conventions, wanted, step, size, precision, seed, loading, asked)
         self._ray = _check_engine(engine, ray, threads)
         bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
-        manifest = bundle.manifest
-        self._recipe = recipe if recipe.has_probabilities(manifest) else recipe.of_values(metrics)
+        self._recipe = recipe.fitting(bundle.manifest, metrics)
         self.protocol, self.metrics = self._recipe.protocol, self._recipe.metrics
         self._bench = Bench(bundle, self._recipe if self._ray is None else _of_driver(self._recipe))
         explainer = self._bench.explainer
         self.variants = self._bench.entries
         self.notes = [f"auto: {line}" for entry in self.variants if (line := entry.chosen)]
         self.notes += filter(None, [self.protocol.note(metrics)])
+        preprocessing = bundle.manifest.preprocessing
+        told: dict[str, Any] = {"tell": self.notes.append, "arrays": preprocessing.needs_samples}
         self.examples = read_dataset(
-            images,
-            explainer.class_index,
-            annotations=annotations,
-            limit=limit,
-            seed=seed,
-            tell=self.notes.append,
-            arrays=manifest.preprocessing.needs_samples,
+            images, explainer.class_index, annotations=annotations, limit=limit, seed=seed, **told
         )
-        preprocessing = manifest.preprocessing
         self._share = share_changed(preprocessing.height * preprocessing.width, step)
         self._randomized = RandomizedCheck(drawn(self.examples, randomize or 0, seed=seed), seed)
         self._randomized.check(bundle, [name or precision for name in self._bench.explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
         self.folder = Path(output)
-        self.settings = self._record(images, annotations, precision, step)
-        self.settings |= _unusual(white, recipe.score, strict=strict)
+        self.settings = self._record(images, annotations, precision, step) | _unusual(white, asked, strict=strict)
 
     def _record(
         self, images: Source, annotations: str | os.PathLike[str] | None, precision: str | None, step: int | None

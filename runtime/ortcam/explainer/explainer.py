@@ -117,8 +117,8 @@ class Explainer(Classifier):
             completion: "gaussian-process", or "none": channels that were not scored have no weight.
             sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
                 below this share of it, or of the mean weight if that is larger. None takes all samples.
-            score: what to explain in place of what the method takes of a class: "logit" or "probability" of each class; or
-                one score, such as "mug - bottle", "entropy" or "cosine:text.npy", without `target` (`ortcam.Score`).
+            score: what to explain in place of what the method takes of a class: "logit" or "probability" of each class;
+                or one score, such as "mug - bottle", "entropy" or "cosine:text.npy", without `target` (`ortcam.Score`).
             progress: called as progress(passes made, passes in all) after every run of the graph.
             **options: of the method; see `ortcam.methods.METHODS`. Every method has those of
                 `ortcam.methods.COMMON_OPTIONS`: `augment=10` explains ten turned and moved copies of the image and

@@ -1,7 +1,9 @@
 """Channels of a model's image: which side of a shape they are, what is said of them, and what a module takes."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ortcam_export.errors import ExportError
 from ortcam_export.request import check_spec, per_channel, with_preset
 from ortcam_export.sources.libraries import from_data_config
 from ortcam_export.sources.onnx_files.layout import sides_of
+from ortcam_export.sources.onnx_files.opening import open_onnx_file
 from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing
 from ortcam_export.sources.pytorch.checkpoints import load_state
 from ortcam_export.sources.pytorch.image_channels import channels_of
@@ -183,6 +186,56 @@ def test_what_is_declared_of_bands_stays_as_it_is() -> None:
 
 def test_values_per_channel() -> None:
     assert (per_channel(None), per_channel(0.5), per_channel([1, 2])) == (None, (0.5,), (1, 2))
+    found = per_channel(np.float32([0.5, 0.25]))
+    assert found == (0.5, 0.25)
+    assert all(type(value) is float for value in found)
+
+
+def written(folder: Path, dtype: ir.DataType, *sides: int) -> Path:
+    """A file that averages an image of these sides: its logits are the means of its channels, and twice these."""
+    axis = 1 if sides[0] < sides[-1] else 3
+    x = ir.Value(name="x", shape=ir.Shape((1, *sides)), type=ir.TensorType(dtype))
+    floating = ir.node("Cast", [x], {"to": int(ir.DataType.FLOAT)}, name="cast")
+    floating.outputs[0].name = "floating"
+    axes = ir.Value(name="axes", const_value=ir.tensor(np.array([2, 3] if axis == 1 else [1, 2])))
+    mean = ir.node("ReduceMean", [floating.outputs[0], axes], {"keepdims": 0}, name="mean")
+    logits = mean.outputs[0]
+    logits.name, logits.type = "logits", ir.TensorType(ir.DataType.FLOAT)
+    logits.shape = ir.Shape((1, min(sides)))
+    graph = ir.Graph(
+        [x], [logits], nodes=[floating, mean], initializers=[axes], opset_imports={"": 18}, name="averaging"
+    )
+    ir.save(ir.Model(graph, ir_version=9), folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sides", "said", "expected"),
+    [
+        (ir.DataType.UINT8, (1, 28, 28), {}, (1, "grey", None, 255.0)),
+        (ir.DataType.UINT8, (32, 32, 4), {}, (4, "bands", (0.0, 255.0), 255.0)),
+        (ir.DataType.UINT16, (13, 32, 32), {}, (13, "bands", (0.0, 65535.0), 65535.0)),
+        (ir.DataType.UINT16, (1, 32, 32), {}, (1, "grey", None, 255.0)),
+        (ir.DataType.UINT16, (1, 32, 32), {"value_range": (0.0, 4095.0)}, (1, "grey", (0.0, 4095.0), 4095.0)),
+        (ir.DataType.INT16, (2, 32, 32), {"value_range": (-1024.0, 1024.0)}, (2, "bands", (-1024.0, 1024.0), 2048.0)),
+    ],
+)
+def test_a_graph_of_integers_takes_samples_as_they_are(
+    dtype: ir.DataType, sides: tuple[int, ...], said: Any, expected: Any, tmp_path: Path
+) -> None:
+    made = open_onnx_file(written(tmp_path, dtype, *sides), InputSpec(**said)).preprocessing
+    assert (made.channels, made.channel_order, made.value_range, made.scale) == expected
+    low, high = made.value_range or (0.0, 255.0)
+    values = made.values()
+    np.testing.assert_allclose(values[:, [0, -1]], [[low, high]] * made.channels)  # black, and white
+
+
+def test_a_file_says_in_its_error_how_many_means_it_needs(tmp_path: Path) -> None:
+    path = written(tmp_path, ir.DataType.FLOAT, 32, 32, 4)
+    with pytest.raises(ExportError, match=r"--mean V\[,V...\] and --std V"):
+        open_onnx_file(path, InputSpec())
+    made = open_onnx_file(path, InputSpec(mean=(0.5,), std=(0.1, 0.2, 0.3, 0.4))).preprocessing
+    assert (made.mean, made.std) == ((0.5,) * 4, (0.1, 0.2, 0.3, 0.4))
 
 
 def test_flags_take_one_value_or_several() -> None:

@@ -1,17 +1,15 @@
 """`explain(score=...)` from the request to files: what is given, what is flat, what is refused, and older bundles."""
 
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import REPOSITORY
 
 import ortcam
 from ortcam.errors import OptionError, OutputError
 from ortcam.methods import METHODS
-from ortcam.request import ExplainRequest
-from tests.conftest import REPOSITORY
 
 OLD = REPOSITORY / "tests" / "data" / "tiny-schema-4.ortcam"
 
@@ -129,10 +127,3 @@ def test_files_of_a_score(explainer: ortcam.Explainer, picture: np.ndarray, tmp_
         explainer.explain(picture, method="grad-cam").save(tmp_path)
     assert e.sheet().shape[2] == 3
     assert ortcam.sheet([e, explainer.explain(picture, method="cam", target=0)]).shape[2] == 3
-
-
-def test_a_request_with_a_score_travels(explainer: ortcam.Explainer, picture: np.ndarray) -> None:
-    request = ExplainRequest.of(method="grad-cam", score=ortcam.Score("cosine:query", arrays={"query": np.ones(6)}))
-    again = pickle.loads(pickle.dumps(request.for_bundle(explainer.bundle.manifest)))
-    first, second = (explainer.explain_request(one, picture) for one in (request, again))
-    assert np.array_equal(first.maps, second.maps)

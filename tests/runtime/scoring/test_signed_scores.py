@@ -64,4 +64,4 @@ def test_sampling_errors_are_relative_to_the_weight_without_its_offset() -> None
     assert (first > 0).all()
     one = Tally(2, (1, 1, 1), plan, np.array([-10.0]))
     one.add(np.arange(2), values[:2], np.ones(2))
-    assert one.relative_error(np.array([0])) == pytest.approx([[1]])  # after one sample nothing is known
+    assert one.relative_error(np.array([0])).item() == pytest.approx(1)  # after one sample nothing is known

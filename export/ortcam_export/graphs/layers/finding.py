@@ -41,7 +41,7 @@ def find_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]) -> li
     Args:
         model: image -> logits, weights in a file of `folder`.
         folder: where the model's external data is.
-        probe: float32 [N,3,H,W], N at least 2.
+        probe: float32 [N,C,H,W], N at least 2.
     """
     probed, data = Probed(model, folder, probe), data_nodes(model.graph)
     values = list(dominators(model.graph.inputs[0], data))
@@ -54,7 +54,7 @@ def find_branch_layers(model: ir.Model, folder: Path, probe: NDArray[np.float32]
     Args:
         model: image -> logits, traced, weights in a file of `folder`.
         folder: where the model's external data is.
-        probe: float32 [N,3,H,W], N at least 2.
+        probe: float32 [N,C,H,W], N at least 2.
     """
     data = data_nodes(model.graph)
     passed = set(dominators(model.graph.inputs[0], data))

@@ -65,7 +65,7 @@ def channel_axes(shape: tuple[int, ...], image: tuple[int, ...]) -> frozenset[in
 
     Args:
         shape: with the images on axis 0.
-        image: shape of the image, [N,3,H,W].
+        image: shape of the image, [N,C,H,W].
     """
     if len(shape) not in (3, 4) or shape[0] != image[0]:
         return frozenset()
@@ -90,7 +90,7 @@ def arrange(shape: tuple[int, ...], image: tuple[int, ...], answers: Mapping[int
 
     Args:
         shape: with the images on axis 0.
-        image: shape of the image, [N,3,H,W].
+        image: shape of the image, [N,C,H,W].
         answers: channel axis -> what answers, for all of `channel_axes`.
     """
     if not answers:

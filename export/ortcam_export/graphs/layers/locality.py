@@ -33,7 +33,7 @@ def plain_maps(graph: ir.Graph, data: Iterable[ir.Node]) -> set[ir.Value]:
     position. What was pooled over the image is at most added or multiplied in.
 
     Args:
-        graph: image [N,3,H,W] -> logits, traced.
+        graph: image [N,C,H,W] -> logits, traced.
         data: its data nodes, in order.
     """
     kinds: dict[ir.Value, _Kind] = {graph.inputs[0]: "maps"}

@@ -57,7 +57,7 @@ def paint(
         wanted: name of a tensor -> the permutation of its axes that brings the images first, None where they are, and
             the axes that may then be its channels.
         folder: where the model's external data is.
-        probe: float32 [N,3,H,W], preprocessed.
+        probe: float32 [N,C,H,W], preprocessed.
 
     Returns:
         (tensor, channel axis) -> answers of the positions: the shape without the images and the channels.
@@ -95,7 +95,7 @@ def paint(
 
 
 def _painted(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """An image [3,H,W] and its copies with one band of noise each: two batches [1+K,3,H,W], of rows and of columns."""
+    """An image [C,H,W] and its copies with one band of noise each: two batches [1+K,C,H,W], of rows and of columns."""
     generator = np.random.default_rng(_SEED)
     low, high = image.min(axis=(1, 2), keepdims=True), image.max(axis=(1, 2), keepdims=True)
     noise = low + (high - low) * _blocks(generator, *image.shape)

@@ -24,7 +24,7 @@ class Probed:
     Attributes:
         model: image -> logits, weights in a file of `folder`.
         folder: where the model's external data is.
-        probe: float32 [N,3,H,W], N at least 2.
+        probe: float32 [N,C,H,W], N at least 2.
     """
 
     model: ir.Model

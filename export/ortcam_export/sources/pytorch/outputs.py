@@ -305,7 +305,8 @@ def _entry(returned: Any, key: str | int) -> Any:
 def _check_logits(logits: Any, returned: Any) -> None:
     if not isinstance(logits, torch.Tensor) or not _are_logits(logits):
         looks = _looks_like(returned) or _looks_like(logits)
-        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}{_what_works(returned)}")
+        works = _what_works(logits) if isinstance(logits, torch.Tensor) else _what_works(returned)
+        raise ExportError(f"the model returns {_describe(logits)}{looks}; {_ACCEPTED}{works}")
 
 
 def _check_values(values: Any, returned: Any) -> None:

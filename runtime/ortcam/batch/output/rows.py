@@ -48,7 +48,6 @@ class Row:
         target: index of the class; -1 where a score is explained.
         label: its name; the text of the score.
         probability: of the class, for the image as it is; None where values are no probabilities.
-        value: of the score or the output, for the image as it is; None where there is a probability.
         map: float16 [h,w] in [0,1], at the resolution of the layer.
         full_map: float16 [H,W] in [0,1], at the size of the model's input; None unless it is asked for.
         overlay: JPEG bytes; None unless they are asked for.
@@ -56,6 +55,7 @@ class Row:
         passes: masked forward passes for this image.
         seconds: wall time for this image, all its targets together.
         error: why the image failed, in one sentence; None if it did not.
+        value: of the score or the output, for the image as it is; None where there is a probability.
     """
 
     id: str
@@ -63,7 +63,6 @@ class Row:
     target: int | None = None
     label: str | None = None
     probability: float | None = None
-    value: float | None = None
     map: NDArray[np.float16] | None = None
     full_map: NDArray[np.float16] | None = None
     overlay: bytes | None = None
@@ -71,6 +70,7 @@ class Row:
     passes: int | None = None
     seconds: float | None = None
     error: str | None = None
+    value: float | None = None
 
     @property
     def nbytes(self) -> int:

@@ -60,15 +60,19 @@ class Recipe:
         """
         return None if self.score is None or self.score.word is not None else self.score.matrix(manifest)
 
-    def of_values(self, metrics: Sequence[str] | None) -> "Recipe":
-        """The same where what is explained is no probability.
+    def fitting(self, manifest: Manifest, metrics: Sequence[str] | None) -> "Recipe":
+        """The same for a bundle: where what is explained is no probability, of values.
 
         Args:
+            manifest: of the bundle.
             metrics: as the user named them; None: those of the protocol.
 
         Raises:
             OptionError: one of them needs probabilities.
+            OrtcamError: as `matrix`.
         """
+        if self.has_probabilities(manifest):
+            return self
         protocol = self.protocol.of_values()
         return dataclasses.replace(self, protocol=protocol, metrics=resolve_metrics(metrics, protocol))
 

@@ -44,7 +44,7 @@ def operator_that_onnx_runtime_keeps_for_old_files(folder: Path) -> tuple[Path, 
     return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")]), {}
 
 
-@refused(r"no batch dimension, and Mul .* cannot be given one; accepted is an image \[N,3,H,W\]")
+@refused(r"no batch dimension, and Mul .* cannot be given one; accepted is an image \[N,C,H,W\]")
 def an_image_without_a_batch_and_its_grey_one(folder: Path) -> tuple[Path, dict[str, Any]]:
     g = GraphBuilder()
     x = g.op("Mul", "image", g.op("ReduceMean", "image", axes=[0], keepdims=0))
@@ -53,7 +53,7 @@ def an_image_without_a_batch_and_its_grey_one(folder: Path) -> tuple[Path, dict[
     return g.save(folder / "net.onnx", [image], [classes_info("logits", batch=1)]), {}
 
 
-@refused(r"no batch dimension, and LayerNormalization .* cannot be given one; accepted is an image \[N,3,H,W\]")
+@refused(r"no batch dimension, and LayerNormalization .* cannot be given one; accepted is an image \[N,C,H,W\]")
 def an_operator_on_an_image_without_a_batch(folder: Path) -> tuple[Path, dict[str, Any]]:
     g = GraphBuilder()
     x = g.op("LayerNormalization", "image", g.constant(np.ones(WIDTH)), axis=-1)
