@@ -67,7 +67,7 @@ def test_samples_are_resampled_as_in_python(call, size, options):
     """
     found = call("preprocessing", body, samples=samples)["input"]
     expected = preprocessing(samples).ravel()
-    # Sums in float64 in another order: the last bit may round to the neighbour, before and after the mean is subtracted.
+    # Sums in float64 in another order: the last bit may round to the neighbour, before the mean and after it.
     largest = np.abs(expected).max() + np.abs(np.array(preprocessing.mean) / preprocessing.std).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=4 * 2**-24 * largest)
 
