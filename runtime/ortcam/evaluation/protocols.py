@@ -151,11 +151,11 @@ def resolve_metrics(names: Sequence[str] | None, protocol: Protocol) -> tuple[st
                 f"metric {name!r}: accepted is {accepted}, or a group: {groups}{did_you_mean(name, sorted(known))}"
             )
     wanted = tuple(metric.name for metric in chosen(names))
-    if odd := [name for name in wanted if name in protocol.left_out]:
+    if senseless := [name for name in wanted if name in protocol.left_out]:
         accepted = ", ".join(metric.name for metric in METRICS if metric.name not in protocol.left_out)
-        need = "needs" if len(odd) == 1 else "need"
+        need = "needs" if len(senseless) == 1 else "need"
         raise OptionError(
-            f"{', '.join(odd)}: {need} a confidence in (0, 1], and {_NO_PROBABILITY}; accepted: {accepted}"
+            f"{', '.join(senseless)}: {need} a confidence in (0, 1], and {_NO_PROBABILITY}; accepted: {accepted}"
         )
     needed = [part for name in wanted for part in _NEEDED.get(name, ())]
     wanted = tuple(metric.name for metric in chosen([*names, *needed]))
