@@ -19,7 +19,6 @@ from tests.parity.cases import (
     Case,
     PooledNet,
     SmallNet,
-    assert_mostly_close,
     assert_within_bound,
     open_case,
     randomize,
@@ -42,11 +41,12 @@ HEADS: dict[str, dict[str, Any]] = {"recipro-cam": {"kernel": "gaussian"}, "abla
 KIND_NAMES = ["grey", "grey-opencv", "xray", "two", "four", "thirteen", "rgb16"]
 
 
-def with_first_convolution(module: nn.Module, name: str, channels: int) -> nn.Module:
-    """The module with a first convolution of so many channels, its other weights as they were."""
+def with_first_convolution(module: nn.Module, name: str, preprocessing: Preprocessing) -> nn.Module:
+    """The module with a first convolution of the channels, for inputs of their size; its other weights as they were."""
+    channels, size = preprocessing.channels, 0.25 * preprocessing.scale / min(preprocessing.std)
     first = getattr(module, name)
     fresh = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding)
-    randomize(fresh, 0.4 * (3 / channels) ** 0.5)
+    randomize(fresh, 0.4 * (3 / channels) ** 0.5 / size)
     setattr(module, name, fresh)
     return module
 
@@ -59,7 +59,7 @@ def preprocessing_of(kind: str) -> Preprocessing:
 def case(request: pytest.FixtureRequest, shared: Path) -> Case:
     """64 x 48, 8 maps of 16 x 12, a convolution and a linear layer behind them."""
     preprocessing = preprocessing_of(request.param)
-    module = with_first_convolution(SmallNet(), "first", preprocessing.channels).eval()
+    module = with_first_convolution(SmallNet(), "first", preprocessing).eval()
     bundle = shared / f"channels-{request.param}"
     export_once(module, bundle, layer="features", preprocessing=preprocessing, labels=list("abcde"))
     return open_case(module, bundle, threads=1)
@@ -90,12 +90,10 @@ def test_masked_methods_are_their_formulas(method: str, case: Case) -> None:
     image = image_of(case)
     options: dict[str, Any] = {"num_samples": 2} if "num_samples" in DEFAULTS[method] else {}
     reference = case.reference(image)
-    differences = []
     for changed in ({}, {"baseline": "zeros"}, {"weighting": "logit-softmax"}):
         explanation = case.explainer.explain(image, method=method, target=ALL, **options, **changed)
         expected = reference.explain(method, ALL, **options, **changed)
-        differences.append(assert_within_bound(explanation, expected, f"{method} {changed}"))
-    assert_mostly_close(differences)
+        assert_within_bound(explanation, expected, f"{method} {changed}")
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
@@ -117,7 +115,7 @@ def test_head_methods_are_their_formulas(method: str, case: Case) -> None:
 
 def test_a_head_that_is_one_linear_layer_gives_cam(shared: Path) -> None:
     preprocessing = preprocessing_of("four")
-    module = with_first_convolution(PooledNet("nchw"), "stem", 4).eval()
+    module = with_first_convolution(PooledNet("nchw"), "stem", preprocessing).eval()
     bundle = shared / "channels-pooled"
     export_once(module, bundle, layer="features", preprocessing=preprocessing, labels=list("abcde"))
     case = open_case(module, bundle, threads=1)

@@ -28,7 +28,7 @@ from ortcam.errors import OptionError, OrtcamError
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.rendering import Rendering
 from ortcam.models.opening import read_model
-from ortcam.request import ExplainRequest, as_targets, class_index
+from ortcam.request import ExplainRequest, Score, as_targets, class_index
 from ortcam.support.extras import missing
 from ortcam.support.ranges import GALLERY, LIMIT, PROCESSES, THREADS, Range, shown
 
@@ -298,6 +298,8 @@ def _settings(bundle: Bundle, arguments: dict[str, Any], tell: Callable[[str], N
         OrtcamError: what is not accepted.
     """
     given = dict(arguments)
+    if given.get("score") is not None:
+        given["score"] = Score.of(given["score"])  # its files are read here, and its arrays travel
     if given.get("target") is not None:
         labels = bundle.manifest.labels
         given["target"] = [class_index(target, labels) for target in as_targets(given["target"])]

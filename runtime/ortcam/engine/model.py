@@ -155,12 +155,9 @@ class Model:
         features = self.layers(model_input)
         logits = run_head(manifest.graphs, self.open, model_input, features["features"])
         if len(logits[0]) != manifest.outputs:
-            found, said = (
-                (f"{len(logits[0])} classes", "labels") if manifest.has_classes else (len(logits[0]), "outputs")
-            )
             raise BundleError(
-                f"{self.bundle.path}: its model has {found}, and bundle.json has {manifest.outputs} {said}; accepted "
-                "is one per class"
+                f"{self.bundle.path}: its model has {len(logits[0])} classes, and bundle.json has {manifest.outputs} "
+                "labels; accepted is one per class"
             )
         check_finite("features and logits of the image", *features.values(), logits)
         maps = as_maps(features["features"], manifest.cut)
@@ -172,10 +169,7 @@ class Model:
         return clean
 
     def head_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of altered features, float32 [B,outputs].
-
-        Args:
-            features: float32 [B,...] in the layout of the cut.
+        """Logits of altered features [B,...], in the layout of the cut: float32 [B,outputs].
 
         Raises:
             OutOfMemoryError: the run did not fit into memory.
@@ -272,8 +266,7 @@ class Model:
             count: how many inputs.
             inputs: makes the inputs of a slice, preprocessed: float32 [n,C,H,W].
             batch_size: inputs per run, or "auto".
-            most_pixels: of the inputs of one run, whatever the batch size says; fewer if they have more than three
-                channels.
+            most_pixels: of the inputs of one run, in three channels, whatever the batch size says.
 
         Raises:
             NotFiniteError: a logit is infinite or not a number.
@@ -284,9 +277,8 @@ class Model:
         first = self.open(graphs.features if graphs.head else graphs.classifier or "")
         if batch_size != "auto":
             image = self.bundle.manifest.preprocessing
-            batch_size = min(
-                int(batch_size), max(1, 3 * most_pixels // (max(image.channels, 3) * image.height * image.width))
-            )
+            most = 3 * most_pixels // (max(image.channels, 3) * image.height * image.width)
+            batch_size = min(int(batch_size), max(1, most))
         parts: list[NDArray[np.float32]] = []
         for done in run_batches(
             count,

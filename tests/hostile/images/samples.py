@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from tests.hostile.images.bomb import BROKEN, MB, SIDE, TOO_LARGE, Bomb, cut_bombs, deflated
-from tests.hostile.images.encoders.tiff import PACKBITS, tiff, tiff_strips, tiff_tags, tiff_tiles
+from tests.hostile.images.encoders.tiff import PACKBITS, Tag, tiff, tiff_strips, tiff_tags, tiff_tiles
 
 _MEMORY = "may take .* to decode, more than"
 
@@ -65,10 +65,10 @@ def npy_bombs() -> Iterator[Bomb]:
                 slow=first or descr != b"|u1",
             )
     yield Bomb(
-        name="npy-4600sq-float64.npy",
+        name="npy-4400sq-float64.npy",
         kind="just below the limit",
-        make=lambda: npy(b"<f8", (4600, 4600), bytes(8 * 4600 * 4600), order=b"True"),
-        shape=(4600, 4600, 1),
+        make=lambda: npy(b"<f8", (4400, 4400), bytes(8 * 4400 * 4400), order=b"True"),
+        shape=(4400, 4400, 1),
         bands=1,
         slow=True,
     )
@@ -158,7 +158,7 @@ def _of_100_files() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for number in range(100):
-            archive.writestr("\n\x1b[31m" * 1000 + f"{number}.npy", "")
+            archive.writestr("\n\x1b[31m" * 20 + f"{number}.npy", "")
     return file.getvalue()
 
 
@@ -175,6 +175,15 @@ def _planes(width: int, height: int, planes: int, part: bytes, **options: Any) -
     return tiff(part * planes, [*tags, (284, 3, [2])])
 
 
+def _tiled_planes(planes: int, side: int) -> bytes:
+    """A TIFF of one pixel, each of whose planes is a large tile."""
+    part = deflated(bytes(side), side)
+    places: list[Tag] = [(324, 4, [8 + index * len(part) for index in range(planes)]), (325, 4, [len(part)] * planes)]
+    replaced: list[Tag] = [(273, 4, []), (278, 4, []), (279, 4, []), (322, 4, [side]), (323, 4, [side]), *places]
+    tags = tiff_tags(1, 1, [], samples=planes, photometric=1, replaced=replaced)
+    return tiff(part * planes, [*tags, (284, 3, [2])])
+
+
 def bands_bombs() -> Iterator[Bomb]:
     """TIFF files of bands: many, large, in odd parts."""
     for name, make, bands, refused in (
@@ -184,9 +193,9 @@ def bands_bombs() -> Iterator[Bomb]:
         ("huge-tile", functools.partial(tiff_tiles, 1, 1, (30_000, 30_000), samples=5), 5, f"{TOO_LARGE}|decodes to"),
         (
             "64-planes-of-huge-tiles",
-            lambda: _planes(1, 1, 64, deflated(bytes(5000), 5000), replaced=[(322, 4, [5000]), (323, 4, [5000])]),
+            functools.partial(_tiled_planes, 64, 5000),
             64,
-            f"{_MEMORY}|{BROKEN}",
+            _MEMORY,
         ),
         ("wrong-bands", functools.partial(tiff_strips, 100, 100, 100, samples=500), 4, "500 bands"),
         ("overlap", functools.partial(tiff_strips, 5000, 5000, 5, samples=4), 4, "overlap"),

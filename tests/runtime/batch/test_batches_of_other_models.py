@@ -1,7 +1,9 @@
 """Batches of arrays, values and scores: rows are what `explain` gives, and another score is another output."""
 
+import dataclasses
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.common.batches import draw_images, in_process, table_of
 from tests.conftest import BANDS_BUNDLE, TENSOR_BUNDLE, VALUES_BUNDLE
 
 import ortcam
+from ortcam.batch.job import Job
 from ortcam.batch.output.results import Results
 from ortcam.errors import DatasetError, OutputError
 from ortcam.request import Score
@@ -118,6 +121,21 @@ def test_a_tensor_is_explained_by_a_score_with_a_mask(tmp_path: Path) -> None:
     inside = tensor.reshape(2, 4, 6)[1, 1:3, 2:4].astype(np.float64).mean()
     # Four products and sums of float32.
     assert row["value"] == pytest.approx(inside, rel=8 * 2**-24, abs=8 * 2**-24)
+
+
+def test_files_of_a_score_are_read_once_and_travel_as_arrays(
+    fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "query.npy"
+    np.save(file, DIRECTION)
+
+    def elsewhere(job: Job, *others: Any) -> None:
+        file.unlink()  # as on another machine
+        in_process(dataclasses.replace(job, settings=pickle.loads(pickle.dumps(job.settings))), *others)
+
+    monkeypatch.setattr("ortcam.batch.local.driver.run_local", elsewhere)
+    results = run(BANDS_BUNDLE, fields, tmp_path / "out", score=f"cosine:{file}", limit=1)
+    assert results.table().num_rows == 1
 
 
 def test_another_score_or_array_is_another_output(fields: Path, tmp_path: Path) -> None:

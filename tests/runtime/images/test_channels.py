@@ -1,6 +1,8 @@
 """Channels other than 8-bit RGB against Pillow, OpenCV and PyTorch: grey, samples at their depth, what is shown."""
 
 import dataclasses
+import hashlib
+import itertools
 
 import cv2
 import numpy as np
@@ -337,3 +339,27 @@ def test_a_drawn_image_is_its_levels(kind: str) -> None:
     preprocessing = KINDS[kind]
     levels = np.random.default_rng(2).integers(0, 256, (32, 48, preprocessing.channels), np.uint8)
     np.testing.assert_array_equal(of_levels(levels, preprocessing).model_input, preprocessing.of_levels(levels))
+
+
+def pattern(height: int, width: int) -> NDArray[np.uint8]:
+    """An image of whole numbers alone, the same on every machine."""
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    return ((7 * y + 13 * x + 29 * c + x * y // 5) % 256).astype(np.uint8)
+
+
+def test_no_bit_of_an_8_bit_models_input_has_changed_since_schema_4() -> None:
+    """The hash was computed with ortcam as it was before models had other channels than RGB."""
+    found = hashlib.sha256()
+    for size, resize, interpolation, order, scale in itertools.product(
+        [(97, 131), (300, 20), (5, 5), (28, 61), (200, 400)],
+        (28, None),
+        ("bilinear", "bicubic"),
+        ("rgb", "bgr"),
+        (1.0, 255.0),
+    ):
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        preprocessing = Preprocessing(24, 20, resize, mean, std, interpolation, True, order, scale)
+        model_input = preprocessing(pattern(*size))
+        found.update(model_input.tobytes())
+        found.update(preprocessing.to_pixels(model_input).tobytes())
+    assert found.hexdigest() == "3b2c9cd0aa4ef164c628dd336f7da93b7c5bdda0a6d8d3b7cced3bcae9d6f241"

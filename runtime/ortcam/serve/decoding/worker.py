@@ -8,6 +8,7 @@ ends, and the server starts another one.
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = ["Bounds", "main"]
 _FIRST: Final = b"P6 1 1 255\n\x80\x80\x80"
 _LARGEST_FILE: Final = 1 << 20  # bytes: what decoders print goes to a file in memory; nothing else is written
 _MOST_WARNINGS: Final = 8
+_LIMIT: Final = re.compile(r"that go with max_pixels=[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _answer(head: dict[str, Any], questions: Stream, answers: Stream, bounds: Bo
             pixels = preprocessing.render(samples)
             model_input = preprocessing(samples)
         except ImageError as error:
-            refusal = _too_large(content, name, bounds) or {"message": str(error), "status": 422}
+            refusal = _too_large(content, name, bounds) or _in_words(str(error))
             write_frame(answers, {"refused": refusal})
             return
         except MemoryError:
@@ -141,6 +143,15 @@ def _answer(head: dict[str, Any], questions: Stream, answers: Stream, bounds: Bo
     }
     parts = [pixels.data, model_input.data, *([samples.data] if preprocessing.needs_samples else [])]
     write_frame(answers, said, parts)
+
+
+def _in_words(message: str) -> dict[str, Any]:
+    """The refusal of any other image, or of an array. Clients cannot change the limits that a sentence may name."""
+    if "--max-pixels" not in message:
+        return {"message": message, "status": 422}
+    text = message.partition(": max_pixels=")[0]
+    text = _LIMIT.sub("that this server allows", text)
+    return {"message": f"{text}: give a smaller image", "status": 413}
 
 
 def _too_large(content: bytes, name: str, bounds: Bounds) -> dict[str, Any] | None:

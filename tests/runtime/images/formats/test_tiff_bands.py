@@ -15,7 +15,7 @@ from ortcam.errors import ImageError
 from ortcam.images.formats.header import DamagedError, RefusedError
 from ortcam.images.formats.tiff.bands import check_bands, check_nodata, decode_bands, read_bands
 from ortcam.images.formats.tiff.bands_header import read_bands_header, walk_bands
-from ortcam.images.formats.tiff.parts import decompressed
+from ortcam.images.formats.tiff.parts import decompressed, parts_at_once
 
 
 def read(data):
@@ -199,3 +199,15 @@ def test_samples_of_no_data_are_refused_where_the_model_takes_no_such_value():
     check_nodata(found, header.nodata, (-100, 5000), "x")
     check_nodata(found[1:], header.nodata, (0, 5000), "x")
     check_nodata(found.astype(np.uint8), -3.4e38, (0, 5000), "x")
+
+
+@pytest.mark.parametrize("size", [5, 255, 1499 * 1499, 2 * 1_299_709], ids=lambda size: f"{size} bytes")
+def test_parts_of_any_size_are_decompressed_several_at_a_time(size):
+    whole, rest = divmod(size, 128)
+    packed = b"\x81\7" * whole + (bytes([rest - 1]) + b"\7" * rest if rest else b"")
+    count = min(3, parts_at_once(size, 32773))
+    found = decompressed([memoryview(packed)] * count, size, 32773)
+    assert found.shape == (count, size)
+    assert (found == 7).all()
+    with pytest.raises(DamagedError):
+        decompressed([memoryview(packed[: len(packed) // 2])] * count, size, 32773)

@@ -1,6 +1,7 @@
 """Images of requests are what the library reads, whatever becomes of the process that decodes them."""
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 from tests.common.images import encoded, exif, photograph, png, webp_animation
 from tests.common.loops import Loop, run_async
+from tests.conftest import BANDS_BUNDLE
 
 import ortcam
+from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import ImageError, ImageWarning
+from ortcam.images.photograph import read_photograph
 from ortcam.serve.decoding.pool import Decoders
 from ortcam.serve.decoding.sources import Encoded, Pixels, Preprocessed
 from ortcam.serve.http.refusals import Refusal
@@ -309,3 +313,24 @@ def test_a_process_that_decodes_knows_no_secret_of_the_server(model, monkeypatch
         assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
 
     using(LIMITS, use)
+
+
+def test_samples_come_as_the_library_reads_them_and_too_many_are_refused_in_words_for_clients(decoders, runner):
+    bundle = read_bundle(BANDS_BUNDLE)
+    field = np.random.default_rng(0).integers(0, 9000, (40, 60, 4), np.uint16)
+    for array in (field, field.astype(np.int16), field.astype(np.float32), (field % 256).astype(np.uint8)):
+        expected = read_photograph(npy(array), bundle.manifest.preprocessing, max_pixels=LIMITS.pixels)
+        found = runner.run(decoders.read(Encoded(npy(array)), bundle))
+        assert found.samples.dtype == array.dtype
+        for name in ("samples", "pixels", "model_input"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    with pytest.raises(Refusal, match="give a smaller image") as caught:
+        runner.run(decoders.read(Encoded(npy(np.zeros((1001, 1000, 4), np.uint8))), bundle))
+    assert caught.value.status == 413
+    assert "max" not in str(caught.value)
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()

@@ -39,7 +39,8 @@ def check_bands(header: BandsHeader, encoded: int, dtype: np.dtype[Any], name: s
     unpacked = 0 if header.bits in _WHOLE else 20 * layout.across * layout.samples
     working = 3 * group + unpacked + max(count for _, count in layout.places)
     result = header.width * header.height * header.bands * dtype.itemsize
-    memory = SPARE + max(encoded + result + working, 2 * result, header.stored_bytes)
+    copies = 2 if header.alpha or header.orientation in range(2, 9) else 1
+    memory = SPARE + max(encoded + result + working, copies * result, header.stored_bytes)
     if header.stored_pixels > max_pixels:
         size = header.width, header.height, header.stored_pixels
         raise ImageError(too_large(name, *size, max_pixels, memory))

@@ -27,14 +27,16 @@ _GROUP: Final = 1 << 24  # bytes that parts are decompressed to at a time, where
 _LONGEST: Final = 1 << 20  # pixels of a side, as OpenCV has it
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _TRIED: Final = 1 << 14  # heights that may divide a part, which are its own rows for any part of a usual size
-_END_OF_RUN: Final = b"\0\0"  # of PackBits: one byte of 0
+_ZERO: Final = b"\0\0"  # of PackBits: a byte of 0
 
 
 def parts_at_once(size: int, compression: int) -> int:
     """How many parts that decompress to so many bytes each are to be decompressed in one call."""
     most = max(_GROUP // size, 1)
     if compression in {LZW, PACKBITS}:
-        return max(min(most, _LONGEST // _grey_of(size)[1]), 1)
+        picture = _grey_of(size)
+        rows = max(_rows_of(-(-size // 2)), picture[1] if picture else 1)
+        return max(min(most, _LONGEST // rows), 1)
     return most
 
 
@@ -53,10 +55,12 @@ def decompressed(
         uint8 [parts, size], writable.
 
     Raises:
-        DamagedError: one of them is damaged, or has fewer bytes; its place in `parts` is named.
+        DamagedError: one of them is damaged, or has fewer bytes.
         RefusedError: they are too large for OpenCV.
     """
-    given = [bytes(part).translate(_REVERSED) for part in parts] if reverse_bits else parts
+    given: Sequence[bytes | memoryview] = parts
+    if reverse_bits:
+        given = [bytes(part).translate(_REVERSED) for part in parts]
     if compression in {LZW, PACKBITS}:
         return _by_libtiff(given, size, compression)
     made = np.empty((len(given), size), np.uint8)
@@ -76,25 +80,34 @@ def _inflated(part: bytes | memoryview, size: int) -> bytes:
         raise DamagedError(f"a strip or tile is no deflated data ({error})") from None
 
 
-def _grey_of(size: int) -> tuple[int, int, int]:
+def _grey_of(size: int) -> tuple[int, int, int] | None:
     """Width, height and bytes per pixel of a grey picture of so many bytes, as low as its sides allow."""
     pixel = 2 - size % 2
     pixels = size // pixel
-    lowest = -(-pixels // _LONGEST)
+    lowest = _rows_of(pixels)
     for height in range(lowest, min(lowest + _TRIED, _LONGEST)):
         if pixels % height == 0:
             return pixels // height, height, pixel
-    raise RefusedError(f"a TIFF file with strips or tiles of {size} bytes, which OpenCV does not decompress")
+    return None
+
+
+def _rows_of(pixels: int) -> int:
+    return -(-pixels // _LONGEST)
 
 
 def _by_libtiff(parts: Sequence[bytes | memoryview], size: int, compression: int) -> NDArray[np.uint8]:
+    step = 2 * _rows_of(-(-size // 2))  # a multiple of it has the sides of a picture
+    picture = _grey_of(size)
     # OpenCV says that pixels are missing only where samples have 16 bits.
-    if compression == PACKBITS and size % 2:
-        padded = _by_libtiff([bytes(part) + _END_OF_RUN for part in parts], size + 1, compression)
+    if compression == PACKBITS and (size % 2 or picture is None):
+        more = -size % step
+        padded = _by_libtiff([bytes(part) + _ZERO * more for part in parts], size + more, compression)
         return padded[:, :size]
-    if size % 2 and size > 1:
-        _by_libtiff(parts, size - 1, compression)
-    width, height, pixel = _grey_of(size)
+    if picture is None:
+        raise RefusedError(f"a TIFF file with strips or tiles of {size} bytes, which OpenCV does not decompress")
+    if size % 2 and size > step:
+        _by_libtiff(parts, size - size % step, compression)
+    width, height, pixel = picture
     file = _grey_tiff(parts, width, height, pixel, compression)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     try:
