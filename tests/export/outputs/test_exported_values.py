@@ -8,11 +8,10 @@ import pytest
 import torch
 from tests.export.zoo.graphs import GraphBuilder, image_info, pictures, tensor_info
 
-import ortcam
 from ortcam.bundle import Bundle
 from ortcam.engine import SessionOptions, open_session, resolve_providers
 from ortcam.engine.model import classify
-from ortcam.parity import probe_input
+from ortcam.parity import probe_input, verify
 from ortcam_export import export
 
 torchvision = pytest.importorskip("torchvision")
@@ -37,7 +36,7 @@ def assert_the_same(bundle: Bundle, module: torch.nn.Module, pick: Any = lambda 
     found = values_of(bundle, images)
     assert found.shape == expected.shape == (2, bundle.manifest.outputs)
     assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
-    ortcam.parity.verify(bundle)
+    verify(bundle)
 
 
 def test_a_segmentation_model(tmp_path: Path) -> None:
@@ -108,12 +107,12 @@ def test_raw_boxes_of_a_detector_with_three_scales(tmp_path: Path) -> None:
         assert manifest.output_shape == (4 + classes, count)
         assert getattr(manifest.graphs, graph) is not None
         assert manifest.gradient is not None, manifest.no_gradient
-        session = ortcam.engine.open_session(path, SessionOptions(resolve_providers(["CPUExecutionProvider"])))
+        session = open_session(path, SessionOptions(resolve_providers(["CPUExecutionProvider"])))
         images = probe_input(pictures(2, side, side, seed=5), manifest.preprocessing)
         expected = np.concatenate([session.run({"images": image[None]}, ["output0"])[0] for image in images])
         found = values_of(bundle, images)
         assert np.abs(found - expected.reshape(2, -1)).max() <= TOLERANCE * np.abs(expected).max()
-        ortcam.parity.verify(bundle)
+        verify(bundle)
 
 
 def test_an_encoder_of_open_clip(tmp_path: Path) -> None:
