@@ -164,7 +164,7 @@ def test_a_strict_explainer_refuses_a_provider_that_cannot_start(
         (
             (
                 "/onnxruntime_src/core/cuda_call.cc:154 std::conditional_t<THRW, void, Status> CudaCall(ERRTYPE) "
-                "[with THRW = true] CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; line=355 ; "
+                "[with THRW = true] CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; "
             ),
             "CUDA failure 100: no CUDA-capable device is detected",
         ),
