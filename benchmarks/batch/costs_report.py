@@ -31,7 +31,7 @@ Divide the hours by the number of machines: images do not depend on each other.
 
 {hours}
 
-No GPU was measured with batches, so this page gives no figure per GPU hour. `make bench-gpu` measures seconds per pass on one; the
+No GPU was measured, so this page gives no figure per GPU hour. `make bench-gpu` measures seconds per pass on one; the
 formula above holds there as well.
 
 ## What was measured

@@ -91,7 +91,7 @@ def _out_of_memory(bench: Bench) -> str:
     return f"{TOO_LARGE} became {size}; {close(explanation, bench.explain(bench.load()), pearson=0.999)}"
 
 
-def _falls_back(bench: Bench) -> str:
+def _falls_back(_: Bench) -> str:
     """Without a GPU that it can see: a process of its own, since CUDA looks for them once."""
     code = (
         "import json, sys, warnings, ortcam\n"

@@ -64,8 +64,9 @@ def _gates_replayed(bench: Bench) -> str:
 
 def _precisions(bench: Bench) -> str:
     """The variants of the shipped classifier, made from its PyTorch file here, on both."""
-    import ortcam_export
     from torchvision.models import shufflenet_v2_x0_5
+
+    import ortcam_export
 
     models, words = bundle_path().parent, []
     with tempfile.TemporaryDirectory() as folder, ortcam.load(bundle_path(), providers=["cpu"]) as plain:

@@ -26,8 +26,8 @@ GraphSource = Graph | str | os.PathLike[str]
 # A line of OpenVINO's errors that is the place in its source where it was raised.
 _PLACE: Final = re.compile(r"Exception from \S+:\d+:$")
 
-# In what ONNX Runtime says: the failure of a call of CUDA's, among places, hosts and expressions; and where its own words
-# begin, behind a place in its source and a signature.
+# In what ONNX Runtime says: the failure of a call of CUDA's, among places, hosts and expressions; and where its own
+# words begin, behind a place in its source and a signature.
 _CUDA_FAILURE: Final = re.compile(r"(CUDA|CUDNN|CUBLAS) failure \d+: [^;]*")
 _OWN_WORDS: Final = "[ONNXRuntimeError]"
 
