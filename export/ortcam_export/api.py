@@ -17,22 +17,16 @@ from ortcam_export.request import (
     check_layers,
     check_name,
     check_opset,
-    check_spec,
     check_takes,
     choose_precisions,
-    per_channel,
-    sides,
-    with_arrays,
+    spec_of,
     with_declared,
-    with_labels,
-    with_preset,
 )
 from ortcam_export.sources.types import (
     DEFAULT_OPSET,
     DEFAULT_WEIGHTS,
     ChannelOrder,
     InputLayout,
-    InputSpec,
     InterpolationName,
     SaidActivation,
 )
@@ -151,43 +145,15 @@ def export(
         ortcam_export.export("model.onnx", "model.ortcam", preset="imagenet", labels="labels.txt")
         ```
     """
+    said = locals()  # every argument under its own name
     destination = check_bundle_path(bundle, force=force)
     variants = choose_precisions(precision)[1:]
     check_takes(model, checkpoint)
-    given = InputSpec(
-        input_size=sides(input_size),
-        resize=resize,
-        mean=per_channel(mean),
-        std=per_channel(std),
-        interpolation=interpolation,
-        channel_order=channel_order,
-        scale=scale,
-        activation=activation,
-        output=output,
-        input_layout=input_layout,
-        channels=channels,
-        value_range=value_range,
-        display=None if display is None else tuple([display] if isinstance(display, int) else display),
-        baseline_value=baseline_value if isinstance(baseline_value, str) else per_channel(baseline_value),
-        inputs=dict(inputs or {}),
-        classes=classes,
-        logit_scale=logit_scale,
-        logit_bias=logit_bias,
-    )
-    spec = with_arrays(check_spec(with_labels(with_preset(given, preset), labels)))
-    request = ExportRequest(
-        model,
-        destination,
-        force,
-        weights,
-        check_checkpoint(checkpoint),
-        check_layers(layer),
-        check_opset(opset),
-        spec,
-        variants,
-        check_calibration(calibration, variants),
-        report or (lambda _: None),
-    )
+    spec = spec_of(said)
+    checked = check_checkpoint(checkpoint), check_layers(layer), check_opset(opset)
+    folder = check_calibration(calibration, variants)
+    report = report or (lambda _: None)
+    request = ExportRequest(model, destination, force, weights, *checked, spec, variants, folder, report)
     check_name(model)
     request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
     from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long
@@ -219,17 +185,7 @@ def inspect_model(
     Raises:
         ExportError: the model cannot be loaded or converted.
     """
-    given = InputSpec(
-        sides(input_size),
-        output=output,
-        input_layout=input_layout,
-        activation=activation,
-        partial=True,
-        channels=channels,
-        inputs=dict(inputs or {}),
-        classes=classes,
-    )
-    spec = with_arrays(check_spec(with_labels(given, labels)))
+    spec = spec_of(locals() | {"partial": True})
     check_name(model)
     from ortcam_export.inspection import inspect_source  # noqa: PLC0415 - only here: it imports what takes long
 

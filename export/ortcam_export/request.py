@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -40,6 +40,7 @@ __all__ = [
     "choose_precisions",
     "per_channel",
     "sides",
+    "spec_of",
     "with_arrays",
     "with_declared",
     "with_labels",
@@ -153,6 +154,29 @@ def check_spec(spec: InputSpec) -> InputSpec:
     known = spec if spec.said_channels is not None else dataclasses.replace(spec, display=None)
     dataclasses.replace(known, partial=True).preprocessing(*(spec.input_size or (1, 1)))
     return spec
+
+
+def spec_of(said: Mapping[str, Any]) -> InputSpec:
+    """What a user said of input, output and classes.
+
+    Args:
+        said: arguments of `export` or `inspect_model`, by their names; others than those of the spec are left alone.
+
+    Raises:
+        ExportError: what no model can take.
+    """
+    names = {field.name for field in dataclasses.fields(InputSpec)} - {"labels", "preset"}
+    values = {name: value for name, value in said.items() if name in names}
+    shown, baseline = said.get("display"), said.get("baseline_value")
+    values |= {name: per_channel(said.get(name)) for name in ("mean", "std")}
+    values |= {
+        "input_size": sides(said.get("input_size")),
+        "display": None if shown is None else tuple([shown] if isinstance(shown, int) else shown),
+        "baseline_value": baseline if isinstance(baseline, str) else per_channel(baseline),
+        "inputs": dict(said.get("inputs") or {}),
+    }
+    spec = with_labels(with_preset(InputSpec(**values), said.get("preset")), said.get("labels"))
+    return with_arrays(check_spec(spec))
 
 
 def sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from filelock import FileLock
-from tests.conftest import REPOSITORY
+from tests.common.channels import drawn_samples
+from tests.conftest import BANDS_BUNDLE, REPOSITORY
 
 import ortcam
 from ortcam_export import fuse
@@ -81,6 +82,24 @@ def test_its_maps_are_pythons(explain: Explain, tmp_path: Path, settings: dict[s
 def _read(path: Path) -> np.ndarray:
     """RGB, with room for differences."""
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(np.int64)
+
+
+def test_samples_and_a_score_are_explained_as_in_python(explain: Explain, tmp_path: Path) -> None:
+    fused = fuse(
+        BANDS_BUNDLE, tmp_path / "e.onnx", method="grad-cam", score="forest - water", uint8_input=True, verify=False
+    )
+    explainer = ortcam.load(BANDS_BUNDLE)
+    samples = drawn_samples(explainer.bundle.manifest.preprocessing)
+    np.save(tmp_path / "scene.npy", samples)
+    done = explain(fused.path, tmp_path / "scene.npy", tmp_path / "overlay.png", tmp_path / "maps.f32")
+    assert done.returncode == 0, done.stderr
+    expected = explainer.explain(samples, method="grad-cam", score="forest - water")
+    told = re.match(r"forest - water: (-?[\d.e+-]+)$", done.stdout, re.MULTILINE)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(expected.probabilities[0], rel=1e-3)  # printed in four digits
+    saliency = np.fromfile(tmp_path / "maps.f32", "<f4").reshape(expected.maps.shape)
+    np.testing.assert_allclose(saliency, expected.maps, atol=1e-4)
+    np.testing.assert_allclose(_read(tmp_path / "overlay.png"), expected.overlay(), atol=7)
 
 
 def test_what_the_model_does_not_see_is_dimmed_and_framed_as_in_python(explain: Explain, tmp_path: Path) -> None:

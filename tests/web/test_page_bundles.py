@@ -42,7 +42,11 @@ def rewrite(**entries):
                 ("truncated", truncate, "truncated/weights.bin: truncated, 1000 bytes instead of 1470720; copy or"),
                 ("newer", rewrite(schema=99), "newer/bundle.json: schema 99 is newer than this page reads (5)"),
                 ("wrong", rewrite(labels=[]), "wrong/bundle.json.labels is []: accepted is a list of texts"),
-                ("strange", rewrite(activation="relu"), 'activation is "relu": accepted is softmax or sigmoid or identity'),
+                (
+                    "strange",
+                    rewrite(activation="relu"),
+                    'activation is "relu": accepted is softmax or sigmoid or identity',
+                ),
             )
         ),
     ],

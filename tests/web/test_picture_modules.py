@@ -17,6 +17,7 @@ BASE = Preprocessing(48, 40, 56, (0.1307,), (0.3081,), channel_order="grey")
 BANDS = Preprocessing(
     48, 40, 56, (0.1, 0.2, 0.3, 0.4), (0.5, 1.0, 2.0, 3.0), channel_order="bands", value_range=(-100.0, 3000.0)
 )
+HUGE = dataclasses.replace(BANDS, scale=1e5)
 DEEP = dataclasses.replace(BASE, value_range=(0.0, 65535.0))
 
 
@@ -66,7 +67,7 @@ def test_samples_are_resampled_as_in_python(call, size, options):
     """
     found = call("preprocessing", body, samples=samples)["input"]
     expected = preprocessing(samples).ravel()
-    # Sums in float64 in another order: the last bit may round to the neighbour, before the mean is subtracted and after.
+    # Sums in float64 in another order: the last bit may round to the neighbour, before the mean and after it.
     largest = np.abs(expected).max() + np.abs(np.array(preprocessing.mean) / preprocessing.std).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=4 * 2**-24 * largest)
 
@@ -113,7 +114,11 @@ def test_an_array_of_bands_is_the_picture_that_python_reads(call, array, version
         (npy(np.zeros((60, 70, 3), np.float32)), BANDS, "picture has the shape [60, 70, 3]; accepted: [H, W, C]"),
         (npy(np.zeros((4, 60, 4), np.float32)), BANDS, "with its channels first or last"),
         (npy(np.full((60, 70, 4), np.nan, np.float32)), BANDS, "infinite or not a number"),
-        (npy(np.full((60, 70, 4), 3e38, np.float32)), dataclasses.replace(BANDS, scale=1e5), "accepted are samples of the order of -100 to 3000"),
+        (
+            npy(np.full((60, 70, 4), 3e38, np.float32)),
+            dataclasses.replace(BANDS, scale=1e5),
+            "accepted are samples of the order of -100 to 3000",
+        ),
         (npy(np.zeros((60, 70, 4), np.complex64)), BANDS, "samples of the type <c8"),
         (npy(np.zeros((60, 70, 4), np.float32))[:-1], BANDS, "picture is truncated"),
         (npy(np.zeros((60, 70, 3), np.float32)), BASE, "this model takes levels of 8 bits (uint8)"),

@@ -201,7 +201,10 @@ def _read_outputs(build: Builder, logits: ir.Value, activation: Activation, term
     activated = build.activation(activation, logits)
     score = _input("score", ir.DataType.FLOAT, ("S", sum(term_sizes(terms, outputs))))
     made = [_term(build, term, logits, activated, activation) for term in terms]
-    extra = _scores(build, score, logits, made, outputs, terms)
+    # No MatMul: a GPU would round its factors to TF32, and with one score for many outputs a CPU takes longer for it.
+    terms_of_image = build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)])
+    product = build.op("Mul", [terms_of_image, build.op("Unsqueeze", [score, build.integers(0)])])
+    extra = build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
     if activation == "identity":
         table = build.op("Concat", [logits, extra], {"axis": 1})
         return _Readings(score, table, table)
@@ -211,20 +214,6 @@ def _read_outputs(build: Builder, logits: ir.Value, activation: Activation, term
         build.op("Concat", [activated, *rest], {"axis": 1}),
         build.op("Concat", [logits, *rest], {"axis": 1}),
     )
-
-
-def _scores(
-    build: Builder, score: ir.Value, logits: ir.Value, made: list[ir.Value], outputs: int, terms: Sequence[str]
-) -> ir.Value:
-    """The scores of each masked image: float32 [B,S]."""
-    if "direction" in terms:  # no MatMul: a GPU would round its factors to TF32
-        terms_of_image = build.op("Unsqueeze", [build.op("Concat", made, {"axis": 1}), build.integers(1)])
-        product = build.op("Mul", [terms_of_image, build.op("Unsqueeze", [score, build.integers(0)])])
-        return build.op("ReduceSum", [product, build.integers(2)], {"keepdims": 0})
-    # Of a tensor, whose many values would be copied for each score.
-    weights, constants = build.ops("Split", [score, build.integers(outputs, 1)], {"axis": 1}, outputs=2)
-    weighed = build.op("MatMul", [logits, build.op("Transpose", [weights], {"perm": [1, 0]})])
-    return build.op("Add", [weighed, build.op("Transpose", [constants], {"perm": [1, 0]})])
 
 
 def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, activation: Activation) -> ir.Value:

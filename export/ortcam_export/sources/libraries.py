@@ -78,8 +78,8 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
     if not isinstance(size, Sequence) or len(size) != 3:
         raise _not_represented("timm data config", "input_size", size, "(C, H, W)")
     # Of a model with in_chans, C may still be that of the pretrained weights; mean and std are of as many channels.
-    mean, std = (tuple(config[key]) * (size[0] if len(config[key]) == 1 else 1) for key in ("mean", "std"))
-    order = "rgb" if len(mean) == 3 else "grey" if len(mean) == 1 else "bands"
+    mean, std = (_per_channel(config[key], size[0]) for key in ("mean", "std"))
+    order: ChannelOrder = "rgb" if len(mean) == 3 else "grey" if len(mean) == 1 else "bands"
     height, width = input_size or (size[1], size[2])
     for key in ("crop_border_pixels", "naflex", "patchify"):
         if config.get(key):
@@ -111,6 +111,13 @@ def from_data_config(config: Mapping[str, Any], input_size: tuple[int, int] | No
         keep_aspect=mode == "center",
     )
     return DeclaredPreprocessing(preprocessing, "timm data config")
+
+
+def _per_channel(values: Any, channels: int) -> tuple[Any, ...]:
+    """Values of a data config, one for each channel; what is no sequence of them is refused where it is used."""
+    if not isinstance(values, Sequence):
+        return (values,)
+    return tuple(values) * (channels if len(values) == 1 else 1)
 
 
 def from_image_processor(processor: Any) -> DeclaredPreprocessing:

@@ -169,10 +169,7 @@ class Model:
         return clean
 
     def head_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of altered features, float32 [B,outputs].
-
-        Args:
-            features: float32 [B,...] in the layout of the cut.
+        """Logits of altered features [B,...], in the layout of the cut: float32 [B,outputs].
 
         Raises:
             OutOfMemoryError: the run did not fit into memory.

@@ -265,15 +265,12 @@ class Explanation:
         return self.drawn_on(image, index, Rendering(colormap, blend, alpha))
 
     def drawn_on(self, image: NDArray[np.uint8], index: int | str, rendering: Rendering) -> NDArray[np.uint8]:
-        """The map of target `index` over a copy of the photograph at any size.
+        """The map of target `index`, a place or a label, over a copy of the photograph at any size: uint8 RGB [h,w,3].
 
         Args:
             image: uint8 RGB [h,w,3], the photograph, scaled.
-            index: which of the K targets, by place or label.
+            index: which of the K targets.
             rendering: how.
-
-        Returns:
-            uint8 RGB [h,w,3].
         """
         saliency = self.maps[self._checked(index)]
         geometry = self.preprocessing.geometry(*self.image.shape[:2])

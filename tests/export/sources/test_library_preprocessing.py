@@ -69,8 +69,7 @@ def test_the_crop_of_a_data_config_scales_with_the_size_a_user_gives() -> None:
     [
         ({"crop_mode": "border"}, "crop_mode border cannot be represented; accepted is center or squash"),
         ({"interpolation": "lanczos"}, "interpolation lanczos cannot be represented; accepted is bilinear or bicubic"),
-        ({"input_size": (1, 224, 224)}, r"input_size \(1, 224, 224\) cannot be represented; accepted is \(3, H, W\)"),
-        ({"input_size": 224}, r"input_size 224 cannot be represented; accepted is \(3, H, W\)"),
+        ({"input_size": 224}, r"input_size 224 cannot be represented; accepted is \(C, H, W\)"),
         ({"crop_pct": 0}, "crop_pct 0 cannot be represented; accepted is a number above 0"),
         ({"input_size": (3, 224, 320)}, "center with an input of 224 x 320 cannot be represented"),
         ({"crop_border_pixels": 4}, "crop_border_pixels 4 cannot be represented"),

@@ -4,8 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ortcam.bundle import Cut
-from ortcam.scoring import LEAST_RANGE
-from ortcam.scoring.links import ROUNDING
+from ortcam.scoring import LEAST_RANGE, ROUNDING
 from ortcam_export.fused.explainer_graph.masks import Chosen, Masks, upsampling, value_range
 from ortcam_export.fused.explainer_graph.spec import Masking
 from ortcam_export.graphs.builder import Builder

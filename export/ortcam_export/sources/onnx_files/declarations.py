@@ -60,7 +60,7 @@ def declarations_of(
     metadata: Mapping[str, str],
     classes: tuple[str, ...] | None,
     size: tuple[int | None, int | None],
-    channels: int,
+    channels: int = 3,
 ) -> FileDeclarations:
     """What a file and its neighbours say; what cannot be read says nothing.
 

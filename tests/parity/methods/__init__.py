@@ -1,0 +1,1 @@
+"""The methods against plain loops in float64."""
