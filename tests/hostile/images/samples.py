@@ -212,6 +212,11 @@ def bands_bombs() -> Iterator[Bomb]:
             bands=bands,
             memory=260 * MB if "packbits" in name or "lzw" in name else None,
         )
+    yield from large_bands_bombs()
+
+
+def large_bands_bombs() -> Iterator[Bomb]:
+    """TIFF files of bands that are just small enough, in many parts or large ones."""
     for name, make, shape, slow in (
         (
             "5000sq-4-bands-16-bits",
