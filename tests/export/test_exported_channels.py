@@ -193,11 +193,12 @@ def digits() -> tuple[nn.Module, NDArray[np.uint8], NDArray[np.int64]]:
             nn.Flatten(),
             nn.Linear(24 * 16, 10),
         )
-        inputs = torch.nn.functional.interpolate(torch.from_numpy(pixels[:, None] / 255).float(), (28, 28))
+        floating = torch.from_numpy(pixels[:, None] / 255).float()
+        inputs = torch.nn.functional.interpolate(floating, (28, 28), mode="bilinear")
         inputs = (inputs - 0.1307) / 0.3081
         targets = torch.from_numpy(classes)
         optimizer = torch.optim.Adam(module.parameters(), 3e-3)
-        for epoch in range(6):
+        for epoch in range(12):
             for start in range(0, len(pixels) - 200, 100):
                 chosen = (torch.arange(start, start + 100) + 7 * epoch) % (len(pixels) - 200)
                 optimizer.zero_grad()
