@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -130,7 +130,7 @@ def fuse(
 
 def _check_request(
     method: str,
-    options: Mapping[str, object],
+    options: Mapping[str, Any],
     budget: float | int | None,
     top_k: int | None,
     batch_size: int,
@@ -152,9 +152,7 @@ def _check_request(
             range_.check(value)
     if top_k is not None and runtime_targets:
         raise ExportError(f"top_k={top_k} with runtime_targets: the classes are chosen at one time or the other")
-    asked = ExplainRequest.of(
-        method=method, top_k=int(top_k or 1), batch_size=int(batch_size), score=score, **dict(options)
-    )
+    asked = ExplainRequest.of(method=method, top_k=int(top_k or 1), batch_size=int(batch_size), score=score, **options)
     if asked.score is not None and is_expression(asked) and runtime_targets:
         raise OptionError(
             f"score={shown(asked.score.text)} with runtime_targets: an expression is one score and names its classes "
