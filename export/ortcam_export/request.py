@@ -15,8 +15,8 @@ from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, shown
 from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
-from ortcam_export.sources.embeddings import embeddings_of
-from ortcam_export.sources.fixed_inputs import read_inputs
+from ortcam_export.sources.given.embeddings import embeddings_of
+from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.labels import read_labels
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import check_model, check_takes_checkpoint
@@ -227,7 +227,7 @@ def with_arrays(spec: InputSpec) -> InputSpec:
     """The spec with the values of further inputs and the embeddings of classes read, before anything takes long.
 
     Raises:
-        ExportError: see `sources.fixed_inputs.read_inputs` and `sources.embeddings.embeddings_of`.
+        ExportError: see `sources.given.fixed_inputs.read_inputs` and `sources.given.embeddings.embeddings_of`.
     """
     return dataclasses.replace(spec, inputs=read_inputs(spec.inputs), classes=embeddings_of(spec))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ortcam.bundle import FixedInput, ModelRecord
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.embeddings import ClassEmbeddings
+from ortcam_export.sources.given.embeddings import ClassEmbeddings
 from ortcam_export.sources.types import BaselineValue
 
 if TYPE_CHECKING:

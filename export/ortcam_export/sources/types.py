@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ortcam_export.sources.embeddings import ClassEmbeddings
+    from ortcam_export.sources.given.embeddings import ClassEmbeddings
 
     # What a user may hand over as a classifier.
     Model = str | Path | torch.nn.Module | torch.export.ExportedProgram

@@ -25,7 +25,7 @@ from ortcam_export.sources.converted import (
     take_logits,
     taken_in_front,
 )
-from ortcam_export.sources.embeddings import ClassEmbeddings
+from ortcam_export.sources.given.embeddings import ClassEmbeddings
 from ortcam_export.sources.onnx_files.adapting import adapt
 from ortcam_export.sources.onnx_files.arithmetic import PIXELS, Coarse, computes_with_integers
 from ortcam_export.sources.onnx_files.file import OnnxFile

@@ -13,7 +13,7 @@ from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
 from ortcam_export.graphs.builder import add_constant
 from ortcam_export.graphs.names import name_nodes
-from ortcam_export.sources.fixed_inputs import GivenInput, record_of
+from ortcam_export.sources.given.fixed_inputs import GivenInput, record_of
 from ortcam_export.sources.onnx_files.file import describe
 
 __all__ = ["fix_inputs", "used_inputs"]

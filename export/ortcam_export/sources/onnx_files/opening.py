@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.embeddings import embeddings_of
-from ortcam_export.sources.fixed_inputs import read_inputs
+from ortcam_export.sources.given.embeddings import embeddings_of
+from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.onnx_files.arithmetic import PIXELS
 from ortcam_export.sources.onnx_files.declarations import declarations_of
 from ortcam_export.sources.onnx_files.file import OnnxFile

@@ -12,7 +12,7 @@ import onnx_ir.passes.common as common_passes
 from ortcam_export.errors import ExportError, as_export_errors
 from ortcam_export.graphs.dataflow import constant_of
 from ortcam_export.graphs.endings import Ending, take_ending, take_unranked
-from ortcam_export.sources.fixed_inputs import GivenInput
+from ortcam_export.sources.given.fixed_inputs import GivenInput
 from ortcam_export.sources.onnx_files.arithmetic import (
     FLOATS,
     PIXELS,

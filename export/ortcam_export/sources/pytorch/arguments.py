@@ -11,7 +11,7 @@ import torch
 from ortcam.bundle import FixedInput
 from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.fixed_inputs import GivenInput, record_of
+from ortcam_export.sources.given.fixed_inputs import GivenInput, record_of
 
 __all__ = ["Arguments", "arguments_of", "missing_arguments"]
 

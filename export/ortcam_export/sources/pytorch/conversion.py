@@ -39,7 +39,7 @@ from ortcam_export.sources.converted import (
     take_logits,
     taken_in_front,
 )
-from ortcam_export.sources.embeddings import ClassEmbeddings
+from ortcam_export.sources.given.embeddings import ClassEmbeddings
 from ortcam_export.sources.pytorch.library_modules import attention_in_steps
 from ortcam_export.sources.pytorch.outputs import LogitsOf, forget_adapter, output_shape
 from ortcam_export.sources.types import BaselineValue, SaidActivation

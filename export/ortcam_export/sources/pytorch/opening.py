@@ -10,7 +10,7 @@ import torch
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.fixed_inputs import read_inputs
+from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.libraries import read_declared
 from ortcam_export.sources.model_names import is_program_file
 from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing, user_preprocessing

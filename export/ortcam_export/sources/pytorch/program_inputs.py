@@ -12,7 +12,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from ortcam.bundle import FixedInput
 from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.fixed_inputs import GivenInput, record_of
+from ortcam_export.sources.given.fixed_inputs import GivenInput, record_of
 
 __all__ = ["examples_of", "fix_inputs", "image_of", "shape_of"]
 

@@ -14,7 +14,7 @@ import torch
 
 from ortcam.bundle import FixedInput
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.sources.fixed_inputs import GivenInput
+from ortcam_export.sources.given.fixed_inputs import GivenInput
 from ortcam_export.sources.pytorch.checkpoints import ALWAYS_ACCEPTED, check_archive
 from ortcam_export.sources.pytorch.plain_modules import copied
 from ortcam_export.sources.pytorch.program_inputs import examples_of, fix_inputs, image_of, shape_of

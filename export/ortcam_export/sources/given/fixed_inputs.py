@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import FixedInput
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.arrays import ARRAY_SUFFIXES, as_numbers, read_array
+from ortcam_export.sources.given.arrays import ARRAY_SUFFIXES, as_numbers, read_array
 
 __all__ = ["GivenInput", "read_inputs", "record_of"]
 

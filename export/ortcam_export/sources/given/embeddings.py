@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import file_sha256
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.arrays import as_numbers, read_array
+from ortcam_export.sources.given.arrays import as_numbers, read_array
 from ortcam_export.sources.types import DEFAULT_LOGIT_SCALE, InputSpec
 
 __all__ = ["ClassEmbeddings", "embeddings_of"]

@@ -13,7 +13,7 @@ from tests.export.zoo.graphs import HEIGHT, WIDTH, GraphBuilder, classes_info, i
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.converted import run_whole
-from ortcam_export.sources.fixed_inputs import read_inputs
+from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.onnx_files.adapting import adapt
 from ortcam_export.sources.onnx_files.reading import read_onnx
 from ortcam_export.sources.pytorch.arguments import arguments_of
