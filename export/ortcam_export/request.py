@@ -15,7 +15,7 @@ from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, shown
 from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
-from ortcam_export.sources.given.embeddings import embeddings_of
+from ortcam_export.sources.given.class_embeddings import embeddings_of
 from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.labels import read_labels
 from ortcam_export.sources.libraries import read_declared

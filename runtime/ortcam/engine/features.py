@@ -160,7 +160,7 @@ def to_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDA
     return exact_probabilities(logits, activation).astype(np.float32)
 
 
-def exact_probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float64]:
+def exact_probabilities(logits: NDArray[np.floating[Any]], activation: Activation) -> NDArray[np.float64]:
     """The same in float64, for differences of them: softmax over the classes, the sigmoid of each, or the values."""
     exact = logits.astype(np.float64)
     if activation == "identity":

@@ -160,7 +160,8 @@ class ScoreMatrix:
         if term == "probabilities":
             return exact_probabilities(z, self.activation)
         if term == "direction":
-            return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), LEAST_LENGTH)
+            direction: Floats = z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), LEAST_LENGTH)
+            return direction
         return _entropy(z, self.activation)[..., None]
 
 

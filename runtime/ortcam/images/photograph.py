@@ -30,6 +30,8 @@ _PAUSE: Final = 0.5  # seconds until it is looked whether the thread that reads 
 _LONGEST_READ: Final = 30.0
 _LONGEST_WAIT: Final = 1.0
 
+_NO_SAMPLES: Final[NDArray[Any]] = np.zeros(0, np.uint8)  # stands for the pixels
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -55,10 +57,10 @@ class Photograph:
     record: dict[str, Any]
     preprocessing: Preprocessing
     is_preprocessed: bool = False
-    samples: NDArray[Any] = dataclasses.field(default=None)  # type: ignore[arg-type] - never None afterwards
+    samples: NDArray[Any] = dataclasses.field(default_factory=lambda: _NO_SAMPLES)
 
     def __post_init__(self) -> None:
-        if self.samples is None:
+        if self.samples is _NO_SAMPLES:
             object.__setattr__(self, "samples", self.pixels)
 
     @property

@@ -25,7 +25,8 @@ class Power:
 
     def allowed(self, mean: NDArray[Any]) -> NDArray[Any]:
         """A predicted mean of y, cut to what y can be."""
-        return np.maximum(mean, 0)
+        allowed: NDArray[Any] = np.maximum(mean, 0)
+        return allowed
 
     def slopes(self, mean: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The derivative of alpha with respect to y, as [O,K] times [K]."""

@@ -204,7 +204,7 @@ class Scoring:
         weights = weigh(tally, masks, self.offset, predicted)
         gated = tally.gated_sum(None if predicted is None else self._gate_unscored(weights, step))
         if gated is not None and tally.offset is not None:
-            gated = gated * weights.any(axis=0)[:, None, None]
+            gated = gated * (weights != 0).any(axis=0)[:, None, None]
         if tally.soft and weights.any():
             total = weights.sum(axis=0)
             weights /= total

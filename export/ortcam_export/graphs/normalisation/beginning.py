@@ -90,7 +90,7 @@ def put_inverse(front: Front, form: Form) -> Taken:
     return Taken(preprocessing, words, dropped=False)
 
 
-def hide_to(graph: ir.Graph, taken: Taken, values: Sequence[float]) -> Taken:
+def hide_to(graph: ir.Graph, taken: Taken, values: Sequence[float] | NDArray[np.float64]) -> Taken:
     """Make masks hide to these values of pixels and not to the mean: they become 0 of the graph's input.
 
     Args:

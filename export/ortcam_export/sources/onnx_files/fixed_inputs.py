@@ -105,7 +105,7 @@ def _repeated(graph: ir.Graph, value: ir.Value, image: ir.Value) -> ir.Value:
     shape = tape.op("Concat", [batch, ones], {"axis": 0})
     repeated = tape.op("Expand", [value, shape])
     name_nodes(tape.nodes, (f"{value.name}_{part}" for part in ("shape", "batch", "repeats", "repeated")))
-    repeated.dtype = value.dtype
+    repeated.type = value.type
     first = next(iter(graph), None)
     graph.extend(tape.nodes) if first is None else graph.insert_before(first, tape.nodes)
     return repeated

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ortcam.bundle import ModelRecord, file_sha256
 from ortcam_export.errors import ExportError
-from ortcam_export.sources.given.embeddings import embeddings_of
+from ortcam_export.sources.given.class_embeddings import embeddings_of
 from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.onnx_files.arithmetic import PIXELS
 from ortcam_export.sources.onnx_files.declarations import declarations_of
@@ -46,7 +46,8 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         spec = _spec_of_integers(file, spec)
     if spec.input_size is None and None in file.size:
         spec = dataclasses.replace(spec, input_size=spec.preset_size)
-    assert spec.channels is not None
+    channels = spec.channels
+    assert channels is not None
     found = declarations_of(path, file.metadata, file.class_names, file.size, spec.channels)
     assumed = []
     declared = spec.declared
@@ -106,16 +107,17 @@ def _spec_of_integers(file: OnnxFile, spec: InputSpec) -> InputSpec:
     Raises:
         ExportError: the user says otherwise.
     """
-    assert spec.channels is not None
+    channels = spec.channels
+    assert channels is not None
     if file.dtype == ir.DataType.UINT16 and spec.order == "bands" and spec.value_range is None:
         spec = dataclasses.replace(spec, value_range=_OF_16_BITS)
     low, high = spec.value_range or (0.0, 255.0)
-    zero, one = (0.0 - low,) * spec.channels, (1.0,) * spec.channels
+    zero, one = (0.0 - low,) * channels, (1.0,) * channels
     name, what = file.dtype.name.lower(), "pixels as they are"
     accepted: dict[str, tuple[Any, ...]] = {"mean": (zero,), "std": (one,), "scale": (high - low,)}
     if file.dtype == ir.DataType.INT8 and spec.value_range is None:
         what = f"pixels less {_MIDDLE:g}"
-        accepted["mean"] = ((_MIDDLE,) * spec.channels, zero)
+        accepted["mean"] = ((_MIDDLE,) * channels, zero)
     elif file.dtype != ir.DataType.UINT8 and spec.value_range is None:
         accepted["scale"] = (255.0, *((spec.scale,) if spec.scale is not None else ()))
     for key, values in accepted.items():

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class Arguments:
         return module(images, **named) if self.image is None else module(**{self.image: images}, **named)
 
 
-def _is_of_one_image(value: object) -> bool:
+def _is_of_one_image(value: object) -> TypeGuard[torch.Tensor]:
     return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == 1
 
 

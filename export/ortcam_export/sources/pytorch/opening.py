@@ -98,7 +98,7 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
     if isinstance(given, torch.jit.ScriptModule):
         spec = _sized(spec, name)
         assert spec.input_size is not None
-        channels = channels_of(given, spec)
+        channels: int | None = channels_of(given, spec)
         notes = precision_notes(given)
         module, fixed = open_script(given, name, (channels, *spec.input_size), inputs)
     else:

@@ -11,7 +11,8 @@ import torch
 from ortcam.bundle import FixedInput
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
-from ortcam_export.sources.given.embeddings import ClassEmbeddings, embeddings_of
+from ortcam_export.sources.given.class_embeddings import embeddings_of
+from ortcam_export.sources.given.embeddings import ClassEmbeddings
 from ortcam_export.sources.given.fixed_inputs import read_inputs
 from ortcam_export.sources.pytorch.arguments import Arguments, arguments_of, missing_arguments
 from ortcam_export.sources.types import InputSpec

@@ -67,7 +67,7 @@ def fix_inputs(graph: Graph, given: Mapping[str, GivenInput], name: str) -> dict
     information = graph.graph._codegen.pytree_info  # type: ignore[attr-defined]
     _, taken = torch.utils._pytree.tree_flatten(((0,), {}))
     graph.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo([image.name], taken, information.out_spec)))
-    graph._in_spec = taken  # type: ignore[assignment]
+    graph._in_spec = taken
     graph.graph.lint()
     graph.recompile()
     return records
@@ -96,7 +96,7 @@ def _put_constant(
         with graph.graph.inserting_after(constant):
             count = graph.graph.call_function(torch.ops.aten.sym_size.int, (image, 0))
         with graph.graph.inserting_after(count):
-            sizes = [count, *(-1 for _ in value.shape[1:])]
+            sizes: Any = [count, *(-1 for _ in value.shape[1:])]
             constant = graph.graph.call_function(torch.ops.aten.expand.default, (constant, sizes))
     node.replace_all_uses_with(constant)
     graph.graph.erase_node(node)
@@ -121,12 +121,13 @@ def examples_of(
     Raises:
         ExportError: it has no such argument, or others that have no value.
     """
-    names = [argument.name for argument in script.forward.schema.arguments[1:]]
+    schema: Any = script.forward.schema  # type: ignore[attr-defined]
+    names = [argument.name for argument in schema.arguments[1:]]
     left = [key for key in names if key not in given]
     if unknown := [key for key in given if key not in names]:
         hint = did_you_mean(unknown[0], names)
         raise ExportError(f"{name}: --input {unknown[0]}: it has no such argument{hint}; it takes {', '.join(names)}")
-    needed = [argument.name for argument in script.forward.schema.arguments[1:] if not argument.has_default_value()]
+    needed = [argument.name for argument in schema.arguments[1:] if not argument.has_default_value()]
     if len(missing := [key for key in needed if key in left][1:]) > 0:
         flags = " ".join(f"--input {key}=FILE|VALUE" for key in missing)
         raise ExportError(f"{name}: it takes {', '.join(names)}; accepted is one image: fix the others, say {flags}")

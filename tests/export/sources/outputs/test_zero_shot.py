@@ -12,7 +12,7 @@ from tests.export.zoo.graphs import HEIGHT, WIDTH, GraphBuilder, image_info, ten
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.conversion import convert
 from ortcam_export.sources.converted import run_whole
-from ortcam_export.sources.given.embeddings import embeddings_of
+from ortcam_export.sources.given.class_embeddings import embeddings_of
 from ortcam_export.sources.opening import open_source
 from ortcam_export.sources.pytorch.outputs import as_classifier
 from ortcam_export.sources.types import InputSpec
