@@ -83,7 +83,7 @@ def _fuse(bench: Bench) -> str:
             session = ort.InferenceSession(str(path), providers=[*providers, "CPUExecutionProvider"])
             assert name is None or session.get_providers()[0] == name, f"{session.get_providers()} run"
             (saliency,) = session.run(["saliency"], {"image": image.model_input})
-            limits = {"completion": "none"} if more else {}
+            limits: dict[str, Any] = {"completion": "none"} if more else {}
             expected = explainer.explain(image, method=method, batch_size=BATCH, **more, **limits)
             far = apart(np.asarray(saliency), expected.maps)
             words.append(f"{method} {far:.1e}")

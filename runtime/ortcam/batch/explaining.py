@@ -139,9 +139,9 @@ class RowMaker:
         low, settings = low_resolution(explanation).astype(np.float16), self.settings
         stats, overlays = explanation.stats, settings.overlays == "jpeg"
         photograph = shrunk(explanation.image, OVERLAY_SIDE) if overlays else None
-        name, rows = "probability" if settings.are_probabilities else "value", []
+        rows = []
         for place, target in enumerate(explanation.targets):
-            overlay = None
+            number, overlay = float(explanation.probabilities[place]), None
             if photograph is not None:
                 overlay = encode_jpeg(explanation.drawn_on(photograph, place, settings.rendering))
             rows.append(
@@ -150,7 +150,8 @@ class RowMaker:
                     path=item.path,
                     target=target,
                     label=explanation.labels[place],
-                    **{name: float(explanation.probabilities[place])},
+                    probability=number if settings.are_probabilities else None,
+                    value=None if settings.are_probabilities else number,
                     map=low[place],
                     full_map=explanation.maps[place].astype(np.float16) if settings.maps == "full" else None,
                     overlay=overlay,

@@ -46,8 +46,7 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
         spec = _spec_of_integers(file, spec)
     if spec.input_size is None and None in file.size:
         spec = dataclasses.replace(spec, input_size=spec.preset_size)
-    channels = spec.channels
-    assert channels is not None
+    assert spec.channels is not None
     found = declarations_of(path, file.metadata, file.class_names, file.size, spec.channels)
     assumed = []
     declared = spec.declared

@@ -97,10 +97,11 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
     inputs = read_inputs(spec.inputs)
     if isinstance(given, torch.jit.ScriptModule):
         spec = _sized(spec, name)
+        spec = spec.for_channels(channels_of(given, spec), name)
+        assert spec.channels is not None
         assert spec.input_size is not None
-        channels: int | None = channels_of(given, spec)
         notes = precision_notes(given)
-        module, fixed = open_script(given, name, (channels, *spec.input_size), inputs)
+        module, fixed = open_script(given, name, (spec.channels, *spec.input_size), inputs)
     else:
         notes = precision_notes(given.module() if isinstance(given, torch.export.ExportedProgram) else given)
         module, fixed = open_program(given, name, inputs)
@@ -109,8 +110,8 @@ def _from_program(given: Any, name: str, checkpoint: str | Path | None, spec: In
             said = " ".join(map(str, spec.input_size))
             raise ExportError(f"{name}: --input-size {said}: the program takes {size[0]} x {size[1]}")
         spec = dataclasses.replace(spec, input_size=spec.input_size or size)
-        channels = image_channels(module)
-    spec = spec if channels is None else spec.for_channels(channels, name)
+        if (channels := image_channels(module)) is not None:
+            spec = spec.for_channels(channels, name)
     spec = dataclasses.replace(spec, inputs={})  # they are part of the module now
     source = _described(module, ModelRecord(name, "torch", None, None), spec, notes, image_keyword(module))
     return dataclasses.replace(source, inputs=fixed)

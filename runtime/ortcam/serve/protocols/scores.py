@@ -42,10 +42,11 @@ def take_score(given: dict[str, object]) -> Score | None:
 def _arrays(value: object) -> dict[str, NDArray[np.float64]]:
     """The arrays of a score, as JSON has them, or as the text of an object in a query string or a form."""
     if isinstance(value, str):
+        text = value
         try:
-            value = parse_json(value)
+            value = parse_json(text)
         except ValueError:
-            raise OptionError(f"score_arrays={shown(value[:60])}: {_OF_ARRAYS}") from None
+            raise OptionError(f"score_arrays={shown(text[:60])}: {_OF_ARRAYS}") from None
     if value is None:
         return {}
     if not isinstance(value, Mapping) or len(value) > _MOST_ARRAYS:
