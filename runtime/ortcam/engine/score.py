@@ -190,7 +190,7 @@ def _entropy_derivative(z: Floats, activation: Activation) -> Floats:
     """The derivative of the entropy with respect to the logits, float64 [D]."""
     if activation == "sigmoid":
         p = exact_probabilities(z, "sigmoid")
-        derivative: Floats = -z * p * (1 - p)
+        derivative: Floats = -z * p * exact_probabilities(-z, "sigmoid")
         return derivative
     log_p = _log_softmax(z)
     return np.asarray(-np.exp(log_p) * (log_p + _entropy(z, "softmax")))

@@ -119,9 +119,25 @@ class ExplainRequest:
             request = dataclasses.replace(
                 self, settings=settings, limits=limits, chosen=row.line, given=frozenset(arguments)
             )
+        request._check_words(manifest)
         request = request._with_score(manifest)
         request.check(manifest)
         return request
+
+    def _check_words(self, manifest: Manifest) -> None:
+        """Refuse probabilities of a model whose outputs are values.
+
+        Raises:
+            OptionError: they are asked for.
+        """
+        said = self.settings.all_options.get("score") if "score" in self.given else None
+        if self.score is not None:
+            said = self.score.text
+        if said == "probability" and manifest.activation == "identity" and manifest.has_classes:
+            raise OptionError(
+                "score='probability': this model's outputs are values, not probabilities; accepted is "
+                "logit, which is the value of an output, or an expression"
+            )
 
     def _with_score(self, manifest: Manifest) -> Self:
         """The request with the options that follow from the score.

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,7 @@ from ortcam.bundle import Manifest
 from ortcam.engine.score import ScoreMatrix, Term
 from ortcam.errors import OptionError, OrtcamError, TargetError
 from ortcam.images.arrays import ArrayLike, as_array
+from ortcam.images.arrays.npy import LONGEST_HEADER, npy_header, values_of
 from ortcam.images.reading import read_image
 from ortcam.request.score_text import WORDS, Item, parse_score
 from ortcam.request.targets import class_index
@@ -53,13 +56,15 @@ class Score:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise OptionError(f"score={shown(self.text)}: accepted is a text, or an ortcam.Score")
+        if not isinstance(self.arrays, Mapping):
+            raise OptionError(f"arrays={shown(self.arrays)}: accepted are arrays by name, such as {{'query': ...}}")
         given = dict(self.arrays)
         items = () if self.word is not None else parse_score(self.text)
         names = list(dict.fromkeys(item.name for item in items if item.kind in ("cosine", "output") and item.name))
         if unused := [name for name in given if name not in names]:
             raise OptionError(f"score={shown(self.text)}: does not use the array {shown(unused[0])}")
         found = {name: _numbers(given[name], name) if name in given else self._read(name) for name in names}
-        object.__setattr__(self, "text", self.text.strip())
+        object.__setattr__(self, "text", self.text.strip() if self.word is None else self.text.strip().lower())
         object.__setattr__(self, "arrays", found)
         object.__setattr__(self, "_items", items)
         object.__setattr__(self, "_matrices", {})
@@ -147,7 +152,8 @@ class Score:
         try:
             row[class_index(item.name, manifest.labels)] = 1
         except TargetError as error:
-            raise TargetError(f"score={shown(self.text)}: {error}") from None
+            reason = _without_spaces(item.name, manifest.labels) or error
+            raise TargetError(f"score={shown(self.text)}: {reason}") from None
         return ("logits" if item.kind == "logit" else "probabilities"), row
 
     def _of_cosine(self, name: str, outputs: int) -> NDArray[np.float64]:
@@ -157,16 +163,17 @@ class Score:
                 f"score={shown(self.text)}: {shown(name)} has shape {list(vector.shape)}; accepted is [{outputs}], as "
                 "the model has outputs"
             )
-        length = float(np.linalg.norm(vector))
-        if length == 0:
+        largest = float(np.abs(vector).max())
+        if largest == 0:
             raise OptionError(f"score={shown(self.text)}: {shown(name)} is all zeros, which has no direction")
-        return vector.reshape(-1) / length
+        unit = vector.reshape(-1) / largest  # first, so that no square goes beyond float64
+        return unit / np.linalg.norm(unit)
 
     def _of_output(self, item: Item, manifest: Manifest) -> NDArray[np.float64]:
         shape = manifest.output_shape
         if len(item.index) != len(shape):
             raise OptionError(
-                f"score={shown(self.text)}: {item.text} has {len(item.index)} axes; accepted is one index or : for "
+                f"score={shown(self.text)}: {item.text} has {_axes(len(item.index))}; accepted is one index or : for "
                 f"each axis of the output {list(shape)}"
             )
         for axis, (place, size) in enumerate(zip(item.index, shape, strict=True)):
@@ -190,10 +197,12 @@ class Score:
                 f"score={shown(self.text)}: the mask {shown(name)} is {list(mask.shape)}; accepted is {list(shape)} as "
                 f"the output, or {list(size)} as the model's input"
             )
-        if mask.min() < 0 or mask.sum() <= 0:
+        if mask.min() < 0 or mask.max() <= 0:
+            wrong = "values below 0" if mask.min() < 0 else "no value above 0"
             raise OptionError(
-                f"score={shown(self.text)}: the mask {shown(name)} has no positive sum of positive values"
+                f"score={shown(self.text)}: the mask {shown(name)} has {wrong}; accepted are weights from 0, some above"
             )
+        mask = mask / mask.max()  # first, so that no sum goes beyond float64
         weights: NDArray[np.float64] = mask / mask.sum()
         return weights
 
@@ -219,10 +228,14 @@ class Score:
 
 def _read_file(path: Path) -> NDArray[np.float64]:
     """An array of a .npy file, or the grey levels of an image in [0,1]."""
-    if path.stat().st_size > _LARGEST:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OptionError(f"{path}: is no regular file; accepted is .npy, or an image as a mask")
+    if found.st_size > _LARGEST:
         raise OptionError(f"{path}: has more than {_LARGEST >> 20} MB")
     if path.suffix.lower() == ".npy":
-        return _numbers(np.load(path, allow_pickle=False), str(path))
+        data = path.read_bytes()
+        return _numbers(values_of(data, npy_header(data[:LONGEST_HEADER], str(path)), str(path)), str(path))
     grey: NDArray[np.float64] = read_image(path).mean(axis=2) / 255
     return grey
 
@@ -233,12 +246,32 @@ def _numbers(value: Any, name: str) -> NDArray[np.float64]:
     Raises:
         OptionError: it is something else.
     """
-    array = np.asarray(value if isinstance(value, list | tuple | np.ndarray) else as_array(value))
+    try:
+        array = np.asarray(value if isinstance(value, list | tuple | np.ndarray) else as_array(value))
+    except (ValueError, TypeError, OverflowError):
+        raise OptionError(f"the array {shown(name)}: accepted are finite numbers in rows of one length") from None
     if array.dtype.kind not in "buif" or not array.size or not np.isfinite(array).all():
         raise OptionError(
             f"the array {shown(name)}: accepted are finite numbers, not {array.dtype} {list(array.shape)}"
         )
     return array.astype(np.float64)
+
+
+def _axes(count: int) -> str:
+    return f"{count} {'axis' if count == 1 else 'axes'}"
+
+
+def _without_spaces(name: str, labels: tuple[str, ...]) -> str | None:
+    """A sentence about what is no class, but would be an expression with spaces in it; None for anything else."""
+    parts = re.split(r"\s*[+-]\s*", name)
+    if len(parts) == 1:
+        return None
+    try:
+        for part in parts:
+            class_index(part, labels)
+    except TargetError:
+        return None
+    return f"no class has the label {shown(name)}; accepted are + and - with a space on either side"
 
 
 def _averages(size: int, parts: int) -> NDArray[np.float64]:

@@ -128,8 +128,8 @@ def _item(part: str, sign: float, text: str) -> Item:
         if not rest.strip():
             what = "a file or the name of an array" if kind == "cosine" else "a class"
             raise OptionError(f"score={shown(text)}: {kind}: needs {what} behind it")
-        name = rest.strip()
-        return Item(kind, factor, part, _unquoted(name) if kind == "cosine" else name)  # type: ignore[arg-type]
+        name = _array_name(rest, part, text) if kind == "cosine" else rest.strip()
+        return Item(kind, factor, part, name)  # type: ignore[arg-type]
     return Item("logit", factor, part, part)
 
 
@@ -141,7 +141,7 @@ def _output(part: str, factor: float, text: str) -> Item:
             f"score={shown(text)}: {shown(part)} is not accepted; accepted is output[I, J, ...] with an index from 0 "
             "or : for each axis, and @FILE behind it for a mask"
         )
-    mask = _unquoted(found[2].strip()) if found[2] else None
+    mask = _array_name(found[2], part, text) if found[2] else None
     if mask is not None and axes.count(":") != 2:
         raise OptionError(
             f"score={shown(text)}: a mask has two axes, and {shown(part)} leaves {axes.count(':')}; accepted is : for "
@@ -158,6 +158,10 @@ def _number(text: str, whole: str) -> float:
     return value
 
 
-def _unquoted(text: str) -> str:
-    """A text without the quotes around it."""
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES else text
+def _array_name(name: str, part: str, whole: str) -> str:
+    """ARRAY without the quotes around it."""
+    name = name.strip()
+    name = name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in _QUOTES else name
+    if not name:
+        raise OptionError(f"score={shown(whole)}: {shown(part)} needs a file or the name of an array, not ''")
+    return name

@@ -151,7 +151,8 @@ def column_of(summary: Mapping[str, Any], maps: Mapping[int, NDArray[np.float32]
     given = summary["options"]
     usual = {} if method is None else {option.name: option.default for option in method.options}
     special = [f"{name} {_short(value)}" for name, value in given.items() if name in usual and value != usual[name]]
-    if isinstance(score := summary.get("score"), str) and classes[0].index >= 0:  # else it is the label
+    of_classes = any(one.index >= 0 for one in classes)  # else the score is the label
+    if isinstance(score := summary.get("score"), str) and of_classes:
         special.append(f"score {score}")
     if special:
         notes.append(", ".join(special))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import ortcam
+from tests.conftest import TENSOR_BUNDLE, VALUES_BUNDLE
+from tests.export.other_models import BandsNet, TensorNet
 from tests.parity.cases import Case, assert_within_bound, small_image
 from tests.parity.reference import (
     DEFAULTS,
@@ -60,11 +62,44 @@ def asked(text: str) -> ortcam.Score:
 
 
 def references(case: Case, score: Callable[[Tensor], Tensor], image: Any) -> tuple[Reference, HeadReference]:
-    cut = case.explainer.bundle.manifest.cut
-    net = ScoredNet(case.module, score)
+    return of_module(case.module, case.explainer, score, image)
+
+
+def of_module(
+    module: nn.Module, explainer: ortcam.Explainer, score: Callable[[Tensor], Tensor], image: Any
+) -> tuple[Reference, HeadReference]:
+    cut = explainer.bundle.manifest.cut
+    net = ScoredNet(module, score)
     classifier = at_layer(net, f"module.{cut.module}", maps_of(cut), activation="identity")
-    X = torch.from_numpy(case.explainer.preprocess(image))
+    X = torch.from_numpy(explainer.preprocess(image))
     return Reference(classifier, X, promised_noise), HeadReference(classifier, X)
+
+
+def assert_all_methods_agree(
+    module: nn.Module,
+    explainer: ortcam.Explainer,
+    image: Any,
+    score: Callable[[Tensor], Tensor],
+    *,
+    has_zero: bool = False,
+    **asked_for: Any,
+) -> None:
+    """One method of each kind, as it is when nothing else is said."""
+    reference, heads = of_module(module, explainer, score, image)
+    baseline = "none" if has_zero else "zeros"
+    for method in ("scorecam", "scorecam++"):
+        found = explainer.explain(image, method=method, **asked_for)
+        assert found.options["baseline"] == (baseline if "score" in asked_for or not has_zero else "none")
+        assert_within_bound(found, reference.explain(method, [0], baseline=baseline), f"{method} {asked_for}")
+    found = explainer.explain(image, method="recipro-cam", **asked_for)
+    read = "probability" if has_zero else "logit"
+    assert_within_bound(found, heads.recipro_cam([0], score=read), f"recipro-cam {asked_for}")
+    cuts = explainer.bundle.manifest.cuts.values()
+    layers = [(f"module.{cut.module}", maps_of(cut)) for cut in cuts]
+    X = torch.from_numpy(explainer.preprocess(image))
+    gradients = GradientReference(ScoredNet(module, score), layers, X, promised_noise)
+    found = explainer.explain(image, method="grad-cam", layer="primary", **asked_for)
+    assert_within_bound(found, gradients.grad_cam([0]), f"grad-cam {asked_for}")
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +183,58 @@ def test_what_the_methods_take_of_a_class_may_be_said(small: Case, image: NDArra
         assert plain.options == said.options
 
 
+def sum_of_entropies(z: Tensor) -> Tensor:
+    return torch.distributions.Bernoulli(logits=z).entropy().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "has_zero"),
+    [
+        ("probability:b - 2*probability:e", lambda z: z.sigmoid()[:, 1] - 2 * z.sigmoid()[:, 4], False),
+        ("probability:b + probability:e", lambda z: z.sigmoid()[:, 1] + z.sigmoid()[:, 4], True),
+        ("entropy", sum_of_entropies, True),
+        ("c - entropy", lambda z: z[:, 2] - sum_of_entropies(z), False),
+    ],
+)
+def test_sigmoids_have_scores_of_their_own(
+    small_multilabel: Case, image: NDArray[np.uint8], text: str, score: Callable[[Tensor], Tensor], has_zero: bool
+) -> None:
+    module, explainer = small_multilabel.module, small_multilabel.explainer
+    assert_all_methods_agree(module, explainer, image, score, has_zero=has_zero, score=text)
+
+
+def test_values_and_tensors_are_read_as_they_are(image: NDArray[np.uint8]) -> None:
+    with ortcam.load(VALUES_BUNDLE, threads=1) as explainer:
+        module = BandsNet(3, 2).eval()
+        assert_all_methods_agree(module, explainer, image, lambda z: z[:, 1], target="weight")
+        assert_all_methods_agree(module, explainer, image, lambda z: z[:, 1], score="logit", target="weight")
+        query = torch.tensor([[3.0, -1.0]], dtype=torch.float64)
+        asked_for = ortcam.Score("cosine:q - 0.1*age", arrays={"q": query.numpy()})
+        assert_all_methods_agree(
+            module,
+            explainer,
+            image,
+            lambda z: nn.functional.cosine_similarity(z, query) - 0.1 * z[:, 0],
+            score=asked_for,
+        )
+    with ortcam.load(TENSOR_BUNDLE, threads=1) as explainer:
+        module = TensorNet().eval()
+        mask = torch.arange(24.0, dtype=torch.float64).reshape(4, 6)
+        asked_for = ortcam.Score("output[1, :, :]@m - output[0, 2, 3]", arrays={"m": mask.numpy()})
+        assert_all_methods_agree(
+            module,
+            explainer,
+            image,
+            lambda z: (z[:, 1] * mask).sum((1, 2)) / mask.sum() - z[:, 0, 2, 3],
+            score=asked_for,
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["tabby - 'golden retriever'", "entropy", "tabby + Egyptian_cat + 'tiger cat'"])
 def test_real_scores(squeezenet: Case, data: Any, text: str) -> None:
     """Real weights and a photograph: the masked methods, Recipro-CAM and Grad-CAM."""
-    pictures = sorted((data / "photographs").glob("*cat*")) or sorted((data / "photographs").iterdir())
+    pictures = sorted((data / "images").glob("*.jpg"))
     labels = squeezenet.explainer.labels
     place = {name: labels.index(name) for name in ("tabby", "golden retriever", "Egyptian cat", "tiger cat")}
     scores = {

@@ -1,5 +1,6 @@
 """The commands for bands, values and scores: what they write, and what they refuse in one sentence."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,68 @@ def test_benchmark_draws_an_image_where_no_photograph_fits_and_explains_a_tensor
     timings = benchmark(TENSOR_BUNDLE, methods=["grad-cam"], runs=1, seconds=1)
     assert "output[0, 0, 0]" in timings.notes[0]
     assert timings.rows[0].gradient_passes == 1
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    draw_images(tmp_path / "in", 1)
+    return next((tmp_path / "in").iterdir())
+
+
+def test_predict_prints_values(
+    photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with ortcam.load(VALUES_BUNDLE, threads=1) as explainer:
+        values = explainer.predict(photograph)
+    order = np.argsort(-values)
+    command = ["predict", str(VALUES_BUNDLE), str(photograph)]
+    assert main(command) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert head.endswith("2 outputs, identity (values, the largest first)")
+    assert [line.split() for line in lines] == [[str(i), ("age", "weight")[i], f"{values[i]:.4g}"] for i in order]
+    assert max(map(len, lines)) <= 60
+    assert main([*command, "--csv"]) == 0
+    head, first, _ = capsys.readouterr().out.splitlines()
+    assert head == "image,rank,index,label,value"
+    assert float(first.rsplit(",", 1)[1]) == pytest.approx(values[order[0]], rel=1e-8)
+    assert main([*command, "--json", "--top-k", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["classes"], found["activation"]) == (2, "identity")
+    (one,) = found["predictions"][0]["classes"]
+    assert one.keys() == {"index", "label", "value"}
+
+
+def test_predict_prints_the_range_of_a_tensor(photograph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ortcam.load(TENSOR_BUNDLE, threads=1) as explainer:
+        values = explainer.predict(photograph)
+    assert values.shape == (2, 4, 6)
+    command = ["predict", str(TENSOR_BUNDLE), str(photograph)]
+    assert main(command) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.endswith("a tensor [2, 4, 6] per image")
+    assert line.endswith(f"least {values.min():.4g}  mean {values.mean(dtype=float):.4g}  largest {values.max():.4g}")
+    assert main([*command, "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "image,least,mean,largest"
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["shape"] == [2, 4, 6]
+    assert found["predictions"][0]["largest"] == pytest.approx(float(values.max()))
+
+
+def test_explain_of_values_and_tensors(photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", str(VALUES_BUNDLE), str(photograph), "-m", "scorecam,grad-cam", "-o", str(tmp_path / "out")]
+    assert main([*command, "-t", "weight"]) == 0
+    printed = capsys.readouterr().out
+    assert "weight" in printed
+    assert "%" not in printed
+    command = ["explain", str(TENSOR_BUNDLE), str(photograph), "-m", "grad-cam", "-o", str(tmp_path / "tensor")]
+    for more in ([], ["-t", "0"], ["--top-k", "2"]):
+        assert main([*command, *more]) == 2
+        assert "--score 'output[0, :, :]'" in capsys.readouterr().err
+    assert main([*command, "--score", "output[0, :, :]"]) == 0
+    assert "output[0, :, :]" in capsys.readouterr().out
+    manifests = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "tensor").rglob("manifest.json")]
+    assert [(m["score"], m["targets"][0]["index"], m["are_probabilities"]) for m in manifests] == [
+        ("output[0, :, :]", -1, False)
+    ]

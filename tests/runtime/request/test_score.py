@@ -106,6 +106,9 @@ def test_files_are_read_once(manifest: Manifest, tmp_path: Path) -> None:
         ("output[a]", "accepted is output[I, J, ...]"),
         ("output[:]@mask", "a mask has two axes"),
         ("cosine:no-such-file.npy", "No such file"),
+        ("cosine:''", "needs a file or the name of an array"),
+        ('output[:, :]@""', "needs a file or the name of an array"),
+        ("cosine:.", "is no regular file"),
         ("9e40*cat", "is too large"),
         ("x" * 70_000, "accepted is logit or probability"),
     ],
@@ -122,7 +125,8 @@ def test_what_is_no_score_is_refused(text: str, words: str) -> None:
         ("bird", TargetError, "score='bird': target 'bird': no class"),
         ("crane", TargetError, "index:3"),
         ("output[6]", OptionError, "axis 0 accepts 0 to 5"),
-        ("output[0, 0]", OptionError, "accepted is one index or : for each axis of the output [6]"),
+        ("cat+dog", TargetError, "no class has the label 'cat+dog'; accepted are + and - with a space on either side"),
+        ("output[0, 0]", OptionError, "has 2 axes; accepted is one index or : for each axis of the output [6]"),
         ("cosine:query", OptionError, "accepted is [6]"),
         ("cosine:zeros", OptionError, "has no direction"),
     ],
@@ -149,9 +153,47 @@ def test_values_are_no_probabilities(manifest: Manifest) -> None:
     for text in ("probability:cat", "entropy"):
         with pytest.raises(OptionError, match="values, not probabilities"):
             matrix(text, values)
+    for method in ("scorecam", "grad-cam", "recipro-cam", "auto"):
+        with pytest.raises(OptionError, match="values, not probabilities; accepted is logit"):
+            ExplainRequest.of(method=method, score="probability", target=0).for_bundle(values)
+        assert ExplainRequest.of(method=method, score="logit", target=0).for_bundle(values)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04damaged", b"\x93NUMPY", b"no array", b"\x93NUMPY\x01\x00\x0a\x00{'descr': 0}"]
+)
+def test_damaged_files_are_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "query.npy").write_bytes(content)
+    with pytest.raises(OptionError, match=r"query\.npy cannot be read as a \.npy file|truncated"):
+        ortcam.Score(f"cosine:{tmp_path / 'query.npy'}")
+
+
+def test_a_file_that_says_it_is_large_takes_no_memory(tmp_path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
+    (tmp_path / "query.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(OptionError, match="is truncated: of 8000000000000 bytes"):
+        ortcam.Score(f"cosine:{tmp_path / 'query.npy'}")
+
+
+def test_large_numbers_keep_their_direction(manifest: Manifest, tensor: Manifest) -> None:
+    large = np.array([3e300, 0, 0, 4e300, 0, 0])
+    assert matrix("cosine:q", manifest, q=large).weights["direction"][0] == pytest.approx(large / 5e300)
+    mask = np.full((3, 5), 1.5e308)
+    assert matrix("output[0, :, :]@m", tensor, m=mask).weights["logits"][0, :15] == pytest.approx(np.full(15, 1 / 15))
+
+
+def test_words_are_read_in_any_case(manifest: Manifest) -> None:
+    score = ortcam.Score(" Logit ")
+    assert score.text == "logit"
+    request = ExplainRequest.of(method="recipro-cam", score=score, target=0).for_bundle(manifest)
+    assert request.settings.all_options["score"] == "logit"
 
 
 def test_arrays_are_checked() -> None:
+    with pytest.raises(OptionError, match="rows of one length"):
+        ortcam.Score("cosine:query", arrays={"query": [[1, 2], [3]]})
+    with pytest.raises(OptionError, match="accepted are arrays by name"):
+        ortcam.Score("cosine:query", arrays=[np.ones(6)])  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="does not use the array 'quary'"):
         ortcam.Score("cosine:query", arrays={"query": np.ones(6), "quary": np.ones(6)})
     with pytest.raises(OptionError, match="files are not read here"):
@@ -162,7 +204,6 @@ def test_arrays_are_checked() -> None:
 
 
 def test_an_expression_names_its_classes_itself() -> None:
-
     for beside in ({"target": 1}, {"top_k": 2}):
         with pytest.raises(TargetError, match="an expression is one score"):
             ExplainRequest.of(score="entropy", **beside)

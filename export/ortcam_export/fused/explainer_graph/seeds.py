@@ -77,13 +77,21 @@ def score_value(build: Builder, logits: ir.Value, score: ScoreMatrix) -> ir.Valu
 
 
 def _of_probabilities(build: Builder, rows: ir.Value, logits: ir.Value, activation: Activation) -> ir.Value:
-    """Differentiate <w, p> by z: p (w - <w, p>) of a softmax, w p (1 - p) of sigmoids; float64 [K,outputs]."""
+    """Differentiate <w, p> by z: p (w - <w, p>) of a softmax, w p (1 - p) of sigmoids; float64 [K,outputs].
+
+    As in `ScoreMatrix.derivative` without 1 - p, of which nothing is left where p is nearly 1.
+    """
     shares = _shares(build, logits, activation)
     if activation == "softmax":
-        apart = build.op("Sub", [rows, _product(build, rows, shares)])
-        return build.op("Mul", [shares, apart])
-    rest = build.op("Sub", [build.constant(np.float64(1)), shares])
-    return build.op("Mul", [rows, build.op("Mul", [shares, rest])])
+        likeliest = build.reshape(build.op("ArgMax", [logits], {"axis": 1, "keepdims": 0}), -1)
+        rows = build.op("Sub", [rows, build.op("Gather", [rows, likeliest], {"axis": 1})])
+        return build.op("Mul", [shares, build.op("Sub", [rows, _product(build, rows, shares)])])
+    return build.op("Mul", [rows, _slopes(build, logits, shares)])
+
+
+def _slopes(build: Builder, logits: ir.Value, shares: ir.Value) -> ir.Value:
+    """The derivatives p (1 - p) of sigmoids: float64 [1,outputs]."""
+    return build.op("Mul", [shares, _shares(build, build.op("Neg", [logits]), "sigmoid")])
 
 
 def _of_direction(build: Builder, rows: ir.Value, logits: ir.Value) -> ir.Value:
@@ -98,8 +106,7 @@ def _of_entropy(build: Builder, logits: ir.Value, activation: Activation) -> ir.
     """Differentiate the entropy H by z: -p (ln p + H) of a softmax, -z p (1 - p) of sigmoids; float64 [1,outputs]."""
     shares = _shares(build, logits, activation)
     if activation == "sigmoid":
-        rest = build.op("Sub", [build.constant(np.float64(1)), shares])
-        return build.op("Neg", [build.op("Mul", [logits, build.op("Mul", [shares, rest])])])
+        return build.op("Neg", [build.op("Mul", [logits, _slopes(build, logits, shares)])])
     logarithms = _logarithms(build, logits)
     entropy = _entropy(build, logits, activation)
     return build.op("Neg", [build.op("Mul", [shares, build.op("Add", [logarithms, entropy])])])

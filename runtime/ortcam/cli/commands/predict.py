@@ -196,9 +196,10 @@ def _print_table(image: str, found: Sequence[Prediction], ours: TextIO) -> None:
     """A line per class."""
     width = columns()
     say(shortened(printable(image), width), ours)
+    room = width - 11 - max(len(_value(item)) for item in found)
     for item in found:
-        label = shortened(printable(item.label), width - 18)
-        say(f"  {item.index:>5}  {label:<{width - 18}}  {_value(item)}", ours)
+        label = shortened(printable(item.label), room)
+        say(f"  {item.index:>5}  {label:<{room}}  {_value(item):>{width - 11 - room}}", ours)
 
 
 def _print_row(image: str, found: Sequence[Prediction], width: int, ours: TextIO) -> None:
