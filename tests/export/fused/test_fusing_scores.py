@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from tests.common.channels import GREY, drawn_samples, with_channels
@@ -13,8 +14,11 @@ from tests.export.rounding import TINY_MAPS
 
 import ortcam
 from ortcam.cli import main
+from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OrtcamError
 from ortcam_export import fuse
+from ortcam_export.fused.explainer_graph.seeds import score_seeds
+from ortcam_export.graphs.builder import Builder
 
 QUERY = np.array([1.0, -2.0])
 
@@ -99,6 +103,26 @@ def test_a_cosine_is_baked_in_with_its_vector(tmp_path: Path, method: str) -> No
     logits = found["logits"][0].astype(np.float64)
     cosine = logits @ QUERY / np.linalg.norm(logits) / np.linalg.norm(QUERY)
     np.testing.assert_allclose(found["score"], -cosine, rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_derivative_at_a_nearly_certain_class_is_that_of_the_runtime(tmp_path: Path, activation: Any) -> None:
+    weights = {"probabilities": np.array([[1.0, 0, -2], [0, 3, 1]]), "entropy": np.array([[0.0], [1e-3]])}
+    matrix = ScoreMatrix(weights, activation, 3, 2)
+    z = np.array([60.0, -1, 0.5], np.float32)
+    build = Builder()
+    logits = ir.Value(name="logits", shape=ir.Shape((1, 3)), type=ir.TensorType(ir.DataType.FLOAT))
+    seeds = score_seeds(build, logits, matrix)
+    graph = ir.Graph(
+        [logits], [seeds], nodes=build.take_nodes(), initializers=build.initializers, opset_imports={"": 20}
+    )
+    ir.save(ir.Model(graph, ir_version=10), tmp_path / "seeds.onnx")
+    (found,) = ort.InferenceSession(tmp_path / "seeds.onnx", providers=["CPUExecutionProvider"]).run(
+        None, {"logits": z[None]}
+    )
+    expected = matrix.derivative(z)
+    assert 0 < abs(expected[0, 0]) < 1e-20
+    np.testing.assert_allclose(found, expected, rtol=1e-6)  # of float32, to which both are rounded
 
 
 @pytest.mark.slow

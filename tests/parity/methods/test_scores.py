@@ -79,25 +79,34 @@ def assert_all_methods_agree(
     module: nn.Module,
     explainer: ortcam.Explainer,
     image: Any,
-    score: Callable[[Tensor], Tensor],
+    read: Callable[[Tensor], Tensor],
     *,
     has_zero: bool = False,
     **asked_for: Any,
 ) -> None:
-    """One method of each kind, as it is when nothing else is said."""
-    reference, heads = of_module(module, explainer, score, image)
+    """One method of each kind, as it is when nothing else is said.
+
+    Args:
+        module: in PyTorch.
+        explainer: of its bundle.
+        image: to explain.
+        read: the score in PyTorch, float64 [N,...] -> [N].
+        has_zero: whether 0 is its least value and means nothing.
+        **asked_for: the same score, as `explain` takes it.
+    """
+    reference, heads = of_module(module, explainer, read, image)
     baseline = "none" if has_zero else "zeros"
     for method in ("scorecam", "scorecam++"):
         found = explainer.explain(image, method=method, **asked_for)
-        assert found.options["baseline"] == (baseline if "score" in asked_for or not has_zero else "none")
+        assert found.options["baseline"] == baseline
         assert_within_bound(found, reference.explain(method, [0], baseline=baseline), f"{method} {asked_for}")
     found = explainer.explain(image, method="recipro-cam", **asked_for)
-    read = "probability" if has_zero else "logit"
-    assert_within_bound(found, heads.recipro_cam([0], score=read), f"recipro-cam {asked_for}")
+    expected = heads.recipro_cam([0], score="probability" if has_zero else "logit")
+    assert_within_bound(found, expected, f"recipro-cam {asked_for}")
     cuts = explainer.bundle.manifest.cuts.values()
     layers = [(f"module.{cut.module}", maps_of(cut)) for cut in cuts]
     X = torch.from_numpy(explainer.preprocess(image))
-    gradients = GradientReference(ScoredNet(module, score), layers, X, promised_noise)
+    gradients = GradientReference(ScoredNet(module, read), layers, X, promised_noise)
     found = explainer.explain(image, method="grad-cam", layer="primary", **asked_for)
     assert_within_bound(found, gradients.grad_cam([0]), f"grad-cam {asked_for}")
 
@@ -187,6 +196,8 @@ def sum_of_entropies(z: Tensor) -> Tensor:
     return torch.distributions.Bernoulli(logits=z).entropy().sum(1)
 
 
+@pytest.mark.sample("c - entropy")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("text", "score", "has_zero"),
     [
@@ -195,6 +206,7 @@ def sum_of_entropies(z: Tensor) -> Tensor:
         ("entropy", sum_of_entropies, True),
         ("c - entropy", lambda z: z[:, 2] - sum_of_entropies(z), False),
     ],
+    ids=["difference", "sum", "entropy", "c - entropy"],
 )
 def test_sigmoids_have_scores_of_their_own(
     small_multilabel: Case, image: NDArray[np.uint8], text: str, score: Callable[[Tensor], Tensor], has_zero: bool
@@ -203,6 +215,7 @@ def test_sigmoids_have_scores_of_their_own(
     assert_all_methods_agree(module, explainer, image, score, has_zero=has_zero, score=text)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_values_and_tensors_are_read_as_they_are(image: NDArray[np.uint8]) -> None:
     with ortcam.load(VALUES_BUNDLE, threads=1) as explainer:
         module = BandsNet(3, 2).eval()
