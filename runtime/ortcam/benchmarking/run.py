@@ -106,8 +106,9 @@ def benchmark(
     RUNS.check(runs)
     SECONDS.check(seconds)
     entries = [_entry(method) for method in methods]
+    wanted = Score.of(score)
     read = read_model(model, doing="benchmark")
-    asked, left_out = _score(Score.of(score), read.manifest)
+    asked, left_out = _score(wanted, read.manifest)
     cases, more = _cases(read, entries, precisions, batch_sizes, asked)
     left_out += more
     if not entries or not batch_sizes:

@@ -52,6 +52,7 @@ def class_index(target: object, labels: tuple[str, ...]) -> int:
         (1, 0)
     """
     value = _as_python(target)
+    _check_labels(labels, target)
     if isinstance(value, int) and not isinstance(value, bool):
         return _checked(value, labels, str(value))
     if isinstance(value, str):
@@ -72,7 +73,9 @@ def class_indices(texts: Iterable[str], labels: tuple[str, ...]) -> list[int]:
         >>> class_indices(["dog,0", "white, striped"], ("dog", "white, striped"))
         [0, 0, 1]
     """
-    names = _names(labels)
+    texts, names = list(texts), _names(labels)
+    if texts:
+        _check_labels(labels, ",".join(texts))
     return [index for text in texts for index in _in_list(text, names)]
 
 
@@ -256,6 +259,14 @@ def _only(found: Sequence[int], item: str, names: _Names) -> int:
         f"target {shown(item)}: no class of the model has this label (0 to {len(names.labels) - 1})"
         f"{did_you_mean(text, names.labels)}"
     )
+
+
+def _check_labels(labels: Sequence[str], target: object) -> None:
+    if not labels:
+        raise TargetError(
+            f"target {shown(target)}: the output of this model is a tensor without classes; accepted is a score, "
+            "such as output[...]"
+        )
 
 
 def _checked(index: int, labels: Sequence[str], said: str) -> int:

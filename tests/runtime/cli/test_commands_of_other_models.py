@@ -110,9 +110,37 @@ def test_explain_of_values_and_tensors(photograph: Path, tmp_path: Path, capsys:
     for more in ([], ["-t", "0"], ["--top-k", "2"]):
         assert main([*command, *more]) == 2
         assert "--score 'output[0, :, :]'" in capsys.readouterr().err
+    batch = [
+        "batch",
+        str(TENSOR_BUNDLE),
+        str(photograph.parent),
+        "-m",
+        "grad-cam",
+        "-o",
+        str(tmp_path / "no"),
+        "-t",
+        "0",
+    ]
+    assert main(batch) == 2
+    assert "target '0': the output of this model is a tensor without classes" in capsys.readouterr().err
     assert main([*command, "--score", "output[0, :, :]"]) == 0
     assert "output[0, :, :]" in capsys.readouterr().out
     manifests = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "tensor").rglob("manifest.json")]
     assert [(m["score"], m["targets"][0]["index"], m["are_probabilities"]) for m in manifests] == [
         ("output[0, :, :]", -1, False)
     ]
+
+
+@pytest.mark.parametrize("command", ["explain", "batch", "benchmark"])
+def test_a_bad_score_is_said_before_a_model_is_opened(
+    command: str, photograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a model was opened")
+
+    for name in ("explain.open_explainer", "batch.open_bundle", "benchmark.open_bundle"):
+        monkeypatch.setattr(f"ortcam.cli.commands.{name}", opened)
+    where = ["-o", str(tmp_path / "out")] if command != "benchmark" else ["-m", "grad-cam"]
+    images = ["--image", str(photograph)] if command == "benchmark" else [str(photograph.parent)]
+    assert main([command, str(VALUES_BUNDLE), *images, *where, "--score", "output[a]"]) == 2
+    assert "accepted is output[I, J, ...]" in capsys.readouterr().err

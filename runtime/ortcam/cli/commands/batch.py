@@ -27,7 +27,7 @@ from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import Bar
 from ortcam.cli.ray_cluster import add_ray, ray_options
 from ortcam.errors import OptionError, OrtcamError, OutputError, TargetError
-from ortcam.request import class_indices
+from ortcam.request import Score, class_indices
 from ortcam.support.extras import missing
 from ortcam.support.ranges import GALLERY, GALLERY_IMAGES, LIMIT
 from ortcam.support.terminal import complain, json_text, others_aside, printable, say
@@ -141,11 +141,12 @@ def _run(options: argparse.Namespace, ours: TextIO) -> "BatchReport":
             f"{printable(options.output)}: is gone when the command ends; accepted is a folder or a bucket"
         )
     ((method, settings),) = methods
+    score = Score.of(options.score)  # what is wrong with it is said before a model is exported
     bundle = read_bundle(open_bundle(options))
     targets = None if options.target is None else class_indices(options.target, bundle.manifest.labels)
     arguments = {"method": method, "target": targets, **limits_of(options, method), **settings}
-    if options.score is not None:
-        arguments["score"] = options.score
+    if score is not None:
+        arguments["score"] = score
     with _Watch(quiet=options.quiet) as watch:
         try:
             report = run(

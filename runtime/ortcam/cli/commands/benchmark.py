@@ -25,6 +25,7 @@ from ortcam.cli.parsers import add_command
 from ortcam.cli.progress import LateBar
 from ortcam.errors import OptionError
 from ortcam.methods import METHODS
+from ortcam.request import Score
 from ortcam.support.ranges import BATCH_SIZE, RUNS, SECONDS, shown
 from ortcam.support.terminal import json_text, others_aside, say
 
@@ -78,12 +79,13 @@ def _benchmark(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else check_plot(Path(options.plot), force=options.force)
     sizes = [_batch_size(size) for size in _names(options.batch_size) or ["auto"]]
     wanted = providers_of(options)
+    score = Score.of(options.score)  # what is wrong with it is said before a model is exported
     bundle = open_bundle(options)
     with LateBar("measuring", unit="cases", quiet=options.quiet) as bar, others_aside():
         timings = benchmark(
             bundle,
             options.image,
-            score=options.score,
+            score=score,
             methods=_names(options.method) or [method.name for method in METHODS],
             precisions=_names(options.precision),
             batch_sizes=sizes,

@@ -146,6 +146,7 @@ def _explained(options: argparse.Namespace, ours: TextIO) -> tuple[ExplainReport
     gallery.check(output)
     wanted = providers_of(options)
     check_images(options)
+    options.score = Score.of(options.score)  # what is wrong with it is said before a model is exported
     explainer = open_explainer(options, wanted)
     names = image_names(options, arrays=explainer.bundle.manifest.preprocessing.needs_samples)
     report = ExplainReport(quiet=options.quiet, as_json=options.json, ours=ours)
@@ -184,8 +185,8 @@ def _work(
     has_classes = explainer.bundle.manifest.has_classes  # of a model without, the request says what is accepted
     targets = class_indices(options.target, explainer.labels) if options.target and has_classes else options.target
     if options.score is not None and any("score" in settings for _, settings in methods):
-        raise OptionError(f"--score {options.score} with --option score=...: give one or the other")
-    asked = {} if options.score is None else {"score": Score(options.score)}
+        raise OptionError(f"--score {options.score.text} with --option score=...: give one or the other")
+    asked = {} if options.score is None else {"score": options.score}
     arguments: list[dict[str, Any]] = [
         {"method": method, "target": targets, **limits_of(options, method), **asked, **settings}
         for method, settings in methods
