@@ -102,7 +102,7 @@ def _stretch(plane: NDArray[Any], out: NDArray[np.uint8]) -> None:
 
 def _percentiles(plane: NDArray[Any]) -> Iterator[float]:
     """The `SHOWN_PERCENTILES` as `np.percentile` has them, but in float64: differences of int16 overflow in int16."""
-    places = [(plane.size - 1) * percent / 100 for percent in SHOWN_PERCENTILES]
+    places = [(plane.size - 1) * (percent / 100) for percent in SHOWN_PERCENTILES]
     below = [int(place) for place in places]
     above = [min(index + 1, plane.size - 1) for index in below]
     ordered = np.partition(plane, sorted({*below, *above}), axis=None)
