@@ -35,9 +35,11 @@ class Inspection:
         notes: what was done to the graph, a sentence each.
         inputs: of the original, in words.
         outputs: of the original, in words.
-        classes: their number.
+        classes: their number, or that of the values.
+        output_shape: of one image's output: (classes,), or the shape of a tensor.
         labels: their names; None where nothing names them.
-        ending: the activation at the end: "softmax" or "sigmoid"; "probabilities": another that gives them; None.
+        ending: the activation at the end: "softmax" or "sigmoid"; "probabilities": another that gives them;
+            "identity", where the user said so; None.
         opset: version of the operator set, of an `.onnx` file.
         producer: what wrote an `.onnx` file.
     """
@@ -52,6 +54,7 @@ class Inspection:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     classes: int
+    output_shape: tuple[int, ...]
     labels: tuple[str, ...] | None
     ending: str | None
     opset: int | None
@@ -68,6 +71,7 @@ class Inspection:
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
             "classes": self.classes,
+            "output_shape": list(self.output_shape),
             "labels": None if self.labels is None else list(self.labels),
             "labels_source": self.source.labels_source or None,
             "activation": self.ending,
@@ -124,11 +128,18 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         inputs,
         outputs,
         classes,
+        converted.output_shape or (classes,),
         labels,
-        converted.ending.activation or (None if assumed else "probabilities"),
+        _ending(converted, assumed=bool(assumed)),
         version,
         producer,
     )
+
+
+def _ending(converted: Converted, *, assumed: bool) -> str | None:
+    if converted.activation == "identity":
+        return "identity"
+    return converted.ending.activation or (None if assumed else "probabilities")
 
 
 def _converted(source: Source, spec: InputSpec, opset: int) -> tuple[Converted, tuple[str, ...]]:
@@ -165,4 +176,6 @@ def _graph_in_words(
         return file.all_inputs, file.all_outputs, file.model.opset_imports.get(""), producer
     prepared = converted.preprocessing
     inputs = (f"image float32 [N,{prepared.channels},{prepared.height},{prepared.width}]",)
-    return inputs, (f"logits float32 [N,{converted.logits.shape[1]}]",), None, None
+    name = "logits" if converted.activation != "identity" else "values"
+    sides = ",".join(map(str, converted.output_shape or converted.logits.shape[1:]))
+    return inputs, (f"{name} float32 [N,{sides}]",), None, None

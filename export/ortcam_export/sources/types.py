@@ -201,7 +201,7 @@ class InputSpec:
             )
         except OptionError as error:
             raise ExportError(str(error)) from None
-        return DeclaredPreprocessing(fitting, f"{self.declared.source}, for {channels} channels")
+        return DeclaredPreprocessing(fitting, f"{self.declared.source}, for {channels} channel{'s' * (channels > 1)}")
 
     def preprocessing(self, height: int, width: int) -> Preprocessing:
         """What the user said, for an input of this size; mean and std have to be among it, unless it is partial.

@@ -174,6 +174,7 @@ def print_inspection(inspection: Any) -> None:
 _ENDINGS: Final[dict[str | None, str]] = {
     None: "none found: outputs count as logits of a softmax, unless --activation says otherwise",
     "probabilities": "none known, but the outputs are probabilities",
+    "identity": "none: the outputs are values",
 }
 
 
@@ -185,7 +186,10 @@ def _print_model(inspection: Any) -> None:
     for title, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
         for value in values:
             say_wrapped(f"{title:<15}{value}")
-    say_wrapped(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
+    if len(inspection.output_shape) == 1:
+        say_wrapped(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
+    else:
+        say_wrapped(_tensor_in_words(inspection.output_shape))
     say_wrapped(f"activation     {_ENDINGS.get(inspection.ending, inspection.ending)}")
     if source.metadata:
         say_wrapped(
@@ -199,6 +203,10 @@ def _print_model(inspection: Any) -> None:
         say_wrapped(f"assumed        {assumed}")
     for note in inspection.notes:
         say_wrapped(f"note           {note}")
+
+
+def _tensor_in_words(shape: Sequence[int]) -> str:
+    return f"output         {list(shape)}: values; `ortcam explain --score 'output[...]'`"
 
 
 def _classes_in_words(inspection: Any) -> str:
@@ -263,7 +271,7 @@ def print_bundle(bundle: Bundle) -> None:
 def _print_outputs(manifest: Manifest) -> None:
     """Print what the model gives for an image: classes, named values, or a tensor."""
     if not manifest.has_classes:
-        say_wrapped(f"output         {list(manifest.output_shape)}: values; `ortcam explain --score 'output[...]'`")
+        say_wrapped(_tensor_in_words(manifest.output_shape))
         return
     more = " ..." if len(manifest.labels) > 6 else ""
     labels = printable(", ".join(manifest.labels[:6]))

@@ -105,6 +105,8 @@ def _of_file(encoded: Encoded, preprocessing: Preprocessing, max_pixels: int, *,
     header = None
     if is_tiff(head):
         header = read_bands_header(encoded.data, encoded.name)
+    if header is not None and header.inks and preprocessing.channel_order != "bands":
+        header = None  # as a picture is read: inks become RGB
     if header is None:
         alpha = preprocessing.channel_order == "bands" and preprocessing.channels in _WITH_ALPHA
         samples = decode_deep(encoded, max_pixels, alpha=alpha, strict=strict)

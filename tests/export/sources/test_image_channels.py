@@ -151,6 +151,26 @@ def test_a_module_takes_what_its_first_convolution_takes() -> None:
     assert channels_of(script, spec) == 4
 
 
+class TakesDepth(nn.Module):
+    """Images and depths, whose convolution comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth, self.colour = nn.Conv2d(1, 2, 3), nn.Conv2d(3, 2, 3)
+
+    def forward(self, image: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+        return (self.colour(image) + self.depth(depth)).mean((2, 3))
+
+
+def test_the_channels_are_those_of_the_image_where_other_arguments_are_fixed() -> None:
+    module, depth = TakesDepth().eval(), np.zeros((1, 8, 8), np.float32)
+    assert channels_of(module, InputSpec((8, 8), inputs={"depth": depth})) == 3
+    assert channels_of(module, InputSpec((8, 8))) == 3, "of a model that does not run yet"
+    four = TakesDepth().eval()
+    four.colour = nn.Conv2d(4, 2, 3)
+    assert channels_of(four, InputSpec((8, 8), inputs={"depth": depth})) == 4
+
+
 def test_a_checkpoint_of_another_first_convolution_says_so() -> None:
     with pytest.raises(ExportError, match=r"first convolution 0 takes images of 1 channel, and that of Sequential 3"):
         load_state(convolving(3), convolving(1).state_dict(), Path("grey.pth"))

@@ -87,7 +87,8 @@ def test_every_flag_of_export_is_an_argument_of_export() -> None:
     accepted = set(inspect.signature(ortcam_export.export).parameters)
     help_text = run("export", "--help").stdout
     flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]*)", help_text)} - {"help", "help_all"}
-    names = {"output": "bundle", "model_output": "output"}  # of the arguments, where a flag is called otherwise
+    # Of the arguments, where a flag is called otherwise.
+    names = {"output": "bundle", "model_output": "output", "input": "inputs", "display_bands": "display"}
     flags = {names.get(flag, flag) for flag in flags}
     assert flags <= accepted, "a flag that export() does not know"
     assert accepted - flags <= {"model", "report", "preprocessing"}, "an argument without a flag"

@@ -212,6 +212,24 @@ def test_bands_are_shown_from_their_second_to_their_98th_percentile() -> None:
     np.testing.assert_array_equal(grey, np.repeat(shown[..., :1], 3, axis=2))
 
 
+@pytest.mark.parametrize(("dtype", "low", "high"), [(np.int16, -32768, 32767), (np.float32, -3e38, 3e38)])
+@pytest.mark.filterwarnings("error")
+def test_percentiles_between_the_ends_of_a_type_do_not_overflow(dtype: type, low: float, high: float) -> None:
+    samples = np.full((10, 10, 1), high, dtype)
+    samples.ravel()[:2] = low  # the 2nd percentile lies 2 of 100 from the higher end
+    bands = Preprocessing(8, 8, None, (0.5,), (0.5,), channel_order="bands", value_range=(low, high))
+    shown = bands.render(samples)[..., 0].ravel()
+    assert (shown[:2] == 0).all()
+    assert (shown[2:] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["mean", "std", "scale", "value_range"])
+def test_numbers_beyond_floats_are_refused(name: str) -> None:
+    given = {"mean": (0.5,), "std": (0.5,)} | {name: 10**400 if name == "scale" else (10**400,)}
+    with pytest.raises(OptionError, match=f"^preprocessing {name}="):
+        Preprocessing(8, 8, None, channel_order="grey", **given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("channels", "displayed"), [(1, (0,)), (2, (0,)), (3, (0, 1, 2)), (13, (0, 1, 2))])
 def test_the_first_bands_are_shown_unless_others_are_named(channels: int, displayed: tuple[int, ...]) -> None:
     bands = Preprocessing(8, 8, None, (0.5,) * channels, (0.5,) * channels, channel_order="bands")

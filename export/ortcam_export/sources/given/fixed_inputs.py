@@ -5,18 +5,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.bundle import FixedInput
+from ortcam.support.terminal import shortened
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.given.arrays import ARRAY_SUFFIXES, as_numbers, read_array
 
 __all__ = ["GivenInput", "read_inputs", "record_of"]
 
 Side = int | str | None
+
+_SHOWN: Final = 80  # characters of a value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +104,14 @@ def _read(name: str, value: object) -> GivenInput:
         text = str(value).strip()
         if isinstance(value, Path) or text.lower().endswith(ARRAY_SUFFIXES):
             return GivenInput(name, None, read_array(Path(value), name, f"{what}={value}"))
+        said = f"{what}={shortened(text, _SHOWN)}"
         try:
             parsed = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ExportError(
-                f"{what}={text}: accepted is a number, a list of numbers such as [0.5,1], or a .npy or .npz file"
+                f"{said}: accepted is a number, a list of numbers such as [0.5,1], or a .npy or .npz file"
             ) from None
-        return GivenInput(name, text, as_numbers(parsed, f"{what}={text}"))
+        return GivenInput(name, text, as_numbers(parsed, said))
     array = as_numbers(value, what)
     return GivenInput(name, str(value) if isinstance(value, bool | int | float) else None, array)
 

@@ -6,6 +6,9 @@ from typing import Final
 
 import torch
 
+from ortcam_export.errors import ExportError
+from ortcam_export.sources.given.fixed_inputs import read_inputs
+from ortcam_export.sources.pytorch.arguments import Arguments, arguments_of
 from ortcam_export.sources.types import InputSpec
 
 __all__ = ["channels_of"]
@@ -25,7 +28,7 @@ def channels_of(module: torch.nn.Module, spec: InputSpec, argument: str | None =
 
     Args:
         module: in eval mode; TorchScript, too.
-        spec: what was said; its `input_size` is known.
+        spec: what was said; its `input_size` is known, and its `inputs` fix other arguments.
         argument: the name of the module's argument for the images, where it is not the first.
     """
     if spec.said_channels is not None:
@@ -37,7 +40,7 @@ def channels_of(module: torch.nn.Module, spec: InputSpec, argument: str | None =
     for channels in dict.fromkeys((usual, _USUAL, *taken, 1)):
         if channels <= _MOST and _takes(module, channels, spec, argument):
             return channels
-    return taken[0] if taken and taken[0] <= _MOST else usual
+    return taken[0] if taken and taken[0] <= _MOST and usual not in taken else usual
 
 
 def _of_convolutions(module: torch.nn.Module) -> Iterator[int]:
@@ -53,8 +56,16 @@ def _takes(module: torch.nn.Module, channels: int, spec: InputSpec, argument: st
     assert spec.input_size is not None
     image = torch.zeros(1, channels, *spec.input_size)
     try:
+        arguments = arguments_of(module, argument, read_inputs(spec.inputs))
+    except ExportError:  # of values that do not fit, which is said where they are used
+        return False
+    return any(_runs(module, reading, image) for reading in arguments.readings())
+
+
+def _runs(module: torch.nn.Module, arguments: Arguments, image: torch.Tensor) -> bool:
+    try:
         with torch.inference_mode():
-            module(image) if argument is None else module(**{argument: image})
+            arguments.call(module, image)
     except Exception:  # noqa: BLE001 - whatever a module raises for images that are not its own
         return False
     return True

@@ -1,6 +1,7 @@
 """What the channels of a model are: RGB, grey or bands; grey of RGB, and what is shown of any bands."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, Final, Literal, get_args
 
 import cv2
@@ -87,7 +88,7 @@ def stretched(samples: NDArray[Any], bands: tuple[int, ...]) -> NDArray[np.uint8
 
 
 def _stretch(plane: NDArray[Any], out: NDArray[np.uint8]) -> None:
-    low, high = (float(value) for value in np.percentile(plane, SHOWN_PERCENTILES))
+    low, high = _percentiles(plane)
     if not low < high:
         low, high = float(plane.min()), float(plane.max())
     if not low < high:
@@ -97,6 +98,17 @@ def _stretch(plane: NDArray[Any], out: NDArray[np.uint8]) -> None:
     for first in range(0, len(plane), step):
         levels = (plane[first : first + step].astype(np.float64) - low) / (high - low) * 255
         out[first : first + step] = np.rint(levels).clip(0, 255)
+
+
+def _percentiles(plane: NDArray[Any]) -> Iterator[float]:
+    """The `SHOWN_PERCENTILES` as `np.percentile` has them, but in float64: differences of int16 overflow in int16."""
+    places = [(plane.size - 1) * (percent / 100) for percent in SHOWN_PERCENTILES]
+    below = [int(place) for place in places]
+    above = [min(index + 1, plane.size - 1) for index in below]
+    ordered = np.partition(plane, sorted({*below, *above}), axis=None)
+    for place, first, second in zip(places, below, above, strict=True):
+        low, high = float(ordered[first]), float(ordered[second])
+        yield low + (high - low) * (place - first)
 
 
 def checked_moments(order: ChannelOrder, mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -154,4 +166,9 @@ def checked_display(display: Any, channels: int, value_range: tuple[float, float
 
 def is_number(value: object) -> bool:
     """Tell whether a value is a finite number, and neither True nor False."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False

@@ -145,6 +145,12 @@ def test_values_that_a_module_does_not_take_are_refused(inputs: dict[str, Any], 
         as_classifier(module, height=8, width=8, output=None, arguments=arguments_of(module, None, read_inputs(inputs)))
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "[1, 2"])
+def test_a_text_that_is_no_list_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(ExportError, match=r"^--input x=.{1,80}: accepted is a number, a list of numbers"):
+        read_inputs({"x": text})
+
+
 def test_the_number_of_a_value_is_kept_as_it_was_typed() -> None:
     given = read_inputs({"a": "0.50", "b": 2, "c": [1, 2], "d": "[1]"})
     assert [value.text for value in given.values()] == ["0.50", "2", None, "[1]"]

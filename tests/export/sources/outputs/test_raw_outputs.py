@@ -1,5 +1,6 @@
 """Outputs that are values: the graph gives those of the original, flat, and the manifest their shape."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tests.export.zoo.graphs import HEIGHT, WIDTH, GraphBuilder, image_info, tensor_info
 
+from ortcam.cli import main
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.conversion import convert
@@ -185,3 +187,16 @@ def test_a_module_of_several_outputs_is_refused_with_their_shapes() -> None:
         as_classifier(Several().eval(), height=8, width=8, output="rest.2", raw=True)
     with pytest.raises(ExportError, match=r"\[N,4,6,6\], as a segmentation .*; `--activation identity` takes its"):
         as_classifier(Several().eval(), height=8, width=8, output="maps")
+
+
+@pytest.mark.slow
+def test_an_inspection_shows_the_shape_of_a_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = made(tmp_path, "segmentation", "N")
+    assert main(["inspect", str(path), "--activation", "identity"]) == 0
+    said = capsys.readouterr().out
+    assert f"output         {[3, 2 * MAPS[0], 2 * MAPS[1]]}: values; `ortcam explain --score 'output[...]'`" in said
+    assert "activation     none: the outputs are values" in said
+    assert "classes " not in said
+    assert main(["inspect", str(path), "--activation", "identity", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["output_shape"], summary["activation"]) == ([3, 2 * MAPS[0], 2 * MAPS[1]], "identity")

@@ -229,3 +229,15 @@ def test_an_array_in_a_file_is_a_picture_for_a_model_of_pictures():
     for array, said in ((DEEP, "white=4095 for 12 bits"), (BANDS, "shape of no image"), (colour / 3.0, "divide it")):
         with pytest.raises(ImageError, match=said):
             read_image(npy(array))
+
+
+@pytest.mark.parametrize("order", ["rgb", "grey"])
+def test_inks_become_rgb_as_in_a_picture_unless_the_model_takes_them(order):
+    inks = np.zeros((6, 7, 4), np.uint8)
+    inks[..., 0] = 255  # cyan
+    file = of_tifffile(inks, photometric="separated")
+    rgb = read_image(file)
+    assert rgb[0, 0].tolist() == [0, 255, 255]
+    found = read(file, model(3 if order == "rgb" else 1, order, (0, 255)))
+    np.testing.assert_array_equal(found, rgb if order == "rgb" else weighed(rgb).round())
+    np.testing.assert_array_equal(read(file, model(4)), inks)

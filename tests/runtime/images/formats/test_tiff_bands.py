@@ -13,6 +13,7 @@ from tests.runtime.images.formats import gdal_files as given
 
 from ortcam.errors import ImageError
 from ortcam.images.formats.header import DamagedError, RefusedError
+from ortcam.images.formats.tiff import bands
 from ortcam.images.formats.tiff.bands import check_bands, check_nodata, decode_bands, read_bands
 from ortcam.images.formats.tiff.bands_header import read_bands_header, walk_bands
 from ortcam.images.formats.tiff.parts import decompressed, parts_at_once
@@ -199,6 +200,24 @@ def test_samples_of_no_data_are_refused_where_the_model_takes_no_such_value():
     check_nodata(found, header.nodata, (-100, 5000), "x")
     check_nodata(found[1:], header.nodata, (0, 5000), "x")
     check_nodata(found.astype(np.uint8), -3.4e38, (0, 5000), "x")
+
+
+def test_small_tiles_one_below_the_other_are_decompressed_together(monkeypatch):
+    array = samples(np.uint16, (2, 200, 40))
+    tiled = {"tile": (16, 16), "photometric": "minisblack", "planarconfig": "separate"}
+    data = written(array, compression="zlib", **tiled)
+    calls = []
+
+    def counted(parts, *arguments, **options):
+        calls.append(len(parts))
+        return decompressed(parts, *arguments, **options)
+
+    monkeypatch.setattr(bands, "decompressed", counted)
+    assert same(read(data), array.transpose(1, 2, 0))
+    assert calls == [3 * 13, 3 * 13], "a call for each row of tiles takes a minute where there are 2**18"
+    for most in (1, 2, 7):
+        monkeypatch.setattr(bands, "parts_at_once", lambda *_, most=most: most)
+        assert same(read(data), array.transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("size", [5, 255, 1499 * 1499, 2 * 1_299_709], ids=lambda size: f"{size} bytes")

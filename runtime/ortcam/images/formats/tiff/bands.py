@@ -119,8 +119,9 @@ def read_bands(data: bytes, header: BandsHeader, dtype: np.dtype[Any]) -> NDArra
         top, left = row * layout.down, column * layout.across
         bands = slice(None) if layout.planes == 1 else slice(plane, plane + 1)
         if layout.tiled:
-            beside = samples.reshape(count, rows, layout.across, layout.samples).transpose(1, 0, 2, 3)
-            samples = beside.reshape(rows, count * layout.across, layout.samples)
+            beside = min(count, layout.columns)
+            tiles = samples.reshape(-1, beside, rows, layout.across, layout.samples).swapaxes(1, 2)
+            samples = tiles.reshape(-1, beside * layout.across, layout.samples)
         target = image[top : top + len(samples), left : left + samples.shape[1], bands]
         with np.errstate(over="ignore", invalid="ignore"):
             target[...] = samples[: target.shape[0], : target.shape[1]]
@@ -130,14 +131,18 @@ def read_bands(data: bytes, header: BandsHeader, dtype: np.dtype[Any]) -> NDArra
 def _groups(header: BandsHeader) -> Iterator[tuple[int, int, int]]:
     """First part, number of parts and rows of each of them, for parts that are decompressed together.
 
-    Tiles of a group are side by side. Strips of a group lie one below the other, and have equally many rows.
+    Tiles of a group are side by side, or fill some rows of tiles. Strips of a group lie one below the other, and have
+    equally many rows.
     """
     layout = header.layout
     most = parts_at_once(layout.down * header.row_bytes, header.compression)
     if layout.tiled:
-        for start in range(0, len(layout.places), layout.columns):
-            for first in range(0, layout.columns, most):
-                yield start + first, min(most, layout.columns - first), layout.down
+        deep, wide = max(most // layout.columns, 1), min(most, layout.columns)
+        for start in range(0, layout.planes * layout.rows, layout.rows):
+            for row in range(0, layout.rows, deep):
+                for column in range(0, layout.columns, wide):
+                    tiles = min(wide, layout.columns - column) * min(deep, layout.rows - row)
+                    yield (start + row) * layout.columns + column, tiles, layout.down
         return
     for start in range(0, layout.planes * layout.rows, layout.rows):
         last = layout.rows - 1

@@ -46,6 +46,7 @@ class BandsHeader:
         bands: samples per pixel, alpha included.
         alpha: whether the last band is declared as alpha.
         colours: whether the first three bands are declared as red, green and blue.
+        inks: whether the first four are declared as cyan, magenta, yellow and black.
         dtype: of samples as they are in the file, with its byte order; of 8 or 16 bits where `bits` are fewer.
         bits: per sample.
         compression: number in TIFF.
@@ -62,6 +63,7 @@ class BandsHeader:
     bands: int
     alpha: bool
     colours: bool
+    inks: bool
     dtype: np.dtype[Any]
     bits: int
     compression: int
@@ -153,6 +155,7 @@ def walk_bands(data: bytes) -> BandsHeader | None:
         bands=bands,
         alpha=bands > 1 and tags.get(_EXTRA, (0,))[-1] in _ALPHA,
         colours=photometric == _RGB and bands >= 3,
+        inks=photometric == _CMYK,
         dtype=dtype,
         bits=bits,
         compression=compression,

@@ -18,6 +18,7 @@ __all__ = ["DATATYPES", "INPUT_NAMES", "datatypes_of", "sources_of"]
 INPUT_NAMES: Final = {"BYTES": "image", "UINT8": "pixels", "FP32": "preprocessed"}
 # Of `pixels`, where a model needs samples.
 _OF_SAMPLES: Final = ("UINT8", "UINT16", "INT16", "FP32")
+_OF_A_PICTURE: Final = {1, 3, 4}  # channels, as arrays may have them
 DATATYPES: Final = tuple(dict.fromkeys((*INPUT_NAMES, *_OF_SAMPLES)))
 
 
@@ -75,6 +76,9 @@ def _pixels(tensor: InputTensor, where: str, channels: int, limits: RequestLimit
         raise Refusal(413, f"{where} has {found}; accepted: at most {limits.pixels} pixels per image")
     _check_count(tensor.shape[0] if batched else 1, limits.images)
     pixels = numbers(tensor, where)
+    counts = _OF_A_PICTURE if channels in _OF_A_PICTURE else {channels}
+    if size[0] in counts and size[1] not in counts:  # rows that could be channels: in front nothing else can be meant
+        pixels = np.moveaxis(pixels, -1, -3)
     return [Pixels(np.ascontiguousarray(image)) for image in (pixels if batched else pixels[None])]
 
 

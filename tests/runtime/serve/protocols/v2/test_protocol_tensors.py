@@ -10,9 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, NotFiniteError
+from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.samples import read_samples
+from ortcam.serve.decoding.sources import Pixels
 from ortcam.serve.http.refusals import Refusal
-from ortcam.serve.protocols.v2.envelope import InputTensor
+from ortcam.serve.protocols.v2.envelope import Inference, InputTensor
+from ortcam.serve.protocols.v2.images import sources_of
 from ortcam.serve.protocols.v2.tensors import OutputTensor, byte_strings, numbers
+from ortcam.serve.settings import RequestLimits
 
 
 def of_json(datatype: str, shape: tuple[int, ...], data: list[Any], content_type: str | None = None) -> InputTensor:
@@ -125,3 +130,31 @@ def test_other_types_in_json_and_as_bytes() -> None:
 def test_what_json_cannot_hold_is_an_error() -> None:
     with pytest.raises(NotFiniteError, match="'x'"):
         OutputTensor.of_array("x", "FP32", np.array([np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("channels", "order", "shape"),
+    [
+        (13, "bands", (13, 20, 13)),
+        (13, "bands", (2, 13, 20, 13)),
+        (13, "bands", (3, 13, 13)),
+        (4, "bands", (3, 4, 4)),
+        (1, "grey", (3, 20, 1)),
+        (3, "rgb", (3, 20, 3)),
+        (3, "rgb", (20, 3, 3)),
+    ],
+)
+def test_pixels_with_as_many_rows_as_channels_are_read_in_their_order(
+    channels: int, order: Any, shape: tuple[int, ...]
+) -> None:
+    span = None if order == "rgb" else (0.0, 255.0)
+    preprocessing = Preprocessing(
+        8, 8, None, (0.5,) * channels, (0.5,) * channels, channel_order=order, value_range=span
+    )
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    tensor = InputTensor("pixels", shape, "UINT8", None, None, memoryview(values.tobytes()))
+    sources = sources_of(Inference(None, {}, (tensor,), None, binary=False), preprocessing, RequestLimits())
+    images = values if values.ndim == 4 else values[None]
+    for source, image in zip(sources, images, strict=True):
+        assert isinstance(source, Pixels)
+        np.testing.assert_array_equal(read_samples(source.array, preprocessing, max_pixels=10_000), image)
