@@ -170,7 +170,8 @@ class Score:
         if len(item.index) != len(shape):
             raise OptionError(
                 f"score={shown(self.text)}: {item.text} has {len(item.index)} "
-                f"ax{'is' if len(item.index) == 1 else 'es'}; accepted is one index or : for each axis of the output {list(shape)}"
+                f"ax{'is' if len(item.index) == 1 else 'es'}; accepted is one index or : for each axis "
+                f"of the output {list(shape)}"
             )
         for axis, (place, size) in enumerate(zip(item.index, shape, strict=True)):
             if place is not None and place >= size:

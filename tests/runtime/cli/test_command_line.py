@@ -275,6 +275,7 @@ def explanation(**stats: Any) -> Any:
         labels=("a label that is much longer than any terminal, as some are in ImageNet" * 2, "dog"),
         probabilities=np.array([1.0, 1e-9]),
         flat=np.array([False, False]),
+        are_probabilities=True,
         stats=SimpleNamespace(**settings),
         chosen="scorecam++: a reason that is as long as such a reason may be, and says in one line what was measured",
     )
