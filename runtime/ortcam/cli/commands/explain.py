@@ -68,7 +68,6 @@ def add_explain(commands: Any) -> None:
         examples=(
             "ortcam explain shapes photo.jpg",
             "ortcam explain resnet18 photos/ -m auto,scorecam++ -t dog",
-            "ortcam explain shapes photo.jpg --score 'mug - bottle'",
         ),
     )
     add_model(parser)
