@@ -301,8 +301,8 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
         )
     if variants and not converted.has_classes:
         raise ExportError(
-            f"precision {', '.join(variants)}: goes with outputs in a row, on which it is measured; this output is "
-            f"{list(converted.output_shape)} for an image"
+            f"precision {', '.join(variants)}: accepted for outputs [N,D] alone; this one is "
+            f"{['N', *converted.output_shape]}, so leave --precision out"
         )
 
 
@@ -340,7 +340,7 @@ def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str
     if (labels := source.labels_of(classes)) is not None:
         return labels
     if converted.activation == "identity":
-        return by_index(classes)
+        return by_index(classes, "output")
     why = "nothing names them"
     if source.labels is not None:
         why = f"the {len(source.labels)} labels of {source.labels_source} are not for its {classes} classes"

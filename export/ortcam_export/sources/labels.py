@@ -31,14 +31,14 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(line for line in lines if not line.startswith("#"))
 
 
-def by_index(classes: int) -> tuple[str, ...]:
-    """Names for classes that nobody has named.
+def by_index(count: int, what: str = "class") -> tuple[str, ...]:
+    """Names for classes, or outputs, that nobody has named.
 
     Example:
         >>> by_index(2)
         ('class 0', 'class 1')
     """
-    return tuple(f"class {index}" for index in range(classes))
+    return tuple(f"{what} {index}" for index in range(count))
 
 
 def read_labels(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

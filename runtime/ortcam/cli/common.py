@@ -162,8 +162,7 @@ def add_score(parser: Any) -> None:
     parser.add_argument(
         "--score",
         metavar="SCORE",
-        help="what to explain: logit or probability of each class; or one score, such as 'mug - bottle', entropy, "
-        "cosine:FILE.npy, 'output[3]' (default: what the method takes of a class)",
+        help="such as logit, 'mug - bottle', entropy, output[3]",
     )
 
 

@@ -156,7 +156,7 @@ _Add = Callable[..., Any]
 
 _LABELS: Final[dict[str, Any]] = {
     "metavar": "FILE",
-    "help": "class names: a text, CSV or JSON file, or `imagenet` (default: the model's own, else class 0, 1 ...)",
+    "help": "file of class names (default: the model's own)",
 }
 _PRESET: Final[dict[str, Any]] = {
     "choices": tuple(PRESETS),
@@ -166,7 +166,7 @@ _PRESET: Final[dict[str, Any]] = {
 _INPUT_SIZE: Final[dict[str, Any]] = {"type": SIDE, "metavar": "H,W", "help": "of the model's input, such as 224"}
 _INPUT_LAYOUT: Final[dict[str, Any]] = {
     "choices": ("nchw", "nhwc"),
-    "help": "of an .onnx file whose input does not tell",
+    "help": Rare("of an .onnx file whose input does not tell"),
 }
 
 _CHANNELS: Final[dict[str, Any]] = {
@@ -217,15 +217,15 @@ def _add_pixels(add: _Add) -> None:
         dest="display",
         type=DISPLAY,
         metavar="B[,B,B]",
-        help="bands that overlays are drawn over, from 0: one, or red,green,blue (default: the first)",
+        help=Rare("bands that overlays are drawn over, from 0: one, or red,green,blue (default: the first)"),
     )
     add(
         "--baseline-value",
         type=BASELINE_VALUE,
         metavar="mean|zero|V[,V...]",
-        help="what masks hide to, of pixels in [0,S] (default: mean)",
+        help=Rare("what masks hide to, of pixels in [0,S] (default: mean)"),
     )
-    add("--interpolation", choices=("bilinear", "bicubic"), help="of the resize (default: bilinear)")
+    add("--interpolation", choices=("bilinear", "bicubic"), help=Rare("of the resize (default: bilinear)"))
 
 
 def _add_outputs(add: _Add) -> None:
@@ -255,9 +255,9 @@ def _add_logits(add: _Add) -> None:
         "--logit-scale",
         type=LOGIT_SCALE,
         metavar="S",
-        help="of --classes: what cosines are multiplied by (default: 100)",
+        help=Rare("of --classes: what cosines are multiplied by (default: 100)"),
     )
-    add("--logit-bias", type=LOGIT_BIAS, metavar="B", help="of --classes: what is added after that (default: 0)")
+    add("--logit-bias", type=LOGIT_BIAS, metavar="B", help=Rare("of --classes: what is added after that (default: 0)"))
 
 
 def _add_weights(add: _Add) -> None:
@@ -269,7 +269,7 @@ def _add_weights(add: _Add) -> None:
         help="where maps are taken: names or indices that `ortcam inspect MODEL` lists (default: the one marked *)",
     )
     add("--calibration", metavar="DIR", help="pictures for int8, like those that will be explained")
-    add("--opset", type=OPSET, metavar="N", help="ONNX operator set, for models from PyTorch (default: 20)")
+    add("--opset", type=OPSET, metavar="N", help=Rare("ONNX operator set, for models from PyTorch (default: 20)"))
 
 
 def _prefixed(group: Any, *, rare: bool = False) -> _Add:

@@ -181,6 +181,8 @@ class Parser(argparse.ArgumentParser):
             flag = message.partition(":")[0].split("/")[-1]
             action = self._option_string_actions.get(flag)
             value = f": {flag} {_values(action)}" if action else ""
+            if action and flag == "--score":  # the one text that often begins so
+                value += "; where it begins with a minus: --score=-entropy"
             return f"{flag}: {found[1].replace('argument', 'value')} expected{value}"
         return message
 

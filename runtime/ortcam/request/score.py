@@ -20,6 +20,7 @@ from ortcam.images.reading import read_image
 from ortcam.request.score_text import WORDS, Item, parse_score
 from ortcam.request.targets import class_index
 from ortcam.support.ranges import shown
+from ortcam.support.suggestions import did_you_mean
 
 __all__ = ["Score"]
 
@@ -123,6 +124,8 @@ class Score:
             weights[term] = weights.get(term, np.zeros((1, len(row)))) + item.factor * row
         if not all(np.isfinite(row.astype(np.float32)).all() for row in weights.values()):
             raise OptionError(f"score={shown(self.text)}: a factor is too large")
+        if not any(row.any() for term, row in weights.items() if term != "one"):
+            raise OptionError(f"score={shown(self.text)}: its terms cancel, so that it is the same for every image")
         return ScoreMatrix(weights, manifest.activation, manifest.outputs)
 
     def _row(self, item: Item, manifest: Manifest) -> tuple[Term, NDArray[np.float64]]:
@@ -152,8 +155,9 @@ class Score:
         try:
             row[class_index(item.name, manifest.labels)] = 1
         except TargetError as error:
-            reason = _without_spaces(item.name, manifest.labels) or error
-            raise TargetError(f"score={shown(self.text)}: {reason}") from None
+            if reason := _without_spaces(item.name, manifest.labels):
+                raise TargetError(f"score={shown(self.text)}: {reason}") from None
+            raise TargetError(f"score={shown(self.text)}: {error}{_hint(item)}") from None
         return ("logits" if item.kind == "logit" else "probabilities"), row
 
     def _of_cosine(self, name: str, outputs: int) -> NDArray[np.float64]:
@@ -195,7 +199,7 @@ class Score:
         if mask.shape != shape:
             raise OptionError(
                 f"score={shown(self.text)}: the mask {shown(name)} is {list(mask.shape)}; accepted is {list(shape)} as "
-                f"the output, or {list(size)} as the model's input"
+                f"the output{'' if shape == size else f', or {list(size)}'} as the model's input"
             )
         if mask.min() < 0 or mask.max() <= 0:
             wrong = "values below 0" if mask.min() < 0 else "no value above 0"
@@ -219,11 +223,23 @@ class Score:
             return _read_file(path)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
+            if "pickle" in str(error):  # numpy's advice is to trust the file
+                reason = "it holds Python objects, or is no .npy file"
             raise OptionError(f"score={shown(self.text)}: {name}: cannot be read: {reason}") from None
         except OptionError:
             raise
         except OrtcamError as error:
             raise OptionError(f"score={shown(self.text)}: {error}; accepted is .npy, or an image as a mask") from None
+
+
+def _hint(item: Item) -> str:
+    """How the grammar is written, where a name that is no class looks like more than a name."""
+    name = item.name or ""
+    if any(sign in name for sign in "+-*/"):
+        return "; + and - stand between spaces, and a number in front of its class, as in 'mug - 2*key'"
+    if item.text == name and ":" in name:
+        return "; accepted in front of : are logit, probability, cosine and index"
+    return did_you_mean(name, ("entropy", *WORDS)) if item.text == name else ""
 
 
 def _read_file(path: Path) -> NDArray[np.float64]:

@@ -201,7 +201,7 @@ class Numbers(Range):
             parts *= self.count
         if not (self.count if self.fewest is None else self.fewest) <= len(parts) <= self.count:
             words = "".join(f"{word}, or " for word in self.named)
-            count = f"{self.count}" if self.fewest is None else f"{self.fewest} to {self.count}"
+            count = f"{self.count}" if self.fewest in (None, self.count) else f"{self.fewest} to {self.count}"
             raise argparse.ArgumentTypeError(
                 f"{shown(text)}: accepted is {words}{count} numbers {self.bounds}, with commas between them"
             )
@@ -242,7 +242,9 @@ def shown(value: object) -> str:
 ACTORS: Final = Range("actors", 1, 100_000)
 ALPHA: Final = Range("alpha", 0, 1, whole=False)
 CHUNK: Final = Range("batch_size", 1, 65536)
-BASELINE_VALUE: Final = Numbers("baseline_value", -1e6, 1e6, whole=False, count=64, fewest=1, named=("mean", "zero"))
+BASELINE_VALUE: Final = Numbers(
+    "baseline_value", -1e6, 1e6, whole=False, count=64, fewest=1, named=("mean", "zero"), otherwise=", mean or zero"
+)
 BATCH_SIZE: Final = dataclasses.replace(CHUNK, otherwise=", or 'auto'")
 CACHE_SIZE: Final = Range("ORTCAM_CACHE_SIZE", 0, 1e6, whole=False, unit="a number of gigabytes")
 CHANNELS: Final = Range("budget", 1, 1_000_000)
@@ -277,5 +279,5 @@ STEP: Final = Range("step", 1, 16384**2)
 THREADS: Final = Range("threads", 1, 1024)
 TOLERANCE: Final = Range("tolerance", 0, 1, whole=False, open_below=True, open_above=True)
 TOP_K: Final = Range("top_k", 1, 1_000_000)
-VALUE_RANGE: Final = Numbers("value_range", -1e9, 1e9, whole=False, count=2)
+VALUE_RANGE: Final = Numbers("value_range", -1e9, 1e9, whole=False, count=2, fewest=2)
 WHITE: Final = Range("white", 1, 65535)

@@ -98,6 +98,7 @@ def test_ortcam_alone_greets_with_examples(capsys: pytest.CaptureFixture[str]) -
         (["explain"], "MODEL and IMAGE are missing, such as `ortcam explain shapes photo.jpg`"),
         (["explain", "photo.jpg"], "IMAGE is missing, such as `ortcam explain shapes photo.jpg`"),
         (["explain", "m", "i", "--top-k"], "--top-k: one value expected: --top-k K"),
+        (["explain", "m", "i", "--score", "-entropy"], "where it begins with a minus: --score=-entropy"),
         (["explain", "m", "i", "--colormap", "jett"], "--colormap: 'jett': accepted is turbo, viridis, jet; did you"),
         (["explain", "m", "i", "--json=3"], "--json"),
         (["demo", "photo.jpg"], "photo.jpg: `ortcam demo` takes no such argument; see `ortcam demo --help`"),
@@ -274,6 +275,7 @@ def explanation(**stats: Any) -> Any:
         labels=("a label that is much longer than any terminal, as some are in ImageNet" * 2, "dog"),
         probabilities=np.array([1.0, 1e-9]),
         flat=np.array([False, False]),
+        are_probabilities=True,
         stats=SimpleNamespace(**settings),
         chosen="scorecam++: a reason that is as long as such a reason may be, and says in one line what was measured",
     )

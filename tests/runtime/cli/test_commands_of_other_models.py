@@ -44,6 +44,20 @@ def test_evaluate_says_what_it_leaves_out_of_a_score(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "no").exists()
 
 
+def test_what_is_wrong_with_a_score_is_said_once_for_all_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, array in (("small", np.ones((3, 3))), ("black", np.zeros((8, 8)))):
+        np.save(tmp_path / f"{name}.npy", array)
+        score = f"output[0, :, :]@{name}.npy"
+        command = ["explain", str(TENSOR_BUNDLE), "no.png", "-m", "grad-cam,layer-cam", "--score", score]
+        assert main([*command, "-o", "out"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert name in line
+    assert not Path("out").exists()
+
+
 def test_benchmark_draws_an_image_where_no_photograph_fits_and_explains_a_tensor() -> None:
     timings = benchmark(BANDS_BUNDLE, methods=["grad-cam"], runs=1, seconds=1)
     assert timings.image == "noise"

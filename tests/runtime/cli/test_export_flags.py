@@ -49,6 +49,23 @@ def test_values_per_channel_are_tuples_of_any_length(recorder: Recorder) -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--value-range", "5"], "--value-range: '5': accepted is 2 numbers"),
+        (["--baseline-value", "black"], "a number from -1e+06 to 1e+06, mean or zero"),
+    ],
+)
+def test_a_wrong_value_is_told_all_that_is_accepted(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "net.onnx", *words])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
+
+
 def test_numbers_may_stand_apart(recorder: Recorder) -> None:
     words = ["--mean", ".1", ".2", ".3", ".4", "--baseline-value", "-1", "2", "--value-range", "0", "65535"]
     assert given(recorder, *words) == {

@@ -262,7 +262,7 @@ BASE = {"height": 8, "width": 8, "resize": None, "mean": (0.5,), "std": (0.5,), 
         ({"display": (0, 0)}, "display=(0, 0): expected one or three"),
         ({"display": (True,)}, "display=(True,): expected one or three"),
         ({"display": 0}, "display=0: expected one or three"),
-        ({"channel_order": "grey", "display": (0,)}, "display=(0,): expected None without a value_range"),
+        ({"channel_order": "grey", "display": (0,)}, "display=(0,): expected none, since images of 8 bits"),
         ({"height": 16_384, "width": 4096, "mean": (0.5,) * 6, "std": (0.5,) * 6}, "expected at most 33554432 pixels"),
     ],
 )

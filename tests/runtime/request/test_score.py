@@ -124,6 +124,13 @@ def test_what_is_no_score_is_refused(text: str, words: str) -> None:
     [
         ("bird", TargetError, "score='bird': target 'bird': no class"),
         ("crane", TargetError, "index:3"),
+        ("cat-dog", TargetError, "+ and - stand between spaces"),
+        ("cat*2", TargetError, "a number in front of its class"),
+        ("prob:cat", TargetError, "accepted in front of : are logit, probability"),
+        ("entropie", TargetError, "did you mean 'entropy'?"),
+        ("0*cat", OptionError, "the same for every image"),
+        ("cat - cat + 2", OptionError, "the same for every image"),
+        ("entropy - entropy", OptionError, "the same for every image"),
         ("output[6]", OptionError, "axis 0 accepts 0 to 5"),
         ("cat+dog", TargetError, "no class has the label 'cat+dog'; accepted are + and - with a space on either side"),
         ("output[0, 0]", OptionError, "has 2 axes; accepted is one index or : for each axis of the output [6]"),

@@ -40,7 +40,15 @@ def read_array(path: Path, name: str, what: str) -> NDArray[Any]:
     except ExportError:
         raise
     except Exception as error:  # numpy and zipfile raise many types for files that are broken
-        raise ExportError(f"{what}: cannot be read as an array of numbers: {first_line(error)}") from error
+        raise ExportError(f"{what}: cannot be read as an array of numbers: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without numpy's advice to unpickle what is no array."""
+    text = first_line(error)
+    if "allow_pickle" in text:
+        return "it holds Python objects, or is no .npy or .npz file"
+    return "it holds Python objects" if "Python objects" in text else text
 
 
 def as_numbers(value: object, what: str) -> NDArray[Any]:

@@ -81,7 +81,7 @@ def sides_of(image: ir.Value, layout: InputLayout | None, channels: int | None, 
         raise ExportError(
             f"{path}: its input is {describe(image)}, an image of "
             f"{' or '.join(dict.fromkeys(_counted(item.channels) for item in possible))}; said are {channels}, "
-            "by --channels, --mean, --std or --channel-order"
+            "by --channels, --mean, --std, --channel-order, --baseline-value or the preset"
         )
     usual = [item for item in said if item.channels == (channels or _USUAL)]
     for found in (usual, [item for item in said if item.likely], [item for item in said if item.named], said):

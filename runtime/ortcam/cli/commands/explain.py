@@ -68,7 +68,6 @@ def add_explain(commands: Any) -> None:
         examples=(
             "ortcam explain shapes photo.jpg",
             "ortcam explain resnet18 photos/ -m auto,scorecam++ -t dog",
-            "ortcam explain shapes photo.jpg --score 'mug - bottle'",
         ),
     )
     add_model(parser)
@@ -192,11 +191,14 @@ def _work(
         for method, settings in methods
     ]
     work: dict[str, _Work] = {}
+    said: set[str] = set()  # what several methods fail for is one sentence
     for request, given in [(ExplainRequest.of(**given), given) for given in arguments]:
         try:
             item = _Work(request.for_bundle(explainer.bundle.manifest), explainer.check(**given))
         except OptionError as error:  # the other methods are worth having
-            report.fail(None, error)
+            if str(error) not in said:
+                report.fail(None, error)
+            said.add(str(error))
             continue
         known = work.get(item.record["method"])
         # What auto stands for may be named, too, and the two would share a folder. Where they differ, say by the budget

@@ -155,8 +155,8 @@ def checked_display(display: Any, channels: int, value_range: tuple[float, float
         return None
     if value_range is None:
         raise OptionError(
-            f"preprocessing display={display!r}: expected None without a value_range, since 8-bit images are shown as "
-            "they are"
+            f"preprocessing display={display!r}: expected none, since images of 8 bits are shown as they are; bands "
+            "are chosen only with a value_range"
         )
     listed = isinstance(display, tuple | list) and len(display) in (1, 3)
     if not listed or not all(type(band) is int and 0 <= band < channels for band in display):

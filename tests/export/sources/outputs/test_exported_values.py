@@ -55,7 +55,7 @@ def test_a_regression_and_a_face_embedding(tmp_path: Path) -> None:
         module = torchvision.models.mobilenet_v3_small(num_classes=outputs).eval()
         bundle = export(module, tmp_path / f"{outputs}.ortcam", input_size=64, activation="identity", **HALF)
         assert bundle.manifest.output_shape == (outputs,)
-        assert bundle.manifest.labels == tuple(map(str, range(outputs)))
+        assert bundle.manifest.labels == tuple(f"output {index}" for index in range(outputs))
         assert_the_same(bundle, module)
 
 

@@ -98,8 +98,10 @@ def test_a_value_comes_from_an_array_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="has the arrays other, metadata; accepted is one, or 'mask'"):
         read_inputs({"mask": tmp_path / "several.npz"})
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(ExportError, match="cannot be read as an array of numbers"):
-        read_inputs({"metadata": tmp_path / "objects.npy"})
+    (tmp_path / "text.npy").write_text("0.5")
+    for name in ("objects.npy", "text.npy"):
+        with pytest.raises(ExportError, match="cannot be read as an array of numbers: it holds Python objects"):
+            read_inputs({"metadata": tmp_path / name})
 
 
 class Joined(torch.nn.Module):
