@@ -299,7 +299,7 @@ def test_one_logit_is_refused_as_softmax_and_taken_as_sigmoid(tmp_path: Path, pi
     [
         ({"activation": "tanh"}, "activation='tanh': accepted is 'softmax' or 'sigmoid'"),
         ({"input_layout": "nhc"}, "input_layout='nhc': accepted is 'nchw' or 'nhwc'"),
-        ({"channel_order": "gbr"}, r"channel_order='gbr': expected one of \['rgb', 'bgr'\]"),
+        ({"channel_order": "gbr"}, r"channel_order='gbr': expected one of \['rgb', 'bgr', 'grey'"),
         ({"scale": 0.0}, "scale=0.0: expected a positive number"),
     ],
 )

@@ -28,8 +28,16 @@ def try_on(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """The manifest as it was written, and as schemas 1 to 3 would have it."""
+    """The manifest as it was written, and as schemas 1 to 4 would have it."""
     manifest = json.loads(bundles.files()[MANIFEST_NAME])
+    newest = manifest
+    manifest = {name: value for name, value in newest.items() if name not in {"output_shape", "inputs"}} | {"schema": 4}
+    for name, added in (
+        ("model", {"embeddings_sha256"}),
+        ("preprocessing", {"value_range", "display"}),
+        ("graphs", {"score_terms"}),
+    ):
+        manifest[name] = {key: value for key, value in manifest[name].items() if key not in added}
     since_4 = {"layers", "gradient", "no_gradient"}
     third = {name: value for name, value in manifest.items() if name not in since_4} | {"schema": 3}
     third["probe"] = {name: value for name, value in third["probe"].items() if name != "gradient"}
@@ -41,7 +49,7 @@ def seeds() -> list[bytes]:
         ("parity", ("scorer_tolerance",)),
     ):
         first[name] = {key: value for key, value in first[name].items() if key not in added}
-    return [json.dumps(each).encode() for each in (manifest, third, second, first)]
+    return [json.dumps(each).encode() for each in (newest, manifest, third, second, first)]
 
 
 def change(data: bytes, random: Random, change_bytes: Callable[[bytes, int], bytes], longest: int) -> bytes:

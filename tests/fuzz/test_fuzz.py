@@ -69,7 +69,7 @@ def test_samples_of_all_kinds_of_models_are_seeds_that_are_read() -> None:
 
 def test_the_manifests_of_all_schemas_are_seeds_that_are_read() -> None:
     schemas = [json.loads(seed)["schema"] for seed in manifests.seeds()]
-    assert len(set(schemas)) == 4
+    assert len(set(schemas)) == 5
     for seed in manifests.seeds():
         bundles.use(bundles.put(bundles.write_input("bundle.json", seed)), verified=False)
 

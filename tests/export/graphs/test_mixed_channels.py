@@ -103,7 +103,7 @@ def test_the_front_ends_at_the_first_layer(tmp_path: Path) -> None:
         x = g.op("Relu", g.conv(x, inputs, 16))
     g.head(g.op("Relu", g.conv(x, 16, 64)), out="logits")
     model = ir.load(g.save(tmp_path / "net.onnx", [image_info()], [classes_info("logits")]))
-    values = list(until_first_layer(model.graph.inputs[0], data_nodes(model.graph)))
+    values = list(until_first_layer(model.graph.inputs[0], data_nodes(model.graph), 3))
     assert [value.producer().op_type if value.producer() else None for value in values] == [None, "Sub", "Div"]
 
 

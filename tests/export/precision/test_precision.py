@@ -188,6 +188,7 @@ def test_no_more_than_the_first_64_pictures_are_read(tmp_path: Path) -> None:
         seen.append(int(picture[0, 0, 0]))
         return np.zeros((1, 3, 4, 4), np.float32)
 
+    preprocess.needs_samples = False  # type: ignore[attr-defined]
     pictures = calibration.read_calibration(folder, preprocess, lambda _: None, integers=True)  # type: ignore[arg-type]
     assert seen == list(range(64))
     assert (len(pictures.calibrating), len(pictures.measuring), pictures.held_out) == (56, 8, True)
@@ -197,7 +198,7 @@ def test_few_pictures_are_calibrated_and_measured_on_alike(tmp_path: Path) -> No
     folder = tmp_path / "few"
     folder.mkdir()
     write_png(folder / "0.png", np.zeros((8, 8, 3), np.uint8))
-    pictures = calibration.read_calibration(folder, lambda _: np.zeros((1, 3, 4, 4)), lambda _: None, integers=True)  # type: ignore[arg-type]
+    pictures = calibration.read_calibration(folder, Preprocessing(4, 4, None, *MEAN_STD), lambda _: None, integers=True)
     assert (len(pictures.calibrating), len(pictures.measuring), pictures.held_out) == (1, 1, False)
     assert pictures.words == "1 pictures of few"
 

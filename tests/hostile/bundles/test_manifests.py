@@ -155,7 +155,7 @@ def test_a_text_that_is_no_manifest_is_refused(base: Path, good: ortcam.Explaine
 def test_numbers_of_entries_are_bounded(base: Path, good: ortcam.Explainer) -> None:
     name, record = next(iter(MANIFEST["files"].items()))
     many = [
-        {"labels": ["x"] * 100_001},
+        {"labels": ["x"] * 100_001, "output_shape": [100_001]},
         {"files": MANIFEST["files"] | {f"{number}": record for number in range(1001)}},
         {"graphs": MANIFEST["graphs"] | {"scorers": {f"{number}": name for number in range(101)}}},
         {"versions": {f"{number}": "" for number in range(1001)}},

@@ -66,9 +66,9 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
         costs.now += costs.set_up
         set_up(self, *arguments)
 
-    def timed_condition(self: MaskModel, *arguments: Any) -> Any:
+    def timed_condition(self: MaskModel, *arguments: Any, **more: Any) -> Any:
         costs.now += costs.predict
-        return condition(self, *arguments)
+        return condition(self, *arguments, **more)
 
     def timed_error(self: MaskModel, *arguments: Any) -> Any:
         costs.now += costs.estimate
