@@ -216,7 +216,8 @@ def _scores(model, weights, outputs):
         "baseline": np.zeros(7, np.float32),
         "logit_softmax": np.array(False),
     }
-    feeds |= {value.name: np.zeros((1, value.shape[1]), np.float32) for value in session.get_inputs() if value.name == "score"}
+    scores = [value for value in session.get_inputs() if value.name == "score"]
+    feeds |= {value.name: np.zeros((1, value.shape[1]), np.float32) for value in scores}
     return session.run(outputs, {value.name: feeds[value.name] for value in session.get_inputs()})[0]
 
 

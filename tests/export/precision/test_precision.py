@@ -21,6 +21,7 @@ from ortcam.bundle import MANIFEST_NAME, Bundle, read_bundle
 from ortcam.bundle.shipped import sample_images
 from ortcam.cli import main
 from ortcam.images.encoding import write_png
+from ortcam.images.preprocessing import Preprocessing
 from ortcam_export import export
 from ortcam_export.errors import ExportError
 from ortcam_export.precision import calibration, fidelity
@@ -198,7 +199,9 @@ def test_few_pictures_are_calibrated_and_measured_on_alike(tmp_path: Path) -> No
     folder = tmp_path / "few"
     folder.mkdir()
     write_png(folder / "0.png", np.zeros((8, 8, 3), np.uint8))
-    pictures = calibration.read_calibration(folder, Preprocessing(4, 4, None, *MEAN_STD), lambda _: None, integers=True)
+    pictures = calibration.read_calibration(
+        folder, Preprocessing(4, 4, None, (0.5,) * 3, (0.5,) * 3), lambda _: None, integers=True
+    )
     assert (len(pictures.calibrating), len(pictures.measuring), pictures.held_out) == (1, 1, False)
     assert pictures.words == "1 pictures of few"
 
