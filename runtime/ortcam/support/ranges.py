@@ -199,7 +199,8 @@ class Numbers(Range):
         parts = numbers_in(text)
         if len(parts) == 1 and self.fewest is None:
             parts *= self.count
-        if not (self.count if self.fewest is None else self.fewest) <= len(parts) <= self.count:
+        sides = "x" in text.lower() and self.fewest is not None  # "32x48" is a size; a list of values has no x
+        if sides or not (self.count if self.fewest is None else self.fewest) <= len(parts) <= self.count:
             words = "".join(f"{word}, or " for word in self.named)
             count = f"{self.count}" if self.fewest in (None, self.count) else f"{self.fewest} to {self.count}"
             raise argparse.ArgumentTypeError(
