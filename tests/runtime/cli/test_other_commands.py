@@ -85,7 +85,7 @@ def test_export_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_flag_of_export_is_an_argument_of_export() -> None:
     accepted = set(inspect.signature(ortcam_export.export).parameters)
-    help_text = run("export", "--help").stdout
+    help_text = run("export", "--help-all").stdout
     flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]*)", help_text)} - {"help", "help_all"}
     # Of the arguments, where a flag is called otherwise.
     names = {"output": "bundle", "model_output": "output", "input": "inputs", "display_bands": "display"}
