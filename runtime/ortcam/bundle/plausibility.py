@@ -121,8 +121,6 @@ def check_graphs(manifest: Manifest, contents: Mapping[str, GraphContents]) -> N
     """
     for name, graph in contents.items():
         given, made = _promised(manifest, name)
-        if "score" in graph.inputs and "maps" in given and "score" not in given:
-            raise BundleError(f"{name}: it takes scores, and bundle.json has no graphs.score_terms")
         for what, declared, promised in (("input", graph.inputs, given), ("output", graph.outputs, made)):
             for key, shape in promised.items():
                 if key not in declared:

@@ -16,7 +16,7 @@ from ortcam.engine.model import Model
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.session import OnnxEngine
 from ortcam.errors import BundleError, ImageError, OptionError, OrtcamError
-from ortcam.images.arrays import ArrayLike, is_array, is_pillow
+from ortcam.images.arrays.pixels import ArrayLike, is_array, is_pillow
 from ortcam.images.inputs import expand
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_strict, check_white
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed

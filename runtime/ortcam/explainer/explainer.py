@@ -13,7 +13,7 @@ from ortcam.errors import OrtcamError
 from ortcam.explainer.classifier import Classifier, check_alone
 from ortcam.explainer.run import Run
 from ortcam.explainer.signatures import taking
-from ortcam.images.arrays import ArrayLike
+from ortcam.images.arrays.pixels import ArrayLike
 from ortcam.images.limits import DEFAULT_MAX_PIXELS
 from ortcam.images.photograph import Image, Photograph
 from ortcam.request import ExplainRequest, Score, Target, class_index

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError, OrtcamError
-from ortcam.images.arrays import as_array, described, is_array
+from ortcam.images.arrays.pixels import as_array, described, is_array
 from ortcam.images.encoded import encoded_of
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.images.reading import ImageSource

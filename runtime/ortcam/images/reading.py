@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.errors import ImageError
-from ortcam.images.arrays import (
+from ortcam.images.arrays.pixels import (
     ArrayLike,
     PillowImage,
     as_array,

@@ -15,7 +15,7 @@ from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OptionError, TargetError
 from ortcam.methods import AUTO_METHOD, METHODS, Method, Settings, check_fits, resolve_method
 from ortcam.methods.auto import row_of
-from ortcam.request.score import Score
+from ortcam.request.score import Score, output_example
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
@@ -256,11 +256,9 @@ def check_classes(manifest: Manifest) -> None:
         TargetError: its output is a tensor.
     """
     if not manifest.has_classes:
-        shape = list(manifest.output_shape)
-        example = ", ".join(["0", *[":"] * (len(shape) - 1)])
         raise TargetError(
-            f"this model's output is a tensor {shape} without classes: say what to explain, such as "
-            f"--score 'output[{example}]' (score=)"
+            f"this model's output is a tensor {list(manifest.output_shape)} without classes: say what to explain, such "
+            f"as --score {output_example(manifest)!r} (score=)"
         )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +13,15 @@ from numpy.typing import NDArray
 from ortcam.bundle import Manifest
 from ortcam.engine.score import ScoreMatrix, Term
 from ortcam.errors import OptionError, OrtcamError, TargetError
-from ortcam.images.arrays import ArrayLike, as_array
 from ortcam.images.arrays.npy import LONGEST_HEADER, npy_header, values_of
+from ortcam.images.arrays.pixels import ArrayLike, as_array
 from ortcam.images.reading import read_image
 from ortcam.request.score_text import WORDS, Item, parse_score
 from ortcam.request.targets import class_index
 from ortcam.support.ranges import shown
 from ortcam.support.suggestions import did_you_mean
 
-__all__ = ["Score"]
+__all__ = ["Score", "output_example"]
 
 _LARGEST: Final = 1 << 28  # bytes of a file
 
@@ -135,11 +134,9 @@ class Score:
         if item.kind == "output":
             return "logits", self._of_output(item, manifest)
         if not manifest.has_classes:
-            shape = list(manifest.output_shape)
-            example = ", ".join(["0", *[":"] * (len(shape) - 1)])
             raise OptionError(
-                f"score={shown(self.text)}: {shown(item.text)}: this model's output is a tensor {shape}; accepted is "
-                f"output[...], such as 'output[{example}]'"
+                f"score={shown(self.text)}: {shown(item.text)}: this model's output is a tensor "
+                f"{list(manifest.output_shape)}; accepted is output[...], such as {output_example(manifest)!r}"
             )
         if manifest.activation == "identity" and item.kind in ("probability", "entropy"):
             raise OptionError(
@@ -155,8 +152,6 @@ class Score:
         try:
             row[class_index(item.name, manifest.labels)] = 1
         except TargetError as error:
-            if reason := _without_spaces(item.name, manifest.labels):
-                raise TargetError(f"score={shown(self.text)}: {reason}") from None
             raise TargetError(f"score={shown(self.text)}: {error}{_hint(item)}") from None
         return ("logits" if item.kind == "logit" else "probabilities"), row
 
@@ -232,6 +227,11 @@ class Score:
             raise OptionError(f"score={shown(self.text)}: {error}; accepted is .npy, or an image as a mask") from None
 
 
+def output_example(manifest: Manifest) -> str:
+    """A score of a model whose output is a tensor, as an example: "output[0, :, :]"."""
+    return f"output[{', '.join(['0', *[':'] * (len(manifest.output_shape) - 1)])}]"
+
+
 def _hint(item: Item) -> str:
     """How the grammar is written, where a name that is no class looks like more than a name."""
     name = item.name or ""
@@ -275,19 +275,6 @@ def _numbers(value: Any, name: str) -> NDArray[np.float64]:
 
 def _axes(count: int) -> str:
     return f"{count} {'axis' if count == 1 else 'axes'}"
-
-
-def _without_spaces(name: str, labels: tuple[str, ...]) -> str | None:
-    """A sentence about what is no class, but would be an expression with spaces in it; None for anything else."""
-    parts = re.split(r"\s*[+-]\s*", name)
-    if len(parts) == 1:
-        return None
-    try:
-        for part in parts:
-            class_index(part, labels)
-    except TargetError:
-        return None
-    return f"no class has the label {shown(name)}; accepted are + and - with a space on either side"
 
 
 def _averages(size: int, parts: int) -> NDArray[np.float64]:

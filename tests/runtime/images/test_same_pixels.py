@@ -24,7 +24,7 @@ def test_blocks_change_no_pixel(block, monkeypatch):
         b"P6 131 97 4095\n" + (photograph().astype(">u2") * 16).tobytes(),
     ]
     expected = [read_image(data) for data in pictures]
-    monkeypatch.setattr(ortcam.images.arrays, "BLOCK", block)
+    monkeypatch.setattr(ortcam.images.arrays.pixels, "BLOCK", block)
     for data, pixels in zip(pictures, expected, strict=True):
         np.testing.assert_array_equal(read_image(data), pixels)
 

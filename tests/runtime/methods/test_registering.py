@@ -221,8 +221,7 @@ def test_what_is_no_method_is_refused_and_the_same_method_twice_changes_nothing(
 def test_no_option_can_be_called_as_an_argument_of_explain_is() -> None:
     faces = (ortcam.Explainer.explain, ortcam.Explainer.explain_iter, ortcam.Explainer.explain_many)
     taken = {name for face in faces for name in inspect.signature(face).parameters}
-    # `score` reaches the option of this name where a method has one.
-    assert taken - {"options", "arguments", "score"} <= RESERVED
+    assert taken - {"options", "arguments", "score"} <= RESERVED  # `score` reaches an option of this name
 
 
 @pytest.mark.parametrize("part", ["raw", "weights"])

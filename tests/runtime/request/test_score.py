@@ -132,7 +132,7 @@ def test_what_is_no_score_is_refused(text: str, words: str) -> None:
         ("cat - cat + 2", OptionError, "the same for every image"),
         ("entropy - entropy", OptionError, "the same for every image"),
         ("output[6]", OptionError, "axis 0 accepts 0 to 5"),
-        ("cat+dog", TargetError, "no class has the label 'cat+dog'; accepted are + and - with a space on either side"),
+        ("cat+dog", TargetError, "+ and - stand between spaces"),
         ("output[0, 0]", OptionError, "has 2 axes; accepted is one index or : for each axis of the output [6]"),
         ("cosine:query", OptionError, "accepted is [6]"),
         ("cosine:zeros", OptionError, "has no direction"),
