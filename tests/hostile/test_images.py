@@ -96,7 +96,7 @@ def test_an_array_costs_no_more_than_a_picture(name: str, measuring: Measuring) 
     assert not measured.printed
     large = name.startswith("at the limit")
     assert measured.memory <= (60 * MB + 12 * LIMIT if large else 6 * MB)
-    assert measured.cpu <= 2
+    assert measured.cpu <= (10 if large else 2)  # as of a picture; most of it is the kernel's, which clears 75 MB twice
 
 
 _NAMES: Final = {bomb.name for bomb in BOMBS}
