@@ -254,7 +254,7 @@ class Manifest:
         gradient: the derivative of the head; None if the bundle has none.
         no_gradient: why it has none, as part of a sentence; None if it has one.
         precision: "float32", or "int8" for a quantized graph; image, features and logits are float32 in both.
-        variants: "float16", "int8" or "qnn" -> the scorers in it; features, head and clean logits are those of `graphs`.
+        variants: "float16", "int8", "qnn" -> the scorers in it; features, head and clean logits are those of `graphs`.
         opset: version of the ONNX operator set.
         parity: what was measured at export.
         probe: what it was measured on; None in bundles of schema 1.
@@ -309,7 +309,7 @@ class Manifest:
 
     @property
     def has_classes(self) -> bool:
-        """Whether every output has a label, so that it can be a target; False of raw tensors, and of several outputs."""
+        """Whether every output has a label, so that it can be a target; not of tensors, nor of several outputs."""
         return bool(self.labels)
 
     @property

@@ -58,7 +58,7 @@ def _from_3(raw: Raw) -> dict[str, Any]:
 
 
 def _from_4(raw: Raw) -> dict[str, Any]:
-    """Add what schema 4 implied: 8-bit levels in three channels, one output per label, no further inputs, no scores, and more."""
+    """Add what schema 4 implied: 8-bit levels in three channels, one output per label, no inputs beside, no scores."""
     labels = raw.get("labels")
     shape = [len(labels)] if isinstance(labels, list) else []
     return _with(raw, "bundle.json", output_shape=shape, inputs={}, output_parts=[]) | {

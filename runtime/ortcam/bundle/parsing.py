@@ -60,7 +60,7 @@ def parse_manifest(text: bytes, folder: Path) -> tuple[int, Manifest]:
 
 
 def _check_outputs(manifest: Manifest, path: Path) -> None:
-    """Refuse labels and an activation that do not fit the shape of the output, and halves of what classes were made of."""
+    """Refuse labels and an activation that do not fit the shape of the output, or a logit scale without its bias."""
     if (manifest.model.logit_scale is None) != (manifest.model.logit_bias is None):
         raise BundleError(
             f"{path}: logit_scale is {manifest.model.logit_scale} and logit_bias {manifest.model.logit_bias}; accepted "

@@ -142,7 +142,8 @@ def decode(kind: type[T], value: object, where: str) -> T:
     """Build a dataclass from parsed JSON.
 
     Fields may be dataclasses, `tuple[X, ...]`, tuples of fixed length, `dict[str, X]`, `Literal`, `X | None`, and str,
-    int, float and bool. One whose metadata is `OPTIONAL` may be missing. A lone surrogate in a text is escaped, because nothing can print or write it.
+    int, float and bool. One whose metadata is `OPTIONAL` may be missing. A lone surrogate in a text is escaped, because
+    nothing can print or write it.
 
     Raises:
         SchemaError: a field missing, unknown, or of another type.
