@@ -129,6 +129,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
             probe=_PROBE if gradient is None else dataclasses.replace(_PROBE, gradient=_GRADIENT_PROBE),
             files={path.name: FileRecord(path.stat().st_size, file_sha256(path)) for path in sorted(folder.iterdir())},
             versions=_versions(source),
+            output_parts=converted.parts,
         )
         _write_manifest(manifest, folder)
         say("writing the bundle")
@@ -301,8 +302,8 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
         )
     if variants and not converted.has_classes:
         raise ExportError(
-            f"precision {', '.join(variants)}: accepted for outputs [N,D] alone; this one is "
-            f"{['N', *converted.output_shape]}, so leave --precision out"
+            f"precision {', '.join(variants)}: accepted for one output [N,D] alone; this model has "
+            f"{_outputs_in_words(converted)}, so leave --precision out"
         )
 
 
@@ -320,7 +321,10 @@ def _record(source: Source) -> ModelRecord:
     """What the bundle says of the model, with the embeddings that its classes were made of."""
     if source.embeddings is None:
         return source.record
-    return dataclasses.replace(source.record, embeddings_sha256=source.embeddings.sha256)
+    classes = source.embeddings
+    return dataclasses.replace(
+        source.record, embeddings_sha256=classes.sha256, logit_scale=classes.scale, logit_bias=classes.bias
+    )
 
 
 def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str, ...]:
@@ -328,9 +332,7 @@ def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str
     classes = converted.logits.shape[1]
     if not converted.has_classes:
         if source.labels is not None and not source.labels_source:
-            raise ExportError(
-                f"{len(source.labels)} labels for an output of {list(converted.output_shape)} values; accepted are none"
-            )
+            raise ExportError(f"{len(source.labels)} labels for {_outputs_in_words(converted)}; accepted are none")
         return ()
     if classes == 1 and converted.activation == "softmax":
         raise ExportError(
@@ -346,6 +348,12 @@ def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str
         why = f"the {len(source.labels)} labels of {source.labels_source} are not for its {classes} classes"
     say(f"assumed: classes go by their index, as {why}; --labels FILE names them")
     return by_index(classes)
+
+
+def _outputs_in_words(converted: Converted) -> str:
+    if converted.parts:
+        return f"{len(converted.parts)} outputs"
+    return f"an output [{','.join(map(str, ('N', *converted.output_shape)))}]"
 
 
 def _versions(source: Source) -> dict[str, str]:

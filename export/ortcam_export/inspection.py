@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ortcam.bundle import OutputPart
 from ortcam.parity import probe_input
 from ortcam_export.errors import ExportError, NoDefaultLayerError
 from ortcam_export.graphs.layers import Layer, choose_layer, count_macs, find_branch_layers, find_layers
@@ -37,6 +38,7 @@ class Inspection:
         outputs: of the original, in words.
         classes: their number, or that of the values.
         output_shape: of one image's output: (classes,), or the shape of a tensor.
+        output_parts: the outputs, where several are taken.
         labels: their names; None where nothing names them.
         ending: the activation at the end: "softmax" or "sigmoid"; "probabilities": another that gives them;
             "identity", where the user said so; None.
@@ -55,6 +57,7 @@ class Inspection:
     outputs: tuple[str, ...]
     classes: int
     output_shape: tuple[int, ...]
+    output_parts: tuple[OutputPart, ...]
     labels: tuple[str, ...] | None
     ending: str | None
     opset: int | None
@@ -72,6 +75,7 @@ class Inspection:
             "outputs": list(self.outputs),
             "classes": self.classes,
             "output_shape": list(self.output_shape),
+            "output_parts": [dataclasses.asdict(part) for part in self.output_parts],
             "labels": None if self.labels is None else list(self.labels),
             "labels_source": self.source.labels_source or None,
             "activation": self.ending,
@@ -129,6 +133,7 @@ def inspect_source(model: "Model", *, weights: str, spec: InputSpec, opset: int)
         outputs,
         classes,
         converted.output_shape or (classes,),
+        converted.parts,
         labels,
         _ending(converted, assumed=bool(assumed)),
         version,
@@ -176,6 +181,11 @@ def _graph_in_words(
         return file.all_inputs, file.all_outputs, file.model.opset_imports.get(""), producer
     prepared = converted.preprocessing
     inputs = (f"image float32 [N,{prepared.channels},{prepared.height},{prepared.width}]",)
+    if converted.parts:
+        return inputs, tuple(f"{part.name} float32 {_of_batch(part.shape)}" for part in converted.parts), None, None
     name = "logits" if converted.activation != "identity" else "values"
-    sides = ",".join(map(str, converted.output_shape or converted.logits.shape[1:]))
-    return inputs, (f"{name} float32 [N,{sides}]",), None, None
+    return inputs, (f"{name} float32 {_of_batch(converted.output_shape or converted.logits.shape[1:])}",), None, None
+
+
+def _of_batch(shape: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, ('N', *shape)))}]"

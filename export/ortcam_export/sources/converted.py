@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ortcam.bundle import Activation
+from ortcam.bundle import Activation, OutputPart
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import PARITY_TOLERANCE
 from ortcam_export.graphs.endings import Ending
@@ -57,6 +57,7 @@ class Converted:
         assumed_activation: whether nothing but custom says that its outputs are logits of a softmax.
         notes: what was done to the graph that its user should know, a sentence each.
         output_shape: of one image's output in the original, before it was flattened; empty stands for (classes,).
+        parts: the outputs of the original that make up this one, where there are several.
     """
 
     model: ir.Model
@@ -72,11 +73,12 @@ class Converted:
     assumed_activation: bool
     notes: tuple[str, ...] = ()
     output_shape: tuple[int, ...] = ()
+    parts: tuple[OutputPart, ...] = ()
 
     @property
     def has_classes(self) -> bool:
-        """Whether each output is one of a row, which may have a name; values of a tensor have none."""
-        return len(self.output_shape) < 2
+        """Whether each output is one of a row, which may have a name; values of tensors have none."""
+        return len(self.output_shape) < 2 and not self.parts
 
 
 def notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: bool = False, known: bool) -> list[str]:

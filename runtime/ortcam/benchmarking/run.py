@@ -33,7 +33,15 @@ from ortcam.images.encoded import read_file
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.models.opening import read_model
-from ortcam.request import ExplainRequest, MethodEntry, Score, check_batch_size, parse_entry
+from ortcam.request import (
+    ExplainRequest,
+    MethodEntry,
+    Score,
+    check_batch_size,
+    first_output,
+    outputs_in_words,
+    parse_entry,
+)
 from ortcam.results.explanation import Explanation
 from ortcam.scoring import Limits
 from ortcam.support.ranges import RUNS, SECONDS
@@ -162,8 +170,8 @@ def _score(score: Score | None, manifest: Manifest) -> tuple[Score | None, list[
     """What is explained, and a sentence about it where nobody has said it of a model without classes."""
     if score is not None or manifest.has_classes:
         return score, []
-    first = Score(f"output[{', '.join('0' * len(manifest.output_shape))}]")
-    return first, [f"the output is a tensor without classes: {first.text} is explained"]
+    first = Score(first_output(manifest))
+    return first, [f"{outputs_in_words(manifest)} without classes: {first.text} is explained"]
 
 
 def _entry(text: str) -> MethodEntry:

@@ -4,8 +4,11 @@
 """
 
 import dataclasses
+import itertools
 import math
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
+
+from numpy.typing import NDArray
 
 from ortcam.bundle.measured import Fidelity, GradientParity, Parity
 from ortcam.errors import OptionError
@@ -106,6 +109,11 @@ class OutputPart:
 
     name: str
     shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has for one image."""
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +306,8 @@ class Manifest:
         if self.has_classes:
             kind = "outputs" if self.activation == "identity" else "classes"
             what = f"{self.outputs} {kind} ({shortened(some, _LONGEST_LIST)}), {self.activation}"
+        elif self.output_parts:
+            what = f"outputs {shortened(', '.join(part.name for part in self.output_parts), _LONGEST_LIST)}"
         else:
             what = f"{list(self.output_shape)} outputs, {self.activation}"
         return printable(f"{self.model.name}: {what}, {size}")
@@ -306,6 +316,14 @@ class Manifest:
     def outputs(self) -> int:
         """How many numbers the graphs give for one image: the classes, or the elements of a tensor."""
         return math.prod(self.output_shape)
+
+    def outputs_by_name(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The numbers of an image, [outputs], as the outputs of the original by name; {"output": ...} of one."""
+        parts = self.output_parts or (OutputPart("output", self.output_shape),)
+        flat, ends = values.reshape(-1), itertools.accumulate(part.size for part in parts)
+        return {
+            part.name: flat[end - part.size : end].reshape(part.shape) for part, end in zip(parts, ends, strict=True)
+        }
 
     @property
     def has_classes(self) -> bool:

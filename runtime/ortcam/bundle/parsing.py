@@ -1,6 +1,5 @@
 """From the text of a bundle.json, of any schema, to a `Manifest` that says nothing impossible."""
 
-import math
 import re
 import reprlib
 from pathlib import Path
@@ -93,7 +92,7 @@ def _check_parts(manifest: Manifest, path: Path) -> None:
         raise BundleError(
             f"{path}: outputs of the shapes {shapes}; accepted are sizes from 1 on up to {_MOST_AXES} axes"
         )
-    elements = sum(math.prod(part.shape) for part in parts)
+    elements = sum(part.size for part in parts)
     if manifest.output_shape != (elements,) or manifest.labels or manifest.activation != "identity":
         raise BundleError(
             f"{path}: {len(parts)} outputs of {elements} numbers, output_shape {reprlib.repr(manifest.output_shape)}, "

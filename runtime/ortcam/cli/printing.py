@@ -1,15 +1,17 @@
 """What `ortcam` prints of a bundle, of a model and of an explanation."""
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from ortcam.bundle import Bundle, Cut, Graphs, Manifest, Parity, Variant
+from ortcam.bundle import Bundle, Cut, Graphs, Manifest, OutputPart, Parity, Variant
 from ortcam.images.preprocessing import Preprocessing
 from ortcam.methods import fitting_methods
 from ortcam.parity import graphs_in_words
+from ortcam.request import part_example
 from ortcam.results.explanation import Explanation
 from ortcam.support.terminal import columns, printable, say, shortened
 
@@ -186,7 +188,9 @@ def _print_model(inspection: Any) -> None:
     for title, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
         for value in values:
             say_wrapped(f"{title:<15}{value}")
-    if len(inspection.output_shape) == 1:
+    if inspection.output_parts:
+        _print_parts(inspection.output_parts)
+    elif len(inspection.output_shape) == 1:
         say_wrapped(f"classes        {inspection.classes}: {_classes_in_words(inspection)}")
     else:
         say_wrapped(_tensor_in_words(inspection.output_shape))
@@ -203,6 +207,13 @@ def _print_model(inspection: Any) -> None:
         say_wrapped(f"assumed        {assumed}")
     for note in inspection.notes:
         say_wrapped(f"note           {note}")
+
+
+def _print_parts(parts: Sequence[OutputPart]) -> None:
+    """Print several outputs, and how one of their values is explained."""
+    for part in parts:
+        say_wrapped(f"output         {printable(part.name)} {list(part.shape)}")
+    say_wrapped(f"{'':15}values; `ortcam explain --score {shlex.quote(part_example(parts[0]))}`")
 
 
 def _tensor_in_words(shape: Sequence[int]) -> str:
@@ -270,6 +281,9 @@ def print_bundle(bundle: Bundle) -> None:
 
 def _print_outputs(manifest: Manifest) -> None:
     """Print what the model gives for an image: classes, named values, or a tensor."""
+    if manifest.output_parts:
+        _print_parts(manifest.output_parts)
+        return
     if not manifest.has_classes:
         say_wrapped(_tensor_in_words(manifest.output_shape))
         return
@@ -278,7 +292,10 @@ def _print_outputs(manifest: Manifest) -> None:
     title, kind = ("outputs", "values") if manifest.activation == "identity" else ("classes", manifest.activation)
     say_wrapped(f"{title:<15}{len(manifest.labels)}: {labels}{more}; {kind}")
     if manifest.model.embeddings_sha256 is not None:
-        say_wrapped(f"{'':15}cosines with embeddings of SHA-256 {manifest.model.embeddings_sha256}")
+        model = manifest.model
+        say_wrapped(f"{'':15}cosines with embeddings of SHA-256 {model.embeddings_sha256}")
+        if model.logit_scale is not None:
+            say_wrapped(f"{'':15}logit scale {model.logit_scale:g}, logit bias {model.logit_bias:g}")
 
 
 def _print_cut(title: str, cut: Cut) -> None:

@@ -2,6 +2,7 @@
 
 from ortcam.request.entries import MethodEntry, parse_entry
 from ortcam.request.fusing import check_fusible, for_fused_file, fusible
+from ortcam.request.outputs import first_output, output_example, outputs_in_words, part_example
 from ortcam.request.request import (
     LIMITS,
     ExplainRequest,
@@ -26,10 +27,14 @@ __all__ = [
     "check_fusible",
     "class_index",
     "class_indices",
+    "first_output",
     "for_fused_file",
     "fusible",
     "most_probable",
+    "output_example",
+    "outputs_in_words",
     "parse_entry",
+    "part_example",
     "read_batch_size",
     "read_budget",
 ]

@@ -15,7 +15,8 @@ from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OptionError, TargetError
 from ortcam.methods import AUTO_METHOD, METHODS, Method, Settings, check_fits, resolve_method
 from ortcam.methods.auto import row_of
-from ortcam.request.score import Score, output_example
+from ortcam.request.outputs import output_example, outputs_in_words
+from ortcam.request.score import Score
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
@@ -257,8 +258,8 @@ def check_classes(manifest: Manifest) -> None:
     """
     if not manifest.has_classes:
         raise TargetError(
-            f"this model's output is a tensor {list(manifest.output_shape)} without classes: say what to explain, such "
-            f"as --score {output_example(manifest)!r} (score=)"
+            f"{outputs_in_words(manifest)} without classes: say what to explain, such as --score "
+            f"{output_example(manifest)!r} (score=)"
         )
 
 

@@ -16,12 +16,13 @@ from ortcam.errors import OptionError, OrtcamError, TargetError
 from ortcam.images.arrays.npy import LONGEST_HEADER, npy_header, values_of
 from ortcam.images.arrays.pixels import ArrayLike, as_array
 from ortcam.images.reading import read_image
+from ortcam.request.outputs import find_output, output_example, outputs_in_words
 from ortcam.request.score_text import WORDS, Item, parse_score
 from ortcam.request.targets import class_index
 from ortcam.support.ranges import shown
 from ortcam.support.suggestions import did_you_mean
 
-__all__ = ["Score", "output_example"]
+__all__ = ["Score"]
 
 _LARGEST: Final = 1 << 28  # bytes of a file
 
@@ -35,7 +36,8 @@ class Score:
 
     Attributes:
         text: "logit" or "probability" (of each class of `target` or `top_k`), or an expression such as "mug - bottle",
-            "entropy", "cosine:text.npy", "0.5*output[0] - output[1]", "output[1, :, :]@mask.png".
+            "entropy", "cosine:text.npy", "0.5*output[0] - output[1]", "output[1, :, :]@mask.png", or of a
+            model with several outputs "scores[0, 5] - offset[2]".
         arrays: by name; those of files are added.
         files: whether files are read. A server says no.
 
@@ -109,7 +111,7 @@ class Score:
             TargetError: it has no such class.
         """
         size = manifest.preprocessing.height, manifest.preprocessing.width
-        key = manifest.labels, manifest.output_shape, manifest.activation, size
+        key = manifest.labels, manifest.output_shape, manifest.output_parts, manifest.activation, size
         matrices: dict[Any, ScoreMatrix] = self._matrices  # type: ignore[attr-defined]
         if key not in matrices:
             matrices[key] = self._matrix(manifest)
@@ -131,12 +133,12 @@ class Score:
         """A term, and the weights of its values."""
         if item.kind == "one":
             return "one", np.ones(1)
-        if item.kind == "output":
+        if item.kind == "output" or (manifest.output_parts and item.kind == "logit"):
             return "logits", self._of_output(item, manifest)
         if not manifest.has_classes:
             raise OptionError(
-                f"score={shown(self.text)}: {shown(item.text)}: this model's output is a tensor "
-                f"{list(manifest.output_shape)}; accepted is output[...], such as {output_example(manifest)!r}"
+                f"score={shown(self.text)}: {shown(item.text)}: {outputs_in_words(manifest)}; accepted is "
+                f"{'output[...]' if not manifest.output_parts else 'NAME[...]'}, such as {output_example(manifest)!r}"
             )
         if manifest.activation == "identity" and item.kind in ("probability", "entropy"):
             raise OptionError(
@@ -169,20 +171,27 @@ class Score:
         return unit / np.linalg.norm(unit)
 
     def _of_output(self, item: Item, manifest: Manifest) -> NDArray[np.float64]:
-        shape = manifest.output_shape
-        if len(item.index) != len(shape):
+        try:
+            shape, first = find_output(item.output or "", manifest)
+        except OptionError as error:
+            raise OptionError(f"score={shown(self.text)}: {error}") from None
+        if len(item.index) != len(shape) and not (shape == (1,) and not item.index):
             raise OptionError(
                 f"score={shown(self.text)}: {item.text} has {_axes(len(item.index))}; accepted is one index or : for "
                 f"each axis of the output {list(shape)}"
             )
-        for axis, (place, size) in enumerate(zip(item.index, shape, strict=True)):
+        index = item.index or (0,) * len(shape)
+        for axis, (place, size) in enumerate(zip(index, shape, strict=True)):
             if place is not None and place >= size:
                 raise OptionError(f"score={shown(self.text)}: {item.text}: axis {axis} accepts 0 to {size - 1}, or :")
         weights = np.zeros(shape)
-        free = tuple(size for place, size in zip(item.index, shape, strict=True) if place is None)
-        where = tuple(slice(None) if place is None else place for place in item.index)
-        weights[where] = 1 / max(int(np.prod(free)), 1) if item.name is None else self._mask(item.name, free, manifest)
-        return weights.reshape(-1)
+        free = tuple(size for place, size in zip(index, shape, strict=True) if place is None)
+        where = tuple(slice(None) if place is None else place for place in index)
+        mask = item.name if item.kind == "output" else None
+        weights[where] = 1 / max(int(np.prod(free)), 1) if mask is None else self._mask(mask, free, manifest)
+        flat = np.zeros(manifest.outputs)
+        flat[first : first + weights.size] = weights.reshape(-1)
+        return flat
 
     def _mask(self, name: str, shape: tuple[int, ...], manifest: Manifest) -> NDArray[np.float64]:
         """The weights of two axes, with a sum of 1."""
@@ -225,11 +234,6 @@ class Score:
             raise
         except OrtcamError as error:
             raise OptionError(f"score={shown(self.text)}: {error}; accepted is .npy, or an image as a mask") from None
-
-
-def output_example(manifest: Manifest) -> str:
-    """A score of a model whose output is a tensor, as an example: "output[0, :, :]"."""
-    return f"output[{', '.join(['0', *[':'] * (len(manifest.output_shape) - 1)])}]"
 
 
 def _hint(item: Item) -> str:

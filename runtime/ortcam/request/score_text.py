@@ -6,10 +6,11 @@ score      := "logit" | "probability"                   of each class that is ex
 expression := ["-"] term ((" + " | " - ") term)*        + and - between spaces, since labels may have them
 term       := [NUMBER "*"] item | NUMBER
 item       := "logit:" CLASS | "probability:" CLASS | CLASS | "entropy" | "cosine:" ARRAY
-            | "output[" (INDEX | ":") ("," (INDEX | ":"))* "]" ["@" ARRAY]
+            | OUTPUT "[" (INDEX | ":") ("," (INDEX | ":"))* "]" ["@" ARRAY] | OUTPUT
 ```
 
-CLASS is read by the rule of `request.targets`, and ARRAY is the name of an array or a file. Either may stand in quotes.
+CLASS is read by the rule of `request.targets`, and ARRAY is the name of an array or a file. OUTPUT is `output`, or of a
+model with several outputs the name of one, which stands alone where it is one number. All of them may stand in quotes.
 """
 
 import dataclasses
@@ -32,6 +33,10 @@ _NUMBER: Final = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?"
 _FACTOR: Final = re.compile(rf"({_NUMBER})\s*\*\s*(.*)", re.ASCII | re.DOTALL)
 _CONSTANT: Final = re.compile(_NUMBER, re.ASCII)
 _OUTPUT: Final = re.compile(r"output\[([0-9:,\s]*)\]\s*(?:@\s*(.+))?", re.ASCII | re.DOTALL)
+_NAMED: Final = re.compile(
+    r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<plain>[^"'].*?))\s*\[(?P<axes>[0-9:,\s]*)\]\s*(?:@\s*(?P<mask>.+))?""",
+    re.ASCII | re.DOTALL,
+)
 _INDEX: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _QUOTES: Final = "\"'"
 _EXAMPLES: Final = (
@@ -50,6 +55,8 @@ class Item:
         text: as it was written, for messages.
         name: CLASS of a logit or a probability; ARRAY of a cosine, or the mask of an output.
         index: of an output, per axis; None for all of an axis.
+        output: the name of an output. A logit has one, too, where its class is written as an element of an output is:
+            which of the two is meant the model says.
     """
 
     kind: ItemKind
@@ -57,6 +64,7 @@ class Item:
     text: str
     name: str | None = None
     index: tuple[int | None, ...] = ()
+    output: str | None = None
 
 
 def parse_score(text: str) -> tuple[Item, ...]:
@@ -130,7 +138,14 @@ def _item(part: str, sign: float, text: str) -> Item:
             raise OptionError(f"score={shown(text)}: {kind}: needs {what} behind it")
         name = _array_name(rest, part, text) if kind == "cosine" else rest.strip()
         return Item(kind, factor, part, name)  # type: ignore[arg-type]
-    return Item("logit", factor, part, part)
+    if found := _NAMED.fullmatch(part):
+        axes = [axis.strip() for axis in found["axes"].split(",")]
+        if all(axis == ":" or _INDEX.fullmatch(axis) for axis in axes):
+            output = found["double"] or found["single"] or found["plain"]
+            if found["mask"] is not None:
+                return _of_output(output, axes, found["mask"], Item("output", factor, part), text)
+            return Item("logit", factor, part, part, _index(axes), output)
+    return Item("logit", factor, part, part, (), _unquoted(part))
 
 
 def _output(part: str, factor: float, text: str) -> Item:
@@ -141,14 +156,22 @@ def _output(part: str, factor: float, text: str) -> Item:
             f"score={shown(text)}: {shown(part)} is not accepted; accepted is output[I, J, ...] with an index from 0 "
             "or : for each axis, and @FILE behind it for a mask"
         )
-    mask = _array_name(found[2], part, text) if found[2] else None
+    return _of_output(part[:6], axes, found[2], Item("output", factor, part), text)
+
+
+def _of_output(output: str, axes: list[str], mask: str | None, item: Item, text: str) -> Item:
+    """Elements of an output, weighed by a mask if there is one."""
+    mask = _array_name(mask, item.text, text) if mask else None
     if mask is not None and axes.count(":") != 2:
         raise OptionError(
-            f"score={shown(text)}: a mask has two axes, and {shown(part)} leaves {axes.count(':')}; accepted is : for "
-            "two of them"
+            f"score={shown(text)}: a mask has two axes, and {shown(item.text)} leaves {axes.count(':')}; accepted is : "
+            "for two of them"
         )
-    index = tuple(None if axis == ":" else int(axis) for axis in axes)
-    return Item("output", factor, part, mask, index)
+    return dataclasses.replace(item, name=mask, index=_index(axes), output=output)
+
+
+def _index(axes: list[str]) -> tuple[int | None, ...]:
+    return tuple(None if axis == ":" else int(axis) for axis in axes)
 
 
 def _number(text: str, whole: str) -> float:
@@ -160,8 +183,11 @@ def _number(text: str, whole: str) -> float:
 
 def _array_name(name: str, part: str, whole: str) -> str:
     """ARRAY without the quotes around it."""
-    name = name.strip()
-    name = name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in _QUOTES else name
+    name = _unquoted(name.strip())
     if not name:
         raise OptionError(f"score={shown(whole)}: {shown(part)} needs a file or the name of an array, not ''")
     return name
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in _QUOTES else name

@@ -13,6 +13,7 @@ import onnx_ir.passes.common as common_passes
 from onnxscript import version_converter
 from onnxscript.optimizer import fold_constants
 
+from ortcam.bundle import OutputPart
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, as_export_errors
 from ortcam_export.graphs.batch_axis import sides_for_one, trace_batch
@@ -21,7 +22,7 @@ from ortcam_export.graphs.normalisation import Taken, take_normalisation
 from ortcam_export.graphs.tidying import tidy
 from ortcam_export.sources.onnx_files.arithmetic import HALVES, REDUCED
 from ortcam_export.sources.onnx_files.file import OnnxFile, describe
-from ortcam_export.sources.onnx_files.outputs import HOW_TO_TAKE_VALUES
+from ortcam_export.sources.onnx_files.outputs import HOW_TO_TAKE_VALUES, joined_outputs
 from ortcam_export.sources.onnx_files.rewriting.dequantization import undo_dynamic_quantization, undo_quantization
 from ortcam_export.sources.onnx_files.rewriting.integer_pixels import make_pixels_floating
 from ortcam_export.sources.onnx_files.rewriting.legacy_operators import spell_out
@@ -44,12 +45,14 @@ class OnnxClassifier:
         taken: from a photograph to `image`, and the normalisation of the graph's own that became part of that.
         opened: whether the file's graph takes one image at a time, and was rewritten.
         output_shape: of one image's output, before it was flattened; (D,) also of [N,D,1,1].
+        parts: the outputs that make up this one, where there are several.
     """
 
     model: ir.Model
     taken: Taken
     opened: bool
     output_shape: tuple[int, ...]
+    parts: tuple[OutputPart, ...]
 
 
 def adapt(file: OnnxFile, given: Preprocessing, baseline: BaselineValue | None = None) -> OnnxClassifier:
@@ -95,12 +98,14 @@ def _adapt(file: OnnxFile, given: Preprocessing, baseline: BaselineValue | None)
     taken = take_normalisation(model, file.layout, given, baseline)
     common_passes.RemoveUnusedNodesPass()(model)
     opened = _open_batch(model, file)
+    joined = joined_outputs(model.graph)
+    parts = tuple(OutputPart(value.name or "", _shape_of(value, file)) for value in joined)
     shape = _rows_of_classes(model.graph, file)
     common_passes.RemoveUnusedNodesPass()(model)
     if not file.quantized:
         fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
     tidy(model)
-    return OnnxClassifier(model, taken, opened, shape)
+    return OnnxClassifier(model, taken, opened, shape, parts)
 
 
 def _copied(model: ir.Model) -> ir.Model:
@@ -197,8 +202,18 @@ def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> tuple[int, ...]:
         output = _append(graph, "Reshape", [output, target])
     output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(("N", count))
     graph.outputs[:] = [output]
+    return _without_batch(single)
+
+
+def _shape_of(output: ir.Value, file: OnnxFile) -> tuple[int, ...]:
+    """The shape of one of several outputs for one image."""
+    return _without_batch(_output_for_one(output, file))
+
+
+def _without_batch(single: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an output without the batch: (D,) also of [1,D,1,1], and (1,) of [1]."""
     shape = tuple(single[1:])
-    return (count,) if not shape or shape[1:] == (1, 1) else shape
+    return (math.prod(single),) if not shape or shape[1:] == (1, 1) else shape
 
 
 def _output_for_one(output: ir.Value, file: OnnxFile) -> tuple[int, ...]:

@@ -122,6 +122,7 @@ def convert_file(
         activation is None and probabilities is None and ending.activation is None,
         tuple(notes),
         classifier.output_shape if activation == "identity" else (),
+        classifier.parts,
     )
 
 

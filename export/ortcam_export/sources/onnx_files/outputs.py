@@ -1,4 +1,4 @@
-"""Which output of an `.onnx` graph is explained: the one that a user names, or the only one that may be meant."""
+"""Which outputs of an `.onnx` graph are explained: those that a user names, or the only one that may be meant."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,27 +8,32 @@ import onnx_ir as ir
 
 from ortcam.support.suggestions import did_you_mean
 from ortcam_export.errors import ExportError
+from ortcam_export.sources.given.output_names import several_names
 from ortcam_export.sources.onnx_files.arithmetic import FLOATS
 from ortcam_export.sources.onnx_files.file import describe
 
-__all__ = ["HOW_TO_TAKE_VALUES", "chosen_output", "refuse_maps", "refuse_picked"]
+__all__ = ["HOW_TO_TAKE_VALUES", "chosen_output", "joined_outputs", "refuse_maps", "refuse_picked"]
 
 HOW_TO_TAKE_VALUES: Final = (
     "takes its values, and `ortcam explain --score 'output[...]'` explains one of them or the mean of some"
 )
 # What makes a tensor as long as the image says.
 _PICKS: Final = ("NonMaxSuppression", "NonZero", "Unique")
+_JOINED: Final = "ortcam/joined_outputs"  # the node that puts several outputs into one row
 _WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def chosen_output(graph: ir.Graph, name: str | None, path: Path, *, raw: bool) -> ir.Value:
     """The output to explain: the one named, which may be any tensor of the graph, or the only one of floats.
 
+    Several that are named, with commas between, are made one row, one behind the other; see `joined_outputs`.
+
     Raises:
         ExportError: none of this name, one that holds no floats, or several without a name.
     """
     if name is not None:
-        return _named(graph, name, path)
+        several = () if name in _tensors(graph) else several_names(name, raw=raw)
+        return _joined(graph, [_named(graph, item, path) for item in several]) if several else _named(graph, name, path)
     values = [value for value in graph.outputs if _may_be_floating(value)]
     if len(values) == 1:
         return values[0]
@@ -36,13 +41,60 @@ def chosen_output(graph: ir.Graph, name: str | None, path: Path, *, raw: bool) -
     listed = ", ".join(map(describe, graph.outputs))
     if not values:
         raise ExportError(f"{path}: its outputs are {listed}; accepted is one of {kind}")
+    more = f"; several: --model-output {','.join(value.name or '' for value in values)}" if raw else ""
     raise ExportError(
-        f"{path}: name the output of the {'values' if raw else 'logits'} with --model-output; its outputs are {listed}"
+        f"{path}: name the output of the {'values' if raw else 'logits'} with --model-output; its outputs are "
+        f"{listed}{more}"
     )
 
 
+def joined_outputs(graph: ir.Graph) -> tuple[ir.Value, ...]:
+    """The outputs that were made one row, in their order; none where there is one output."""
+    node = graph.outputs[0].producer()
+    if node is None or node.name != _JOINED:
+        return ()
+    return tuple(_before(_before(value, "Flatten"), "Cast") for value in node.inputs if value is not None)
+
+
+def _joined(graph: ir.Graph, values: list[ir.Value]) -> ir.Value:
+    """Put outputs [N,...] one behind the other into one [N,elements]."""
+    mixed = len({value.dtype for value in values}) > 1
+    rows = []
+    for number, value in enumerate(values):
+        kept = value
+        if mixed:
+            kept = _append(graph, "Cast", [value], f"{_JOINED}/cast_{number}", to=int(ir.DataType.FLOAT))
+            kept.dtype = ir.DataType.FLOAT
+        rows.append(_append(graph, "Flatten", [kept], f"{_JOINED}/rows_{number}", axis=1))
+        rows[-1].dtype = kept.dtype
+    joined = _append(graph, "Concat", rows, _JOINED, axis=1)
+    joined.dtype = rows[0].dtype
+    return joined
+
+
+def _append(graph: ir.Graph, operator: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
+    node = ir.node(operator, inputs, attributes, name=name)
+    node.outputs[0].name = name
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _before(value: ir.Value | None, operator: str) -> ir.Value:
+    """What an operator of `_joined` was given; the value itself where another made it."""
+    assert value is not None
+    node = value.producer()
+    if node is None or node.op_type != operator or not (node.name or "").startswith(_JOINED):
+        return value
+    assert node.inputs[0] is not None
+    return node.inputs[0]
+
+
+def _tensors(graph: ir.Graph) -> dict[str, ir.Value]:
+    return {value.name or "": value for node in graph for value in node.outputs}
+
+
 def _named(graph: ir.Graph, name: str, path: Path) -> ir.Value:
-    made = {value.name or "": value for node in graph for value in node.outputs}
+    made = _tensors(graph)
     found = next((value for value in graph.outputs if value.name == name), made.get(name))
     if found is None:
         hint = did_you_mean(name, made)

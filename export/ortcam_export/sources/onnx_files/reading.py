@@ -24,7 +24,7 @@ from ortcam_export.sources.onnx_files.file import OnnxFile, describe
 from ortcam_export.sources.onnx_files.fixed_inputs import fix_inputs, used_inputs
 from ortcam_export.sources.onnx_files.layout import sides_of
 from ortcam_export.sources.onnx_files.loading import CLASS_NAMES, load_model
-from ortcam_export.sources.onnx_files.outputs import chosen_output, refuse_maps, refuse_picked
+from ortcam_export.sources.onnx_files.outputs import chosen_output, joined_outputs, refuse_maps, refuse_picked
 from ortcam_export.sources.onnx_files.rewriting.legacy_operators import KEPT_OPERATORS, LEGACY_OPERATORS
 from ortcam_export.sources.types import InputLayout, SaidActivation
 
@@ -92,6 +92,10 @@ def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
     batched = image.shape is not None and len(image.shape) == 4
     batch = _batch(image, path) if batched else 1
     activated, ending = _take_ending(model, asked, path)
+    if joined_outputs(graph) and not batched:
+        raise ExportError(
+            f"{path}: several outputs go with an image that has a batch dimension; accepted is one output"
+        )
     coarse = coarse_arithmetic(model)
     assert image.name is not None
     assert image.dtype is not None

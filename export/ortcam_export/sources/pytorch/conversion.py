@@ -153,6 +153,7 @@ def _as_it_is(
         activation is None,
         tuple(notes),
         output_shape(module, outputs.shape[1]),
+        module.parts if isinstance(module, LogitsOf) else (),
     )
 
 

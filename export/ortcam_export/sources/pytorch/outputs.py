@@ -8,12 +8,13 @@ from typing import Any, Final
 import onnx_ir as ir
 import torch
 
-from ortcam.bundle import FixedInput
+from ortcam.bundle import FixedInput, OutputPart
 from ortcam.images.preprocessing import Preprocessing
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.sources.given.class_embeddings import embeddings_of
 from ortcam_export.sources.given.embeddings import ClassEmbeddings
 from ortcam_export.sources.given.fixed_inputs import read_inputs
+from ortcam_export.sources.given.output_names import several_names
 from ortcam_export.sources.pytorch.arguments import Arguments, arguments_of, missing_arguments
 from ortcam_export.sources.types import InputSpec
 
@@ -23,6 +24,8 @@ _ACCEPTED: Final = "accepted is a classifier, which returns one tensor of logits
 _VALUES: Final = "accepted is one tensor of floating values [N,...] per image, in a shape that no image changes"
 _PROBES: Final = 2
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
+
+_Path = tuple[str | int, ...]
 
 
 class LogitsOf(torch.nn.Module):
@@ -34,21 +37,25 @@ class LogitsOf(torch.nn.Module):
         arguments: how it is called.
         classes: embeddings, if its output is the embedding of an image.
         shape: of one image's output, before it is flattened.
+        parts: several outputs that are put one behind the other in place of one, each with its keys and indices.
     """
 
     def __init__(
         self,
         inner: torch.nn.Module,
-        path: tuple[str | int, ...],
+        path: _Path,
         arguments: Arguments,
         classes: ClassEmbeddings | None = None,
         shape: tuple[int, ...] = (),
+        parts: Sequence[tuple[OutputPart, _Path]] = (),
     ) -> None:
         super().__init__()
         self.inner = inner
         self.path = path
         self.arguments = arguments
         self.shape = shape
+        self.parts = tuple(part for part, _ in parts)
+        self.paths = tuple(path for _, path in parts) or (path,)
         self.scale, self.bias = (1.0, 0.0) if classes is None else (classes.scale, classes.bias)
         rows = None if classes is None else torch.from_numpy(classes.rows.copy())
         self.classes = None if rows is None else torch.nn.Parameter(rows, requires_grad=False)
@@ -56,10 +63,9 @@ class LogitsOf(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Float32 images [N,C,H,W] to logits [N,classes]; all other shapes are flattened behind N."""
         output = self.arguments.call(self.inner, image)
-        for key in self.path:
-            output = _entry(output, key)
-        logits: torch.Tensor = output
-        logits = logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1)
+        rows = [_at(output, path) for path in self.paths]
+        rows = [values.unsqueeze(1) if values.ndim == 1 else values.flatten(1) for values in rows]
+        logits = rows[0] if len(rows) == 1 else torch.cat([values.float() for values in rows], 1)
         if self.classes is None:
             return logits
         return torch.nn.functional.linear(torch.nn.functional.normalize(logits), self.classes) * self.scale + self.bias
@@ -153,10 +159,11 @@ def as_classifier(
     """
     images = torch.zeros(_PROBES, channels, height, width)
     arguments, returned = _called(module, arguments or Arguments(), images)
+    if several := _paths_to_values(returned, output, raw=raw):
+        parts = [(OutputPart(name, _shape_for_one(_at(returned, path))), path) for name, path in several.items()]
+        return LogitsOf(module, (), arguments, parts=parts).eval()
     path = _path_to_logits(returned, output, raw=raw)
-    logits = returned
-    for key in path:
-        logits = _entry(logits, key)
+    logits = _at(returned, path)
     (_check_values if raw else _check_logits)(logits, returned)
     if classes is not None:
         classes.check_dimension(logits[0].numel(), "the model")
@@ -225,7 +232,27 @@ def forget_adapter(model: ir.Model) -> None:
         node.metadata_props[_SCOPES] = repr([root, *(path.removeprefix("inner.") for path in paths)])
 
 
-def _path_to_logits(returned: Any, output: str | None, *, raw: bool) -> tuple[str | int, ...]:
+def _paths_to_values(returned: Any, output: str | None, *, raw: bool) -> dict[str, _Path]:
+    """Keys and indices to each of several outputs that a user names; none where one is named."""
+    if output is None or _path_of(returned, output) is not None:
+        return {}  # `_path_to_logits` finds one
+    found: dict[str, _Path] = {}
+    for name in several_names(output, raw=raw) if not isinstance(returned, torch.Tensor) else ():
+        if (path := _path_of(returned, name)) is None:
+            raise ExportError(f"--model-output {output}: no {name!r} among {_describe(returned)}; accepted are these")
+        _check_values(_at(returned, path), returned)
+        found[name] = path
+    return found
+
+
+def _at(returned: Any, path: _Path) -> Any:
+    """What lies at keys and indices in what a module returns."""
+    for key in path:
+        returned = _entry(returned, key)
+    return returned
+
+
+def _path_to_logits(returned: Any, output: str | None, *, raw: bool) -> _Path:
     if isinstance(returned, torch.Tensor):
         if output is not None:
             raise ExportError(f"--model-output {output}: the model returns one tensor; leave the flag out")
@@ -252,7 +279,7 @@ def _path_to_logits(returned: Any, output: str | None, *, raw: bool) -> tuple[st
     )
 
 
-def _path_of(returned: Any, output: str) -> tuple[str | int, ...] | None:
+def _path_of(returned: Any, output: str) -> _Path | None:
     """Keys and indices to what a user names, say `boxes` or `1.0`; None where there is none."""
     entries = _entries(returned)
     key = next((key for key in entries if str(key) == output), None)

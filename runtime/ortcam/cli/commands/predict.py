@@ -95,7 +95,7 @@ def _predict(options: argparse.Namespace) -> int:
                 bar.update(done, note=os.path.basename(name))  # noqa: PTH119 - a text, as it was given
     if options.json:
         record: dict[str, object] = {"model": manifest.model.name}
-        record |= {"classes": manifest.outputs} if manifest.has_classes else {"shape": manifest.output_shape}
+        record |= _outputs(manifest)
         record["activation"] = manifest.activation
         print(json_text(record | {"predictions": results, "errors": errors}))
     return EXIT_BAD_INPUT if errors else 0
@@ -154,7 +154,9 @@ def _teller(
 def _teller_of_tensors(
     options: argparse.Namespace, manifest: Manifest, results: list[dict[str, Any]], ours: TextIO
 ) -> Callable[[str, NDArray[np.float32]], None]:
-    """What prints, or keeps for JSON, the range of a tensor."""
+    """What prints, or keeps for JSON, the range of a tensor, or of each of several."""
+    if manifest.output_parts:
+        return _teller_of_parts(options, manifest, results, ours)
     if options.json:
         return lambda name, found: results.append({"image": name, **_range(found)})
     if options.csv:
@@ -171,6 +173,43 @@ def _teller_of_tensors(
         say(f"{shortened(printable(name), max(columns() - len(values) - 2, 12))}  {values}", ours)
 
     return tell
+
+
+def _teller_of_parts(
+    options: argparse.Namespace, manifest: Manifest, results: list[dict[str, Any]], ours: TextIO
+) -> Callable[[str, NDArray[np.float32]], None]:
+    """What prints, or keeps for JSON, the range of each of several outputs."""
+
+    def ranges(found: NDArray[np.float32]) -> dict[str, dict[str, float]]:
+        return {name: _range(values) for name, values in manifest.outputs_by_name(found).items()}
+
+    if options.json:
+        return lambda name, found: results.append({"image": name, "outputs": ranges(found)})
+    if options.csv:
+        writer = csv.writer(ours, lineterminator="\n")
+        writer.writerow(("image", "output", "least", "mean", "largest"))
+        return lambda name, found: writer.writerows(
+            (printable(name), printable(output), *(f"{value:.9g}" for value in span.values()))
+            for output, span in ranges(found).items()
+        )
+    if not options.quiet:
+        say(f"{manifest.model.name}: {len(manifest.output_parts)} outputs per image", ours)
+    shapes = {part.name: f"{printable(part.name)} {list(part.shape)}" for part in manifest.output_parts}
+
+    def tell(name: str, found: NDArray[np.float32]) -> None:
+        say(shortened(printable(name), columns()), ours)
+        for output, span in ranges(found).items():
+            values = "  ".join(f"{word} {value:.4g}" for word, value in span.items())
+            say(f"  {shortened(shapes[output], max(columns() - len(values) - 4, 12))}  {values}", ours)
+
+    return tell
+
+
+def _outputs(manifest: Manifest) -> dict[str, object]:
+    """What the model gives for an image, for JSON."""
+    if manifest.output_parts:
+        return {"outputs": {part.name: part.shape for part in manifest.output_parts}}
+    return {"classes": manifest.outputs} if manifest.has_classes else {"shape": manifest.output_shape}
 
 
 def _range(found: NDArray[np.float32]) -> dict[str, float]:

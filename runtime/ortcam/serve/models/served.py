@@ -12,7 +12,7 @@ from ortcam.engine.providers import resolve_providers
 from ortcam.errors import BundleError, OptionError
 from ortcam.explainer import Explainer
 from ortcam.methods.fitting import fitting_methods
-from ortcam.request import ExplainRequest
+from ortcam.request import ExplainRequest, first_output
 from ortcam.serve.http.refusals import Refusal
 from ortcam.serve.scheduling.cores import give_way, share_cores
 from ortcam.serve.settings import ServedBundle, Settings
@@ -105,7 +105,7 @@ class ServedModel:
         explainer.predict(preprocessed=noise)
         gradient = ["grad-cam"] if "grad-cam" in fitting_methods(manifest) else []
         # A tensor has no classes: its first element stands for what requests will explain.
-        score = None if manifest.has_classes else f"output[{', '.join('0' * len(manifest.output_shape))}]"
+        score = None if manifest.has_classes else first_output(manifest)
         methods = ("auto", *gradient)
         requests = [ExplainRequest.of(method=method, score=score).for_bundle(manifest) for method in methods]
         masked = ExplainRequest.of(budget=_WARMING_CHANNELS, score=score).for_bundle(manifest)
