@@ -228,8 +228,13 @@ def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, acti
         shape = build.op("Concat", [batch, build.integers(1)], {"axis": 0})
         return build.op("Expand", [build.constant(np.ones((1, 1), np.float32)), shape])
     if term == "direction":
-        length = build.op("Sqrt", [build.op("ReduceSum", [build.op("Mul", [logits, logits]), last], kept)])
-        return build.op("Div", [logits, build.op("Max", [length, build.constant(np.float32(LEAST_LENGTH))])])
+        # By a power of two, which rounds nothing, and only where squares would be infinite in float32.
+        large = build.op(
+            "Greater", [build.op("ReduceMax", [build.op("Abs", [logits]), last], kept), _scalar(build, 60)]
+        )
+        scaled = build.op("Mul", [logits, build.op("Where", [large, _scalar(build, -70), _scalar(build, 0)])])
+        length = build.op("Sqrt", [build.op("ReduceSum", [build.op("Mul", [scaled, scaled]), last], kept)])
+        return build.op("Div", [scaled, build.op("Max", [length, build.constant(np.float32(LEAST_LENGTH))])])
     if activation == "softmax":
         log = build.op("LogSoftmax", [logits], {"axis": -1})
         return build.op("Neg", [build.op("ReduceSum", [build.op("Mul", [activated, log]), last], kept)])
@@ -239,6 +244,11 @@ def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, acti
     improbable = build.activation("sigmoid", near)
     each = build.op("Add", [build.op("Softplus", [near]), build.op("Mul", [away, improbable])])
     return build.op("ReduceSum", [each, last], kept)
+
+
+def _scalar(build: Builder, exponent: int) -> ir.Value:
+    """A power of two."""
+    return build.constant(np.float32(2.0**exponent))
 
 
 def _partial_maps(

@@ -8,7 +8,7 @@ from ortcam.support.extras import install
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.model_names import check_takes_checkpoint
 from ortcam_export.sources.source import Source
-from ortcam_export.sources.types import DEFAULT_WEIGHTS, InputSpec
+from ortcam_export.sources.types import DEFAULT_WEIGHTS, BaselineValue, InputSpec
 
 if TYPE_CHECKING:
     from ortcam_export.sources.types import Model
@@ -36,7 +36,30 @@ def open_source(
     """
     spec = spec or InputSpec()
     source = _opened(model, weights, checkpoint, spec)
-    return dataclasses.replace(source, baseline_value=spec.baseline_value)
+    beyond = _beyond_pixels(spec.baseline_value, source)
+    return dataclasses.replace(source, baseline_value=spec.baseline_value, assumed=(*source.assumed, *beyond))
+
+
+def _beyond_pixels(baseline: BaselineValue | None, source: Source) -> tuple[str, ...]:
+    """What masks hide to where no sample of the model's range becomes it, as a sentence.
+
+    Raises:
+        ExportError: no pixel of 8 bits becomes it.
+    """
+    scale, span = source.preprocessing.scale, source.preprocessing.value_range
+    if not isinstance(baseline, tuple) or (min(baseline) >= 0 and max(baseline) <= scale):
+        return ()
+    values = ",".join(f"{value:g}" for value in baseline)
+    if span is None:
+        white = "" if scale == 255 else "; --scale 255 goes with values of bytes"
+        raise ExportError(
+            f"--baseline-value {values}: accepted are 0 (black) to {scale:g} (white), as --mean has them{white}"
+        )
+    low, high = span
+    return (
+        f"masks hide to {values}, which no sample becomes: {low:g} becomes 0 and {high:g} becomes {scale:g}; "
+        "--baseline-value is in the units of --mean",
+    )
 
 
 def _opened(model: "Model", weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:

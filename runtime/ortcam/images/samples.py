@@ -23,6 +23,7 @@ from ortcam.support.words import counted
 __all__ = ["read_samples"]
 
 _OF_A_PICTURE: Final = (1, 3, 4)  # bands of an image that becomes RGB or grey
+_RGB: Final = 3
 _WITH_ALPHA: Final = (2, 4)  # bands of a PNG file with alpha
 
 
@@ -69,7 +70,7 @@ def read_samples(
     if encoded is not None:
         samples, name = _of_file(encoded, preprocessing, max_pixels, strict=strict), encoded.name
     elif is_pillow(source):
-        samples, name = _of_pillow(source, max_pixels)
+        samples, name = _of_pillow(source, preprocessing, max_pixels)
     elif is_array(source):
         samples, name = _of_array(source, preprocessing, max_pixels)
     else:
@@ -124,7 +125,7 @@ def _of_file(encoded: Encoded, preprocessing: Preprocessing, max_pixels: int, *,
     return oriented(samples, header.orientation)[..., :bands]
 
 
-def _of_pillow(source: Any, max_pixels: int) -> tuple[NDArray[Any], str]:
+def _of_pillow(source: Any, preprocessing: Preprocessing, max_pixels: int) -> tuple[NDArray[Any], str]:
     """The samples of a Pillow image, upright, [H, W, B], and its name."""
 
     def check_size(width: int, height: int, name: str) -> None:
@@ -134,8 +135,9 @@ def _of_pillow(source: Any, max_pixels: int) -> tuple[NDArray[Any], str]:
         name = f"Pillow image of mode {source.mode!r}"
         check_size(source.width, source.height, name)
         return np.asarray(source)[..., None], name
-    pixels, orientation, name = pillow_pixels(source, check_size)
-    grey = source.mode in {"1", "L", "LA"}
+    bands = preprocessing.channels if preprocessing.channel_order == "bands" else None
+    pixels, orientation, name = pillow_pixels(source, check_size, bands=bands)
+    grey = pixels.ndim == 3 and pixels.shape[2] == _RGB and source.mode in {"1", "L", "LA"}
     samples: NDArray[Any] = pixels[..., None] if pixels.ndim == 2 else pixels[..., :1] if grey else pixels
     return oriented(samples, orientation), name
 

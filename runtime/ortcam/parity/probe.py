@@ -15,6 +15,7 @@ from ortcam.images.preprocessing import Preprocessing
 __all__ = ["probe_input", "read_array", "read_probe"]
 
 # Numpy's format, versions 1 to 3: the length of what follows it in 2 or 4 bytes, and a dictionary as Python writes it.
+_ROUNDING: Final = 1e-4  # of logits in float32, relative: as much as parity may differ
 _NPY_START: Final = {1: 10, 2: 12, 3: 12}
 _NPY_TYPES: Final = {"u1": "uint8", "f2": "float16", "f4": "float32", "f8": "float64", "O": "object"}
 _NPY_HEADER: Final = re.compile(
@@ -55,7 +56,27 @@ def read_probe(bundle: Bundle) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         check_finite("logits of the original model for the probe", logits)
     except NotFiniteError as error:
         raise _NotFiniteProbeError(f"{bundle.file(probe.logits)}: {error}") from None
+    _check_cosines(bundle, logits)
     return pictures, logits
+
+
+def _check_cosines(bundle: Bundle, logits: NDArray[np.float32]) -> None:
+    """Refuse a logit scale and bias by which logits are no cosines.
+
+    Raises:
+        BundleError: they go beyond -1 or 1.
+    """
+    scale, bias = bundle.manifest.model.logit_scale, bundle.manifest.model.logit_bias
+    if scale is None or bias is None:
+        return
+    least, most = float(logits.min()), float(logits.max())
+    # The graph is float32: a scale of 0 or a cosine of 1 may come out a little beyond.
+    spare = _ROUNDING * (scale + abs(bias))
+    if least < bias - scale - spare or most > bias + scale + spare:
+        raise BundleError(
+            f"{bundle.path}: the logits of its probe go from {least:.6g} to {most:.6g}; cosines with a logit scale of "
+            f"{scale:g} and a bias of {bias:g} give {bias - scale:g} to {bias + scale:g}"
+        )
 
 
 def read_array(bundle: Bundle, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:

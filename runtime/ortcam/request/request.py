@@ -17,6 +17,7 @@ from ortcam.methods import AUTO_METHOD, METHODS, Method, Settings, check_fits, r
 from ortcam.methods.auto import row_of
 from ortcam.request.outputs import output_example, outputs_in_words
 from ortcam.request.score import Score
+from ortcam.request.score_text import VALUES
 from ortcam.request.targets import Target, as_targets, as_top_k, class_index, most_probable
 from ortcam.scoring.limits import Completion, Limits
 from ortcam.support.ranges import BATCH_SIZE, CHANNELS, DEADLINE, SAMPLING_ERROR, SHARE, TOLERANCE, shown
@@ -135,10 +136,7 @@ class ExplainRequest:
         if self.score is not None:
             said = self.score.text
         if said == "probability" and manifest.activation == "identity" and manifest.has_classes:
-            raise OptionError(
-                "score='probability': this model's outputs are values, not probabilities; accepted is "
-                "logit, which is the value of an output, or an expression"
-            )
+            raise OptionError(f"score='probability': {VALUES}")
 
     def _with_score(self, manifest: Manifest) -> Self:
         """The request with the options that follow from the score.

@@ -17,7 +17,7 @@ from ortcam.images.arrays.npy import LONGEST_HEADER, npy_header, values_of
 from ortcam.images.arrays.pixels import ArrayLike, as_array
 from ortcam.images.reading import read_image
 from ortcam.request.outputs import find_output, output_example, outputs_in_words
-from ortcam.request.score_text import WORDS, Item, parse_score
+from ortcam.request.score_text import VALUES, WORDS, Item, parse_score
 from ortcam.request.targets import class_index
 from ortcam.support.ranges import shown
 from ortcam.support.suggestions import did_you_mean
@@ -137,14 +137,11 @@ class Score:
             return "logits", self._of_output(item, manifest)
         if not manifest.has_classes:
             raise OptionError(
-                f"score={shown(self.text)}: {shown(item.text)}: {outputs_in_words(manifest)}; accepted is "
+                f"{self._said(item)}: {outputs_in_words(manifest)}; accepted is "
                 f"{'output[...]' if not manifest.output_parts else 'NAME[...]'}, such as {output_example(manifest)!r}"
             )
         if manifest.activation == "identity" and item.kind in ("probability", "entropy"):
-            raise OptionError(
-                f"score={shown(self.text)}: {shown(item.text)}: this model's outputs are values, not probabilities; "
-                "accepted is the name or the index of an output, cosine:FILE or output[I]"
-            )
+            raise OptionError(f"{self._said(item)}: {VALUES}")
         if item.kind == "entropy":
             return "entropy", np.ones(1)
         assert item.name is not None  # of all other kinds
@@ -156,6 +153,11 @@ class Score:
         except TargetError as error:
             raise TargetError(f"score={shown(self.text)}: {error}{_hint(item)}") from None
         return ("logits" if item.kind == "logit" else "probabilities"), row
+
+    def _said(self, item: Item) -> str:
+        """A term as messages name it, once where it is the whole score."""
+        whole = f"score={shown(self.text)}"
+        return whole if item.text == self.text else f"{whole}: {shown(item.text)}"
 
     def _of_cosine(self, name: str, outputs: int) -> NDArray[np.float64]:
         vector = np.asarray(self.arrays[name], np.float64)

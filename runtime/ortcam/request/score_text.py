@@ -21,12 +21,18 @@ from typing import Final, Literal
 from ortcam.errors import OptionError
 from ortcam.support.ranges import shown
 
-__all__ = ["WORDS", "Item", "ItemKind", "parse_score"]
+__all__ = ["VALUES", "WORDS", "Item", "ItemKind", "parse_score"]
 
 # The scores of classes, one map for each.
 WORDS: Final = ("logit", "probability")
 
 ItemKind = Literal["logit", "probability", "entropy", "cosine", "output", "one"]
+
+# Where probabilities are asked for and there are none.
+VALUES: Final = (
+    "this model's outputs are values, not probabilities; accepted is logit, the name or the index of an output, "
+    "output[I] or cosine:FILE"
+)
 
 _LONGEST: Final = 1 << 16  # characters
 _NUMBER: Final = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?"

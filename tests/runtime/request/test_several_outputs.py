@@ -1,4 +1,4 @@
-"""`Score` of a model with several outputs: each is read by its name, and texts for other models mean what they meant."""
+"""`Score` of a model with several outputs: each is read by its name, and other texts mean what they meant."""
 
 import dataclasses
 from pathlib import Path

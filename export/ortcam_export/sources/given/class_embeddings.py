@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ortcam.bundle import file_sha256
+from ortcam.support.ranges import LOGIT_BIAS, LOGIT_SCALE
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.given.arrays import as_numbers, read_array
 from ortcam_export.sources.given.embeddings import ClassEmbeddings, unit_rows
@@ -35,9 +36,10 @@ def embeddings_of(spec: InputSpec) -> ClassEmbeddings | None:
         )
     scale = DEFAULT_LOGIT_SCALE if spec.logit_scale is None else float(spec.logit_scale)
     bias = float(spec.logit_bias or 0.0)
-    if not np.isfinite([scale, bias]).all() or scale <= 0:
+    if not (LOGIT_SCALE.holds(scale) and LOGIT_BIAS.holds(bias)):
         raise ExportError(
-            f"--logit-scale {scale:g} --logit-bias {bias:g}: accepted are finite numbers, a scale above 0"
+            f"--logit-scale {scale:g} --logit-bias {bias:g}: accepted are numbers {LOGIT_SCALE.bounds} and "
+            f"{LOGIT_BIAS.bounds}"
         )
     if isinstance(spec.classes, str | Path):
         path = Path(spec.classes)

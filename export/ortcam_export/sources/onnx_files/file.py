@@ -45,6 +45,7 @@ class OnnxFile:
         fixed: further inputs, which have become constants in the graph.
         raw: whether its output holds values, in any shape.
         channels: of its image, None where the graph leaves them open.
+        layout_guessed: whether its image could have the other layout, too, and nobody said which.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class OnnxFile:
     fixed: Mapping[str, FixedInput] = dataclasses.field(default_factory=dict)
     raw: bool = False
     channels: int | None = None
+    layout_guessed: bool = False
 
     def logits(self, images: NDArray[np.float32], *, together: bool) -> NDArray[np.float32]:
         """What the file gives for images, one at a time.

@@ -28,6 +28,7 @@ class Sides:
         height: rows.
         width: columns.
         named: whether the graph calls this side channels.
+        guessed: whether the shape allows the other layout, too, and nobody said which it is.
     """
 
     layout: InputLayout
@@ -35,6 +36,7 @@ class Sides:
     height: _Side
     width: _Side
     named: bool = False
+    guessed: bool = False
 
     @property
     def possible(self) -> bool:
@@ -86,7 +88,7 @@ def sides_of(image: ir.Value, layout: InputLayout | None, channels: int | None, 
     usual = [item for item in said if item.channels == (channels or _USUAL)]
     for found in (usual, [item for item in said if item.likely], [item for item in said if item.named], said):
         if len(found) == 1:
-            return found[0]
+            return dataclasses.replace(found[0], guessed=len(possible) > 1)
     if not possible:
         raise ExportError(
             f"{path}: its input is {describe(image)}; accepted is an image of 1 to {_MOST} channels, [N,C,H,W] or "

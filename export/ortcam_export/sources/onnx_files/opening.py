@@ -49,6 +49,11 @@ def open_onnx_file(path: Path, spec: InputSpec) -> Source:
     assert spec.channels is not None
     found = declarations_of(path, file.metadata, file.class_names, file.size, spec.channels)
     assumed = []
+    if file.layout == "nhwc" and file.layout_guessed:
+        assumed.append(
+            f"the last side of the input {file.model.graph.inputs[0].shape} is the channels; --input-layout nchw says "
+            "otherwise"
+        )
     declared = spec.declared
     if declared is None and found.preprocessing is not None and not (spec.mean is not None and spec.std is not None):
         declared = found.preprocessing

@@ -119,6 +119,7 @@ def _look_at(model: ir.Model, path: Path, asked: _Asked) -> OnnxFile:
         fixed,
         asked.activation == "identity",
         sides.channels,
+        sides.guessed,
     )
 
 

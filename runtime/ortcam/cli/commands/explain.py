@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from ortcam import gallery
 from ortcam.cli.asked import limits_of, methods_of
@@ -55,6 +55,8 @@ from ortcam.support.files import FULL
 from ortcam.support.terminal import json_text, others_aside
 
 __all__ = ["add_explain"]
+
+_WITH: Final = " with \0: "  # where a sentence names the method, which may be several
 
 
 def add_explain(commands: Any) -> None:
@@ -191,20 +193,20 @@ def _work(
         for method, settings in methods
     ]
     work: dict[str, _Work] = {}
-    said: set[str] = set()  # what several methods fail for is one sentence
+    failures: dict[str, list[str]] = {}  # what several methods fail for is one sentence: of the methods' names
     for request, given in [(ExplainRequest.of(**given), given) for given in arguments]:
         try:
             item = _Work(request.for_bundle(explainer.bundle.manifest), explainer.check(**given))
         except OptionError as error:  # the other methods are worth having
-            if str(error) not in said:
-                report.fail(None, error)
-            said.add(str(error))
+            failures.setdefault(str(error).replace(f" with {given['method']}: ", _WITH), []).append(given["method"])
             continue
         known = work.get(item.record["method"])
         # What auto stands for may be named, too, and the two would share a folder. Where they differ, say by the budget
         # that auto gives, what is named counts.
         if known is None or (known.request.chosen and known.record != item.record):
             work[item.record["method"]] = item
+    for sentence, names in failures.items():
+        report.fail(None, OptionError(sentence.replace(_WITH, f" with {', '.join(names)}: ")))
     return list(work.values())
 
 

@@ -192,16 +192,17 @@ def _out_of_range(pixels: NDArray[Any], name: str) -> str:
 
 
 def pillow_pixels(
-    source: Any, check_size: Callable[[int, int, str], None]
+    source: Any, check_size: Callable[[int, int, str], None], *, bands: int | None = None
 ) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], int, str]:
     """Take the pixels of a Pillow image: those that its file would give.
 
     Args:
         source: a `PIL.Image.Image`, in any mode.
         check_size: called with width, height and name before anything is decoded, to refuse what is too large.
+        bands: how many bands are wanted, where they are no colours: alpha and inks are kept where that gives as many.
 
     Returns:
-        uint8 [H, W, 3] RGB, or grey of 16 bits, uint16 [H, W]; the EXIF orientation that is still to be undone; and a
+        uint8 [H, W, 3] RGB, or [H, W, bands], or grey of 16 bits, uint16 [H, W]; the EXIF orientation that is still to be undone; and a
         name for messages.
 
     Raises:
@@ -214,11 +215,21 @@ def pillow_pixels(
         source.load()
         block = source.info.get("exif", b"")
         orientation = exif_orientation(block) if isinstance(block, bytes) else 1
-        return _pillow_samples(source, name), orientation, name
+        kept = None if bands is None else _all_bands(source, bands)
+        return _pillow_samples(source, name) if kept is None else kept, orientation, name
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders of Pillow raise errors of many kinds
         raise ImageError(f"{name} cannot be decoded by Pillow ({one_line(error)})") from None
+
+
+def _all_bands(source: Any, bands: int) -> NDArray[np.uint8] | None:
+    """The bands of an image with alpha or inks, uint8 [H, W, bands], as its file has them; None of other images."""
+    inks = source.mode == "CMYK" and source.format not in {"JPEG", "MPO"}  # which are read as pictures
+    if source.mode not in {"LA", "RGBA"} and not inks:
+        return None
+    samples = np.asarray(source, np.uint8)
+    return samples if samples.shape[2] == bands else None
 
 
 def _pillow_samples(source: Any, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
