@@ -47,7 +47,7 @@ from ortcam_export.graphs.names import rename, taken_names
 from ortcam_export.graphs.surgery import extract
 from ortcam_export.graphs.weights import Interpolation
 
-__all__ = ["SCORER_KINDS", "build_scorer", "write_scorers"]
+__all__ = ["SCORER_KINDS", "build_scorer", "direction_of", "write_scorers"]
 
 SCORER_KINDS: Final = ("linear", "noise", *GATES)
 
@@ -228,13 +228,7 @@ def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, acti
         shape = build.op("Concat", [batch, build.integers(1)], {"axis": 0})
         return build.op("Expand", [build.constant(np.ones((1, 1), np.float32)), shape])
     if term == "direction":
-        # By a power of two, which rounds nothing, and only where squares would be infinite in float32.
-        large = build.op(
-            "Greater", [build.op("ReduceMax", [build.op("Abs", [logits]), last], kept), _scalar(build, 60)]
-        )
-        scaled = build.op("Mul", [logits, build.op("Where", [large, _scalar(build, -70), _scalar(build, 0)])])
-        length = build.op("Sqrt", [build.op("ReduceSum", [build.op("Mul", [scaled, scaled]), last], kept)])
-        return build.op("Div", [scaled, build.op("Max", [length, build.constant(np.float32(LEAST_LENGTH))])])
+        return direction_of(build, logits)
     if activation == "softmax":
         log = build.op("LogSoftmax", [logits], {"axis": -1})
         return build.op("Neg", [build.op("ReduceSum", [build.op("Mul", [activated, log]), last], kept)])
@@ -246,8 +240,21 @@ def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, acti
     return build.op("ReduceSum", [each, last], kept)
 
 
-def _scalar(build: Builder, exponent: int) -> ir.Value:
-    """A power of two."""
+def direction_of(build: Builder, values: ir.Value) -> ir.Value:
+    """Z / max(|z|, 1e-12) of rows z of any size: float32 [B,D].
+
+    Where their squares would be infinite in float32 they are first divided by a power of two, which rounds nothing.
+    """
+    last, kept = build.integers(-1), {"keepdims": 1}
+    largest = build.op("ReduceMax", [build.op("Abs", [values]), last], kept)
+    large = build.op("Greater", [largest, _power_of_two(build, 60)])
+    factor = build.op("Where", [large, _power_of_two(build, -70), _power_of_two(build, 0)])
+    scaled = build.op("Mul", [values, factor])
+    length = build.op("Sqrt", [build.op("ReduceSum", [build.op("Mul", [scaled, scaled]), last], kept)])
+    return build.op("Div", [scaled, build.op("Max", [length, build.constant(np.float32(LEAST_LENGTH))])])
+
+
+def _power_of_two(build: Builder, exponent: int) -> ir.Value:
     return build.constant(np.float32(2.0**exponent))
 
 

@@ -56,10 +56,11 @@ def _beyond_pixels(baseline: BaselineValue | None, source: Source) -> tuple[str,
             f"--baseline-value {values}: accepted are 0 (black) to {scale:g} (white), as --mean has them{white}"
         )
     low, high = span
-    return (
+    sentence = (
         f"masks hide to {values}, which no sample becomes: {low:g} becomes 0 and {high:g} becomes {scale:g}; "
-        "--baseline-value is in the units of --mean",
+        "--baseline-value is in the units of --mean"
     )
+    return (sentence,)
 
 
 def _opened(model: "Model", weights: str, checkpoint: str | Path | None, spec: InputSpec) -> Source:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from tests.export.zoo.graphs import GraphBuilder, image_info, tensor_info
 from torch import nn
 
 from ortcam.errors import OptionError
@@ -16,6 +18,7 @@ from ortcam_export.request import check_spec, per_channel, with_preset
 from ortcam_export.sources.libraries import from_data_config
 from ortcam_export.sources.onnx_files.layout import sides_of
 from ortcam_export.sources.onnx_files.opening import open_onnx_file
+from ortcam_export.sources.opening import open_source
 from ortcam_export.sources.preprocessing import assumed_of, unknown_preprocessing
 from ortcam_export.sources.pytorch.checkpoints import load_state
 from ortcam_export.sources.pytorch.image_channels import channels_of
@@ -63,6 +66,57 @@ def test_a_shape_that_could_be_either_asks_for_the_layout(sides: tuple[int | str
         sides_of(image(*sides), None, None, FILE)
     for layout in ("nchw", "nhwc"):
         assert sides_of(image(*sides), layout, None, FILE).layout == layout
+
+
+@pytest.mark.parametrize(
+    ("sides", "guessed"),
+    [
+        (("N", 224, 224, 3), False),
+        (("N", 28, 28, 1), False),
+        (("N", 32, 32, 3), True),
+        (("N", 64, 64, 13), True),
+        (("N", 3, 32, 32), True),
+    ],
+)
+def test_a_layout_is_a_guess_where_the_shape_allows_both(sides: tuple[int | str, ...], guessed: bool) -> None:
+    assert sides_of(image(*sides), None, None, FILE).guessed is guessed
+    layout = "nhwc" if sides[1] != 3 else "nchw"
+    assert sides_of(image(*sides), layout, None, FILE).guessed is False
+
+
+@pytest.mark.parametrize("side", [32, 96])
+def test_an_export_says_that_the_channels_are_guessed_to_be_last(side: int, tmp_path: Path) -> None:
+    g = GraphBuilder()
+    g.head(g.features(g.op("Transpose", "image", perm=[0, 3, 1, 2])), 4, out="logits")
+    given = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", side, side, 3])
+    path = g.save(tmp_path / "net.onnx", [given], [tensor_info("logits", ("N", 4))])
+    said = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "channel_order": "rgb", "resize": side}
+    assumed = open_source(path, spec=InputSpec(**said)).assumed  # type: ignore[arg-type]
+    told = [sentence for sentence in assumed if "--input-layout nchw says otherwise" in sentence]
+    assert len(told) == (side == 32)
+    assert not open_source(path, spec=InputSpec(**said, input_layout="nhwc")).assumed  # type: ignore[arg-type]
+
+
+def test_masks_hide_to_what_a_pixel_can_be(tmp_path: Path) -> None:
+    g = GraphBuilder()
+    g.head(g.features("image"), 4, out="logits")
+    path = g.save(tmp_path / "net.onnx", [image_info()], [tensor_info("logits", ("N", 4))])
+
+    def opened(value: float, **changes: Any) -> tuple[str, ...]:
+        said = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "channel_order": "rgb", "resize": 8} | changes
+        return open_source(path, spec=InputSpec(**said, baseline_value=(value,))).assumed
+
+    for wrong in (300.0, 1.5, -0.1):
+        with pytest.raises(
+            ExportError, match=rf"--baseline-value {wrong:g},.*: accepted are 0 \(black\) to 1 \(white\)"
+        ):
+            opened(wrong)
+    for fine, changes in ((0.0, {}), (1.0, {}), (255.0, {"scale": 255.0}), (128.0, {"scale": 255.0})):
+        assert opened(fine, **changes) == ()
+    bands = {"channel_order": "bands", "value_range": (0.0, 4000.0)}
+    assert opened(0.5, **bands) == ()
+    (sentence,) = opened(300.0, **bands)
+    assert "masks hide to 300,300,300, which no sample becomes: 0 becomes 0 and 4000 becomes 1" in sentence
 
 
 def test_a_number_of_channels_that_is_said_decides() -> None:

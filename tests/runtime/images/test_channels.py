@@ -15,6 +15,7 @@ from tests.common.images import photograph
 from ortcam.errors import ImageError, OptionError
 from ortcam.images.photograph import of_levels, read_photograph, read_preprocessed
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.samples import read_samples
 
 UNIT = 2.0**-24  # half the spacing of float32 numbers from 1 to 2: what one rounding changes, relative
 PLAIN = Preprocessing(24, 20, 28, (0.0,), (1.0,), channel_order="grey")
@@ -125,6 +126,21 @@ def test_bytes_as_bands_are_what_bytes_are_in_8_bit_images(channels: int) -> Non
         np.testing.assert_array_equal(
             dataclasses.replace(bands, channel_order="rgb", value_range=None)(samples), bands(samples)
         )
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK"])
+def test_a_pillow_image_keeps_alpha_and_inks_where_the_model_has_as_many_bands(mode: str) -> None:
+    picture = Image.fromarray(photograph(23, 31)).convert(mode)
+    if mode != "CMYK":
+        picture.putalpha(Image.fromarray(photograph(23, 31)[::-1, :, 1].copy()))
+    bands = np.asarray(picture)
+    count = bands.shape[2]
+    model = Preprocessing(23, 31, None, (0.0,) * count, (1.0,) * count, channel_order="bands")
+    np.testing.assert_array_equal(read_samples(picture, model, max_pixels=10_000), bands)
+    fewer = dataclasses.replace(model, mean=(0.0,) * 3, std=(1.0,) * 3)  # a model of three bands takes what it took
+    if mode != "LA":
+        expected = np.asarray(picture.convert("RGB"))
+        np.testing.assert_array_equal(read_samples(picture, fewer, max_pixels=10_000), expected)
 
 
 def test_sixteen_bits_are_kept() -> None:

@@ -57,6 +57,18 @@ def test_pictures_at_input_size_are_not_resized(interpolation: str, antialias: b
     np.testing.assert_array_equal(probe_input(pictures, preprocessing), pictures.transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize(("scale", "bias", "fits"), [(100.0, 0.0, True), (1e-3, 0.0, False), (10.0, 500.0, False)])
+def test_a_logit_scale_by_which_logits_are_no_cosines_is_found(
+    scale: float, bias: float, fits: bool, bundle_copy: Path
+) -> None:
+    edit(bundle_copy, lambda manifest: manifest["model"].update(logit_scale=scale, logit_bias=bias))
+    if fits:
+        assert failure(bundle_copy) is None
+        return
+    with pytest.raises(ortcam.BundleError, match=rf"logits of its probe go from .*cosines .*scale of {scale:g}"):
+        failure(bundle_copy)
+
+
 def swap(bundle: Path, first: str, second: str) -> None:
     content = (bundle / first).read_bytes()
     shutil.copy(bundle / second, bundle / first)

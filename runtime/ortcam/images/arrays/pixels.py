@@ -202,8 +202,8 @@ def pillow_pixels(
         bands: how many bands are wanted, where they are no colours: alpha and inks are kept where that gives as many.
 
     Returns:
-        uint8 [H, W, 3] RGB, or [H, W, bands], or grey of 16 bits, uint16 [H, W]; the EXIF orientation that is still to be undone; and a
-        name for messages.
+        uint8 [H, W, 3] RGB, or [H, W, bands], or grey of 16 bits, uint16 [H, W]; the EXIF orientation that is still to
+        be undone; and a name for messages.
 
     Raises:
         ImageError: Pillow cannot decode it, or its values have no known white.

@@ -58,6 +58,7 @@ def test_an_encoder_and_embeddings_make_a_classifier(
     assert np.abs(run_whole(converted.model, images) - expected).max() <= bound
     assert converted.activation == (activation or "softmax")
     assert source.embeddings is not None
+    assert (source.embeddings.scale, source.embeddings.bias) == (scale or 100.0, bias or 0.0)
     assert source.embeddings.sha256 == hashlib.sha256((tmp_path / "text.npy").read_bytes()).hexdigest()
     black = run_whole(converted.model, np.zeros((1, 3, HEIGHT, WIDTH), np.float32))
     assert np.isfinite(black).all()
