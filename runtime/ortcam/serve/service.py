@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -46,6 +46,7 @@ class Predicted:
         labels: of all classes; () for a tensor.
         are_probabilities: whether there are probabilities.
         shape: of the output of one image; D is its product.
+        parts: the outputs by name, where there are several.
     """
 
     logits: NDArray[np.float32]
@@ -53,6 +54,7 @@ class Predicted:
     labels: tuple[str, ...]
     are_probabilities: bool = True
     shape: tuple[int, ...] = ()
+    parts: Mapping[str, NDArray[np.float32]] | None = None
 
 
 class Service:
@@ -170,7 +172,8 @@ class Service:
         def run() -> Predicted:
             logits, probabilities = explainer.classify(photograph)
             of_classes = manifest.activation != "identity"
-            return Predicted(logits, probabilities, manifest.labels, of_classes, manifest.output_shape)
+            parts = manifest.outputs_by_name(probabilities) if manifest.output_parts else None
+            return Predicted(logits, probabilities, manifest.labels, of_classes, manifest.output_shape, parts)
 
         with self._holding(photograph, call):
             return await self.lanes.quick(model, run, call)

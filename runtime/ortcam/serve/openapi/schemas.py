@@ -100,11 +100,19 @@ def _of_v1() -> dict[str, Schema]:
                 "shape": _list(_WHOLE, description="Of a tensor."),
                 "lowest": _NUMBER,
                 "highest": _NUMBER,
+                "outputs": _by_name(
+                    _object({"shape": _list(_WHOLE), "lowest": _NUMBER, "highest": _NUMBER}),
+                    "Of a model with several outputs, by name.",
+                ),
             },
         ),
         "Predictions": _object({"predictions": _list(ref("Prediction"))}),
         "Class": _object({"index": _INDEX, "label": _TEXT}, {"probability": _SHARE, "value": _VALUE}),
     }
+
+
+def _by_name(entry: Schema, description: str) -> Schema:
+    return {"type": "object", "additionalProperties": entry, "description": description}
 
 
 def _either(images: Schema) -> dict[str, Schema]:
@@ -256,7 +264,10 @@ def _of_v2() -> dict[str, Schema]:
                         "output_shape": _list(_WHOLE, description="Of one image."),
                         "activation": _TEXT | {"description": "identity: the outputs are values, no probabilities."},
                     },
-                    {"value_range": _list(_NUMBER, description="Low and high of samples; none: 8-bit levels.")},
+                    {
+                        "value_range": _list(_NUMBER, description="Low and high of samples; none: 8-bit levels."),
+                        "output_parts": _by_name(_list(_WHOLE), "Shapes of several outputs, in their order."),
+                    },
                 ),
             }
         ),

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -92,11 +92,13 @@ def prediction_record(
     complete: bool = False,
     are_probabilities: bool = True,
     shape: Sequence[int] = (),
+    parts: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> dict[str, Any]:
     """A prediction as JSON types: the most probable classes, and on request the probability of every class.
 
     Where the outputs are values, `value` stands in the place of `probability`, and `values` in that of `probabilities`.
-    Of a tensor there are no classes: `shape`, and the `lowest` and `highest` of its values.
+    Of a tensor there are no classes: `shape`, and the `lowest` and `highest` of its values. Of several outputs these
+    are in `outputs`, by name.
 
     Args:
         logits: float32 [D].
@@ -106,6 +108,7 @@ def prediction_record(
         complete: whether `probabilities` of all classes are in it, in the order of the labels; or `values`, row by row.
         are_probabilities: whether there are probabilities.
         shape: of the output.
+        parts: the outputs by name, where there are several.
     """
     record: dict[str, Any]
     if labels:
@@ -116,11 +119,17 @@ def prediction_record(
                 for index in most_probable(logits, top_k)
             ]
         }
+    elif parts:
+        record = {"outputs": {name: _span(values, values.shape) for name, values in parts.items()}}
     else:
-        ends = {"lowest": float(probabilities.min()), "highest": float(probabilities.max())}
-        record = {"shape": list(shape), **ends}
+        record = _span(probabilities, shape)
     record = as_text(record)
     return record | ({"probabilities" if are_probabilities else "values": probabilities.tolist()} if complete else {})
+
+
+def _span(values: NDArray[np.float32], shape: Sequence[int]) -> dict[str, Any]:
+    """The shape of a tensor, and the ends of its values."""
+    return {"shape": list(shape), "lowest": float(values.min()), "highest": float(values.max())}
 
 
 def _named(are_probabilities: bool) -> str:

@@ -221,6 +221,7 @@ def _predicted(found: Predicted, *, top_k: int, complete: bool) -> bytes:
             complete=complete,
             are_probabilities=found.are_probabilities,
             shape=found.shape,
+            parts=found.parts,
         )
     )
 

@@ -84,7 +84,7 @@ def model_metadata(name: str, version: str, manifest: Manifest, outputs: dict[st
         manifest: of its bundle.
         outputs: of `outputs_of`.
     """
-    preprocessing, cut = manifest.preprocessing, manifest.cut
+    preprocessing, cut, parts = manifest.preprocessing, manifest.cut, manifest.output_parts
     channels, span = preprocessing.channels, preprocessing.value_range
     sizes = {
         "classes": manifest.outputs,
@@ -115,6 +115,7 @@ def model_metadata(name: str, version: str, manifest: Manifest, outputs: dict[st
             "channel_order": preprocessing.channel_order,
             **({} if span is None else {"value_range": list(span)}),
             "output_shape": list(manifest.output_shape),
+            **({"output_parts": {part.name: list(part.shape) for part in parts}} if parts else {}),
             "activation": manifest.activation,
         },
     }
