@@ -108,7 +108,7 @@ def export(
             "probabilities": the model gives probabilities, and logits are made of them: an ensemble, say, or one
             softmax per group of classes. "identity": the outputs are values, such as those of a regression, an
             embedding, or the raw output of a detector; a `score` says what of them is explained.
-        output: the model's output to explain, where it has several.
+        output: the model's output to explain, where it has several; "A,B" keeps several, of "identity" alone.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
         preprocessing: a timm data config, a transformers image processor, or an `ortcam.Preprocessing`;
             None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,

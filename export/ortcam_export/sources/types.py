@@ -77,7 +77,8 @@ class InputSpec:
         channel_order: what the channels are, see `ortcam.Preprocessing`.
         scale: what white becomes before mean and std: 1, or 255 for models that take bytes as they are.
         activation: how logits become probabilities, "softmax" or "sigmoid"; "probabilities": the model gives them.
-        output: the model's output to explain: its name in a graph or a dict, its index in a tuple.
+        output: the model's output to explain: its name in a graph or a dict, its index in a tuple. With "identity"
+            several, with commas between.
         input_layout: "nchw" or "nhwc", for an `.onnx` file whose input does not tell.
         declared: a whole preprocessing that somebody wrote down; what is said above overrides it, part by part.
         partial: whether mean and std may stay unsaid, as for an inspection; they are then 0 and 1.

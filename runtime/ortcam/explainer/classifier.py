@@ -189,7 +189,8 @@ class Classifier:
         """Return the probability of every class: float32 [classes], or a list of them for a list of images.
 
         Softmax models give probabilities that add up to 1. Sigmoid models give each class a probability of its own.
-        Models whose outputs are values give these, in the shape that the model gives them for one image.
+        Models whose outputs are values give these, in the shape that the model gives them for one image; several
+        outputs are one row, which `bundle.manifest.outputs_by_name` takes apart.
 
         Args:
             image: as `explain` takes it.

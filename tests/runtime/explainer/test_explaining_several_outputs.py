@@ -1,4 +1,4 @@
-"""A bundle with several outputs: Python, commands and the server name them, and a score of one is a score of numbers."""
+"""A bundle with several outputs: Python, commands and the server name them, and so do scores."""
 
 import io
 import json

@@ -50,7 +50,7 @@ def read_onnx(
 
     Args:
         path: of the `.onnx` file.
-        output: which output to explain, where there are several.
+        output: which output to explain, where there are several; several with commas between, of values.
         input_layout: "nchw" or "nhwc", where the shape of the image leaves it open.
         activation: what the user said of its outputs.
         inputs: values for all its inputs but the image.
