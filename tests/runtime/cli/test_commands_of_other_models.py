@@ -58,6 +58,27 @@ def test_what_is_wrong_with_a_score_is_said_once_for_all_methods(
     assert not Path("out").exists()
 
 
+def test_what_methods_cannot_do_is_one_sentence_that_names_them(
+    photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = VALUES_BUNDLE.with_name("tiny-schema-4.ortcam")
+    command = ["explain", str(old), str(photograph), "-o", str(tmp_path / "out"), "--score", "2*index:0 - index:1"]
+    assert main([*command, "-m", "scorecam,scorecam++,sscam"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "with scorecam, scorecam++, sscam: the graphs of this bundle were made before there were scores" in line
+
+
+@pytest.mark.parametrize("score", ["probability", "probability:0", "entropy", "index:0 - probability:1"])
+def test_probabilities_of_values_are_refused_in_one_way(
+    score: str, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["explain", str(VALUES_BUNDLE), str(photograph), "-o", str(tmp_path / "out"), "--score", score]
+    assert main([*command, "-m", "grad-cam,scorecam"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    term = "" if " - " not in score else " 'probability:1':"
+    assert f"score={score!r}:{term} this model's outputs are values, not probabilities; accepted is logit," in line
+
+
 def test_benchmark_draws_an_image_where_no_photograph_fits_and_explains_a_tensor() -> None:
     timings = benchmark(BANDS_BUNDLE, methods=["grad-cam"], runs=1, seconds=1)
     assert timings.image == "noise"

@@ -45,7 +45,7 @@ def test_a_score_by_names_is_the_score_of_the_same_numbers(method: str, several:
             found = named.explain(PHOTOGRAPH, method=method, score=by_name)
             expected = tensor.explain(PHOTOGRAPH, method=method, score=by_place)
             np.testing.assert_array_equal(found.maps, expected.maps)
-            assert found.targets[0].label == by_name
+            assert found.labels == (by_name,)
 
 
 def test_commands_name_each_output(several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
