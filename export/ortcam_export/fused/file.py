@@ -55,6 +55,7 @@ def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> di
     manifest, settings = bundle.manifest, request.settings
     masking = spec.how if isinstance(spec.how, Masking) else None
     cuts = explained_layers(manifest, spec.how).values()
+    several = bool(manifest.output_parts)
     values: dict[str, object] = {
         "method": settings.method.name,
         "options": settings.options,
@@ -67,6 +68,7 @@ def metadata(bundle: Bundle, request: ExplainRequest, spec: ExplainerSpec) -> di
         "input": _input_in_words(manifest.preprocessing, spec),
         "labels": manifest.labels,
         "output_shape": manifest.output_shape,
+        **({"output_parts": [dataclasses.asdict(part) for part in manifest.output_parts]} if several else {}),
         "activation": manifest.activation,
         "preprocessing": dataclasses.asdict(manifest.preprocessing),
         "model": dataclasses.asdict(manifest.model),

@@ -241,7 +241,7 @@ class Classifier:
         Raises:
             ImageError: missing, not an image, truncated or too large, or not the model's input.
             NotFiniteError: a feature or a logit is infinite or not a number.
-            TargetError: `top_k` is no whole number from 1, or the output of the model is a tensor without classes.
+            TargetError: `top_k` is no whole number from 1, or the model has no classes.
 
         Example:
             >>> explainer.top("mug.jpg", top_k=1)  # doctest: +SKIP

@@ -264,8 +264,8 @@ def _only(found: Sequence[int], item: str, names: _Names) -> int:
 def _check_labels(labels: Sequence[str], target: object) -> None:
     if not labels:
         raise TargetError(
-            f"target {shown(target)}: the output of this model is a tensor without classes; accepted is a score, "
-            "such as output[...]"
+            f"target {shown(target)}: what this model gives for an image has no classes; accepted is a score, such as "
+            "output[...]"
         )
 
 

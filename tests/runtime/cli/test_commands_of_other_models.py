@@ -157,7 +157,7 @@ def test_explain_of_values_and_tensors(photograph: Path, tmp_path: Path, capsys:
         "0",
     ]
     assert main(batch) == 2
-    assert "target '0': the output of this model is a tensor without classes" in capsys.readouterr().err
+    assert "target '0': what this model gives for an image has no classes" in capsys.readouterr().err
     assert main([*command, "--score", "output[0, :, :]"]) == 0
     assert "output[0, :, :]" in capsys.readouterr().out
     manifests = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "tensor").rglob("manifest.json")]
