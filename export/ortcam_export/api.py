@@ -17,6 +17,7 @@ from ortcam_export.request import (
     check_layers,
     check_name,
     check_opset,
+    check_static_batch,
     check_takes,
     choose_precisions,
     spec_of,
@@ -74,6 +75,7 @@ def export(
     classes: "str | Path | NDArray[np.floating] | None" = None,
     logit_scale: float | None = None,
     logit_bias: float | None = None,
+    static_batch: int | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
@@ -132,6 +134,8 @@ def export(
             embedding, and the logits are its cosines with these, times `logit_scale`, plus `logit_bias`.
         logit_scale: see `classes`; None stands for 100, CLIP's.
         logit_bias: see `classes`; None stands for 0. SigLIP has one, and `activation="sigmoid"`.
+        static_batch: fix every dimension of the graphs, for processors that take no dynamic shapes: scorers and head run
+            this many rows at a time, features and gradient one. None leaves the batch open.
 
     Returns:
         The bundle, verified.
@@ -151,9 +155,9 @@ def export(
     check_takes(model, checkpoint)
     spec = spec_of(said)
     checked = check_checkpoint(checkpoint), check_layers(layer), check_opset(opset)
-    folder = check_calibration(calibration, variants)
+    folder, static = check_calibration(calibration, variants), check_static_batch(static_batch)
     report = report or (lambda _: None)
-    request = ExportRequest(model, destination, force, weights, *checked, spec, variants, folder, report)
+    request = ExportRequest(model, destination, force, weights, *checked, spec, variants, folder, static, report)
     check_name(model)
     request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
     from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long

@@ -140,6 +140,7 @@ class Graphs:
     classifier: str | None
     scorers: dict[str, str]
     score_terms: tuple[str, ...] = ()
+    static_batch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
