@@ -263,6 +263,8 @@ def print_bundle(bundle: Bundle) -> None:
     say_wrapped(
         f"graphs         opset {manifest.opset}, {manifest.precision}; scorers {', '.join(manifest.graphs.scorers)}"
     )
+    if (static := manifest.graphs.static_batch) is not None:
+        say_wrapped(f"{'':15}all shapes fixed: {static} rows per run of scorers and head, 1 of features and gradient")
     for name, variant in manifest.variants.items():
         _print_variant(name, variant)
     say_wrapped(f"made with      {', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}")
