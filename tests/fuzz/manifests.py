@@ -11,6 +11,7 @@ from tests.fuzz import bundles
 
 __all__ = ["change", "seeds", "try_on"]
 
+_SINCE_5: Final = frozenset({"output_shape", "inputs", "output_parts"})
 _DEEP: Final = "a place for something nested deeply"
 _NESTED: Final = "[" * 20_000 + "]" * 20_000
 _VALUES: Final = (
@@ -31,11 +32,11 @@ def seeds() -> list[bytes]:
     """The manifest as it was written, and as schemas 1 to 4 would have it."""
     manifest = json.loads(bundles.files()[MANIFEST_NAME])
     newest = manifest
-    manifest = {name: value for name, value in newest.items() if name not in {"output_shape", "inputs"}} | {"schema": 4}
+    manifest = {name: value for name, value in newest.items() if name not in _SINCE_5} | {"schema": 4}
     for name, added in (
-        ("model", {"embeddings_sha256"}),
+        ("model", {"embeddings_sha256", "logit_scale", "logit_bias"}),
         ("preprocessing", {"value_range", "display"}),
-        ("graphs", {"score_terms"}),
+        ("graphs", {"score_terms", "static_batch"}),
     ):
         manifest[name] = {key: value for key, value in manifest[name].items() if key not in added}
     since_4 = {"layers", "gradient", "no_gradient"}

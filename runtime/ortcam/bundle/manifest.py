@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 from ortcam.bundle.measured import Fidelity, GradientParity, Parity
 from ortcam.errors import OptionError
 from ortcam.images.preprocessing import Preprocessing
-from ortcam.support.strict_json import encode_json
+from ortcam.support.strict_json import OPTIONAL, encode_json
 from ortcam.support.terminal import printable, shortened
 from ortcam.support.words import counted
 
@@ -27,6 +27,7 @@ __all__ = [
     "Graphs",
     "Manifest",
     "ModelRecord",
+    "OutputPart",
     "Precision",
     "Probe",
     "Variant",
@@ -47,8 +48,8 @@ Activation = Literal["softmax", "sigmoid", "identity"]
 # Blocks of the scorers' input `score`, in this order; the last two are one number each, the others one per output.
 SCORE_TERMS: Final = ("logits", "probabilities", "direction", "entropy", "one")
 
-# What graphs compute in.
-Precision = Literal["float32", "float16", "int8"]
+# What graphs compute in; "qnn" is 8-bit integers by the rules of Qualcomm's NPUs.
+Precision = Literal["float32", "float16", "int8", "qnn"]
 _SHORT_PRECISIONS: Final[dict[str, Precision]] = {"fp32": "float32", "fp16": "float16"}
 
 
@@ -63,6 +64,9 @@ class ModelRecord:
         weights_sha256: SHA-256 of the checkpoint file or of the `.onnx` file, if there is one.
         embeddings_sha256: SHA-256 of the file of embeddings that the classes of an image encoder were made of, if they
             were.
+        logit_scale: of those classes: logits are logit_scale * cosine + logit_bias. None where there are none, or where
+            an older export did not record it.
+        logit_bias: see `logit_scale`.
     """
 
     name: str
@@ -70,6 +74,8 @@ class ModelRecord:
     weights: str | None
     weights_sha256: str | None
     embeddings_sha256: str | None = None
+    logit_scale: float | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    logit_bias: float | None = dataclasses.field(default=None, metadata=OPTIONAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,19 @@ class FixedInput:
     shape: tuple[int, ...]
     value: str | None
     sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputPart:
+    """One of several outputs of the original, which the graphs give one behind the other in one row.
+
+    Attributes:
+        name: as the original calls it.
+        shape: of it for one image; empty for a single number.
+    """
+
+    name: str
+    shape: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +152,8 @@ class Graphs:
         scorers: mask kind ("linear", "noise", or a gate) -> scorer graph.
         score_terms: the blocks of the scorers' input `score`, in this order: "logits", "probabilities", "direction",
             "entropy", "one". Empty where the scorers have no such input, as before schema 5.
+        static_batch: the batch size that every dimension of the graphs is fixed to, as NPUs need it: `features` and
+            `gradient` take 1 image, the head, the classifier and the scorers this many. None: batches of any size.
     """
 
     features: str
@@ -140,7 +161,7 @@ class Graphs:
     classifier: str | None
     scorers: dict[str, str]
     score_terms: tuple[str, ...] = ()
-    static_batch: int | None = None
+    static_batch: int | None = dataclasses.field(default=None, metadata=OPTIONAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,10 +239,12 @@ class Manifest:
     Attributes:
         schema: version of this schema. A reader refuses a newer version and migrates an older one.
         model: the classifier.
-        labels: one name per output, in the order of the logits; none where the output of an image is a tensor.
+        labels: one name per output, in the order of the logits; none where the output of an image is a tensor, or
+            where there are several outputs.
         activation: from logits to probabilities: "softmax" over the classes, or the "sigmoid" of each. "identity": the
             outputs are values, and "probabilities" are the same values.
-        output_shape: of the output for one image: (classes,), or the shape of a tensor, which the graphs give flat.
+        output_shape: of the output for one image: (classes,), or the shape of a tensor, which the graphs give flat;
+            (elements,) of several outputs together.
         preprocessing: from a photograph to the model's input.
         preprocessing_source: where the preprocessing came from, in words.
         inputs: name -> further inputs of the original, whose values are part of the graphs; most models have none.
@@ -231,12 +254,13 @@ class Manifest:
         gradient: the derivative of the head; None if the bundle has none.
         no_gradient: why it has none, as part of a sentence; None if it has one.
         precision: "float32", or "int8" for a quantized graph; image, features and logits are float32 in both.
-        variants: "float16" or "int8" -> the scorers in it; features, head and clean logits are those of `graphs`.
+        variants: "float16", "int8", "qnn" -> the scorers in it; features, head and clean logits are those of `graphs`.
         opset: version of the ONNX operator set.
         parity: what was measured at export.
         probe: what it was measured on; None in bundles of schema 1.
         files: every file of the bundle except bundle.json itself.
         versions: of the tools that made the bundle.
+        output_parts: the outputs of the original where there are several, in the order in which the graphs give them.
     """
 
     schema: int
@@ -259,6 +283,7 @@ class Manifest:
     probe: Probe | None
     files: dict[str, FileRecord]
     versions: dict[str, str]
+    output_parts: tuple[OutputPart, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
 
     def __repr__(self) -> str:
         return f"<Manifest of {self.in_words}>"
@@ -284,7 +309,7 @@ class Manifest:
 
     @property
     def has_classes(self) -> bool:
-        """Whether every output has a label, so that it can be a target; False of raw tensors."""
+        """Whether every output has a label, so that it can be a target; not of tensors, nor of several outputs."""
         return bool(self.labels)
 
     @property
@@ -299,16 +324,29 @@ class Manifest:
         return {"features": self.cut} | {f"features_{i}": cut for i, cut in enumerate(self.layers, 1)}
 
     def to_json(self) -> str:
-        """Encode `bundle.json`. The same manifest always gives the same text.
+        """Encode `bundle.json`, without what may be missing and has its default. The same manifest gives the same text.
 
         Raises:
             NotFiniteError: one of its numbers is infinite or not a number, which JSON cannot hold.
         """
-        return encode_json(dataclasses.asdict(self)) + "\n"
+        return encode_json(dataclasses.asdict(self, dict_factory=_written)) + "\n"
+
+
+def _written(entries: list[tuple[str, object]]) -> dict[str, object]:
+    """The entries of an object without optional ones that say nothing."""
+    return {name: value for name, value in entries if name not in _OPTIONAL or value not in (None, ())}
+
+
+_OPTIONAL: Final = frozenset(
+    field.name
+    for kind in (ModelRecord, Graphs, Manifest)
+    for field in dataclasses.fields(kind)
+    if field.metadata.get("optional")
+)
 
 
 def precision_by_name(name: str) -> Precision:
-    """Return the full name of a precision: "float32" or "fp32", "float16" or "fp16", "int8", in any case.
+    """Return the full name of a precision: "float32" or "fp32", "float16" or "fp16", "int8", "qnn", in any case.
 
     Raises:
         OptionError: no precision of this name.
@@ -320,7 +358,7 @@ def precision_by_name(name: str) -> Precision:
     known = {**_SHORT_PRECISIONS, **{full: full for full in get_args(Precision)}}
     found: Precision | None = known.get(name.strip().lower()) if isinstance(name, str) else None
     if found is None:
-        raise OptionError(f"precision {name!r}: accepted is fp32 (float32), fp16 (float16) or int8")
+        raise OptionError(f"precision {name!r}: accepted is fp32 (float32), fp16 (float16), int8 or qnn")
     return found
 
 

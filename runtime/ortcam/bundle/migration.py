@@ -58,15 +58,15 @@ def _from_3(raw: Raw) -> dict[str, Any]:
 
 
 def _from_4(raw: Raw) -> dict[str, Any]:
-    """Add what schema 4 implied: 8-bit levels in three channels, one output per label, no further inputs, no scores."""
+    """Add what schema 4 implied: 8-bit levels in three channels, one output per label, no inputs beside, no scores."""
     labels = raw.get("labels")
     shape = [len(labels)] if isinstance(labels, list) else []
-    return _with(raw, "bundle.json", output_shape=shape, inputs={}) | {
+    return _with(raw, "bundle.json", output_shape=shape, inputs={}, output_parts=[]) | {
         name: _with(raw[name], f"bundle.json.{name}", **added)
         for name, added in (
-            ("model", {"embeddings_sha256": None}),
+            ("model", {"embeddings_sha256": None, "logit_scale": None, "logit_bias": None}),
             ("preprocessing", {"value_range": None, "display": None}),
-            ("graphs", {"score_terms": []}),
+            ("graphs", {"score_terms": [], "static_batch": None}),
         )
         if isinstance(raw.get(name), dict)
     }

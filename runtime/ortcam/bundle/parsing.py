@@ -1,5 +1,6 @@
 """From the text of a bundle.json, of any schema, to a `Manifest` that says nothing impossible."""
 
+import math
 import re
 import reprlib
 from pathlib import Path
@@ -13,6 +14,7 @@ from ortcam.support.strict_json import SchemaError, decode, parse_json
 __all__ = ["parse_manifest"]
 
 _LONGEST_NAME: Final = 255  # bytes, as file systems have it
+_MOST_AXES: Final = 16
 # What folders, drives and streams are told apart by, what no file system takes, and what ONNX Runtime's names for
 # tensors in memory have.
 _NOT_IN_NAMES: Final = re.compile(r"[/\\:*\x00-\x1f\x7f]|_ORT_MEM_ADDR_")
@@ -58,7 +60,12 @@ def parse_manifest(text: bytes, folder: Path) -> tuple[int, Manifest]:
 
 
 def _check_outputs(manifest: Manifest, path: Path) -> None:
-    """Refuse labels and an activation that do not fit the shape of the output."""
+    """Refuse labels and an activation that do not fit the shape of the output, or a logit scale without its bias."""
+    if (manifest.model.logit_scale is None) != (manifest.model.logit_bias is None):
+        raise BundleError(
+            f"{path}: logit_scale is {manifest.model.logit_scale} and logit_bias {manifest.model.logit_bias}; accepted "
+            "are two numbers, or null for both"
+        )
     shape, labels = manifest.output_shape, len(manifest.labels)
     if not shape or min(shape) < 1:
         raise BundleError(f"{path}: output_shape is {reprlib.repr(shape)}; accepted are one or more sizes from 1")
@@ -67,9 +74,32 @@ def _check_outputs(manifest: Manifest, path: Path) -> None:
             f"{path}: output_shape is {reprlib.repr(shape)}, and activation {manifest.activation!r}; accepted for a "
             "tensor is 'identity'"
         )
+    if manifest.output_parts:
+        _check_parts(manifest, path)
+        return
     if labels != (shape[0] if len(shape) == 1 else 0):
         wanted = f"{shape[0]}, one per output" if len(shape) == 1 else "none, since outputs of a tensor have no names"
         raise BundleError(f"{path}: {labels} labels for output_shape {reprlib.repr(shape)}; accepted are {wanted}")
+
+
+def _check_parts(manifest: Manifest, path: Path) -> None:
+    """Refuse several outputs that do not make up the one of the graphs."""
+    parts = manifest.output_parts
+    names = [part.name for part in parts]
+    if not all(names) or len(set(names)) < len(names):
+        raise BundleError(f"{path}: the outputs {reprlib.repr(names)}; accepted are names that differ")
+    if any(len(part.shape) > _MOST_AXES or min(part.shape, default=1) < 1 for part in parts):
+        shapes = reprlib.repr([part.shape for part in parts])
+        raise BundleError(
+            f"{path}: outputs of the shapes {shapes}; accepted are sizes from 1 on up to {_MOST_AXES} axes"
+        )
+    elements = sum(math.prod(part.shape) for part in parts)
+    if manifest.output_shape != (elements,) or manifest.labels or manifest.activation != "identity":
+        raise BundleError(
+            f"{path}: {len(parts)} outputs of {elements} numbers, output_shape {reprlib.repr(manifest.output_shape)}, "
+            f"{len(manifest.labels)} labels and activation {manifest.activation!r}; accepted for several outputs are "
+            f"({elements},), no labels and 'identity'"
+        )
 
 
 def _check_graphs(manifest: Manifest, path: Path) -> None:

@@ -13,6 +13,8 @@ __all__ = ["COUNTS", "RANGES", "check_graphs", "check_manifest", "check_weights"
 
 # Of numbers: the least and the most that a bundle has. `bundle.schema.json` says the same.
 RANGES: Final = {
+    "model.logit_scale": (0, 1e6),
+    "model.logit_bias": (-1e6, 1e6),
     "cut.channels": (1, 2**20),
     "cut.height": (1, 16_384),
     "cut.width": (1, 16_384),
@@ -20,6 +22,7 @@ RANGES: Final = {
     "gradient.attention_heads": (1, 2**16),
     "gradient.parity.inputs": (1, 10_000),
     "gradient.parity.tolerance": (0, 1e6),
+    "graphs.static_batch": (1, 4096),
     "opset": (1, 1000),
     "parity.inputs": (1, 10_000),
     "parity.tolerance": (0, 1e6),
@@ -29,6 +32,7 @@ RANGES: Final = {
 COUNTS: Final = {
     "labels": (0, 100_000),
     "output_shape": (1, 16),
+    "output_parts": (0, 64),
     "inputs": (0, 64),
     "graphs.score_terms": (0, len(SCORE_TERMS)),
     "layers": (0, 64),

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 from ortcam.errors import NotFiniteError
 
-__all__ = ["SchemaError", "decode", "encode_json", "parse_json"]
+__all__ = ["OPTIONAL", "SchemaError", "decode", "encode_json", "parse_json"]
 
 
 class SchemaError(ValueError):
@@ -20,6 +20,9 @@ class SchemaError(ValueError):
 
 
 T = TypeVar("T")
+
+# Metadata of a field that may be missing, and then has its default.
+OPTIONAL: typing.Final = types.MappingProxyType({"optional": True})
 
 _DEEPEST = 100
 _OUTER = 4  # levels that are parsed in Python where threads share
@@ -139,7 +142,8 @@ def decode(kind: type[T], value: object, where: str) -> T:
     """Build a dataclass from parsed JSON.
 
     Fields may be dataclasses, `tuple[X, ...]`, tuples of fixed length, `dict[str, X]`, `Literal`, `X | None`, and str,
-    int, float and bool. A lone surrogate in a text is escaped, because nothing can print or write it.
+    int, float and bool. One whose metadata is `OPTIONAL` may be missing. A lone surrogate in a text is escaped, because
+    nothing can print or write it.
 
     Raises:
         SchemaError: a field missing, unknown, or of another type.
@@ -147,11 +151,12 @@ def decode(kind: type[T], value: object, where: str) -> T:
     if not isinstance(value, dict):
         raise SchemaError(f"{where} is {reprlib.repr(value)}, which is not an object")
     hints = typing.get_type_hints(kind)
-    if missing := [name for name in hints if name not in value]:
+    optional = {field.name for field in dataclasses.fields(kind) if field.metadata.get("optional")}
+    if missing := [name for name in hints if name not in value and name not in optional]:
         raise SchemaError(f"{where} lacks {', '.join(missing)}")
     if unknown := [name for name in value if name not in hints]:
         raise SchemaError(f"{where} has unknown entries {', '.join(map(_name, unknown[:5]))}")
-    return kind(**{name: _field(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    return kind(**{name: _field(hint, value[name], f"{where}.{name}") for name, hint in hints.items() if name in value})
 
 
 def _field(kind: Any, value: Any, where: str) -> Any:

@@ -211,7 +211,7 @@ def test_what_cannot_be_had_is_refused_before_the_work(tmp_path: Path, capsys: p
     (tmp_path / "no pictures").mkdir()
     (tmp_path / "no pictures" / "a.txt").write_text("x")
     for options, message in (
-        (["--precision", "fp8"], "precision 'fp8': accepted is fp32 (float32), fp16 (float16) or int8"),
+        (["--precision", "fp8"], "precision 'fp8': accepted is fp32 (float32), fp16 (float16), int8 or qnn"),
         (["--precision", "int8", "--calibration", str(tmp_path / "nowhere")], "does not exist; accepted is a folder"),
         (["--precision", "int8", "--calibration", str(tmp_path / "empty")], "no files in it; accepted is a folder"),
         (["--calibration", str(tmp_path)], "goes with a precision beside float32"),
@@ -260,7 +260,7 @@ def test_a_precision_that_a_bundle_lacks_is_named_with_those_it_has(
     assert main([*command, "--precision", "int8"]) == 2
     assert "no scorers in int8 in this bundle; it has float32" in capsys.readouterr().err
     assert main([*command, "--precision", "double"]) == 2
-    assert "precision 'double': accepted is fp32 (float32), fp16 (float16) or int8" in capsys.readouterr().err
+    assert "precision 'double': accepted is fp32 (float32), fp16 (float16), int8 or qnn" in capsys.readouterr().err
     with pytest.raises(ortcam.BundleError, match="no scorer for 'cosine' in this bundle"):
         tiny.scorer("cosine", "int8")
 

@@ -93,7 +93,9 @@ def test_every_field_is_there_of_its_type_required_and_described(kind: type) -> 
     definition = SCHEMA["$defs"][kind.__name__]
     hints = typing.get_type_hints(kind)
     assert definition["description"]
-    assert list(definition["properties"]) == definition["required"] == list(hints)
+    optional = {field.name for field in dataclasses.fields(kind) if field.metadata.get("optional")}
+    assert list(definition["properties"]) == list(hints)
+    assert definition["required"] == [name for name in hints if name not in optional]
     assert definition["additionalProperties"] is False
     for name, hint in hints.items():
         entry = definition["properties"][name]

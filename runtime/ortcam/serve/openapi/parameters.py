@@ -119,7 +119,7 @@ def _shared() -> dict[str, Schema]:
             "anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_BATCH}, {"const": "auto"}],
             "default": "auto",
         },
-        "precision": {"enum": ["fp32", "fp16", "int8", "float32", "float16"]},
+        "precision": {"enum": ["fp32", "fp16", "int8", "qnn", "float32", "float16"]},
         "map": {"enum": ["low", "full", "none"], "default": "low"},
         "overlay": {"enum": ["none", "png", "jpeg"], "default": "none"},
     }

@@ -121,7 +121,8 @@ export function parseManifest(raw: unknown, where: string): Manifest {
   const isTerms = (v: unknown): v is string[] => isTexts(v) && v.every((term) => Object.hasOwn(SCORE_TERMS, term));
   const isTexts = (v: unknown): v is string[] => Array.isArray(v) && v.every(isText);
   const shape = entries.wholes("output_shape", 1);
-  const named = shape.length === 1;
+  const parts = entries.keys().includes("output_parts") ? entries.objects("output_parts") : [];
+  const named = shape.length === 1 && parts.length === 0; // several outputs have no labels, as a tensor has none
   const isLabels = (v: unknown): v is string[] => isTexts(v) && v.length === (named ? shape[0] : 0);
   const manifest: Manifest = {
     schema: entries.whole("schema", 1),
