@@ -21,6 +21,8 @@ TARGETS: Final = 8
 
 # Elements of a tensor that becomes a constant because all that it is computed from is known.
 _MOST_ELEMENTS: Final = 2**20
+# Operators whose outputs are as long as the values of their inputs make them.
+_BY_VALUE: Final = ("Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")
 
 
 def fix_graphs(
@@ -130,7 +132,9 @@ def _visit(model: ir.Model, node: ir.Node, known: dict[ir.Value, Extent]) -> Non
                 dtype = ir.DataType.from_numpy(result.dtype)
                 known[output] = Extent(dtype, (result.shape, result.shape), values=(result, result))
             return
-    inferred = infer(model, node, known, 0)
+    integers = any(known[value].values is None and known[value].dtype.is_integer() for value in inputs)
+    by_value = node.op_type in _BY_VALUE
+    inferred = None if by_value else infer(model, node, known, 0, by_running=not integers or node.domain != "")
     for value in node.outputs:
         if not value.name:
             continue

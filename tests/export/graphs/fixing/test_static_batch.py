@@ -58,13 +58,13 @@ def test_no_dimension_is_open_and_no_graph_is_inside_a_graph(fixed: Bundle) -> N
         ("scorecam", {"score": "cat - dog"}),
         ("scorecam", {"budget": 7}),
         ("scorecam++", {"target": 2}),
-        ("sscam", {"samples": 3}),
+        ("sscam", {"num_samples": 3}),
         ("iscam", {}),
         ("recipro-cam", {}),
         ("ablation-cam", {"top_k": 2}),
         ("cam", {}),
         ("grad-cam", {"top_k": 6}),
-        ("smooth-grad-cam++", {"samples": 3}),
+        ("smooth-grad-cam++", {"num_samples": 3}),
         ("grad-cam", {"augment": 2}),
     ],
 )
@@ -81,7 +81,7 @@ def test_every_method_gives_the_map_of_the_bundle_with_open_dimensions(
 
 
 @pytest.mark.parametrize(
-    ("source", "score"), [(VALUES_BUNDLE, "output 0"), (TENSOR_BUNDLE, "output[0, 0]"), (BANDS_BUNDLE, None)]
+    ("source", "score"), [(VALUES_BUNDLE, "age"), (TENSOR_BUNDLE, "output[0,1,2]"), (BANDS_BUNDLE, None)]
 )
 def test_values_tensors_and_bands(source: Path, score: str | None, tmp_path: Path) -> None:
     bundle = fixed_bundle(source, tmp_path / "fixed.ortcam", BATCH)
