@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from tests.common.images import photograph
 from tests.conftest import BANDS_BUNDLE, TENSOR_BUNDLE, TINY_BUNDLE, VALUES_BUNDLE
-from tests.export.graphs.fixing.fixed_bundles import fixed_bundle
+from tests.export.graphs.npu.fixed_bundles import fixed_bundle
 
 import ortcam
 from ortcam.bundle import Bundle
