@@ -1,11 +1,12 @@
 """Plugin execution providers: libraries that ONNX Runtime loads at run time, from wheels that lie beside its own.
 
 A wheel `onnxruntime-ep-NAME` has a module `onnxruntime_ep_NAME` that says where its library is and what its provider is
-called. A plugin runs on devices that ONNX Runtime has found, and it takes only those that it supports: OpenVINO's takes
+called; that of Qualcomm is `onnxruntime-qnn`. A plugin runs on devices that ONNX Runtime has found, and it takes only those that it supports: OpenVINO's takes
 Intel's, so on another processor it has none.
 """
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,7 @@ __all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plug
 OPENVINO: Final = "OpenVINOExecutionProvider"
 
 _MODULE: Final = "onnxruntime_ep_"
+_OTHERS: Final = {"qnn": "onnxruntime_qnn"}  # wheels whose modules are called otherwise
 _BUILT_IN: Final = ("CPUExecutionProvider", "CUDAExecutionProvider")  # though ONNX Runtime lists devices of them, too
 
 # OpenVINO's options as the provider that is built into ONNX Runtime takes them -> its own properties. The plugin takes
@@ -59,7 +61,9 @@ def plugin_named(name: str) -> str | None:
         full = str(wheel.get_ep_name())
         with _registering:
             if module not in _registered and not plugin_devices(full):
-                ort.register_execution_provider_library(module, wheel.get_library_path())
+                # The name of a registration is free, but QNN's provider is called by it.
+                own = full if module in _OTHERS.values() else module
+                ort.register_execution_provider_library(own, wheel.get_library_path())
             _registered.add(module)
     except Exception as error:
         raise ProviderError(
@@ -73,6 +77,8 @@ def _wheel(name: str) -> str | None:
     import pkgutil  # noqa: PLC0415 - nothing else of ortcam needs it
 
     letters = name.replace("_", "")
+    if name in _OTHERS:
+        return _OTHERS[name] if importlib.util.find_spec(_OTHERS[name]) is not None else None
     found = (item.name for item in pkgutil.iter_modules() if item.name.startswith(_MODULE))
     return next((module for module in found if module.removeprefix(_MODULE).replace("_", "") == letters), None)
 
