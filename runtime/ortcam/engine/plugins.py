@@ -17,9 +17,10 @@ from ortcam.errors import ProviderError
 from ortcam.support.ranges import shown
 from ortcam.support.terminal import first_line
 
-__all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
+__all__ = ["OPENVINO", "QNN", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
 
 OPENVINO: Final = "OpenVINOExecutionProvider"
+QNN: Final = "QNNExecutionProvider"
 
 _MODULE: Final = "onnxruntime_ep_"
 _OTHERS: Final = {"qnn": "onnxruntime_qnn"}  # wheels whose modules are called otherwise
@@ -140,7 +141,7 @@ def _described(devices: Sequence[Any]) -> str:
 
 
 def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Options as a plugin takes them: without the device, and OpenVINO's as properties of that device.
+    """Options as a plugin takes them: without the device, OpenVINO's as properties of that device, QNN's with a backend.
 
     OpenVINO on a CPU computes in float32 unless something else is said, as the provider does that is built in: left to
     itself it takes bfloat16 where the processor has it.
@@ -149,6 +150,9 @@ def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
         ProviderError: OpenVINO's `load_config` is no such configuration.
     """
     given = {key: value for key, value in options.items() if key != "device_type"}
+    if provider == QNN and not {"backend_path", "backend_type"} & set(given) and _wheel("qnn"):
+        # The NPU, also where it is emulated: on a CPU the provider has no backend of its own choice.
+        given["backend_path"] = str(importlib.import_module(_OTHERS["qnn"]).get_qnn_htp_path())
     if provider != OPENVINO:
         return given
     device = options.get("device_type", "CPU").upper()
