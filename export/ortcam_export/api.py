@@ -115,10 +115,11 @@ def export(
         preprocessing: a timm data config, a transformers image processor, or an `ortcam.Preprocessing`;
             None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
             `std`, `interpolation`, `channel_order` and `scale` override parts of it.
-        precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
-            Features, head and the logits of the clean image are float32 in all of them.
-        calibration: for int8, a folder with images of the kind that will be explained; the first 64 by name are read.
-            None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+        precision: what the masked passes can compute in, beside float32, which is always there: "fp16", "int8",
+            and "qnn": uint16 activations and int8 weights, by the rules of Qualcomm's NPUs. Features, head and the
+            logits of the clean image are float32 in all of them.
+        calibration: for int8 and qnn, a folder with images of the kind that will be explained; the first 64 by name are
+            read. None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.
         channels: of the model's input, 1 to 64; None takes what its first convolution or its graph says.

@@ -232,7 +232,10 @@ def _write_variants(
     if not request.precisions:
         return {}
     calibration = read_calibration(
-        request.calibration, converted.preprocessing, request.report, integers="int8" in request.precisions
+        request.calibration,
+        converted.preprocessing,
+        request.report,
+        integers=not {"int8", "qnn"}.isdisjoint(request.precisions),
     )
     return write_variants(
         request.precisions,

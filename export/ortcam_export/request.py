@@ -106,12 +106,9 @@ def choose_precisions(names: str | Sequence[str]) -> tuple[Precision, ...]:
     if isinstance(names, str):
         names = names.split(",")
     try:
-        found = tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
+        return tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
     except OptionError as error:
         raise ExportError(str(error)) from None
-    if "qnn" in found:
-        raise ExportError("precision 'qnn': no export makes it yet; accepted is fp32 (float32), fp16 (float16) or int8")
-    return found
 
 
 def check_name(model: "Model") -> None:

@@ -97,7 +97,11 @@ def _rank(node: ir.Node, provider: Documented) -> str | None:
         accepted = (2,)
     elif node.op_type not in _CONVOLUTIONS:
         return None
-    return None if len(data.shape) in accepted else f"{len(data.shape)} axes; accepted are {' or '.join(map(str, accepted))}"
+    return (
+        None
+        if len(data.shape) in accepted
+        else f"{len(data.shape)} axes; accepted are {' or '.join(map(str, accepted))}"
+    )
 
 
 def _constants(node: ir.Node, provider: Documented) -> str | None:
