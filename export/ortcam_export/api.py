@@ -119,7 +119,8 @@ def export(
             and "qnn": uint16 activations and int8 weights, by the rules of Qualcomm's NPUs. Features, head and the
             logits of the clean image are float32 in all of them.
         calibration: for int8 and qnn, a folder with images of the kind that will be explained; the first 64 by name are
-            read. None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+            read. None takes the few that ortcam ships. On some of them each precision's maps are compared with
+            float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.
         channels: of the model's input, 1 to 64; None takes what its first convolution or its graph says.
@@ -135,8 +136,8 @@ def export(
             embedding, and the logits are its cosines with these, times `logit_scale`, plus `logit_bias`.
         logit_scale: see `classes`; None stands for 100, CLIP's.
         logit_bias: see `classes`; None stands for 0. SigLIP has one, and `activation="sigmoid"`.
-        static_batch: fix every dimension of the graphs, for processors that take no dynamic shapes: scorers and head run
-            this many rows at a time, features and gradient one. None leaves the batch open.
+        static_batch: fix every dimension of the graphs, for processors that take no dynamic shapes: scorers and head
+            run this many rows at a time, features and gradient one. None leaves the batch open.
 
     Returns:
         The bundle, verified.

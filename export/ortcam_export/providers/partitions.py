@@ -11,8 +11,8 @@ __all__ = ["count_partitions"]
 def count_partitions(graph: ir.Graph, taken: Collection[ir.Node]) -> int:
     """Count groups of nodes that a provider runs in one go, as ONNX Runtime forms them.
 
-    Nodes are visited in the order of the data flow. A group grows as long as there is a node that can run without waiting
-    for one of the CPU's that needs the group itself.
+    Nodes are visited in the order of the data flow. A group grows as long as there is a node that can run without
+    waiting for one of the CPU's that needs the group itself.
 
     Args:
         graph: in topological order.
@@ -22,7 +22,7 @@ def count_partitions(graph: ir.Graph, taken: Collection[ir.Node]) -> int:
         A chain of nodes of which the provider lacks one in the middle has two partitions.
     """
     chosen = set(taken)
-    waiting = {node: len({producer for producer in _producers(node)}) for node in graph}
+    waiting = {node: len(_producers(node)) for node in graph}
     ready = deque(node for node, count in waiting.items() if count == 0)
     later: deque[ir.Node] = deque()
     border: set[ir.Node] = set()

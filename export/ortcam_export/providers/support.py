@@ -46,8 +46,8 @@ class ProviderSupport:
         source: the list of its operators.
         static: whether it refuses dynamic shapes.
         graphs: of the bundle.
-        conditions: operators in the graphs with a documented condition, in the words of the document. Those on rank, type
-            and constant inputs were checked.
+        conditions: operators in the graphs with a documented condition, in the words of the document. Those on rank,
+            type and constant inputs were checked.
     """
 
     provider: str

@@ -1,8 +1,8 @@
 """Plugin execution providers: libraries that ONNX Runtime loads at run time, from wheels that lie beside its own.
 
 A wheel `onnxruntime-ep-NAME` has a module `onnxruntime_ep_NAME` that says where its library is and what its provider is
-called; that of Qualcomm is `onnxruntime-qnn`. A plugin runs on devices that ONNX Runtime has found, and it takes only those that it supports: OpenVINO's takes
-Intel's, so on another processor it has none.
+called; that of Qualcomm is `onnxruntime-qnn`. A plugin runs on devices that ONNX Runtime has found, and it takes only
+those that it supports: OpenVINO's takes Intel's, so on another processor it has none.
 """
 
 import importlib
@@ -141,7 +141,7 @@ def _described(devices: Sequence[Any]) -> str:
 
 
 def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Options as a plugin takes them: without the device, OpenVINO's as properties of that device, QNN's with a backend.
+    """Options as a plugin takes them: without the device, OpenVINO's as properties of it, QNN's with a backend.
 
     OpenVINO on a CPU computes in float32 unless something else is said, as the provider does that is built in: left to
     itself it takes bfloat16 where the processor has it.

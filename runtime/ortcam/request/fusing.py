@@ -49,8 +49,8 @@ def for_fused_file(request: ExplainRequest, manifest: Manifest, *, masked: bool 
     """
     if (static := manifest.graphs.static_batch) is not None:
         raise OptionError(
-            f"the graphs of this bundle are fixed at {static} rows per run, and a fused file runs them in a loop of its "
-            "own; accepted is a bundle that was exported without --static-batch"
+            f"the graphs of this bundle are fixed at {static} rows per run, and a fused file runs them in a loop of "
+            "its own; accepted is a bundle that was exported without --static-batch"
         )
     found = request.for_bundle(manifest, previews=masked)
     if not fusible(found.settings.method):

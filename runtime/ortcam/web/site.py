@@ -134,8 +134,8 @@ def site_of(bundles: Sequence[tuple[str, Bundle]]) -> Site:
     for name, bundle in bundles:
         if (static := bundle.manifest.graphs.static_batch) is not None:
             raise BundleError(
-                f"{name}: its graphs are fixed at {static} rows per run, and the page runs other sizes, too; accepted is "
-                "a bundle that was exported without --static-batch"
+                f"{name}: its graphs are fixed at {static} rows per run, and the page runs other sizes, too; accepted "
+                "is a bundle that was exported without --static-batch"
             )
     resources = dict(page.resources)
     offered = []

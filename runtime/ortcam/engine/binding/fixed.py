@@ -1,7 +1,7 @@
 """Graphs whose dimensions are all fixed, as `ortcam export --static-batch` writes them: split, pad, run, join.
 
-A caller hands in any number of rows, as for any other graph. Each run has as many as the graph says; the last is padded.
-A scorer has two such sizes: rows of masked images, and targets.
+A caller hands in any number of rows, as for any other graph. Each run has as many as the graph says; the last is
+padded. A scorer has two such sizes: rows of masked images, and targets.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Graphs on Qualcomm's NPU, which its own library emulates on x86-64: `onnxruntime-qnn`, where it is installed.
 
-The emulation computes what the NPU does: float16 in place of float32. So maps are near the CPU's, and not equal to them.
+The emulation computes what the NPU does: float16 in place of float32. So maps are near the CPU's, not equal to them.
 """
 
 import importlib.util
