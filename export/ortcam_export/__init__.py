@@ -31,17 +31,31 @@ if TYPE_CHECKING:
     from ortcam_export.fused.fuse import Fused, fuse
     from ortcam_export.graphs.layers import Layer
     from ortcam_export.inspection import Inspection
+    from ortcam_export.providers import ProviderSupport, inspect_provider
     from ortcam_export.sources.pytorch.identity import identity_of
 
-__all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "identity_of", "inspect_model"]
+__all__ = [
+    "ExportError",
+    "Fused",
+    "Inspection",
+    "Layer",
+    "ProviderSupport",
+    "export",
+    "fuse",
+    "identity_of",
+    "inspect_model",
+    "inspect_provider",
+]
 
 # Where the names are that are imported when they are asked for, as their modules take seconds to import.
 _ON_DEMAND: Final = {
     "Fused": "fused.fuse",
     "Inspection": "inspection",
     "Layer": "graphs.layers",
+    "ProviderSupport": "providers",
     "fuse": "fused.fuse",
     "identity_of": "sources.pytorch.identity",
+    "inspect_provider": "providers",
 }
 
 

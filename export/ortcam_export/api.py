@@ -17,6 +17,7 @@ from ortcam_export.request import (
     check_layers,
     check_name,
     check_opset,
+    check_static_batch,
     check_takes,
     choose_precisions,
     spec_of,
@@ -74,6 +75,7 @@ def export(
     classes: "str | Path | NDArray[np.floating] | None" = None,
     logit_scale: float | None = None,
     logit_bias: float | None = None,
+    static_batch: int | None = None,
 ) -> Bundle:
     """Export a classifier as a bundle.
 
@@ -113,10 +115,12 @@ def export(
         preprocessing: a timm data config, a transformers image processor, or an `ortcam.Preprocessing`;
             None takes what the model says of itself, as torchvision's and timm's do. `input_size`, `resize`, `mean`,
             `std`, `interpolation`, `channel_order` and `scale` override parts of it.
-        precision: what the masked passes can compute in, beside float32, which is always there: "fp16" and "int8".
-            Features, head and the logits of the clean image are float32 in all of them.
-        calibration: for int8, a folder with images of the kind that will be explained; the first 64 by name are read.
-            None takes the few that ortcam ships. On some of them each precision's maps are compared with float32's.
+        precision: what the masked passes can compute in, beside float32, which is always there: "fp16", "int8",
+            and "qnn": uint16 activations and int8 weights, by the rules of Qualcomm's NPUs. Features, head and the
+            logits of the clean image are float32 in all of them.
+        calibration: for int8 and qnn, a folder with images of the kind that will be explained; the first 64 by name are
+            read. None takes the few that ortcam ships. On some of them each precision's maps are compared with
+            float32's.
         preset: the usual scale, mean, std and channel order by name, `ortcam.images.presets`; each of them can be
             given, too, and then counts. With another `channel_order` its mean and std are in that order.
         channels: of the model's input, 1 to 64; None takes what its first convolution or its graph says.
@@ -132,6 +136,8 @@ def export(
             embedding, and the logits are its cosines with these, times `logit_scale`, plus `logit_bias`.
         logit_scale: see `classes`; None stands for 100, CLIP's.
         logit_bias: see `classes`; None stands for 0. SigLIP has one, and `activation="sigmoid"`.
+        static_batch: fix every dimension of the graphs, for processors that take no dynamic shapes: scorers and head
+            run this many rows at a time, features and gradient one. None leaves the batch open.
 
     Returns:
         The bundle, verified.
@@ -151,9 +157,9 @@ def export(
     check_takes(model, checkpoint)
     spec = spec_of(said)
     checked = check_checkpoint(checkpoint), check_layers(layer), check_opset(opset)
-    folder = check_calibration(calibration, variants)
+    folder, static = check_calibration(calibration, variants), check_static_batch(static_batch)
     report = report or (lambda _: None)
-    request = ExportRequest(model, destination, force, weights, *checked, spec, variants, folder, report)
+    request = ExportRequest(model, destination, force, weights, *checked, spec, variants, folder, static, report)
     check_name(model)
     request = dataclasses.replace(request, spec=with_declared(spec, preprocessing))
     from ortcam_export.exporting import write_bundle  # noqa: PLC0415 - only here: it imports what takes long

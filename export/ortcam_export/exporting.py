@@ -38,6 +38,7 @@ from ortcam.images.preprocessing import Preprocessing
 from ortcam.parity import measure_parity, parity_failure, probe_input, sample_gradient
 from ortcam_export.errors import ExportError, first_line
 from ortcam_export.gradients import Opened, autograd_of, write_gradient
+from ortcam_export.graphs.batch_axis.fixing import fix_graphs
 from ortcam_export.graphs.layers import Layer, choose_layers, count_macs, cut_open, find_layers
 from ortcam_export.graphs.scorer import write_scorers
 from ortcam_export.graphs.surgery import build_features, build_head, extract
@@ -106,6 +107,10 @@ def write_bundle(request: ExportRequest) -> Bundle:
         parity = _measure_parity(converted, split, folder, inputs)
         gradient, no_gradient = _differentiate(source, converted, split, folder, inputs, say)
         variants = _write_variants(request, converted, split, folder, inputs)
+        if request.static_batch is not None:
+            say("fixing shapes")
+            split = _fix_shapes(split, gradient, variants, folder, request.static_batch)
+            parity = _measure_parity(converted, split, folder, inputs)
         manifest = Manifest(
             schema=SCHEMA_VERSION,
             model=_record(source),
@@ -228,7 +233,10 @@ def _write_variants(
     if not request.precisions:
         return {}
     calibration = read_calibration(
-        request.calibration, converted.preprocessing, request.report, integers="int8" in request.precisions
+        request.calibration,
+        converted.preprocessing,
+        request.report,
+        integers=not {"int8", "qnn"}.isdisjoint(request.precisions),
     )
     return write_variants(
         request.precisions,
@@ -242,6 +250,14 @@ def _write_variants(
         calibration=calibration,
         say=request.report,
     )
+
+
+def _fix_shapes(
+    split: _Split, gradient: Gradient | None, variants: dict[str, Variant], folder: Path, batch: int
+) -> _Split:
+    """Fix every dimension of the graphs, after all has been measured on graphs that take any batch."""
+    fix_graphs(folder, split.graphs, gradient, variants, batch=batch)
+    return dataclasses.replace(split, graphs=dataclasses.replace(split.graphs, static_batch=batch))
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:

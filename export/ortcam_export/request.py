@@ -11,7 +11,7 @@ import numpy as np
 from ortcam.bundle import Precision, precision_by_name
 from ortcam.errors import OptionError
 from ortcam.images.presets import PRESETS, Preset
-from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, shown
+from ortcam.support.ranges import BASELINE_VALUE, IMAGE_CHANNELS, OPSET, STATIC_BATCH, shown
 from ortcam.support.unfinished import clear
 from ortcam_export.errors import ExportError
 from ortcam_export.precision.calibration import check_folder
@@ -36,6 +36,7 @@ __all__ = [
     "check_name",
     "check_opset",
     "check_spec",
+    "check_static_batch",
     "check_takes",
     "choose_precisions",
     "per_channel",
@@ -66,6 +67,7 @@ class ExportRequest:
         spec: what the user said of input, output and classes.
         precisions: beside float32.
         calibration: folder of images for int8, or None.
+        static_batch: rows of a run where every dimension of the graphs is fixed; None: the batch stays open.
         report: told the stages.
     """
 
@@ -79,6 +81,7 @@ class ExportRequest:
     spec: InputSpec
     precisions: tuple[Precision, ...]
     calibration: Path | None
+    static_batch: int | None
     report: StageReport
 
 
@@ -103,12 +106,9 @@ def choose_precisions(names: str | Sequence[str]) -> tuple[Precision, ...]:
     if isinstance(names, str):
         names = names.split(",")
     try:
-        found = tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
+        return tuple(dict.fromkeys(["float32", *(precision_by_name(name) for name in names)]))
     except OptionError as error:
         raise ExportError(str(error)) from None
-    if "qnn" in found:
-        raise ExportError("precision 'qnn': no export makes it yet; accepted is fp32 (float32), fp16 (float16) or int8")
-    return found
 
 
 def check_name(model: "Model") -> None:
@@ -282,6 +282,19 @@ def check_opset(opset: int) -> int:
     if not OPSET.holds(opset):
         raise ExportError(f"opset={shown(opset)}: accepted is {OPSET.words}, say {DEFAULT_OPSET}")
     return int(opset)
+
+
+def check_static_batch(size: int | None) -> int | None:
+    """Rows of a run of graphs with fixed shapes; None where the batch stays open.
+
+    Raises:
+        ExportError: no such number.
+    """
+    if size is None:
+        return None
+    if not STATIC_BATCH.holds(size):
+        raise ExportError(f"static_batch={shown(size)}: accepted is {STATIC_BATCH.words}, say 8")
+    return int(size)
 
 
 def check_checkpoint(checkpoint: str | Path | None) -> Path | None:

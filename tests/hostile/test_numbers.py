@@ -289,7 +289,7 @@ def test_every_public_number_is_known_here() -> None:
         "white",
     }
     known.add("progress")  # a function that is told numbers
-    known |= {"channels", "logit_scale", "logit_bias", "baseline_value", "display", "value_range"}
+    known |= {"channels", "logit_scale", "logit_bias", "baseline_value", "display", "value_range", "static_batch"}
     known |= {"limit", "seed", "step", "longest_side", "randomize", "runs", "seconds", "opset", "input_size", "target"}
     public = [ortcam.load, ortcam_export.export, ortcam_export.inspect_model, ortcam_export.fuse, benchmark, Evaluation]
     public += [member for _, member in inspect.getmembers(ortcam.Explainer, inspect.isfunction)]

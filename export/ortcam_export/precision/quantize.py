@@ -1,4 +1,4 @@
-"""Convert a classifier to a coarser arithmetic: 8-bit integers for weights and activations, or float16 throughout.
+"""Convert a classifier to a coarser arithmetic: integers for weights and activations, or float16 throughout.
 
 Integers are those of ONNX Runtime's static quantisation (QDQ): int8 weights, symmetric, one scale per channel; uint8
 activations, one scale per tensor. What lies behind the last convolution, a pooling and the last linear layer, stays
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -28,7 +29,7 @@ from ortcam_export.errors import ExportError, first_line
 from ortcam_export.graphs.running import quiet_session, saved
 from ortcam_export.graphs.surgery import extract
 
-__all__ = ["Ranges", "check_float16", "collect_ranges", "to_float16", "to_int8"]
+__all__ = ["Ranges", "check_float16", "collect_ranges", "to_float16", "to_int8", "to_qnn"]
 
 # Tensor -> least and greatest value that an integer has to reach.
 Ranges = dict[str, tuple[float, float]]
@@ -117,10 +118,6 @@ def to_int8(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
         ExportError: ONNX Runtime's quantizer does not accept the graph.
     """
     proto = _read_whole(model, folder)
-    data = TensorsData(
-        CalibrationMethod.MinMax,
-        {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()},
-    )
     try:
         quantizer = QDQQuantizer(
             proto,
@@ -128,7 +125,7 @@ def to_int8(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
             reduce_range=False,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
-            tensors_range=data,
+            tensors_range=_tensors_range(ranges),
             nodes_to_quantize=[],
             nodes_to_exclude=_behind_last_convolution(proto.graph),
             op_types_to_quantize=list(_INTEGER_OPERATORS),
@@ -137,6 +134,45 @@ def to_int8(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
         quantizer.quantize_model()
     except Exception as error:
         raise ExportError(f"int8: ONNX Runtime's quantizer does not accept the graph: {first_line(error)}") from error
+    return _from_proto(quantizer.model.model)
+
+
+def to_qnn(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
+    """A classifier in integers as Qualcomm's NPUs take them, float32 image in and float32 logits out.
+
+    ONNX Runtime's own rules for QNN say which operators have which types: uint16 activations; int8 weights, symmetric,
+    with a scale per channel in convolutions and one per tensor in products of matrices.
+
+    Args:
+        model: image -> logits, its weights in a file of `folder`.
+        folder: of the weights.
+        ranges: of its tensors, extremes: 16 bits are fine enough for them.
+
+    Returns:
+        A model of its own, weights in memory.
+
+    Raises:
+        ExportError: ONNX Runtime's quantizer does not accept the graph.
+    """
+    proto = _read_whole(model, folder)
+    types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
+    try:
+        rules = get_qnn_qdq_config(proto, None, **types)  # type: ignore[arg-type] - the ranges are there already
+        quantizer = QDQQuantizer(
+            proto,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt16,
+            tensors_range=_tensors_range(ranges),
+            nodes_to_quantize=[],
+            nodes_to_exclude=[],
+            op_types_to_quantize=rules.op_types_to_quantize,
+            extra_options=rules.extra_options,
+        )
+        quantizer.quantize_model()
+    except Exception as error:
+        raise ExportError(f"qnn: ONNX Runtime's quantizer does not accept the graph: {first_line(error)}") from error
     return _from_proto(quantizer.model.model)
 
 
@@ -188,6 +224,11 @@ def to_float16(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     _drop_repeated(converted.graph)
     del converted.graph.value_info[:]  # of the types before
     return _from_proto(converted)
+
+
+def _tensors_range(ranges: Ranges) -> TensorsData:
+    found = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    return TensorsData(CalibrationMethod.MinMax, found)
 
 
 def _drop_repeated(graph: onnx.GraphProto) -> None:

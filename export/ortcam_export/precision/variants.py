@@ -19,12 +19,13 @@ from ortcam_export.graphs.weights import Interpolation, WeightsFile
 from ortcam_export.precision.calibration import CalibrationImages, masked_inputs
 from ortcam_export.precision.fidelity import ImageMaps, compare, explain_all, plan_sample
 from ortcam_export.precision.float32 import Float32Graphs
-from ortcam_export.precision.quantize import check_float16, collect_ranges, to_float16, to_int8
+from ortcam_export.precision.quantize import check_float16, collect_ranges, to_float16, to_int8, to_qnn
 
 __all__ = ["write_variants"]
 
 # In the names of files.
-_SHORT: Final[dict[Precision, str]] = {"float16": "fp16", "int8": "int8"}
+_SHORT: Final[dict[Precision, str]] = {"float16": "fp16", "int8": "int8", "qnn": "qnn"}
+_IN_INTEGERS: Final = ("int8", "qnn")
 _TOLERANCE_FACTOR, _LEAST_TOLERANCE = 2.0, 0.05
 _SEED: Final = 0
 
@@ -81,11 +82,11 @@ def write_variants(
             scorers=scorers,
             parity=parity,
             tolerance=max(_TOLERANCE_FACTOR * parity, _LEAST_TOLERANCE),
-            calibration=calibration.words if precision == "int8" else None,
+            calibration=calibration.words if precision in _IN_INTEGERS else None,
             fidelity=compare(
                 expected,
                 found,
-                held_out=calibration.held_out or precision != "int8",
+                held_out=calibration.held_out or precision not in _IN_INTEGERS,
                 channels=min(sample.channels, cut.channels),
             ),
         )
@@ -124,4 +125,6 @@ def _convert(
     if precision == "float16":
         check_float16(model)
         return to_float16(model, folder, collect_ranges(model, folder, inputs, quantile=1))
+    if precision == "qnn":
+        return to_qnn(model, folder, collect_ranges(model, folder, inputs, quantile=1))
     return to_int8(model, folder, collect_ranges(model, folder, inputs))

@@ -25,6 +25,7 @@ from ortcam.support.ranges import (
     RESIZE,
     SCALE,
     SIDE,
+    STATIC_BATCH,
     STD,
     VALUE_RANGE,
 )
@@ -274,6 +275,12 @@ def _add_weights(add: _Add) -> None:
         help="where maps are taken: names or indices that `ortcam inspect MODEL` lists (default: the one marked *)",
     )
     add("--calibration", metavar="DIR", help="pictures for int8, like those that will be explained")
+    add(
+        "--static-batch",
+        type=STATIC_BATCH,
+        metavar="N",
+        help=Rare("fix all shapes, at N rows per run, for processors that take no dynamic ones, such as 8"),
+    )
     add("--opset", type=OPSET, metavar="N", help=Rare("ONNX operator set, for models from PyTorch (default: 20)"))
 
 

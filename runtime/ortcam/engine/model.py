@@ -307,6 +307,8 @@ class Model:
 
     def _new_sizer(self, kind: str, session: Session, batch_size: BatchSize) -> BatchSizer:
         fixed_shape = session.fixed_shape
+        if (static := self.bundle.manifest.graphs.static_batch) is not None:
+            return BatchSizer([static], fixed_shape=True)
         if batch_size != "auto":
             return BatchSizer([batch_size], fixed_shape=fixed_shape)
         if self._low_memory:

@@ -1,11 +1,12 @@
 """Plugin execution providers: libraries that ONNX Runtime loads at run time, from wheels that lie beside its own.
 
 A wheel `onnxruntime-ep-NAME` has a module `onnxruntime_ep_NAME` that says where its library is and what its provider is
-called. A plugin runs on devices that ONNX Runtime has found, and it takes only those that it supports: OpenVINO's takes
-Intel's, so on another processor it has none.
+called; that of Qualcomm is `onnxruntime-qnn`. A plugin runs on devices that ONNX Runtime has found, and it takes only
+those that it supports: OpenVINO's takes Intel's, so on another processor it has none.
 """
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,11 +17,13 @@ from ortcam.errors import ProviderError
 from ortcam.support.ranges import shown
 from ortcam.support.terminal import first_line
 
-__all__ = ["OPENVINO", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
+__all__ = ["OPENVINO", "QNN", "choose_devices", "plugin_devices", "plugin_named", "plugin_options"]
 
 OPENVINO: Final = "OpenVINOExecutionProvider"
+QNN: Final = "QNNExecutionProvider"
 
 _MODULE: Final = "onnxruntime_ep_"
+_OTHERS: Final = {"qnn": "onnxruntime_qnn"}  # wheels whose modules are called otherwise
 _BUILT_IN: Final = ("CPUExecutionProvider", "CUDAExecutionProvider")  # though ONNX Runtime lists devices of them, too
 
 # OpenVINO's options as the provider that is built into ONNX Runtime takes them -> its own properties. The plugin takes
@@ -59,7 +62,9 @@ def plugin_named(name: str) -> str | None:
         full = str(wheel.get_ep_name())
         with _registering:
             if module not in _registered and not plugin_devices(full):
-                ort.register_execution_provider_library(module, wheel.get_library_path())
+                # The name of a registration is free, but QNN's provider is called by it.
+                own = full if module in _OTHERS.values() else module
+                ort.register_execution_provider_library(own, wheel.get_library_path())
             _registered.add(module)
     except Exception as error:
         raise ProviderError(
@@ -73,6 +78,8 @@ def _wheel(name: str) -> str | None:
     import pkgutil  # noqa: PLC0415 - nothing else of ortcam needs it
 
     letters = name.replace("_", "")
+    if name in _OTHERS:
+        return _OTHERS[name] if importlib.util.find_spec(_OTHERS[name]) is not None else None
     found = (item.name for item in pkgutil.iter_modules() if item.name.startswith(_MODULE))
     return next((module for module in found if module.removeprefix(_MODULE).replace("_", "") == letters), None)
 
@@ -134,7 +141,7 @@ def _described(devices: Sequence[Any]) -> str:
 
 
 def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Options as a plugin takes them: without the device, and OpenVINO's as properties of that device.
+    """Options as a plugin takes them: without the device, OpenVINO's as properties of it, QNN's with a backend.
 
     OpenVINO on a CPU computes in float32 unless something else is said, as the provider does that is built in: left to
     itself it takes bfloat16 where the processor has it.
@@ -143,6 +150,9 @@ def plugin_options(provider: str, options: Mapping[str, str]) -> dict[str, str]:
         ProviderError: OpenVINO's `load_config` is no such configuration.
     """
     given = {key: value for key, value in options.items() if key != "device_type"}
+    if provider == QNN and not {"backend_path", "backend_type"} & set(given) and _wheel("qnn"):
+        # The NPU, also where it is emulated: on a CPU the provider has no backend of its own choice.
+        given["backend_path"] = str(importlib.import_module(_OTHERS["qnn"]).get_qnn_htp_path())
     if provider != OPENVINO:
         return given
     device = options.get("device_type", "CPU").upper()

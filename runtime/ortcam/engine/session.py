@@ -6,14 +6,13 @@ import os
 import platform
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle, Content, Graph
-from ortcam.engine.base import Providers, closed_error
-from ortcam.engine.binding import OnnxBoundSession, Opened, Pool
+from ortcam.engine.base import BoundSession, Providers, closed_error
+from ortcam.engine.binding import FixedBoundSession, Opened, Pool
 from ortcam.engine.forking import ForkLock, after_fork, keep_forever
 from ortcam.engine.memory import give_back
 from ortcam.engine.opening import LeftOut, SessionOptions, open_graph
@@ -72,26 +71,35 @@ class OnnxSession:
             yield self._opened.uncaptured()
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> tuple[NDArray[Any], ...]:
-        """Run once. Inputs that the graph lacks are ignored.
+        """Run once, or as often as a graph of fixed shapes needs for all rows. Inputs that the graph lacks are ignored.
 
         Raises:
             ClosedError: the process was forked since.
+            BundleError: the graph has fixed shapes, and an input has another.
             Exception: of ONNX Runtime's own types; see `readable_errors`.
         """
         self._opened.check()
         feeds = {name: value for name, value in inputs.items() if name in self._opened.inputs}
+        if self._opened.fixed is not None:
+            return self._opened.fixed.run(feeds, outputs, lambda inputs: self._run(inputs, outputs))
+        return self._run(feeds, outputs)
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> tuple[NDArray[Any], ...]:
         with self.uncaptured() as options:
             found = self.runtime.run(list(outputs), feeds, options)
         # Not in the session's memory, which nobody could give back in a process that is forked later.
         return tuple(value if value.flags.owndata else value.copy() for value in found)
 
-    def bind(self, outputs: Sequence[str]) -> AbstractContextManager[OnnxBoundSession]:
+    @contextlib.contextmanager
+    def bind(self, outputs: Sequence[str]) -> Iterator[BoundSession]:
         """Lend a session whose inputs stay in place, for the time of a `with` block. Never blocks.
 
         Raises:
             ClosedError: the process was forked since.
         """
-        return self._pool.lend(outputs)
+        fixed = self._opened.fixed
+        with self._pool.lend(outputs) as bound:
+            yield bound if fixed is None else FixedBoundSession(bound, fixed, outputs)
 
     def warn(self) -> None:
         """Warn of the providers that were left out, once in a process."""

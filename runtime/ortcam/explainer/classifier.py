@@ -280,12 +280,12 @@ class Classifier:
             batch_size: inputs per run, or "auto". At most 2 GB of them are made at a time.
 
         Raises:
-            OptionError: a batch size that is not accepted.
+            OptionError: a batch size that is not accepted, or not the one that the bundle's graphs are fixed at.
             NotFiniteError: a logit is infinite or not a number.
             OutOfMemoryError: not even one fits into the memory of the device.
             ProviderError: whatever else ONNX Runtime could not do.
         """
-        return self._model.logits(count, inputs, batch_size=check_batch_size(batch_size))
+        return self._model.logits(count, inputs, batch_size=check_batch_size(batch_size, self.bundle.manifest))
 
     def _predicted(self, photograph: Photograph) -> NDArray[np.float32]:
         return self._clean_pass(photograph).probabilities.reshape(self.bundle.manifest.output_shape).copy()

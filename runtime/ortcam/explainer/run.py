@@ -196,7 +196,7 @@ class Run:
         model, manifest, clean = self._model, self._manifest, image.clean
         batch_size = self._request.batch_size
         if batch_size == "auto":
-            batch_size = 1 if model.low_memory else _HEAD_BATCH_SIZE
+            batch_size = manifest.graphs.static_batch or (1 if model.low_memory else _HEAD_BATCH_SIZE)
         head = Head(model.head_logits, manifest.cut, manifest.activation, batch_size, self._progress)
         derivative = self._derivative(image, batch_size) if self._request.settings.method.needs_gradient else None
 

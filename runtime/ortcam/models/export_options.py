@@ -42,6 +42,7 @@ class ExportOptions(TypedDict, total=False):
     inputs: Mapping[str, object]
     input_layout: Literal["nchw", "nhwc"]
     opset: int
+    static_batch: int
     calibration: str | Path
 
 

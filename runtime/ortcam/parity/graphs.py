@@ -211,7 +211,7 @@ def measure_parity(
         scorer = open_session(opener(file), options)
         some = _compared(kind, classes, images.shape[2] * images.shape[3])
         columns = np.concatenate([some, classes + np.arange(0 if matrix is None else matrix.count)])
-        found, activated = run_scorer(scorer, images[:1], maps, strongest, columns=columns, score=score)
+        found, activated = _all_scores(graphs, scorer, images[:1], maps, strongest, columns=columns, score=score)
         masked, probabilities = found[:, : len(some)], activated[:, : len(some)]
         check_finite(f"logits of masked images of the probe ({file})", found, expected[kind])
         scorers.append(relative_difference(masked, expected[kind][:, some]))
@@ -275,6 +275,30 @@ def _each_term(graphs: Graphs, activation: Activation, outputs: int) -> ScoreMat
         drawn = generator.standard_normal(size)
         weights[term][row] = (drawn / np.abs(drawn).sum()).astype(np.float32)
     return ScoreMatrix(weights, activation, outputs, len(terms))
+
+
+def _all_scores(
+    graphs: Graphs,
+    scorer: Session,
+    image: NDArray[np.float32],
+    maps: NDArray[np.float32],
+    channels: NDArray[np.int64],
+    *,
+    columns: NDArray[np.int64],
+    score: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As `run_scorer`; with graphs of fixed shapes one score at a time, in the last columns."""
+    if graphs.static_batch is None or len(score) == 1:
+        return run_scorer(scorer, image, maps, channels, columns=columns, score=score)
+    count = len(score)
+    asked = [columns[:-count], *(columns[-count : len(columns) - count + 1] for _ in score)]
+    rows = [score[:1], *(score[index : index + 1] for index in range(count))]
+    runs = [
+        run_scorer(scorer, image, maps, channels, columns=some, score=row)
+        for some, row in zip(asked, rows, strict=True)
+    ]
+    logits, probabilities = (np.concatenate(values, axis=1) for values in zip(*runs, strict=True))
+    return logits, probabilities
 
 
 def run_scorer(

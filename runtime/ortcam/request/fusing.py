@@ -45,8 +45,13 @@ def for_fused_file(request: ExplainRequest, manifest: Manifest, *, masked: bool 
 
     Raises:
         TargetError: a number of classes that the model does not have.
-        OptionError: the bundle lacks what the method needs.
+        OptionError: the bundle lacks what the method needs, or its graphs have fixed shapes.
     """
+    if (static := manifest.graphs.static_batch) is not None:
+        raise OptionError(
+            f"the graphs of this bundle are fixed at {static} rows per run, and a fused file runs them in a loop of "
+            "its own; accepted is a bundle that was exported without --static-batch"
+        )
     found = request.for_bundle(manifest, previews=masked)
     if not fusible(found.settings.method):
         masked_one = request.for_bundle(manifest, previews=True)

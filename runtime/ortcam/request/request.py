@@ -194,6 +194,7 @@ class ExplainRequest:
             OptionError: the method needs a head, a gradient or a layer that the bundle does not have; the message says
                 what works.
         """
+        check_batch_size(self.batch_size, manifest)
         if self.score is None or self.score.word is not None:
             check_classes(manifest)
             as_top_k(self.top_k, manifest.outputs)
@@ -304,13 +305,25 @@ def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float 
         raise OptionError(f"{', '.join(given)} with {name}: goes with methods that mask the image")
 
 
-def check_batch_size(batch_size: object) -> BatchSize:
+def check_batch_size(batch_size: object, manifest: Manifest | None = None) -> BatchSize:
     """The masked images per run, as Python's own int, or "auto".
 
+    Args:
+        batch_size: as given.
+        manifest: of the bundle that is to take it, where it is known.
+
     Raises:
-        OptionError: another text, or a number that is not accepted.
+        OptionError: another text, a number that is not accepted, or not the one that the bundle's graphs are fixed at.
     """
-    return "auto" if isinstance(batch_size, str) and batch_size == "auto" else int(BATCH_SIZE.check(batch_size))
+    if isinstance(batch_size, str) and batch_size == "auto":
+        return "auto"
+    size, static = int(BATCH_SIZE.check(batch_size)), None if manifest is None else manifest.graphs.static_batch
+    if static not in (None, size):
+        raise OptionError(
+            f"batch_size={size}: the graphs of this bundle are fixed at {static} rows per run (--static-batch); "
+            f"accepted is {static} or auto"
+        )
+    return size
 
 
 def read_batch_size(text: str) -> BatchSize:

@@ -47,6 +47,7 @@ __all__ = [
     "SHARE",
     "SHRUNK_SIDE",
     "SIDE",
+    "STATIC_BATCH",
     "STD",
     "STEP",
     "THREADS",
@@ -275,6 +276,7 @@ SEED: Final = Range("seed", 0, 2**53 - 1)  # the whole numbers that every reader
 SHARE: Final = Range("budget", 0, 1, whole=False, open_below=True)
 SHRUNK_SIDE: Final = Range("longest_side", 1, 65535, otherwise=", or None for no limit")
 SIDE: Final = Numbers("input_size", 1, 16384, count=2)
+STATIC_BATCH: Final = Range("static_batch", 1, 4096)
 STD: Final = Numbers("std", 1e-9, 1e6, whole=False, count=64, fewest=1)
 STEP: Final = Range("step", 1, 16384**2)
 THREADS: Final = Range("threads", 1, 1024)

@@ -128,9 +128,15 @@ def site_of(bundles: Sequence[tuple[str, Bundle]]) -> Site:
         bundles: each with the name that the page shows.
 
     Raises:
-        BundleError: this installation lacks the page.
+        BundleError: this installation lacks the page, or a bundle's graphs have fixed shapes.
     """
     page = built_page()
+    for name, bundle in bundles:
+        if (static := bundle.manifest.graphs.static_batch) is not None:
+            raise BundleError(
+                f"{name}: its graphs are fixed at {static} rows per run, and the page runs other sizes, too; accepted "
+                "is a bundle that was exported without --static-batch"
+            )
     resources = dict(page.resources)
     offered = []
     for number, (name, bundle) in enumerate(bundles):

@@ -38,7 +38,9 @@ def compute(node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> list
         return None
 
 
-def infer(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> Inferred | None:
+def infer(
+    model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], index: int, *, by_running: bool = True
+) -> Inferred | None:
     """Infer types and shapes of a node's outputs at one of the two batch sizes. None if nobody can.
 
     Args:
@@ -46,9 +48,10 @@ def infer(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], inde
         node: one of its nodes.
         known: what is known of its inputs.
         index: of the batch size in `BATCHES`.
+        by_running: whether the node may be run on zeros where its schema does not say.
     """
     inferred = _infer_by_schema(model, node, known, index)
-    return inferred if inferred is not None else _infer_by_running(model, node, known, index)
+    return inferred if inferred is not None or not by_running else _infer_by_running(model, node, known, index)
 
 
 def _infer_by_schema(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> Inferred | None:

@@ -40,7 +40,9 @@ def add_export(commands: Any) -> None:
     add_alias(parser, "-o", "--bundle")
     add_force(parser, "replace a bundle that is there")
     parser.add_argument(
-        "--precision", metavar="P[,...]", help="of masked passes, beside fp32: fp16, int8; `explain --precision` picks"
+        "--precision",
+        metavar="P[,...]",
+        help="of masked passes, beside fp32: fp16, int8, qnn; `explain --precision` picks",
     )
     add_input(parser)
 

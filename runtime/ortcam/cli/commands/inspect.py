@@ -10,7 +10,7 @@ from ortcam.bundle.signature import verify_signature
 from ortcam.cli.common import add_alias, add_json
 from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
-from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, say_wrapped
+from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, print_provider, say_wrapped
 from ortcam.errors import BundleError, OptionError
 from ortcam.models.export_options import refuse_with_bundle
 from ortcam.models.exporter import extra_for, import_exporter
@@ -42,6 +42,11 @@ def add_inspect(commands: Any) -> None:
         help="measure again how near its graphs are to the original, and give a verdict",
     )
     group.add_argument(
+        "--provider",
+        metavar="NAME",
+        help="nodes that an execution provider would not take, and why: qnn, nnapi, coreml or xnnpack",
+    )
+    group.add_argument(
         "--verify-signature", action="store_true", help=Rare("verify the minisign signature of its bundle.json")
     )
     group.add_argument("--public-key", metavar="FILE", help=Rare("for --verify-signature, such as minisign.pub"))
@@ -57,6 +62,7 @@ def _inspect(options: argparse.Namespace) -> int:
         return 0
     for flag, said in (
         ("--verify", options.verify),
+        ("--provider", options.provider is not None),
         ("--verify-signature", options.verify_signature),
         ("--public-key", options.public_key is not None),
     ):
@@ -76,6 +82,9 @@ def _inspect(options: argparse.Namespace) -> int:
 def _inspect_bundle(options: argparse.Namespace) -> None:
     bundle = read_bundle(bundle_of(options.model, {}))
     comment = _signed(bundle, options)
+    if options.provider is not None:
+        _inspect_provider(bundle, options)
+        return
     if options.json:
         print(json_text(_summary(bundle, comment, verified=options.verify)))
         return
@@ -84,6 +93,18 @@ def _inspect_bundle(options: argparse.Namespace) -> None:
         say(f"signature      of bundle.json, valid, by the key of {options.public_key}: {comment}")
     if options.verify:
         _verify(bundle)
+
+
+def _inspect_provider(bundle: Bundle, options: argparse.Namespace) -> None:
+    """Print which nodes of a bundle's graphs a provider would take."""
+    if options.verify:
+        raise OptionError("--provider and --verify: give one of the two")
+    exporter = import_exporter(f"`ortcam inspect {options.model} --provider {options.provider}`", "onnx")
+    support = exporter.inspect_provider(bundle, options.provider)
+    if options.json:
+        print(json_text(support.summary()))
+    else:
+        print_provider(support)
 
 
 def _signed(bundle: Bundle, options: argparse.Namespace) -> str | None:

@@ -40,7 +40,8 @@ class ShuffledModels:
             seed: of the shuffling.
         """
         self._measuring, self._bundle, self._load = measuring, bundle, load
-        self._batch_size: BatchSize = _BATCH_SIZE if batch_size == "auto" else batch_size
+        own = bundle.manifest.graphs.static_batch or _BATCH_SIZE
+        self._batch_size: BatchSize = own if batch_size == "auto" else batch_size
         self._seed = seed
         self._copy: Explainer | None = None
         self._depth: float | None = None

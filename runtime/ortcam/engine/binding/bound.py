@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.engine.base import Providers
+from ortcam.engine.binding.fixed import FixedShapes
 from ortcam.engine.forking import ForkLock, after_fork, keep_forever
 from ortcam.engine.plugins import plugin_devices
 from ortcam.engine.providers import CPU, CUDA_DEVICES
@@ -40,7 +41,9 @@ class Opened:
         inputs: of the graph: name -> shape, in which an open dimension is a name.
         providers: (name, options) of those that run, in order.
         on_gpu: whether inputs lie in a GPU's memory.
-        fixed_shape: whether every new shape is planned and tuned anew: on a GPU, and by providers that compile.
+        fixed: the shapes of a graph that takes no others; None where a dimension is open.
+        fixed_shape: whether short runs are padded: where every new shape is planned and tuned anew, on a GPU and by
+            providers that compile, and where the graph takes one shape alone.
         captures: whether runs become CUDA graphs.
         copies_when_bound: whether ONNX Runtime copies an input to the provider's own memory when it is bound, so that
             one that is overwritten has to be bound again: with every provider but the CPU's and those of CUDA.
@@ -54,6 +57,7 @@ class Opened:
     inputs: Mapping[str, Sequence[int | str]] = dataclasses.field(init=False)
     providers: Providers = dataclasses.field(init=False)
     on_gpu: bool = dataclasses.field(init=False)
+    fixed: FixedShapes | None = dataclasses.field(init=False)
     fixed_shape: bool = dataclasses.field(init=False)
     captures: bool = dataclasses.field(init=False)
     copies_when_bound: bool = dataclasses.field(init=False)
@@ -68,7 +72,8 @@ class Opened:
         self.providers = [(name, options.get(name, {})) for name in self.runtime.get_providers()]
         name, settings = self.providers[0]
         self.on_gpu = name in CUDA_DEVICES and not plugin_devices(name)  # whose memory only they can allocate
-        self.fixed_shape = name != CPU
+        self.fixed = FixedShapes.of(self.inputs)
+        self.fixed_shape = name != CPU or self.fixed is not None
         self.copies_when_bound = name != CPU and not self.on_gpu
         self.device = "cuda" if self.on_gpu else "cpu"
         self.device_id = int(settings.get("device_id", 0)) if self.on_gpu else 0
