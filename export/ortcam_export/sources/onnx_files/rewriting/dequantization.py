@@ -43,6 +43,7 @@ def undo_dynamic_quantization(model: ir.Model) -> None:
                 assert value is not None
                 output.replace_all_uses_with(value)
         elif node.op_type in ("ConvInteger", "MatMulInteger"):
+            _keep_bias_floating(node)
             weights = floats.weights(node, inputs[1], None, inputs[3], axis=0 if node.op_type == "ConvInteger" else -1)
             floats.replace(node, node.op_type.removesuffix("Integer"), [inputs[0], weights], dict(node.attributes))
         elif node.op_type == "DynamicQuantizeMatMul":
@@ -67,6 +68,19 @@ def undo_dynamic_quantization(model: ir.Model) -> None:
                 for index, scale in ((1, 8), (2, 10))
             )
             floats.replace(node, "LSTM", [inputs[0], kernel, recurrent, *inputs[3:8]], dict(node.attributes))
+
+
+def _keep_bias_floating(node: ir.Node) -> None:
+    """Take the rounding from a bias that is added to an integer product; ONNX Runtime's first quantizer rounded it."""
+    for add in (user for user, _ in node.outputs[0].uses() if user.op_type == "Add"):
+        for value in add.inputs:
+            made = None if value is None else value.producer()
+            while made is not None and made.op_type in ("Reshape", "Unsqueeze", "Floor", "Round", "Cast"):
+                value = made.inputs[0]
+                if made.op_type in ("Floor", "Round", "Cast"):
+                    assert value is not None
+                    made.outputs[0].replace_all_uses_with(value)
+                made = None if value is None else value.producer()
 
 
 def undo_quantization(model: ir.Model) -> None:
