@@ -168,7 +168,7 @@ class Model:
             self._clean = model_input, clean
         return clean
 
-    def logits(self, model_input: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits_of(self, model_input: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of preprocessed images and their features at the cut: float32 [N,outputs].
 
         Raises:

@@ -243,7 +243,7 @@ class Run:
 
         def noisy_logits(std: float, seed: int, sample: int) -> NDArray[np.float32]:
             found = altered(std, seed, sample)
-            return model.logits(found["image"], found["features"])[0]
+            return model.logits_of(found["image"], found["features"])[0]
 
         def output(seeds: NDArray[np.float32], inputs: Features, name: str) -> NDArray[np.float32]:
             return model.gradient_outputs(seeds, inputs, (name,))[0]

@@ -21,6 +21,7 @@ _LARGEST_FLOAT8: Final = {
     ir.DataType.FLOAT8E5M2FNUZ: 57344.0,
 }
 _WEIGHTS_OF_BITS: Final = "MatMulNBits"
+_ROUNDERS: Final = ("Floor", "Round", "Cast")
 _QUANTIZERS: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -73,14 +74,15 @@ def undo_dynamic_quantization(model: ir.Model) -> None:
 def _keep_bias_floating(node: ir.Node) -> None:
     """Take the rounding from a bias that is added to an integer product; ONNX Runtime's first quantizer rounded it."""
     for add in (user for user, _ in node.outputs[0].uses() if user.op_type == "Add"):
-        for value in add.inputs:
+        behind = list(add.inputs)
+        while behind:
+            value = behind.pop()
             made = None if value is None else value.producer()
-            while made is not None and made.op_type in ("Reshape", "Unsqueeze", "Floor", "Round", "Cast"):
-                value = made.inputs[0]
-                if made.op_type in ("Floor", "Round", "Cast"):
-                    assert value is not None
-                    made.outputs[0].replace_all_uses_with(value)
-                made = None if value is None else value.producer()
+            if made is None or made.op_type not in (*_ROUNDERS, "Reshape", "Unsqueeze"):
+                continue
+            behind.append(made.inputs[0])
+            if made.op_type in _ROUNDERS and made.inputs[0] is not None:
+                made.outputs[0].replace_all_uses_with(made.inputs[0])
 
 
 def undo_quantization(model: ir.Model) -> None:

@@ -147,9 +147,7 @@ def written(text: str, size: tuple[int, int]) -> Picture:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_bundle_gives_what_the_file_gives_by_its_packages_arithmetic(
-    name: str, wheels: Path, tmp_path: Path
-) -> None:
+def test_a_bundle_gives_what_the_file_gives_by_its_packages_arithmetic(name: str, wheels: Path, tmp_path: Path) -> None:
     file = FILES[name]
     path = wheels / file.path
     if not path.is_file():
