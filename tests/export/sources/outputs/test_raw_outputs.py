@@ -102,7 +102,7 @@ def test_images_behind_the_steps_of_a_recurrent_layer_come_in_front(batch: int |
     g = GraphBuilder()
     rows = g.op("ReduceMean", g.features("image"), axes=[2], keepdims=0)
     steps = g.op("Transpose", rows, perm=[2, 0, 1])
-    g.op("MatMul", steps, g.constant(g.random(16, 5)), out="values")
+    g.op("MatMul", steps, g.random(16, 5), out="values")
     path = g.save(tmp_path / "net.onnx", [image_info(batch=batch)], [tensor_info("values", (MAPS[1], batch, 5))])
     file = read_onnx(path, activation="identity")
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
