@@ -153,7 +153,7 @@ def test_a_bundle_gives_what_the_file_gives_by_its_packages_arithmetic(name: str
     if not path.is_file():
         pytest.skip(f"{path} is absent: `make wheels` fetches it")
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    bundle = export(path, tmp_path / "a.ortcam", gradient=False, **file.said)
+    bundle = export(path, tmp_path / "a.ortcam", **file.said)
     assert bundle.manifest.output_shape == file.shape
     picture = written("4719", file.size)
     (expected,) = session.run(
@@ -175,7 +175,7 @@ def test_a_line_of_text_is_upright_or_turned_as_its_classifier_says(wheels: Path
     if not path.is_file():
         pytest.skip(f"{path} is absent: `make wheels` fetches it")
     said: dict[str, Any] = {"input_size": (48, 192), "labels": ["0", "180"], **PADDLE}
-    bundle = export(path, tmp_path / "a.ortcam", gradient=False, **said)
+    bundle = export(path, tmp_path / "a.ortcam", **said)
     with ortcam.load(bundle.path) as explainer:
         for text in ("Every word", "is upright", "Reading"):
             picture = written(text, (48, 192))
