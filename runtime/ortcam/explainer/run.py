@@ -1,6 +1,7 @@
 """One explanation: from a request and an image to the result. All its state lies here, and none on the explainer."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -231,16 +232,26 @@ class Run:
         gradient = self._manifest.gradient
         inputs_needed = () if gradient is None else gradient.inputs
 
+        @functools.lru_cache(maxsize=1)  # the logits of a sample are asked for behind its features
+        def altered(std: float, seed: int, sample: int) -> dict[str, NDArray[np.float32]]:
+            noisy_input = model_input + np.float32(std) * draw_noise(seed, sample, model_input.shape)
+            return {**model.layers(noisy_input), "image": noisy_input}
+
         def noisy(std: float, seed: int, sample: int) -> dict[str, NDArray[np.float32]]:
-            altered = model_input + np.float32(std) * draw_noise(seed, sample, model_input.shape)
-            found = {**model.layers(altered), "image": altered}
+            found = altered(std, seed, sample)
             return {name: found[name] for name in inputs_needed}  # many samples may be kept
+
+        def noisy_logits(std: float, seed: int, sample: int) -> NDArray[np.float32]:
+            found = altered(std, seed, sample)
+            return model.logits_of(found["image"], found["features"])[0]
 
         def output(seeds: NDArray[np.float32], inputs: Features, name: str) -> NDArray[np.float32]:
             return model.gradient_outputs(seeds, inputs, (name,))[0]
 
         clean = {**features, "image": model_input}
-        return Derivative(model.gradients, output, tuple(layers), clean, noisy, batch_size, self._progress)
+        return Derivative(
+            model.gradients, output, tuple(layers), clean, noisy, batch_size, self._progress, noisy_logits=noisy_logits
+        )
 
     def _head_stats(self, head: Head, derivative: Derivative | None, active: NDArray[np.bool_], clock: Clock) -> Stats:
         model, gradient = self._model, self._manifest.gradient

@@ -46,6 +46,8 @@ class Derivative:
         clean: the features of the image.
         noisy: (standard deviation, seed, sample) -> the features of the image with Gaussian noise on the model's input.
             Costs a pass of the features.
+        noisy_logits: the same three -> the logits of that image, float32 [classes]. Costs a pass of the head where the
+            features of that image were the last that were asked for.
         batch_size: the most seeds per run.
         progress: called as progress(backward passes made, backward passes in all) after every run.
         passes: backward passes made, one per seed.
@@ -61,6 +63,7 @@ class Derivative:
     progress: Progress | None = None
     passes: int = 0
     runs: int = 0
+    noisy_logits: Callable[[float, int, int], NDArray[np.float32]] | None = None
 
     def at(
         self, seeds: NDArray[np.float32], features: Features | None = None, *, layers: Sequence[int] = (0,)
@@ -97,7 +100,7 @@ class Derivative:
         A batch that does not fit into memory is halved.
 
         Args:
-            seeds: float32 [K,classes], K at least 1.
+            seeds: float32 [K,classes], K at least 1; or [K,n,classes], which `make` takes apart.
             make: takes the seeds of a batch, float32 [B,classes], calls `at` with them, and returns what to keep.
             runs: how often it calls `at`.
 

@@ -89,7 +89,7 @@ def _in_batches(
         inputs: of the image.
         layer: value of the option of that name.
         make: from the seeds of a batch and the layers, by place, to map and weights of each layer.
-        seeds: float32 [K,classes]; None: of what is asked for (`HeadInputs.seeds`).
+        seeds: float32 [K,classes], or [K,n,classes] with n per class; None: of what is asked for (`HeadInputs.seeds`).
         runs: of the gradient graph that `make` takes.
     """
     derivative = inputs.derivative
@@ -119,17 +119,26 @@ def _plain(formula: Callable[..., Weighed]) -> Callable[[HeadInputs, Mapping[str
 def _compute_smooth(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:
     derivative = inputs.derivative
     assert derivative is not None  # checked with the request
-    noisy = [derivative.noisy(options["std"], options["seed"], sample) for sample in range(options["num_samples"])]
+    noisy, seeds = [], []
+    for sample in range(options["num_samples"]):
+        place = options["std"], options["seed"], sample
+        noisy.append(derivative.noisy(*place))
+        if inputs.score is None or inputs.score.is_affine:
+            seeds.append(inputs.seeds)
+        else:  # the derivative of the score at the noisy image
+            assert derivative.noisy_logits is not None  # as `noisy`
+            seeds.append(inputs.seeds_at(derivative.noisy_logits(*place)))
 
     def make(derivative: Derivative, batch: NDArray[np.float32], places: Sequence[int]) -> list[Weighed]:
         found = [SmoothGradCamPlusPlus() for _ in places]
-        for features in noisy:
-            for of_layer, gradients in zip(found, derivative.at(batch, features, layers=places), strict=True):
-                of_layer.add(gradients)
+        for features, own_seeds in zip(noisy, batch.swapaxes(0, 1), strict=True):
+            gradients = derivative.at(np.ascontiguousarray(own_seeds), features, layers=places)
+            for of_layer, of_sample in zip(found, gradients, strict=True):
+                of_layer.add(of_sample)
         maps = [derivative.layers[place].maps for place in places]
         return [of_layer.weighed(own, epsilon=options["epsilon"]) for of_layer, own in zip(found, maps, strict=True)]
 
-    return _in_batches(inputs, options["layer"], make, runs=len(noisy))
+    return _in_batches(inputs, options["layer"], make, seeds=np.stack(seeds, axis=1), runs=len(noisy))
 
 
 def _compute_finer(inputs: HeadInputs, options: Mapping[str, Any]) -> HeadScores:

@@ -232,9 +232,13 @@ class HeadInputs:
     @property
     def seeds(self) -> NDArray[np.float32]:
         """What the gradient is taken of: d score / d logits, float32 [K,classes]; of classes the logits themselves."""
+        return self.seeds_at(self.logits)
+
+    def seeds_at(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same at other logits [classes], which count where the score is no linear function of them."""
         if self.score is None:
-            return one_hot(self.targets, len(self.logits))
-        return self.score.derivative(self.logits).astype(np.float32)
+            return one_hot(self.targets, len(logits))
+        return self.score.derivative(logits).astype(np.float32)
 
 
 def score_of(

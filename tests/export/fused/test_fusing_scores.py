@@ -64,6 +64,7 @@ SCORES = {
     "scorecam": ("0.5*dog - cat", "entropy", "logit"),
     "scorecam++": ("dog - cat + 2*entropy",),
     "sscam": ("dog - cat",),
+    "smooth-grad-cam++": ("entropy", "probability"),
 }
 
 
@@ -73,7 +74,7 @@ SCORES = {
     [pytest.param(method, score, id=f"{method}-{score}") for method, scores in SCORES.items() for score in scores],
 )
 def test_a_score_is_baked_into_the_file(tmp_path: Path, method: str, score: str) -> None:
-    options = {"num_samples": 2} if method == "sscam" else {}
+    options = {"num_samples": 2} if method in ("sscam", "smooth-grad-cam++") else {}
     fused = fuse(TINY_BUNDLE, tmp_path / "e.onnx", method=method, score=score, **options)
     explainer = ortcam.load(TINY_BUNDLE)
     image = an_image(TINY_BUNDLE)

@@ -100,6 +100,36 @@ def test_a_dynamically_quantized_attention_is_an_attention() -> None:
     np.testing.assert_allclose(run(model, x), expected, atol=0.02 * np.abs(expected).max())
 
 
+def test_a_bias_that_was_rounded_beside_an_integer_product_is_floating() -> None:
+    """As ONNX Runtime's first quantizer wrote it: floor(bias / scale) as int32, added to the product of integers."""
+    weights, scale = quantized(RNG.normal(size=(4, 3, 3, 3)), (0, 1, 2, 3))
+    bias = RNG.normal(size=4).astype(np.float32)
+    constants = {"w": weights, "zero_w": np.int8(0), "w_scale": scale, "b": bias, "four": np.array([1, 4, 1, 1])}
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("ConvInteger", ["q", "w", "zero", "zero_w"], ["product"]),
+        helper.make_node("Mul", ["scale", "w_scale"], ["both"]),
+        helper.make_node("Div", ["b", "both"], ["steps"]),
+        helper.make_node("Floor", ["steps"], ["floor"]),
+        helper.make_node("Cast", ["floor"], ["integers"], to=TensorProto.INT32),
+        helper.make_node("Reshape", ["integers", "four"], ["row"]),
+        helper.make_node("Add", ["product", "row"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["real", "both"], ["y"]),
+    ]
+    model = model_of(nodes, {key: np.asarray(value) for key, value in constants.items()}, (2, 3, 8, 8))
+    x = RNG.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    expected = run(model, x)
+    undo_dynamic_quantization(model)
+    assert not operators(model) & {"Floor", "ConvInteger", "DynamicQuantizeLinear"}
+    # Half a step of each of the 27 factors, and the whole step that the bias was rounded by.
+    step = (x.max() - x.min()) / 255
+    bound = (0.5 * np.abs(weights).astype(np.float64).sum((1, 2, 3)).max() + 1) * float(scale) * step
+    found = run(model, x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+    assert np.abs(found - expected).max() > 0
+
+
 def test_two_computed_matrices_are_named() -> None:
     node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "scale"], ["y"], domain="com.microsoft", name="product")
     nodes = [helper.make_node("Cast", ["x"], ["w"], to=TensorProto.INT8), node]

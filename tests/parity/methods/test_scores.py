@@ -160,6 +160,20 @@ def test_gradient_methods_take_the_derivative_of_the_score(small: Case, image: N
         assert_within_bound(found, getattr(reference, method)([0]), method)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["a - c", "entropy", "probability:b - probability:e", "cosine:query"])
+def test_smooth_gradients_are_those_of_the_score_at_each_noisy_image(
+    small: Case, image: NDArray[np.uint8], text: str
+) -> None:
+    score, _ = SCORES[text]
+    X = torch.from_numpy(small.explainer.preprocess(image))
+    layers = [(f"module.{cut.module}", maps_of(cut)) for cut in small.explainer.bundle.manifest.cuts.values()]
+    reference = GradientReference(ScoredNet(small.module, score), layers, X, promised_noise)
+    options: dict[str, Any] = {"num_samples": 2, "std": 0.3, "seed": 5}
+    found = small.explainer.explain(image, method="smooth-grad-cam++", score=asked(text), epsilon=0, **options)
+    assert_within_bound(found, reference.smooth_grad_cam_plus_plus([0], **options), text)
+
+
 def test_words_are_scores_of_each_class(small: Case, image: NDArray[np.uint8]) -> None:
     explainer, targets = small.explainer, [0, 3]
     for word, read in (("logit", lambda z: z), ("probability", lambda z: z.softmax(1))):

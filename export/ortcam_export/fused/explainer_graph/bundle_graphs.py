@@ -28,12 +28,16 @@ class BundleGraphs:
 
     def classify(self, build: Builder, image: ir.Value) -> tuple[dict[str, ir.Value], ir.Value]:
         """Features by their names in `manifest.cuts`, each in the layout of its cut, and logits [1,outputs]."""
-        graphs = self.manifest.graphs
         features = self.features(build, image)
+        return features, self.logits(build, image, features)
+
+    def logits(self, build: Builder, images: ir.Value, features: Mapping[str, ir.Value]) -> ir.Value:
+        """Logits [N,outputs] of images [N,C,H,W] and their features."""
+        graphs = self.manifest.graphs
         if graphs.head is not None:
-            return features, self._adopt(build, graphs.head, {"features": features["features"]})["logits"]
+            return self._adopt(build, graphs.head, {"features": features["features"]})["logits"]
         assert graphs.classifier is not None
-        return features, self._adopt(build, graphs.classifier, {"image": image})["logits"]
+        return self._adopt(build, graphs.classifier, {"image": images})["logits"]
 
     def features(self, build: Builder, images: ir.Value) -> dict[str, ir.Value]:
         """Features of images [N,C,H,W] by their names in `manifest.cuts`, each in the layout of its cut."""

@@ -78,7 +78,7 @@ class GradientMaps:
 
     def _raw_maps(self, cuts: Mapping[str, Cut]) -> list[ir.Value]:
         """The maps of each layer before ReLU, float64 [K,h,w]."""
-        build, spec, seeds = self.build, self.spec, self._seeds()
+        build, spec, seeds = self.build, self.spec, self._seeds(self.logits)
         if spec.method == _ATTENTION:
             relevance = self.graphs.gradients(build, seeds, self.image, self.features)[RELEVANCE]
             return [grad_attention(build, relevance, self.graphs.manifest.cut, spec.options)]
@@ -95,15 +95,15 @@ class GradientMaps:
         found = self.graphs.gradients(self.build, seeds, self.image, self.features)
         return {name: self._maps(found[name], cut) for name, cut in self.graphs.manifest.cuts.items()}
 
-    def _seeds(self) -> ir.Value:
-        """How much each logit counts, float32 [K,outputs]."""
+    def _seeds(self, logits: ir.Value) -> ir.Value:
+        """How much each logit counts, float32 [K,outputs], at the logits float32 [1,outputs]."""
         build, classes = self.build, self.graphs.manifest.outputs
         if self.score is not None:
-            return score_seeds(build, self.logits, self.score)
+            return score_seeds(build, logits, self.score)
         if self.spec.by_probability:
-            return probability_seeds(build, self.logits, self.targets, classes, self.graphs.manifest.activation)
+            return probability_seeds(build, logits, self.targets, classes, self.graphs.manifest.activation)
         if self.spec.method == "finer-cam":
-            return finer_seeds(build, self.logits, self.targets, classes, self.spec.options)
+            return finer_seeds(build, logits, self.targets, classes, self.spec.options)
         return one_hot(build, self.targets, classes)
 
     def _maps(self, features: ir.Value, cut: Cut) -> ir.Value:
@@ -117,7 +117,8 @@ class GradientMaps:
         """
         build, graphs, options = self.build, self.graphs, self.spec.options
         assert graphs.manifest.gradient is not None  # the request was checked
-        if not graphs.manifest.gradient.inputs:  # the same at every image
+        affine = not self.spec.by_probability if self.score is None else self.score.is_affine
+        if affine and not graphs.manifest.gradient.inputs:  # the same at every image
             first = build.integers(0)
             return {name: build.op("Unsqueeze", [value, first]) for name, value in self._gradients(seeds).items()}
         cuts, preprocessing = graphs.manifest.cuts, graphs.manifest.preprocessing
@@ -127,12 +128,16 @@ class GradientMaps:
         )
         noise = np.concatenate([draw_noise(options["seed"], sample, (1, *shape)) for sample in range(samples)])
         images = build.op("Add", [self.image, build.constant(np.float32(options["std"]) * noise)])
-        features = {
-            name: self._each_for_all_classes(value, cuts[name].shape)
-            for name, value in graphs.features(build, images).items()
-        }
+        of_images = graphs.features(build, images)
+        if affine:
+            seeds = build.op("Tile", [seeds, build.integers(samples, 1)])
+        else:
+            logits = graphs.logits(build, images, of_images)
+            rows = [build.op("Gather", [logits, build.integers(sample)]) for sample in range(samples)]
+            seeds = build.op("Concat", [self._seeds(row) for row in rows], {"axis": 0})
+        features = {name: self._each_for_all_classes(value, cuts[name].shape) for name, value in of_images.items()}
         images = self._each_for_all_classes(images, shape)
-        found = graphs.gradients(build, build.op("Tile", [seeds, build.integers(samples, 1)]), images, features)
+        found = graphs.gradients(build, seeds, images, features)
         return {
             name: build.reshape(self._maps(found[name], cut), samples, -1, cut.channels, cut.height, cut.width)
             for name, cut in cuts.items()

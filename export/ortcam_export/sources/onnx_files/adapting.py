@@ -191,7 +191,7 @@ def _open_batch(model: ir.Model, file: OnnxFile) -> bool:
 
 def _rows_of_classes(graph: ir.Graph, file: OnnxFile) -> tuple[int, ...]:
     """Make the output float32 [N,classes], or [N,values] of an output of any shape; returns that of one image."""
-    output = graph.outputs[0]
+    output = _with_images_in_front(graph, file)
     single = _output_for_one(output, file)
     sides = list(output.shape or ())
     count = math.prod(single)
@@ -214,6 +214,19 @@ def _without_batch(single: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of an output without the batch: (D,) also of [1,D,1,1], and (1,) of [1]."""
     shape = tuple(single[1:])
     return (math.prod(single),) if not shape or shape[1:] == (1, 1) else shape
+
+
+def _with_images_in_front(graph: ir.Graph, file: OnnxFile) -> ir.Value:
+    """The output, with what has the images behind its steps, as recurrent layers have it, turned: values [N,T,C]."""
+    output = graph.outputs[0]
+    sides = list(output.shape or ())
+    places = [index for index, side in enumerate(sides) if not isinstance(side, int)]
+    if not file.raw or len(places) != 1 or str(sides[places[0]]) != "N" or math.prod(sides[: places[0]]) == 1:
+        return output
+    order = [*places, *(index for index in range(len(sides)) if index not in places)]
+    turned = _append(graph, "Transpose", [output], {"perm": order})
+    turned.dtype, turned.shape = output.dtype, ir.Shape([sides[index] for index in order])
+    return turned
 
 
 def _output_for_one(output: ir.Value, file: OnnxFile) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -112,19 +113,37 @@ class OnnxFile:
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
             raise ExportError(f"{self.path}: ONNX Runtime does not load it: {first_line(error)}") from None
 
+        of_one: tuple[int, ...] = ()
+
         def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            nonlocal of_one
             laid_out = images if self.layout == "nchw" else images.transpose(TO_NHWC)
             if self.dtype in PIXELS:
                 laid_out = np.rint(laid_out)
             feed = np.ascontiguousarray(laid_out.astype(self.dtype.numpy()))
             try:
                 (output,) = session.run(None, {self.image: feed if self.batched else feed[0]})
-                rows: NDArray[np.float32] = np.reshape(output, (len(images), -1)).astype(np.float32)
+                output = np.asarray(output)
+                of_one = output.shape if len(images) == 1 else of_one
+                rows: NDArray[np.float32] = _rows(output, len(images), of_one).astype(np.float32)
             except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types
                 raise ExportError(f"{self.path}: ONNX Runtime does not run it: {first_line(error)}") from None
             return rows
 
         return run
+
+
+def _rows(output: NDArray[Any], count: int, of_one: tuple[int, ...]) -> NDArray[Any]:
+    """An output of some images as [N,...], also where the images lie behind its steps: [T,N,C].
+
+    Args:
+        output: of the images.
+        count: of the images.
+        of_one: the shape that one image has.
+    """
+    sides = enumerate(zip(of_one, output.shape, strict=False))
+    axis = next((index for index, pair in sides if count > 1 and pair == (1, count)), 0)
+    return np.moveaxis(output, axis, 0).reshape(count, -1) if output.ndim else output.reshape(count, -1)
 
 
 def describe(value: ir.Value) -> str:

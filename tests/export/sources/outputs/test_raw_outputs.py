@@ -96,6 +96,23 @@ def test_values_between_0_and_1_and_a_softmax_at_the_end_stay_as_they_are(tmp_pa
     assert (converted.activation, converted.output_shape, converted.has_classes) == ("identity", (4,), True)
 
 
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_images_behind_the_steps_of_a_recurrent_layer_come_in_front(batch: int | str, tmp_path: Path) -> None:
+    """[steps,N,values] of readers of text; the declared shape may be wrong, as those of exporters are."""
+    g = GraphBuilder()
+    rows = g.op("ReduceMean", g.features("image"), axes=[2], keepdims=0)
+    steps = g.op("Transpose", rows, perm=[2, 0, 1])
+    g.op("MatMul", steps, g.random(16, 5), out="values")
+    path = g.save(tmp_path / "net.onnx", [image_info(batch=batch)], [tensor_info("values", (MAPS[1], batch, 5))])
+    file = read_onnx(path, activation="identity")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"image": image[None]})[0].reshape(1, -1) for image in images()])
+    np.testing.assert_allclose(file.logits(images(), together=batch == "N"), expected, rtol=0, atol=TOLERANCE)
+    adapted = adapt(file, ONE)
+    assert adapted.output_shape == (MAPS[1], 5)
+    np.testing.assert_allclose(run_whole(adapted.model, images()), expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("kind", ["segmentation", "boxes"])
 def test_without_identity_the_error_says_what_works(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"accepted is \[N,classes\]; `--activation identity` takes its values, and"):

@@ -21,6 +21,7 @@ _LARGEST_FLOAT8: Final = {
     ir.DataType.FLOAT8E5M2FNUZ: 57344.0,
 }
 _WEIGHTS_OF_BITS: Final = "MatMulNBits"
+_ROUNDERS: Final = ("Floor", "Round", "Cast")
 _QUANTIZERS: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -43,6 +44,7 @@ def undo_dynamic_quantization(model: ir.Model) -> None:
                 assert value is not None
                 output.replace_all_uses_with(value)
         elif node.op_type in ("ConvInteger", "MatMulInteger"):
+            _keep_bias_floating(node)
             weights = floats.weights(node, inputs[1], None, inputs[3], axis=0 if node.op_type == "ConvInteger" else -1)
             floats.replace(node, node.op_type.removesuffix("Integer"), [inputs[0], weights], dict(node.attributes))
         elif node.op_type == "DynamicQuantizeMatMul":
@@ -67,6 +69,20 @@ def undo_dynamic_quantization(model: ir.Model) -> None:
                 for index, scale in ((1, 8), (2, 10))
             )
             floats.replace(node, "LSTM", [inputs[0], kernel, recurrent, *inputs[3:8]], dict(node.attributes))
+
+
+def _keep_bias_floating(node: ir.Node) -> None:
+    """Take the rounding from a bias that is added to an integer product; ONNX Runtime's first quantizer rounded it."""
+    for add in (user for user, _ in node.outputs[0].uses() if user.op_type == "Add"):
+        behind = list(add.inputs)
+        while behind:
+            value = behind.pop()
+            made = None if value is None else value.producer()
+            if made is None or made.op_type not in (*_ROUNDERS, "Reshape", "Unsqueeze"):
+                continue
+            behind.append(made.inputs[0])
+            if made.op_type in _ROUNDERS and made.inputs[0] is not None:
+                made.outputs[0].replace_all_uses_with(made.inputs[0])
 
 
 def undo_quantization(model: ir.Model) -> None:
