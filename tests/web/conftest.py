@@ -43,6 +43,7 @@ MODULES = (
     *("images/npy", "images/picture", "images/png", "images/stretching", "engine/manifest", "page/words"),
     *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
     *("scoring/gaussian_process", "methods/gradient", "methods/recipro", "methods/auto", "server/events"),
+    *("camera/camera", "camera/loop"),
 )
 TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
 RUN = """
@@ -53,7 +54,8 @@ const arrays = Object.fromEntries(Object.entries(given).map(([name, { type, data
   const bytes = Uint8Array.from(Buffer.from(data, "base64"));
   return [name, new globalThis[type](bytes.buffer)];
 }));
-const out = await new Function("own", "given", body)(own, arrays);
+const AsyncFunction = (async () => {}).constructor;
+const out = await new AsyncFunction("own", "given", body)(own, arrays);
 console.log(JSON.stringify(Object.entries(out).map(([name, array]) => {
   const typed = ArrayBuffer.isView(array) ? array : Float64Array.from(array);
   const bytes = Buffer.from(typed.buffer, typed.byteOffset, typed.byteLength);

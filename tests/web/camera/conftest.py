@@ -1,0 +1,83 @@
+"""A Chromium whose camera is drawn: what it shows is known, and it needs no device."""
+
+import pytest
+from tests.web.conftest import WIDE, Visit
+
+CAMERAS = 2
+FAKE = (
+    "--use-fake-ui-for-media-stream",
+    f"--use-fake-device-for-media-stream=device-count={CAMERAS}",
+)
+# Notes what is asked of the cameras and what they gave, and lets a test hide the page and refuse a camera.
+WATCHED = """
+  window.cameras = { asked: [], tracks: [], refusal: null, hidden: false, wanted: Infinity };
+  const own = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+  if (own) navigator.mediaDevices.getUserMedia = async (wanted) => {
+    cameras.asked.push(wanted);
+    if (cameras.refusal !== null) throw new DOMException("", cameras.refusal);
+    const stream = await own(wanted);
+    cameras.tracks.push(...stream.getTracks());
+    return stream;
+  };
+  Object.defineProperty(document, "hidden", { get: () => cameras.hidden });
+  cameras.frames = [];
+  document.addEventListener("ortcam-frame", ({ detail }) => {
+    const { target, error, passes, perSecond, map, picture } = detail;
+    cameras.frames.push({ target, error, passes, perSecond });
+    cameras.last = { map, picture };
+    document.body.dataset.seen = cameras.frames.length >= cameras.wanted; // no property can be waited for: see SET
+  });
+"""
+
+
+@pytest.fixture(scope="session")
+def camera_browser(chromium):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *FAKE]
+        )
+        yield running
+        running.close()
+
+
+class CameraVisit(Visit):
+    """A tab on the page, with the camera that it may use."""
+
+    def start(self):
+        """Ask for the camera, and wait for its first map."""
+        self.tab.click("#live")
+        self.wait("live")
+
+    def stop(self):
+        """Stop the camera, and wait for the map of its last frame."""
+        self.tab.click("#live")
+        self.wait("explained")
+
+    def wait_for_frames(self, count=1):
+        """Wait until so many more frames have been shown."""
+        seen = self.cameras("frames.length")
+        wanted = "(n) => { cameras.wanted = n; document.body.dataset.seen = false; }"
+        self.tab.evaluate(wanted, seen + count)
+        self.wait_until("seen")
+
+    def cameras(self, what):
+        """What was noted of the cameras."""
+        return self.tab.evaluate(f"cameras.{what}")
+
+    @property
+    def are_off(self):
+        """Whether every camera that was given is off, and shown no more."""
+        off = self.tab.evaluate("cameras.tracks.map((track) => track.readyState)")
+        return set(off) == {"ended"} and self.tab.evaluate("document.getElementById('video').srcObject === null")
+
+
+@pytest.fixture
+def camera(camera_browser, site):
+    """A tab that may use the camera; it may complain of nothing."""
+    context = camera_browser.new_context(viewport=WIDE, permissions=["camera"])
+    context.add_init_script(WATCHED)
+    visitor = CameraVisit(context.new_page(), site)
+    yield visitor
+    context.close()
+    assert visitor.complaints == []

@@ -1,0 +1,157 @@
+"""The camera on the page, with the one that Chromium draws: off until it is asked for, and each frame with its own map."""
+
+import base64
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from tests.web.conftest import SAMPLES
+
+FISH = SAMPLES / "fish.png"
+# The frame that is shown as PNG, and its map as it is.
+LAST = """async () => {
+  const { map, picture } = cameras.last;
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  canvas.getContext("2d").drawImage(picture.display, 0, 0);
+  const text = async (blob) => {
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  };
+  return [await text(await canvas.convertToBlob({ type: "image/png" })), await text(new Blob([map.data]))];
+}"""
+
+
+def last_frame(visit):
+    """The frame that is shown, as a file, and its map: float32 [224,224]."""
+    picture, values = (base64.b64decode(text) for text in visit.tab.evaluate(LAST))
+    return picture, np.frombuffer(values, np.float32).reshape(224, 224)
+
+
+def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera, explainer):
+    visit = camera.open()
+    assert visit.cameras("asked.length") == 0
+    assert visit.tab.inner_text("#live") == "Use the camera"
+    sent = []
+    visit.tab.on("request", sent.append)
+    visit.start()
+    assert visit.tab.inner_text("#promise") == "What the camera sees stays on this device."
+    visit.wait_for_frames(2)
+    assert visit.cameras("frames.at(-1).perSecond") > 0
+    assert "maps per second" in visit.tab.inner_text("#passes")
+    visit.stop()
+    assert visit.are_off
+    assert visit.tab.inner_text("#promise") == "Your image stays on this device."
+    assert {urlsplit(request.url).netloc for request in sent} <= {urlsplit(visit.site.address).netloc}
+    assert [request for request in sent if request.method != "GET"] == []
+    # What stays is the last frame, an image like any other, with the map that it had.
+    frame, found = last_frame(visit)
+    expected = explainer.explain(frame, method="grad-cam")
+    np.testing.assert_allclose(found, expected.maps[0], atol=1e-4)
+    assert visit.cameras("frames.at(-1).target") == expected.targets[0]
+    np.testing.assert_array_equal(np.load(visit.download("#save-map")), found)
+    assert visit.manifest()["image"]["path"] == "camera.png"
+
+
+@pytest.mark.slow
+def test_a_hidden_page_has_no_camera(camera):
+    visit = camera.open()
+    visit.start()
+    visit.tab.evaluate("cameras.hidden = true; document.dispatchEvent(new Event('visibilitychange'))")
+    visit.wait("ready")
+    assert visit.are_off
+    assert visit.tab.inner_text("#status") == "The camera was stopped because the page was hidden."
+    visit.tab.evaluate("cameras.hidden = false; document.dispatchEvent(new Event('visibilitychange'))")
+    assert visit.cameras("asked.length") == 1  # and it stays off
+    visit.start()  # until it is asked for again
+
+
+@pytest.mark.slow
+def test_a_page_without_a_camera_says_why_and_keeps_its_image(camera):
+    visit = camera.open()
+    visit.explain(FISH, "grad-cam")
+    said = visit.tab.inner_text("#status")
+    visit.tab.evaluate("cameras.refusal = 'NotReadableError'")
+    visit.tab.click("#live")
+    visit.tab.wait_for_selector("#error:not([hidden])")
+    assert visit.error == "The camera is busy: close the other program that uses it, and try again."
+    visit.wait("explained")
+    assert visit.tab.inner_text("#status") == said
+    visit.tab.evaluate("cameras.refusal = null")
+    visit.start()
+    assert not visit.tab.is_visible("#error")
+
+
+@pytest.mark.slow
+def test_a_camera_that_is_taken_away_leaves_its_last_frame(camera):
+    visit = camera.open()
+    visit.start()
+    visit.tab.evaluate("cameras.tracks[0].dispatchEvent(new Event('ended'))")
+    visit.tab.wait_for_selector("#error:not([hidden])")
+    assert visit.error == "The camera was disconnected or taken away."
+    visit.wait("ready")
+    assert visit.are_off
+    visit.tab.click("#refine")
+    visit.wait("explained")
+
+
+@pytest.mark.slow
+def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_again(camera, explainer):
+    visit = camera.open()
+    visit.start()
+    visit.wait_for_frames()
+    likeliest = visit.cameras("frames.at(-1).target")
+    other = (likeliest + 1) % len(explainer.labels)
+    visit.tab.check(f"#classes input[value='{other}']", force=True)
+    visit.wait_for_frames(2)
+    assert visit.cameras("frames.at(-1).target") == other
+    assert not visit.tab.is_checked("#follow")
+    visit.tab.check("#follow")
+    visit.wait_for_frames(2)
+    frame, _ = last_frame(visit)
+    assert visit.cameras("frames.at(-1).target") == int(np.argmax(explainer.predict(frame)))
+
+
+@pytest.mark.slow
+def test_maps_of_masks_come_within_their_time(camera, explainer):
+    visit = camera.open()
+    visit.tab.evaluate("document.getElementById('advanced').open = true")
+    visit.tab.select_option("#method", "scorecam")
+    assert visit.tab.is_visible("#pace-field")
+    visit.tab.select_option("#pace", "250")
+    visit.start()
+    visit.wait_for_frames(2)
+    passes = visit.cameras("frames.at(-1).passes")
+    assert 0 < passes < 0.5 * explainer.bundle.manifest.cut.channels  # 250 ms are fewer on any processor
+    assert f"{passes} of" in visit.tab.inner_text("#passes")
+    visit.tab.select_option("#method", "recipro-cam")
+    assert not visit.tab.is_visible("#pace-field")
+    visit.wait_for_frames(2)
+    assert visit.cameras("frames.at(-1).passes") == 0
+
+
+@pytest.mark.slow
+def test_another_camera_can_be_chosen(camera):
+    visit = camera.open()
+    assert not visit.tab.is_visible("#cameras")
+    visit.start()
+    visit.tab.wait_for_selector("#cameras")
+    first, second = visit.tab.evaluate("[...document.getElementById('cameras').options].map(({ value }) => value)")
+    assert visit.tab.input_value("#cameras") == first
+    visit.tab.select_option("#cameras", second)
+    visit.tab.wait_for_selector("html:not([data-state=live])", state="attached")
+    visit.wait("live")
+    assert visit.cameras("asked.at(-1)")["video"]["deviceId"] == {"exact": second}
+    assert visit.tab.input_value("#cameras") == second
+    assert visit.cameras("tracks.map((track) => track.readyState)") == ["ended", "live"]
+    visit.stop()
+    assert not visit.tab.is_visible("#cameras")
+
+
+@pytest.mark.slow
+def test_an_image_takes_the_place_of_the_camera(camera):
+    visit = camera.open()
+    visit.start()
+    visit.choose(FISH)
+    visit.wait("explained")
+    assert visit.are_off
+    assert visit.manifest()["image"]["path"] == FISH.name
