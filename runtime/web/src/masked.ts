@@ -6,6 +6,7 @@ import type { Provider, Sessions } from "./engine/session";
 import { OrtcamError } from "./errors";
 import { type MaskedChoice, resolvePlan } from "./methods/methods";
 import { Run } from "./scoring/budget";
+import type { Memory } from "./scoring/memory";
 import { prepareMasks } from "./scoring/masks";
 import { Scoring, type Work } from "./scoring/scoring";
 
@@ -29,9 +30,10 @@ export class MaskedRuns {
   /**
    * A run of which nothing is scored yet.
    *
+   * @param memory of the frames before, where the image is a camera's
    * @throws OrtcamError the bundle has no scorer for the method
    */
-  async open(choice: MaskedChoice, { input, clean }: Classified): Promise<Run> {
+  async open(choice: MaskedChoice, { input, clean }: Classified, memory: Memory | null = null): Promise<Run> {
     const { manifest, name } = this.bundle;
     const { preprocessing, graphs, labels } = manifest;
     const plan = resolvePlan(choice);
@@ -49,7 +51,7 @@ export class MaskedRuns {
       offset: areProbabilities(manifest) ? null : await this.blankValues(manifest),
     };
     const { runtime } = this.sessions;
-    return new Run(new Scoring(runtime, scorer, work, BATCH_SIZE[runtime.provider]));
+    return new Run(new Scoring(runtime, scorer, work, BATCH_SIZE[runtime.provider]), memory);
   }
 
   /** What the model gives for an image that is all hidden: a value has no zero of its own. */

@@ -148,6 +148,7 @@ export interface ExplainedFrame {
   readonly error: number | null; // 0: exact
   readonly passes: number; // with masks
   readonly total: number; // the same of an exact map
+  readonly warm: boolean; // whether the frame before said which channels matter
   readonly cells: { readonly height: number; readonly width: number }; // of the finest layer that it is of
 }
 

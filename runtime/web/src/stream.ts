@@ -11,13 +11,17 @@ import type { ExplainedFrame, FrameTask } from "./messages";
 import { isMasked, type MaskedChoice, type UnmaskedChoice } from "./methods/methods";
 import { explainUnmasked } from "./methods/unmasked";
 import type { Known } from "./scoring/budget";
+import { Memory } from "./scoring/memory";
 import { finish, rawMap } from "./scoring/scoring";
 
 /** The map of a frame, without the frame. */
 type Found = Omit<ExplainedFrame, "picture" | "target">;
 
-/** Explains the frames of one camera. */
+/** Explains the frames of a camera. Masked methods start from what the frame before has taught. */
 export class Stream {
+  private remembered = { key: "", memory: new Memory() }; // for one method with its options
+  private ending = 0; // milliseconds from the last run of the graph to the map, of the frame before
+
   constructor(
     private readonly manifest: Manifest,
     private readonly sessions: Sessions,
@@ -62,7 +66,7 @@ export class Stream {
     }
     const { data, flat, layers } = step.value;
     const cells = finestOf(manifest, layers);
-    return { map: { data, height, width }, flat, error: 0, passes: 0, total: 0, cells };
+    return { map: { data, height, width }, flat, error: 0, passes: 0, total: 0, warm: false, cells };
   }
 
   private async masked(
@@ -70,24 +74,36 @@ export class Stream {
     image: Classified,
     signal: AbortSignal,
   ): Promise<Found | null> {
-    const run = await this.runs.open(task.choice, image);
+    const run = await this.runs.open(task.choice, image, this.memoryOf(task.choice));
     const { scoring } = run;
+    const { work } = scoring;
     let known: Known | null = null;
     let before = performance.now();
     for await (const step of run.explain(task.target, task.limits)) {
-      if (step.whole || known === null) known = step;
+      known = step;
       await otherTasks();
       if (signal.aborted) return null;
       const now = performance.now();
-      if (2 * now - before > task.due) break; // another run of the graph would end too late
+      if (2 * now - before + this.ending > task.due) break; // another run of the graph would end too late
       before = now;
     }
-    const { work } = scoring;
+    const done = performance.now();
+    if (scoring.scored.length > 0 && known?.error !== 0) known = run.conclude(task.target, task.limits);
+    run.remember(task.target);
     const { height, width } = work;
     const { data, flat } = finish(rawMap(work, known?.weights ?? scoring.weights(task.target), 1), work);
+    this.ending = performance.now() - done;
     const total = scoring.order.length * work.plan.coefficients.length;
     const { passes } = scoring;
-    return { map: { data, height, width }, flat, error: known?.error ?? null, passes, total, cells: this.manifest.cut };
+    const error = known?.error ?? null;
+    return { map: { data, height, width }, flat, error, passes, total, warm: run.isWarm, cells: this.manifest.cut };
+  }
+
+  /** What the frames before have taught of a method. */
+  private memoryOf(choice: MaskedChoice): Memory {
+    const key = JSON.stringify(choice);
+    if (key !== this.remembered.key) this.remembered = { key, memory: new Memory() };
+    return this.remembered.memory;
   }
 }
 
