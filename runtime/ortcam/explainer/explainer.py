@@ -1,6 +1,7 @@
 """`Explainer`: explanations of a bundle's classifier. `explainer.run` is what happens in each of them."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, overload
@@ -9,7 +10,7 @@ from ortcam.bundle import Bundle
 from ortcam.engine.base import Engine
 from ortcam.engine.batching import BatchSize, Progress, Stop
 from ortcam.engine.opening import SessionOptions
-from ortcam.errors import OrtcamError
+from ortcam.errors import OptionError, OrtcamError
 from ortcam.explainer.classifier import Classifier, check_alone
 from ortcam.explainer.run import Run
 from ortcam.explainer.signatures import taking
@@ -20,6 +21,8 @@ from ortcam.request import ExplainRequest, Score, Target, class_index
 from ortcam.results.explanation import Explanation
 from ortcam.scoring.limits import Completion
 from ortcam.scoring.pace import Paces
+from ortcam.scoring.prediction.memory import Memory
+from ortcam.support.ranges import shown
 
 __all__ = ["Explainer"]
 
@@ -259,6 +262,51 @@ class Explainer(Classifier):
         request = ExplainRequest.of(**arguments).for_bundle(self.bundle.manifest)
         return self._explain_each(self.read_many(images, on_error=on_error), request, progress)
 
+    def explain_stream(
+        self, frames: Iterable[Image], *, warm: bool = True, **arguments: Any
+    ) -> Generator[Explanation, None, None]:
+        """Explain the frames of a video or a camera, each with what the frame before it gave: a generator.
+
+        A frame differs little from the one before, and so do its masks and the weights of its channels. With `budget`,
+        `deadline` or `tolerance` a warm start makes use of that: the channels that mattered in the frame before are
+        scored first, and the weights of the others are predicted from the scores of this frame and the weights of the
+        frame before (`ortcam.scoring.prediction.trend`). `stats.estimated_error` holds for the frame, as in `explain`.
+
+        A frame starts cold, like a single image, after a cut, and where a class is explained that was not explained in
+        the frames before. A cut is where the masks of the channels have moved about as far as they are apart
+        (`ortcam.scoring.prediction.memory`). Without a limit every channel is scored, so every map is exact; so nothing
+        is taken from the frame before. That holds for methods that mask no image, too, and for copies (`augment`).
+
+        Frames are taken one by one, none ahead: with a camera, `frames` should give the newest.
+
+        Args:
+            frames: any iterable of images, as `explain` takes one. OpenCV gives frames as BGR: `frame[..., ::-1]`.
+            warm: whether to start from the frame before. False gives the maps of `explain`, bit by bit.
+            **arguments: those of `explain`. `deadline` is in milliseconds per frame, from when the frame was taken from
+                `frames` to its map, so maps come at a steady rate.
+
+        Raises:
+            OptionError: `warm` neither True nor False.
+            OrtcamError: as `explain`.
+
+        Example:
+            >>> for explanation in explainer.explain_stream(frames, deadline=200):  # doctest: +SKIP
+            ...     show(explanation.overlay())
+        """
+        if not isinstance(warm, bool):
+            raise OptionError(f"warm={shown(warm)}: accepted is True or False")
+        progress = arguments.pop("progress", None)
+        request = ExplainRequest.of(**arguments).for_bundle(self.bundle.manifest)
+        return self._explain_frames(frames, request, progress, Memory() if warm else None)
+
+    def _explain_frames(
+        self, frames: Iterable[Image], request: ExplainRequest, progress: Progress | None, memory: Memory | None
+    ) -> Generator[Explanation, None, None]:
+        for frame in frames:
+            run = self._run(request, progress, memory=memory)
+            *_, last = run.explanations(functools.partial(self.read, frame))
+            yield last
+
     def _explain_each(
         self, photographs: Generator[Photograph, None, None], request: ExplainRequest, progress: Progress | None
     ) -> Generator[Explanation, None, None]:
@@ -267,9 +315,24 @@ class Explainer(Classifier):
                 yield self.explain_request(request, photograph, progress=progress)
 
     def _run(
-        self, request: ExplainRequest, progress: Progress | None, stop: Stop | None = None, *, previews: bool = False
+        self,
+        request: ExplainRequest,
+        progress: Progress | None,
+        stop: Stop | None = None,
+        *,
+        previews: bool = False,
+        memory: Memory | None = None,
     ) -> Run:
-        return Run(self._model, self._options, self._paces, request, progress=progress, stop=stop, previews=previews)
+        return Run(
+            self._model,
+            self._options,
+            self._paces,
+            request,
+            progress=progress,
+            stop=stop,
+            previews=previews,
+            memory=memory,
+        )
 
     def class_index(self, target: Target) -> int:
         """Find the index of a class by index or label; `ortcam.request` has the rule.

@@ -41,6 +41,7 @@ from ortcam.scoring.maps import finish, fuse, raw_maps
 from ortcam.scoring.masks import Masks, prepare_masks
 from ortcam.scoring.noise import draw_noise
 from ortcam.scoring.pace import Paces
+from ortcam.scoring.prediction.memory import Memory
 from ortcam.scoring.scores import Scores
 
 __all__ = ["Run"]
@@ -71,6 +72,7 @@ class Run:
         progress: Progress | None = None,
         stop: Stop | None = None,
         previews: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         """Begin with nothing; the clock starts with `explanations`.
 
@@ -82,6 +84,7 @@ class Run:
             progress: called after every run of a graph.
             stop: as `Explainer.explain_request` takes it.
             previews: whether what is known on the way is given, too.
+            memory: of a stream, whose frame the image is; copies of the image (`augment`) do without.
         """
         self._model = model
         self._manifest = model.bundle.manifest
@@ -91,6 +94,7 @@ class Run:
         self._progress = progress
         self._stop = stop
         self._previews = previews
+        self._memory = memory
 
     def explanations(self, read: Callable[[], Photograph]) -> Iterator[Explanation]:
         """The explanations on the way to the one asked for, which is the last.
@@ -173,6 +177,7 @@ class Run:
                 progress=self._progress,
                 stop=self._stop,
                 previews=self._previews,
+                memory=self._memory,
             )
             for scores in steps:
                 clock.lap("scoring")

@@ -5,6 +5,9 @@
 only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
 how much is scored in time depends on the machine and its load.
 
+**Streams.** A frame that follows another begins with the channels that matter most by what that frame gave, and its
+first round is half as large: see `prediction.trend` and `prediction.memory`.
+
 Where every channel will be scored anyway, and nobody looks at previews, the process is never set up. If such a run is
 stopped, the process predicts the rest from the channels of the highest energy.
 """
@@ -22,6 +25,7 @@ from ortcam.scoring.chooser import Chooser, are_most
 from ortcam.scoring.gaussian_process import Prediction
 from ortcam.scoring.limits import Limits
 from ortcam.scoring.loop import Scoring
+from ortcam.scoring.prediction.memory import Memory
 from ortcam.scoring.scores import Scores
 
 __all__ = ["parts_of", "rounds_of", "score"]
@@ -47,6 +51,7 @@ def score(
     progress: Progress | None = None,
     stop: Stop | None = None,
     previews: bool = False,
+    memory: Memory | None = None,
 ) -> Iterator[Scores]:
     """Score channels until the limits or the channels are reached; the last scores are the result.
 
@@ -60,13 +65,16 @@ def score(
         progress: called after every run of the graph.
         stop: asked after every run of the graph: whether to end as at a deadline. At least one run is made.
         previews: also yield what is known each time the process has been asked, with at least one run in between.
+        memory: of a stream: what it says of the frames before is made use of where the process chooses, and what
+            becomes known of this one is added to it.
     """
     order = scoring.masks.order
     limit = limits.channels(len(order))
     choosing = limit < len(order) or limits.deadline is not None or limits.tolerance is not None or previews
     choosing = choosing and limits.completion != "none" and limit > 0
     end = math.inf if limits.deadline is None else started + limits.deadline / 1000
-    chooser = Chooser(scoring, end, predicts=choosing)
+    memory = memory if choosing else None
+    chooser = Chooser(scoring, end, predicts=choosing, memory=memory)
 
     stopped = False
 
@@ -95,6 +103,7 @@ def score(
         steps = _in_order_of_energy(scoring, order[:limit], run, completing, previews=previews)
     for scores in steps:
         yield _told(scores, limit * scoring.plan.samples) if stopped else scores
+    chooser.remember()
 
 
 def _told(scores: Scores, wanted: int) -> Scores:
@@ -109,7 +118,7 @@ def _as_chosen(scoring: Scoring, limits: Limits, chooser: Chooser, run: _Run, *,
     """In rounds: the first by energy, the others as the process wants."""
     order = scoring.masks.order
     limit = limits.channels(len(order))
-    rounds = rounds_of(limits, len(order))
+    rounds = rounds_of(limits, len(order), warm=chooser.warm)
     prediction: Prediction | None = None
     for number, size in enumerate(rounds):
         if number and chooser.in_time_for(left := limit - chooser.scored):
@@ -175,15 +184,21 @@ def _in_order_of_energy(
         yield scoring.scores()
 
 
-def rounds_of(limits: Limits, channels: int) -> list[int]:
+def rounds_of(limits: Limits, channels: int, *, warm: bool = False) -> list[int]:
     """How many of the active channels each round scores, by their number and the limits alone.
 
     Their sum is what the budget pays for.
+
+    Args:
+        limits: when to stop.
+        channels: how many are active.
+        warm: whether a frame before says which channels matter: the first round is then smaller.
     """
     limit = limits.channels(channels)
     if limit < channels and are_most(limit, channels) and limits.tolerance is None:
         return [limit]  # which few are left out matters little, and to ask would take longer than they do
     first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
+    first = first / 2 if warm else first
     rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
     while (rest := limit - sum(rounds)) > 0:
         size = math.ceil((_GROWTH - 1) * sum(rounds))

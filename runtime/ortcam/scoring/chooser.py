@@ -20,6 +20,9 @@ from ortcam.scoring.gaussian_process import MaskModel, Prediction, estimation_wo
 from ortcam.scoring.loop import Scoring
 from ortcam.scoring.masks import gated_masks, summands
 from ortcam.scoring.pace import Work
+from ortcam.scoring.prediction.links import Line, Power
+from ortcam.scoring.prediction.memory import Memory
+from ortcam.scoring.prediction.trend import Before
 from ortcam.scoring.scores import Scores
 from ortcam.support.blas import single_threaded
 
@@ -27,6 +30,9 @@ __all__ = ["Chooser", "are_most"]
 
 # A budget for more of the channels than this leaves out those of the least energy.
 _MOST: Final = 0.875
+# Over the number of channels that were scored at first, those that have to be scored before the error is estimated.
+_TELLING: Final = 2.0
+_TELLING_OF_FRAMES: Final = 1.5
 # Steps per doubling to which the benefit of scoring a channel is rounded.
 _STEPS: Final = 1024
 # Runs are not cut shorter than this to meet a deadline, since a short run takes more time per row; the first run has
@@ -54,13 +60,14 @@ class Chooser:
     Channels are places in the order of energy, 0 to L - 1.
     """
 
-    def __init__(self, scoring: Scoring, end: float, *, predicts: bool) -> None:
+    def __init__(self, scoring: Scoring, end: float, *, predicts: bool, memory: Memory | None = None) -> None:
         """Nothing is computed before it is asked for.
 
         Args:
             scoring: of the image.
             end: what `time.perf_counter` may not exceed; infinite without a deadline.
             predicts: whether the weights of channels that are not scored will be predicted, which takes time.
+            memory: of the frames before, of a stream. What it says is looked up now, which takes time, too.
         """
         self._scoring = scoring
         self._end = end
@@ -70,6 +77,17 @@ class Chooser:
         self._model: MaskModel | None = None
         self._summands: NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
         self._size: NDArray[np.float64] = np.zeros(0)
+        self._prediction: Prediction | None = None
+        self._memory = memory
+        self._before: Before | None = None
+        self._first = np.arange(len(self._order))
+        if memory is not None and not memory.empty and predicts and self._order.size:
+            self._look_back(memory)
+
+    @property
+    def warm(self) -> bool:
+        """Whether the frames before say something."""
+        return self._before is not None
 
     @property
     def scored(self) -> int:
@@ -77,8 +95,8 @@ class Chooser:
         return int(self._scoring.tally.scored.sum())
 
     def brightest(self, count: int) -> NDArray[np.intp]:
-        """The channels of the highest energy that were not scored."""
-        return np.flatnonzero(~self._scoring.tally.scored[self._order])[:count]
+        """The channels that were not scored of the highest energy, or of what matters most by the frame before."""
+        return self._first[~self._scoring.tally.scored[self._order[self._first]]][:count]
 
     @single_threaded
     def most_wanted(self, prediction: Prediction, count: int) -> NDArray[np.intp]:
@@ -104,14 +122,17 @@ class Chooser:
         with pace.timing("predict", units["predict"]):
             given = np.flatnonzero(self._scoring.tally.scored[self._order])
             weights = self._scored_values(self._scoring.tally.positive_weights()[1])[given]
-            return self._model.condition(given, weights, signed=self._scoring.tally.offset is not None)
+            signed = self._scoring.tally.offset is not None
+            self._prediction = self._model.condition(given, weights, signed=signed, before=self._before)
+        return self._prediction
 
     @single_threaded
     def error(self, prediction: Prediction, first: int) -> NDArray[np.float64]:
         """The estimate of the largest error of the finished maps: float64 [K].
 
         Channels of much energy are alike: from them alone the others seem better known than they are. So it is 1 until
-        as many were chosen by the process as the `first` ones, or most of all are scored.
+        as many were chosen by the process as the `first` ones, or most of all are scored. Where the frame before says
+        which channels matter, half as many are enough.
         """
         if not self.tells_error(first):
             return np.ones(prediction.weights.shape[1])
@@ -123,7 +144,8 @@ class Chooser:
 
     def tells_error(self, first: int) -> bool:
         """Whether the error can be estimated, when that many channels were scored by their energy at first."""
-        return self.scored >= 2 * first or are_most(self.scored, len(self._order))
+        enough = _TELLING_OF_FRAMES if self.warm else _TELLING
+        return self.scored >= enough * first or are_most(self.scored, len(self._order))
 
     def result(self, first: int) -> Scores:
         """The scores with what is predicted for the others, as well as the time left allows."""
@@ -179,6 +201,42 @@ class Chooser:
             return False
         seconds = self._scoring.pace.seconds("rows", channels * self._scoring.plan.samples)
         return self._left() >= 1.2 * seconds + self._seconds(self._units(), "finish")
+
+    @single_threaded
+    def remember(self) -> None:
+        """Keep what is known of this frame for the next one."""
+        memory, tally = self._memory, self._scoring.tally
+        if memory is None or not self._order.size:
+            return
+        prediction, given = self._prediction, int(tally.scored[self._order].sum())
+        if given == len(self._order):
+            if self._model is None:
+                self._set_up()
+            weights = self._scored_values(tally.positive_weights()[1])
+            y = (Power(weights) if tally.offset is None else Line(weights)).y(weights)
+            unknown = np.zeros(y.shape)
+        elif prediction is not None and len(prediction.posterior.scored) == given:
+            y, unknown = prediction.y, prediction.unknown()
+        else:
+            memory.skip()
+            return
+        assert self._model is not None
+        memory.keep(self._scoring.classes, len(tally.scored), self._order, self._model.features, y, unknown)
+
+    @single_threaded
+    def _look_back(self, memory: Memory) -> None:
+        """Look up what the frames before say, and order the channels by what that makes of the map."""
+        with self._scoring.pace.timing("set up", self._units()["set up"]):
+            self._set_up()
+        assert self._model is not None
+        before = memory.before(self._scoring.classes, self._order, self._model.features, self._model.unit)
+        if before is None:
+            return
+        self._before = before
+        slopes = np.ones_like(before.y) if self._scoring.tally.offset is not None else np.maximum(before.y, 0) ** 3
+        matters = self._size * (slopes / np.maximum(self._size @ slopes, np.finfo(np.float64).tiny)).sum(axis=1)
+        steps = np.round(_STEPS * np.log2(np.maximum(matters, np.finfo(np.float64).tiny)))
+        self._first = np.argsort(-steps, kind="stable")
 
     def _set_up(self) -> None:
         self._model = MaskModel(gated_masks(self._scoring.masks, self._scoring.plan)[self._order])

@@ -48,24 +48,26 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.scoring.links import Line, Power
+from ortcam.scoring.prediction.grids import pooling, smoothing
+from ortcam.scoring.prediction.links import Line, Power
+from ortcam.scoring.prediction.trend import Before, Trend
 
 __all__ = ["MaskModel", "Posterior", "Prediction", "estimation_work", "prediction_work"]
 
 Floats = NDArray[np.floating[Any]]
 
-_BLUR: Final = 0.7
-_BLUR_ENDS: Final = 1e-4
 _LENGTHS: Final = (0.7, 1.0, 1.4, 2.0)  # times the median distance between masks
 _NOISES: Final = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # variances, over s^2
-_MASK_GRID: Final = 14  # cells a side; finer masks are averaged down to it
 _ERROR_GRID: Final = 7  # the same of the maps drawn for the estimate
 _FOR_LIKELIHOOD: Final = 64  # scored channels, about, that say length and noise
 _FOR_PREDICTION: Final = 512  # scored channels, about, that the others are predicted from, where those are many
 _FOR_FEW: Final = 128  # the same where they are few
 _FOR_EACH: Final = 4  # more of them for each of the others
 _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the estimate; the others are independent
-_SAFETY: Final = 2.0  # factor on the deviations of the estimate, found on real photographs (benchmarks/calibration.py)
+# Factors on the deviations of the estimate, found on real photographs (benchmarks/calibration.py) and on frames that
+# follow others (benchmarks/stream).
+_SAFETY: Final = 2.0
+_SAFETY_OF_FRAMES: Final = 3.0
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 # Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
@@ -104,13 +106,15 @@ class Posterior:
     noise: float
     spread: NDArray[np.float64]  # [K], s^2
     top: NDArray[np.float64]  # [K], t
-    slopes: NDArray[np.float64]  # [O,K], d alpha / d y over `unit`
+    slopes: NDArray[np.float64]  # [O,K], d alpha / d y over `unit`, times sqrt(g)
     unit: NDArray[np.float64]  # [K]
     mean: NDArray[np.float64]  # [O,K]
     variance: NDArray[np.float64]  # [O], over s^2
     cross: NDArray[np.float32]  # [O,n], kernel
     inverse: NDArray[np.float64]  # [n,n]
     surprise: NDArray[np.float64]  # [K]
+    growth: NDArray[np.float64]  # [O,K], g of `prediction.trend`; 1 of a single image
+    safety: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,12 +124,22 @@ class Prediction:
     Attributes:
         weights: float64 [C,K]; those scored as they are.
         deviation: float64 [C,K], standard deviation of the others; 0 where scored.
+        y: float64 [C,K], what is modelled of the weights: of those scored as it is, of the others the mean.
         posterior: the process given the scores, which the estimate of the error is made of.
     """
 
     weights: NDArray[np.float64]
     deviation: NDArray[np.float64]
+    y: NDArray[np.float64]
     posterior: Posterior
+
+    def unknown(self) -> NDArray[np.float64]:
+        """The variance that is left of y, over what a deviation has before anything is scored: float64 [C,K]."""
+        posterior = self.posterior
+        unknown = np.zeros(self.y.shape)
+        left = (posterior.variance + posterior.noise) / (1 + posterior.noise)
+        unknown[posterior.open] = posterior.growth * left[:, None]
+        return unknown
 
 
 class MaskModel:
@@ -133,7 +147,7 @@ class MaskModel:
 
     def __init__(self, masks: NDArray[np.float32]) -> None:
         """Take the masks of the live channels, float32 [C,h,w], as the scorer multiplies with them (gated, scaled)."""
-        rows, columns = (_smoothing(size) for size in masks.shape[1:])
+        rows, columns = (smoothing(size) for size in masks.shape[1:])
         rooted = np.sign(masks) * np.sqrt(np.abs(masks))
         self._features = np.ascontiguousarray((rows @ rooted @ columns.T).reshape(len(masks), -1))
         self._squares = np.einsum("kd,kd->k", self._features, self._features)
@@ -142,32 +156,52 @@ class MaskModel:
         apart = self._squared_distances(some, some)[np.triu_indices(len(some), 1)]
         self._unit = max(float(np.median(apart)) if apart.size else 0.0, 1e-12)
 
-    def condition(self, scored: NDArray[np.intp], weights: NDArray[np.float64], *, signed: bool = False) -> Prediction:
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """phi: float32 [C,D]."""
+        return self._features
+
+    @property
+    def unit(self) -> float:
+        """The median of |phi_i - phi_j|^2."""
+        return self._unit
+
+    def condition(
+        self,
+        scored: NDArray[np.intp],
+        weights: NDArray[np.float64],
+        *,
+        signed: bool = False,
+        before: Before | None = None,
+    ) -> Prediction:
         """Predict the weights of all channels from those scored so far.
 
         Args:
             scored: intp [n], which channels.
             weights: float64 [n,K], positive.
             signed: whether they may have either sign.
+            before: what the frame before says, in a stream: see `prediction.trend`.
         """
         channels, classes = len(self._features), weights.shape[1]
         link = Line(weights) if signed else Power(weights)
-        y = link.y(weights)
+        modelled = np.zeros((channels, classes))
+        modelled[scored] = y = link.y(weights)
         used = _some(scored, _given_for(channels - len(scored)))
         given, y = scored[used], y[used]
+        trend = Trend(before)
         distances = self._squared_distances(given, given)
-        length, noise = self._likely(given, distances, y)
+        length, noise, growth = self._likely(given, distances, y, trend)
         kernel = _matern(distances, length).astype(np.float64)
         inverse = np.asarray(np.linalg.inv(kernel + noise * np.eye(len(given))), np.float64)
-        ones = inverse.sum(axis=1)
-        mu = ones @ y / ones.sum()
+        open_ = np.setdiff1d(np.arange(channels), scored)
+        y, scale = y / trend.scale(given, growth), trend.scale(open_, growth)
+        mu, expected = trend.fitted(given, growth, inverse, y, open_)
         pulled = inverse @ (y - mu)
         spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), 1e-12)
         # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
         surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
-        open_ = np.setdiff1d(np.arange(channels), scored)
         cross = _matern(self._squared_distances(open_, given), length)
-        mean = link.allowed(mu + cross @ pulled.astype(np.float32)).astype(np.float64)
+        mean = link.allowed(expected + scale * (cross @ pulled.astype(np.float32))).astype(np.float64)
         explained = np.einsum("cn,cn->c", cross @ inverse.astype(np.float32), cross)
         variance = np.maximum(1 - explained, 0).astype(np.float64)
         slopes, unit = link.slopes(mean)
@@ -179,20 +213,22 @@ class MaskModel:
             noise,
             spread,
             link.top,
-            slopes,
+            slopes * scale,
             unit,
             mean,
             variance,
             cross,
             inverse,
             surprise,
+            np.broadcast_to(scale, mean.shape) ** 2,
+            _SAFETY if before is None else _SAFETY_OF_FRAMES,
         )
-        v = variance[:, None] * spread
+        v = variance[:, None] * spread * scale**2
         predicted = np.zeros((channels, classes))
         deviation = np.zeros((channels, classes))
         predicted[open_], deviation[open_] = link.moments(mean, v)
-        predicted[scored] = weights
-        return Prediction(predicted, deviation, posterior)
+        predicted[scored], modelled[open_] = weights, mean
+        return Prediction(predicted, deviation, modelled, posterior)
 
     def map_error(
         self,
@@ -215,7 +251,7 @@ class MaskModel:
         errors = np.ones(len(posterior.top))
         if len(posterior.scored) < _FEWEST:
             return errors
-        rows, columns = (_pooling(size, _ERROR_GRID) for size in summands.shape[1:])
+        rows, columns = (pooling(size, _ERROR_GRID) for size in summands.shape[1:])
         cells = (rows @ summands @ columns.T).reshape(len(summands), -1)
         unscored = self._unscored(posterior, cells)
         standard_normal = np.random.default_rng(0).standard_normal((_DRAWS, cells.shape[1]))
@@ -264,24 +300,29 @@ class MaskModel:
         given: NDArray[np.intp],
         distances: NDArray[np.float32],
         y: NDArray[np.float64],
-    ) -> tuple[float, float]:
-        """Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood."""
+        trend: Trend,
+    ) -> tuple[float, float, float]:
+        """Length, noise and growth: means of their logarithms over the grid, weighed by the marginal likelihood."""
         some = _some(given, _FOR_LIKELIHOOD)
-        y, distances = y[some], distances[np.ix_(some, some)]
-        likelihoods = np.empty((len(_LENGTHS), len(_NOISES)))
+        given, y, distances = given[some], y[some], distances[np.ix_(some, some)]
+        scales = [trend.scale(given, growth) for growth in trend.growths]
+        likelihoods = np.empty((len(_LENGTHS), len(_NOISES), len(scales)))
         for i, length in enumerate(_LENGTHS):
             values, vectors = np.linalg.eigh(_matern(distances, length).astype(np.float64))
-            turned, ones = vectors.T @ y, vectors.sum(axis=0)
-            for j, noise in enumerate(_NOISES):
-                precision = 1 / (np.maximum(values, 0) + noise)
-                mu = (ones * precision) @ turned / (ones * precision @ ones)
-                residual = turned - ones[:, None] * mu
-                spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), 1e-12)
-                likelihoods[i, j] = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
+            precisions = [1 / (np.maximum(values, 0) + noise) for noise in _NOISES]
+            for w, scale in enumerate(scales):
+                turned, smaller = vectors.T @ (y / scale), np.log(np.broadcast_to(scale, y.shape)).sum()
+                for j, precision in enumerate(precisions):
+                    residual = trend.residual(given, trend.growths[w], vectors, turned, precision)
+                    spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), 1e-12)
+                    likelihood = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
+                    likelihoods[i, j, w] = likelihood - smaller
         shares = np.exp(likelihoods - likelihoods.max())
         shares /= shares.sum()
+        of_growth, shares = shares.sum(axis=(0, 1)), shares.sum(axis=2)
         length = np.exp(shares.sum(axis=1) @ np.log(_LENGTHS))
-        return float(length), float(np.exp(shares.sum(axis=0) @ np.log(_NOISES)))
+        growth = np.exp(of_growth @ np.log(trend.growths))
+        return float(length), float(np.exp(shares.sum(axis=0) @ np.log(_NOISES))), float(growth)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +348,7 @@ class _Unscored:
         deviation = slope[alone] * np.sqrt(posterior.variance[alone] + posterior.noise)
         b = (deviation[:, None] * self.cells[alone]).astype(np.float32)
         covariance += b.T @ b
-        covariance *= posterior.spread[k] * (_SAFETY * max(1.0, posterior.surprise[k])) ** 2
+        covariance *= posterior.spread[k] * (posterior.safety * max(1.0, posterior.surprise[k])) ** 2
         return covariance
 
 
@@ -345,26 +386,6 @@ def _matern(squared_distances: NDArray[np.float32], length: float) -> NDArray[np
     r *= np.float32(np.sqrt(3) / length)
     kernel: NDArray[np.float32] = (1 + r) * np.exp(-r)
     return kernel
-
-
-def _smoothing(size: int) -> NDArray[np.float32]:
-    """Blur by 0.7 cells, of the coarser grid where there is one: float32 [min(size, 14), size]."""
-    pooling = _pooling(size, _MASK_GRID)
-    centre = np.arange(len(pooling))
-    blur = np.exp(-((centre[:, None] - centre) ** 2) / (2 * _BLUR**2))
-    blur[blur < _BLUR_ENDS] = 0  # beyond, products would be denormal numbers, which take a CPU twenty times as long
-    smoothing: NDArray[np.float32] = (blur / blur.sum(axis=1, keepdims=True)).astype(np.float32) @ pooling
-    return smoothing
-
-
-def _pooling(size: int, largest: int) -> NDArray[np.float32]:
-    """Averages over equal parts of an axis, float32 [min(size, largest), size]; the identity where they are cells."""
-    parts = min(size, largest)
-    edges = np.linspace(0, size, parts + 1)
-    cells = np.arange(size)
-    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    pooling: NDArray[np.float32] = (np.maximum(overlap, 0) * (parts / size)).astype(np.float32)
-    return pooling
 
 
 def _finished(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,6 +37,7 @@ class Scoring:
         pace: how long runs and the rest take.
         tally: what the passes have given.
         offset: float64 [K], what is subtracted from the positive weights.
+        classes: K of them, or other columns of the scorer's outputs.
         pixels: H W, of the image and the finished map.
         most_rows: masked images of the next run at most; may change between runs.
     """
@@ -81,6 +82,7 @@ class Scoring:
         self.offset = np.zeros(len(targets)) if soft else baseline.astype(np.float64)
         shape = len(targets), self._height, self._width
         self.tally = Tally(len(masks.active), shape, plan, self.offset if signed else None)
+        self.classes = tuple(int(index) for index in targets)
         self.pixels = self._height * self._width
         self.most_rows = sys.maxsize
         self._scorer = scorer

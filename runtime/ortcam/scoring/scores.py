@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.scoring.links import ROUNDING
 from ortcam.scoring.masks import Masks
+from ortcam.scoring.prediction.links import ROUNDING
 from ortcam.scoring.tally import Tally
 
 __all__ = ["Scores", "weigh"]

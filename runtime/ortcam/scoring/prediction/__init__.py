@@ -1,0 +1,1 @@
+"""Prediction: the weights of channels that were not scored, from those that were and from the frame before."""

@@ -1,0 +1,96 @@
+"""The memory of a stream: what it gives back for the next frame, how it ages, and when it forgets."""
+
+import numpy as np
+import pytest
+
+from ortcam.scoring.prediction.memory import CUT, Memory, moved_by
+
+CHANNELS, VALUES = 12, 5
+ALL = np.arange(CHANNELS)
+
+
+def features_of(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 1, (CHANNELS, VALUES)).astype(np.float32)
+
+
+def unit_of(features: np.ndarray) -> float:
+    apart = ((features[:, None] - features) ** 2).sum(axis=-1)
+    return float(np.median(apart[np.triu_indices(len(features), 1)]))
+
+
+def remembering(classes: tuple[int, ...] = (3,), order: np.ndarray = ALL) -> tuple[Memory, np.ndarray, np.ndarray]:
+    """A memory of one frame, with its features and y."""
+    features, memory = features_of(0), Memory()
+    y = np.random.default_rng(1).uniform(0, 1, (len(order), len(classes)))
+    memory.keep(classes, CHANNELS, order, features[order], y, np.zeros_like(y))
+    return memory, features, y
+
+
+def test_a_new_memory_says_nothing() -> None:
+    features = features_of(0)
+    assert Memory().empty
+    assert Memory().before((3,), ALL, features, unit_of(features)) is None
+
+
+def test_what_was_kept_comes_back_by_channel_in_the_order_of_the_next_frame() -> None:
+    order = np.array([4, 1, 0, 9, 7, 2, 3, 11, 10, 8, 5])
+    memory, features, y = remembering((3, 5), order)
+    again = order[::-1]
+    found = memory.before((5, 3), again, features[again], unit_of(features))
+    assert found is not None
+    np.testing.assert_array_equal(found.y, y[::-1, ::-1])
+    np.testing.assert_array_equal(found.unknown, 0)
+
+
+def test_a_channel_that_was_flat_is_as_unknown_as_can_be() -> None:
+    memory, features, y = remembering(order=ALL[:-1])
+    found = memory.before((3,), ALL, features, unit_of(features))
+    assert found is not None
+    assert found.y[-1] == pytest.approx(y.mean())
+    assert (found.unknown[-1], found.unknown[0]) == (1, 0)
+
+
+def test_a_cut_is_forgotten_and_a_slow_change_is_not() -> None:
+    memory, features, _ = remembering()
+    near = features + np.float32(0.05) * features_of(2)
+    far = features_of(3)
+    unit = unit_of(features)
+    assert moved_by(near, features, unit) < CUT < moved_by(far, features, unit_of(far))
+    assert memory.before((3,), ALL, near, unit) is not None
+    assert memory.before((3,), ALL, far, unit_of(far)) is None
+    assert memory.empty
+    assert memory.before((3,), ALL, near, unit) is None
+
+
+def test_another_model_has_nothing_in_common() -> None:
+    assert moved_by(np.zeros((3, 4), np.float32), np.zeros((3, 5), np.float32), 1.0) == np.inf
+    assert moved_by(np.zeros((3, 4), np.float32), np.full((3, 4), np.nan, np.float32), 1.0) == np.inf
+
+
+def test_a_class_that_was_not_explained_is_not_remembered_and_ages_where_it_was() -> None:
+    memory, features, y = remembering((3,))
+    unit = unit_of(features)
+    assert memory.before((4,), ALL, features, unit) is None
+    assert memory.before((3, 4), ALL, features, unit) is None
+    for _ in range(2):
+        memory.keep((4,), CHANNELS, ALL, features, y, np.zeros_like(y))
+    found = memory.before((3, 4), ALL, features, unit)
+    assert found is not None
+    assert found.unknown[0].tolist() == [2, 0]
+    for _ in range(20):
+        memory.keep((4,), CHANNELS, ALL, features, y, np.zeros_like(y))
+    assert memory.before((3,), ALL, features, unit) is None
+
+
+def test_frames_of_which_nothing_is_kept_make_all_older() -> None:
+    memory, features, _ = remembering()
+    memory.skip()
+    memory.skip()
+    found = memory.before((3,), ALL, features, unit_of(features))
+    assert found is not None
+    assert set(found.unknown.ravel()) == {2}
+
+
+def test_few_remembered_channels_are_too_few() -> None:
+    memory, features, _ = remembering(order=ALL[:5])
+    assert memory.before((3,), ALL, features, unit_of(features)) is None
