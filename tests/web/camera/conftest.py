@@ -21,10 +21,14 @@ WATCHED = """
   };
   Object.defineProperty(document, "hidden", { get: () => cameras.hidden });
   cameras.frames = [];
+  cameras.shown = [];
   document.addEventListener("ortcam-frame", ({ detail }) => {
-    const { target, error, passes, perSecond, map, picture } = detail;
-    cameras.frames.push({ target, error, passes, perSecond });
-    cameras.last = { map, picture };
+    const { target, error, passes, warm, perSecond, map, picture } = detail;
+    cameras.frames.push({ target, error, passes, warm, perSecond });
+    const { width, height, display } = picture;
+    const canvas = new OffscreenCanvas(width, height); // the page closes what it has shown
+    canvas.getContext("2d").drawImage(display, 0, 0);
+    cameras.shown.push({ map, canvas });
     document.body.dataset.seen = cameras.frames.length >= cameras.wanted; // no property can be waited for: see SET
   });
 """

@@ -8,23 +8,22 @@ import pytest
 from tests.web.conftest import SAMPLES
 
 FISH = SAMPLES / "fish.png"
-# The frame that is shown as PNG, and its map as it is.
-LAST = """async () => {
-  const { map, picture } = cameras.last;
-  const canvas = new OffscreenCanvas(picture.width, picture.height);
-  canvas.getContext("2d").drawImage(picture.display, 0, 0);
+# Frames that were shown as PNG, and their maps as they are.
+SHOWN = """async (count) => Promise.all(cameras.shown.slice(-count).map(async ({ map, canvas }) => {
   const text = async (blob) => {
     const bytes = new Uint8Array(await blob.arrayBuffer());
     return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
   };
   return [await text(await canvas.convertToBlob({ type: "image/png" })), await text(new Blob([map.data]))];
-}"""
+}))"""
 
 
-def last_frame(visit):
-    """The frame that is shown, as a file, and its map: float32 [224,224]."""
-    picture, values = (base64.b64decode(text) for text in visit.tab.evaluate(LAST))
-    return picture, np.frombuffer(values, np.float32).reshape(224, 224)
+def last_frames(visit, count):
+    """The frames that were shown last, as files, and their maps: float32 [224,224] each."""
+    return [
+        (base64.b64decode(picture), np.frombuffer(base64.b64decode(values), np.float32).reshape(224, 224))
+        for picture, values in visit.tab.evaluate(SHOWN, count)
+    ]
 
 
 def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera, explainer):
@@ -32,7 +31,7 @@ def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera
     assert visit.cameras("asked.length") == 0
     assert visit.tab.inner_text("#live") == "Use the camera"
     sent = []
-    visit.tab.on("request", sent.append)
+    visit.tab.on("request", lambda request: sent.append(request))  # noqa: PLW0108 - it must be a function of Python
     visit.start()
     assert visit.tab.inner_text("#promise") == "What the camera sees stays on this device."
     visit.wait_for_frames(2)
@@ -44,7 +43,7 @@ def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera
     assert {urlsplit(request.url).netloc for request in sent} <= {urlsplit(visit.site.address).netloc}
     assert [request for request in sent if request.method != "GET"] == []
     # What stays is the last frame, an image like any other, with the map that it had.
-    frame, found = last_frame(visit)
+    ((frame, found),) = last_frames(visit, 1)
     expected = explainer.explain(frame, method="grad-cam")
     np.testing.assert_allclose(found, expected.maps[0], atol=1e-4)
     assert visit.cameras("frames.at(-1).target") == expected.targets[0]
@@ -107,7 +106,7 @@ def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_aga
     assert not visit.tab.is_checked("#follow")
     visit.tab.check("#follow")
     visit.wait_for_frames(2)
-    frame, _ = last_frame(visit)
+    ((frame, _),) = last_frames(visit, 1)
     assert visit.cameras("frames.at(-1).target") == int(np.argmax(explainer.predict(frame)))
 
 
@@ -127,6 +126,28 @@ def test_maps_of_masks_come_within_their_time(camera, explainer):
     assert not visit.tab.is_visible("#pace-field")
     visit.wait_for_frames(2)
     assert visit.cameras("frames.at(-1).passes") == 0
+
+
+@pytest.mark.slow
+def test_a_frame_starts_from_the_one_before_as_in_python(camera, explainer):
+    visit = camera.open()
+    visit.set_options("scorecam", percent=6)
+    # All the time that it takes: what is scored then follows from the budget alone.
+    visit.tab.evaluate("document.getElementById('pace').options[0].value = 1e7; pace.selectedIndex = 0")
+    visit.start()
+    visit.wait_for_frames(2)
+    visit.stop()
+    count = visit.cameras("frames.length")
+    shown, told = last_frames(visit, count), visit.cameras("frames")
+    assert [frame["warm"] for frame in told[:3]] == [False, True, True]
+    target = told[0]["target"]
+    same = next((i for i, frame in enumerate(told) if frame["target"] != target), count)
+    stream = explainer.explain_stream(
+        (picture for picture, _ in shown[:same]), method="scorecam", budget=0.06, targets=target, batch_size=8
+    )
+    for (_, found), frame, expected in zip(shown[:same], told[:same], stream, strict=True):
+        assert frame["passes"] == expected.stats.passes
+        np.testing.assert_allclose(found, expected.maps[0], atol=2e-3)  # one of two channels wanted alike, see ALIKE
 
 
 @pytest.mark.slow
