@@ -83,7 +83,7 @@ function settle(status: string, passes = ""): void {
 }
 
 /** Show what went wrong and leave the page as it can go on from: with a new worker where the old one is lost. */
-async function recover(error: unknown): Promise<void> {
+async function recover(error: unknown, kept: Pick<NonNullable<typeof current>, "file" | "name"> | null = current): Promise<void> {
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof TokenError) {
     await unlock("The server asks for another token by now.");
@@ -96,7 +96,6 @@ async function recover(error: unknown): Promise<void> {
     return;
   }
   if (!(error instanceof WorkerLostError)) console.error(error);
-  const kept = current;
   [current, explained] = [null, null];
   client.restart();
   if (opened?.provider === "webgpu") provider = "wasm";
@@ -212,8 +211,8 @@ async function stopLive(why = ""): Promise<void> {
 
 /** Go on without the camera, with its last frame where there is one. */
 async function endLive(error: unknown, frame: Blob | null): Promise<void> {
-  if (frame !== null) await read(frame, CAMERA_FILE, { explains: false });
-  await recover(error);
+  if (frame !== null && error instanceof OrtcamError) await read(frame, CAMERA_FILE, { explains: false });
+  await recover(error, frame === null ? current : { file: frame, name: CAMERA_FILE });
 }
 
 /** End the explanation that runs, if one does. */
