@@ -125,12 +125,18 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser(chromium):
+def playwright():
+    """What drives browsers: one per process."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with api.sync_playwright() as running:
         yield running
-        running.close()
+
+
+@pytest.fixture(scope="session")
+def browser(playwright, chromium):
+    running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    yield running
+    running.close()
 
 
 # Milliseconds before a download: Chromium drops those of a page beyond ten in a second, and the fast methods get there.

@@ -10,7 +10,7 @@ FAKE = (
 )
 # Notes what is asked of the cameras and what they gave, and lets a test hide the page and refuse a camera.
 WATCHED = """
-  window.cameras = { asked: [], tracks: [], refusal: null, hidden: false, wanted: Infinity };
+  window.cameras = { asked: [], tracks: [], refusal: null, hidden: false, wanted: Infinity, frames: [], shown: [] };
   const own = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
   if (own) navigator.mediaDevices.getUserMedia = async (wanted) => {
     cameras.asked.push(wanted);
@@ -20,8 +20,6 @@ WATCHED = """
     return stream;
   };
   Object.defineProperty(document, "hidden", { get: () => cameras.hidden });
-  cameras.frames = [];
-  cameras.shown = [];
   document.addEventListener("ortcam-frame", ({ detail }) => {
     const { target, error, passes, warm, perSecond, map, picture } = detail;
     cameras.frames.push({ target, error, passes, warm, perSecond });
@@ -32,17 +30,17 @@ WATCHED = """
     document.body.dataset.seen = cameras.frames.length >= cameras.wanted; // no property can be waited for: see SET
   });
 """
+FORGET = """() => {
+  for (const list of ["asked", "tracks", "frames", "shown"]) cameras[list].length = 0;
+  Object.assign(cameras, { refusal: null, hidden: false });
+}"""
 
 
 @pytest.fixture(scope="session")
-def camera_browser(chromium):
-    api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *FAKE]
-        )
-        yield running
-        running.close()
+def camera_browser(playwright, chromium):
+    running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *FAKE])
+    yield running
+    running.close()
 
 
 class CameraVisit(Visit):
@@ -76,12 +74,35 @@ class CameraVisit(Visit):
         return set(off) == {"ended"} and self.tab.evaluate("document.getElementById('video').srcObject === null")
 
 
+@pytest.fixture(scope="module")
+def tabs(camera_browser, site, tiny_bundle):
+    """Opens a tab on the page with a bundle, once per module."""
+    site.add_bundle("tiny-camera", tiny_bundle)
+    contexts, opened = [], {}
+
+    def tab(query):
+        if query not in opened:
+            contexts.append(camera_browser.new_context(viewport=WIDE, permissions=["camera"]))
+            contexts[-1].add_init_script(WATCHED)
+            opened[query] = CameraVisit(contexts[-1].new_page(), site).open(query)
+        return opened[query]
+
+    yield tab
+    for context in contexts:
+        context.close()
+
+
 @pytest.fixture
-def camera(camera_browser, site):
-    """A tab that may use the camera; it may complain of nothing."""
-    context = camera_browser.new_context(viewport=WIDE, permissions=["camera"])
-    context.add_init_script(WATCHED)
-    visitor = CameraVisit(context.new_page(), site)
-    yield visitor
-    context.close()
-    assert visitor.complaints == []
+def camera(request, tabs):
+    """A tab on the page, with the tiny classifier or with that of the parameter, which tests take turns with.
+
+    Its camera is off, as a test may leave it. It may complain of nothing.
+    """
+    visit = tabs(getattr(request, "param", "?bundle=tiny-camera"))
+    if visit.tab.inner_text("#live") == "Stop the camera":
+        visit.stop()
+    visit.tab.evaluate(FORGET)
+    yield visit
+    complaints = visit.complaints.copy()
+    visit.complaints.clear()
+    assert complaints == []

@@ -1,4 +1,4 @@
-"""The camera on the page, with the one that Chromium draws: off until it is asked for, and each frame with its own map."""
+"""The camera on the page, as Chromium draws one: off until it is asked for, and each frame with its own map."""
 
 import base64
 from urllib.parse import urlsplit
@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from tests.web.conftest import SAMPLES
 
+import ortcam
+
 FISH = SAMPLES / "fish.png"
+SHIPPED_MODEL = pytest.mark.parametrize("camera", [""], indirect=True, ids=["shapes"])
 # Frames that were shown as PNG, and their maps as they are.
 SHOWN = """async (count) => Promise.all(cameras.shown.slice(-count).map(async ({ map, canvas }) => {
   const text = async (blob) => {
@@ -26,8 +29,9 @@ def last_frames(visit, count):
     ]
 
 
+@SHIPPED_MODEL
 def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera, explainer):
-    visit = camera.open()
+    visit = camera
     assert visit.cameras("asked.length") == 0
     assert visit.tab.inner_text("#live") == "Use the camera"
     sent = []
@@ -53,7 +57,7 @@ def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera
 
 @pytest.mark.slow
 def test_a_hidden_page_has_no_camera(camera):
-    visit = camera.open()
+    visit = camera
     visit.start()
     visit.tab.evaluate("cameras.hidden = true; document.dispatchEvent(new Event('visibilitychange'))")
     visit.wait("ready")
@@ -62,11 +66,12 @@ def test_a_hidden_page_has_no_camera(camera):
     visit.tab.evaluate("cameras.hidden = false; document.dispatchEvent(new Event('visibilitychange'))")
     assert visit.cameras("asked.length") == 1  # and it stays off
     visit.start()  # until it is asked for again
+    assert not visit.are_off
 
 
 @pytest.mark.slow
 def test_a_page_without_a_camera_says_why_and_keeps_its_image(camera):
-    visit = camera.open()
+    visit = camera
     visit.explain(FISH, "grad-cam")
     said = visit.tab.inner_text("#status")
     visit.tab.evaluate("cameras.refusal = 'NotReadableError'")
@@ -82,7 +87,7 @@ def test_a_page_without_a_camera_says_why_and_keeps_its_image(camera):
 
 @pytest.mark.slow
 def test_a_camera_that_is_taken_away_leaves_its_last_frame(camera):
-    visit = camera.open()
+    visit = camera
     visit.start()
     visit.tab.evaluate("cameras.tracks[0].dispatchEvent(new Event('ended'))")
     visit.tab.wait_for_selector("#error:not([hidden])")
@@ -94,8 +99,8 @@ def test_a_camera_that_is_taken_away_leaves_its_last_frame(camera):
 
 
 @pytest.mark.slow
-def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_again(camera, explainer):
-    visit = camera.open()
+def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_again(camera, tiny_bundle):
+    visit, explainer = camera, ortcam.load(tiny_bundle)
     visit.start()
     visit.wait_for_frames()
     likeliest = visit.cameras("frames.at(-1).target")
@@ -110,9 +115,10 @@ def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_aga
     assert visit.cameras("frames.at(-1).target") == int(np.argmax(explainer.predict(frame)))
 
 
+@SHIPPED_MODEL
 @pytest.mark.slow
 def test_maps_of_masks_come_within_their_time(camera, explainer):
-    visit = camera.open()
+    visit = camera
     visit.tab.evaluate("document.getElementById('advanced').open = true")
     visit.tab.select_option("#method", "scorecam")
     assert visit.tab.is_visible("#pace-field")
@@ -128,9 +134,10 @@ def test_maps_of_masks_come_within_their_time(camera, explainer):
     assert visit.cameras("frames.at(-1).passes") == 0
 
 
+@SHIPPED_MODEL
 @pytest.mark.slow
 def test_a_frame_starts_from_the_one_before_as_in_python(camera, explainer):
-    visit = camera.open()
+    visit = camera
     visit.set_options("scorecam", percent=6)
     # All the time that it takes: what is scored then follows from the budget alone.
     visit.tab.evaluate("document.getElementById('pace').options[0].value = 1e7; pace.selectedIndex = 0")
@@ -152,7 +159,7 @@ def test_a_frame_starts_from_the_one_before_as_in_python(camera, explainer):
 
 @pytest.mark.slow
 def test_another_camera_can_be_chosen(camera):
-    visit = camera.open()
+    visit = camera
     assert not visit.tab.is_visible("#cameras")
     visit.start()
     visit.tab.wait_for_selector("#cameras")
@@ -170,7 +177,7 @@ def test_another_camera_can_be_chosen(camera):
 
 @pytest.mark.slow
 def test_an_image_takes_the_place_of_the_camera(camera):
-    visit = camera.open()
+    visit = camera
     visit.start()
     visit.choose(FISH)
     visit.wait("explained")
