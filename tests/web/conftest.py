@@ -43,17 +43,19 @@ MODULES = (
     *("images/npy", "images/picture", "images/png", "images/stretching", "engine/manifest", "page/words"),
     *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
     *("scoring/gaussian_process", "methods/gradient", "methods/recipro", "methods/auto", "server/events"),
+    *("camera/camera", "camera/loop", "scoring/memory"),
 )
 TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
 RUN = """
 import { readFileSync } from "node:fs";
-const { module, body, given } = JSON.parse(readFileSync(0, "utf8"));
-const own = await import(module);
+const { modules, body, given } = JSON.parse(readFileSync(0, "utf8"));
+const own = Object.assign({}, ...(await Promise.all(modules.map((module) => import(module)))));
 const arrays = Object.fromEntries(Object.entries(given).map(([name, { type, data }]) => {
   const bytes = Uint8Array.from(Buffer.from(data, "base64"));
   return [name, new globalThis[type](bytes.buffer)];
 }));
-const out = await new Function("own", "given", body)(own, arrays);
+const AsyncFunction = (async () => {}).constructor;
+const out = await new AsyncFunction("own", "given", body)(own, arrays);
 console.log(JSON.stringify(Object.entries(out).map(([name, array]) => {
   const typed = ArrayBuffer.isView(array) ? array : Float64Array.from(array);
   const bytes = Buffer.from(typed.buffer, typed.byteOffset, typed.byteLength);
@@ -64,7 +66,10 @@ console.log(JSON.stringify(Object.entries(out).map(([name, array]) => {
 
 @pytest.fixture(scope="session")
 def call(node_modules, tmp_path_factory):
-    """A function that runs a piece of JavaScript with a module (`own`) and arrays (`given`), and returns its arrays."""
+    """A function that runs a piece of JavaScript with modules (`own`) and arrays (`given`), and returns its arrays.
+
+    It takes names of modules, several as "first second".
+    """
     folder = tmp_path_factory.mktemp("modules")
     entries = [f"src/{name}.ts" for name in MODULES]
     bundle = ["node", node_modules / "rolldown" / "bin" / "cli.mjs", *entries, "--dir", folder, "--platform", "node"]
@@ -73,7 +78,7 @@ def call(node_modules, tmp_path_factory):
     script = folder / "run.mjs"
     script.write_text(RUN, "utf-8")
 
-    def run(module, body, **given):
+    def run(modules, body, **given):
         names = {
             np.dtype(np.uint8): "Uint8ClampedArray",
             np.dtype(np.float32): "Float32Array",
@@ -83,7 +88,8 @@ def call(node_modules, tmp_path_factory):
             name: {"type": names[array.dtype], "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
             for name, array in given.items()
         }
-        asked = json.dumps({"module": str(folder / f"{module}.js"), "body": body, "given": arrays})
+        paths = [str(folder / f"{module}.js") for module in modules.split()]
+        asked = json.dumps({"modules": paths, "body": body, "given": arrays})
         done = subprocess.run(["node", script], input=asked, capture_output=True, text=True, check=True)
         return {
             name: np.frombuffer(base64.b64decode(data), TYPES[kind]) for name, kind, data in json.loads(done.stdout)
@@ -119,12 +125,18 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser(chromium):
+def playwright():
+    """What drives browsers: one per process."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with api.sync_playwright() as running:
         yield running
-        running.close()
+
+
+@pytest.fixture(scope="session")
+def browser(playwright, chromium):
+    running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    yield running
+    running.close()
 
 
 # Milliseconds before a download: Chromium drops those of a page beyond ten in a second, and the fast methods get there.

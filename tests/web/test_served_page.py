@@ -92,6 +92,7 @@ def wait_until_abandoned(server, before):
 def test_the_server_explains_and_nothing_is_computed_in_the_browser(visitor, served, explainer):
     visit = visitor(served).open()
     assert visit.tab.inner_text("#promise") == f"Your image is sent to {urlsplit(served.url).netloc}."
+    assert not visit.tab.is_visible("#live")  # frames of a camera are never sent
     assert "on this server" in visit.tab.inner_text("#engine")
     found = visit.explain(FISH, "grad-cam")
     expected = explainer.explain(FISH, method="grad-cam")

@@ -4,26 +4,37 @@ import { type Bundle, openBundle, sha256 } from "./engine/bundle";
 import { classify, type CleanPass, cutsOf, finestOf } from "./engine/classifier";
 import { layerName } from "./engine/cut";
 import { openDerivative } from "./engine/derivative";
-import { areProbabilities, scoreLength } from "./engine/manifest";
+import { areProbabilities } from "./engine/manifest";
 import { OrtcamError } from "./errors";
-import { prepareMasks } from "./scoring/masks";
-import type { Engine, Explained, Manifest, Opened, ShownImage, Preview, Task, Wanted } from "./messages";
+import { MaskedRuns } from "./masked";
+import type {
+  Engine,
+  Explained,
+  ExplainedFrame,
+  FrameTask,
+  Manifest,
+  Opened,
+  Preview,
+  ShownImage,
+  Task,
+  Wanted,
+} from "./messages";
 import { chooseMethod } from "./methods/auto";
-import { allOptions, isMasked, type MaskedChoice, resolvePlan, weighsByGradient } from "./methods/methods";
+import { allOptions, isMasked, type MaskedChoice, weighsByGradient } from "./methods/methods";
 import { chosenLayers, explainUnmasked, type Found, type Scene } from "./methods/unmasked";
 import { forDisplay, overlayFile } from "./images/display";
-import { readPicture } from "./images/picture";
+import { fitsCamera, readPicture } from "./images/picture";
 import { cropGeometry, type Pixels } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
 import type { Maps } from "./scoring/upsampling";
-import { finish, rawMap, Scoring, type Work } from "./scoring/scoring";
+import { finish, rawMap } from "./scoring/scoring";
 import { offered } from "./offered";
-import { hasGpu, loadRuntime, type Provider, reason, Sessions } from "./engine/session";
+import { otherTasks, Stream } from "./stream";
+import { hasGpu, loadRuntime, reason, Sessions } from "./engine/session";
 
 const MOST_RUNS = 3; // methods whose scores are kept
 const MOST_SAMPLES = 100; // of a method that draws some
 const STEP_OF_PREVIEWS = 4; // pixels
-const BATCH_SIZE: Readonly<Record<Provider, number>> = { wasm: 8, webgpu: 32 };
 const MILLISECONDS_BETWEEN_PREVIEWS = 200;
 
 /** A picture as it is worked on. */
@@ -41,15 +52,19 @@ export class Explainer implements Engine {
   private photograph: Photograph | null = null;
   private map: SaliencyMap | null = null;
   private cells: { readonly height: number; readonly width: number } = { height: 1, width: 1 }; // of its finest layer
-  private blank: Float32Array | null = null; // [classes], what `blankValues` found
   private readonly kept = new Map<string, Run>(); // by method and its options, the last one asked for last
+  private readonly runs: MaskedRuns;
+  private readonly stream: Stream;
 
   private constructor(
     private readonly bundle: Bundle,
     private readonly sessions: Sessions,
     private readonly notes: readonly string[],
     private readonly version: string | null, // of ortcam
-  ) {}
+  ) {
+    this.runs = new MaskedRuns(bundle, sessions);
+    this.stream = new Stream(bundle.manifest, sessions, this.runs);
+  }
 
   /**
    * Open a bundle; what can only be seen by running its features is seen here, and not when a picture is waiting.
@@ -86,6 +101,7 @@ export class Explainer implements Engine {
     const { provider, threads } = this.sessions.runtime;
     return {
       ...offered(manifest),
+      takesCamera: fitsCamera(manifest.preprocessing),
       provider,
       runs: provider === "webgpu" ? "as WebGPU" : `as WebAssembly in ${threads} ${threads === 1 ? "thread" : "threads"}`,
       mostSamples: MOST_SAMPLES,
@@ -160,6 +176,10 @@ export class Explainer implements Engine {
     };
   }
 
+  explainFrame(task: FrameTask, signal: AbortSignal): Promise<ExplainedFrame | null> {
+    return this.stream.explain(task, signal);
+  }
+
   /** By a method that masks no image: gradients of the head, or what the head says of altered features. */
   private async explainUnmasked(
     task: Task & { readonly choice: Scene["choice"] },
@@ -191,43 +211,15 @@ export class Explainer implements Engine {
   }
 
   /** The run of a method on a picture: one that is there, or a new one. */
-  private async runOf(choice: MaskedChoice, { input, clean }: Photograph): Promise<Run> {
+  private async runOf(choice: MaskedChoice, photograph: Photograph): Promise<Run> {
     const key = JSON.stringify(choice);
-    const { manifest } = this.bundle;
-    const { preprocessing, graphs, labels } = manifest;
-    let run = this.kept.get(key);
+    const run = this.kept.get(key) ?? (await this.runs.open(choice, photograph));
     this.kept.delete(key);
-    if (run === undefined) {
-      const plan = resolvePlan(choice);
-      if (!Object.hasOwn(graphs.scorers, plan.scorer)) {
-        const known = Object.keys(graphs.scorers).join(", ");
-        throw new OrtcamError(`${this.bundle.name}: no scorer for ${plan.scorer} in this bundle; it has ${known}`);
-      }
-      const scorer = await this.sessions.open(graphs.scorers[plan.scorer], "partial_maps");
-      const { height, width } = preprocessing;
-      const [features] = clean.maps;
-      const masks = prepareMasks(features, plan, height, width);
-      const work: Work = {
-        ...{ input, height, width, features, masks, plan, classes: labels.length },
-        scoreLength: scoreLength(manifest),
-        offset: areProbabilities(manifest) ? null : await this.blankValues(),
-      };
-      const { runtime } = this.sessions;
-      run = new Run(new Scoring(runtime, scorer, work, BATCH_SIZE[runtime.provider]));
-    }
     this.kept.set(key, run); // behind those that were asked for earlier
     for (const oldest of this.kept.keys()) {
       if (this.kept.size > MOST_RUNS) this.kept.delete(oldest);
     }
     return run;
-  }
-
-  /** What the model gives for an image that is all hidden: a value has no zero of its own. */
-  private async blankValues(): Promise<Float32Array> {
-    const { manifest } = this.bundle;
-    const { height, width, mean } = manifest.preprocessing;
-    this.blank ??= (await classify(manifest, this.sessions, new Float32Array(mean.length * height * width))).logits;
-    return this.blank;
   }
 
   async overlay(look: Look): Promise<Blob> {
@@ -330,16 +322,4 @@ function activeChannels({ data, count, height, width }: Maps): number {
   const size = height * width;
   const channels = Array.from({ length: count }, (_, k) => data.subarray(k * size, (k + 1) * size));
   return channels.filter((map) => map.some((value) => value !== 0)).length;
-}
-
-/** Let the worker take what has been sent to it meanwhile: a cancellation. */
-function otherTasks(): Promise<void> {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
 }

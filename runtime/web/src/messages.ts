@@ -12,6 +12,7 @@ export interface Requests {
   open: { asks: Wanted; answers: Opened };
   read: { asks: { readonly file: Blob; readonly name: string }; answers: ShownImage };
   explain: { asks: Task; answers: Explained | null }; // null where it was stopped before there was a map
+  frame: { asks: FrameTask; answers: ExplainedFrame | null }; // null where it was stopped before there was a map
   overlay: { asks: Look; answers: Blob };
 }
 
@@ -35,6 +36,15 @@ export interface Engine {
    * @throws OrtcamError no picture was read, or the model does not run
    */
   explain(task: Task, show: (preview: Preview) => void, signal: AbortSignal): Promise<Explained | null>;
+
+  /**
+   * Classify and explain a frame of a camera.
+   *
+   * @param signal stops it
+   * @returns null where it was stopped before there was a map
+   * @throws OrtcamError the model runs elsewhere, takes no such pixels, or does not run
+   */
+  explainFrame(task: FrameTask, signal: AbortSignal): Promise<ExplainedFrame | null>;
 
   /**
    * The picture with the map that was made last, as PNG at the picture's size.
@@ -88,6 +98,7 @@ export interface Opened {
   readonly model: string;
   readonly labels: readonly string[];
   readonly areProbabilities: boolean; // what the outputs are; else they are values
+  readonly takesCamera: boolean; // whether frames of a camera can be explained, and here
   readonly takesArrays: boolean; // whether images come at a depth of their own, as `.npy` files
   readonly channels: number;
   readonly scorers: readonly string[];
@@ -118,6 +129,27 @@ export interface Task {
   readonly chosen: string | null; // which and why, where the method was chosen for the reader
   readonly target: number;
   readonly limits: Limits;
+}
+
+/** A frame of a camera, and what is wanted of it. */
+export interface FrameTask {
+  readonly frame: ImageBitmap; // of which nothing is left afterwards
+  readonly choice: Choice;
+  readonly target: number | null; // null: the likeliest class
+  readonly limits: Limits;
+  readonly milliseconds: number; // after which the best map of a masked method is the answer
+}
+
+export interface ExplainedFrame {
+  readonly picture: ShownImage;
+  readonly target: number;
+  readonly map: SaliencyMap;
+  readonly flat: boolean;
+  readonly error: number | null; // 0: exact
+  readonly passes: number; // with masks
+  readonly total: number; // the same of an exact map
+  readonly warm: boolean; // whether the frame before said which channels matter
+  readonly cells: { readonly height: number; readonly width: number }; // of the finest layer that it is of
 }
 
 /** A map on its way. */

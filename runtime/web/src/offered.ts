@@ -7,7 +7,7 @@ import type { Opened } from "./messages";
 import { chooseMethod } from "./methods/auto";
 
 /** Model, classes, layers, and which methods fit. */
-export function offered(manifest: Manifest): Omit<Opened, "provider" | "runs" | "mostSamples" | "notes"> {
+export function offered(manifest: Manifest): Omit<Opened, "takesCamera" | "provider" | "runs" | "mostSamples" | "notes"> {
   return {
     model: manifest.model.name,
     labels: manifest.labels,

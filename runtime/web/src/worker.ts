@@ -50,6 +50,11 @@ async function work(request: Request): Promise<{ answer: unknown; transfer?: Tra
       const show = (preview: object) => send({ kind: "preview", id: request.id, preview } as FromWorker);
       return { answer: await opened.explain(request.asks, show, running.signal) };
     }
+    case "frame": {
+      running = new AbortController();
+      const found = await opened.explainFrame(request.asks, running.signal);
+      return { answer: found, transfer: found === null ? [] : [found.picture.display] };
+    }
     case "overlay":
       return { answer: await opened.overlay(request.asks) };
   }

@@ -30,12 +30,28 @@ const PICTURE_BANDS = [1, 3, 4]; // of an image that becomes RGB or grey
  * @throws OrtcamError it is none, damaged or too large, or has bands that the model does not take
  */
 export async function readPicture(preprocessing: Preprocessing, file: Blob, name: string): Promise<Picture> {
-  if (!needsSamples(preprocessing)) {
-    const decoded = await readPixels(file, name);
-    return { pixels: rendered(preprocessing, decoded), input: preprocess(preprocessing, decoded) };
-  }
-  const samples = fitted(preprocessing, await readSamples(preprocessing, file, name), name);
+  if (!needsSamples(preprocessing)) return pictureOf(preprocessing, await readPixels(file, name), name);
+  return ofSamples(preprocessing, fitted(preprocessing, await readSamples(preprocessing, file, name), name));
+}
+
+/**
+ * Take decoded pixels, say a frame of a camera, for a model.
+ *
+ * @throws OrtcamError the model takes bands that no such pixels have
+ */
+export function pictureOf(preprocessing: Preprocessing, pixels: Pixels, name: string): Picture {
+  if (!needsSamples(preprocessing)) return { pixels: rendered(preprocessing, pixels), input: preprocess(preprocessing, pixels) };
+  const read = { ...ofPixels(pixels, countsOf(preprocessing)), isByte: true };
+  return ofSamples(preprocessing, fitted(preprocessing, read, name));
+}
+
+function ofSamples(preprocessing: Preprocessing, samples: Samples): Picture {
   return { pixels: stretched(samples, displayed(preprocessing)), input: preprocessSamples(preprocessing, samples) };
+}
+
+/** Whether a model takes what cameras give: pictures in colour. */
+export function fitsCamera({ channel_order: order, mean }: Preprocessing): boolean {
+  return order !== "bands" || mean.length === 3;
 }
 
 /** Which bands are shown, counted from 0: one or three. */
@@ -69,12 +85,17 @@ async function readPixels(file: Blob, name: string): Promise<Pixels> {
   return { data: out, height, width };
 }
 
+/** How many channels an image may have for a model. */
+function countsOf({ channel_order: order, mean }: Preprocessing): readonly number[] {
+  return order === "bands" ? [mean.length] : PICTURE_BANDS;
+}
+
 /** The samples of a file at its depth, with all its bands; `isByte` where it has 8-bit levels. */
 type Read = Samples & { readonly isByte: boolean };
 
 async function readSamples(preprocessing: Preprocessing, file: Blob, name: string): Promise<Read> {
   const bytes = await beginningOf(file);
-  const counts = preprocessing.channel_order === "bands" ? [preprocessing.mean.length] : PICTURE_BANDS;
+  const counts = countsOf(preprocessing);
   if (isNpy(bytes)) {
     const array = await readArray(file, name);
     return { ...ofArray(array, counts, name), isByte: array.type === "u1" };
@@ -143,9 +164,10 @@ function ofArray({ data, shape }: NumpyArray, counts: readonly number[], name: s
 }
 
 /** The channels that a model takes of what was read, as `ortcam.images.samples` has it. */
-function fitted({ channel_order: order, mean }: Preprocessing, read: Read, name: string): Samples {
+function fitted(preprocessing: Preprocessing, read: Read, name: string): Samples {
+  const { channel_order: order, mean } = preprocessing;
   const { channels: found, data } = read;
-  const accepted = order === "bands" ? [mean.length] : PICTURE_BANDS;
+  const accepted = countsOf(preprocessing);
   if (!accepted.includes(found)) {
     throw new OrtcamError(`${name} has ${found} bands; this model takes ${accepted.join(" or ")}. ${ACCEPTED}, and .npy`);
   }

@@ -24,6 +24,7 @@ export class Client {
    * Ask the worker for something.
    *
    * @param show called with the previews of an explanation
+   * @param transfer what of `asks` the worker takes over
    * @throws OrtcamError what the reader can do something about; a TokenError where a token is missing
    * @throws WorkerLostError anything else
    */
@@ -31,11 +32,12 @@ export class Client {
     kind: Kind,
     asks: Requests[Kind]["asks"],
     show?: (preview: Preview) => void,
+    transfer: Transferable[] = [],
   ): Promise<Requests[Kind]["answers"]> {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve: resolve as (answer: unknown) => void, reject, show });
-      this.worker.postMessage({ id, kind, asks } as Request);
+      this.worker.postMessage({ id, kind, asks } as Request, transfer);
     });
   }
 

@@ -2,8 +2,8 @@
  * The page: wires the controls to the worker.
  *
  * For tests and other scripts the document's element says in `data-state` what goes on (loading, locked, empty, reading,
- * ready, explaining, explained, broken), and the document gets two events: `ortcam-preview` with a `Preview`, and
- * `ortcam-explained` with an `Explained` as its detail. The address may name a bundle (`?bundle=`, a relative path),
+ * ready, explaining, explained, live, broken), and the document gets three events: `ortcam-preview` with a `Preview`,
+ * `ortcam-explained` with an `Explained`, and `ortcam-frame` with an `ExplainedFrame` as its detail. The address may name a bundle (`?bundle=`, a relative path),
  * and what it runs by (`?provider=wasm`, or `webgpu` where the page was built with it).
  */
 import { bundleAddress } from "../engine/bundle";
@@ -15,21 +15,26 @@ import { OrtcamError, TokenError } from "../errors";
 import type { Access, Explained, Opened, ShownImage, Preview } from "../messages";
 import { isMasked, TITLES, weighsByGradient } from "../methods/methods";
 import { element, page } from "./elements";
-import { encodeNpy } from "../images/npy";
+import { Live } from "./live";
 import { showPrivacy } from "./privacy";
 import { listSamples } from "./samples";
 import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
 import type { Provider } from "../engine/session";
+import { saveManifest, saveMap, saveOverlay, type Subject } from "./saving";
 import { fetchSite, type Offer, type Site } from "./site";
 import { offerMethods, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
+import { listenForImages } from "./taking";
 import { askForToken, knownToken } from "./token";
 import { costInWords, counted, errorInWords, outputsInWords, passesInWords } from "./words";
 
-type State = "loading" | "locked" | "empty" | "reading" | "ready" | "explaining" | "explained" | "broken";
+type State = "loading" | "locked" | "empty" | "reading" | "ready" | "explaining" | "explained" | "live" | "broken";
+
+const CAMERA_FILE = "camera.png"; // its last frame
 
 const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
+const live = new Live({ client, stage, begun: showLive, failed: (error, frame) => void endLive(error, frame) });
 let site: Site = { ortcam: null, bundles: [] };
 let provider: Provider | null = null; // that which is left after WebGPU has failed
 let opened: Opened | null = null;
@@ -50,11 +55,16 @@ function setState(state: State, status: string, passes = ""): void {
   page.tokenForm.hidden = state !== "locked";
   for (const input of [page.file, page.cameraFile]) input.disabled = !open;
   for (const button of page.samples.querySelectorAll("button")) button.disabled = !open;
+  if (opened !== null) showPrivacy(site, state === "live");
+  page.live.hidden = opened?.takesCamera !== true;
+  page.live.disabled = !open || state === "reading";
+  page.live.textContent = state === "live" ? "Stop the camera" : "Use the camera";
+  page.followField.hidden = state !== "live";
   page.stop.hidden = state !== "explaining";
   page.progress.hidden = state !== "explaining";
   page.refine.hidden = state !== "ready" && (state !== "explained" || explained === null || explained.error === 0);
   page.refine.textContent = state === "ready" ? "Explain" : "Make it exact";
-  page.appearance.hidden = current === null;
+  page.appearance.hidden = current === null && state !== "live";
   for (const button of page.downloads) button.disabled = state !== "explained";
 }
 
@@ -66,12 +76,14 @@ function showError(message: string | null): void {
 /** Where the page stands once nothing runs any more. */
 function settle(status: string, passes = ""): void {
   if (opened === null) setState("broken", status, passes);
-  else if (current === null) setState("empty", status, passes);
-  else setState(explained === null ? "ready" : "explained", status, passes);
+  else if (current === null) {
+    showPicture(false);
+    setState("empty", status, passes);
+  } else setState(explained === null ? "ready" : "explained", status, passes);
 }
 
 /** Show what went wrong and leave the page as it can go on from: with a new worker where the old one is lost. */
-async function recover(error: unknown): Promise<void> {
+async function recover(error: unknown, kept: Pick<NonNullable<typeof current>, "file" | "name"> | null = current): Promise<void> {
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof TokenError) {
     await unlock("The server asks for another token by now.");
@@ -84,7 +96,6 @@ async function recover(error: unknown): Promise<void> {
     return;
   }
   if (!(error instanceof WorkerLostError)) console.error(error);
-  const kept = current;
   [current, explained] = [null, null];
   client.restart();
   if (opened?.provider === "webgpu") provider = "wasm";
@@ -110,6 +121,7 @@ function accessTo(offer: Offer | null): Access | null {
 }
 
 async function open(): Promise<void> {
+  await live.stop();
   setState("loading", "Loading the model …");
   opened = null;
   try {
@@ -138,7 +150,7 @@ async function open(): Promise<void> {
 /** Show, classify and explain an image; of several that come at once the last one counts. */
 async function read(file: Blob, name: string, { explains = true } = {}): Promise<void> {
   const turn = ++turns;
-  await stopped();
+  await Promise.all([stopped(), live.stop()]);
   showError(null);
   setState("reading", `Reading ${name} …`);
   try {
@@ -148,11 +160,7 @@ async function read(file: Blob, name: string, { explains = true } = {}): Promise
     explained = null;
     target = picture.probabilities.reduce((best, value, i, all) => (value > all[best] ? i : best), 0);
     stage.showImage(picture, name);
-    page.invitation.hidden = true;
-    page.picture.hidden = false;
-    page.drop.classList.add("full");
-    page.choose.textContent = "Choose another";
-    page.tryTitle.textContent = "Try another:";
+    showPicture(true);
     page.search.value = "";
     showClasses();
     settle("");
@@ -160,6 +168,51 @@ async function read(file: Blob, name: string, { explains = true } = {}): Promise
   } catch (error) {
     await recover(error);
   }
+}
+
+/** Show an image, or the invitation to choose one. */
+function showPicture(shown: boolean): void {
+  page.invitation.hidden = shown;
+  page.picture.hidden = !shown;
+  page.drop.classList.toggle("full", shown);
+  page.choose.textContent = shown ? "Choose another" : "Choose an image";
+  page.tryTitle.textContent = shown ? "Try another:" : "Or try one of these:";
+}
+
+/** Ask for a camera, and explain what it sees until it is stopped. */
+async function startLive(id: string | null = null): Promise<void> {
+  const turn = ++turns;
+  await Promise.all([stopped(), live.stop()]);
+  if (turn !== turns || opened === null) return;
+  showError(null);
+  setState("reading", "Waiting for the camera …");
+  try {
+    await live.start(opened, id);
+    if (turn !== turns) await live.stop();
+  } catch (error) {
+    if (turn === turns) await recover(error);
+  }
+}
+
+function showLive(): void {
+  [current, explained] = [null, null];
+  showPicture(true);
+  setState("live", "");
+}
+
+/** Stop the camera, and go on with its last frame as an image. @param why it was stopped, where nobody asked for it */
+async function stopLive(why = ""): Promise<void> {
+  page.live.disabled = true;
+  const frame = await live.stop();
+  if (frame === null) settle("");
+  else await read(frame, CAMERA_FILE, { explains: why === "" });
+  if (why !== "") page.status.textContent = why;
+}
+
+/** Go on without the camera, with its last frame where there is one. */
+async function endLive(error: unknown, frame: Blob | null): Promise<void> {
+  if (frame !== null && error instanceof OrtcamError) await read(frame, CAMERA_FILE, { explains: false });
+  await recover(error, frame === null ? current : { file: frame, name: CAMERA_FILE });
 }
 
 /** End the explanation that runs, if one does. */
@@ -171,6 +224,7 @@ async function stopped(): Promise<void> {
 
 /** Explain the chosen class with the chosen settings, from what is known of the image on. */
 async function explain(limits = readLimits()): Promise<void> {
+  if (live.isOn) return; // the next frame is explained with what is set now
   if (document.documentElement.dataset["state"] === "reading") return; // an explanation follows that
   const turn = ++turns;
   await stopped();
@@ -229,61 +283,14 @@ function showPreview(preview: Preview, masked: boolean): void {
 
 /** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
 function showClasses(): void {
-  if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, target);
+  if (opened !== null && live.isOn) live.list(opened);
+  else if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, target);
 }
 
-function save(content: BlobPart, type: string, ending: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type }));
-  const label = (opened?.labels[target] ?? "").replace(/[^\p{L}\p{N}]+/gu, "-");
-  link.download = `${current?.name.replace(/\.[^.]*$/, "") ?? "image"}-${explained?.manifest["method"]}-${label}${ending}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
-async function saveOverlay(): Promise<void> {
-  try {
-    save(await client.ask("overlay", readLook()), "image/png", ".png");
-  } catch (error) {
-    await recover(error);
-  }
-}
-
-function saveMap(): void {
-  if (explained === null) return;
-  const { data, height, width } = explained.map;
-  save(encodeNpy(data, [height, width]), "application/octet-stream", ".npy");
-}
-
-function saveManifest(): void {
-  if (explained === null) return;
-  save(`${JSON.stringify({ ...explained.manifest, rendering: readLook() }, null, 1)}\n`, "application/json", ".json");
-}
-
-function listenForImages(): void {
-  for (const input of [page.file, page.cameraFile]) {
-    input.addEventListener("change", () => {
-      const file = input.files?.[0];
-      input.value = ""; // the same file can be chosen again
-      if (file !== undefined) void read(file, file.name);
-    });
-  }
-  page.drop.addEventListener("click", () => {
-    if (current === null) page.file.click();
-  });
-  for (const kind of ["dragenter", "dragover", "dragleave", "drop"] as const) {
-    // Anywhere on the page: an image that misses the area must not replace the page.
-    document.addEventListener(kind, (event) => {
-      event.preventDefault();
-      page.drop.classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    });
-  }
-  const take = (data: DataTransfer | null): void => {
-    const file = data?.files[0];
-    if (file !== undefined && !page.file.disabled) void read(file, file.name);
-  };
-  document.addEventListener("drop", (event) => take(event.dataTransfer));
-  document.addEventListener("paste", (event) => take(event.clipboardData));
+/** What is saved now. */
+function subject(): Subject {
+  const method = String(explained?.manifest["method"]);
+  return { image: current?.name ?? "image", method, label: opened?.labels[target] ?? "" };
 }
 
 function listenForSettings(): void {
@@ -292,6 +299,8 @@ function listenForSettings(): void {
     const changed = event.target as HTMLInputElement;
     if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
     if (changed.name === "target") target = Number(changed.value);
+    if (live.isOn && changed.name === "target") live.pin(target);
+    if (changed === page.follow) live.pin(page.follow.checked ? null : live.target);
     if (changed.id === "method") suggestSamples();
     showOptions(opened);
     void explain();
@@ -307,6 +316,18 @@ function listenForSettings(): void {
     void explain(exact ? { budget: null, tolerance: null } : readLimits());
   });
   page.bundle.addEventListener("change", () => void stopped().then(openAgain));
+}
+
+function listenForCamera(): void {
+  page.live.addEventListener("click", (event) => {
+    event.stopPropagation(); // the area around it chooses a file
+    void (live.isOn ? stopLive() : startLive());
+  });
+  page.cameras.addEventListener("change", () => void startLive(page.cameras.value));
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden && live.isOn) void stopLive("The camera was stopped because the page was hidden.");
+  });
+  addEventListener("pagehide", () => void live.stop());
 }
 
 /** Open the bundle that is wanted, and read the picture that is there with it. */
@@ -328,9 +349,11 @@ function listenForLooks(): void {
     page.opacity.value = String(100 * DEFAULT_ALPHA[page.blend.value as Blend]);
     look();
   });
-  element("save-overlay").addEventListener("click", () => void saveOverlay());
-  element("save-map").addEventListener("click", saveMap);
-  element("save-manifest").addEventListener("click", saveManifest);
+  element("save-overlay").addEventListener("click", () => {
+    void client.ask("overlay", readLook()).then((file) => saveOverlay(file, subject()), recover);
+  });
+  element("save-map").addEventListener("click", () => explained !== null && saveMap(explained.map, subject()));
+  element("save-manifest").addEventListener("click", () => explained !== null && saveManifest(explained.manifest, subject()));
   page.colormap.replaceChildren(...COLORMAPS.map((name) => new Option(name, name)));
   look();
 }
@@ -363,7 +386,7 @@ async function begin(): Promise<void> {
     }
     await unlock(error.message);
   }
-  showPrivacy(site);
+  showPrivacy(site, false);
   page.bundle.replaceChildren(...site.bundles.map(({ name }) => new Option(name)));
   const chooses = site.bundles.length > 1 && !new URL(location.href).searchParams.has("bundle");
   page.model.hidden = !chooses;
@@ -371,8 +394,9 @@ async function begin(): Promise<void> {
   await open();
 }
 
-listenForImages();
+listenForImages((file, name) => void read(file, name), () => current === null && !live.isOn);
 listenForSettings();
+listenForCamera();
 listenForLooks();
 showOptions(null);
 await begin();

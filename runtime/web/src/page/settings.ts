@@ -89,7 +89,7 @@ export function offerMethods({ scorers, layers, noGradient, hasAttention, hasHea
 }
 
 /** Fill a chooser with texts and their values; what was chosen stays so where it still can be. */
-function offer(chooser: HTMLSelectElement, entries: readonly (readonly [string, string])[]): void {
+export function offer(chooser: HTMLSelectElement, entries: readonly (readonly [string, string])[]): void {
   const kept = chooser.value;
   chooser.replaceChildren(...entries.map(([text, value]) => new Option(text, value)));
   if (entries.some(([, value]) => value === kept)) chooser.value = kept;
@@ -114,6 +114,7 @@ export function showOptions(opened: Opened | null): void {
     page.layer.options[0].text = `default: ${usual.layer === "all" ? "all layers" : opened.layers[0]}`;
   }
   page.layerField.hidden = !hasLayer || (opened?.layers.length ?? 1) < 2;
+  page.paceField.hidden = !masked || opened?.takesCamera !== true;
   show(page.budgetField, masked && page.until.value === "budget");
 }
 

@@ -37,6 +37,16 @@ export class Stage {
     this.paint();
   }
 
+  /** Show a frame of a camera with its map, in place of the one before. */
+  showFrame(picture: ShownImage, map: SaliencyMap, cells: Size): void {
+    const { width, height } = picture.display;
+    if (width !== this.photograph.width || height !== this.photograph.height) this.showImage(picture, "the camera");
+    if (this.picture !== picture) this.picture?.display.close();
+    this.picture = picture;
+    this.dimmed = null;
+    this.showMap(map, cells);
+  }
+
   clearMap(): void {
     this.map = null;
     this.heatmap.getContext("2d")?.clearRect(0, 0, this.heatmap.width, this.heatmap.height);

@@ -23,6 +23,12 @@ export function costInWords(title: string, cost: Cost, seconds: number): string 
   return [title, ...parts.filter((part) => part !== "")].join(" · ");
 }
 
+/** How often maps of a camera's frames are shown. */
+export function rateInWords(perSecond: number | null): string {
+  if (perSecond === null) return "first map";
+  return `${perSecond < 9.95 ? perSecond.toFixed(1) : perSecond.toFixed(0)} maps per second`;
+}
+
 /** How many classes a model knows, or how many values it gives. */
 export function outputsInWords({ labels, areProbabilities }: Pick<Opened, "labels" | "areProbabilities">): string {
   const [one, several] = areProbabilities ? ["class", "classes"] : ["output", "outputs"];

@@ -5,12 +5,16 @@
  * once, and scores on from there where that map is not known well enough yet.
  */
 import { MaskModel, type Prediction } from "./gaussian_process";
+import type { Memory, Seen } from "./memory";
 import { gatedMasks, type Scoring, summandsOf } from "./scoring";
+import type { Before } from "./trend";
 import type { Maps } from "./upsampling";
 
 // The channels scored before the process is asked for the first time: a share of a budget, or of all live channels.
 const [FIRST_OF_BUDGET, FIRST_OF_ALL] = [0.4, 0.04];
 const FEWEST = 16;
+// How many times as many as in the first round are scored before the error is known; the same of a frame after another.
+const [TELLING, TELLING_OF_FRAMES] = [2, 1.5];
 // A budget for more of the channels than this leaves out those of the least energy.
 const MOST = 0.875;
 // How many times as many channels are scored before the process is asked again.
@@ -38,15 +42,28 @@ export class Run {
   private readonly summands: () => Maps;
   private readonly sizes: () => Float64Array;
   private readonly energy: Float64Array; // [L]
+  private before: Before | null = null;
+  private brightest: readonly number[]; // the places in the order in which the first are scored
+  private prediction: Prediction | null = null;
   /** The classes for which channels were chosen. */
   readonly chosenFor: number[] = [];
 
-  constructor(readonly scoring: Scoring) {
+  /** @param memory of the frames of a camera before this one; null: the image stands alone */
+  constructor(
+    readonly scoring: Scoring,
+    private readonly memory: Memory | null = null,
+  ) {
     const { work, order } = scoring;
     this.model = once(() => new MaskModel(gatedMasks(work), work.offset !== null));
     this.summands = once(() => summandsOf(work));
     this.sizes = once(() => deviations(this.summands()));
     this.energy = Float64Array.from(order, (channel) => work.masks.energy[channel]);
+    this.brightest = [...order.keys()];
+  }
+
+  /** Whether the frames before say which channels matter. */
+  get isWarm(): boolean {
+    return this.before !== null;
   }
 
   /** How many channels a budget pays for. */
@@ -63,17 +80,14 @@ export class Run {
   async *explain(target: number, limits: Limits): AsyncGenerator<Known, void, void> {
     const { scoring } = this;
     const limit = this.limit(limits);
+    this.lookBack(target);
     const first = this.first(limits, limit);
     let known: Known = { weights: scoring.weights(target), error: null, whole: true };
     const whole = scoring.work.plan.coefficients.length === 1; // after any run
     let prediction: Prediction | null = null;
     const ask = (): void => {
-      if (scoring.complete) {
-        known = { weights: scoring.weights(target), error: 0, whole: true };
-        return;
-      }
-      prediction = this.model().condition(scoring.scored, scoring.weights(target));
-      known = { weights: prediction.weights, error: this.error(prediction, first), whole: true };
+      known = this.ask(target, first);
+      prediction = this.prediction;
     };
     if (scoring.scored.length > 0 || scoring.complete) {
       ask();
@@ -91,12 +105,58 @@ export class Run {
     }
   }
 
+  /** What is known of a class now, the weights that were not scored as the process predicts them. */
+  conclude(target: number, limits: Limits): Known {
+    return this.ask(target, this.first(limits, this.limit(limits)));
+  }
+
+  /** Keep what is known of a class for the next frame. */
+  remember(target: number): void {
+    const { memory, prediction, scoring } = this;
+    if (memory === null || scoring.order.length === 0) return;
+    const { scored } = scoring;
+    if (scoring.complete) {
+      const y = this.model().modelled(scored, scoring.weights(target));
+      memory.keep(target, scoring.work.features.count, this.seen(), { y, unknown: new Float64Array(y.length) });
+    } else if (prediction !== null && prediction.scored === scored.length) {
+      memory.keep(target, scoring.work.features.count, this.seen(), prediction);
+    } else {
+      memory.skip();
+    }
+  }
+
+  private ask(target: number, first: number): Known {
+    const { scoring } = this;
+    if (scoring.complete) return { weights: scoring.weights(target), error: 0, whole: true };
+    this.prediction = this.model().condition(scoring.scored, scoring.weights(target), this.before);
+    return { weights: this.prediction.weights, error: this.error(this.prediction, first), whole: true };
+  }
+
+  /** What the frames before say of a class, and in which order the first channels are scored. */
+  private lookBack(target: number): void {
+    const { memory, scoring } = this;
+    if (memory === null || memory.empty || scoring.order.length === 0) return;
+    this.before = memory.before(target, this.seen());
+    if (this.before === null) return;
+    const { y } = this.before;
+    const sizes = this.sizes();
+    const matters = sizes.map((size, place) => size * (scoring.work.offset === null ? Math.max(y[place], 0) ** 3 : 1));
+    const total = Math.max(matters.reduce((a, b) => a + b, 0), TINIEST);
+    const ranks = matters.map((value) => Math.round(STEPS * Math.log2(Math.max(value / total, TINIEST))));
+    this.brightest = [...ranks.keys()].sort((a, b) => ranks[b] - ranks[a] || a - b);
+  }
+
+  private seen(): Seen {
+    const { features, unit } = this.model();
+    return { order: this.scoring.order, features, unit };
+  }
+
   /** How many channels are scored by their energy, before the process is asked. */
   private first({ budget, tolerance }: Limits, limit: number): number {
     const channels = this.scoring.order.length;
     if (limit < channels && limit > MOST * channels && tolerance === null) return limit;
     const share = budget === null ? FIRST_OF_ALL * channels : FIRST_OF_BUDGET * limit;
-    return Math.min(Math.max(FEWEST, Math.ceil(share)), limit);
+    return Math.min(Math.max(FEWEST, Math.ceil(this.before === null ? share : share / 2)), limit);
   }
 
   /** How many channels the next round has. */
@@ -107,11 +167,11 @@ export class Run {
     return rest < 1.5 * size ? rest : size;
   }
 
-  /** The places to score next: the brightest at first, then those whose weights leave most open in the map. */
+  /** The places to score next: the brightest at first, or what matters most by the frame before; then those whose weights leave most open in the map. */
   private next(prediction: Prediction | null, count: number): number[] {
     const { scoring, energy } = this;
     const scored = new Set(scoring.scored);
-    const open = [...scoring.order.keys()].filter((place) => !scored.has(place));
+    const open = this.brightest.filter((place) => !scored.has(place));
     if (prediction === null) return open.slice(0, count);
     const { weights, deviation } = prediction;
     const known = Math.max(
@@ -129,11 +189,13 @@ export class Run {
    * The estimate of the largest error; null where nothing is known.
    *
    * Channels of much energy are alike: from them alone the others seem better known than they are. So nothing is said
-   * until as many were chosen by the process as the `first` ones, or most of all are scored.
+   * until as many were chosen by the process as the `first` ones, or most of all are scored. Where the frame before says
+   * which channels matter, half as many are enough.
    */
   private error(prediction: Prediction, first: number): number | null {
     const scored = this.scoring.scored.length;
-    if (scored < 2 * first && scored <= MOST * this.scoring.order.length) return null;
+    const enough = this.before === null ? TELLING : TELLING_OF_FRAMES;
+    if (scored < enough * first && scored <= MOST * this.scoring.order.length) return null;
     const error = this.model().mapError(prediction, this.summands());
     return error >= 1 ? null : error;
   }

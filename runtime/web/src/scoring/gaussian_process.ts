@@ -15,26 +15,21 @@ import {
   picked,
   product,
   solved,
-  solveLower,
-  solveUpper,
   squaredLength,
-  sum,
   symmetricEigen,
   transposed,
 } from "./linear_algebra";
+import { pooled, smoothed } from "./grids";
 import { drawNoise } from "./noise";
+import { type Before, Trend } from "./trend";
 import type { Maps } from "./upsampling";
 
-const BLUR = 0.7;
-const BLUR_ENDS = 1e-4;
 const LENGTHS = [0.7, 1.0, 1.4, 2.0]; // times the median distance between masks
 const NOISES = [1e-2, 3e-2, 1e-1, 3e-1, 1.0]; // variances, over s^2
-const MASK_GRID = 14; // cells a side; finer masks are averaged down to it
-const ERROR_GRID = 7; // the same of the maps drawn for the estimate
 const FOR_LIKELIHOOD = 64; // scored channels, about, that say length and noise
 const [FOR_PREDICTION, FOR_FEW, FOR_EACH] = [512, 128, 4]; // scored channels that others are predicted from
 const FOR_COVARIANCE = 384; // channels whose errors are correlated in the estimate; the others are independent
-const SAFETY = 2.0; // factor on the deviations of the estimate
+const [SAFETY, SAFETY_OF_FRAMES] = [2.0, 3.0]; // factors on the deviations of the estimate
 const DRAWS = 96;
 const QUANTILE = 0.97;
 const LEAST_VARIANCE = 1e-4; // over the largest
@@ -48,6 +43,9 @@ const ROUNDING = 8 * 2 ** -23; // of signed weights, over the largest of them
 export interface Prediction {
   readonly weights: Float64Array; // [L]; those scored as they are
   readonly deviation: Float64Array; // [L], standard deviation of the others; 0 where scored
+  readonly y: Float64Array; // [L], what is modelled of the weights; of those not scored the mean
+  readonly unknown: Float64Array; // [L], the variance that is left of y, over s^2; 0 where scored
+  readonly scored: number; // how many were
 }
 
 /** The process given weights; O channels were not scored, n are what the others are predicted from. */
@@ -58,6 +56,8 @@ interface Given {
   readonly noise: number;
   readonly spread: number; // s^2
   readonly top: number; // the largest weight; of signed ones the largest distance from their mean
+  readonly scale: Float64Array; // [O], sqrt(g) of `trend.ts`; 1 of a single image
+  readonly safety: number;
   readonly mean: Float64Array; // [O]
   readonly variance: Float64Array; // [O], over s^2
   readonly cross: Matrix; // [O, n], kernel
@@ -67,9 +67,9 @@ interface Given {
 
 /** The process over the masks of one image. */
 export class MaskModel {
-  private readonly features: Matrix; // [L, d]
+  readonly features: Matrix; // [L, d], phi
+  readonly unit: number; // the median of |phi_i - phi_j|^2
   private readonly squares: Float64Array; // [L]
-  private readonly unit: number;
   private readonly power: number; // of what the process is over, that weights are
   private given: Given | null = null;
 
@@ -99,20 +99,24 @@ export class MaskModel {
    *
    * @param scored places of the channels, ascending
    * @param scores [L], their weights, positive unless they are signed; what is elsewhere is not looked at
+   * @param before what the frame before says, of a camera
    */
-  condition(scored: readonly number[], scores: Float64Array): Prediction {
+  condition(scored: readonly number[], scores: Float64Array, before: Before | null = null): Prediction {
     const channels = this.features.rows;
     const known = new Set(scored);
     const open = Array.from({ length: channels }, (_, k) => k).filter((k) => !known.has(k));
     const { middle, top } = this.scaleOf(scored, scores);
+    const trend = new Trend(before);
     const given = some(scored, Math.min(Math.max(FOR_FEW, FOR_EACH * open.length), FOR_PREDICTION));
-    const y = Float64Array.from(given, (k) => top > 0 ? ((scores[k] - middle) / top) ** (1 / this.power) : 0);
-    const { length, noise } = this.likely(given, y);
+    const modelled = this.modelled(scored, scores);
+    const own = Float64Array.from(given, (k) => modelled[k]);
+    const { length, noise, growth } = this.likely(given, own, trend);
     const n = given.length;
     const root = invertLower(cholesky(kernelWithNoise(this.distances(given, given), length, noise)));
-    const ones = solved(root, new Float64Array(n).fill(1));
-    const mu = dot(ones, y) / sum(ones);
-    const rest = y.map((value) => value - mu);
+    const [ownScale, scale] = [trend.scale(given, growth), trend.scale(open, growth)];
+    const y = own.map((value, i) => value / ownScale[i]);
+    const { here, there } = trend.fitted(root, given, growth, y, open);
+    const rest = y.map((value, i) => value - here[i]);
     const pulled = solved(root, rest);
     const spread = Math.max(dot(rest, pulled) / n, 1e-12);
     let surprise = 0; // leave-one-out residuals over their own standard deviations: 1 where the variances are right
@@ -127,27 +131,41 @@ export class MaskModel {
     const variance = new Float64Array(open.length);
     for (let place = 0; place < open.length; place++) {
       const row = cross.data.subarray(place * n, (place + 1) * n);
-      const expected = mu + dot(row, pulled);
+      const expected = there[place] + scale[place] * dot(row, pulled);
       mean[place] = this.signed ? expected : Math.max(expected, 0);
       variance[place] = Math.max(1 - squaredLength(root, row), 0);
     }
-    this.given = { open, scored: scored.length, length, noise, spread, top, mean, variance, cross, root, surprise };
+    const safety = before === null ? SAFETY : SAFETY_OF_FRAMES;
+    this.given = { open, scored: scored.length, length, noise, spread, top, scale, safety, mean, variance, cross, root, surprise };
     const weights = new Float64Array(channels);
     const deviation = new Float64Array(channels);
     for (const k of scored) weights[k] = scores[k];
     if (this.signed) {
       for (const [place, k] of open.entries()) {
         weights[k] = middle + top * mean[place];
-        deviation[k] = top * Math.sqrt(variance[place] * spread);
+        deviation[k] = top * Math.sqrt(variance[place] * spread) * scale[place];
       }
     } else if (top > TINIEST) {
       for (const [place, k] of open.entries()) {
-        const [m2, v] = [mean[place] ** 2, variance[place] * spread];
+        const [m2, v] = [mean[place] ** 2, variance[place] * spread * scale[place] ** 2];
         weights[k] = top * (m2 ** 2 + 6 * m2 * v);
         deviation[k] = top * Math.sqrt(v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
       }
     }
-    return { weights, deviation };
+    const unknown = new Float64Array(channels);
+    for (const [place, k] of open.entries()) {
+      modelled[k] = mean[place];
+      unknown[k] = (scale[place] ** 2 * (variance[place] + noise)) / (1 + noise);
+    }
+    return { weights, deviation, y: modelled, unknown, scored: scored.length };
+  }
+
+  /** What is modelled of the weights of scored channels, by place: [L], 0 elsewhere. */
+  modelled(scored: readonly number[], scores: Float64Array): Float64Array {
+    const { middle, top } = this.scaleOf(scored, scores);
+    const y = new Float64Array(this.features.rows);
+    for (const k of scored) y[k] = top > 0 ? ((scores[k] - middle) / top) ** (1 / this.power) : 0;
+    return y;
   }
 
   /** What is taken off the scores, and what they are divided by. */
@@ -171,7 +189,7 @@ export class MaskModel {
     if (given === null || given.scored < FEWEST || given.top <= TINIEST) return 1;
     const cells = pooled(summands);
     const width = cells.columns;
-    const slopes = given.mean.map((value) => value ** (this.power - 1));
+    const slopes = given.mean.map((value, place) => value ** (this.power - 1) * given.scale[place]);
     const importance = slopes.map((slope, place) => slope * norm(cells, given.open[place]));
     const ranked = [...given.open.keys()].sort((a, b) => importance[b] - importance[a] || a - b);
     const together = ranked.slice(0, FOR_COVARIANCE);
@@ -193,7 +211,7 @@ export class MaskModel {
       const factor = slope(place) ** 2 * (given.variance[place] + given.noise);
       addOuter(covariance, cells.data.subarray(given.open[place] * width, (given.open[place] + 1) * width), factor);
     }
-    const scale = given.spread * (SAFETY * Math.max(1, given.surprise)) ** 2;
+    const scale = given.spread * (given.safety * Math.max(1, given.surprise)) ** 2;
     for (let i = 0; i < covariance.data.length; i++) covariance.data[i] *= scale;
     const raw = new Float64Array(width);
     for (let k = 0; k < cells.rows; k++) {
@@ -202,37 +220,40 @@ export class MaskModel {
     return Math.min(quantile(differences(raw, covariance, normals ?? drawNoise(DRAWS * width, 0, 0)), QUANTILE), 1);
   }
 
-  /** Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood. */
-  private likely(given: readonly number[], y: Float64Array): { length: number; noise: number } {
+  /** Length, noise and growth: means of their logarithms over the grid, weighed by the marginal likelihood. */
+  private likely(
+    given: readonly number[],
+    y: Float64Array,
+    trend: Trend,
+  ): { length: number; noise: number; growth: number } {
     const picked = someOf(given, FOR_LIKELIHOOD);
     const values = Float64Array.from(picked, (place) => y[place]);
     const channels = picked.map((place) => given[place]);
     const distances = this.distances(channels, channels);
     const n = values.length;
-    const likelihoods = LENGTHS.flatMap((length) =>
-      NOISES.map((noise) => {
+    const tried: { likelihood: number; logarithms: readonly number[] }[] = [];
+    for (const length of LENGTHS) {
+      for (const noise of NOISES) {
         const lower = cholesky(kernelWithNoise(distances, length, noise));
-        const ones = solveUpper(lower, solveLower(lower, new Float64Array(n).fill(1)));
-        const mu = dot(ones, values) / sum(ones);
-        const turnedRest = solveLower(
-          lower,
-          values.map((value) => value - mu),
-        );
-        const spread = Math.max(dot(turnedRest, turnedRest) / n, 1e-12);
-        let logarithms = 0;
-        for (let i = 0; i < n; i++) logarithms += Math.log(lower.data[i * n + i]);
-        return -logarithms - (n * Math.log(spread)) / 2;
-      }),
-    );
-    const most = Math.max(...likelihoods);
-    const shares = likelihoods.map((value) => Math.exp(value - most));
-    const total = shares.reduce((a, b) => a + b);
-    let [length, noise] = [0, 0];
-    for (const [i, share] of shares.entries()) {
-      length += (share / total) * Math.log(LENGTHS[Math.floor(i / NOISES.length)]);
-      noise += (share / total) * Math.log(NOISES[i % NOISES.length]);
+        let determinant = 0;
+        for (let i = 0; i < n; i++) determinant += Math.log(lower.data[i * n + i]);
+        for (const growth of trend.growths) {
+          const scale = trend.scale(channels, growth);
+          const rest = trend.residual(lower, channels, growth, values.map((value, i) => value / scale[i]));
+          const spread = Math.max(dot(rest, rest) / n, 1e-12);
+          const smaller = scale.reduce((total, value) => total + Math.log(value), 0);
+          const likelihood = -determinant - (n * Math.log(spread)) / 2 - smaller;
+          tried.push({ likelihood, logarithms: [length, noise, growth].map(Math.log) });
+        }
+      }
     }
-    return { length: Math.exp(length), noise: Math.exp(noise) };
+    const most = Math.max(...tried.map(({ likelihood }) => likelihood));
+    const shares = tried.map(({ likelihood }) => Math.exp(likelihood - most));
+    const total = shares.reduce((a, b) => a + b);
+    const [length, noise, growth] = [0, 1, 2].map((which) =>
+      Math.exp(tried.reduce((mean, { logarithms }, i) => mean + (shares[i] / total) * logarithms[which], 0)),
+    );
+    return { length, noise, growth };
   }
 
   /** |phi_i - phi_j|^2 in units of the median. */
@@ -311,60 +332,8 @@ function finished(raw: Float64Array): Float64Array {
   return positive.map((value) => (value - low) / span);
 }
 
-/** phi = G (sign(s) sqrt|s|), at most 14 cells a side: [L, d]. */
-function smoothed(masks: Maps): Matrix {
-  const rooted = Float64Array.from(masks.data, (value) => Math.sign(value) * Math.sqrt(Math.abs(value)));
-  return along(rooted, masks, smoothing(masks.height), smoothing(masks.width));
-}
-
-function pooled(maps: Maps): Matrix {
-  return along(maps.data, maps, pooling(maps.height, ERROR_GRID), pooling(maps.width, ERROR_GRID));
-}
-
-/** rows A columns' for every map A: [count, rows.rows * columns.rows]. */
-function along(data: ArrayLike<number>, { count, height, width }: Maps, rows: Matrix, columns: Matrix): Matrix {
-  const out = matrix(count, rows.rows * columns.rows);
-  const right = transposed(columns);
-  for (let k = 0; k < count; k++) {
-    const map = matrix(height, width);
-    for (let i = 0; i < height * width; i++) map.data[i] = data[k * height * width + i];
-    out.data.set(product(product(rows, map), right).data, k * out.columns);
-  }
-  return out;
-}
-
-/** Blur by 0.7 cells, of the coarser grid where there is one: [min(size, 14), size]. */
-function smoothing(size: number): Matrix {
-  const pool = pooling(size, MASK_GRID);
-  const blur = matrix(pool.rows, pool.rows);
-  for (let i = 0; i < pool.rows; i++) {
-    let total = 0;
-    for (let j = 0; j < pool.rows; j++) {
-      const value = Math.exp(-((i - j) ** 2) / (2 * BLUR ** 2));
-      blur.data[i * pool.rows + j] = value < BLUR_ENDS ? 0 : value;
-      total += blur.data[i * pool.rows + j];
-    }
-    for (let j = 0; j < pool.rows; j++) blur.data[i * pool.rows + j] /= total;
-  }
-  return product(blur, pool);
-}
-
-/** Averages over equal parts of an axis, [min(size, largest), size]; the identity where they are cells. */
-function pooling(size: number, largest: number): Matrix {
-  const parts = Math.min(size, largest);
-  const pool = matrix(parts, size);
-  for (let part = 0; part < parts; part++) {
-    const [first, last] = [(part * size) / parts, ((part + 1) * size) / parts];
-    for (let cell = 0; cell < size; cell++) {
-      const overlap = Math.min(last, cell + 1) - Math.max(first, cell);
-      pool.data[part * size + cell] = Math.max(overlap, 0) * (parts / size);
-    }
-  }
-  return pool;
-}
-
 /** The value below which a share of them lies, interpolated as numpy does. */
-function quantile(values: readonly number[], share: number): number {
+export function quantile(values: readonly number[], share: number): number {
   const sorted = Float64Array.from(values).sort();
   const at = share * (sorted.length - 1);
   const below = Math.floor(at);

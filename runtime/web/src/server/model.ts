@@ -64,6 +64,7 @@ export class ServedModel implements Engine {
     const { manifest } = this.bundle;
     return {
       ...offered(manifest),
+      takesCamera: false, // frames stay on the machine of the camera
       provider: null,
       runs: this.access.runs,
       mostSamples: this.access.limits.samples,
@@ -125,6 +126,10 @@ export class ServedModel implements Engine {
       notes: notesOf(last, this.access.limits.seconds),
       manifest: { ...withoutMap(last), chosen: task.chosen, image: { path: photograph.name } },
     };
+  }
+
+  async explainFrame(): Promise<never> {
+    throw new OrtcamError("frames of a camera are never sent to a server: `ortcam web` explains them in the browser");
   }
 
   async overlay(look: Look): Promise<Blob> {
