@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ortcam_export.graphs.layers import Layer
     from ortcam_export.inspection import Inspection
     from ortcam_export.providers import ProviderSupport, inspect_provider
+    from ortcam_export.ort_format import required_operators
     from ortcam_export.sources.pytorch.identity import identity_of
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "identity_of",
     "inspect_model",
     "inspect_provider",
+    "required_operators",
 ]
 
 # Where the names are that are imported when they are asked for, as their modules take seconds to import.
@@ -56,6 +58,7 @@ _ON_DEMAND: Final = {
     "fuse": "fused.fuse",
     "identity_of": "sources.pytorch.identity",
     "inspect_provider": "providers",
+    "required_operators": "ort_format",
 }
 
 
