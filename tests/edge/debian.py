@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ARCHITECTURES", "command", "emulator", "missing_tools", "mirror", "unpack"]
+__all__ = ["ARCHITECTURES", "command", "emulator", "mirror", "missing_tools", "unpack"]
 
 ARCHITECTURES: Final = {  # Debian's name: that of its folders of libraries, of qemu-user, and of its loader
     "amd64": ("x86_64-linux-gnu", "x86_64"),

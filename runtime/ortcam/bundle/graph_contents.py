@@ -148,7 +148,7 @@ class GraphReader:
             raise BundleError(f"{path}: not an ONNX file, or a truncated one") from None
 
     def external_tensors(self, data: bytes) -> dict[str, tuple[int, list[int], _Part]]:
-        """Type (TensorProto.DataType), shape and place of each initializer in another file, by name; `read` came before."""
+        """Type (TensorProto.DataType), shape and place of each initializer in another file, by name; after `read`."""
         file = _Message(data)
         graph = file.fields(file.fields((0, len(data)), _MODEL, "ModelProto")[7][0], _GRAPH, "GraphProto")
         tensors = [file.fields(span, _TENSOR, "TensorProto") for span in graph.get(5, ())]

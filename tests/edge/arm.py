@@ -1,0 +1,196 @@
+"""The shipped model on ARM: `ortcam explain` and fused files, run by qemu-user, beside the maps of this machine.
+
+An environment is a folder of Debian 13's packages for an architecture, and for arm64 also PyPI's wheels on top of its
+Python. What qemu-user shows is that the numbers are the same and how much memory a process takes, not how fast it is.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.edge import debian
+
+__all__ = ["ENVIRONMENTS", "PACKAGES", "Result", "check", "prepare"]
+
+ENVIRONMENTS: Final = ("arm64", "armhf", "arm64-wheels")
+PACKAGES: Final = ("python3", "python3-numpy", "python3-onnxruntime", "python3-opencv", "python3-tqdm")
+TOLERANCE: Final = 1e-4  # of maps in [0,1]: float32, summed in another order
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+_IMAGE: Final = _REPOSITORY / "models/shapes/samples/mug-umbrella.png"
+_WHEELS: Final = ("numpy", "onnxruntime", "opencv-python-headless", "tqdm", "flatbuffers", "packaging", "protobuf")
+_EXPLAIN: Final = {  # options of `ortcam explain`
+    "layer-cam": ("-m", "layer-cam"),
+    "scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24"),
+}
+_FUSED: Final = {  # options of `ortcam fuse`
+    "layer-cam": ("-m", "layer-cam"),
+    "scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24", "--batch-size", "1"),
+}
+# What a user of a fused file would write; its image is read as an array, because no decoder comes with ONNX Runtime.
+_RUN: Final = """
+import sys
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+numpy.save(sys.argv[3], session.run(["saliency"], {"image": numpy.load(sys.argv[2])})[0])
+"""
+_VERSIONS: Final = """
+import json, platform, numpy, cv2, onnxruntime
+print(json.dumps({"Python": platform.python_version(), "numpy": numpy.__version__, "OpenCV": cv2.__version__,
+                  "ONNX Runtime": onnxruntime.__version__}))
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A map of an environment beside this machine's.
+
+    Attributes:
+        environment: of `ENVIRONMENTS`.
+        what: which program made the map, with which options.
+        difference: the largest of a pixel.
+        memory: peak resident megabytes of the process, emulator included.
+    """
+
+    environment: str
+    what: str
+    difference: float
+    memory: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the maps agree."""
+        return self.difference <= TOLERANCE
+
+
+def prepare(environment: str, folder: Path) -> list[str]:
+    """Unpack an environment, unless it is there; returns the command that runs its Python.
+
+    Raises:
+        RuntimeError: packages or wheels could not be fetched.
+    """
+    architecture = environment.partition("-")[0]
+    root = debian.unpack(architecture, PACKAGES, folder / architecture)
+    paths = [str(_REPOSITORY / "runtime")]
+    if environment.endswith("-wheels"):
+        wheels = folder / environment
+        if not wheels.exists():
+            _fetch_wheels(wheels)
+        paths.insert(0, str(wheels))
+    variables = {"PYTHONPATH": ":".join(paths), "PYTHONPYCACHEPREFIX": str(folder / f"pycache-{environment}")}
+    return debian.command(architecture, root, "usr/bin/python3", variables)
+
+
+def _fetch_wheels(folder: Path) -> None:
+    """PyPI's newest for 64-bit ARM and Debian 13's Python."""
+    platform = (
+        "--platform",
+        "manylinux_2_28_aarch64",
+        "--platform",
+        "manylinux2014_aarch64",
+        "--python-version",
+        "3.13",
+    )
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        _run([*pip, *platform, "--only-binary", ":all:", "--target", f"{made}/wheels", *_WHEELS], {})
+        Path(made, "wheels").rename(folder)
+
+
+def versions(python: Sequence[str]) -> dict[str, str]:
+    """What an environment consists of."""
+    answer = subprocess.run(
+        [*python, "-c", _VERSIONS], capture_output=True, text=True, check=True, env=_environment({})
+    )
+    found: dict[str, str] = json.loads(answer.stdout)
+    return found
+
+
+def check(environment: str, python: Sequence[str], folder: Path) -> list[Result]:
+    """Explain the shipped image in an environment and here, and compare.
+
+    Args:
+        environment: of `ENVIRONMENTS`.
+        python: what `prepare` returned.
+        folder: for fused files and maps.
+
+    Raises:
+        RuntimeError: a program failed.
+    """
+    here = [sys.executable]
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for name, options in _EXPLAIN.items():
+        expected, _ = _explain(here, options, folder / "explained-here")
+        got, memory = _explain(python, options, folder / f"explained-{environment}")
+        results.append(Result(environment, f"ortcam explain, {name}", _difference(got, expected), memory))
+    for number, (name, options) in enumerate(_FUSED.items()):
+        file = folder / f"fused-{number}.onnx"
+        if not file.exists():
+            _run(
+                [*here, "-m", "ortcam", "fuse", "shapes", *options, "--uint8-input", "--quiet", "-o", str(file)], _HERE
+            )
+        expected, _ = _run_fused(here, file, folder)
+        got, memory = _run_fused(python, file, folder)
+        results.append(Result(environment, f"fused file, {name}", _difference(got, expected), memory))
+    return results
+
+
+_HERE: Final = {"PYTHONPATH": os.pathsep.join(str(_REPOSITORY / name) for name in ("runtime", "export"))}
+
+
+def _explain(python: Sequence[str], options: Sequence[str], output: Path) -> tuple[NDArray[np.float32], float]:
+    """The map of the shipped image, and the peak memory of the process."""
+    arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet", "--force"]
+    memory = _run([*python, *arguments, "-o", str(output)], _HERE)
+    (found,) = output.rglob("class-*.npy")
+    return np.load(found), memory
+
+
+def _run_fused(python: Sequence[str], file: Path, folder: Path) -> tuple[NDArray[np.float32], float]:
+    """The map of a fused file, and the peak memory of the process."""
+    import cv2
+
+    image, output = folder / "image.npy", folder / "map.npy"
+    decoded = cv2.imread(str(_IMAGE))
+    np.save(image, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+    memory = _run([*python, "-c", _RUN, str(file), str(image), str(output)], {})
+    return np.load(output), memory
+
+
+def _difference(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    if got.shape != expected.shape:
+        raise RuntimeError(f"a map of shape {got.shape}; expected is {expected.shape}")
+    return float(np.abs(got - expected).max())
+
+
+def _run(arguments: Sequence[str], variables: Mapping[str, str]) -> float:
+    """Run a program; returns its peak resident megabytes.
+
+    Raises:
+        RuntimeError: it failed, with the last lines that it wrote.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(arguments, stdout=said, stderr=said, env=_environment(variables))
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said.read()[-2000:]}")
+    return usage.ru_maxrss / 1024
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's, with Python's files compiled once."""
+    return {**{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}, **variables}
