@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
+	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu edge-arm bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -94,6 +94,11 @@ test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted v
 
 test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
 	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
+
+# Packages of Debian 13 and wheels are fetched once, into .edge: a gigabyte per architecture, and an hour of emulation.
+EDGE ?=
+edge-arm: $(VENV)/dev.stamp  ## compare maps on 64-bit and 32-bit ARM with this machine's (needs qemu-user-static; EDGE=armhf for a part)
+	$(BIN)/python -m tests.edge $(EDGE)
 
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/dev.stamp  ## fuzz images and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
@@ -210,4 +215,4 @@ dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and ru
 	$(BIN)/python -m tests.project.release
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .edge .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

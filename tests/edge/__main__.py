@@ -29,8 +29,8 @@ _REPORT: Final = """\
 
 The shipped classifier explains [the image](../../models/shapes/samples/mug-umbrella.png) on emulated ARM, with Debian
 13's packages and with PyPI's wheels. The difference is the largest of a pixel from the map of this machine, of maps in
-[0,1]; {tolerance:g} is accepted. Memory is the peak of the process on one thread and includes the emulator, so a device needs less.
-An emulator shows no speed, and takes instructions that a processor may lack.
+[0,1]; {tolerance:g} is accepted. Memory is the peak of the process on one thread and includes the emulator, so a device
+needs less. An emulator shows no speed, and takes instructions that a processor may lack.
 
 | environment | what | difference | peak memory, MB |
 | --- | --- | --- | --- |

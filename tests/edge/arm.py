@@ -104,7 +104,10 @@ def _fetch_wheels(folder: Path) -> None:
     )
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        _run([*pip, *platform, "--only-binary", ":all:", "--target", f"{made}/wheels", *_WHEELS], {})
+        _run(
+            [*pip, *tags, "--python-version", "3.13", "--only-binary", ":all:", "--target", f"{made}/wheels", *_WHEELS],
+            {},
+        )
         Path(made, "wheels").rename(folder)
 
 

@@ -3,7 +3,8 @@
     python -m tests.edge.debian arm64 FOLDER libonnxruntime-dev g++
 
 apt resolves, downloads and verifies in folders of its own, so that this machine's packages stay as they are and nobody
-need be root. The mirror is the one of this machine's apt. Packages are unpacked, not installed: no script of theirs runs.
+need be root. The mirror is the one of this machine's apt. Packages are unpacked, not installed: none of their scripts
+runs.
 """
 
 import argparse
