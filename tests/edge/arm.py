@@ -94,14 +94,7 @@ def prepare(environment: str, folder: Path) -> list[str]:
 
 def _fetch_wheels(folder: Path) -> None:
     """PyPI's newest for 64-bit ARM and Debian 13's Python."""
-    platform = (
-        "--platform",
-        "manylinux_2_28_aarch64",
-        "--platform",
-        "manylinux2014_aarch64",
-        "--python-version",
-        "3.13",
-    )
+    tags = [part for tag in ("manylinux_2_28", "manylinux2014") for part in ("--platform", f"{tag}_aarch64")]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         _run(
