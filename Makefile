@@ -89,7 +89,20 @@ $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,serve,sign,batch]' $(TESTING) torchcam
 	@touch $@
 
-test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
+# At serve time older versions will do than for exports. The tests make their bundles with onnx, which comes without the
+# versions that it asks for.
+SERVING := .venv-oldest-serving
+SERVING_TESTS ?= tests/runtime/bundle tests/runtime/engine tests/runtime/explainer tests/runtime/methods tests/runtime/results \
+	tests/runtime/scoring tests/runtime/support
+$(SERVING)/serving.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
+	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(SERVING)
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --resolution lowest-direct --editable '.[cpu]'
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps --constraint constraints.txt onnx onnx-ir ml-dtypes typing-extensions
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --constraint constraints.txt $(TESTING) threadpoolctl
+	@touch $@
+
+test-oldest: $(OLDEST)/oldest.stamp $(SERVING)/serving.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
+	$(SERVING)/bin/python $(PYTEST) $(SERVING_TESTS)
 	$(OLDEST)/bin/python $(PYTEST) $(OLDEST_TESTS)
 
 test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
@@ -215,4 +228,4 @@ dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and ru
 	$(BIN)/python -m tests.project.release
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .edge .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(OLDEST) $(SERVING) $(NEWEST) $(FOREIGN) .fuzz .edge .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

@@ -19,7 +19,7 @@ from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.results import RESULTS, write_text
 
 from tests.edge import debian
-from tests.edge.arm import ENVIRONMENTS, TOLERANCE, Result, check, prepare, versions
+from tests.edge.arm import ENVIRONMENTS, TOLERANCE, Result, check, maps_here, prepare, versions
 
 __all__ = ["main"]
 
@@ -62,10 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
     folder = options.folder.resolve()
     run = describe_run("tests.edge", sys.argv[1:] if arguments is None else arguments)
-    same = True
+    same, here = True, maps_here(folder / "maps")
     for environment in environments:
         python = prepare(environment, folder)
-        results = check(environment, python, folder / "maps")
+        results = check(environment, python, folder / "maps", here)
         print("\n".join(_row(result) for result in results), flush=True)
         same = same and all(result.same for result in results)
         measured = {"versions": versions(python), "results": [dataclasses.asdict(result) for result in results]}

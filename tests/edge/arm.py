@@ -9,17 +9,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.edge import debian
 
-__all__ = ["ENVIRONMENTS", "PACKAGES", "Result", "check", "prepare"]
+__all__ = ["ENVIRONMENTS", "PACKAGES", "TOLERANCE", "Result", "check", "maps_here", "prepare", "versions"]
 
 ENVIRONMENTS: Final = ("arm64", "armhf", "arm64-wheels")
 PACKAGES: Final = ("python3", "python3-numpy", "python3-onnxruntime", "python3-opencv", "python3-tqdm")
@@ -28,13 +29,12 @@ TOLERANCE: Final = 1e-4  # of maps in [0,1]: float32, summed in another order
 _REPOSITORY: Final = Path(__file__).parents[2]
 _IMAGE: Final = _REPOSITORY / "models/shapes/samples/mug-umbrella.png"
 _WHEELS: Final = ("numpy", "onnxruntime", "opencv-python-headless", "tqdm", "flatbuffers", "packaging", "protobuf")
-_EXPLAIN: Final = {  # options of `ortcam explain`
-    "layer-cam": ("-m", "layer-cam"),
-    "scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24"),
-}
-_FUSED: Final = {  # options of `ortcam fuse`
-    "layer-cam": ("-m", "layer-cam"),
-    "scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24", "--batch-size", "1"),
+# What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. They are few, because Python takes a
+# minute to start under qemu-user.
+_EXPLAIN: Final = {"ortcam explain, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24")}
+_FUSED: Final = {
+    "fused file, layer-cam": ("-m", "layer-cam"),
+    "fused file, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24", "--batch-size", "1"),
 }
 # What a user of a fused file would write; its image is read as an array, because no decoder comes with ONNX Runtime.
 _RUN: Final = """
@@ -113,56 +113,58 @@ def versions(python: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def check(environment: str, python: Sequence[str], folder: Path) -> list[Result]:
-    """Explain the shipped image in an environment and here, and compare.
-
-    Args:
-        environment: of `ENVIRONMENTS`.
-        python: what `prepare` returned.
-        folder: for fused files and maps.
+def maps_here(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Write fused files into a folder, and explain the shipped image on this machine; returns maps by what made them.
 
     Raises:
         RuntimeError: a program failed.
     """
-    here = [sys.executable]
     folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for name, options in _EXPLAIN.items():
-        expected, _ = _explain(here, options, folder / "explained-here")
-        got, memory = _explain(python, options, folder / f"explained-{environment}")
-        results.append(Result(environment, f"ortcam explain, {name}", _difference(got, expected), memory))
-    for number, (name, options) in enumerate(_FUSED.items()):
-        file = folder / f"fused-{number}.onnx"
-        if not file.exists():
-            _run(
-                [*here, "-m", "ortcam", "fuse", "shapes", *options, "--uint8-input", "--quiet", "-o", str(file)], _HERE
-            )
-        expected, _ = _run_fused(here, file, folder)
-        got, memory = _run_fused(python, file, folder)
-        results.append(Result(environment, f"fused file, {name}", _difference(got, expected), memory))
-    return results
+    decoded = cv2.imread(str(_IMAGE))
+    np.save(folder / "image.npy", cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+    for name, options in _FUSED.items():
+        arguments = ["-m", "ortcam", "fuse", "shapes", *options, "--uint8-input", "--quiet", "--force", "-o"]
+        _run([sys.executable, *arguments, str(_fused_file(folder, name))], _HERE)
+    return {name: saliency for name, saliency, _ in _explained([sys.executable], folder)}
+
+
+def check(environment: str, python: Sequence[str], folder: Path, here: Mapping[str, NDArray[Any]]) -> list[Result]:
+    """Explain the shipped image in an environment, and compare.
+
+    Args:
+        environment: of `ENVIRONMENTS`.
+        python: what `prepare` returned.
+        folder: which `maps_here` got.
+        here: what it returned.
+
+    Raises:
+        RuntimeError: a program failed, or its map has another shape.
+    """
+    return [
+        Result(environment, name, _difference(saliency, here[name]), memory)
+        for name, saliency, memory in _explained(python, folder)
+    ]
+
+
+def _explained(python: Sequence[str], folder: Path) -> Iterator[tuple[str, NDArray[np.float32], float]]:
+    """What made a map, the map, and the peak memory of the process."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        for name, options in _EXPLAIN.items():
+            arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet"]
+            memory = _run([*python, *arguments, "--force", "-o", f"{made}/explained"], _HERE)
+            (file,) = Path(made, "explained").rglob("class-*.npy")
+            yield name, np.load(file), memory
+        for name in _FUSED:
+            paths = [str(path) for path in (_fused_file(folder, name), folder / "image.npy", Path(made, "map.npy"))]
+            memory = _run([*python, "-c", _RUN, *paths], {})
+            yield name, np.load(Path(made, "map.npy")), memory
+
+
+def _fused_file(folder: Path, name: str) -> Path:
+    return folder / f"fused-{[*_FUSED].index(name)}.onnx"
 
 
 _HERE: Final = {"PYTHONPATH": os.pathsep.join(str(_REPOSITORY / name) for name in ("runtime", "export"))}
-
-
-def _explain(python: Sequence[str], options: Sequence[str], output: Path) -> tuple[NDArray[np.float32], float]:
-    """The map of the shipped image, and the peak memory of the process."""
-    arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet", "--force"]
-    memory = _run([*python, *arguments, "-o", str(output)], _HERE)
-    (found,) = output.rglob("class-*.npy")
-    return np.load(found), memory
-
-
-def _run_fused(python: Sequence[str], file: Path, folder: Path) -> tuple[NDArray[np.float32], float]:
-    """The map of a fused file, and the peak memory of the process."""
-    import cv2
-
-    image, output = folder / "image.npy", folder / "map.npy"
-    decoded = cv2.imread(str(_IMAGE))
-    np.save(image, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-    memory = _run([*python, "-c", _RUN, str(file), str(image), str(output)], {})
-    return np.load(output), memory
 
 
 def _difference(got: NDArray[Any], expected: NDArray[Any]) -> float:
