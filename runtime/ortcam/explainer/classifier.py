@@ -65,7 +65,7 @@ class Classifier:
         }
         self._engine = engine
         opened = OnnxEngine(bundle, options, precision=precision) if engine is None else engine
-        self._model = Model(bundle, opened, precision=precision, low_memory=options.low_memory)
+        self._model = Model(bundle, opened, precision=precision, low_memory=options.low_memory, limit=options.limit)
 
     def close(self) -> None:
         """Release sessions, weights and their memory. Every later use raises `ClosedError`.
@@ -132,7 +132,10 @@ class Classifier:
         if image is None:
             return read_preprocessed(preprocessed, preprocessing)
         check_alone(preprocessed)
-        return read_photograph(image, preprocessing, **self._reading)
+        photograph = read_photograph(image, preprocessing, **self._reading)
+        if self._model.limit is not None:
+            self._model.limit.check("read an image")
+        return photograph
 
     def read_many(
         self,
