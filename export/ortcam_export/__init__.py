@@ -31,9 +31,20 @@ if TYPE_CHECKING:
     from ortcam_export.fused.fuse import Fused, fuse
     from ortcam_export.graphs.layers import Layer
     from ortcam_export.inspection import Inspection
+    from ortcam_export.ort_format import required_operators
     from ortcam_export.sources.pytorch.identity import identity_of
 
-__all__ = ["ExportError", "Fused", "Inspection", "Layer", "export", "fuse", "identity_of", "inspect_model"]
+__all__ = [
+    "ExportError",
+    "Fused",
+    "Inspection",
+    "Layer",
+    "export",
+    "fuse",
+    "identity_of",
+    "inspect_model",
+    "required_operators",
+]
 
 # Where the names are that are imported when they are asked for, as their modules take seconds to import.
 _ON_DEMAND: Final = {
@@ -42,6 +53,7 @@ _ON_DEMAND: Final = {
     "Layer": "graphs.layers",
     "fuse": "fused.fuse",
     "identity_of": "sources.pytorch.identity",
+    "required_operators": "ort_format",
 }
 
 

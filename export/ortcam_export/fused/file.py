@@ -15,8 +15,9 @@ from ortcam.support.strict_json import encode_json
 from ortcam_export.errors import ExportError
 from ortcam_export.fused.explainer_graph import ExplainerSpec, Masking, explained_layers, finest
 from ortcam_export.fused.placement import EXTERNAL_SUFFIX, Place
-from ortcam_export.fused.sharing import share_in_file, share_in_function
+from ortcam_export.fused.sharing import share_in_file, share_in_function, share_in_outer_graph
 from ortcam_export.graphs.weights import WeightsFile, weight_key
+from ortcam_export.ort_format import describe_ort
 
 __all__ = ["Fused", "client_parameters", "describe", "metadata", "save"]
 
@@ -31,6 +32,8 @@ class Fused:
         path: of the model.
         external: of the weights beside it, or None.
         size: bytes of both.
+        onnx_size: bytes of the same model in ONNX's format, where the file is in ORT format; else None.
+        ort_format: version of ORT format, where the file is in it; else None.
         opset: version of the operator set.
         nodes: their number, those inside the loops included.
         inputs: name -> type and shape, in words.
@@ -42,6 +45,8 @@ class Fused:
     path: Path
     external: Path | None
     size: int
+    onnx_size: int | None
+    ort_format: int | None
     opset: int
     nodes: int
     inputs: dict[str, str]
@@ -88,8 +93,14 @@ def _input_in_words(preprocessing: Preprocessing, spec: ExplainerSpec) -> str:
     return f"float32 samples [h,w,{channels}]" if preprocessing.needs_samples else "uint8 RGB [h,w,3]"
 
 
-def save(model: ir.Model, path: Path, *, external: bool) -> None:
+def save(model: ir.Model, path: Path, *, external: bool, functions: bool = True) -> None:
     """Write a model with its weights, each once: inside the file, or in a file beside it.
+
+    Args:
+        model: its weights are rearranged.
+        path: of the file.
+        external: whether the weights are in a file beside it.
+        functions: whether weights inside the file that a loop needs, too, are in a function.
 
     Raises:
         ExportError: more weights than one file can hold.
@@ -103,7 +114,7 @@ def save(model: ir.Model, path: Path, *, external: bool) -> None:
     if external:
         share_in_file(model, WeightsFile(path.parent, path.name + EXTERNAL_SUFFIX))
     else:
-        share_in_function(model)
+        (share_in_function if functions else share_in_outer_graph)(model)
         ir.external_data.load_to_model(model)
     ir.save(model, path)
 
@@ -113,15 +124,20 @@ def client_parameters(model: ir.Model) -> dict[str, str]:
     return {key: model.metadata_props[f"ortcam.{key}"] for key in ("method", "options", "score", "input", "labels")}
 
 
-def describe(model: ir.Model, place: Place, weights: Path | None, difference: float | None) -> Fused:
+def describe(
+    model: ir.Model, place: Place, weights: Path | None, difference: float | None, onnx_size: int | None
+) -> Fused:
     """Describe a file that is in its place."""
     graph = model.graph
+    ort_file = None if onnx_size is None else describe_ort(place.model)
     return Fused(
         path=place.model,
         external=weights,
         size=sum(path.stat().st_size for path in (place.model, weights) if path is not None),
+        onnx_size=onnx_size,
+        ort_format=ort_file and ort_file.version,
         opset=graph.opset_imports[""],
-        nodes=sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
+        nodes=ort_file.nodes if ort_file else sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
         inputs={str(value.name): _in_words(value) for value in graph.inputs},
         outputs={str(value.name): _in_words(value) for value in graph.outputs},
         difference=difference,

@@ -29,6 +29,7 @@ from ortcam_export.fused.explainer_graph import ExplainerSpec, Gradients, Maskin
 from ortcam_export.fused.file import Fused, client_parameters, describe, metadata, save
 from ortcam_export.fused.placement import Place, choose_place, put_in_place
 from ortcam_export.fused.triton import CONFIGURATION, configuration
+from ortcam_export.ort_format import save_in_ort_format
 from ortcam_export.staging import reported
 
 __all__ = ["DEFAULT_CHUNK", "TOLERANCE", "Fused", "fuse"]
@@ -56,6 +57,7 @@ def fuse(
     uint8_input: bool = False,
     batch_size: int = DEFAULT_CHUNK,
     external: bool = False,
+    ort: bool = False,
     force: bool = False,
     verify: bool = True,
     report: Callable[[str], None] | None = None,
@@ -69,7 +71,7 @@ def fuse(
 
     Args:
         bundle: folder written by `ortcam export`.
-        output: file to write, ending in `.onnx`; None where `triton` says where it goes.
+        output: file to write, ending in `.onnx`, or in `.ort` with `ort`; None where `triton` says where it goes.
         triton: folder of a model repository of Triton Inference Server; the file is written there as
             `NAME/1/model.onnx`, with its `config.pbtxt`.
         name: of the model in the repository; None makes one of the names of bundle and method.
@@ -86,6 +88,7 @@ def fuse(
         batch_size: masked images per turn of the loop.
         external: whether the weights lie in a file of their own, `NAME.onnx.data`, or `NAME.onnx.HEX.data` where a
             model that is replaced has other weights under that name: so no model ever meets another's weights.
+        ort: whether the file is in ORT format, which minimal builds of ONNX Runtime load: optimized, for any processor.
         force: replace a file that is there.
         verify: whether the file is run on the bundle's probe and compared with the runtime before it is written.
         report: told the stages.
@@ -105,7 +108,9 @@ def fuse(
     request = for_fused_file(request, opened.manifest, masked=precision is not None)
     if request.chosen is not None:
         say(request.chosen)
-    place = choose_place(opened, request.settings.method.name, output, triton, name, external=external, force=force)
+    place = choose_place(
+        opened, request.settings.method.name, output, triton, name, external=external, ort=ort, force=force
+    )
     spec = _spec(opened, request, precision, runtime_targets=runtime_targets, uint8_input=uint8_input)
     say("building the graph")
     with reported(place.whole), workspace(place.whole.parent) as own:
@@ -117,6 +122,12 @@ def fuse(
         made = _write(model, place, own)
         say("checking the file")
         check_model(made, say)
+        onnx_size = None
+        if place.ort:
+            say("converting it to ORT format")
+            onnx_size = made.stat().st_size
+            save_in_ort_format(made, own / place.file)
+            made = own / place.file
         difference = None
         if verify:
             say("comparing its maps with the runtime's")
@@ -125,7 +136,7 @@ def fuse(
             text = configuration(place.whole.name, model, client_parameters(model))
             (place.folder_made(own) / CONFIGURATION).write_text(text, "ascii")
         weights = put_in_place(made, place, own, force=force)
-        return describe(model, place, weights, difference)
+        return describe(model, place, weights, difference, onnx_size)
 
 
 def _check_request(
@@ -209,9 +220,9 @@ def _spec(
 
 def _write(model: ir.Model, place: Place, own: Path) -> Path:
     """Write a model into a workspace. Returns its path."""
-    made = place.folder_made(own) / place.file
+    made = (place.folder_made(own) / place.file).with_suffix(".onnx")
     made.parent.mkdir(parents=True, exist_ok=True)
-    save(model, made, external=place.external)
+    save(model, made, external=place.external, functions=not place.ort)
     return made
 
 

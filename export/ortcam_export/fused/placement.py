@@ -15,6 +15,7 @@ from ortcam.support.files import alone_in, move_folder, sync
 from ortcam.support.unfinished import clear, settle_later
 from ortcam_export.errors import ExportError
 from ortcam_export.fused.triton import CONFIGURATION, MODEL_FILE, check_name, plain_name
+from ortcam_export.ort_format import SUFFIX
 
 __all__ = ["EXTERNAL_SUFFIX", "GRACE", "Place", "choose_place", "put_in_place"]
 
@@ -34,12 +35,14 @@ class Place:
         file: the model's name, in the folder of a repository its path.
         external: whether the weights lie beside the model.
         repository: whether it is a repository's.
+        ort: whether it is in ORT format.
     """
 
     whole: Path
     file: str
     external: bool
     repository: bool
+    ort: bool = False
 
     def folder_made(self, own: Path) -> Path:
         """The folder in a workspace where what goes here is made."""
@@ -69,18 +72,23 @@ def choose_place(
     name: str | None,
     *,
     external: bool,
+    ort: bool,
     force: bool,
 ) -> Place:
     """Choose where the file goes, and check that it can."""
+    if ort and (external or triton is not None):
+        other = "external" if external else f"triton={os.fspath(triton or '')}"
+        raise ExportError(f"ort with {other}: a file in ORT format has its weights inside, and Triton takes none")
     if output is None and triton is not None:
         if name is None:
             name = plain_name(f"{bundle.path.resolve().stem}-{method.replace('+', 'p')}")
         place = Place(Path(triton) / check_name(name), MODEL_FILE, external, repository=True)
     elif output is not None and triton is None and name is None:
         path = Path(output)
-        if path.suffix != ".onnx":
-            raise ExportError(f"{path}: accepted is the name of a file that ends in .onnx")
-        place = Place(path, path.name, external, repository=False)
+        suffix = SUFFIX if ort else ".onnx"
+        if path.suffix != suffix:
+            raise ExportError(f"{path}: accepted is the name of a file that ends in {suffix}")
+        place = Place(path, path.name, external, repository=False, ort=ort)
     else:
         raise ExportError("accepted is an output file, or the folder of a Triton repository and, with it, a name")
     folder = place.whole.parent

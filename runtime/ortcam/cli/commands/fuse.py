@@ -1,6 +1,7 @@
 """`ortcam fuse`: its flags, and what it says of the file that it wrote."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ def add_fuse(commands: Any) -> None:
     results.add_argument("--triton", metavar="DIR", help="instead: a model repository of Triton Inference Server")
     results.add_argument("--name", metavar="NAME", help="of the model there (default: bundle and method)")
     results.add_argument("--external", action="store_true", help="write the weights to FILE.data, beside the file")
+    results.add_argument(
+        "--ort", action="store_true", help="write ORT format, for minimal builds of ONNX Runtime: -o explainer.ort"
+    )
     results.add_argument("--no-verify", action="store_true", help="do not compare the file's maps with the runtime's")
     add_force(results)
     add_quiet(results)
@@ -94,6 +98,7 @@ def _fuse(options: argparse.Namespace) -> int:
             score=options.score,
             uint8_input=options.uint8_input,
             external=options.external,
+            ort=options.ort,
             verify=not options.no_verify,
             force=options.force,
             report=report,
@@ -114,8 +119,10 @@ def _check(options: argparse.Namespace) -> Bundle:
     Limits(budget=options.budget)
     if options.output is not None:
         path = Path(options.output)
-        if path.suffix != ".onnx":
-            raise OptionError(f"-o {path}: accepted is the name of a file that ends in .onnx")
+        suffix = ".ort" if options.ort else ".onnx"
+        if path.suffix != suffix:
+            hint = "; --ort writes ORT format" if path.suffix == ".ort" else ""
+            raise OptionError(f"-o {path}: accepted is the name of a file that ends in {suffix}{hint}")
         clear(path.parent, former=path.name)
         beside = [path.with_name(f"{path.name}.data")] if options.external else []
         for taken in [path, *beside]:
@@ -140,6 +147,10 @@ def _print(fused: Any) -> None:
     beside = "" if fused.external is None else f", weights in {fused.external.name}"
     rows = [("method", fused.metadata["ortcam.chosen"] or fused.metadata["ortcam.method"]), ("file", str(fused.path))]
     rows += [("", f"{fused.size / 1e6:.1f} MB, opset {fused.opset}, {fused.nodes} nodes{beside}")]
+    if fused.ort_format is not None:
+        written_by = json.loads(fused.metadata["ortcam.versions"])["onnxruntime"]
+        rows += [("", f"ORT format {fused.ort_format}, written by ONNX Runtime {written_by}")]
+        rows += [("", f"as .onnx it has {fused.onnx_size / 1e6:.1f} MB")]
     for title, values in (("input", fused.inputs), ("output", fused.outputs)):
         rows += [(title, f"{name}: {kind}") for name, kind in values.items()]
     verified = (

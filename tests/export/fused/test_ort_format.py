@@ -1,0 +1,126 @@
+"""ORT format: the same map, each weight once, read by onnxruntime's own tools, and a list of what runs in it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnxruntime.tools.reduced_build_config_parser import parse_config
+from tests.export.rounding import TINY_MAPS
+
+import ortcam
+from ortcam.cli import main
+from ortcam.errors import OptionError, OrtcamError
+from ortcam_export import ExportError, fuse, required_operators
+
+MASKED, GRADIENTS = "scorecam++", "grad-cam"
+
+
+@pytest.fixture(scope="module")
+def files(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file in ORT format of each kind, named by its method."""
+    folder = tmp_path_factory.mktemp("files")
+    return {
+        method: fuse(tiny_bundle, folder / f"{method}.ort", method=method, ort=True, uint8_input=True).path
+        for method in (MASKED, GRADIENTS)
+    }
+
+
+def operators_run(file: Path, image: np.ndarray, folder: Path) -> set[str]:
+    """The operators that ONNX Runtime ran, as its profile has them."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session.run(None, {"image": image})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return {event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")}
+
+
+def listed(text: str, folder: Path) -> set[str]:
+    """The operators of a list, as onnxruntime's own tools read it."""
+    (folder / "operators.config").write_text(text)
+    found, _ = parse_config(str(folder / "operators.config"), enable_type_reduction=True)
+    return {name for sets in found.values() for names in sets.values() for name in names}
+
+
+@pytest.mark.parametrize("method", [MASKED, GRADIENTS])
+def test_its_map_is_the_runtimes(files: dict[str, Path], tiny_bundle: Path, photograph: Path, method: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    session = ort.InferenceSession(files[method], providers=["CPUExecutionProvider"])
+    (saliency,) = session.run(["saliency"], {"image": image})
+    expected = ortcam.load(tiny_bundle, threads=1).explain(image, method=method)
+    np.testing.assert_allclose(saliency, expected.maps, atol=TINY_MAPS)
+    assert expected.maps.max() == 1
+    assert session.get_modelmeta().custom_metadata_map["ortcam.method"] == method
+
+
+def test_a_loop_and_the_model_share_their_weights(tmp_path: Path) -> None:
+    """ORT format has no functions: what is in the place of a call would bring the weights again."""
+    shapes = Path(__file__).parents[3] / "models" / "shapes.ortcam"
+    fused = fuse(shapes, tmp_path / "e.ort", method=MASKED, ort=True, verify=False)
+    assert fused.onnx_size is not None
+    assert fused.size == fused.path.stat().st_size
+    assert fused.size < 1.7 * fused.onnx_size  # twice the weights would be 2.3 times the size
+
+
+def test_what_is_said_of_it(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuse", str(tiny_bundle), "-m", GRADIENTS, "--ort", "-o", str(tmp_path / "e.ort"), "--no-verify"]) == 0
+    said = capsys.readouterr().out
+    assert f"ORT format 6, written by ONNX Runtime {ort.__version__}" in said
+    assert "as .onnx it has" in said
+    assert "opset" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["e.ort"]
+
+
+def test_another_name_is_refused_before_any_work(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags, sentence in (
+        (["--ort", "-o", str(tmp_path / "e.onnx")], "ends in .ort"),
+        (["-o", str(tmp_path / "e.ort")], "--ort writes ORT format"),
+        (["--ort", "--external", "-o", str(tmp_path / "e.ort")], "weights inside"),
+        (["--ort", "--triton", str(tmp_path)], "Triton"),
+    ):
+        assert main(["fuse", str(tiny_bundle), *flags]) == 2
+        assert sentence in capsys.readouterr().err
+    with pytest.raises(ExportError, match=r"ends in \.ort"):
+        fuse(tiny_bundle, tmp_path / "e.onnx", ort=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", [MASKED, GRADIENTS])
+@pytest.mark.parametrize("types", [False, True])
+def test_the_list_has_every_operator_that_runs(
+    files: dict[str, Path], tmp_path: Path, method: str, types: bool
+) -> None:
+    text = required_operators(files[method], types=types)
+    found = listed(text, tmp_path)
+    ran = operators_run(files[method], np.zeros((40, 50, 3), np.uint8), tmp_path)
+    assert ran <= found
+    assert "Conv" in {name.removeprefix("Fused") for name in ran}
+    assert "LSTM" not in found
+    assert ('"inputs"' in text) == types
+    assert str(files[method].parent) not in text
+
+
+def test_the_list_of_an_onnx_file_has_what_it_becomes(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = fuse(tiny_bundle, tmp_path / "e.onnx", method=MASKED, uint8_input=True, verify=False).path
+    found = listed(required_operators(file), tmp_path)
+    assert operators_run(file, np.zeros((40, 50, 3), np.uint8), tmp_path) <= found
+    assert {"Conv", "Relu"} <= found  # as they are in the file, before they are fused
+
+
+def test_the_list_of_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    found = listed(required_operators(tiny_bundle), tmp_path)
+    assert {"Conv", "Gemm", "Relu"} <= found
+
+
+def test_no_list_of_what_is_neither(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(b"")
+    with pytest.raises(OptionError, match=r"accepted is a bundle, or a file"):
+        required_operators(tmp_path / "image.png")
+    (tmp_path / "not.ort").write_bytes(b"nothing of the kind")
+    with pytest.raises(OrtcamError, match=r"not\.ort"):
+        required_operators(tmp_path / "not.ort")
