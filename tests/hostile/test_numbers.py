@@ -229,7 +229,7 @@ def test_top_k_is_at_most_the_classes(value: Any, tiny_bundle: Path) -> None:
         ortcam.load(tiny_bundle).explain("no.png", top_k=value)
 
 
-@pytest.mark.parametrize("name", ["threads", "max_pixels", "white"])
+@pytest.mark.parametrize("name", ["threads", "max_pixels", "white", "memory_limit"])
 @pytest.mark.parametrize("value", HUGE, ids=shown)
 def test_numbers_of_a_load_are_checked_before_it(name: str, value: Any, tiny_bundle: Path) -> None:
     with pytest.raises(OptionError, match=f"{name}="):
@@ -287,6 +287,7 @@ def test_every_public_number_is_known_here() -> None:
         "threads",
         "max_pixels",
         "white",
+        "memory_limit",
     }
     known.add("progress")  # a function that is told numbers
     known |= {"channels", "logit_scale", "logit_bias", "baseline_value", "display", "value_range", "static_batch"}

@@ -19,6 +19,7 @@ from ortcam.support.ranges import (
     ALPHA,
     DEADLINE,
     MAX_PIXELS,
+    MEMORY_LIMIT,
     PROCESSES,
     SAMPLING_ERROR,
     THREADS,
@@ -259,7 +260,7 @@ def add_execution(
 
     Args:
         parser: of the command.
-        low_memory: whether `--low-memory` is among them.
+        low_memory: whether `--low-memory` is among them, and `--memory-limit` where it makes masked passes.
         several: whether `--batch-size` and `--precision` take several values, with commas between them.
         passes: whether the command makes masked passes, which `--batch-size` and `--precision` are of.
         processes: whether it scores in processes, which `--processes` are.
@@ -305,6 +306,13 @@ def add_execution(
         )
     if low_memory:
         group.add_argument("--low-memory", action="store_true", help=Rare("use less memory, for small devices; slower"))
+    if low_memory and passes:
+        group.add_argument(
+            "--memory-limit",
+            type=MEMORY_LIMIT,
+            metavar="MB",
+            help=Rare("most memory of the process, such as 200: takes what fits, or says what is needed"),
+        )
     return group
 
 

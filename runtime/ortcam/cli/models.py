@@ -122,6 +122,7 @@ def open_explainer(options: argparse.Namespace, providers: Sequence[Provider] | 
         white=options.white,
         strict=options.strict,
         low_memory=options.low_memory,
+        memory_limit=getattr(options, "memory_limit", None),
         precision=getattr(options, "precision", None),
         strict_providers=options.strict_providers,
     )

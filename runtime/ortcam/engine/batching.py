@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ortcam.engine.forking import ForkLock
+from ortcam.engine.memory import MemoryLimit, RowMemory
 from ortcam.errors import OutOfMemoryError
 from ortcam.support.cache_folder import batch_sizes_file
 from ortcam.support.files import write_whole
@@ -30,10 +31,12 @@ __all__ = [
     "Done",
     "Progress",
     "Stop",
+    "limited_sizer",
     "pad_rows",
     "recall",
     "remember",
     "run_batches",
+    "searching_sizer",
 ]
 
 BatchSize = int | Literal["auto"]
@@ -75,6 +78,8 @@ class BatchSizer:
         *,
         fixed_shape: bool,
         found: Callable[[int], None] = lambda _: None,
+        memory: RowMemory | None = None,
+        largest: bool = False,
     ) -> None:
         """Begin with the first candidate.
 
@@ -84,7 +89,11 @@ class BatchSizer:
                 every new shape is planned and tuned anew. For the same reason the first run of a size is then not
                 timed.
             found: called with the result of a search.
+            memory: ends the search at a size that does not fit; None: any size may be tried.
+            largest: take the largest that fits, be it faster or not.
         """
+        self._memory = memory
+        self._largest = largest
         self._lock = ForkLock()
         self._trials = list(candidates) if len(candidates) > 1 else []
         self._fixed_shape = fixed_shape
@@ -106,22 +115,32 @@ class BatchSizer:
     def next(self, remaining: int) -> tuple[int, int]:
         """How many of the remaining rows the next run takes, and how many it has with padding."""
         with self._lock:
+            if self._memory is not None:
+                self._memory.begin()
+                if self._trials and not self._memory.fits(self._trials[0]):
+                    self._trials = []
             size = self._trials[0] if self._trials and self._trials[0] <= remaining else self._size
         if size <= remaining:
             return size, size
         return remaining, size if self._fixed_shape else remaining
 
     def record(self, size: int, seconds: float) -> None:
-        """Take in how long a run of a size took."""
+        """Take in how long a run of a size took.
+
+        Raises:
+            OptionError: the process has passed the limit of its memory.
+        """
         with self._lock:
+            if self._memory is not None:
+                self._memory.end(size)
             if not self._trials or size != self._trials[0]:
                 return
             times = self._times.setdefault(size, [])
             times.append(seconds / size)
             warm = times[1:] if self._fixed_shape else times
-            if len(warm) < _RUNS:
+            if len(warm) < (1 if self._largest else _RUNS):
                 return
-            worthwhile = self._best is None or min(warm) < _WORTHWHILE * self._best
+            worthwhile = self._largest or self._best is None or min(warm) < _WORTHWHILE * self._best
             if worthwhile:
                 self._best, self._size = min(warm), size
             self._trials = self._trials[1:] if worthwhile else []
@@ -143,6 +162,38 @@ class BatchSizer:
             self._size = answer = min(self._size, size // 2)
         if searching:
             self._found(answer)
+
+
+def searching_sizer(key: str | None, *, fixed_shape: bool, on_gpu: bool) -> BatchSizer:
+    """Batch sizes that are searched by time, or found by an earlier process.
+
+    Args:
+        key: under which that one has kept it; None: it is searched every time.
+        fixed_shape: as `BatchSizer` takes it.
+        on_gpu: whether the graph runs there.
+    """
+    candidates = GPU_CANDIDATES if on_gpu else CPU_CANDIDATES
+    if key is None:
+        return BatchSizer(candidates, fixed_shape=fixed_shape)
+    if (known := recall(key)) is not None:
+        return BatchSizer([known], fixed_shape=fixed_shape)
+    return BatchSizer(candidates, fixed_shape=fixed_shape, found=lambda size: remember(key, size))
+
+
+def limited_sizer(batch_size: BatchSize, limit: MemoryLimit, *, fixed_shape: bool, arena: bool) -> BatchSizer:
+    """Batch sizes that grow from 1 while the next one fits under a limit of memory.
+
+    Args:
+        batch_size: the most rows; or "auto", which also stops where larger is not faster.
+        limit: of the process.
+        fixed_shape: as `BatchSizer` takes it.
+        arena: whether the session has one.
+    """
+    memory = RowMemory(limit, arena=arena)
+    if batch_size == "auto":
+        return BatchSizer((1, *CPU_CANDIDATES), fixed_shape=fixed_shape, memory=memory)
+    sizes = [1 << power for power in range(int(batch_size - 1).bit_length())]
+    return BatchSizer([*sizes, batch_size], fixed_shape=fixed_shape, memory=memory, largest=True)
 
 
 @dataclasses.dataclass(frozen=True)

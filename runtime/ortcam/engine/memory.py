@@ -1,14 +1,47 @@
-"""Memory: how much there is, and given back to the system once it is no longer used."""
+"""Memory: how much there is, what this process has, a limit to that, and given back once it is no longer used."""
 
 import ctypes
+import dataclasses
 import functools
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
+from ortcam.bundle import Bundle
 from ortcam.engine.processors import control_groups
+from ortcam.errors import OptionError
+from ortcam.support.ranges import MEMORY_LIMIT
 
-__all__ = ["available_memory", "give_back"]
+__all__ = [
+    "MemoryLimit",
+    "MemoryPlan",
+    "RowMemory",
+    "Usage",
+    "available_memory",
+    "give_back",
+    "graph_size",
+    "memory_of_process",
+    "model_memory",
+]
+
+_MB: Final = 10**6
+
+# Measured on SqueezeNet and the shipped model with ONNX Runtime 1.31 on one thread, without its arena. What the first
+# session and the first image take; bytes of memory per byte of a graph and its weights; bytes per byte of the input
+# for the values inside the network, for one image.
+_STARTED: Final = 18 * _MB
+_OPENED: Final = 2.5
+_INSIDE: Final = 16
+
+# With the arena a run may take twice what its values need. It is worth that where there is more room than that.
+_ROOM_FOR_ARENA: Final = 2
+
+# What a run takes is not quite linear in its rows, and the C library keeps some of what it is given back.
+_MARGIN: Final = 1.25
+_MARGIN_OF_ARENA: Final = 2
+_KEPT: Final = 4 * _MB
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -31,6 +64,194 @@ def available_memory(root: Path = Path("/")) -> int | None:
             except (OSError, ValueError):  # "max", or nothing there
                 continue
     return min(left, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """Bytes of this process that are resident now, and that were resident at most."""
+
+    now: int
+    peak: int
+
+
+def memory_of_process(root: Path = Path("/")) -> Usage | None:
+    """What this process has; None where the system does not say (it is not Linux).
+
+    Args:
+        root: of the file system, for tests.
+    """
+    try:
+        lines = (root / "proc/self/status").read_text("ascii", "replace").splitlines()
+        found = {line.split()[0]: int(line.split()[1]) << 10 for line in lines if line.startswith(("VmRSS:", "VmHWM:"))}
+        return Usage(found["VmRSS:"], max(found["VmHWM:"], found["VmRSS:"]))
+    except (OSError, ValueError, IndexError, KeyError):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """How a model is opened to stay below a limit.
+
+    Attributes:
+        precision: of the scorers.
+        low_memory: whether sessions have no arena, and no file is held.
+    """
+
+    precision: str
+    low_memory: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryLimit:
+    """The most memory that this process may have resident at its peak, since it started.
+
+    Attributes:
+        megabytes: of a million bytes.
+        usage: says what the process has.
+    """
+
+    megabytes: int
+    usage: Callable[[], Usage | None] = memory_of_process
+
+    def __post_init__(self) -> None:
+        MEMORY_LIMIT.check(self.megabytes)
+
+    @property
+    def bytes(self) -> int:
+        """The limit in bytes."""
+        return self.megabytes * _MB
+
+    def used(self) -> Usage:
+        """What the process has.
+
+        Raises:
+            OptionError: the system does not say.
+        """
+        found = self.usage()
+        if found is None:
+            raise OptionError(
+                f"memory_limit={self.megabytes}: this system does not say how much memory a process has; accepted is "
+                "low_memory=True (--low-memory), or a limit on Linux"
+            )
+        return found
+
+    def plan(self, bundle: Bundle, precision: str | None = None, *, low_memory: bool = False) -> MemoryPlan:
+        """Choose precision and arena before anything is opened.
+
+        The need is estimated from the sizes of files and of the input: about right for convolutional networks.
+
+        Args:
+            bundle: that will be opened.
+            precision: of the scorers; None takes the first of the bundle's that fits.
+            low_memory: whether the arena is off anyway.
+
+        Raises:
+            OptionError: it cannot fit, or the system does not say what the process has.
+        """
+        used = self.used()
+        wanted = bundle.precisions if precision is None else (bundle.check_precision(precision),)
+        needs = {name: used.now + model_memory(bundle, name) for name in wanted}
+        for name, need in needs.items():
+            if max(need, used.peak) <= self.bytes:
+                return MemoryPlan(name, low_memory or self.bytes < _ROOM_FOR_ARENA * need)
+        name = min(needs, key=lambda name: needs[name])
+        least = math.ceil(max(needs[name], used.peak) / _MB)
+        raise OptionError(
+            f"memory_limit={self.megabytes}: this process has {used.now / _MB:.0f} MB, {used.peak / _MB:.0f} at its "
+            f"peak, and needs about {needs[name] / _MB:.0f} with this model in {name}; accepted is {least} or more"
+        )
+
+    def check(self, doing: str) -> None:
+        """Refuse to go on once the limit was passed.
+
+        Args:
+            doing: what was done, for the message.
+
+        Raises:
+            OptionError: the peak is beyond the limit.
+        """
+        peak = self.used().peak
+        if peak > self.bytes:
+            raise OptionError(
+                f"memory_limit={self.megabytes}: this process had {peak / _MB:.0f} MB once it had {doing}; accepted is "
+                f"{math.ceil(peak / _MB)} or more"
+            )
+
+    def check_opening(self, name: str, size: int) -> None:
+        """Refuse to open a graph that will not fit.
+
+        Args:
+            name: of its file.
+            size: of the file and its weights, in bytes.
+
+        Raises:
+            OptionError: it will not fit.
+        """
+        need = self.used().now + int(_OPENED * size)
+        if need > self.bytes:
+            raise OptionError(
+                f"memory_limit={self.megabytes}: to open {name} takes about {need / _MB:.0f} MB of this process; "
+                f"accepted is {math.ceil(need / _MB)} or more"
+            )
+
+
+def model_memory(bundle: Bundle, precision: str) -> int:
+    """Bytes that a model takes beyond what the process has: opened, and running one masked image. An estimate.
+
+    Args:
+        bundle: of the model.
+        precision: of the scorers, by its full name.
+    """
+    graphs, image = bundle.manifest.graphs, bundle.manifest.preprocessing
+    clean = [name for name in (graphs.features, graphs.head, graphs.classifier) if name is not None]
+    scorers = [bundle.scorer(kind, precision).name for kind in graphs.scorers]
+    largest = max((graph_size(bundle, [name]) for name in scorers), default=0)
+    inside = _INSIDE * 4 * image.channels * image.height * image.width
+    return _STARTED + int(_OPENED * (graph_size(bundle, clean) + largest)) + inside
+
+
+def graph_size(bundle: Bundle, graphs: Sequence[str]) -> int:
+    """Bytes of the files of some graphs and of their weights, each once."""
+    names = {name for graph in graphs for name in (graph, *bundle.weights[graph])}
+    return sum(bundle.manifest.files[name].size for name in names)
+
+
+class RowMemory:
+    """What runs of one graph take by their rows, and how many more rows fit under a limit."""
+
+    def __init__(self, limit: MemoryLimit, *, arena: bool) -> None:
+        """Know nothing yet.
+
+        Args:
+            limit: of the process.
+            arena: whether the session has one.
+        """
+        self._limit = limit
+        self._margin = _MARGIN_OF_ARENA if arena else _MARGIN
+        self._before: int | None = None
+        self._rows = 0
+        self._taken = 0
+
+    def begin(self) -> None:
+        """Look at the memory before the first run. Later runs reuse what that one has left."""
+        if self._before is None:
+            self._before = self._limit.used().now
+
+    def end(self, rows: int) -> None:
+        """Look at the memory after a run.
+
+        Raises:
+            OptionError: the limit was passed.
+        """
+        self._limit.check(f"run {rows} {'image' if rows == 1 else 'images'} at a time")
+        if rows >= self._rows and self._before is not None:
+            self._rows, self._taken = rows, self._limit.used().peak - self._before
+
+    def fits(self, rows: int) -> bool:
+        """Whether a run of so many rows will stay below the limit, by what the largest yet has taken."""
+        if self._before is None or rows <= self._rows or not self._rows:
+            return True
+        return self._before + self._margin * self._taken * rows / self._rows + _KEPT <= self._limit.bytes
 
 
 def give_back() -> None:

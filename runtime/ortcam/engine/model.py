@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 from ortcam.bundle import Bundle, Graphs
 from ortcam.engine.base import Engine, Session, closed_error
 from ortcam.engine.batching import (
-    CPU_CANDIDATES,
-    GPU_CANDIDATES,
     BatchSize,
     BatchSizer,
+    limited_sizer,
     pad_rows,
-    recall,
-    remember,
     run_batches,
+    searching_sizer,
 )
 from ortcam.engine.features import CleanPass, as_maps, check_features, check_finite, check_rows, to_probabilities
+from ortcam.engine.memory import MemoryLimit
 from ortcam.engine.runtime import readable_errors
 from ortcam.errors import BundleError
 
@@ -47,10 +46,18 @@ class Model:
     Attributes:
         bundle: whose graphs.
         precision: of the scorers, as the bundle calls it.
+        low_memory: whether one row at a time is run where the batch size is "auto".
+        limit: of the process's memory, under which batches grow from one row; None: there is none.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, *, precision: str | None = None, low_memory: bool = False
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        precision: str | None = None,
+        low_memory: bool = False,
+        limit: MemoryLimit | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -58,7 +65,8 @@ class Model:
             bundle: that was read.
             engine: opens its graphs; `close` closes it.
             precision: of the scorers; None takes that of the bundle's own graphs.
-            low_memory: run one row at a time where the batch size is "auto".
+            low_memory: see above.
+            limit: see above.
 
         Raises:
             OptionError: no precision of this name.
@@ -67,7 +75,8 @@ class Model:
         self.bundle = bundle
         self.precision = bundle.check_precision(precision)
         self._engine = engine
-        self._low_memory = low_memory
+        self.low_memory = low_memory
+        self.limit = limit
         self._closed = False
         self._sizers: dict[tuple[str, BatchSize], BatchSizer] = {}
         self._clean: tuple[NDArray[np.float32], CleanPass] | None = None
@@ -82,11 +91,6 @@ class Model:
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
-
-    @property
-    def low_memory(self) -> bool:
-        """Whether one row at a time is run where the batch size is "auto"."""
-        return self._low_memory
 
     def check_open(self) -> None:
         """Refuse every use after `close`.
@@ -160,6 +164,8 @@ class Model:
                 "labels; accepted is one per class"
             )
         check_finite("features and logits of the image", *features.values(), logits)
+        if self.limit is not None:
+            self.limit.check("computed the features of an image")
         maps = as_maps(features["features"], manifest.cut)
         clean = CleanPass(features, maps, logits[0], to_probabilities(logits[0], manifest.activation))
         for array in (*features.values(), clean.maps, clean.logits, clean.probabilities):
@@ -319,18 +325,14 @@ class Model:
         fixed_shape = session.fixed_shape
         if (static := self.bundle.manifest.graphs.static_batch) is not None:
             return BatchSizer([static], fixed_shape=True)
-        if batch_size != "auto":
-            return BatchSizer([batch_size], fixed_shape=fixed_shape)
-        if self._low_memory:
-            return BatchSizer([1], fixed_shape=fixed_shape)
-        candidates = GPU_CANDIDATES if session.on_gpu else CPU_CANDIDATES
+        if self.limit is not None:
+            return limited_sizer(batch_size, self.limit, fixed_shape=fixed_shape, arena=not self.low_memory)
+        if batch_size != "auto" or self.low_memory:
+            return BatchSizer([1 if batch_size == "auto" else batch_size], fixed_shape=fixed_shape)
         speed = self._engine.speed_key
-        if speed is None:
-            return BatchSizer(candidates, fixed_shape=fixed_shape)
-        key = json.dumps([self.bundle.sha256, kind, self.precision, session.providers, speed])
-        if (known := recall(key)) is not None:
-            return BatchSizer([known], fixed_shape=fixed_shape)
-        return BatchSizer(candidates, fixed_shape=fixed_shape, found=lambda size: remember(key, size))
+        key = [self.bundle.sha256, kind, self.precision, session.providers, speed]
+        known_as = None if speed is None else json.dumps(key)
+        return searching_sizer(known_as, fixed_shape=fixed_shape, on_gpu=session.on_gpu)
 
     def keep(self, what: str, make: Callable[[], _Kept]) -> _Kept:
         """Something that is found once for all images and threads, such as the head as one linear layer.

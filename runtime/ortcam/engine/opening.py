@@ -13,12 +13,12 @@ import numpy as np
 from ortcam.bundle import Graph
 from ortcam.bundle.graph_contents import GraphReader
 from ortcam.engine.forking import after_fork
-from ortcam.engine.memory import give_back
+from ortcam.engine.memory import MemoryLimit, give_back
 from ortcam.engine.processors import usable_cores
 from ortcam.engine.providers import CPU, CUDA_DEVICES, OPENVINO, add_providers, preload_cuda
 from ortcam.engine.runtime import is_out_of_memory, ort
 from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
-from ortcam.support.ranges import THREADS
+from ortcam.support.ranges import MEMORY_LIMIT, THREADS
 from ortcam.support.terminal import first_line
 
 __all__ = ["GraphSource", "LeftOut", "SessionOptions", "open_graph"]
@@ -67,18 +67,27 @@ class SessionOptions:
             its control group's quota.
         low_memory: give memory back after every run and take no more than asked for: slower, for small devices.
         strict_providers: a provider that cannot start is an error instead of a warning.
+        memory_limit: megabytes that this process may have at its peak; None: as many as there are.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
     threads: int | None = None
     low_memory: bool = False
     strict_providers: bool = False
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None:
             THREADS.check(self.threads)
+        if self.memory_limit is not None:
+            MEMORY_LIMIT.check(self.memory_limit)
         if not isinstance(self.strict_providers, bool):
             raise OptionError(f"strict_providers={self.strict_providers!r}: accepted is True or False")
+
+    @property
+    def limit(self) -> MemoryLimit | None:
+        """The limit of the process's memory, where there is one."""
+        return None if self.memory_limit is None else MemoryLimit(self.memory_limit)
 
     @property
     def on_cpu_alone(self) -> bool:

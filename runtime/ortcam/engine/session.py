@@ -14,7 +14,7 @@ from ortcam.bundle import Bundle, Content, Graph
 from ortcam.engine.base import BoundSession, Providers, closed_error
 from ortcam.engine.binding import FixedBoundSession, Opened, Pool
 from ortcam.engine.forking import ForkLock, after_fork, keep_forever
-from ortcam.engine.memory import give_back
+from ortcam.engine.memory import give_back, graph_size
 from ortcam.engine.opening import LeftOut, SessionOptions, open_graph
 from ortcam.engine.processors import processor_name, usable_cores
 from ortcam.engine.providers import warn_left_out
@@ -237,6 +237,15 @@ class OnnxEngine:
         return session
 
     def _open(self, name: str) -> OnnxSession:
+        options = self._options
+        if options.limit is not None:
+            options.limit.check_opening(name, graph_size(self._bundle, [name]))
+        session = self._make(name)
+        if options.limit is not None:
+            options.limit.check(f"opened {name}")
+        return session
+
+    def _make(self, name: str) -> OnnxSession:
         graph, options = self._bundle.graph(name), self._options
         if not options.on_cpu_alone:
             return OnnxSession(*open_graph(graph, options))

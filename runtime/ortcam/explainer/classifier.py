@@ -65,7 +65,7 @@ class Classifier:
         }
         self._engine = engine
         opened = OnnxEngine(bundle, options, precision=precision) if engine is None else engine
-        self._model = Model(bundle, opened, precision=precision, low_memory=options.low_memory)
+        self._model = Model(bundle, opened, precision=precision, low_memory=options.low_memory, limit=options.limit)
 
     def close(self) -> None:
         """Release sessions, weights and their memory. Every later use raises `ClosedError`.
@@ -132,7 +132,28 @@ class Classifier:
         if image is None:
             return read_preprocessed(preprocessed, preprocessing)
         check_alone(preprocessed)
-        return read_photograph(image, preprocessing, **self._reading)
+        photograph = read_photograph(image, preprocessing, **self._reading)
+        self.check_memory("read an image")
+        return photograph
+
+    def check_memory(self, doing: str) -> None:
+        """Refuse to go on once this process has passed `memory_limit`; without a limit do nothing.
+
+        Reading, every run of a graph and the end of an explanation are checked anyway. Call it after work of your own.
+
+        Args:
+            doing: what was done, in words that follow "once it had".
+
+        Raises:
+            OptionError: it has passed it; the message says what the process needed.
+
+        Example:
+            >>> explainer = ortcam.load("shapes", memory_limit=200)  # doctest: +SKIP
+            >>> explainer.explain("cat.jpg").save("out")  # doctest: +SKIP
+            >>> explainer.check_memory("saved the pictures")  # doctest: +SKIP
+        """
+        if self._model.limit is not None:
+            self._model.limit.check(doing)
 
     def read_many(
         self,

@@ -1,5 +1,6 @@
 """`load`: from the name of a model, a bundle or a module to an explainer."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
@@ -27,6 +28,7 @@ def load(
     white: int | None = None,
     strict: bool = False,
     low_memory: bool = False,
+    memory_limit: int | None = None,
     precision: str | None = None,
     strict_providers: bool = False,
     **export_options: Unpack[ExportOptions],
@@ -50,6 +52,10 @@ def load(
         strict: refuse damaged images that can be read in part, instead of warning.
         low_memory: for small devices: memory is given back after every run, `batch_size="auto"` is 1, and the weights
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
+        memory_limit: megabytes (millions of bytes) that this process may have resident at its peak, from its start on.
+            Batches grow from one masked image while they fit, `batch_size` at most. Where there is little room it is as
+            with `low_memory`, and `precision=None` takes the first of the bundle's precisions that fits. An error says
+            what would be needed. For one explanation at a time, on Linux; memory of a GPU does not count.
         precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
             that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
         strict_providers: a provider that cannot start (no driver, no such library) is an error, instead of a warning
@@ -68,10 +74,11 @@ def load(
         OrtcamError: the model cannot be exported, or what its export needs is not installed.
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have, or a device that this machine does not have.
-        OptionError: `threads`, `max_pixels` or `white` out of its range (`support.ranges`), `strict` or
-            `strict_providers` neither True nor False, or no precision of this name.
+        OptionError: `threads`, `max_pixels`, `white` or `memory_limit` out of its range (`support.ranges`), `strict` or
+            `strict_providers` neither True nor False, or no precision of this name; the model does not fit under
+            `memory_limit`.
     """
-    options = SessionOptions(resolve_providers(providers), threads, low_memory, strict_providers)
+    options = SessionOptions(resolve_providers(providers), threads, low_memory, strict_providers, memory_limit)
     max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
     held: object = None  # until the explainer holds it
     if isinstance(model, Bundle):
@@ -79,10 +86,13 @@ def load(
         opened = model
     else:
         folder = bundle_of(model, check_options(export_options), precision=precision, announce=log)
-        if low_memory:
+        if low_memory or memory_limit is not None:
             opened = read_bundle(folder)
         else:
             opened, held = open_bundle(folder, precision)
+    if options.limit is not None:
+        plan = options.limit.plan(opened, precision, low_memory=low_memory)
+        precision, options = plan.precision, dataclasses.replace(options, low_memory=plan.low_memory)
     explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
     del held
     return explainer

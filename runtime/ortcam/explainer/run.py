@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ortcam._version import __version__
 from ortcam.bundle import Cut
 from ortcam.engine.base import Session
-from ortcam.engine.batching import Progress, Stop
+from ortcam.engine.batching import BatchSize, Progress, Stop
 from ortcam.engine.features import CleanPass, as_maps, check_finite, prefix_tokens
 from ortcam.engine.model import GATED_OUTPUTS, SCORER_OUTPUTS, Model
 from ortcam.engine.opening import SessionOptions
@@ -114,7 +114,10 @@ class Run:
         image = _Image(photograph, clean, *request.classes(clean.logits, self._manifest.labels))
         clock.lap("features")
         for outcome in self._outcomes(image, clock):
-            yield self._explanation(image, outcome)
+            explanation = self._explanation(image, outcome)
+            if self._model.limit is not None:
+                self._model.limit.check("explained an image")
+            yield explanation
             clock.skip()
 
     def _outcomes(self, image: _Image, clock: Clock) -> Iterator[Outcome]:
@@ -200,9 +203,7 @@ class Run:
     def _with_head(self, image: _Image, clock: Clock) -> Iterator[Outcome]:
         """By a method that masks no image."""
         model, manifest, clean = self._model, self._manifest, image.clean
-        batch_size = self._request.batch_size
-        if batch_size == "auto":
-            batch_size = manifest.graphs.static_batch or (1 if model.low_memory else _HEAD_BATCH_SIZE)
+        batch_size = _head_rows(model, self._request.batch_size)
         head = Head(model.head_logits, manifest.cut, manifest.activation, batch_size, self._progress)
         derivative = self._derivative(image, batch_size) if self._request.settings.method.needs_gradient else None
 
@@ -341,6 +342,15 @@ class Run:
             "threads": self._options.threads,
             "versions": {"ortcam": __version__, "onnxruntime": runtime_version(), "numpy": np.__version__},
         }
+
+
+def _head_rows(model: Model, batch_size: BatchSize) -> int:
+    """Rows per run of head or gradient: those of the graphs, as asked for, or one where memory is short."""
+    if (static := model.bundle.manifest.graphs.static_batch) is not None:
+        return static
+    if model.limit is not None or (model.low_memory and batch_size == "auto"):
+        return 1
+    return _HEAD_BATCH_SIZE if batch_size == "auto" else batch_size
 
 
 def _stats(

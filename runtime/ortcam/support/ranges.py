@@ -34,6 +34,7 @@ __all__ = [
     "LOGIT_SCALE",
     "MAX_PIXELS",
     "MEAN",
+    "MEMORY_LIMIT",
     "OPSET",
     "PORT",
     "PROCESSES",
@@ -263,6 +264,7 @@ LOGIT_BIAS: Final = Range("logit_bias", -1e6, 1e6, whole=False)
 LOGIT_SCALE: Final = Range("logit_scale", 0, 1e6, whole=False, open_below=True)
 MAX_PIXELS: Final = Range("max_pixels", 1, 2**31 - 1)
 MEAN: Final = Numbers("mean", -1e6, 1e6, whole=False, count=64, fewest=1)
+MEMORY_LIMIT: Final = Range("memory_limit", 1, 1_000_000, unit="a whole number of megabytes")
 OPSET: Final = Range("opset", 1, 1000)
 PORT: Final = Range("port", 0, 65535)
 PROCESSES: Final = Range("processes", 1, 1024)

@@ -236,10 +236,13 @@ class _Loop:
                 self._report.begin(image.name)
                 try:
                     photograph = read()
+                    self._explain(image, photograph)
+                    self._explainer.check_memory("saved the pictures of an image")
                 except OrtcamError as error:
-                    self._report.fail(image.name, error)
-                    continue
-                self._explain(image, photograph)
+                    for_all = _fails_for_all(error)
+                    self._report.fail(None if for_all else image.name, error)
+                    if for_all:
+                        return
                 if self._full or not self._work:
                     return
 

@@ -1,0 +1,217 @@
+"""Small classifiers on one thread: what they take on a disk, in memory and in time, as bundle and as fused file.
+
+Each bundle is exported with int8 scorers and fused with Score-CAM, in float32 and int8, as ONNX and in ORT format.
+Each runs in a process of its own: a bundle with ortcam's `low_memory`, a fused file with onnxruntime and numpy alone.
+Seconds are those of the processor, which on one thread are those of an idle machine; other work disturbs them little.
+Results go to benchmarks/results/edge-models.md and .json. Run as `python -m benchmarks.fused.models`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from benchmarks.common.arguments import add_output, say, whole_number
+from benchmarks.common.figures import Figure, median, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import ROOT, write_results, write_text
+from benchmarks.common.subjects import SUBJECTS, Subject, bundle_path
+
+if TYPE_CHECKING:
+    from ortcam.bundle import Bundle
+
+SHIPPED: Final = "shapes"
+MODELS: Final = {
+    "squeezenet1_1": SUBJECTS["squeezenet1_1"],
+    "mobilenet_v3_small": Subject("mobilenet_v3_small", "features.12"),
+    "efficientnet_b0": Subject("efficientnet_b0", "features.8"),
+}
+IMAGE: Final = ROOT / "models" / "shapes" / "samples" / "mug-umbrella.png"
+BUDGET: Final = 0.1
+
+# What both scripts need; getrusage would remember the process that they were forked from.
+_RESIDENT: Final = """
+import json, pathlib, re, sys, time
+def resident():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
+path, image, repeats, budget = sys.argv[1:]
+seconds = []
+"""
+RUNTIME: Final = (
+    _RESIDENT
+    + """
+import ortcam
+before = resident()
+explainer = ortcam.load(path, threads=1, low_memory=True)
+for _ in range(int(repeats) + 1):
+    clock = time.process_time()
+    found = explainer.explain(image, method="scorecam", budget=float(budget), completion="none")
+    seconds.append(time.process_time() - clock)
+print(json.dumps({"seconds": seconds[1:], "peak": resident(), "import": before, "passes": found.stats.passes}))
+"""
+)
+FUSED: Final = (
+    _RESIDENT
+    + """
+import numpy, onnxruntime
+before = resident()
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+inputs = {"image": numpy.load(image)}
+for _ in range(int(repeats) + 1):
+    clock = time.process_time()
+    session.run(["saliency"], inputs)
+    seconds.append(time.process_time() - clock)
+print(json.dumps({"seconds": seconds[1:], "peak": resident(), "import": before}))
+"""
+)
+
+REPORT: Final = """\
+# Small models on one thread
+
+Score-CAM of one image of 320 x 240 pixels for one class, {budget:.0%} of the channels, one masked image at a time, one
+thread, without ONNX Runtime's memory arena. Seconds are those of the processor, medians of {repeats} explanations after
+the first; peak memory is that of the whole process, of which {runtime:.0f} MB are there once ortcam is imported, and
+{fused:.0f} MB once onnxruntime and numpy alone are. A megabyte is a million bytes.
+
+{table}
+
+`bundle` is the folder, with the scorers of all methods; the row in int8 adds scorers in int8 to it. int8 is calibrated
+on the drawings that ship with ortcam. {random}
+
+{run}
+"""
+
+
+def bundle_of(model: str, folder: Path) -> Path:
+    """A bundle with int8 scorers, exported where the folder has none."""
+    from ortcam_export import export
+
+    place = folder / "int8"
+    bundle = bundle_path(place, model)
+    if bundle.is_dir():
+        return bundle
+    say(f"{model}: exporting with int8")
+    place.mkdir(parents=True, exist_ok=True)
+    if model != SHIPPED:
+        return MODELS[model].export(place, precision=["int8"])
+    shapes = ROOT / "models" / SHIPPED
+    made = export(
+        "shufflenet_v2_x0_5",
+        bundle,
+        checkpoint=shapes / "shapes.pth",
+        labels=shapes / "labels.txt",
+        resize=224,
+        precision=["int8"],
+    )
+    return made.path
+
+
+def sizes(bundle: "Bundle") -> dict[str, int]:
+    """Bytes of the bundle's folder without its int8 scorers, and with them."""
+    of_int8 = set(bundle.files_of("int8")) - set(bundle.files_of("float32"))
+    files = {path.name: path.stat().st_size for path in bundle.path.iterdir()}
+    whole = sum(files.values())
+    return {"float32": whole - sum(files[name] for name in of_int8), "int8": whole}
+
+
+def measure(model: str, bundles: Path, repeats: int) -> Iterator[dict[str, Any]]:
+    """Every form of a model; one dictionary each."""
+    from ortcam.bundle import read_bundle
+    from ortcam.images.reading import read_image
+    from ortcam_export import fuse
+
+    def run(script: str, path: Path, image: Path) -> dict[str, Any]:
+        command = [sys.executable, "-c", script, str(path), str(image), str(repeats), str(BUDGET)]
+        found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return found
+
+    bundle = read_bundle(bundle_of(model, bundles))
+    channels = bundle.manifest.cut.channels
+    with tempfile.TemporaryDirectory() as name:
+        pixels = Path(name) / "image.npy"
+        np.save(pixels, read_image(IMAGE))
+        for precision, size in sizes(bundle).items():
+            say(f"{model}: bundle in {precision}")
+            script = RUNTIME.replace("low_memory=True", f"low_memory=True, precision={precision!r}")
+            found = {"form": f"bundle, {precision}", "size": size} | run(script, bundle.path, IMAGE)
+            yield {"model": model, "channels": channels} | found
+        for precision in ("float32", "int8"):
+            for suffix in (".onnx", ".ort"):
+                form = f"fused {suffix}, {precision}"
+                say(f"{model}: {form}")
+                fused = fuse(
+                    bundle,
+                    Path(name) / f"{precision}{suffix}",
+                    method="scorecam",
+                    uint8_input=True,
+                    precision=precision,
+                    budget=BUDGET,
+                    batch_size=1,
+                    ort=suffix == ".ort",
+                    verify=False,
+                )
+                found = {"form": form, "size": fused.path.stat().st_size} | run(FUSED, fused.path, pixels)
+                yield {"model": model, "channels": channels} | found
+
+
+def rows(found: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+    """Of the table."""
+    for item in found:
+        yield [
+            f"{item['model']}, {item['channels']} channels",
+            item["form"],
+            f"{item['size'] / 1e6:.1f}",
+            f"{item['peak']:.0f}",
+            f"{median(item['seconds']):.2f}",
+        ]
+
+
+def figures(found: Sequence[dict[str, Any]]) -> Iterator[Figure]:
+    """What a committed result keeps."""
+    for item in found:
+        name = f"{item['model']} / {item['form']}"
+        yield Figure(f"{name} / size", "B", (item["size"],))
+        yield Figure(f"{name} / peak memory", "MB", (item["peak"],))
+        yield Figure(f"{name} / explained", "s", tuple(item["seconds"]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = (SHIPPED, *MODELS)
+    parser.add_argument("--models", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="explanations (default: 5)")
+    parser.add_argument("--bundles", type=Path, metavar="FOLDER", help="keep the exported bundles here, and use them")
+    add_output(parser, "edge-models")
+    options = parser.parse_args(arguments)
+    run = describe_run("benchmarks.fused.models", arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.bundles or Path(name)
+        found = [item for model in options.models for item in measure(model, folder, options.repeats)]
+    random = [name for name in options.models if name in MODELS and MODELS[name].random]
+    words = f"Weights are random for {', '.join(random)}: time and memory are the same." if random else ""
+    text = REPORT.format(
+        budget=BUDGET,
+        repeats=options.repeats,
+        runtime=median([item["import"] for item in found if "bundle" in item["form"]]),
+        fused=median([item["import"] for item in found if "fused" in item["form"]]),
+        table=table(["model", "form", "MB", "peak memory, MB", "explained, s"], list(rows(found))),
+        random=words,
+        run=run_in_words(run, "CPU, 1 thread"),
+    )
+    write_results(options.output, run=run, raw={"files": found}, figures=list(figures(found)))
+    write_text(options.output.with_suffix(".md"), text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
