@@ -233,7 +233,7 @@ def _add_outputs(add: _Add) -> None:
         "--model-output",
         dest="output",
         metavar="NAME[,...]",
-        help="output to explain, where the model has several; A,B: keep several (identity)",
+        help="output to explain, of several; A,B keeps several",
     )
     add(
         "--activation",
