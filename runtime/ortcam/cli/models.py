@@ -229,12 +229,7 @@ def _add_pixels(add: _Add) -> None:
 
 
 def _add_outputs(add: _Add) -> None:
-    add(
-        "--model-output",
-        dest="output",
-        metavar="NAME[,...]",
-        help="output to explain, of several; A,B keeps several",
-    )
+    add("--model-output", dest="output", metavar="NAME", help="output to explain, of several; A,B keeps several")
     add(
         "--activation",
         choices=("softmax", "sigmoid", "probabilities", "identity"),
