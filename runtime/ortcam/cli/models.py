@@ -231,12 +231,7 @@ def _add_pixels(add: _Add) -> None:
 
 
 def _add_outputs(add: _Add) -> None:
-    add(
-        "--model-output",
-        dest="output",
-        metavar="NAME[,...]",
-        help="output to explain, where the model has several; A,B: keep several (identity)",
-    )
+    add("--model-output", dest="output", metavar="NAME", help="output to explain, of several; A,B keeps several")
     add(
         "--activation",
         choices=("softmax", "sigmoid", "probabilities", "identity"),

@@ -151,7 +151,8 @@ def decode(kind: type[T], value: object, where: str) -> T:
     if not isinstance(value, dict):
         raise SchemaError(f"{where} is {reprlib.repr(value)}, which is not an object")
     hints = typing.get_type_hints(kind)
-    optional = {field.name for field in dataclasses.fields(kind) if field.metadata.get("optional")}
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    optional = {field.name for field in fields if field.metadata.get("optional")}
     if missing := [name for name in hints if name not in value and name not in optional]:
         raise SchemaError(f"{where} lacks {', '.join(missing)}")
     if unknown := [name for name in value if name not in hints]:
