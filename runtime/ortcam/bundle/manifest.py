@@ -160,8 +160,8 @@ class Graphs:
         scorers: mask kind ("linear", "noise", or a gate) -> scorer graph.
         score_terms: the blocks of the scorers' input `score`, in this order: "logits", "probabilities", "direction",
             "entropy", "one". Empty where the scorers have no such input, as before schema 5.
-        static_batch: the batch size that every dimension of the graphs is fixed to, as NPUs need it: `features` and
-            `gradient` take 1 image, the head, the classifier and the scorers this many. None: batches of any size.
+        static_batch: the batch size where every dimension of the graphs is fixed, as NPUs need it: the head and the
+            scorers have this many rows, features, classifier and gradient one. None: batches of any size.
     """
 
     features: str

@@ -73,6 +73,12 @@ export class Explainer implements Engine {
    */
   static async open({ address, provider: wanted, version }: Wanted): Promise<Explainer> {
     const bundle = await openBundle(address);
+    const { static_batch: rows } = bundle.manifest.graphs;
+    if (rows !== null) {
+      throw new OrtcamError(
+        `this bundle's graphs are fixed at ${rows} rows per run, and the page runs other sizes, too: export it without --static-batch`,
+      );
+    }
     const notes: string[] = [];
     if (bundle.sha256 === null)
       notes.push("This address is not a secure one, so the bundle's hashes were not checked.");

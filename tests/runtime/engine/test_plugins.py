@@ -13,7 +13,7 @@ import pytest
 
 import ortcam
 from ortcam.engine import SessionOptions, open_session, resolve_providers
-from ortcam.engine.plugins import OPENVINO, plugin_devices, plugin_options
+from ortcam.engine.plugins import OPENVINO, QNN, plugin_devices, plugin_options
 
 WHEEL = """
 def get_library_path(): return "/nowhere/libtoy.so"
@@ -63,6 +63,17 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     (tmp_path / f"onnxruntime_ep_{machine.toy.lower()}.py").write_text(WHEEL.format(name=machine.toy))
     monkeypatch.syspath_prepend(tmp_path)
     return machine
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_qnn") is not None, reason="onnxruntime-qnn itself is here")
+def test_the_wheel_of_qualcomm_has_another_name_and_takes_the_npu(machine: Machine, tmp_path: Path) -> None:
+    backend = 'def get_qnn_htp_path(): return "/nowhere/libQnnHtp.so"'
+    (tmp_path / "onnxruntime_qnn.py").write_text(WHEEL.format(name="QNN") + backend)
+    machine.of_library["/nowhere/libtoy.so"] = [device(QNN, "NPU", "Maker")]
+    assert resolve_providers(["qnn"]) == ((QNN, {}),)
+    assert machine.registered == [(QNN, "/nowhere/libtoy.so")]  # the provider is called as it was registered
+    assert plugin_options(QNN, {"soc_model": "57"}) == {"soc_model": "57", "backend_path": "/nowhere/libQnnHtp.so"}
+    assert plugin_options(QNN, {"backend_type": "cpu"}) == {"backend_type": "cpu"}
 
 
 def test_a_wheel_beside_onnx_runtime_is_found_registered_and_run(

@@ -37,6 +37,7 @@ export interface Manifest {
     readonly classifier: string | null;
     readonly scorers: Readonly<Record<string, string>>;
     readonly score_terms: readonly string[]; // blocks of the scorers' input `score`; none where they have no such input
+    readonly static_batch: number | null; // rows that every run has; null where it may have any number
   };
   readonly precision: string;
   readonly files: Readonly<Record<string, { readonly size: number; readonly sha256: string }>>;
@@ -145,6 +146,7 @@ export function parseManifest(raw: unknown, where: string): Manifest {
       classifier: graphs.textOrNull("classifier"),
       scorers: Object.fromEntries(scorers.keys().map((kind) => [kind, scorers.text(kind)])),
       score_terms: graphs.read("score_terms", isTerms, `some of ${Object.keys(SCORE_TERMS).join(", ")}`),
+      static_batch: !graphs.keys().includes("static_batch") || graphs.isNull("static_batch") ? null : graphs.whole("static_batch", 1),
     },
     precision: entries.text("precision"),
     files: Object.fromEntries(

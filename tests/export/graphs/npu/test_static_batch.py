@@ -126,7 +126,7 @@ def test_inspect_says_what_is_fixed(fixed: Bundle, capsys: pytest.CaptureFixture
     assert "all shapes fixed: 4 rows per run of scorers and head, 1 of features and gradient" in capsys.readouterr().out
 
 
-def test_benchmark_evaluate_and_batch_take_it(fixed: Bundle, tmp_path: Path) -> None:
+def test_benchmark_and_batch_take_it(fixed: Bundle, tmp_path: Path) -> None:
     photograph_file = tmp_path / "in" / "a.png"
     photograph_file.parent.mkdir()
     write_png(photograph_file, photograph())
