@@ -29,6 +29,7 @@ __all__ = [
     "Model",
     "classify",
     "classify_only",
+    "run_head",
 ]
 
 SCORER_OUTPUTS: Final = ("probabilities", "logits")
@@ -173,16 +174,6 @@ class Model:
         if not self._closed:
             self._clean = model_input, clean
         return clean
-
-    def logits_of(self, model_input: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of preprocessed images and their features at the cut: float32 [N,outputs].
-
-        Raises:
-            NotFiniteError: a logit is infinite or not a number.
-        """
-        logits = run_head(self.bundle.manifest.graphs, self.open, model_input, features)
-        check_finite("logits of altered images", logits)
-        return logits
 
     def head_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of altered features [B,...], in the layout of the cut: float32 [B,outputs].

@@ -13,7 +13,7 @@ from ortcam.bundle import Cut
 from ortcam.engine.base import Session
 from ortcam.engine.batching import BatchSize, Progress, Stop
 from ortcam.engine.features import CleanPass, as_maps, check_finite, prefix_tokens
-from ortcam.engine.model import GATED_OUTPUTS, SCORER_OUTPUTS, Model
+from ortcam.engine.model import GATED_OUTPUTS, SCORER_OUTPUTS, Model, run_head
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.runtime import runtime_version
 from ortcam.explainer.augmentation.copies import Copies
@@ -249,7 +249,11 @@ class Run:
 
         def noisy_logits(std: float, seed: int, sample: int) -> NDArray[np.float32]:
             found = altered(std, seed, sample)
-            return model.logits_of(found["image"], found["features"])[0]
+            logits: NDArray[np.float32] = run_head(
+                self._manifest.graphs, model.open, found["image"], found["features"]
+            )[0]
+            check_finite("logits of a noisy image", logits)
+            return logits
 
         def output(seeds: NDArray[np.float32], inputs: Features, name: str) -> NDArray[np.float32]:
             return model.gradient_outputs(seeds, inputs, (name,))[0]

@@ -225,7 +225,7 @@ def _with_images_in_front(graph: ir.Graph, file: OnnxFile) -> ir.Value:
         return output
     order = [*places, *(index for index in range(len(sides)) if index not in places)]
     turned = _append(graph, "Transpose", [output], {"perm": order})
-    turned.dtype, turned.shape = output.dtype, ir.Shape([sides[index] for index in order])
+    turned.type, turned.shape = output.type, ir.Shape([sides[index] for index in order])
     return turned
 
 
