@@ -81,7 +81,7 @@ the first; peak memory is that of the whole process, of which {runtime:.0f} MB a
 {table}
 
 `bundle` is the folder, with the scorers of all methods. The shipped model is `shapes`; the others have random weights,
-which take the same time and memory. {int8}
+which take the same time and memory. {notes}
 
 {run}
 """
@@ -182,6 +182,24 @@ def figures(found: Sequence[dict[str, Any]]) -> Iterator[Figure]:
         yield Figure(f"{name} / explained", "s", tuple(item["seconds"]))
 
 
+def render(found: Sequence[dict[str, Any]], settings: dict[str, Any], run: dict[str, Any]) -> str:
+    """The page."""
+    measured = {item["model"] for item in found}
+    missing = [name for name in MODELS if name not in measured]
+    missing += [f"scorers in {name}" for name in PRECISIONS if name not in settings["precisions"]]
+    notes = [f"Not measured: {', '.join(missing)}."] if missing else []
+    notes += [INT8] if "int8" in settings["precisions"] else []
+    return REPORT.format(
+        budget=BUDGET,
+        repeats=settings["repeats"],
+        runtime=median([item["import"] for item in found if "bundle" in item["form"]]),
+        fused=median([item["import"] for item in found if "fused" in item["form"]]),
+        table=table(["model", "form", "MB", "peak memory, MB", "explained, s"], list(rows(found))),
+        notes=" ".join(notes),
+        run=run_in_words(run, "CPU, 1 thread"),
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,15 +219,7 @@ def main(arguments: Sequence[str]) -> int:
     models = earlier_models(options.output, run, settings) if options.keep else {}
     models |= measured
     found = [item for model in MODELS for item in models.get(model, ())]
-    text = REPORT.format(
-        budget=BUDGET,
-        repeats=options.repeats,
-        runtime=median([item["import"] for item in found if "bundle" in item["form"]]),
-        fused=median([item["import"] for item in found if "fused" in item["form"]]),
-        table=table(["model", "form", "MB", "peak memory, MB", "explained, s"], list(rows(found))),
-        int8=INT8 if "int8" in options.precisions else "",
-        run=run_in_words(run, "CPU, 1 thread"),
-    )
+    text = render(found, settings, run)
     write_results(options.output, run=run, raw={"settings": settings, "models": models}, figures=list(figures(found)))
     write_text(options.output.with_suffix(".md"), text)
     print(text)
