@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu edge-arm bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
+	bench-fused bench-edge bench-serve bench-batch bench-batch-scale bench-gpu edge-arm bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -170,6 +170,9 @@ bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evalu
 bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one thread with little memory (five minutes)
 	$(BIN)/python -m benchmarks.fused
 	$(BIN)/python -m benchmarks.fused.edge
+
+bench-edge: $(VENV)/dev.stamp  ## small models on one thread: size, memory and time as bundle, fused file, int8, ORT format (half an hour)
+	$(BIN)/python -m benchmarks.fused.models --bundles $(BUNDLES)
 
 bench-serve: $(VENV)/dev.stamp  ## load on `ortcam serve`: throughput, percentiles, wrong maps, memory (a quarter of an hour)
 	$(BIN)/python -m benchmarks.serving

@@ -1,9 +1,10 @@
 """Small classifiers on one thread: what they take on a disk, in memory and in time, as bundle and as fused file.
 
-Each bundle is exported with int8 scorers and fused with Score-CAM, in float32 and int8, as ONNX and in ORT format.
-Each runs in a process of its own: a bundle with ortcam's `low_memory`, a fused file with onnxruntime and numpy alone.
-Seconds are those of the processor, which on one thread are those of an idle machine; other work disturbs them little.
-Results go to benchmarks/results/edge-models.md and .json. Run as `python -m benchmarks.fused.models`.
+Each model is exported, with random weights unless it is the shipped one, and fused with Score-CAM in each precision, as
+ONNX and in ORT format. Each file runs in a process of its own: a bundle with ortcam's `low_memory`, a fused file with
+onnxruntime and numpy alone. Seconds are those of the processor, which on one thread are those of an idle machine; other
+work disturbs them little. Results go to benchmarks/results/edge-models.md and .json. Run as
+`python -m benchmarks.fused.models`.
 """
 
 import argparse
@@ -16,21 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from benchmarks.common.arguments import add_output, say, whole_number
+from benchmarks.common.arguments import add_keep, add_output, say, whole_number
 from benchmarks.common.figures import Figure, median, table
 from benchmarks.common.machine import describe_run, run_in_words
-from benchmarks.common.results import ROOT, write_results, write_text
-from benchmarks.common.subjects import SUBJECTS, Subject, bundle_path
+from benchmarks.common.results import ROOT, earlier_models, write_results, write_text
 
 if TYPE_CHECKING:
     from ortcam.bundle import Bundle
 
 SHIPPED: Final = "shapes"
-MODELS: Final = {
-    "squeezenet1_1": SUBJECTS["squeezenet1_1"],
-    "mobilenet_v3_small": Subject("mobilenet_v3_small", "features.12"),
-    "efficientnet_b0": Subject("efficientnet_b0", "features.8"),
-}
+MODELS: Final = (SHIPPED, "squeezenet1_1", "mobilenet_v3_small", "efficientnet_b0")
+PRECISIONS: Final = ("float32", "int8")
 IMAGE: Final = ROOT / "models" / "shapes" / "samples" / "mug-umbrella.png"
 BUDGET: Final = 0.1
 
@@ -83,25 +80,29 @@ the first; peak memory is that of the whole process, of which {runtime:.0f} MB a
 
 {table}
 
-`bundle` is the folder, with the scorers of all methods; the row in int8 adds scorers in int8 to it. int8 is calibrated
-on the drawings that ship with ortcam. {random}
+`bundle` is the folder, with the scorers of all methods. The shipped model is `shapes`; the others have random weights,
+which take the same time and memory. {notes}
 
 {run}
 """
+INT8: Final = "A bundle in int8 has both scorers, in float32 and in int8, which is calibrated on the shipped drawings."
 
 
-def bundle_of(model: str, folder: Path) -> Path:
-    """A bundle with int8 scorers, exported where the folder has none."""
+def bundle_of(model: str, folder: Path, precisions: Sequence[str]) -> Path:
+    """The bundle of a model, with scorers in int8 where they are measured; exported where the folder has none."""
+    from ortcam.bundle.shipped import bundle_path
     from ortcam_export import export
 
-    place = folder / "int8"
-    bundle = bundle_path(place, model)
+    others = [name for name in precisions if name != "float32"]
+    if model == SHIPPED and not others:
+        return bundle_path()
+    bundle = folder / "-".join(["random", *others]) / f"{model}.ortcam"
     if bundle.is_dir():
         return bundle
-    say(f"{model}: exporting with int8")
-    place.mkdir(parents=True, exist_ok=True)
+    say(f"{model}: exporting")
+    bundle.parent.mkdir(parents=True, exist_ok=True)
     if model != SHIPPED:
-        return MODELS[model].export(place, precision=["int8"])
+        return export(model, bundle, weights="none", precision=others).path
     shapes = ROOT / "models" / SHIPPED
     made = export(
         "shufflenet_v2_x0_5",
@@ -109,20 +110,19 @@ def bundle_of(model: str, folder: Path) -> Path:
         checkpoint=shapes / "shapes.pth",
         labels=shapes / "labels.txt",
         resize=224,
-        precision=["int8"],
+        precision=others,
     )
     return made.path
 
 
-def sizes(bundle: "Bundle") -> dict[str, int]:
-    """Bytes of the bundle's folder without its int8 scorers, and with them."""
-    of_int8 = set(bundle.files_of("int8")) - set(bundle.files_of("float32"))
-    files = {path.name: path.stat().st_size for path in bundle.path.iterdir()}
-    whole = sum(files.values())
-    return {"float32": whole - sum(files[name] for name in of_int8), "int8": whole}
+def bundle_size(bundle: "Bundle", precision: str) -> int:
+    """Bytes of the bundle's folder, without the scorers in other precisions than float32 and this one."""
+    left_out = {file for other in bundle.precisions for file in bundle.files_of(other)}
+    left_out -= {*bundle.files_of("float32"), *bundle.files_of(precision)}
+    return sum(path.stat().st_size for path in bundle.path.iterdir() if path.name not in left_out)
 
 
-def measure(model: str, bundles: Path, repeats: int) -> Iterator[dict[str, Any]]:
+def measure(model: str, bundles: Path, precisions: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
     """Every form of a model; one dictionary each."""
     from ortcam.bundle import read_bundle
     from ortcam.images.reading import read_image
@@ -133,17 +133,16 @@ def measure(model: str, bundles: Path, repeats: int) -> Iterator[dict[str, Any]]
         found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         return found
 
-    bundle = read_bundle(bundle_of(model, bundles))
+    bundle = read_bundle(bundle_of(model, bundles, precisions))
     channels = bundle.manifest.cut.channels
     with tempfile.TemporaryDirectory() as name:
         pixels = Path(name) / "image.npy"
         np.save(pixels, read_image(IMAGE))
-        for precision, size in sizes(bundle).items():
+        for precision in precisions:
             say(f"{model}: bundle in {precision}")
             script = RUNTIME.replace("low_memory=True", f"low_memory=True, precision={precision!r}")
-            found = {"form": f"bundle, {precision}", "size": size} | run(script, bundle.path, IMAGE)
-            yield {"model": model, "channels": channels} | found
-        for precision in ("float32", "int8"):
+            found = {"form": f"bundle, {precision}", "size": bundle_size(bundle, precision)}
+            yield {"model": model, "channels": channels} | found | run(script, bundle.path, IMAGE)
             for suffix in (".onnx", ".ort"):
                 form = f"fused {suffix}, {precision}"
                 say(f"{model}: {form}")
@@ -183,31 +182,45 @@ def figures(found: Sequence[dict[str, Any]]) -> Iterator[Figure]:
         yield Figure(f"{name} / explained", "s", tuple(item["seconds"]))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = (SHIPPED, *MODELS)
-    parser.add_argument("--models", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="explanations (default: 5)")
-    parser.add_argument("--bundles", type=Path, metavar="FOLDER", help="keep the exported bundles here, and use them")
-    add_output(parser, "edge-models")
-    options = parser.parse_args(arguments)
-    run = describe_run("benchmarks.fused.models", arguments)
-    with tempfile.TemporaryDirectory() as name:
-        folder = options.bundles or Path(name)
-        found = [item for model in options.models for item in measure(model, folder, options.repeats)]
-    random = [name for name in options.models if name in MODELS and MODELS[name].random]
-    words = f"Weights are random for {', '.join(random)}: time and memory are the same." if random else ""
-    text = REPORT.format(
+def render(found: Sequence[dict[str, Any]], settings: dict[str, Any], run: dict[str, Any]) -> str:
+    """The page."""
+    measured = {item["model"] for item in found}
+    missing = [name for name in MODELS if name not in measured]
+    missing += [f"scorers in {name}" for name in PRECISIONS if name not in settings["precisions"]]
+    notes = [f"Not measured: {', '.join(missing)}."] if missing else []
+    notes += [INT8] if "int8" in settings["precisions"] else []
+    return REPORT.format(
         budget=BUDGET,
-        repeats=options.repeats,
+        repeats=settings["repeats"],
         runtime=median([item["import"] for item in found if "bundle" in item["form"]]),
         fused=median([item["import"] for item in found if "fused" in item["form"]]),
         table=table(["model", "form", "MB", "peak memory, MB", "explained, s"], list(rows(found))),
-        random=words,
+        notes=" ".join(notes),
         run=run_in_words(run, "CPU, 1 thread"),
     )
-    write_results(options.output, run=run, raw={"files": found}, figures=list(figures(found)))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="(default: both)")
+    parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="explanations (default: 5)")
+    parser.add_argument("--bundles", type=Path, metavar="FOLDER", help="keep the exported bundles here, and use them")
+    add_keep(parser)
+    add_output(parser, "edge-models")
+    options = parser.parse_args(arguments)
+    run = describe_run("benchmarks.fused.models", arguments)
+    settings = {"precisions": options.precisions, "repeats": options.repeats, "budget": BUDGET}
+    measured = {}
+    with tempfile.TemporaryDirectory() as name:
+        for model in options.models:
+            measured[model] = [*measure(model, options.bundles or Path(name), options.precisions, options.repeats)]
+    models = earlier_models(options.output, run, settings) if options.keep else {}
+    models |= measured
+    found = [item for model in MODELS for item in models.get(model, ())]
+    text = render(found, settings, run)
+    write_results(options.output, run=run, raw={"settings": settings, "models": models}, figures=list(figures(found)))
     write_text(options.output.with_suffix(".md"), text)
     print(text)
     return 0

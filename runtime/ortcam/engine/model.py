@@ -66,8 +66,8 @@ class Model:
             bundle: that was read.
             engine: opens its graphs; `close` closes it.
             precision: of the scorers; None takes that of the bundle's own graphs.
-            low_memory: see above.
-            limit: see above.
+            low_memory: see the attribute.
+            limit: see the attribute.
 
         Raises:
             OptionError: no precision of this name.
@@ -321,9 +321,8 @@ class Model:
         if batch_size != "auto" or self.low_memory:
             return BatchSizer([1 if batch_size == "auto" else batch_size], fixed_shape=fixed_shape)
         speed = self._engine.speed_key
-        key = [self.bundle.sha256, kind, self.precision, session.providers, speed]
-        known_as = None if speed is None else json.dumps(key)
-        return searching_sizer(known_as, fixed_shape=fixed_shape, on_gpu=session.on_gpu)
+        key = json.dumps([self.bundle.sha256, kind, self.precision, session.providers, speed])
+        return searching_sizer(None if speed is None else key, fixed_shape=fixed_shape, on_gpu=session.on_gpu)
 
     def keep(self, what: str, make: Callable[[], _Kept]) -> _Kept:
         """Something that is found once for all images and threads, such as the head as one linear layer.

@@ -1,5 +1,6 @@
 """A limit to the memory of the process: what is chosen before a model is opened, how batches grow, what is refused."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -148,7 +149,8 @@ def test_a_limit_changes_no_map_and_copies_keep_it(tiny_bundle: Path, photograph
             ortcam.load(tiny_bundle, memory_limit=1)
         limited = roomy.explain(photograph, method="scorecam", batch_size=1)
         assert (limited.maps == plain.maps).all()
-        assert roomy.__copy__()._options.memory_limit == 1_000_000
+        grows = copy.copy(roomy).explain(photograph, method="scorecam", batch_size=4)
+        assert grows.stats.runs == 4  # of 1, 2, 4 and 3 rows; without a limit there are three
 
 
 @linux
