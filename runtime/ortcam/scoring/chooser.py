@@ -174,7 +174,7 @@ class Chooser:
         return self._scoring.scores(weights, error, step=step, simplified=tuple(simplified))
 
     def _roughly(self) -> NDArray[np.float64]:
-        """Weights in next to no time, float64 [L,K]: the mean of those scored, or what the frame before gave, scaled."""
+        """Weights at once, float64 [L,K]: the mean of those scored, or those of the frame before, scaled."""
         weights, before = self._scoring.tally.positive_weights()[1], self._before
         if before is None:
             return np.tile(weights.mean(axis=0), (len(self._order), 1))

@@ -26,8 +26,8 @@ __all__ = ["Before", "Trend"]
 
 Floats = NDArray[np.floating[Any]]
 
-# w: the s^2 of the frame before over that of this one. It is 1 where frames differ alike, and large in the second frame,
-# whose s^2 is that of a change while the first frame's is that of the weights themselves.
+# w: the s^2 of the frame before over that of this one. It is 1 where frames differ alike. In the second frame it is
+# large: its s^2 is that of a change, and the first frame's that of the weights themselves.
 _GROWTHS: Final = (0.2, 1.0, 5.0, 25.0, 125.0)
 _RIDGE: Final = 1e-6  # of the slope, so that z may be the same for all channels
 
