@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
+.PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-stream bench-faithfulness \
 	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
@@ -134,6 +134,9 @@ bench-sampled: $(VENV)/dev.stamp  ## the same for SS-CAM and IS-CAM, two models 
 
 bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error against the error, 200 photographs (an hour)
 	$(BIN)/python -m benchmarks.calibration
+
+bench-stream: $(VENV)/dev.stamp  ## what a warm start saves on the frames of a pan, four models (hours)
+	$(BIN)/python -m benchmarks.frontier.stream
 
 bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
 	$(BIN)/python -m benchmarks.faithfulness

@@ -154,8 +154,9 @@ class Chooser:
         ending = finish + self._gating(_COARSEST)
         nothing_known = np.ones(len(self._scoring.offset))
         if self._left() < self._asking(units) + ending:
-            simplified = ["weights that were not scored: the mean of those scored, not predicted"]
-            weights = np.tile(self._scoring.tally.positive_weights()[1].mean(axis=0), (len(self._order), 1))
+            taken = "the mean of those scored" if self._before is None else "those of the frame before"
+            simplified = [f"weights that were not scored: {taken}, not predicted"]
+            weights = self._roughly()
             error = nothing_known
         else:
             simplified = []
@@ -171,6 +172,16 @@ class Chooser:
         if step > 1:
             simplified.append(f"maps that were not scored: gated at one in {step} pixels of a row, not at each")
         return self._scoring.scores(weights, error, step=step, simplified=tuple(simplified))
+
+    def _roughly(self) -> NDArray[np.float64]:
+        """Weights at once, float64 [L,K]: the mean of those scored, or those of the frame before, scaled."""
+        weights, before = self._scoring.tally.positive_weights()[1], self._before
+        if before is None:
+            return np.tile(weights.mean(axis=0), (len(self._order), 1))
+        link = Power(weights) if self._scoring.tally.offset is None else Line(weights)
+        y, z = self._scored_values(link.y(weights)), before.y * self._scoring.tally.scored[self._order, None]
+        slope = (y * z).sum(axis=0) / np.maximum((z * z).sum(axis=0), np.finfo(np.float64).tiny)
+        return link.moments(np.asarray(link.allowed(slope * before.y)), np.zeros_like(before.y))[0]
 
     def rows_in_time(self) -> int:
         """The most masked images that the next run may have for the result to come in time; 0: none."""

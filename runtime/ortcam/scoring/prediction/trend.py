@@ -26,8 +26,9 @@ __all__ = ["Before", "Trend"]
 
 Floats = NDArray[np.floating[Any]]
 
-# w: how much faster deviations grow with what was not known; 1 where all frames differ alike.
-_GROWTHS: Final = (0.25, 1.0, 4.0, 16.0)
+# w: the s^2 of the frame before over that of this one. It is 1 where frames differ alike. In the second frame it is
+# large: its s^2 is that of a change, and the first frame's that of the weights themselves.
+_GROWTHS: Final = (0.2, 1.0, 5.0, 25.0, 125.0)
 _RIDGE: Final = 1e-6  # of the slope, so that z may be the same for all channels
 
 
