@@ -17,15 +17,16 @@ SHOWN = """async (count) => Promise.all(cameras.shown.slice(-count).map(async ({
     const bytes = new Uint8Array(await blob.arrayBuffer());
     return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
   };
-  return [await text(await canvas.convertToBlob({ type: "image/png" })), await text(new Blob([map.data]))];
+  const { data, height, width } = map;
+  return [await text(await canvas.convertToBlob({ type: "image/png" })), await text(new Blob([data])), [height, width]];
 }))"""
 
 
 def last_frames(visit, count):
-    """The frames that were shown last, as files, and their maps: float32 [224,224] each."""
+    """The frames that were shown last, as files, and their maps: float32 [H,W] each."""
     return [
-        (base64.b64decode(picture), np.frombuffer(base64.b64decode(values), np.float32).reshape(224, 224))
-        for picture, values in visit.tab.evaluate(SHOWN, count)
+        (base64.b64decode(picture), np.frombuffer(base64.b64decode(values), np.float32).reshape(shape))
+        for picture, values, shape in visit.tab.evaluate(SHOWN, count)
     ]
 
 

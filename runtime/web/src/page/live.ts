@@ -61,7 +61,7 @@ export class Live {
       fail: (error) => void this.fail(error),
     });
     this.on = { camera, loop };
-    const found = devices === undefined ? [] : await camerasOf(devices);
+    const found = devices === undefined ? [] : await camerasOf(devices).catch(() => []);
     offer(page.cameras, found.map(({ id: own, name }) => [name, own]));
     page.cameras.value = camera.id;
     page.camerasField.hidden = found.length < 2 || !this.isOn;

@@ -213,6 +213,7 @@ async function stopLive(why = ""): Promise<void> {
 async function endLive(error: unknown, frame: Blob | null): Promise<void> {
   if (frame !== null && error instanceof OrtcamError) await read(frame, CAMERA_FILE, { explains: false });
   await recover(error, frame === null ? current : { file: frame, name: CAMERA_FILE });
+  if (frame !== null) page.status.textContent = "The camera is off.";
 }
 
 /** End the explanation that runs, if one does. */

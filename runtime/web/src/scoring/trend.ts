@@ -5,7 +5,7 @@
  */
 import { dot, type Matrix, solved, solveLower, solveUpper, sum } from "./linear_algebra";
 
-const GROWTHS = [0.25, 1, 4, 16]; // w
+const GROWTHS = [0.2, 1, 5, 25, 125]; // w
 const RIDGE = 1e-6; // of the slope
 
 /** What the frame before says, by place. */
