@@ -10,6 +10,7 @@ from ortcam.bundle import Bundle, read_bundle
 from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet, pairs_of
 from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_bundle
+from ortcam.cli.operators import add_operators, check_operators, write_operators
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
@@ -65,6 +66,7 @@ def add_fuse(commands: Any) -> None:
         "--ort", action="store_true", help="write ORT format, for minimal builds of ONNX Runtime: -o explainer.ort"
     )
     results.add_argument("--no-verify", action="store_true", help="do not compare the file's maps with the runtime's")
+    add_operators(results)
     add_force(results)
     add_quiet(results)
     execution = parser.add_argument_group("execution")
@@ -80,6 +82,7 @@ def _fuse(options: argparse.Namespace) -> int:
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
     check_fusible(settings)
+    check_operators(options, force=options.force)
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -105,6 +108,9 @@ def _fuse(options: argparse.Namespace) -> int:
             **size,
             **{name: settings.options[name] for name in _pairs(options.option)},
         )
+        if options.required_operators is not None:
+            report("listing its operators")
+            write_operators(exporter, fused.path, options)
     if not options.quiet:
         _print(fused)
     return 0
