@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-faithfulness \
-	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
+	bench-fused bench-serve bench-batch bench-batch-scale bench-gpu edge-arm bench-checkouts bench-compare parity sweep model bundle notebooks web page clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -89,11 +89,29 @@ $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,serve,sign,batch]' $(TESTING) torchcam
 	@touch $@
 
-test-oldest: $(OLDEST)/oldest.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
+# At serve time older versions will do than for exports. The tests make their bundles with onnx, which comes without the
+# versions that it asks for.
+SERVING := .venv-oldest-serving
+SERVING_TESTS ?= tests/runtime/bundle tests/runtime/engine tests/runtime/explainer tests/runtime/methods tests/runtime/results \
+	tests/runtime/scoring tests/runtime/support
+$(SERVING)/serving.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
+	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(SERVING)
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --resolution lowest-direct --editable '.[cpu]'
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps --constraint constraints.txt onnx onnx-ir ml-dtypes typing-extensions
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --constraint constraints.txt $(TESTING) threadpoolctl
+	@touch $@
+
+test-oldest: $(OLDEST)/oldest.stamp $(SERVING)/serving.stamp  ## run the tests with the lowest admitted versions (OLDEST_TESTS=tests/runtime for a part)
+	$(SERVING)/bin/python $(PYTEST) $(SERVING_TESTS)
 	$(OLDEST)/bin/python $(PYTEST) $(OLDEST_TESTS)
 
 test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
 	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
+
+# Packages of Debian 13 and wheels are fetched once, into .edge: a gigabyte per architecture, and an hour of emulation.
+EDGE ?=
+edge-arm: $(VENV)/dev.stamp  ## compare maps on 64-bit and 32-bit ARM with this machine's (needs qemu-user-static; EDGE=armhf for a part)
+	$(BIN)/python -m tests.edge $(EDGE)
 
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/dev.stamp  ## fuzz images and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
@@ -210,4 +228,4 @@ dist: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check them, and ru
 	$(BIN)/python -m tests.project.release
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(FOREIGN) .fuzz .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist
+	rm -rf $(VENV) $(OLDEST) $(SERVING) $(NEWEST) $(FOREIGN) .fuzz .edge .mypy_cache .pytest_cache .ruff_cache ortcam-demo dist site $(WEB)/node_modules $(WEB)/dist

@@ -3,7 +3,8 @@
     python -m tests.edge.debian arm64 FOLDER libonnxruntime-dev g++
 
 apt resolves, downloads and verifies in folders of its own, so that this machine's packages stay as they are and nobody
-need be root. The mirror is the one of this machine's apt. Packages are unpacked, not installed: no script of theirs runs.
+need be root. The mirror is the one of this machine's apt. Packages are unpacked, not installed: none of their scripts
+runs.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ARCHITECTURES", "command", "emulator", "missing_tools", "mirror", "unpack"]
+__all__ = ["ARCHITECTURES", "command", "emulator", "mirror", "missing_tools", "unpack"]
 
 ARCHITECTURES: Final = {  # Debian's name: that of its folders of libraries, of qemu-user, and of its loader
     "amd64": ("x86_64-linux-gnu", "x86_64"),

@@ -147,6 +147,17 @@ class GraphReader:
         except IndexError:  # behind the end of the file there is nothing to read
             raise BundleError(f"{path}: not an ONNX file, or a truncated one") from None
 
+    def external_tensors(self, data: bytes) -> dict[str, tuple[int, list[int], _Part]]:
+        """Type (TensorProto.DataType), shape and place of each initializer in another file, by name; after `read`."""
+        file = _Message(data)
+        graph = file.fields(file.fields((0, len(data)), _MODEL, "ModelProto")[7][0], _GRAPH, "GraphProto")
+        tensors = [file.fields(span, _TENSOR, "TensorProto") for span in graph.get(5, ())]
+        return {
+            name: (file.number(tensor, 2), file.numbers(tensor, 1), self._place(file, tensor, name))
+            for tensor in tensors
+            if file.number(tensor, 14) == _EXTERNAL and (name := file.text(tensor, 8))
+        }
+
     def _model(self, file: "_Message") -> GraphContents:
         size = len(file.data)
         if size > _LARGEST:

@@ -1,0 +1,96 @@
+"""`make edge-arm`: the shipped model on 64-bit and 32-bit ARM, under qemu-user.
+
+    python -m tests.edge [--folder .edge] [ENVIRONMENT...]
+
+The first run fetches packages of Debian 13 (600 MB on disk per architecture) with this machine's apt, and wheels from
+PyPI; later ones need no network. Ends with 1 where a map differs by more than 1e-4. Writes
+benchmarks/results/arm.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import RESULTS, write_text
+
+from tests.edge import debian
+from tests.edge.arm import ENVIRONMENTS, TOLERANCE, Result, check, maps_here, prepare, versions
+
+__all__ = ["main"]
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+_REPORT: Final = """\
+# ARM under qemu-user
+
+The shipped classifier explains [the image](../../models/shapes/samples/mug-umbrella.png) on emulated ARM, with Debian
+13's packages and with PyPI's wheels. The difference is the largest of a pixel from the map of this machine, of maps in
+[0,1]; {tolerance:g} is accepted. Memory is the peak of the process on one thread and includes the emulator, so a device
+needs less. An emulator shows no speed, and takes instructions that a processor may lack.
+
+| environment | what | difference | peak memory, MB |
+| --- | --- | --- | --- |
+{rows}
+
+| environment | Python | numpy | OpenCV | ONNX Runtime |
+| --- | --- | --- | --- | --- |
+{versions}
+
+{run}
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, print, and write the results; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.edge", description="Compare maps on ARM with this machine's."
+    )
+    parser.add_argument("environments", nargs="*", metavar="ENVIRONMENT", help=f"of {', '.join(ENVIRONMENTS)}; all")
+    parser.add_argument("--folder", type=Path, default=_REPOSITORY / ".edge", help="for packages, default .edge")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "arm.md", help="report, default %(default)s")
+    options = parser.parse_args(arguments)
+    environments = options.environments or list(ENVIRONMENTS)
+    if unknown := [name for name in environments if name not in ENVIRONMENTS]:
+        parser.error(f"no environment {', '.join(unknown)}; there are {', '.join(ENVIRONMENTS)}")
+    for environment in environments:
+        if reason := debian.missing_tools(environment.partition("-")[0]):
+            print(f"make edge-arm: {reason}", file=sys.stderr)
+            return 2
+    folder = options.folder.resolve()
+    run = describe_run("tests.edge", sys.argv[1:] if arguments is None else arguments)
+    same, here = True, maps_here(folder / "maps")
+    for environment in environments:
+        python = prepare(environment, folder)
+        results = check(environment, python, folder / "maps", here)
+        print("\n".join(_row(result) for result in results), flush=True)
+        same = same and all(result.same for result in results)
+        measured = {"versions": versions(python), "results": [dataclasses.asdict(result) for result in results]}
+        (folder / f"results-{environment}.json").write_text(json.dumps(measured))
+    _write(options.output, folder, run)
+    return 0 if same else 1
+
+
+def _write(output: Path, folder: Path, run: Mapping[str, Any]) -> None:
+    """Write the report of all environments that were measured in a folder."""
+    files = {name: folder / f"results-{name}.json" for name in ENVIRONMENTS}
+    measured = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    text = _REPORT.format(
+        tolerance=TOLERANCE,
+        rows="\n".join(_row(Result(**result)) for item in measured.values() for result in item["results"]),
+        versions="\n".join(f"| {name} | {' | '.join(item['versions'].values())} |" for name, item in measured.items()),
+        run=run_in_words(run, "one thread, qemu-user"),
+    )
+    write_text(output, text)
+
+
+def _row(result: Result) -> str:
+    difference = f"{result.difference:.1e}" + ("" if result.same else ": not the same")
+    return f"| {result.environment} | {result.what} | {difference} | {result.memory:.0f} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""The shipped model on ARM: `ortcam explain` and fused files, run by qemu-user, beside the maps of this machine.
+
+An environment is a folder of Debian 13's packages for an architecture, and for arm64 also PyPI's wheels on top of its
+Python. What qemu-user shows is that the numbers are the same and how much memory a process takes, not how fast it is.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.edge import debian
+
+__all__ = ["ENVIRONMENTS", "PACKAGES", "TOLERANCE", "Result", "check", "maps_here", "prepare", "versions"]
+
+ENVIRONMENTS: Final = ("arm64", "armhf", "arm64-wheels")
+PACKAGES: Final = ("python3", "python3-numpy", "python3-onnxruntime", "python3-opencv", "python3-tqdm")
+TOLERANCE: Final = 1e-4  # of maps in [0,1]: float32, summed in another order
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+_IMAGE: Final = _REPOSITORY / "models/shapes/samples/mug-umbrella.png"
+_WHEELS: Final = ("numpy", "onnxruntime", "opencv-python-headless", "tqdm", "flatbuffers", "packaging", "protobuf")
+# What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. They are few, because Python takes a
+# minute to start under qemu-user.
+_EXPLAIN: Final = {"ortcam explain, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24")}
+_FUSED: Final = {
+    "fused file, layer-cam": ("-m", "layer-cam"),
+    "fused file, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24", "--batch-size", "1"),
+}
+# What a user of a fused file would write; its image is read as an array, because no decoder comes with ONNX Runtime.
+_RUN: Final = """
+import sys
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+numpy.save(sys.argv[3], session.run(["saliency"], {"image": numpy.load(sys.argv[2])})[0])
+"""
+_VERSIONS: Final = """
+import json, platform, numpy, cv2, onnxruntime
+print(json.dumps({"Python": platform.python_version(), "numpy": numpy.__version__, "OpenCV": cv2.__version__,
+                  "ONNX Runtime": onnxruntime.__version__}))
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A map of an environment beside this machine's.
+
+    Attributes:
+        environment: of `ENVIRONMENTS`.
+        what: which program made the map, with which options.
+        difference: the largest of a pixel.
+        memory: peak resident megabytes of the process, emulator included.
+    """
+
+    environment: str
+    what: str
+    difference: float
+    memory: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the maps agree."""
+        return self.difference <= TOLERANCE
+
+
+def prepare(environment: str, folder: Path) -> list[str]:
+    """Unpack an environment, unless it is there; returns the command that runs its Python.
+
+    Raises:
+        RuntimeError: packages or wheels could not be fetched.
+    """
+    architecture = environment.partition("-")[0]
+    root = debian.unpack(architecture, PACKAGES, folder / architecture)
+    paths = [str(_REPOSITORY / "runtime")]
+    if environment.endswith("-wheels"):
+        wheels = folder / environment
+        if not wheels.exists():
+            _fetch_wheels(wheels)
+        paths.insert(0, str(wheels))
+    variables = {"PYTHONPATH": ":".join(paths), "PYTHONPYCACHEPREFIX": str(folder / f"pycache-{environment}")}
+    return debian.command(architecture, root, "usr/bin/python3", variables)
+
+
+def _fetch_wheels(folder: Path) -> None:
+    """PyPI's newest for 64-bit ARM and Debian 13's Python."""
+    tags = [part for tag in ("manylinux_2_28", "manylinux2014") for part in ("--platform", f"{tag}_aarch64")]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        _run(
+            [*pip, *tags, "--python-version", "3.13", "--only-binary", ":all:", "--target", f"{made}/wheels", *_WHEELS],
+            {},
+        )
+        Path(made, "wheels").rename(folder)
+
+
+def versions(python: Sequence[str]) -> dict[str, str]:
+    """What an environment consists of."""
+    answer = subprocess.run(
+        [*python, "-c", _VERSIONS], capture_output=True, text=True, check=True, env=_environment({})
+    )
+    found: dict[str, str] = json.loads(answer.stdout)
+    return found
+
+
+def maps_here(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Write fused files into a folder, and explain the shipped image on this machine; returns maps by what made them.
+
+    Raises:
+        RuntimeError: a program failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    decoded = cv2.imread(str(_IMAGE))
+    np.save(folder / "image.npy", cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+    for name, options in _FUSED.items():
+        arguments = ["-m", "ortcam", "fuse", "shapes", *options, "--uint8-input", "--quiet", "--force", "-o"]
+        _run([sys.executable, *arguments, str(_fused_file(folder, name))], _HERE)
+    return {name: saliency for name, saliency, _ in _explained([sys.executable], folder)}
+
+
+def check(environment: str, python: Sequence[str], folder: Path, here: Mapping[str, NDArray[Any]]) -> list[Result]:
+    """Explain the shipped image in an environment, and compare.
+
+    Args:
+        environment: of `ENVIRONMENTS`.
+        python: what `prepare` returned.
+        folder: which `maps_here` got.
+        here: what it returned.
+
+    Raises:
+        RuntimeError: a program failed, or its map has another shape.
+    """
+    return [
+        Result(environment, name, _difference(saliency, here[name]), memory)
+        for name, saliency, memory in _explained(python, folder)
+    ]
+
+
+def _explained(python: Sequence[str], folder: Path) -> Iterator[tuple[str, NDArray[np.float32], float]]:
+    """What made a map, the map, and the peak memory of the process."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        for name, options in _EXPLAIN.items():
+            arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet"]
+            memory = _run([*python, *arguments, "--force", "-o", f"{made}/explained"], _HERE)
+            (file,) = Path(made, "explained").rglob("class-*.npy")
+            yield name, np.load(file), memory
+        for name in _FUSED:
+            paths = [str(path) for path in (_fused_file(folder, name), folder / "image.npy", Path(made, "map.npy"))]
+            memory = _run([*python, "-c", _RUN, *paths], {})
+            yield name, np.load(Path(made, "map.npy")), memory
+
+
+def _fused_file(folder: Path, name: str) -> Path:
+    return folder / f"fused-{[*_FUSED].index(name)}.onnx"
+
+
+_HERE: Final = {"PYTHONPATH": os.pathsep.join(str(_REPOSITORY / name) for name in ("runtime", "export"))}
+
+
+def _difference(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    if got.shape != expected.shape:
+        raise RuntimeError(f"a map of shape {got.shape}; expected is {expected.shape}")
+    return float(np.abs(got - expected).max())
+
+
+def _run(arguments: Sequence[str], variables: Mapping[str, str]) -> float:
+    """Run a program; returns its peak resident megabytes.
+
+    Raises:
+        RuntimeError: it failed, with the last lines that it wrote.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(arguments, stdout=said, stderr=said, env=_environment(variables))
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said.read()[-2000:]}")
+    return usage.ru_maxrss / 1024
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's, with Python's files compiled once."""
+    return {**{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}, **variables}
