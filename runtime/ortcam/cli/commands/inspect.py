@@ -7,9 +7,9 @@ from typing import Any
 
 from ortcam.bundle import Bundle, Parity, read_bundle
 from ortcam.bundle.signature import verify_signature
+from ortcam.cli.commands.fuse import add_operators, check_operators, write_operators
 from ortcam.cli.common import add_alias, add_json
 from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
-from ortcam.cli.operators import add_operators, check_operators, write_operators
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, say_wrapped
 from ortcam.errors import BundleError, OptionError
