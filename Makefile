@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-stream bench-faithfulness \
-	bench-fused bench-edge bench-serve bench-batch bench-batch-scale bench-gpu edge-arm bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
+	bench-fused bench-edge bench-serve bench-batch bench-batch-scale bench-gpu edge-arm edge-cpp bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -121,6 +121,9 @@ test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions t
 EDGE ?=
 edge-arm: $(VENV)/dev.stamp  ## compare maps on 64-bit and 32-bit ARM with this machine's (needs qemu-user-static; EDGE=armhf for a part)
 	$(BIN)/python -m tests.edge $(EDGE)
+
+edge-cpp: $(VENV)/dev.stamp  ## build runtime/cpp for amd64 and arm64 and compare its maps (needs cmake clang lld qemu-user-static)
+	$(BIN)/python -m tests.edge.cpp $(EDGE)
 
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/dev.stamp  ## fuzz images and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)

@@ -53,8 +53,9 @@ Image upright(Image image, int how) {
   Image out{turned ? image.width : image.height, turned ? image.height : image.width, image.pixels};
   for (int64_t y = 0; y < out.height; y++)
     for (int64_t x = 0; x < out.width; x++) {
-      const int64_t row = turned ? x : y, column = turned ? y : x;
-      const int64_t from = (rows ? image.height - 1 - row : row) * image.width + (columns ? image.width - 1 - column : column);
+      const int64_t down = turned ? x : y, across = turned ? y : x;
+      const int64_t row = rows ? image.height - 1 - down : down, column = columns ? image.width - 1 - across : across;
+      const int64_t from = row * image.width + column;
       std::copy_n(&image.pixels[3 * from], 3, &out.pixels[3 * (y * out.width + x)]);
     }
   return out;
@@ -121,7 +122,7 @@ void explain(int count, char** arguments) {
     return std::string(value ? value.get() : "");
   };
   if (told("ortcam.input").rfind("uint8", 0) != 0)
-    throw std::runtime_error(std::string(arguments[1]) + ": takes no images; `ortcam fuse MODEL --uint8-input` writes one");
+    throw std::runtime_error(std::string(arguments[1]) + ": takes no images; `ortcam fuse --uint8-input` makes one");
 
   Image image = read_image(arguments[2]);
   const int64_t shape[] = {image.height, image.width, 3};
@@ -146,7 +147,7 @@ void explain(int count, char** arguments) {
 
   const float* saliency = found[2].GetTensorData<float>();
   std::vector<uint8_t> levels(sizes[1] * sizes[2]);
-  std::transform(saliency, saliency + levels.size(), levels.begin(), [](float s) { return uint8_t(std::lround(255 * s)); });
+  for (size_t i = 0; i < levels.size(); i++) levels[i] = uint8_t(std::lround(255 * saliency[i]));
   if (!stbi_write_png(arguments[3], int(sizes[2]), int(sizes[1]), 1, levels.data(), int(sizes[2])))
     throw std::runtime_error(std::string(arguments[3]) + ": cannot be written");
   if (count == 5 && !std::ofstream(arguments[4], std::ios::binary)

@@ -80,6 +80,7 @@ TEXTS = {
         "--image",
         "--plot",
         "--public-key",
+        "--required-operators",
         "--output",
         "--methods",
     ),

@@ -117,6 +117,31 @@ def test_the_list_of_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert {"Conv", "Gemm", "Relu"} <= found
 
 
+def test_the_command_writes_the_list(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fuse", str(tiny_bundle), "-m", GRADIENTS, "--ort", "--no-verify", "-o", str(tmp_path / "e.ort")]
+    assert main([*command, "--required-operators", str(tmp_path / "ops.config"), "--operator-types"]) == 0
+    assert (tmp_path / "ops.config").read_text() == required_operators(tmp_path / "e.ort", types=True)
+    assert main(["inspect", str(tiny_bundle), "--required-operators", str(tmp_path / "all.config")]) == 0
+    assert (tmp_path / "all.config").read_text() == required_operators(tiny_bundle)
+    capsys.readouterr()
+
+
+def test_a_list_that_cannot_be_written_is_refused_before_any_work(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").write_text("mine")
+    for flags, sentence in (
+        (["--operator-types"], "--operator-types: goes with --required-operators FILE"),
+        (["--required-operators", str(tmp_path / "there")], "is there already"),
+        (["--required-operators", str(tmp_path / "no" / "ops")], "does not exist"),
+    ):
+        for command in (["fuse", str(tiny_bundle), "-o", str(tmp_path / "e.onnx")], ["inspect", str(tiny_bundle)]):
+            assert main([*command, *flags]) == 2
+            assert sentence in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert (tmp_path / "there").read_text() == "mine"
+
+
 def test_no_list_of_what_is_neither(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"")
     with pytest.raises(OptionError, match=r"accepted is a bundle, or a file"):

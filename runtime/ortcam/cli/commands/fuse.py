@@ -17,11 +17,12 @@ from ortcam.methods import resolve_method
 from ortcam.models.exporter import import_exporter
 from ortcam.request import check_fusible, fusible, read_budget
 from ortcam.scoring.limits import Limits
+from ortcam.support.files import write_whole
 from ortcam.support.ranges import CHUNK, TOP_K
 from ortcam.support.terminal import others_aside, say
 from ortcam.support.unfinished import clear
 
-__all__ = ["add_fuse"]
+__all__ = ["add_fuse", "add_operators", "check_operators", "write_operators"]
 
 
 def add_fuse(commands: Any) -> None:
@@ -65,6 +66,7 @@ def add_fuse(commands: Any) -> None:
         "--ort", action="store_true", help="write ORT format, for minimal builds of ONNX Runtime: -o explainer.ort"
     )
     results.add_argument("--no-verify", action="store_true", help="do not compare the file's maps with the runtime's")
+    add_operators(results)
     add_force(results)
     add_quiet(results)
     execution = parser.add_argument_group("execution")
@@ -80,6 +82,7 @@ def _fuse(options: argparse.Namespace) -> int:
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
     check_fusible(settings)
+    check_operators(options, force=options.force)
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -105,6 +108,9 @@ def _fuse(options: argparse.Namespace) -> int:
             **size,
             **{name: settings.options[name] for name in _pairs(options.option)},
         )
+        if options.required_operators is not None:
+            report("listing its operators")
+            write_operators(exporter, fused.path, options)
     if not options.quiet:
         _print(fused)
     return 0
@@ -158,3 +164,43 @@ def _print(fused: Any) -> None:
     )
     for title, text in (*rows, ("verified", verified)):
         say(f"{title:<10}{text}")
+
+
+def add_operators(group: Any) -> None:
+    """Add the flags `--required-operators` and `--operator-types`, which `ortcam inspect` has, too."""
+    group.add_argument(
+        "--required-operators",
+        metavar="FILE",
+        help=Rare("list the operators for a small build of ONNX Runtime, as --include_ops_by_config takes them"),
+    )
+    group.add_argument(
+        "--operator-types", action="store_true", help=Rare("for --required-operators: with the types of each")
+    )
+
+
+def check_operators(options: argparse.Namespace, *, force: bool = False) -> None:
+    """Find out whether the list can be written, before any work.
+
+    Raises:
+        OptionError: types without a list.
+        OutputError: there is no such folder, or a file is there that is not to be replaced.
+    """
+    if options.required_operators is None:
+        if options.operator_types:
+            raise OptionError("--operator-types: goes with --required-operators FILE")
+        return
+    path = Path(options.required_operators)
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist")
+    if path.is_dir() or (path.exists() and not force):
+        raise OutputError(f"{path}: is there already; name another")
+
+
+def write_operators(exporter: Any, model: Any, options: argparse.Namespace) -> None:
+    """Write the list for a bundle or a fused file.
+
+    Raises:
+        OrtcamError: a graph cannot be read or converted.
+    """
+    text = exporter.required_operators(model, types=options.operator_types)
+    write_whole(Path(options.required_operators), text.encode())

@@ -7,6 +7,7 @@ from typing import Any
 
 from ortcam.bundle import Bundle, Parity, read_bundle
 from ortcam.bundle.signature import verify_signature
+from ortcam.cli.commands.fuse import add_operators, check_operators, write_operators
 from ortcam.cli.common import add_alias, add_json
 from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
@@ -50,6 +51,7 @@ def add_inspect(commands: Any) -> None:
         "--verify-signature", action="store_true", help=Rare("verify the minisign signature of its bundle.json")
     )
     group.add_argument("--public-key", metavar="FILE", help=Rare("for --verify-signature, such as minisign.pub"))
+    add_operators(group)
     add_graph_input(parser)
     add_alias(parser, "--model-output", "--output")
 
@@ -65,6 +67,8 @@ def _inspect(options: argparse.Namespace) -> int:
         ("--provider", options.provider is not None),
         ("--verify-signature", options.verify_signature),
         ("--public-key", options.public_key is not None),
+        ("--required-operators", options.required_operators is not None),
+        ("--operator-types", options.operator_types),
     ):
         if said:
             raise OptionError(f"{flag}: goes with a bundle; {options.model} is none")
@@ -80,8 +84,11 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _inspect_bundle(options: argparse.Namespace) -> None:
+    check_operators(options)
     bundle = read_bundle(bundle_of(options.model, {}))
     comment = _signed(bundle, options)
+    if options.required_operators is not None:
+        write_operators(import_exporter("`ortcam inspect --required-operators`", "onnx"), bundle, options)
     if options.provider is not None:
         _inspect_provider(bundle, options)
         return
