@@ -29,8 +29,8 @@ TOLERANCE: Final = 1e-4  # of maps in [0,1]: float32, summed in another order
 _REPOSITORY: Final = Path(__file__).parents[2]
 _IMAGE: Final = _REPOSITORY / "models/shapes/samples/mug-umbrella.png"
 _WHEELS: Final = ("numpy", "onnxruntime", "opencv-python-headless", "tqdm", "flatbuffers", "packaging", "protobuf")
-# What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. Python takes a minute to start under
-# qemu-user, so they are few.
+# What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. Python takes a minute to start
+# under qemu-user, so they are few.
 _EXPLAIN: Final = {"ortcam explain, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24")}
 _FUSED: Final = {
     "fused file, layer-cam": ("-m", "layer-cam"),
