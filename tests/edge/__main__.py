@@ -2,8 +2,8 @@
 
     python -m tests.edge [--folder .edge] [ENVIRONMENT...]
 
-The first run fetches packages of Debian 13 (600 MB on disk per architecture) with this machine's apt; later ones need no network. Ends with 1 where a map differs by more than 1e-4. Writes
-benchmarks/results/arm.md.
+The first run fetches packages of Debian 13 (600 MB on disk per architecture) with this machine's apt;
+later ones need no network. Ends with 1 where a map differs by more than 1e-4. Writes benchmarks/results/arm.md.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The shipped model on ARM: `ortcam explain` and fused files, run by qemu-user, beside the maps of this machine.
 
-An environment is a folder of Debian 13's packages for an architecture. What qemu-user shows is that the numbers are the same and how much memory a process takes, not how fast it is.
+An environment is a folder of Debian 13's packages for an architecture. What qemu-user shows is that the
+numbers are the same and how much memory a process takes, not how fast it is.
 """
 
 import json
