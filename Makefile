@@ -117,7 +117,7 @@ test-oldest: $(OLDEST)/oldest.stamp $(SERVING)/serving.stamp  ## run the tests w
 test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
 	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
 
-# Packages of Debian 13 and wheels are fetched once, into .edge: a gigabyte per architecture, and an hour of emulation.
+# Packages of Debian 13 are fetched once, into .edge: a gigabyte per architecture, and an hour of emulation.
 EDGE ?=
 edge-arm: $(VENV)/dev.stamp  ## compare maps on 64-bit and 32-bit ARM with this machine's (needs qemu-user-static; EDGE=armhf for a part)
 	$(BIN)/python -m tests.edge $(EDGE)

@@ -2,9 +2,8 @@
 
     python -m tests.edge [--folder .edge] [ENVIRONMENT...]
 
-The first run fetches packages of Debian 13 (600 MB on disk per architecture) with this machine's apt, and wheels from
-PyPI; later ones need no network. Ends with 1 where a map differs by more than 1e-4. Writes
-benchmarks/results/arm.md.
+The first run fetches packages of Debian 13 (600 MB on disk per architecture) with this machine's apt;
+later ones need no network. Ends with 1 where a map differs by more than 1e-4. Writes benchmarks/results/arm.md.
 """
 
 import argparse
@@ -28,7 +27,7 @@ _REPORT: Final = """\
 # ARM under qemu-user
 
 The shipped classifier explains [the image](../../models/shapes/samples/mug-umbrella.png) on emulated ARM, with Debian
-13's packages and with PyPI's wheels. The difference is the largest of a pixel from the map of this machine, of maps in
+13's packages. The difference is the largest of a pixel from the map of this machine, of maps in
 [0,1]; {tolerance:g} is accepted. Memory is the peak of the process on one thread and includes the emulator, so a device
 needs less. An emulator shows no speed, and takes instructions that a processor may lack.
 
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in environments if name not in ENVIRONMENTS]:
         parser.error(f"no environment {', '.join(unknown)}; there are {', '.join(ENVIRONMENTS)}")
     for environment in environments:
-        if reason := debian.missing_tools(environment.partition("-")[0]):
+        if reason := debian.missing_tools(environment):
             print(f"make edge-arm: {reason}", file=sys.stderr)
             return 2
     folder = options.folder.resolve()

@@ -1,7 +1,7 @@
 """The shipped model on ARM: `ortcam explain` and fused files, run by qemu-user, beside the maps of this machine.
 
-An environment is a folder of Debian 13's packages for an architecture, and for arm64 also PyPI's wheels on top of its
-Python. What qemu-user shows is that the numbers are the same and how much memory a process takes, not how fast it is.
+An environment is a folder of Debian 13's packages for an architecture. What qemu-user shows is that the
+numbers are the same and how much memory a process takes, not how fast it is.
 """
 
 import json
@@ -22,15 +22,14 @@ from tests.edge import debian
 
 __all__ = ["ENVIRONMENTS", "PACKAGES", "TOLERANCE", "Result", "check", "maps_here", "prepare", "versions"]
 
-ENVIRONMENTS: Final = ("arm64", "armhf", "arm64-wheels")
+ENVIRONMENTS: Final = ("arm64", "armhf")
 PACKAGES: Final = ("python3", "python3-numpy", "python3-onnxruntime", "python3-opencv", "python3-tqdm")
 TOLERANCE: Final = 1e-4  # of maps in [0,1]: float32, summed in another order
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _IMAGE: Final = _REPOSITORY / "models/shapes/samples/mug-umbrella.png"
-_WHEELS: Final = ("numpy", "onnxruntime", "opencv-python-headless", "tqdm", "flatbuffers", "packaging", "protobuf")
-# What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. They are few, because Python takes a
-# minute to start under qemu-user.
+# What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. Python takes a minute to start
+# under qemu-user, so they are few.
 _EXPLAIN: Final = {"ortcam explain, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24")}
 _FUSED: Final = {
     "fused file, layer-cam": ("-m", "layer-cam"),
@@ -78,30 +77,14 @@ def prepare(environment: str, folder: Path) -> list[str]:
     """Unpack an environment, unless it is there; returns the command that runs its Python.
 
     Raises:
-        RuntimeError: packages or wheels could not be fetched.
+        RuntimeError: packages could not be fetched.
     """
-    architecture = environment.partition("-")[0]
-    root = debian.unpack(architecture, PACKAGES, folder / architecture)
-    paths = [str(_REPOSITORY / "runtime")]
-    if environment.endswith("-wheels"):
-        wheels = folder / environment
-        if not wheels.exists():
-            _fetch_wheels(wheels)
-        paths.insert(0, str(wheels))
-    variables = {"PYTHONPATH": ":".join(paths), "PYTHONPYCACHEPREFIX": str(folder / f"pycache-{environment}")}
-    return debian.command(architecture, root, "usr/bin/python3", variables)
-
-
-def _fetch_wheels(folder: Path) -> None:
-    """PyPI's newest for 64-bit ARM and Debian 13's Python."""
-    tags = [part for tag in ("manylinux_2_28", "manylinux2014") for part in ("--platform", f"{tag}_aarch64")]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        _run(
-            [*pip, *tags, "--python-version", "3.13", "--only-binary", ":all:", "--target", f"{made}/wheels", *_WHEELS],
-            {},
-        )
-        Path(made, "wheels").rename(folder)
+    root = debian.unpack(environment, PACKAGES, folder / environment)
+    variables = {
+        "PYTHONPATH": str(_REPOSITORY / "runtime"),
+        "PYTHONPYCACHEPREFIX": str(folder / f"pycache-{environment}"),
+    }
+    return debian.command(environment, root, "usr/bin/python3", variables)
 
 
 def versions(python: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """`make audit`: no known advisory applies to what users install, at the tested versions or at the lowest admitted ones.
 
-`uv` says which packages those are, `pip-audit` which advisories there are. One that does not harm ortcam's users, or that
-SECURITY.md warns of and that applies to the lowest versions alone, is listed in pyproject.toml with its reason:
+`uv` says which packages those are, `pip-audit` which advisories there are. One that does not harm ortcam's users, or
+that applies to the lowest versions alone and that SECURITY.md warns of, is listed in pyproject.toml with its reason:
 
     [tool.audit.accepted]
     "CVE-2030-1234" = "of the hub, which ortcam does not use"

@@ -221,7 +221,7 @@ def _model(graph: GraphSource, settings: Any) -> bytes | str:
 
 
 def _add_weights(graph: Graph, settings: Any) -> None:
-    """Give ONNX Runtime each weight by name, from the bytes that were verified: before 1.23 it takes no files of them.
+    """Give ONNX Runtime each weight by name, from the bytes that were verified: 1.21 takes no files of them.
 
     Raises:
         ProviderError: a weight of a type that numpy lacks.

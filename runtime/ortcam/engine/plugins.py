@@ -51,7 +51,7 @@ def plugin_named(name: str) -> str | None:
     Raises:
         ProviderError: the wheel is there, and ONNX Runtime cannot load its library.
     """
-    for item in ort.get_ep_devices():
+    for item in _all_devices():
         if item.ep_name.removesuffix("ExecutionProvider").lower() == name and plugin_devices(item.ep_name):
             return str(item.ep_name)
     module = _wheel(name)
@@ -84,6 +84,11 @@ def _wheel(name: str) -> str | None:
     return next((module for module in found if module.removeprefix(_MODULE).replace("_", "") == letters), None)
 
 
+def _all_devices() -> list[Any]:
+    """What ONNX Runtime lists as devices; nothing where it is older than plugins, as 1.21 is."""
+    return list(getattr(ort, "get_ep_devices", list)())
+
+
 def plugin_devices(provider: str) -> list[Any]:
     """The devices (`OrtEpDevice`) that a registered plugin supports; none for a provider that is built in."""
     if provider in _BUILT_IN:
@@ -92,7 +97,7 @@ def plugin_devices(provider: str) -> list[Any]:
     built_in = provider in ort.get_available_providers()
     return [
         item
-        for item in ort.get_ep_devices()
+        for item in _all_devices()
         if item.ep_name == provider and (not built_in or "library_path" in item.ep_metadata)
     ]
 
@@ -118,9 +123,7 @@ def choose_devices(provider: str, options: Mapping[str, str]) -> list[Any]:
     if not devices:
         raise ProviderError(
             f"execution provider {provider}: this machine has no device that it supports; ONNX Runtime sees "
-            + ", ".join(
-                dict.fromkeys(f"{item.device.type.name} ({item.device.vendor})" for item in ort.get_ep_devices())
-            )
+            + ", ".join(dict.fromkeys(f"{item.device.type.name} ({item.device.vendor})" for item in _all_devices()))
         )
     raise ProviderError(
         f"execution provider {provider}: device_type={wanted!r} is not on this machine; accepted is one of "
