@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ortcam_export.fused.fuse import Fused, fuse
     from ortcam_export.graphs.layers import Layer
     from ortcam_export.inspection import Inspection
-    from ortcam_export.providers import ProviderSupport, inspect_provider
     from ortcam_export.ort_format import required_operators
+    from ortcam_export.providers import ProviderSupport, inspect_provider
     from ortcam_export.sources.pytorch.identity import identity_of
 
 __all__ = [

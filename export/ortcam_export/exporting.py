@@ -319,7 +319,7 @@ def _check_floating(converted: Converted, variants: Sequence[Precision]) -> None
     if variants and not converted.has_classes:
         raise ExportError(
             f"precision {', '.join(variants)}: accepted for one output [N,D] alone; this model has "
-            f"{_outputs_in_words(converted)}, so leave --precision out"
+            f"{converted.outputs_in_words}, so leave --precision out"
         )
 
 
@@ -348,7 +348,7 @@ def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str
     classes = converted.logits.shape[1]
     if not converted.has_classes:
         if source.labels is not None and not source.labels_source:
-            raise ExportError(f"{len(source.labels)} labels for {_outputs_in_words(converted)}; accepted are none")
+            raise ExportError(f"{len(source.labels)} labels for {converted.outputs_in_words}; accepted are none")
         return ()
     if classes == 1 and converted.activation == "softmax":
         raise ExportError(
@@ -364,12 +364,6 @@ def _labels(source: Source, converted: Converted, say: StageReport) -> tuple[str
         why = f"the {len(source.labels)} labels of {source.labels_source} are not for its {classes} classes"
     say(f"assumed: classes go by their index, as {why}; --labels FILE names them")
     return by_index(classes)
-
-
-def _outputs_in_words(converted: Converted) -> str:
-    if converted.parts:
-        return f"{len(converted.parts)} outputs"
-    return f"an output [{','.join(map(str, ('N', *converted.output_shape)))}]"
 
 
 def _versions(source: Source) -> dict[str, str]:

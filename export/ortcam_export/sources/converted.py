@@ -80,6 +80,13 @@ class Converted:
         """Whether each output is one of a row, which may have a name; values of tensors have none."""
         return len(self.output_shape) < 2 and not self.parts
 
+    @property
+    def outputs_in_words(self) -> str:
+        """What the model has, for a sentence: an output with its shape, or several."""
+        if self.parts:
+            return f"{len(self.parts)} outputs"
+        return f"an output [{','.join(map(str, ('N', *self.output_shape)))}]"
+
 
 def notes_on_normalisation(taken: Taken, given: Preprocessing, *, integers: bool = False, known: bool) -> list[str]:
     """What became of the normalisation that a graph began with, and the colour that masks hide to.

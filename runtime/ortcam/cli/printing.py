@@ -21,7 +21,6 @@ __all__ = [
     "print_image",
     "print_inspection",
     "print_preprocessing",
-    "print_provider",
     "print_row",
     "say_wrapped",
 ]
@@ -367,25 +366,6 @@ def _print_channels(p: Preprocessing) -> None:
     if p.needs_samples:
         bands = f"band{'s' * (len(p.displayed) > 1)} {' '.join(map(str, p.displayed))}"
         say_wrapped(f"display        {bands}, counted from 0, each from its 2nd to its 98th percentile")
-
-
-def print_provider(support: Any) -> None:
-    """Print what `inspect BUNDLE --provider` found: per graph the nodes that are taken, and those that are not."""
-    say_wrapped(f"provider       {support.provider}, by {support.source}")
-    say_wrapped("               a driver or a chip may refuse more")
-    for graph in support.graphs:
-        pieces = "1 partition" if graph.partitions == 1 else f"{graph.partitions} partitions"
-        say_wrapped(f"{graph.graph}: takes {graph.taken} of {graph.nodes} nodes, in {pieces}")
-        by_reason: dict[str, list[str]] = {}
-        for (operator, reason), count in graph.refused.items():
-            by_reason.setdefault(reason, []).append(operator if count == 1 else f"{operator} ({count})")
-        for reason, operators in by_reason.items():
-            say_wrapped(f"  {reason}: {', '.join(operators)}")
-    for operator, words in support.conditions.items():
-        say_wrapped(f"condition      {operator}: {words}")
-    if any(graph.open_dimensions for graph in support.graphs):
-        effect = "are refused" if support.static else "may be slow"
-        say_wrapped(f"shapes         dynamic ones {effect}; `ortcam export --static-batch 8` fixes them all")
 
 
 def say_wrapped(line: str) -> None:

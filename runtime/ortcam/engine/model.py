@@ -9,14 +9,7 @@ from numpy.typing import NDArray
 
 from ortcam.bundle import Bundle, Graphs
 from ortcam.engine.base import Engine, Session, closed_error
-from ortcam.engine.batching import (
-    BatchSize,
-    BatchSizer,
-    limited_sizer,
-    pad_rows,
-    run_batches,
-    searching_sizer,
-)
+from ortcam.engine.batching import BatchSize, BatchSizer, limited_sizer, pad_rows, run_batches, searching_sizer
 from ortcam.engine.features import CleanPass, as_maps, check_features, check_finite, check_rows, to_probabilities
 from ortcam.engine.memory import MemoryLimit
 from ortcam.engine.runtime import readable_errors

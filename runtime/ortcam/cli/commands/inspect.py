@@ -11,7 +11,7 @@ from ortcam.cli.commands.fuse import add_operators, check_operators, write_opera
 from ortcam.cli.common import add_alias, add_json
 from ortcam.cli.models import MODEL_HELP, add_graph_input, flag_of, given_flags
 from ortcam.cli.parsers import Rare, add_command
-from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, print_provider, say_wrapped
+from ortcam.cli.printing import parity_figures, print_bundle, print_inspection, say_wrapped
 from ortcam.errors import BundleError, OptionError
 from ortcam.models.export_options import refuse_with_bundle
 from ortcam.models.exporter import extra_for, import_exporter
@@ -85,6 +85,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _inspect_bundle(options: argparse.Namespace) -> None:
     check_operators(options)
+    if options.provider is not None and options.verify:
+        raise OptionError("--provider and --verify: give one of the two")
     bundle = read_bundle(bundle_of(options.model, {}))
     comment = _signed(bundle, options)
     if options.required_operators is not None:
@@ -104,14 +106,31 @@ def _inspect_bundle(options: argparse.Namespace) -> None:
 
 def _inspect_provider(bundle: Bundle, options: argparse.Namespace) -> None:
     """Print which nodes of a bundle's graphs a provider would take."""
-    if options.verify:
-        raise OptionError("--provider and --verify: give one of the two")
     exporter = import_exporter(f"`ortcam inspect {options.model} --provider {options.provider}`", "onnx")
     support = exporter.inspect_provider(bundle, options.provider)
     if options.json:
         print(json_text(support.summary()))
     else:
-        print_provider(support)
+        _print_provider(support)
+
+
+def _print_provider(support: Any) -> None:
+    """Print what `inspect BUNDLE --provider` found: per graph the nodes that are taken, and those that are not."""
+    say_wrapped(f"provider       {support.provider}, by {support.source}")
+    say_wrapped("               a driver or a chip may refuse more")
+    for graph in support.graphs:
+        pieces = "1 partition" if graph.partitions == 1 else f"{graph.partitions} partitions"
+        say_wrapped(f"{graph.graph}: takes {graph.taken} of {graph.nodes} nodes, in {pieces}")
+        by_reason: dict[str, list[str]] = {}
+        for (operator, reason), count in graph.refused.items():
+            by_reason.setdefault(reason, []).append(operator if count == 1 else f"{operator} ({count})")
+        for reason, operators in by_reason.items():
+            say_wrapped(f"  {reason}: {', '.join(operators)}")
+    for operator, words in support.conditions.items():
+        say_wrapped(f"condition      {operator}: {words}")
+    if any(graph.open_dimensions for graph in support.graphs):
+        effect = "are refused" if support.static else "may be slow"
+        say_wrapped(f"shapes         dynamic ones {effect}; `ortcam export --static-batch 8` fixes them all")
 
 
 def _signed(bundle: Bundle, options: argparse.Namespace) -> str | None:
