@@ -98,14 +98,15 @@ $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,serve,sign,batch]' $(TESTING) torchcam
 	@touch $@
 
-# At serve time older versions will do than for exports. The tests make their bundles with onnx, which comes without the
-# versions that it asks for.
+# At serve time older versions will do than for exports, and OpenCV 4.10, which Debian 13 mends itself. The tests make
+# their bundles with onnx, which comes without the versions that it asks for.
 SERVING := .venv-oldest-serving
 SERVING_TESTS ?= tests/runtime/bundle tests/runtime/engine tests/runtime/explainer tests/runtime/methods tests/runtime/results \
 	tests/runtime/scoring tests/runtime/support
 $(SERVING)/serving.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(SERVING)
 	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --resolution lowest-direct --editable '.[cpu]'
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps opencv-python-headless==4.10.0.84
 	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps --constraint constraints.txt onnx onnx-ir ml-dtypes typing-extensions
 	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --constraint constraints.txt $(TESTING) threadpoolctl
 	@touch $@
