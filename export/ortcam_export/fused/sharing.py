@@ -62,7 +62,10 @@ def share_in_outer_graph(model: ir.Model) -> None:
             tensor = values[0][1].const_value
             assert tensor is not None
             held = ir.Value(
-                name=f"ortcam/weight_{number}", const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype)
+                name=f"ortcam/weight_{number}",
+                const_value=tensor,
+                shape=ir.Shape(tensor.shape),
+                type=ir.TensorType(tensor.dtype),
             )
             outer.register_initializer(held)
         for place, value in values:

@@ -46,9 +46,10 @@ class FixedShapes:
     @classmethod
     def of(cls, inputs: Mapping[str, Sequence[int | str | None]]) -> Self | None:
         """Of a graph's inputs, in which an open dimension is no number; None if there is one."""
-        if not inputs or any(not isinstance(side, int) for shape in inputs.values() for side in shape):
+        fixed = {name: tuple(side for side in shape if isinstance(side, int)) for name, shape in inputs.items()}
+        if not inputs or any(len(fixed[name]) < len(shape) for name, shape in inputs.items()):
             return None
-        return cls({name: tuple(int(side) for side in shape) for name, shape in inputs.items()})
+        return cls(fixed)
 
     @property
     def _is_scorer(self) -> bool:
