@@ -139,7 +139,7 @@ class _Scored:
 
     fixed_shape = False
     on_gpu = False
-    providers = (("CPUExecutionProvider", {}),)
+    providers: tuple[tuple[str, dict[str, str]], ...] = (("CPUExecutionProvider", {}),)
 
     def __init__(self, weights: np.ndarray) -> None:
         self._weights = weights.astype(np.float32)
@@ -180,7 +180,8 @@ def replay(frames: Sequence[Frame], setting: Settings) -> list[Found]:
             baseline=np.zeros(1, np.float32),
             sizer=BatchSizer((BATCH_SIZE,), fixed_shape=False),
         )
-        *_, scores = score(scoring, Limits(**{limit: value}), started=time.perf_counter(), memory=memory)
+        limits = Limits(budget=value) if limit == "budget" else Limits(tolerance=value)
+        *_, scores = score(scoring, limits, started=time.perf_counter(), memory=memory)
         raw = np.tensordot(frame.weights, masks.features.astype(np.float64), axes=1)
         exact, maps = finish(raw, SIDE, SIDE)[0], finish(raw_maps(masks, plan, scores), SIDE, SIDE)[0]
         assert scores.error is not None  # weights are predicted
@@ -220,7 +221,7 @@ def report(results: Mapping[str, Mapping[Settings, Sequence[Found]]], run: Mappi
             tolerances.append(row)
         words.append(f"- {name}: {_saved(by_setting)}")
     head = "model, photograph, frames"
-    errors = [
+    figures = [
         f"{start}: {what}" for start in ("cold", "warm") for what in ("median error", "90th percentile", "within")
     ]
     passes = [f"{start}: {what}" for start in ("cold", "warm") for what in ("passes", "within", "median error")]
@@ -230,7 +231,7 @@ def report(results: Mapping[str, Mapping[Settings, Sequence[Found]]], run: Mappi
         side=SIDE,
         noise=NOISE,
         found="\n".join(words),
-        budgets=table([head, "budget", *errors], budgets),
+        budgets=table([head, "budget", *figures], budgets),
         tolerances=table([head, "tolerance", *passes], tolerances),
         run=run_in_words(run, settings),
         kept=kept,

@@ -137,7 +137,7 @@ def describe(
         external=weights,
         size=sum(path.stat().st_size for path in (place.model, weights) if path is not None),
         onnx_size=onnx_size,
-        ort_format=ort_file and ort_file.version,
+        ort_format=None if ort_file is None else ort_file.version,
         opset=graph.opset_imports[""],
         nodes=ort_file.nodes if ort_file else sum(1 for _ in ir.traversal.RecursiveGraphIterator(graph)),
         inputs={str(value.name): _in_words(value) for value in graph.inputs},

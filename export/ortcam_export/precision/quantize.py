@@ -12,7 +12,7 @@ squeezenet1_1 this gave Score-CAM maps nearer to float32's than the plain extrem
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -155,9 +155,10 @@ def to_qnn(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
         ExportError: ONNX Runtime's quantizer does not accept the graph.
     """
     proto = _read_whole(model, folder)
+    no_images: Any = None  # the ranges are there already
     types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
     try:
-        rules = get_qnn_qdq_config(proto, None, **types)  # type: ignore[arg-type] - the ranges are there already
+        rules = get_qnn_qdq_config(proto, no_images, **types)
         quantizer = QDQQuantizer(
             proto,
             per_channel=True,

@@ -91,7 +91,8 @@ def inspect_provider(bundle: Bundle, provider: str) -> ProviderSupport:
         ```
     """
     known = documented(provider)
-    graphs, conditions = [], {}
+    graphs = []
+    conditions: dict[str, str] = {}
     for name in _graphs_of(bundle):
         model = _with_shapes(bundle, name)
         dynamic = set(open_dimensions(model))

@@ -153,7 +153,9 @@ def _fold(graph: ir.Graph, node: ir.Node, known: Mapping[ir.Value, Extent]) -> N
         if math.prod(extent.shapes[0]) > _MOST_ELEMENTS:
             continue
         tensor = ir.tensor(np.ascontiguousarray(extent.values[0]).reshape(extent.shapes[0]), name=value.name)
-        constant = ir.Value(name=value.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        constant = ir.Value(
+            name=value.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         value.replace_all_uses_with(constant)
         value.name = f"{value.name}_computed"
         graph.register_initializer(constant)

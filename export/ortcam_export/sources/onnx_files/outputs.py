@@ -64,11 +64,11 @@ def _joined(graph: ir.Graph, values: list[ir.Value]) -> ir.Value:
         kept = value
         if mixed:
             kept = _append(graph, "Cast", [value], f"{_JOINED}/cast_{number}", to=int(ir.DataType.FLOAT))
-            kept.dtype = ir.DataType.FLOAT
+            kept.type = ir.TensorType(ir.DataType.FLOAT)
         rows.append(_append(graph, "Flatten", [kept], f"{_JOINED}/rows_{number}", axis=1))
-        rows[-1].dtype = kept.dtype
+        rows[-1].type = kept.type
     joined = _append(graph, "Concat", rows, _JOINED, axis=1)
-    joined.dtype = rows[0].dtype
+    joined.type = rows[0].type
     return joined
 
 
