@@ -64,7 +64,7 @@ def share_in_outer_graph(model: ir.Model) -> None:
             held = ir.Value(
                 name=f"ortcam/weight_{number}",
                 const_value=tensor,
-                shape=ir.Shape(tensor.shape),
+                shape=ir.Shape(tensor.shape.numpy()),
                 type=ir.TensorType(tensor.dtype),
             )
             outer.register_initializer(held)
