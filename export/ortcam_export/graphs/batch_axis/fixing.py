@@ -154,7 +154,7 @@ def _fold(graph: ir.Graph, node: ir.Node, known: Mapping[ir.Value, Extent]) -> N
             continue
         tensor = ir.tensor(np.ascontiguousarray(extent.values[0]).reshape(extent.shapes[0]), name=value.name)
         constant = ir.Value(
-            name=value.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=value.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         value.replace_all_uses_with(constant)
         value.name = f"{value.name}_computed"
