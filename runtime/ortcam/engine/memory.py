@@ -35,6 +35,9 @@ _STARTED: Final = 18 * _MB
 _OPENED: Final = 2.5
 _INSIDE: Final = 16
 
+# A CPU computes these in float32 with the integers beside it: their files are small, and their memory is not.
+_NOT_SMALLER: Final = ("qnn",)
+
 # With the arena a run may take twice what its values need. It is worth that where there is more room than that.
 _ROOM_FOR_ARENA: Final = 2
 
@@ -142,14 +145,15 @@ class MemoryLimit:
 
         Args:
             bundle: that will be opened.
-            precision: of the scorers; None takes the first of the bundle's that fits.
+            precision: of the scorers; None takes the first of the bundle's that fits, but for qnn.
             low_memory: whether the arena is off anyway.
 
         Raises:
             OptionError: it cannot fit, or the system does not say what the process has.
         """
         used = self.used()
-        wanted = bundle.precisions if precision is None else (bundle.check_precision(precision),)
+        offered = [name for name in bundle.precisions if name not in _NOT_SMALLER]
+        wanted = offered if precision is None else (bundle.check_precision(precision),)
         needs = {name: used.now + model_memory(bundle, name) for name in wanted}
         for name, need in needs.items():
             if max(need, used.peak) <= self.bytes:
@@ -196,7 +200,9 @@ class MemoryLimit:
 
 
 def model_memory(bundle: Bundle, precision: str) -> int:
-    """Bytes that a model takes beyond what the process has: opened, and running one masked image. An estimate.
+    """Bytes that a model takes beyond what the process has: opened, and in its smallest run. An estimate.
+
+    That is a run of one masked image, or of as many as graphs of fixed shapes have.
 
     Args:
         bundle: of the model.
@@ -206,7 +212,8 @@ def model_memory(bundle: Bundle, precision: str) -> int:
     clean = [name for name in (graphs.features, graphs.head, graphs.classifier) if name is not None]
     scorers = [bundle.scorer(kind, precision).name for kind in graphs.scorers]
     largest = max((graph_size(bundle, [name]) for name in scorers), default=0)
-    inside = _INSIDE * 4 * image.channels * image.height * image.width
+    rows = graphs.static_batch or 1
+    inside = _INSIDE * 4 * image.channels * image.height * image.width * rows
     return _STARTED + int(_OPENED * (graph_size(bundle, clean) + largest)) + inside
 
 

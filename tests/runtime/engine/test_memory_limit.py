@@ -94,7 +94,7 @@ def test_the_plan_takes_the_arena_where_there_is_room_for_it(tiny_bundle: Path) 
 
 
 def test_the_plan_takes_a_smaller_precision_only_where_nothing_else_was_asked_for(tiny_bundle: Path) -> None:
-    """A bundle whose float32 scorers have 40 MB of weights, and those in int8 10 MB."""
+    """A bundle whose float32 scorers have 40 MB of weights, those in int8 10 MB; qnn is small in its files alone."""
     bundle, process = ortcam.read_bundle(tiny_bundle), Process()
     graphs = bundle.manifest.graphs
     small = {kind: f"int8-{name}" for kind, name in graphs.scorers.items()}
@@ -106,7 +106,7 @@ def test_the_plan_takes_a_smaller_precision_only_where_nothing_else_was_asked_fo
     class Variant:
         scorers = small
 
-    manifest = dataclasses.replace(bundle.manifest, files=files, variants={"int8": Variant()})  # type: ignore[dict-item]
+    manifest = dataclasses.replace(bundle.manifest, files=files, variants={"qnn": Variant(), "int8": Variant()})  # type: ignore[dict-item]
     bundle = dataclasses.replace(bundle, manifest=manifest, weights=dict.fromkeys(files, ()))
     of = {name: -(-(process.now + model_memory(bundle, name)) // MB) for name in ("float32", "int8")}
     assert of["int8"] + 70 < of["float32"]
@@ -116,6 +116,18 @@ def test_the_plan_takes_a_smaller_precision_only_where_nothing_else_was_asked_fo
         MemoryLimit(of["float32"] - 1, process.usage).plan(bundle, "float32")
     with pytest.raises(OptionError, match=rf"in int8; accepted is {of['int8']} or more"):
         MemoryLimit(of["int8"] - 1, process.usage).plan(bundle)
+
+
+def test_graphs_of_fixed_shapes_need_what_all_their_rows_do(tiny_bundle: Path) -> None:
+    bundle = ortcam.read_bundle(tiny_bundle)
+    need = {}
+    for rows in (None, 1, 9):
+        graphs = dataclasses.replace(bundle.manifest.graphs, static_batch=rows)
+        manifest = dataclasses.replace(bundle.manifest, graphs=graphs)
+        need[rows] = model_memory(dataclasses.replace(bundle, manifest=manifest), "float32")
+    assert need[None] == need[1]
+    image = bundle.manifest.preprocessing
+    assert need[9] - need[1] >= 8 * 4 * image.channels * image.height * image.width
 
 
 def test_a_peak_of_the_past_counts(tiny_bundle: Path) -> None:
