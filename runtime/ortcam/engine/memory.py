@@ -35,9 +35,6 @@ _STARTED: Final = 18 * _MB
 _OPENED: Final = 2.5
 _INSIDE: Final = 16
 
-# A CPU computes these in float32 with the integers beside it: their files are small, and their memory is not.
-_NOT_SMALLER: Final = ("qnn",)
-
 # With the arena a run may take twice what its values need. It is worth that where there is more room than that.
 _ROOM_FOR_ARENA: Final = 2
 
@@ -145,15 +142,14 @@ class MemoryLimit:
 
         Args:
             bundle: that will be opened.
-            precision: of the scorers; None takes the first of the bundle's that fits, but for qnn.
+            precision: of the scorers; None takes the first of the bundle's that fits.
             low_memory: whether the arena is off anyway.
 
         Raises:
             OptionError: it cannot fit, or the system does not say what the process has.
         """
         used = self.used()
-        offered = [name for name in bundle.precisions if name not in _NOT_SMALLER]
-        wanted = offered if precision is None else (bundle.check_precision(precision),)
+        wanted = bundle.precisions if precision is None else (bundle.check_precision(precision),)
         needs = {name: used.now + model_memory(bundle, name) for name in wanted}
         for name, need in needs.items():
             if max(need, used.peak) <= self.bytes:

@@ -54,8 +54,8 @@ def load(
             are read and checked again whenever a session is opened: an error if the folder has changed. Slower.
         memory_limit: megabytes (millions of bytes) that this process may have resident at its peak, from its start on.
             Batches grow from one masked image while they fit, `batch_size` at most. Where there is little room it is as
-            with `low_memory`, and `precision=None` takes the first of the bundle's precisions that fits, but not qnn.
-            An error says what would be needed. For one explanation at a time, on Linux; memory of a GPU does not count.
+            with `low_memory`, and `precision=None` takes the first of the bundle's precisions that fits. An error says
+            what would be needed. For one explanation at a time, on Linux; memory of a GPU does not count.
         precision: what the masked passes compute in, "float32", "float16", "int8" or "qnn" where the bundle has it;
             None takes that of the bundle's own graphs. Features and the probabilities of the clean image are the same
             in all.

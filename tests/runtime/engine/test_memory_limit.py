@@ -94,7 +94,7 @@ def test_the_plan_takes_the_arena_where_there_is_room_for_it(tiny_bundle: Path) 
 
 
 def test_the_plan_takes_a_smaller_precision_only_where_nothing_else_was_asked_for(tiny_bundle: Path) -> None:
-    """A bundle whose float32 scorers have 40 MB of weights, those in int8 10 MB; qnn is small in its files alone."""
+    """A bundle whose float32 scorers have 40 MB of weights, and those in int8 10 MB."""
     bundle, process = ortcam.read_bundle(tiny_bundle), Process()
     graphs = bundle.manifest.graphs
     small = {kind: f"int8-{name}" for kind, name in graphs.scorers.items()}
@@ -106,7 +106,7 @@ def test_the_plan_takes_a_smaller_precision_only_where_nothing_else_was_asked_fo
     class Variant:
         scorers = small
 
-    manifest = dataclasses.replace(bundle.manifest, files=files, variants={"qnn": Variant(), "int8": Variant()})  # type: ignore[dict-item]
+    manifest = dataclasses.replace(bundle.manifest, files=files, variants={"int8": Variant()})  # type: ignore[dict-item]
     bundle = dataclasses.replace(bundle, manifest=manifest, weights=dict.fromkeys(files, ()))
     of = {name: -(-(process.now + model_memory(bundle, name)) // MB) for name in ("float32", "int8")}
     assert of["int8"] + 70 < of["float32"]
