@@ -243,12 +243,13 @@ def _term(build: Builder, term: str, logits: ir.Value, activated: ir.Value, acti
 def direction_of(build: Builder, values: ir.Value) -> ir.Value:
     """Z / max(|z|, 1e-12) of rows z of any size: float32 [B,D].
 
-    Where their squares would be infinite in float32 they are first divided by a power of two, which rounds nothing.
+    Where the sum of their squares could be infinite in float32 they are first divided by a power of two: of up to 2^28
+    values each below 2^49, or below 2^48 after that, it stays below 2^126.
     """
     last, kept = build.integers(-1), {"keepdims": 1}
     largest = build.op("ReduceMax", [build.op("Abs", [values]), last], kept)
-    large = build.op("Greater", [largest, _power_of_two(build, 60)])
-    factor = build.op("Where", [large, _power_of_two(build, -70), _power_of_two(build, 0)])
+    large = build.op("Greater", [largest, _power_of_two(build, 49)])
+    factor = build.op("Where", [large, _power_of_two(build, -80), _power_of_two(build, 0)])
     scaled = build.op("Mul", [values, factor])
     length = build.op("Sqrt", [build.op("ReduceSum", [build.op("Mul", [scaled, scaled]), last], kept)])
     return build.op("Div", [scaled, build.op("Max", [length, build.constant(np.float32(LEAST_LENGTH))])])

@@ -141,7 +141,7 @@ def to_qnn(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     """A classifier in integers as Qualcomm's NPUs take them, float32 image in and float32 logits out.
 
     ONNX Runtime's own rules for QNN say which operators have which types: uint16 activations; int8 weights, symmetric,
-    with a scale per channel in convolutions and one per tensor in products of matrices.
+    with a scale per channel in Conv and Gemm, and one per tensor in MatMul.
 
     Args:
         model: image -> logits, its weights in a file of `folder`.

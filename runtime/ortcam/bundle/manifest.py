@@ -51,7 +51,7 @@ Activation = Literal["softmax", "sigmoid", "identity"]
 # Blocks of the scorers' input `score`, in this order; the last two are one number each, the others one per output.
 SCORE_TERMS: Final = ("logits", "probabilities", "direction", "entropy", "one")
 
-# What graphs compute in; "qnn" is 8-bit integers by the rules of Qualcomm's NPUs.
+# What graphs compute in; "qnn" is 16-bit activations and 8-bit weights, by the rules of Qualcomm's NPUs.
 Precision = Literal["float32", "float16", "int8", "qnn"]
 _SHORT_PRECISIONS: Final[dict[str, Precision]] = {"fp32": "float32", "fp16": "float16"}
 

@@ -196,7 +196,9 @@ class MemoryLimit:
 
 
 def model_memory(bundle: Bundle, precision: str) -> int:
-    """Bytes that a model takes beyond what the process has: opened, and running one masked image. An estimate.
+    """Bytes that a model takes beyond what the process has: opened, and in its smallest run. An estimate.
+
+    That is a run of one masked image, or of as many as graphs of fixed shapes have.
 
     Args:
         bundle: of the model.
@@ -206,7 +208,8 @@ def model_memory(bundle: Bundle, precision: str) -> int:
     clean = [name for name in (graphs.features, graphs.head, graphs.classifier) if name is not None]
     scorers = [bundle.scorer(kind, precision).name for kind in graphs.scorers]
     largest = max((graph_size(bundle, [name]) for name in scorers), default=0)
-    inside = _INSIDE * 4 * image.channels * image.height * image.width
+    rows = graphs.static_batch or 1
+    inside = _INSIDE * 4 * image.channels * image.height * image.width * rows
     return _STARTED + int(_OPENED * (graph_size(bundle, clean) + largest)) + inside
 
 

@@ -11,7 +11,7 @@ from ortcam.bundle import Bundle, Graphs
 from ortcam.engine.base import Engine, Session, closed_error
 from ortcam.engine.batching import BatchSize, BatchSizer, limited_sizer, pad_rows, run_batches, searching_sizer
 from ortcam.engine.features import CleanPass, as_maps, check_features, check_finite, check_rows, to_probabilities
-from ortcam.engine.memory import MemoryLimit
+from ortcam.engine.memory import MemoryLimit, RowMemory
 from ortcam.engine.runtime import readable_errors
 from ortcam.errors import BundleError
 
@@ -308,7 +308,8 @@ class Model:
     def _new_sizer(self, kind: str, session: Session, batch_size: BatchSize) -> BatchSizer:
         fixed_shape = session.fixed_shape
         if (static := self.bundle.manifest.graphs.static_batch) is not None:
-            return BatchSizer([static], fixed_shape=True)
+            memory = None if self.limit is None else RowMemory(self.limit, arena=not self.low_memory)
+            return BatchSizer([static], fixed_shape=True, memory=memory)
         if self.limit is not None:
             return limited_sizer(batch_size, self.limit, fixed_shape=fixed_shape, arena=not self.low_memory)
         if batch_size != "auto" or self.low_memory:

@@ -56,8 +56,9 @@ def load(
             Batches grow from one masked image while they fit, `batch_size` at most. Where there is little room it is as
             with `low_memory`, and `precision=None` takes the first of the bundle's precisions that fits. An error says
             what would be needed. For one explanation at a time, on Linux; memory of a GPU does not count.
-        precision: what the masked passes compute in, "float32", "float16" or "int8" where the bundle has it; None takes
-            that of the bundle's own graphs. Features and the probabilities of the clean image are the same in all.
+        precision: what the masked passes compute in, "float32", "float16", "int8" or "qnn" where the bundle has it;
+            None takes that of the bundle's own graphs. Features and the probabilities of the clean image are the same
+            in all.
         strict_providers: a provider that cannot start (no driver, no such library) is an error, instead of a warning
             and the next provider.
         **export_options: what `ortcam_export.export` takes, for a model that is no bundle: `labels`, `preset`,

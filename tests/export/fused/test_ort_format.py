@@ -138,6 +138,9 @@ def test_a_list_that_cannot_be_written_is_refused_before_any_work(
         for command in (["fuse", str(tiny_bundle), "-o", str(tmp_path / "e.onnx")], ["inspect", str(tiny_bundle)]):
             assert main([*command, *flags]) == 2
             assert sentence in capsys.readouterr().err
+    same = str(tmp_path / "e.onnx")
+    assert main(["fuse", str(tiny_bundle), "-o", same, "--required-operators", same]) == 2
+    assert "e.onnx: is the file of -o, too" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert (tmp_path / "there").read_text() == "mine"
 

@@ -21,6 +21,13 @@ def directions(values: np.ndarray) -> np.ndarray:
     return np.asarray(made)
 
 
+def test_the_squares_of_many_values_add_up_to_no_infinity() -> None:
+    for value in (2.0**59, 2.0**127):
+        found = directions(np.full((1, 8192), value, np.float32))
+        # 8192 is 2^13: a root of it that float32 rounds, and a sum that it does not.
+        np.testing.assert_allclose(found, 2**-6.5, rtol=4 * np.finfo(np.float32).eps)
+
+
 @pytest.mark.parametrize("exponent", [-12, 0, 10, 17, 19, 25, 37])
 def test_a_direction_has_length_1_at_any_size_of_float32(exponent: int) -> None:
     values = (np.random.default_rng(0).normal(size=(3, 50)) * 10.0**exponent).astype(np.float32)

@@ -118,6 +118,18 @@ def test_the_plan_takes_a_smaller_precision_only_where_nothing_else_was_asked_fo
         MemoryLimit(of["int8"] - 1, process.usage).plan(bundle)
 
 
+def test_graphs_of_fixed_shapes_need_what_all_their_rows_do(tiny_bundle: Path) -> None:
+    bundle = ortcam.read_bundle(tiny_bundle)
+    need = {}
+    for rows in (None, 1, 9):
+        graphs = dataclasses.replace(bundle.manifest.graphs, static_batch=rows)
+        manifest = dataclasses.replace(bundle.manifest, graphs=graphs)
+        need[rows] = model_memory(dataclasses.replace(bundle, manifest=manifest), "float32")
+    assert need[None] == need[1]
+    image = bundle.manifest.preprocessing
+    assert need[9] - need[1] >= 8 * 4 * image.channels * image.height * image.width
+
+
 def test_a_peak_of_the_past_counts(tiny_bundle: Path) -> None:
     process = Process(peak=900 * MB)
     with pytest.raises(OptionError, match=r"900 at its peak, .*; accepted is 900 or more"):

@@ -82,7 +82,7 @@ def _fuse(options: argparse.Namespace) -> int:
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
     settings = resolve_method(options.method, _pairs(options.option))
     check_fusible(settings)
-    check_operators(options, force=options.force)
+    check_operators(options, output=options.output, force=options.force)
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
     size: dict[str, Any] = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -178,18 +178,20 @@ def add_operators(group: Any) -> None:
     )
 
 
-def check_operators(options: argparse.Namespace, *, force: bool = False) -> None:
+def check_operators(options: argparse.Namespace, *, output: str | None = None, force: bool = False) -> None:
     """Find out whether the list can be written, before any work.
 
     Raises:
         OptionError: types without a list.
-        OutputError: there is no such folder, or a file is there that is not to be replaced.
+        OutputError: there is no such folder, a file is there that is not to be replaced, or it is the output.
     """
     if options.required_operators is None:
         if options.operator_types:
             raise OptionError("--operator-types: goes with --required-operators FILE")
         return
     path = Path(options.required_operators)
+    if output is not None and path.resolve() == Path(output).resolve():
+        raise OutputError(f"--required-operators {path}: is the file of -o, too; name another")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist")
     if path.is_dir() or (path.exists() and not force):

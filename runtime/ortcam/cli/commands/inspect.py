@@ -89,10 +89,11 @@ def _inspect_bundle(options: argparse.Namespace) -> None:
         raise OptionError("--provider and --verify: give one of the two")
     bundle = read_bundle(bundle_of(options.model, {}))
     comment = _signed(bundle, options)
+    if options.provider is not None:
+        _inspect_provider(bundle, options)
     if options.required_operators is not None:
         write_operators(import_exporter("`ortcam inspect --required-operators`", "onnx"), bundle, options)
     if options.provider is not None:
-        _inspect_provider(bundle, options)
         return
     if options.json:
         print(json_text(_summary(bundle, comment, verified=options.verify)))

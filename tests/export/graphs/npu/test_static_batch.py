@@ -14,6 +14,7 @@ import ortcam
 from ortcam.bundle import Bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.cli import main
+from ortcam.engine.memory import MemoryLimit, RowMemory, Usage
 from ortcam.errors import BundleError, OptionError
 from ortcam.images.encoding import write_png
 from ortcam.parity import gradient_failure, parity_failure, verify, verify_gradient
@@ -111,6 +112,16 @@ def test_another_batch_size_is_refused_with_the_one_that_is_fixed(fixed: Bundle)
         explainer.explain(image, batch_size=8)
     with pytest.raises(OptionError, match="accepted is 4 or auto"):
         explainer.logits(1, lambda rows: np.zeros((1, 3, 32, 48), np.float32), batch_size=2)
+
+
+def test_a_limit_of_memory_is_checked_after_every_run(fixed: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(RowMemory, "begin", lambda _: None)  # where the system does not say what a process has
+    monkeypatch.setattr(RowMemory, "end", lambda _, rows: ended.append(rows))
+    monkeypatch.setattr(MemoryLimit, "used", lambda _: Usage(0, 0))
+    with ortcam.load(fixed.path, memory_limit=10_000) as explainer:
+        assert explainer.explain(photograph(), method="scorecam").stats.batch_size == BATCH
+    assert ended == [BATCH] * 3  # of 10 channels
 
 
 def test_what_runs_other_sizes_says_so(fixed: Bundle, tmp_path: Path) -> None:
