@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -154,6 +153,9 @@ def to_qnn(model: ir.Model, folder: Path, ranges: Ranges) -> ir.Model:
     Raises:
         ExportError: ONNX Runtime's quantizer does not accept the graph.
     """
+    # Only here: it imports ONNX Runtime's tools, which look for PyTorch.
+    from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config  # noqa: PLC0415
+
     proto = _read_whole(model, folder)
     no_images: Any = None  # the ranges are there already
     types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
