@@ -105,7 +105,7 @@ SERVING_TESTS ?= tests/runtime/bundle tests/runtime/engine tests/runtime/explain
 	tests/runtime/scoring tests/runtime/support
 $(SERVING)/serving.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(SERVING)
-	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --resolution lowest-direct --editable '.[cpu]'
+	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --resolution lowest-direct --editable '.[cpu,evaluate,serve,sign]'
 	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps opencv-python-headless==4.10.0.84
 	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --no-deps --constraint constraints.txt onnx onnx-ir ml-dtypes typing-extensions
 	$(BIN)/uv pip install --quiet --python $(SERVING)/bin/python --constraint constraints.txt $(TESTING) threadpoolctl

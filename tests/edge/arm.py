@@ -4,7 +4,6 @@ An environment is a folder of Debian 13's packages for an architecture. What qem
 numbers are the same and how much memory a process takes, not how fast it is.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from tests.edge import debian
 
-__all__ = ["ENVIRONMENTS", "PACKAGES", "TOLERANCE", "Result", "check", "maps_here", "prepare", "versions"]
+__all__ = ["ENVIRONMENTS", "PACKAGES", "TOLERANCE", "Result", "check", "maps_here", "prepare"]
 
 ENVIRONMENTS: Final = ("arm64", "armhf")
 PACKAGES: Final = ("python3", "python3-numpy", "python3-onnxruntime", "python3-opencv", "python3-tqdm")
@@ -43,11 +42,6 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 numpy.save(sys.argv[3], session.run(["saliency"], {"image": numpy.load(sys.argv[2])})[0])
-"""
-_VERSIONS: Final = """
-import json, platform, numpy, cv2, onnxruntime
-print(json.dumps({"Python": platform.python_version(), "numpy": numpy.__version__, "OpenCV": cv2.__version__,
-                  "ONNX Runtime": onnxruntime.__version__}))
 """
 
 
@@ -87,15 +81,6 @@ def prepare(environment: str, folder: Path) -> list[str]:
     return debian.command(environment, root, "usr/bin/python3", variables)
 
 
-def versions(python: Sequence[str]) -> dict[str, str]:
-    """What an environment consists of."""
-    answer = subprocess.run(
-        [*python, "-c", _VERSIONS], capture_output=True, text=True, check=True, env=_environment({})
-    )
-    found: dict[str, str] = json.loads(answer.stdout)
-    return found
-
-
 def maps_here(folder: Path) -> dict[str, NDArray[np.float32]]:
     """Write fused files into a folder, and explain the shipped image on this machine; returns maps by what made them.
 
@@ -111,8 +96,8 @@ def maps_here(folder: Path) -> dict[str, NDArray[np.float32]]:
     return {name: saliency for name, saliency, _ in _explained([sys.executable], folder)}
 
 
-def check(environment: str, python: Sequence[str], folder: Path, here: Mapping[str, NDArray[Any]]) -> list[Result]:
-    """Explain the shipped image in an environment, and compare.
+def check(environment: str, python: Sequence[str], folder: Path, here: Mapping[str, NDArray[Any]]) -> Iterator[Result]:
+    """Explain the shipped image in an environment, and compare; each result as soon as it is there.
 
     Args:
         environment: of `ENVIRONMENTS`.
@@ -123,24 +108,22 @@ def check(environment: str, python: Sequence[str], folder: Path, here: Mapping[s
     Raises:
         RuntimeError: a program failed, or its map has another shape.
     """
-    return [
-        Result(environment, name, _difference(saliency, here[name]), memory)
-        for name, saliency, memory in _explained(python, folder)
-    ]
+    for name, saliency, memory in _explained(python, folder):
+        yield Result(environment, name, _difference(saliency, here[name]), memory)
 
 
 def _explained(python: Sequence[str], folder: Path) -> Iterator[tuple[str, NDArray[np.float32], float]]:
     """What made a map, the map, and the peak memory of the process."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
+        for name in _FUSED:
+            paths = [str(path) for path in (_fused_file(folder, name), folder / "image.npy", Path(made, "map.npy"))]
+            memory = _run([*python, "-c", _RUN, *paths], {})
+            yield name, np.load(Path(made, "map.npy")), memory
         for name, options in _EXPLAIN.items():
             arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet"]
             memory = _run([*python, *arguments, "--force", "-o", f"{made}/explained"], _HERE)
             (file,) = Path(made, "explained").rglob("class-*.npy")
             yield name, np.load(file), memory
-        for name in _FUSED:
-            paths = [str(path) for path in (_fused_file(folder, name), folder / "image.npy", Path(made, "map.npy"))]
-            memory = _run([*python, "-c", _RUN, *paths], {})
-            yield name, np.load(Path(made, "map.npy")), memory
 
 
 def _fused_file(folder: Path, name: str) -> Path:

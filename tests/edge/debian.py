@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ARCHITECTURES", "command", "emulator", "mirror", "missing_tools", "unpack"]
+__all__ = ["ARCHITECTURES", "command", "emulator", "mirror", "missing_tools", "unpack", "versions"]
 
 ARCHITECTURES: Final = {  # Debian's name: that of its folders of libraries, of qemu-user, and of its loader
     "amd64": ("x86_64-linux-gnu", "x86_64"),
@@ -28,6 +29,7 @@ ARCHITECTURES: Final = {  # Debian's name: that of its folders of libraries, of 
 _SUITE: Final = "trixie"
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _MERGED: Final = ("bin", "lib", "lib64", "sbin")  # links into /usr, which the package base-files would make
+_FIELD: Final = re.compile(r"^(Package|Version): (.*)$", re.MULTILINE)
 _CONFIGURATION: Final = """\
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
@@ -108,6 +110,12 @@ def unpack(architecture: str, packages: Sequence[str], folder: Path) -> Path:
     _choose_alternatives(root / "usr/lib" / ARCHITECTURES[architecture][0])
     record.write_text(json.dumps(sorted({*present, *packages})))
     return root
+
+
+def versions(folder: Path) -> dict[str, str]:
+    """The packages that lie in a folder of `unpack`, and Debian's versions of them."""
+    fields = [dict(_FIELD.findall(entry)) for entry in (folder / "status").read_text().split("\n\n")]
+    return {entry["Package"]: entry["Version"] for entry in fields if "Package" in entry}
 
 
 def command(architecture: str, root: Path, program: str, variables: Mapping[str, str] | None = None) -> list[str]:

@@ -49,7 +49,7 @@ def plugin_named(name: str) -> str | None:
         name: in lower case and short: "openvino", "webgpu". Of a wheel, or of what the caller has registered.
 
     Raises:
-        ProviderError: the wheel is there, and ONNX Runtime cannot load its library.
+        ProviderError: the wheel is there, and ONNX Runtime cannot load its library, or is older than plugins.
     """
     for item in _all_devices():
         if item.ep_name.removesuffix("ExecutionProvider").lower() == name and plugin_devices(item.ep_name):
@@ -57,6 +57,11 @@ def plugin_named(name: str) -> str | None:
     module = _wheel(name)
     if module is None:
         return None
+    if not hasattr(ort, "register_execution_provider_library"):
+        raise ProviderError(
+            f"execution provider {name!r}: {module} is a plugin, which ONNX Runtime {ort.__version__} cannot load; "
+            "accepted is 1.24.1 or newer"
+        )
     try:
         wheel = importlib.import_module(module)
         full = str(wheel.get_ep_name())

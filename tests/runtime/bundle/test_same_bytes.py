@@ -25,7 +25,6 @@ from ortcam.bundle.shipped import bundle_path
 from ortcam.evaluation.sanity.shuffling import shuffled_bundle
 from ortcam.images.encoding import encode_png
 from ortcam.parity import verify
-from ortcam_export import fuse
 
 # Features, head, and three scorers; a few passes each.
 METHODS = {
@@ -202,6 +201,7 @@ def test_a_copy_with_shuffled_weights_is_made_of_what_was_read(versions: Path) -
 
 
 def test_a_fused_file_is_made_of_what_was_read(versions: Path) -> None:
+    fuse = pytest.importorskip("ortcam_export").fuse
     bundle = read_bundle(versions / "v1")
     before = fuse(bundle, versions / "before.onnx", budget=2)
     rewrite_in_place(versions)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ortcam_export import export
-
 torch = pytest.importorskip("torch")
+export = pytest.importorskip("ortcam_export").export
 nn = torch.nn
 
 HEIGHT = WIDTH = 224

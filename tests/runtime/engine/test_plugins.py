@@ -67,6 +67,15 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     return machine
 
 
+def test_an_onnx_runtime_older_than_plugins_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("get_ep_devices", "register_execution_provider_library"):
+        monkeypatch.delattr(ort, name, raising=False)
+    (tmp_path / "onnxruntime_ep_early.py").write_text(WHEEL.format(name="Early"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ortcam.ProviderError, match=f"which ONNX Runtime {ort.__version__} cannot load; accepted is 1"):
+        resolve_providers(["early"])
+
+
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime_qnn") is not None, reason="onnxruntime-qnn itself is here")
 def test_the_wheel_of_qualcomm_has_another_name_and_takes_the_npu(machine: Machine, tmp_path: Path) -> None:
     backend = 'def get_qnn_htp_path(): return "/nowhere/libQnnHtp.so"'

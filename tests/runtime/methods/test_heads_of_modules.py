@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import TINY_INPUT
 
 import ortcam
-from ortcam_export import export
 
 torch = pytest.importorskip("torch")
+export = pytest.importorskip("ortcam_export").export
 nn = torch.nn
 
 
