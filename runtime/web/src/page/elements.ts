@@ -68,3 +68,12 @@ export const page = {
   blend: element<HTMLSelectElement>("blend"),
   engine: element("engine"),
 };
+
+/** Show an image, or the invitation to choose one. */
+export function showPicture(shown: boolean): void {
+  page.invitation.hidden = shown;
+  page.picture.hidden = !shown;
+  page.drop.classList.toggle("full", shown);
+  page.choose.textContent = shown ? "Choose another" : "Choose an image";
+  page.tryTitle.textContent = shown ? "Try another:" : "Or try one of these:";
+}

@@ -3,8 +3,9 @@
  *
  * For tests and other scripts the document's element says in `data-state` what goes on (loading, locked, empty, reading,
  * ready, explaining, explained, live, broken), and the document gets three events: `ortcam-preview` with a `Preview`,
- * `ortcam-explained` with an `Explained`, and `ortcam-frame` with an `ExplainedFrame` as its detail. The address may name a bundle (`?bundle=`, a relative path),
- * and what it runs by (`?provider=wasm`, or `webgpu` where the page was built with it).
+ * `ortcam-explained` with an `Explained`, and `ortcam-frame` with an `ExplainedFrame` as its detail. The address may name
+ * a bundle (`?bundle=`, a relative path), and what it runs by (`?provider=wasm`, or `webgpu` where the page was built
+ * with it).
  */
 import { bundleAddress } from "../engine/bundle";
 import type { Limits } from "../scoring/budget";
@@ -14,7 +15,7 @@ import { COLORMAPS } from "../images/colormaps";
 import { OrtcamError, TokenError } from "../errors";
 import type { Access, Explained, Opened, ShownImage, Preview } from "../messages";
 import { isMasked, TITLES, weighsByGradient } from "../methods/methods";
-import { element, page } from "./elements";
+import { element, page, showPicture } from "./elements";
 import { Live } from "./live";
 import { showPrivacy } from "./privacy";
 import { listSamples } from "./samples";
@@ -168,15 +169,6 @@ async function read(file: Blob, name: string, { explains = true } = {}): Promise
   } catch (error) {
     await recover(error);
   }
-}
-
-/** Show an image, or the invitation to choose one. */
-function showPicture(shown: boolean): void {
-  page.invitation.hidden = shown;
-  page.picture.hidden = !shown;
-  page.drop.classList.toggle("full", shown);
-  page.choose.textContent = shown ? "Choose another" : "Choose an image";
-  page.tryTitle.textContent = shown ? "Try another:" : "Or try one of these:";
 }
 
 /** Ask for a camera, and explain what it sees until it is stopped. */
