@@ -286,7 +286,7 @@ class Explainer(Classifier):
                 `frames` to its map, so maps come at a steady rate.
 
         Raises:
-            OptionError: `warm` neither True nor False.
+            OptionError: `warm` neither True nor False, or `frames` a text.
             OrtcamError: as `explain`.
 
         Example:
@@ -295,6 +295,8 @@ class Explainer(Classifier):
         """
         if not isinstance(warm, bool):
             raise OptionError(f"warm={shown(warm)}: accepted is True or False")
+        if isinstance(frames, (str, bytes)):
+            raise OptionError(f"frames={shown(frames)}: accepted is an iterable of images, such as a loop over a video")
         progress = arguments.pop("progress", None)
         request = ExplainRequest.of(**arguments).for_bundle(self.bundle.manifest)
         return self._explain_frames(frames, request, progress, Memory() if warm else None)

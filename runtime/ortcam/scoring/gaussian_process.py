@@ -65,7 +65,7 @@ _FOR_FEW: Final = 128  # the same where they are few
 _FOR_EACH: Final = 4  # more of them for each of the others
 _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the estimate; the others are independent
 # Factors on the deviations of the estimate, found on real photographs (benchmarks/calibration.py) and on frames that
-# follow others (benchmarks/stream).
+# follow others (benchmarks/frontier/stream.py).
 _SAFETY: Final = 2.0
 _SAFETY_OF_FRAMES: Final = 4.0
 _DRAWS: Final = 96

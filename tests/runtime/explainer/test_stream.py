@@ -97,5 +97,7 @@ def test_a_deadline_holds_per_frame(explainer: ortcam.Explainer, frames: Frames)
 def test_what_is_wrong_is_said_before_a_frame_is_taken(explainer: ortcam.Explainer, frames: Frames) -> None:
     with pytest.raises(ortcam.OptionError, match="warm='yes': accepted is True or False"):
         explainer.explain_stream(frames, warm="yes")  # type: ignore[arg-type]
+    with pytest.raises(ortcam.OptionError, match=r"frames='pan.mp4': accepted is an iterable of images"):
+        explainer.explain_stream("pan.mp4")
     with pytest.raises(ortcam.OptionError, match="budget"):
         explainer.explain_stream(frames, budget=2.0)
