@@ -3,6 +3,8 @@
 import importlib.util
 import itertools
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +78,15 @@ def test_an_onnx_runtime_older_than_plugins_is_named(tmp_path: Path, monkeypatch
         resolve_providers(["early"])
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Afterwards no test finds a wheel of Qualcomm's among the modules."""
+    yield
+    sys.modules.pop("onnxruntime_qnn", None)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime_qnn") is not None, reason="onnxruntime-qnn itself is here")
+@pytest.mark.usefixtures("forgotten")
 def test_the_wheel_of_qualcomm_has_another_name_and_takes_the_npu(machine: Machine, tmp_path: Path) -> None:
     backend = 'def get_qnn_htp_path(): return "/nowhere/libQnnHtp.so"'
     (tmp_path / "onnxruntime_qnn.py").write_text(WHEEL.format(name="QNN") + backend)
