@@ -80,6 +80,7 @@ class BatchSizer:
         found: Callable[[int], None] = lambda _: None,
         memory: RowMemory | None = None,
         largest: bool = False,
+        least: int = 1,
     ) -> None:
         """Begin with the first candidate.
 
@@ -91,7 +92,9 @@ class BatchSizer:
             found: called with the result of a search.
             memory: ends the search at a size that does not fit; None: any size may be tried.
             largest: take the largest that fits, be it faster or not.
+            least: rows that the graph can be run with, if it is not 1.
         """
+        self._least = least
         self._memory = memory
         self._largest = largest
         self._lock = ForkLock()
@@ -152,10 +155,11 @@ class BatchSizer:
         """A run of a size did not fit into memory: go on with half of it.
 
         Raises:
-            OutOfMemoryError: not even one masked image fits.
+            OutOfMemoryError: not even one masked image fits, or the graph takes no fewer.
         """
-        if size == 1:
-            raise OutOfMemoryError("not even a single masked image fits into memory")
+        if size <= self._least:
+            images = "a single masked image fits" if size == 1 else f"{size} masked images, the bundle's batch, fit"
+            raise OutOfMemoryError(f"not even {images} into memory")
         with self._lock:
             searching = bool(self._trials)
             self._trials = []

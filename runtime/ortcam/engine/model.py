@@ -309,7 +309,7 @@ class Model:
         fixed_shape = session.fixed_shape
         if (static := self.bundle.manifest.graphs.static_batch) is not None:
             memory = None if self.limit is None else RowMemory(self.limit, arena=not self.low_memory)
-            return BatchSizer([static], fixed_shape=True, memory=memory)
+            return BatchSizer([static], fixed_shape=True, memory=memory, least=static)
         if self.limit is not None:
             return limited_sizer(batch_size, self.limit, fixed_shape=fixed_shape, arena=not self.low_memory)
         if batch_size != "auto" or self.low_memory:

@@ -78,6 +78,8 @@ def test_what_does_not_fit_is_halved_down_to_one() -> None:
         assert sizes.next(100) == (expected, expected)
     with pytest.raises(ortcam.OrtcamError, match="single masked image"):
         sizes.halve(1)
+    with pytest.raises(OutOfMemoryError, match="not even 8 masked images, the bundle's batch, fit into memory"):
+        BatchSizer([8], fixed_shape=True, least=8).halve(8)  # the graph takes no other size
 
 
 def test_a_search_of_several_threads_ends_once_at_the_fastest_size() -> None:
