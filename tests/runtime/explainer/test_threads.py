@@ -15,7 +15,7 @@ import pytest
 import ortcam
 
 THREADS = 8
-CALLS = 30
+CALLS = 8
 TOLERANCE = 1e-6
 # One batch size for all: other sizes round differently.
 SETTLED = {"batch_size": 4}
@@ -103,20 +103,21 @@ def assert_same(found: Answer, expected: Answer) -> None:
         np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("count", [CALLS, pytest.param(10 * CALLS, marks=pytest.mark.slow)])
 def test_mixed_calls_of_many_threads_give_what_each_gives_alone(
-    explainer: ortcam.Explainer, calls: list[tuple[Call, Answer]]
+    explainer: ortcam.Explainer, calls: list[tuple[Call, Answer]], count: int
 ) -> None:
     together = threading.Barrier(THREADS)
 
     def work(seed: int) -> int:
-        chosen = random.Random(seed).choices(calls, k=CALLS)
+        chosen = random.Random(seed).choices(calls, k=count)
         together.wait(60)
         for call, expected in chosen:
             assert_same(call(explainer), expected)
         return len(chosen)
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        assert sum(pool.map(work, range(THREADS))) == THREADS * CALLS
+        assert sum(pool.map(work, range(THREADS))) == THREADS * count
 
 
 def test_generators_are_stepped_in_turns_with_other_calls_between(
