@@ -30,6 +30,7 @@ MODELS: Final = (SHIPPED, "squeezenet1_1", "mobilenet_v3_small", "efficientnet_b
 PRECISIONS: Final = ("float32", "int8")
 IMAGE: Final = ROOT / "models" / "shapes" / "samples" / "mug-umbrella.png"
 BUDGET: Final = 0.1
+ROUNDS: Final = 5
 
 # What both scripts need; getrusage would remember the process that they were forked from.
 _RESIDENT: Final = """
@@ -75,8 +76,9 @@ REPORT: Final = """\
 
 Score-CAM of one image of 320 x 240 pixels for one class, {budget:.0%} of the channels, one masked image at a time, one
 thread, without ONNX Runtime's memory arena. Seconds are those of the processor, medians of {repeats} explanations after
-the first; peak memory is that of the whole process, of which {runtime:.0f} MB are there once ortcam is imported, and
-{fused:.0f} MB once onnxruntime and numpy alone are. A megabyte is a million bytes.
+the first in each of {rounds} processes, the forms of a model in turn; peak memory is that of the whole process, of
+which {runtime:.0f} MB are there once ortcam is imported, and {fused:.0f} MB once onnxruntime and numpy alone are. A
+megabyte is a million bytes.
 
 {table}
 
@@ -85,7 +87,9 @@ which take the same time and memory. {notes}
 
 {run}
 """
-INT8: Final = "A bundle in int8 has both scorers, in float32 and in int8, which is calibrated on the shipped drawings."
+INT8: Final = """\
+A bundle in int8 has both scorers, in float32 and in int8, which is calibrated on the shipped drawings. A fused file in
+int8 is larger than one in float32: it has both, since the image that is not masked goes through it in float32."""
 
 
 def bundle_of(model: str, folder: Path, precisions: Sequence[str]) -> Path:
@@ -122,43 +126,56 @@ def bundle_size(bundle: "Bundle", precision: str) -> int:
     return sum(path.stat().st_size for path in bundle.path.iterdir() if path.name not in left_out)
 
 
-def measure(model: str, bundles: Path, precisions: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
-    """Every form of a model; one dictionary each."""
+def forms(model: str, bundles: Path, precisions: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
+    """Every form of a model, made in the folder: its words, its bytes, and the script, file and image that run it."""
     from ortcam.bundle import read_bundle
     from ortcam.images.reading import read_image
     from ortcam_export import fuse
 
-    def run(script: str, path: Path, image: Path) -> dict[str, Any]:
-        command = [sys.executable, "-c", script, str(path), str(image), str(repeats), str(BUDGET)]
-        found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        return found
-
     bundle = read_bundle(bundle_of(model, bundles, precisions))
-    channels = bundle.manifest.cut.channels
+    pixels = folder / "image.npy"
+    np.save(pixels, read_image(IMAGE))
+    for precision in precisions:
+        script = RUNTIME.replace("low_memory=True", f"low_memory=True, precision={precision!r}")
+        size = bundle_size(bundle, precision)
+        yield {"form": f"bundle, {precision}", "size": size, "command": [script, str(bundle.path), str(IMAGE)]}
+        for suffix in (".onnx", ".ort"):
+            say(f"{model}: fusing {suffix}, {precision}")
+            path = fuse(
+                bundle,
+                folder / f"{precision}{suffix}",
+                method="scorecam",
+                uint8_input=True,
+                precision=precision,
+                budget=BUDGET,
+                batch_size=1,
+                ort=suffix == ".ort",
+                verify=False,
+            ).path
+            size = path.stat().st_size
+            yield {"form": f"fused {suffix}, {precision}", "size": size, "command": [FUSED, str(path), str(pixels)]}
+
+
+def measure(model: str, bundles: Path, precisions: Sequence[str], repeats: int) -> list[dict[str, Any]]:
+    """Every form of a model, in turn, a process of its own in each round."""
+    from ortcam.bundle import read_bundle
+
+    channels = read_bundle(bundle_of(model, bundles, precisions)).manifest.cut.channels
     with tempfile.TemporaryDirectory() as name:
-        pixels = Path(name) / "image.npy"
-        np.save(pixels, read_image(IMAGE))
-        for precision in precisions:
-            say(f"{model}: bundle in {precision}")
-            script = RUNTIME.replace("low_memory=True", f"low_memory=True, precision={precision!r}")
-            found = {"form": f"bundle, {precision}", "size": bundle_size(bundle, precision)}
-            yield {"model": model, "channels": channels} | found | run(script, bundle.path, IMAGE)
-            for suffix in (".onnx", ".ort"):
-                form = f"fused {suffix}, {precision}"
-                say(f"{model}: {form}")
-                fused = fuse(
-                    bundle,
-                    Path(name) / f"{precision}{suffix}",
-                    method="scorecam",
-                    uint8_input=True,
-                    precision=precision,
-                    budget=BUDGET,
-                    batch_size=1,
-                    ort=suffix == ".ort",
-                    verify=False,
-                )
-                found = {"form": form, "size": fused.path.stat().st_size} | run(FUSED, fused.path, pixels)
-                yield {"model": model, "channels": channels} | found
+        made = [*forms(model, bundles, precisions, Path(name))]
+        runs: list[list[dict[str, Any]]] = [[] for _ in made]
+        for turn in range(ROUNDS):
+            say(f"{model}: round {turn + 1} of {ROUNDS}")
+            for form, found in zip(made, runs, strict=True):
+                command = [sys.executable, "-c", *form["command"], str(repeats), str(BUDGET)]
+                told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                found.append(json.loads(told))
+    return [
+        {"model": model, "channels": channels, "form": form["form"], "size": form["size"]}
+        | {"seconds": [second for run in found for second in run["seconds"]]}
+        | {name: median([run[name] for run in found]) for name in ("peak", "import")}
+        for form, found in zip(made, runs, strict=True)
+    ]
 
 
 def rows(found: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
@@ -192,6 +209,7 @@ def render(found: Sequence[dict[str, Any]], settings: dict[str, Any], run: dict[
     return REPORT.format(
         budget=BUDGET,
         repeats=settings["repeats"],
+        rounds=settings["rounds"],
         runtime=median([item["import"] for item in found if "bundle" in item["form"]]),
         fused=median([item["import"] for item in found if "fused" in item["form"]]),
         table=table(["model", "form", "MB", "peak memory, MB", "explained, s"], list(rows(found))),
@@ -205,17 +223,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="(default: both)")
-    parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="explanations (default: 5)")
+    parser.add_argument("--repeats", type=whole_number, default=3, metavar="N", help="explanations (default: 3)")
     parser.add_argument("--bundles", type=Path, metavar="FOLDER", help="keep the exported bundles here, and use them")
     add_keep(parser)
     add_output(parser, "edge-models")
     options = parser.parse_args(arguments)
     run = describe_run("benchmarks.fused.models", arguments)
-    settings = {"precisions": options.precisions, "repeats": options.repeats, "budget": BUDGET}
+    settings = {"precisions": options.precisions, "repeats": options.repeats, "rounds": ROUNDS, "budget": BUDGET}
     measured = {}
     with tempfile.TemporaryDirectory() as name:
         for model in options.models:
-            measured[model] = [*measure(model, options.bundles or Path(name), options.precisions, options.repeats)]
+            measured[model] = measure(model, options.bundles or Path(name), options.precisions, options.repeats)
     models = earlier_models(options.output, run, settings) if options.keep else {}
     models |= measured
     found = [item for model in MODELS for item in models.get(model, ())]
