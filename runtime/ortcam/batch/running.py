@@ -16,7 +16,7 @@ from ortcam.batch.output.parts import Output
 from ortcam.batch.output.results import Results
 from ortcam.batch.output.rows import full_shape, map_shape, schema
 from ortcam.batch.output.stored import recorded
-from ortcam.batch.probing import find_batch_size
+from ortcam.batch.probing import find_batch_size, find_precision
 from ortcam.batch.progress import OnFailure, Progress, Tally
 from ortcam.batch.remaining import RunEngine, do_what_is_left
 from ortcam.batch.settings import MAPS, OVERLAYS, BatchSettings, Maps, Overlays
@@ -30,7 +30,7 @@ from ortcam.images.rendering import Rendering
 from ortcam.models.opening import read_model
 from ortcam.request import ExplainRequest, Score, as_targets, class_index
 from ortcam.support.extras import missing
-from ortcam.support.ranges import GALLERY, LIMIT, PROCESSES, THREADS, Range, shown
+from ortcam.support.ranges import GALLERY, LIMIT, MEMORY_LIMIT, PROCESSES, THREADS, Range, shown
 
 __all__ = ["ENGINES", "BatchReport", "Engine", "run"]
 
@@ -87,6 +87,7 @@ def run(
     providers: Sequence[Provider] | None = None,
     strict_providers: bool = False,
     precision: str | None = None,
+    memory_limit: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
     strict: bool = False,
@@ -118,6 +119,8 @@ def run(
         providers: as `ortcam.load` takes them.
         strict_providers: as `ortcam.load` takes it.
         precision: as `ortcam.load` takes it.
+        memory_limit: megabytes that each process that scores may have at its peak. Precision and batch size are chosen
+            once, to stay below it, `batch_size` at most. An image that passes it all the same fails. Not with Ray.
         max_pixels: as `ortcam.load` takes it.
         white: as `ortcam.load` takes it.
         strict: as `ortcam.load` takes it.
@@ -140,8 +143,10 @@ def run(
     started = time.monotonic()
     _check_words(engine=(engine, ENGINES), maps=(maps, MAPS), overlays=(overlays, OVERLAYS))
     limit, gallery = _numbers((LIMIT, limit), (GALLERY, gallery))
-    threads, processes = _numbers((THREADS, threads), (PROCESSES, processes))
-    work = _engine(engine, ray, processes, threads)
+    threads, processes, memory_limit = _numbers(
+        (THREADS, threads), (PROCESSES, processes), (MEMORY_LIMIT, memory_limit)
+    )
+    work = _engine(engine, ray, processes=processes, threads=threads, memory_limit=memory_limit)
     ExplainRequest.of(**arguments)  # what is wrong with it is said before a model is exported
     target = Output(output, storage_options=storage_options)
     before = target.before(resume=(resume := resume or retry_failed))
@@ -154,7 +159,8 @@ def run(
         maps=maps,
         overlays=overlays,
         rendering=rendering or Rendering(),
-        precision=bundle.check_precision(precision),
+        precision=find_precision(bundle, precision, memory_limit, before),
+        memory_limit=memory_limit,
         providers=None if providers is None else tuple(providers),
         strict_providers=strict_providers,
         max_pixels=check_max_pixels(max_pixels),
@@ -206,7 +212,7 @@ class _Batch:
         size = settings.batch_size
         if size == "auto" and before is not None:
             size = before["fingerprint"].get("batch_size", size)  # a record of another format may have none
-        if size == "auto":
+        if size == "auto" or (before is None and settings.memory_limit is not None):
             size = resources.find_batch_size(settings)
         return dataclasses.replace(settings, batch_size=size)
 
@@ -336,8 +342,13 @@ def _schema(bundle: Bundle, settings: BatchSettings) -> pa.Schema:
     )
 
 
-def _engine(name: Engine, ray: RayOptions | None, processes: int | None, threads: int | None) -> RunEngine:
+def _engine(name: Engine, ray: RayOptions | None, **local: int | None) -> RunEngine:
     """What does the work.
+
+    Args:
+        name: of the engine.
+        ray: how Ray is used.
+        **local: what the local engine alone takes.
 
     Raises:
         OptionError: an option of the other engine.
@@ -349,8 +360,7 @@ def _engine(name: Engine, ray: RayOptions | None, processes: int | None, threads
         from ortcam.batch.local.driver import run_local  # noqa: PLC0415 - one engine of two
 
         return run_local
-    if processes is not None or threads is not None:
-        given = "processes" if threads is None else "threads"
+    for given in (name for name, value in local.items() if value is not None):
         raise OptionError(f"{given}: goes with the local engine; on Ray the actors and their CPUs decide")
     try:
         from ortcam.batch.ray.pipeline import run_ray  # noqa: PLC0415 - Ray is an extra of its own

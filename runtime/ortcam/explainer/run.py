@@ -204,7 +204,8 @@ class Run:
         """By a method that masks no image."""
         model, manifest, clean = self._model, self._manifest, image.clean
         batch_size = _head_rows(model, self._request.batch_size)
-        head = Head(model.head_logits, manifest.cut, manifest.activation, batch_size, self._progress)
+        least = manifest.graphs.static_batch or 1
+        head = Head(model.head_logits, manifest.cut, manifest.activation, batch_size, self._progress, least=least)
         derivative = self._derivative(image, batch_size) if self._request.settings.method.needs_gradient else None
 
         def linear_head() -> LinearHead:
@@ -234,9 +235,7 @@ class Run:
             Layer(cut, as_maps(features[name], cut) if place else image.clean.maps)
             for place, (name, cut) in enumerate(self._manifest.cuts.items())
         ]
-
-        gradient = self._manifest.gradient
-        inputs_needed = () if gradient is None else gradient.inputs
+        inputs_needed = () if self._manifest.gradient is None else self._manifest.gradient.inputs
 
         @functools.lru_cache(maxsize=1)  # the logits of a sample are asked for behind its features
         def altered(std: float, seed: int, sample: int) -> dict[str, NDArray[np.float32]]:
@@ -244,8 +243,7 @@ class Run:
             return {**model.layers(noisy_input), "image": noisy_input}
 
         def noisy(std: float, seed: int, sample: int) -> dict[str, NDArray[np.float32]]:
-            found = altered(std, seed, sample)
-            return {name: found[name] for name in inputs_needed}  # many samples may be kept
+            return {name: altered(std, seed, sample)[name] for name in inputs_needed}  # many samples may be kept
 
         def noisy_logits(std: float, seed: int, sample: int) -> NDArray[np.float32]:
             found = altered(std, seed, sample)
@@ -258,9 +256,16 @@ class Run:
         def output(seeds: NDArray[np.float32], inputs: Features, name: str) -> NDArray[np.float32]:
             return model.gradient_outputs(seeds, inputs, (name,))[0]
 
-        clean = {**features, "image": model_input}
         return Derivative(
-            model.gradients, output, tuple(layers), clean, noisy, batch_size, self._progress, noisy_logits=noisy_logits
+            model.gradients,
+            output,
+            tuple(layers),
+            {**features, "image": model_input},
+            noisy,
+            batch_size,
+            self._progress,
+            noisy_logits=noisy_logits,
+            least=self._manifest.graphs.static_batch or 1,
         )
 
     def _head_stats(self, head: Head, derivative: Derivative | None, active: NDArray[np.bool_], clock: Clock) -> Stats:

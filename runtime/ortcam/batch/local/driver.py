@@ -64,10 +64,12 @@ class _Driver:
 
     def __init__(self, job: Job, items: Iterator[Item], output: Output, tally: Tally) -> None:
         settings = job.settings
-        each = memory_of(settings.bundle)
+        limit = settings.memory_limit
+        each = memory_of(settings.bundle) if limit is None else limit * 10**6
         shares = share_machine(job.processes, job.threads, providers=settings.providers, memory_each=each)
         setups = [
-            Setup(settings, shares.threads, device, shares.decode_ahead, READ_SECONDS) for device in shares.devices
+            Setup(settings, shares.threads, device, shares.decode_ahead and limit is None, READ_SECONDS)
+            for device in shares.devices
         ]
         self._lanes = [Lane(setup) for setup in setups]
         self._job = job

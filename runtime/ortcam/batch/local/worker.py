@@ -13,7 +13,7 @@ import traceback
 import warnings
 from typing import IO, Any, Final
 
-from ortcam.batch.explaining import RowMaker
+from ortcam.batch.explaining import IMAGES_BYTES, RowMaker
 from ortcam.batch.local.messages import (
     Alive,
     Broken,
@@ -74,6 +74,7 @@ class _Worker:
             self._read,
             lambda: Fetcher(settings.storage_options, max_pixels=settings.max_pixels),
             decode_ahead=setup.decode_ahead,
+            **({} if settings.memory_limit is None else {"most_bytes": IMAGES_BYTES}),
         )
         self._finishing = threading.Event()
         self._done: list[tuple[int, tuple[Row, ...]]] = []
