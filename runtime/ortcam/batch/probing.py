@@ -1,16 +1,15 @@
 """Batch size and precision of a batch: found once, the size with a drawn image, and then the same for all images."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from ortcam.batch.explaining import RowMaker, memory_limit
 from ortcam.batch.items import FilePlace, Item
 from ortcam.batch.settings import BatchSettings
-from ortcam.bundle import Bundle
+from ortcam.bundle import read_bundle
 from ortcam.errors import ImageError, NotFiniteError
 
-__all__ = ["find_batch_size", "find_precision"]
+__all__ = ["find_batch_size", "find_what_fits"]
 
 _UNKNOWN: Final = 8  # where the model has no finite answer for the drawn image, or `max_pixels` refuses it
 
@@ -40,22 +39,18 @@ def find_batch_size(settings: BatchSettings, *, threads: int | None) -> int:
         maker.close()
 
 
-def find_precision(bundle: Bundle, wanted: str | None, megabytes: int | None, before: Mapping[str, Any] | None) -> str:
-    """The precision of the masked passes: the one asked for, that of the run before, or the first that fits.
+def find_what_fits(settings: BatchSettings, *, threads: int | None) -> tuple[str, int]:
+    """The precision and the batch size with which a process stays below the limit of its memory: this process.
 
     Args:
-        bundle: of the model.
-        wanted: what was asked for; None: what fits, or else the bundle's own.
-        megabytes: of each process that scores; None: as many as there are.
-        before: the record of the run that is gone on with.
+        settings: of the batch, with a limit. Its batch size is the most; a precision that it has is taken.
+        threads: of the processes that score.
 
     Raises:
-        OptionError: no precision of this name, or none that fits under the limit of memory.
-        BundleError: the bundle has no scorers in it.
+        MemoryLimitError: nothing fits.
+        OrtcamError: as `find_batch_size`.
     """
-    found = memory_limit(megabytes, searching=True)
-    if found is None:
-        return bundle.check_precision(wanted)
-    if before is not None:
-        return bundle.check_precision(wanted or before["fingerprint"].get("precision"))
-    return found.plan(bundle, wanted).precision
+    limit = memory_limit(settings.memory_limit, searching=True)
+    assert limit is not None  # by what calls this
+    precision = limit.plan(read_bundle(settings.bundle), settings.precision).precision
+    return precision, find_batch_size(dataclasses.replace(settings, precision=precision), threads=threads)

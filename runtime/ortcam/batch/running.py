@@ -12,11 +12,12 @@ import pyarrow as pa
 from ortcam._version import __version__
 from ortcam.batch.job import Job, RayOptions
 from ortcam.batch.local.cores import share_machine
+from ortcam.batch.local.searching import search
 from ortcam.batch.output.parts import Output
 from ortcam.batch.output.results import Results
 from ortcam.batch.output.rows import full_shape, map_shape, schema
 from ortcam.batch.output.stored import recorded
-from ortcam.batch.probing import find_batch_size, find_precision
+from ortcam.batch.probing import find_batch_size
 from ortcam.batch.progress import OnFailure, Progress, Tally
 from ortcam.batch.remaining import RunEngine, do_what_is_left
 from ortcam.batch.settings import MAPS, OVERLAYS, BatchSettings, Maps, Overlays
@@ -159,7 +160,7 @@ def run(
         maps=maps,
         overlays=overlays,
         rendering=rendering or Rendering(),
-        precision=find_precision(bundle, precision, memory_limit, before),
+        precision=bundle.check_precision(precision) if precision is not None or memory_limit is None else None,
         memory_limit=memory_limit,
         providers=None if providers is None else tuple(providers),
         strict_providers=strict_providers,
@@ -171,7 +172,7 @@ def run(
     resources = _Resources(engine, processes, threads, ray or RayOptions())
     batch = _Batch(source, target, limit, Tally(progress, on_failure), retry_failed=retry_failed)
     with contextlib.closing(target):
-        settings = batch.with_batch_size(settings, before, resources)
+        settings = batch.found(settings, before, resources)
         batch.begin(bundle, settings, resources, tell, resume=resume)
         batch.run(Job(settings, _schema(bundle, settings), processes, threads, resources.ray), work)
     return _with_gallery(batch.report(time.monotonic() - started), gallery, output, storage_options)
@@ -205,16 +206,18 @@ class _Batch:
         self._source, self._output, self._limit, self._tally = source, output, limit, tally
         self._retry_failed = retry_failed
 
-    def with_batch_size(
-        self, settings: BatchSettings, before: Mapping[str, Any] | None, resources: _Resources
-    ) -> BatchSettings:
-        """The settings with a batch size: the one given, that of the run before, or one that is measured now."""
-        size = settings.batch_size
-        if size == "auto" and before is not None:
-            size = before["fingerprint"].get("batch_size", size)  # a record of another format may have none
-        if size == "auto" or (before is None and settings.memory_limit is not None):
+    def found(self, settings: BatchSettings, before: Mapping[str, Any] | None, resources: _Resources) -> BatchSettings:
+        """The settings with batch size and precision: those given, of the run before, or measured now."""
+        size, precision, limited = settings.batch_size, settings.precision, settings.memory_limit is not None
+        if before is not None and (size == "auto" or limited):
+            known = before["fingerprint"].get("batch_size", size)  # a record of another format may have none
+            size = known if size == "auto" or known < size else size  # under a limit it is the most
+            precision = precision or before["fingerprint"].get("precision")
+        if limited and (before is None or size == "auto" or precision is None):
+            return search(settings, resources.processes, resources.threads)
+        if size == "auto":
             size = resources.find_batch_size(settings)
-        return dataclasses.replace(settings, batch_size=size)
+        return dataclasses.replace(settings, batch_size=size, precision=precision)
 
     def begin(
         self,

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ortcam import errors
 from ortcam.batch.items import Item
 from ortcam.batch.job import Job
 from ortcam.batch.local.cores import memory_of, share_machine
@@ -169,8 +168,8 @@ class _Driver:
             case Leaving():
                 lane.leaving = True
                 process.kill()  # it might wait for a thread of a library that hangs
-            case Broken(kind, text):
-                self._fail(_rebuilt(kind, text))
+            case Broken():
+                self._fail(message.error())
             case Ended():
                 self._end_of(lane, message)
 
@@ -229,11 +228,3 @@ class _Driver:
         end = time.monotonic() + _GRACE_SECONDS
         while any(lane.process is not None for lane in self._lanes) and (left := end - time.monotonic()) > 0:
             self._take(min(left, _POLL_SECONDS))
-
-
-def _rebuilt(kind: str, text: str) -> BaseException:
-    """The error that a process sent."""
-    found = getattr(errors, kind, None) if kind else None
-    if isinstance(found, type) and issubclass(found, OrtcamError):
-        return found(text)
-    return RuntimeError(f"a process that scores failed:\n{text}")
