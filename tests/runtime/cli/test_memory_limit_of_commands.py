@@ -1,5 +1,6 @@
 """`--memory-limit` of each command: what does not fit is refused in one sentence, and what fits is as without it."""
 
+import contextlib
 import os
 import pickle
 import re
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -268,9 +271,9 @@ def test_the_processes_of_a_batch_stay_below_the_limit(tmp_path: Path, monkeypat
 @pytest.mark.slow
 def test_a_server_stays_below_the_limit_with_several_workers(photograph: Path) -> None:
     def server(limit: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "ortcam", "serve", "shapes", "--port", "0", "--workers", "2"]
+        command = [sys.executable, "-m", "ortcam", "serve", "shapes", "--port", "0", "--workers", "2", "--no-ui"]
         return subprocess.Popen(
-            [*command, "--memory-limit", str(limit), "--no-ui"],
+            [*command, "--memory-limit", str(limit), "--limit", "seconds=3600"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -287,6 +290,14 @@ def test_a_server_stays_below_the_limit_with_several_workers(photograph: Path) -
         threading.Thread(target=process.stderr.read, daemon=True).start()  # type: ignore[union-attr]
         address = process.stdout.readline().split()[0].rstrip("/")
         picture = photograph.read_bytes()
+
+        def ready() -> bool:
+            with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{address}/v2/health/ready"):
+                return True
+            return False
+
+        while process.poll() is None and not ready():
+            time.sleep(0.2)
 
         def ask(_: int) -> int:
             url = f"{address}/v1/models/shapes:explain?method=scorecam&budget=64&completion=none"
