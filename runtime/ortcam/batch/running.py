@@ -143,30 +143,26 @@ def run(
     """
     started = time.monotonic()
     _check_words(engine=(engine, ENGINES), maps=(maps, MAPS), overlays=(overlays, OVERLAYS))
-    limit, gallery = _numbers((LIMIT, limit), (GALLERY, gallery))
-    threads, processes, memory_limit = _numbers(
-        (THREADS, threads), (PROCESSES, processes), (MEMORY_LIMIT, memory_limit)
-    )
+    limit, gallery, memory_limit = _numbers((LIMIT, limit), (GALLERY, gallery), (MEMORY_LIMIT, memory_limit))
+    threads, processes = _numbers((THREADS, threads), (PROCESSES, processes))
     work = _engine(engine, ray, processes=processes, threads=threads, memory_limit=memory_limit)
     ExplainRequest.of(**arguments)  # what is wrong with it is said before a model is exported
     target = Output(output, storage_options=storage_options)
     before = target.before(resume=(resume := resume or retry_failed))
     bundle = read_model(model, doing="ortcam.batch.run")
     source = open_source(input, storage_options=storage_options, arrays=_takes_arrays(bundle))
+    reading = {"max_pixels": check_max_pixels(max_pixels), "white": check_white(white), "strict": check_strict(strict)}
+    drawn = {"maps": maps, "overlays": overlays, "rendering": rendering or Rendering()}
     settings = _settings(
         bundle,
         arguments,
         tell := tell or (lambda _: None),
-        maps=maps,
-        overlays=overlays,
-        rendering=rendering or Rendering(),
+        **drawn,
+        **reading,
         precision=bundle.check_precision(precision) if precision is not None or memory_limit is None else None,
         memory_limit=memory_limit,
         providers=None if providers is None else tuple(providers),
         strict_providers=strict_providers,
-        max_pixels=check_max_pixels(max_pixels),
-        white=check_white(white),
-        strict=check_strict(strict),
         storage_options=dict(storage_options or {}),
     )
     resources = _Resources(engine, processes, threads, ray or RayOptions())
