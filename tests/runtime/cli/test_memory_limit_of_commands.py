@@ -98,6 +98,7 @@ def test_a_batch_grows_its_batches_once_and_then_runs_all_images_with_one_size(
         for row in table_of(tmp_path / "out").to_pylist():
             whole = explainer.explain(tmp_path / "in" / row["id"], method="scorecam", batch_size=4)
             assert (row["passes"], row["error"]) == (whole.stats.passes, None)
+    draw_images(tmp_path / "in", 3)
     again = settings(batch_size=8, memory_limit=PLENTY - 1, resume=True)  # rows do not depend on the limit
     assert (again.batch_size, again.memory_limit) == (4, PLENTY - 1)
 
