@@ -235,7 +235,8 @@ class Run:
             Layer(cut, as_maps(features[name], cut) if place else image.clean.maps)
             for place, (name, cut) in enumerate(self._manifest.cuts.items())
         ]
-        inputs_needed = () if self._manifest.gradient is None else self._manifest.gradient.inputs
+        graphs, gradient = self._manifest.graphs, self._manifest.gradient
+        inputs_needed = () if gradient is None else gradient.inputs
 
         @functools.lru_cache(maxsize=1)  # the logits of a sample are asked for behind its features
         def altered(std: float, seed: int, sample: int) -> dict[str, NDArray[np.float32]]:
@@ -243,13 +244,12 @@ class Run:
             return {**model.layers(noisy_input), "image": noisy_input}
 
         def noisy(std: float, seed: int, sample: int) -> dict[str, NDArray[np.float32]]:
-            return {name: altered(std, seed, sample)[name] for name in inputs_needed}  # many samples may be kept
+            found = altered(std, seed, sample)
+            return {name: found[name] for name in inputs_needed}  # many samples may be kept
 
         def noisy_logits(std: float, seed: int, sample: int) -> NDArray[np.float32]:
             found = altered(std, seed, sample)
-            logits: NDArray[np.float32] = run_head(
-                self._manifest.graphs, model.open, found["image"], found["features"]
-            )[0]
+            logits: NDArray[np.float32] = run_head(graphs, model.open, found["image"], found["features"])[0]
             check_finite("logits of a noisy image", logits)
             return logits
 
@@ -265,7 +265,7 @@ class Run:
             batch_size,
             self._progress,
             noisy_logits=noisy_logits,
-            least=self._manifest.graphs.static_batch or 1,
+            least=graphs.static_batch or 1,
         )
 
     def _head_stats(self, head: Head, derivative: Derivative | None, active: NDArray[np.bool_], clock: Clock) -> Stats:
