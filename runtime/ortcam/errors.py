@@ -6,6 +6,7 @@ __all__ = [
     "DatasetError",
     "ImageError",
     "ImageWarning",
+    "MemoryLimitError",
     "NotFiniteError",
     "OptionError",
     "OrtcamError",
@@ -46,6 +47,10 @@ class NotFiniteError(OrtcamError):
 
 class OptionError(OrtcamError):
     """An unknown method or option, or a value that an option does not take."""
+
+
+class MemoryLimitError(OptionError):
+    """A model does not fit under `memory_limit`, or the process has passed it."""
 
 
 class TargetError(OrtcamError):

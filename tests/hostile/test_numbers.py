@@ -237,7 +237,10 @@ def test_numbers_of_a_load_are_checked_before_it(name: str, value: Any, tiny_bun
         ortcam.load(tiny_bundle, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["limit", "seed", "step", "randomize", "batch_size", "threads", "max_pixels", "white"])
+@pytest.mark.parametrize(
+    "name",
+    ["limit", "seed", "step", "randomize", "batch_size", "threads", "max_pixels", "white", "memory_limit"],
+)
 @pytest.mark.parametrize("value", [10**5000, -1, math.nan, True], ids=shown)
 def test_numbers_of_an_evaluation_are_checked_before_it(
     name: str, value: Any, tiny_bundle: Path, tmp_path: Path
@@ -253,7 +256,9 @@ def test_limits_of_a_variant_are_checked(text: str) -> None:
         parse_entries([f"iscam:{text}"])
 
 
-@pytest.mark.parametrize("given", [{"runs": 0}, {"runs": 10**9}, {"seconds": math.nan}, {"seconds": 1e12}])
+@pytest.mark.parametrize(
+    "given", [{"runs": 0}, {"runs": 10**9}, {"seconds": math.nan}, {"seconds": 1e12}, {"memory_limit": 0}]
+)
 def test_numbers_of_a_benchmark_are_checked_before_it(given: dict[str, Any], tiny_bundle: Path) -> None:
     with pytest.raises(OptionError, match="accepted is"):
         benchmark(tiny_bundle, "no.png", methods=["scorecam"], **given)

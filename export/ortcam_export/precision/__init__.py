@@ -1,1 +1,1 @@
-"""Scorers in float16 and int8, and what that does to maps."""
+"""Scorers in float16, int8 and QNN's integers, and what that does to maps."""

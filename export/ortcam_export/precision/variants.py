@@ -1,4 +1,4 @@
-"""Write the scorers of a bundle once more in float16 or int8, and measure how they compare with float32's."""
+"""Write the scorers of a bundle once more in float16, int8 or for QNN, and measure how they compare with float32's."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence

@@ -8,10 +8,20 @@ import numpy as np
 from ortcam.batch.items import Item
 from ortcam.batch.output.rows import Row
 from ortcam.batch.settings import BatchSettings
+from ortcam.engine import SessionOptions
 from ortcam.engine.batching import Progress
-from ortcam.engine.providers import Provider
-from ortcam.errors import BundleError, ImageError, NotFiniteError, OrtcamError, OutOfMemoryError, TargetError
-from ortcam.explainer import load
+from ortcam.engine.memory import MemoryLimit, ResetPeaks
+from ortcam.engine.providers import Provider, resolve_providers
+from ortcam.errors import (
+    BundleError,
+    ImageError,
+    MemoryLimitError,
+    NotFiniteError,
+    OrtcamError,
+    OutOfMemoryError,
+    TargetError,
+)
+from ortcam.explainer import load_with
 from ortcam.images.encoding import encode_jpeg
 from ortcam.images.photograph import Photograph
 from ortcam.images.rendering import shrunk
@@ -19,11 +29,13 @@ from ortcam.results.explanation import Explanation
 from ortcam.results.low_resolution import low_resolution
 from ortcam.support.terminal import as_text
 
-__all__ = ["OF_ONE_IMAGE", "OVERLAY_SIDE", "RowMaker"]
+__all__ = ["IMAGES_BYTES", "OF_ONE_IMAGE", "OVERLAY_SIDE", "RowMaker", "memory_limit"]
 
 # What is wrong with one image and no reason to stop; any other error is wrong with all images.
-OF_ONE_IMAGE: Final = (ImageError, NotFiniteError, OutOfMemoryError, TargetError)
+OF_ONE_IMAGE: Final = (ImageError, MemoryLimitError, NotFiniteError, OutOfMemoryError, TargetError)
 OVERLAY_SIDE: Final = 1024  # pixels of the longer side of an overlay; a smaller photograph keeps its size
+IMAGES_BYTES: Final = 16 << 20  # of images that wait in a process with a limit of memory
+_RESERVED: Final = 2 * IMAGES_BYTES  # for them, and for the one that is explained
 
 
 class RowMaker:
@@ -41,6 +53,7 @@ class RowMaker:
         threads: int | None = None,
         device: int | None = None,
         goes_on: Callable[[], None] | None = None,
+        searching: bool = False,
     ) -> None:
         """Open the bundle; sessions open with the first image.
 
@@ -49,6 +62,7 @@ class RowMaker:
             threads: inside an operator; None: the physical cores that this process may use.
             device: number of the GPU; None leaves it to the providers' options.
             goes_on: called now and then while an image is explained: after every run of a graph.
+            searching: whether batches grow to what fits under `memory_limit`; else all runs have the settings' size.
 
         Raises:
             BundleError: the bundle is another one than the settings say.
@@ -56,16 +70,14 @@ class RowMaker:
         """
         self.settings = settings
         self._progress: Progress | None = None if goes_on is None else lambda *_: goes_on()
-        self._explainer = load(
-            settings.bundle,
-            providers=_on_device(settings.providers, device),
-            threads=threads,
-            max_pixels=settings.max_pixels,
-            white=settings.white,
-            strict=settings.strict,
-            precision=settings.precision,
+        options = SessionOptions(
+            resolve_providers(_on_device(settings.providers, device)),
+            threads,
             strict_providers=settings.strict_providers,
+            memory_limit=memory_limit(settings.memory_limit, searching=searching),
         )
+        reading = {"max_pixels": settings.max_pixels, "white": settings.white, "strict": settings.strict}
+        self._explainer = load_with(options, settings.bundle, reading, precision=settings.precision)
         found = self._explainer.bundle.sha256
         if found != settings.bundle_sha256:
             raise BundleError(
@@ -161,6 +173,18 @@ class RowMaker:
                 )
             )
         return rows
+
+
+def memory_limit(megabytes: int | None, *, searching: bool) -> MemoryLimit | None:
+    """The limit of a process that scores; None where there is none. An image that passes it fails, and others go on.
+
+    Args:
+        megabytes: of the process.
+        searching: whether precision and batch size are being chosen: then there has to be room for images that wait.
+    """
+    if megabytes is None:
+        return None
+    return MemoryLimit(megabytes, ResetPeaks(), reserved=_RESERVED if searching else 0, steady=not searching)
 
 
 def _on_device(providers: tuple[Provider, ...] | None, device: int | None) -> tuple[Provider, ...] | None:

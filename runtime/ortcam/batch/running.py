@@ -12,6 +12,7 @@ import pyarrow as pa
 from ortcam._version import __version__
 from ortcam.batch.job import Job, RayOptions
 from ortcam.batch.local.cores import share_machine
+from ortcam.batch.local.searching import search
 from ortcam.batch.output.parts import Output
 from ortcam.batch.output.results import Results
 from ortcam.batch.output.rows import full_shape, map_shape, schema
@@ -30,7 +31,7 @@ from ortcam.images.rendering import Rendering
 from ortcam.models.opening import read_model
 from ortcam.request import ExplainRequest, Score, as_targets, class_index
 from ortcam.support.extras import missing
-from ortcam.support.ranges import GALLERY, LIMIT, PROCESSES, THREADS, Range, shown
+from ortcam.support.ranges import GALLERY, LIMIT, MEMORY_LIMIT, PROCESSES, THREADS, Range, shown
 
 __all__ = ["ENGINES", "BatchReport", "Engine", "run"]
 
@@ -87,6 +88,7 @@ def run(
     providers: Sequence[Provider] | None = None,
     strict_providers: bool = False,
     precision: str | None = None,
+    memory_limit: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     white: int | None = None,
     strict: bool = False,
@@ -118,6 +120,8 @@ def run(
         providers: as `ortcam.load` takes them.
         strict_providers: as `ortcam.load` takes it.
         precision: as `ortcam.load` takes it.
+        memory_limit: megabytes that each process that scores may have at its peak. Precision and batch size are chosen
+            once, to stay below it, `batch_size` at most. An image that passes it all the same fails. Not with Ray.
         max_pixels: as `ortcam.load` takes it.
         white: as `ortcam.load` takes it.
         strict: as `ortcam.load` takes it.
@@ -139,33 +143,32 @@ def run(
     """
     started = time.monotonic()
     _check_words(engine=(engine, ENGINES), maps=(maps, MAPS), overlays=(overlays, OVERLAYS))
-    limit, gallery = _numbers((LIMIT, limit), (GALLERY, gallery))
+    limit, gallery, memory_limit = _numbers((LIMIT, limit), (GALLERY, gallery), (MEMORY_LIMIT, memory_limit))
     threads, processes = _numbers((THREADS, threads), (PROCESSES, processes))
-    work = _engine(engine, ray, processes, threads)
+    work = _engine(engine, ray, processes=processes, threads=threads, memory_limit=memory_limit)
     ExplainRequest.of(**arguments)  # what is wrong with it is said before a model is exported
     target = Output(output, storage_options=storage_options)
     before = target.before(resume=(resume := resume or retry_failed))
     bundle = read_model(model, doing="ortcam.batch.run")
     source = open_source(input, storage_options=storage_options, arrays=_takes_arrays(bundle))
+    reading = {"max_pixels": check_max_pixels(max_pixels), "white": check_white(white), "strict": check_strict(strict)}
+    drawn = {"maps": maps, "overlays": overlays, "rendering": rendering or Rendering()}
     settings = _settings(
         bundle,
         arguments,
         tell := tell or (lambda _: None),
-        maps=maps,
-        overlays=overlays,
-        rendering=rendering or Rendering(),
-        precision=bundle.check_precision(precision),
+        **drawn,
+        **reading,
+        precision=bundle.check_precision(precision) if precision is not None or memory_limit is None else None,
+        memory_limit=memory_limit,
         providers=None if providers is None else tuple(providers),
         strict_providers=strict_providers,
-        max_pixels=check_max_pixels(max_pixels),
-        white=check_white(white),
-        strict=check_strict(strict),
         storage_options=dict(storage_options or {}),
     )
     resources = _Resources(engine, processes, threads, ray or RayOptions())
     batch = _Batch(source, target, limit, Tally(progress, on_failure), retry_failed=retry_failed)
     with contextlib.closing(target):
-        settings = batch.with_batch_size(settings, before, resources)
+        settings = batch.found(settings, before, resources)
         batch.begin(bundle, settings, resources, tell, resume=resume)
         batch.run(Job(settings, _schema(bundle, settings), processes, threads, resources.ray), work)
     return _with_gallery(batch.report(time.monotonic() - started), gallery, output, storage_options)
@@ -199,16 +202,18 @@ class _Batch:
         self._source, self._output, self._limit, self._tally = source, output, limit, tally
         self._retry_failed = retry_failed
 
-    def with_batch_size(
-        self, settings: BatchSettings, before: Mapping[str, Any] | None, resources: _Resources
-    ) -> BatchSettings:
-        """The settings with a batch size: the one given, that of the run before, or one that is measured now."""
-        size = settings.batch_size
-        if size == "auto" and before is not None:
-            size = before["fingerprint"].get("batch_size", size)  # a record of another format may have none
+    def found(self, settings: BatchSettings, before: Mapping[str, Any] | None, resources: _Resources) -> BatchSettings:
+        """The settings with batch size and precision: those given, of the run before, or measured now."""
+        size, precision, limited = settings.batch_size, settings.precision, settings.memory_limit is not None
+        if before is not None and (size == "auto" or limited):
+            known = before["fingerprint"].get("batch_size", size)  # a record of another format may have none
+            size = known if size == "auto" or known < size else size  # under a limit it is the most
+            precision = precision or before["fingerprint"].get("precision")
+        if limited and (before is None or size == "auto" or precision is None):
+            return search(settings, resources.processes, resources.threads)
         if size == "auto":
             size = resources.find_batch_size(settings)
-        return dataclasses.replace(settings, batch_size=size)
+        return dataclasses.replace(settings, batch_size=size, precision=precision)
 
     def begin(
         self,
@@ -336,8 +341,13 @@ def _schema(bundle: Bundle, settings: BatchSettings) -> pa.Schema:
     )
 
 
-def _engine(name: Engine, ray: RayOptions | None, processes: int | None, threads: int | None) -> RunEngine:
+def _engine(name: Engine, ray: RayOptions | None, **local: int | None) -> RunEngine:
     """What does the work.
+
+    Args:
+        name: of the engine.
+        ray: how Ray is used.
+        **local: what the local engine alone takes.
 
     Raises:
         OptionError: an option of the other engine.
@@ -349,8 +359,7 @@ def _engine(name: Engine, ray: RayOptions | None, processes: int | None, threads
         from ortcam.batch.local.driver import run_local  # noqa: PLC0415 - one engine of two
 
         return run_local
-    if processes is not None or threads is not None:
-        given = "processes" if threads is None else "threads"
+    for given in (name for name, value in local.items() if value is not None):
         raise OptionError(f"{given}: goes with the local engine; on Ray the actors and their CPUs decide")
     try:
         from ortcam.batch.ray.pipeline import run_ray  # noqa: PLC0415 - Ray is an extra of its own

@@ -33,6 +33,8 @@ class BatchSettings:
         precision: of the masked passes; None: the bundle's own.
         providers: as `ortcam.load` takes them; None: the best.
         strict_providers: as `ortcam.load` takes it.
+        memory_limit: megabytes of each process that makes rows; None: as many as there are. Rows depend on it through
+            `batch_size` and `precision` alone, which it decides before the first row.
         max_pixels: as `ortcam.load` takes it.
         white: as `ortcam.load` takes it.
         strict: as `ortcam.load` takes it.
@@ -52,6 +54,7 @@ class BatchSettings:
     precision: str | None = None
     providers: tuple[Provider, ...] | None = None
     strict_providers: bool = False
+    memory_limit: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     white: int | None = None
     strict: bool = False

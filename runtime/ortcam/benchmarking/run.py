@@ -23,12 +23,13 @@ from ortcam.benchmarking.bare import BareModel
 from ortcam.benchmarking.timings import Case, Row, Timings
 from ortcam.bundle import Bundle, Manifest
 from ortcam.bundle.shipped import demo_image
+from ortcam.engine.memory import MemoryLimit, ResetPeaks
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.processors import processor_name
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.engine.runtime import runtime_version
-from ortcam.errors import OptionError
-from ortcam.explainer import Explainer, load
+from ortcam.errors import MemoryLimitError, OptionError
+from ortcam.explainer import Explainer, load_with
 from ortcam.images.encoded import read_file
 from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels
 from ortcam.images.preprocessing import Preprocessing
@@ -72,6 +73,7 @@ def benchmark(
     white: int | None = None,
     strict: bool = False,
     strict_providers: bool = False,
+    memory_limit: int | None = None,
     runs: int = DEFAULT_RUNS,
     seconds: float = DEFAULT_SECONDS,
     progress: Progress | None = None,
@@ -93,6 +95,8 @@ def benchmark(
         white: as `ortcam.load` takes it.
         strict: the same.
         strict_providers: the same.
+        memory_limit: megabytes that this process may have. Without `precisions` the first that fits is measured; batch
+            sizes are the most, and a case that passes the limit becomes a note. No bare passes are measured beside.
         runs: explanations timed per case, after one to warm up.
         seconds: time for all cases together. An explanation that would need more than its share is measured with a
             budget: as many channels as fit, at least one batch. Its scoring time is then scaled up to all channels.
@@ -102,6 +106,7 @@ def benchmark(
         BundleError: the bundle cannot be trusted or read.
         ImageError: missing or not an image.
         OptionError: an unknown method, precision or value.
+        MemoryLimitError: no case could be measured below `memory_limit`.
         ProviderError: a provider that this ONNX Runtime does not have.
 
     ```python
@@ -117,25 +122,21 @@ def benchmark(
     wanted = Score.of(score)
     read = read_model(model, doing="benchmark")
     asked, left_out = _score(wanted, read.manifest)
+    limit = None if memory_limit is None else MemoryLimit(memory_limit, ResetPeaks())
+    if limit is not None and not precisions:
+        precisions = [limit.plan(read).precision]
     cases, more = _cases(read, entries, precisions, batch_sizes, asked)
     left_out += more
     if not entries or not batch_sizes:
         raise OptionError(f"methods={list(methods)}, batch_sizes={list(batch_sizes)}: accepted is one of each or more")
     name, content = _image(image, read.manifest.preprocessing, check_max_pixels(max_pixels))
-    bare_options = SessionOptions(resolve_providers(providers), threads)
+    bare = SessionOptions(resolve_providers(providers), threads)
+    opening = dataclasses.replace(bare, strict_providers=strict_providers, memory_limit=limit)
+    reading = {"max_pixels": max_pixels, "white": white, "strict": strict}
 
     def bench_in(precision: str) -> _Bench:
-        explainer = load(
-            read,
-            precision=precision,
-            providers=providers,
-            threads=threads,
-            max_pixels=max_pixels,
-            white=white,
-            strict=strict,
-            strict_providers=strict_providers,
-        )
-        return _Bench(explainer, content, precision, bare_options)
+        explainer = load_with(opening, read, reading, precision=precision)
+        return _Bench(explainer, content, precision, bare if limit is None else None)
 
     rows, notes = _measure(cases, bench_in, runs, seconds / max(len(cases), 1), progress)
     return Timings(
@@ -232,35 +233,50 @@ def _measure(
         runs: of each case.
         seconds: for each case.
         progress: called before each case, and at the end.
+
+    Raises:
+        MemoryLimitError: no case could be measured below the limit.
     """
     rows: list[Row] = []
     notes: list[str] = []
     bench: _Bench | None = None
+    refused: MemoryLimitError | None = None
     for done, case in enumerate(cases):
         if progress is not None:
             progress(done, len(cases), f"{case.method}, {case.precision}, batch size {case.batch_size}")
-        if bench is None or bench.precision != case.precision:
-            bench = bench_in(case.precision)
         try:
+            if bench is None or bench.precision != case.precision:
+                bench = None  # before the next one, so that memory holds one
+                bench = bench_in(case.precision)
             rows.append(bench.measure(case, runs, seconds))
+        except MemoryLimitError as error:
+            notes.append(f"{case.method}, {case.precision}, batch size {case.batch_size} is left out: {error}")
+            refused = error
         except OptionError as error:
             if case.request.settings.method.masks_image:  # a model may lack what the others need
                 raise
             notes.append(f"{case.method} is left out: {error}")
+    if refused is not None and not rows:
+        raise refused
     if progress is not None:
         progress(len(cases), len(cases), "")
     return rows, notes
 
 
 class _Bench:
-    """One bundle in one precision, and its bare graphs."""
+    """One bundle in one precision, and its bare graphs, where there is memory for them."""
 
-    def __init__(self, explainer: Explainer, content: bytes, precision: str, bare_options: SessionOptions) -> None:
+    def __init__(
+        self, explainer: Explainer, content: bytes, precision: str, bare_options: SessionOptions | None
+    ) -> None:
         self.precision = precision
         self._explainer = explainer
         self._content = content
-        self._bare = BareModel(explainer.bundle, bare_options, explainer.preprocess(content))
-        self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
+        self._bare: BareModel | None = None
+        self._estimate: float | None = None
+        if bare_options is not None:
+            self._bare = BareModel(explainer.bundle, bare_options, explainer.preprocess(content))
+            self._estimate = self._bare.seconds_an_image(_ESTIMATE_BATCH)
 
     def measure(self, case: Case, runs: int, seconds: float) -> Row:
         """Time a case, in about this many seconds."""
@@ -277,7 +293,7 @@ class _Bench:
         explanations, bare = [], []
         for _ in range(runs):
             explanations.append(self._timed(request))
-            if samples and comparable:
+            if samples and comparable and self._bare is not None:
                 # A batch size beyond all passes is never made; so many images might not fit into memory.
                 bare.append(self._bare.seconds_an_image(min(size, max(first.stats.passes, 1))))
         times = [elapsed for elapsed, _ in explanations]
@@ -317,11 +333,21 @@ class _Bench:
     def _cap(self, case: Case, samples: int, seconds: float) -> Limits:
         """Choose a budget for an explanation that would take longer than this; none for others."""
         channels = self._explainer.bundle.manifest.cut.channels
-        if channels * samples * self._estimate <= seconds:
+        estimate = self._seconds_a_pass(case.request)
+        if channels * samples * estimate <= seconds:
             return Limits()
         least = case.batch_size if isinstance(case.batch_size, int) else _ESTIMATE_BATCH
-        fit = math.floor(seconds / (samples * self._estimate))
+        fit = math.floor(seconds / (samples * estimate))
         return Limits(budget=min(channels, max(least, fit)), completion="none")
+
+    def _seconds_a_pass(self, request: ExplainRequest) -> float:
+        """About the seconds of a masked pass: those of a bare one, or else by the second of two short explanations."""
+        if self._estimate is None:
+            channels = min(self._explainer.bundle.manifest.cut.channels, _ESTIMATE_BATCH)
+            short = dataclasses.replace(request, limits=Limits(budget=channels, completion="none"))
+            stats = [self._explainer.explain_request(short, self._content).stats for _ in range(2)][-1]
+            self._estimate = stats.seconds_by_stage["scoring"] / max(stats.passes, 1)
+        return self._estimate
 
     def _timed(self, request: ExplainRequest) -> tuple[float, Explanation]:
         start = time.perf_counter()

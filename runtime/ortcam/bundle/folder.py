@@ -78,7 +78,7 @@ class Bundle:
         """Hold what the graphs of a precision need. While the result exists, `graph` and `content` read no file again.
 
         Args:
-            precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
+            precision: "float32", "float16", "int8" or "qnn"; None takes that of the bundle's own graphs.
 
         Raises:
             OptionError: no precision of this name.
@@ -133,7 +133,7 @@ class Bundle:
 
         Args:
             kind: of mask.
-            precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
+            precision: "float32", "float16", "int8" or "qnn"; None takes that of the bundle's own graphs.
 
         Raises:
             OptionError: no precision of this name.

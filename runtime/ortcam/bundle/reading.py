@@ -76,7 +76,7 @@ def open_bundle(path: str | os.PathLike[str], precision: str | None = None) -> t
 
     Args:
         path: of the folder.
-        precision: "float32", "float16" or "int8"; None takes that of the bundle's own graphs.
+        precision: "float32", "float16", "int8" or "qnn"; None takes that of the bundle's own graphs.
 
     Returns:
         The bundle and what `Bundle.hold` gives.

@@ -33,6 +33,7 @@ __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_INTERRUPTED",
     "EXIT_TERMINATED",
+    "PRECISION_WORDS",
     "Terminated",
     "add_alias",
     "add_execution",
@@ -40,6 +41,7 @@ __all__ = [
     "add_image_reading",
     "add_json",
     "add_limits",
+    "add_memory_limit",
     "add_method",
     "add_option",
     "add_output",
@@ -56,6 +58,8 @@ __all__ = [
 EXIT_BAD_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
+
+PRECISION_WORDS: Final = "fp32, fp16, int8, qnn"
 
 
 def providers_of(options: argparse.Namespace) -> list[Provider] | None:
@@ -260,7 +264,7 @@ def add_execution(
 
     Args:
         parser: of the command.
-        low_memory: whether `--low-memory` is among them, and `--memory-limit` where it makes masked passes.
+        low_memory: whether `--low-memory` is among them.
         several: whether `--batch-size` and `--precision` take several values, with commas between them.
         passes: whether the command makes masked passes, which `--batch-size` and `--precision` are of.
         processes: whether it scores in processes, which `--processes` are.
@@ -295,25 +299,36 @@ def add_execution(
             "--batch-size", default="auto", metavar="SIZES", help="masked images per run, such as 1,16,auto"
         )
         group.add_argument(
-            "--precision", metavar="NAMES", help="of the masked passes: fp32, fp16, int8 (default: the bundle's own)"
+            "--precision", metavar="NAMES", help=f"of the masked passes: {PRECISION_WORDS} (default: the bundle's own)"
         )
     elif passes:
         group.add_argument(
             "--batch-size", type=read_batch_size, default="auto", metavar="N", help="masked images per run"
         )
         group.add_argument(
-            "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
+            "--precision",
+            metavar="NAME",
+            help=Rare(f"of the masked passes, where the bundle has it: {PRECISION_WORDS}"),
         )
     if low_memory:
         group.add_argument("--low-memory", action="store_true", help=Rare("use less memory, for small devices; slower"))
-    if low_memory and passes:
-        group.add_argument(
-            "--memory-limit",
-            type=MEMORY_LIMIT,
-            metavar="MB",
-            help=Rare("most memory of the process, such as 200: takes what fits, or says what is needed"),
-        )
+    add_memory_limit(group, of="each process that scores" if processes else "the process")
     return group
+
+
+def add_memory_limit(group: Any, *, of: str = "the process") -> None:
+    """Add `--memory-limit`: the most memory of a process, under which precision, arena and batch size are chosen.
+
+    Args:
+        group: of a parser.
+        of: which process.
+    """
+    group.add_argument(
+        "--memory-limit",
+        type=MEMORY_LIMIT,
+        metavar="MB",
+        help=Rare(f"most memory of {of}, such as 200: takes what fits, or says what is needed"),
+    )
 
 
 def add_image_reading(parser: argparse.ArgumentParser) -> Any:

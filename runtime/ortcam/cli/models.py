@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ortcam.cli.parsers import Rare
+from ortcam.engine import SessionOptions, resolve_providers
 from ortcam.engine.providers import Provider
-from ortcam.explainer import Explainer, load
+from ortcam.explainer import Explainer, load_with
 from ortcam.images.presets import PRESETS
 from ortcam.models.export_options import EXPORT_OPTIONS
 from ortcam.models.opening import bundle_of, is_bundle
@@ -108,24 +109,29 @@ def open_bundle(options: argparse.Namespace) -> Path:
     return bundle
 
 
-def open_explainer(options: argparse.Namespace, providers: Sequence[Provider] | None) -> Explainer:
+def open_explainer(
+    options: argparse.Namespace, providers: Sequence[Provider] | None, *, masks: bool = True
+) -> Explainer:
     """What explains with MODEL, by the flags that `add_model`, `add_execution` and `add_image_reading` added.
+
+    Args:
+        options: of the command.
+        providers: that `--provider` names.
+        masks: whether images will be masked, which a memory limit has to leave room for.
 
     Raises:
         OrtcamError: as `open_bundle` and `ortcam.load`.
     """
-    return load(
-        open_bundle(options),
-        providers=providers,
-        threads=options.threads,
-        max_pixels=options.max_pixels,
-        white=options.white,
-        strict=options.strict,
-        low_memory=options.low_memory,
-        memory_limit=getattr(options, "memory_limit", None),
-        precision=getattr(options, "precision", None),
-        strict_providers=options.strict_providers,
+    opening = SessionOptions(
+        resolve_providers(providers),
+        options.threads,
+        options.low_memory,
+        options.strict_providers,
+        options.memory_limit,
     )
+    reading = {name: getattr(options, name) for name in ("max_pixels", "white", "strict")}
+    precision = getattr(options, "precision", None)
+    return load_with(opening, open_bundle(options), reading, precision=precision, masks=masks)
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ortcam.engine.forking import ForkLock
 from ortcam.engine.memory import MemoryLimit, RowMemory
-from ortcam.errors import OutOfMemoryError
+from ortcam.errors import MemoryLimitError, OutOfMemoryError
 from ortcam.support.cache_folder import batch_sizes_file
 from ortcam.support.files import write_whole
 from ortcam.support.locks import lock
@@ -131,11 +131,17 @@ class BatchSizer:
         """Take in how long a run of a size took.
 
         Raises:
-            OptionError: the process has passed the limit of its memory.
+            MemoryLimitError: the process has passed the limit of its memory. If it may go on, later runs are smaller.
         """
         with self._lock:
             if self._memory is not None:
-                self._memory.end(size)
+                try:
+                    self._memory.end(size)
+                except MemoryLimitError:
+                    if not self._memory.steady:
+                        self._trials = []
+                        self._size = max(self._least, min(self._size, size // 2))
+                    raise
             if not self._trials or size != self._trials[0]:
                 return
             times = self._times.setdefault(size, [])
@@ -158,7 +164,8 @@ class BatchSizer:
             OutOfMemoryError: not even one masked image fits, or the graph takes no fewer.
         """
         if size <= self._least:
-            images = "a single masked image fits" if size == 1 else f"{size} masked images, the bundle's batch, fit"
+            rows = self._least
+            images = "a single masked image fits" if rows == 1 else f"{rows} masked images, the bundle's batch, fit"
             raise OutOfMemoryError(f"not even {images} into memory")
         with self._lock:
             searching = bool(self._trials)
@@ -185,7 +192,7 @@ def searching_sizer(key: str | None, *, fixed_shape: bool, on_gpu: bool) -> Batc
 
 
 def limited_sizer(batch_size: BatchSize, limit: MemoryLimit, *, fixed_shape: bool, arena: bool) -> BatchSizer:
-    """Batch sizes that grow from 1 while the next one fits under a limit of memory.
+    """Batch sizes that grow from 1 while the next one fits under a limit of memory, unless it is a steady one.
 
     Args:
         batch_size: the most rows; or "auto", which also stops where larger is not faster.
@@ -194,6 +201,8 @@ def limited_sizer(batch_size: BatchSize, limit: MemoryLimit, *, fixed_shape: boo
         arena: whether the session has one.
     """
     memory = RowMemory(limit, arena=arena)
+    if limit.steady and batch_size != "auto":
+        return BatchSizer([batch_size], fixed_shape=fixed_shape, memory=memory)
     if batch_size == "auto":
         return BatchSizer((1, *CPU_CANDIDATES), fixed_shape=fixed_shape, memory=memory)
     sizes = [1 << power for power in range(int(batch_size - 1).bit_length())]

@@ -11,12 +11,13 @@ from typing import Final
 
 from ortcam.bundle import Bundle
 from ortcam.engine.processors import control_groups
-from ortcam.errors import OptionError
+from ortcam.errors import MemoryLimitError, OptionError
 from ortcam.support.ranges import MEMORY_LIMIT
 
 __all__ = [
     "MemoryLimit",
     "MemoryPlan",
+    "ResetPeaks",
     "RowMemory",
     "Usage",
     "available_memory",
@@ -88,6 +89,38 @@ def memory_of_process(root: Path = Path("/")) -> Usage | None:
         return None
 
 
+class ResetPeaks:
+    """What a process has, for one that lives on after it was refused something: a peak counts until it was refused.
+
+    Any number of threads may use it.
+    """
+
+    def __init__(
+        self, usage: Callable[[], Usage | None] = memory_of_process, reset: Callable[[], bool] | None = None
+    ) -> None:
+        """Know of no peak.
+
+        Args:
+            usage: says what the process has.
+            reset: has the system count the peak anew, and says whether it does; None: as Linux does it.
+        """
+        self._usage = usage
+        self._reset = _reset_peak if reset is None else reset
+        self._refused = 0
+
+    def __call__(self) -> Usage | None:
+        """What the process has, without the peaks that were refused."""
+        found = self._usage()
+        if found is None or found.peak > self._refused:
+            return found
+        return Usage(found.now, found.now)
+
+    def forget(self, peak: int) -> None:
+        """Count no longer what was refused."""
+        if not self._reset():
+            self._refused = peak
+
+
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
     """How a model is opened to stay below a limit.
@@ -107,11 +140,18 @@ class MemoryLimit:
 
     Attributes:
         megabytes: of a million bytes.
-        usage: says what the process has.
+        usage: says what the process has. With `ResetPeaks` a peak is refused once, and the process may go on.
+        runs: of graphs that may happen at once, in as many threads.
+        reserved: bytes that are left free when precision, arena and batch size are chosen.
+        steady: every run has the batch size that was asked for, from the first on; else batches grow to it while they
+            fit. So equal images give equal bits in all processes.
     """
 
     megabytes: int
     usage: Callable[[], Usage | None] = memory_of_process
+    runs: int = 1
+    reserved: int = 0
+    steady: bool = False
 
     def __post_init__(self) -> None:
         MEMORY_LIMIT.check(self.megabytes)
@@ -135,7 +175,9 @@ class MemoryLimit:
             )
         return found
 
-    def plan(self, bundle: Bundle, precision: str | None = None, *, low_memory: bool = False) -> MemoryPlan:
+    def plan(
+        self, bundle: Bundle, precision: str | None = None, *, low_memory: bool = False, masks: bool = True
+    ) -> MemoryPlan:
         """Choose precision and arena before anything is opened.
 
         The need is estimated from the sizes of files and of the input: about right for convolutional networks.
@@ -144,19 +186,21 @@ class MemoryLimit:
             bundle: that will be opened.
             precision: of the scorers; None takes the first of the bundle's that fits.
             low_memory: whether the arena is off anyway.
+            masks: whether images will be masked; else nothing but the clean pass is run.
 
         Raises:
-            OptionError: it cannot fit, or the system does not say what the process has.
+            MemoryLimitError: it cannot fit.
+            OptionError: the system does not say what the process has.
         """
         used = self.used()
         wanted = bundle.precisions if precision is None else (bundle.check_precision(precision),)
-        needs = {name: used.now + model_memory(bundle, name) for name in wanted}
+        needs = {name: used.now + self.reserved + model_memory(bundle, name, masks=masks) for name in wanted}
         for name, need in needs.items():
             if max(need, used.peak) <= self.bytes:
                 return MemoryPlan(name, low_memory or self.bytes < _ROOM_FOR_ARENA * need)
         name = min(needs, key=lambda name: needs[name])
         least = math.ceil(max(needs[name], used.peak) / _MB)
-        raise OptionError(
+        raise MemoryLimitError(
             f"memory_limit={self.megabytes}: this process has {used.now / _MB:.0f} MB, {used.peak / _MB:.0f} at its "
             f"peak, and needs about {needs[name] / _MB:.0f} with this model in {name}; accepted is {least} or more"
         )
@@ -168,11 +212,13 @@ class MemoryLimit:
             doing: what was done, for the message.
 
         Raises:
-            OptionError: the peak is beyond the limit.
+            MemoryLimitError: the peak is beyond the limit.
         """
         peak = self.used().peak
         if peak > self.bytes:
-            raise OptionError(
+            if isinstance(self.usage, ResetPeaks):
+                self.usage.forget(peak)
+            raise MemoryLimitError(
                 f"memory_limit={self.megabytes}: this process had {peak / _MB:.0f} MB once it had {doing}; accepted is "
                 f"{math.ceil(peak / _MB)} or more"
             )
@@ -185,17 +231,17 @@ class MemoryLimit:
             size: of the file and its weights, in bytes.
 
         Raises:
-            OptionError: it will not fit.
+            MemoryLimitError: it will not fit.
         """
         need = self.used().now + int(_OPENED * size)
         if need > self.bytes:
-            raise OptionError(
+            raise MemoryLimitError(
                 f"memory_limit={self.megabytes}: to open {name} takes about {need / _MB:.0f} MB of this process; "
                 f"accepted is {math.ceil(need / _MB)} or more"
             )
 
 
-def model_memory(bundle: Bundle, precision: str) -> int:
+def model_memory(bundle: Bundle, precision: str, *, masks: bool = True) -> int:
     """Bytes that a model takes beyond what the process has: opened, and in its smallest run. An estimate.
 
     That is a run of one masked image, or of as many as graphs of fixed shapes have.
@@ -203,12 +249,13 @@ def model_memory(bundle: Bundle, precision: str) -> int:
     Args:
         bundle: of the model.
         precision: of the scorers, by its full name.
+        masks: whether images will be masked, which takes a scorer.
     """
     graphs, image = bundle.manifest.graphs, bundle.manifest.preprocessing
     clean = [name for name in (graphs.features, graphs.head, graphs.classifier) if name is not None]
     scorers = [bundle.scorer(kind, precision).name for kind in graphs.scorers]
-    largest = max((graph_size(bundle, [name]) for name in scorers), default=0)
-    rows = graphs.static_batch or 1
+    largest = max((graph_size(bundle, [name]) for name in scorers if masks), default=0)
+    rows = (graphs.static_batch or 1) if masks else 1
     inside = _INSIDE * 4 * image.channels * image.height * image.width * rows
     return _STARTED + int(_OPENED * (graph_size(bundle, clean) + largest)) + inside
 
@@ -235,6 +282,11 @@ class RowMemory:
         self._rows = 0
         self._taken = 0
 
+    @property
+    def steady(self) -> bool:
+        """Whether all runs have one size, whatever they take."""
+        return self._limit.steady
+
     def begin(self) -> None:
         """Look at the memory before the first run. Later runs reuse what that one has left."""
         if self._before is None:
@@ -244,7 +296,7 @@ class RowMemory:
         """Look at the memory after a run.
 
         Raises:
-            OptionError: the limit was passed.
+            MemoryLimitError: the limit was passed.
         """
         self._limit.check(f"run {rows} {'image' if rows == 1 else 'images'} at a time")
         if rows >= self._rows and self._before is not None:
@@ -254,7 +306,9 @@ class RowMemory:
         """Whether a run of so many rows will stay below the limit, by what the largest yet has taken."""
         if self._before is None or rows <= self._rows or not self._rows:
             return True
-        return self._before + self._margin * self._taken * rows / self._rows + _KEPT <= self._limit.bytes
+        limit = self._limit
+        taken = limit.runs * self._margin * self._taken * rows / self._rows
+        return self._before + limit.reserved + taken + _KEPT <= limit.bytes
 
 
 def give_back() -> None:
@@ -266,6 +320,15 @@ def give_back() -> None:
     trim = _trim()
     if trim is not None:
         trim(0)
+
+
+def _reset_peak() -> bool:
+    """Have the kernel count the peak anew from what is resident; whether it does (Linux, unless it is kept from it)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5\n", "ascii")
+    except OSError:
+        return False
+    return True
 
 
 @functools.cache

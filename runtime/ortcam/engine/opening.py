@@ -67,19 +67,19 @@ class SessionOptions:
             its control group's quota.
         low_memory: give memory back after every run and take no more than asked for: slower, for small devices.
         strict_providers: a provider that cannot start is an error instead of a warning.
-        memory_limit: megabytes that this process may have at its peak; None: as many as there are.
+        memory_limit: megabytes that this process may have at its peak, or all of a limit; None: as many as there are.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
     threads: int | None = None
     low_memory: bool = False
     strict_providers: bool = False
-    memory_limit: int | None = None
+    memory_limit: int | MemoryLimit | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None:
             THREADS.check(self.threads)
-        if self.memory_limit is not None:
+        if self.memory_limit is not None and not isinstance(self.memory_limit, MemoryLimit):
             MEMORY_LIMIT.check(self.memory_limit)
         if not isinstance(self.strict_providers, bool):
             raise OptionError(f"strict_providers={self.strict_providers!r}: accepted is True or False")
@@ -87,7 +87,8 @@ class SessionOptions:
     @property
     def limit(self) -> MemoryLimit | None:
         """The limit of the process's memory, where there is one."""
-        return None if self.memory_limit is None else MemoryLimit(self.memory_limit)
+        limit = self.memory_limit
+        return limit if limit is None or isinstance(limit, MemoryLimit) else MemoryLimit(limit)
 
     @property
     def on_cpu_alone(self) -> bool:

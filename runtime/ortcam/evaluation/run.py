@@ -35,7 +35,7 @@ from ortcam.images.photograph import of_levels
 from ortcam.models.opening import read_model
 from ortcam.request import Score, check_batch_size
 from ortcam.support.files import write_whole
-from ortcam.support.ranges import LIMIT, RANDOMIZE, SEED, STEP, shown
+from ortcam.support.ranges import LIMIT, MEMORY_LIMIT, RANDOMIZE, SEED, STEP, shown
 from ortcam.support.terminal import as_text
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Evaluation:
         white: int | None = None,
         strict: bool = False,
         strict_providers: bool = False,
+        memory_limit: int | None = None,
         randomize: int | None = None,
         resume: bool = False,
         engine: str = "local",
@@ -118,6 +119,7 @@ class Evaluation:
             white: the sample that is white in PNG, TIFF and PNM images of 16 bits, as `ortcam.load` takes it.
             strict: skip damaged images, even if they can be read in part.
             strict_providers: as `ortcam.load` takes it.
+            memory_limit: as `ortcam.load` takes it, of this process; what passes it becomes a failure. Not with Ray.
             randomize: images for the randomised-weights check; None leaves it out.
             resume: go on with what is in the output folder, whichever engine wrote it.
             engine: "local": this process. "ray": tasks of a Ray cluster, one per image; the images and the output
@@ -128,17 +130,17 @@ class Evaluation:
             OrtcamError: what is wrong, before anything is written.
         """
         conventions = resolve_protocol(protocol)
-        limit, step, randomize = (
-            None if value is None else int(range_.check(value))
-            for range_, value in ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize))
+        numbers = ((LIMIT, limit), (STEP, step), (RANDOMIZE, randomize), (MEMORY_LIMIT, memory_limit))
+        limit, step, randomize, memory_limit = (
+            None if value is None else int(range_.check(value)) for range_, value in numbers
         )
         seed = int(SEED.check(seed))
         reading = {"max_pixels": max_pixels, "white": white, "strict": strict, "strict_providers": strict_providers}
-        loading = {**reading, "providers": providers, "threads": threads}
+        loading = {**reading, "providers": providers, "threads": threads, "memory_limit": memory_limit}
         wanted = resolve_metrics(metrics, conventions)  # what is wrong with them is said before a model is exported
         size, asked = check_batch_size(batch_size), Score.of(score)
         recipe = Recipe(tuple(methods), conventions, wanted, step, size, precision, seed, loading, asked)
-        self._ray = _check_engine(engine, ray, threads)
+        self._ray = _check_engine(engine, ray, threads, memory_limit)
         bundle = model.bundle if isinstance(model, Explainer) else read_model(model, doing="evaluate")
         self._recipe = recipe.fitting(bundle.manifest, metrics)
         self.protocol, self.metrics = self._recipe.protocol, self._recipe.metrics
@@ -156,6 +158,7 @@ class Evaluation:
         self._randomized = RandomizedCheck(drawn(self.examples, randomize or 0, seed=seed), seed)
         self._randomized.check(bundle, [name or precision for name in self._bench.explainers])
         self._seed, self._resume, self._is_checked = seed, resume, False
+        self._limited = memory_limit is not None
         self.folder = Path(output)
         self.settings = self._record(images, annotations, precision, step) | _unusual(white, asked, strict=strict)
 
@@ -171,7 +174,7 @@ class Evaluation:
             "methods": [entry.name for entry in self.variants],
             "metrics": list(self.metrics),
             "protocol": self.protocol.name,
-            "precision": precision,
+            "precision": explainer.precision if precision is None and self._limited else precision,
             "providers": list(explainer.providers),
             "seed": self._seed,
             "step": step,
@@ -330,7 +333,9 @@ def evaluate(
     return evaluation.run(progress=progress, on_failure=on_failure)
 
 
-def _check_engine(engine: str, ray: "RayOptions | None", threads: int | None) -> "RayOptions | None":
+def _check_engine(
+    engine: str, ray: "RayOptions | None", threads: int | None, memory_limit: int | None
+) -> "RayOptions | None":
     """The options of Ray, where it is the engine.
 
     Raises:
@@ -345,6 +350,8 @@ def _check_engine(engine: str, ray: "RayOptions | None", threads: int | None) ->
         return None
     if threads is not None:
         raise OptionError(f"threads={shown(threads)} with engine='ray': CPUs per actor say it there")
+    if memory_limit is not None:
+        raise OptionError(f"memory_limit={shown(memory_limit)} with engine='ray': accepted is engine='local'")
     from ortcam.batch.job import RayOptions  # noqa: PLC0415 - only this engine needs it
 
     return ray or RayOptions()

@@ -110,6 +110,11 @@ class Classifier:
         self._model.check_open()
         return self._model.engine.providers
 
+    @property
+    def precision(self) -> str:
+        """What the masked passes compute in: "float32", "float16", "int8" or "qnn"."""
+        return self._model.precision
+
     def read(self, image: Image | None = None, *, preprocessed: ArrayLike | None = None) -> Photograph:
         """Decode and preprocess an image once, for several explanations of it.
 

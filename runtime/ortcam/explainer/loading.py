@@ -2,8 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ortcam.bundle import Bundle, open_bundle, read_bundle
 from ortcam.engine.opening import SessionOptions
@@ -16,7 +16,7 @@ from ortcam.models.opening import bundle_of, log
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load"]
+__all__ = ["load", "load_with"]
 
 
 def load(
@@ -76,24 +76,50 @@ def load(
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
         ProviderError: a provider that this ONNX Runtime does not have, or a device that this machine does not have.
         OptionError: `threads`, `max_pixels`, `white` or `memory_limit` out of its range (`support.ranges`), `strict` or
-            `strict_providers` neither True nor False, or no precision of this name; the model does not fit under
-            `memory_limit`.
+            `strict_providers` neither True nor False, or no precision of this name.
+        MemoryLimitError: the model does not fit under `memory_limit`.
     """
     options = SessionOptions(resolve_providers(providers), threads, low_memory, strict_providers, memory_limit)
-    max_pixels, white, strict = check_max_pixels(max_pixels), check_white(white), check_strict(strict)
+    reading = {"max_pixels": check_max_pixels(max_pixels), "white": check_white(white), "strict": check_strict(strict)}
+    return load_with(options, model, reading, export_options, precision=precision)
+
+
+def load_with(
+    options: SessionOptions,
+    model: "str | os.PathLike[str] | Bundle | torch.nn.Module",
+    reading: Mapping[str, Any],
+    export_options: Mapping[str, Any] | None = None,
+    *,
+    precision: str | None = None,
+    masks: bool = True,
+) -> Explainer:
+    """Open a model with options that are made already: the second half of `load`.
+
+    Args:
+        options: how sessions are opened.
+        model: as `load` takes it.
+        reading: `max_pixels`, `white` and `strict`, as `load` takes them.
+        export_options: as `load` takes them.
+        precision: as `load` takes it.
+        masks: whether images will be masked. Without it a memory limit leaves no room for that.
+
+    Raises:
+        OrtcamError: as `load`.
+    """
+    given = check_options({} if export_options is None else dict(export_options))
     held: object = None  # until the explainer holds it
     if isinstance(model, Bundle):
-        check_options(export_options, of_bundle=str(model.path))
+        check_options(given, of_bundle=str(model.path))
         opened = model
     else:
-        folder = bundle_of(model, check_options(export_options), precision=precision, announce=log)
-        if low_memory or memory_limit is not None:
+        folder = bundle_of(model, given, precision=precision, announce=log)
+        if options.low_memory or options.limit is not None:
             opened = read_bundle(folder)
         else:
             opened, held = open_bundle(folder, precision)
     if options.limit is not None:
-        plan = options.limit.plan(opened, precision, low_memory=low_memory)
+        plan = options.limit.plan(opened, precision, low_memory=options.low_memory, masks=masks)
         precision, options = plan.precision, dataclasses.replace(options, low_memory=plan.low_memory)
-    explainer = Explainer(opened, options, max_pixels=max_pixels, white=white, strict=strict, precision=precision)
+    explainer = Explainer(opened, options, **reading, precision=precision)
     del held
     return explainer

@@ -204,7 +204,8 @@ class Run:
         """By a method that masks no image."""
         model, manifest, clean = self._model, self._manifest, image.clean
         batch_size = _head_rows(model, self._request.batch_size)
-        head = Head(model.head_logits, manifest.cut, manifest.activation, batch_size, self._progress)
+        least = manifest.graphs.static_batch or 1
+        head = Head(model.head_logits, manifest.cut, manifest.activation, batch_size, self._progress, least=least)
         derivative = self._derivative(image, batch_size) if self._request.settings.method.needs_gradient else None
 
         def linear_head() -> LinearHead:
@@ -234,8 +235,7 @@ class Run:
             Layer(cut, as_maps(features[name], cut) if place else image.clean.maps)
             for place, (name, cut) in enumerate(self._manifest.cuts.items())
         ]
-
-        gradient = self._manifest.gradient
+        graphs, gradient = self._manifest.graphs, self._manifest.gradient
         inputs_needed = () if gradient is None else gradient.inputs
 
         @functools.lru_cache(maxsize=1)  # the logits of a sample are asked for behind its features
@@ -249,18 +249,23 @@ class Run:
 
         def noisy_logits(std: float, seed: int, sample: int) -> NDArray[np.float32]:
             found = altered(std, seed, sample)
-            logits: NDArray[np.float32] = run_head(
-                self._manifest.graphs, model.open, found["image"], found["features"]
-            )[0]
+            logits: NDArray[np.float32] = run_head(graphs, model.open, found["image"], found["features"])[0]
             check_finite("logits of a noisy image", logits)
             return logits
 
         def output(seeds: NDArray[np.float32], inputs: Features, name: str) -> NDArray[np.float32]:
             return model.gradient_outputs(seeds, inputs, (name,))[0]
 
-        clean = {**features, "image": model_input}
         return Derivative(
-            model.gradients, output, tuple(layers), clean, noisy, batch_size, self._progress, noisy_logits=noisy_logits
+            model.gradients,
+            output,
+            tuple(layers),
+            {**features, "image": model_input},
+            noisy,
+            batch_size,
+            self._progress,
+            noisy_logits=noisy_logits,
+            least=graphs.static_batch or 1,
         )
 
     def _head_stats(self, head: Head, derivative: Derivative | None, active: NDArray[np.bool_], clock: Clock) -> Stats:

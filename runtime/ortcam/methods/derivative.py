@@ -49,6 +49,7 @@ class Derivative:
         noisy_logits: the same three -> the logits of that image, float32 [classes]. Costs a pass of the head where the
             features of that image were the last that were asked for.
         batch_size: the most seeds per run.
+        least: seeds that every run has, padded: a graph of fixed shapes takes no fewer.
         progress: called as progress(backward passes made, backward passes in all) after every run.
         passes: backward passes made, one per seed.
         runs: runs of the gradient graph.
@@ -64,6 +65,7 @@ class Derivative:
     passes: int = 0
     runs: int = 0
     noisy_logits: Callable[[float, int, int], NDArray[np.float32]] | None = None
+    least: int = 1
 
     def at(
         self, seeds: NDArray[np.float32], features: Features | None = None, *, layers: Sequence[int] = (0,)
@@ -97,7 +99,7 @@ class Derivative:
     ) -> list[_Made]:
         """Make something of all seeds, a batch of them at a time, so that their gradients are never in memory together.
 
-        A batch that does not fit into memory is halved.
+        A batch that does not fit into memory is halved, unless the graph takes no fewer seeds.
 
         Args:
             seeds: float32 [K,classes], K at least 1; or [K,n,classes], which `make` takes apart.
@@ -111,7 +113,7 @@ class Derivative:
             OutOfMemoryError: not even one seed fits.
         """
         size = -(-len(seeds) // -(-len(seeds) // self.batch_size))
-        sizer = BatchSizer([size], fixed_shape=False)
+        sizer = BatchSizer([size], fixed_shape=False, least=self.least)
 
         def prepare(batch: Batch) -> NDArray[np.float32]:
             return seeds[batch.rows]

@@ -43,6 +43,7 @@ class Head:
         cut: the layout.
         activation: from logits to probabilities.
         batch_size: the most features per run. It bounds the memory: B C h w numbers and what the head makes of them.
+        least: features that every run has, padded: a graph of fixed shapes takes no fewer.
         progress: called as progress(head passes made, head passes in all) after every run.
         passes: head passes made, padding left out.
         runs: runs of the graph.
@@ -55,6 +56,7 @@ class Head:
     progress: Progress | None = None
     passes: int = 0
     runs: int = 0
+    least: int = 1
 
     def on(
         self,
@@ -65,7 +67,7 @@ class Head:
         """Run the head on `count` features in batches, and keep what `reduce` takes of their logits.
 
         All runs have one shape: the smallest that needs no more runs than `batch_size` does. The last run is padded. A
-        run that does not fit into memory is halved.
+        run that does not fit into memory is halved, unless the graph takes no fewer rows.
 
         Args:
             count: N, at least 1.
@@ -79,7 +81,7 @@ class Head:
             OutOfMemoryError: not even one row fits.
         """
         size = -(-count // -(-count // self.batch_size))
-        sizer = BatchSizer([size], fixed_shape=True)
+        sizer = BatchSizer([size], fixed_shape=True, least=self.least)
 
         def prepare(batch: Batch) -> NDArray[np.float32]:
             indices = np.arange(batch.start, batch.start + batch.size)

@@ -25,6 +25,9 @@ from ortcam.support.suggestions import did_you_mean
 __all__ = ["Score"]
 
 _LARGEST: Final = 1 << 28  # bytes of a file
+_OF_EMBEDDINGS: Final = (
+    ": they are the cosines with the embeddings of --classes already, and yours can be one more row of their file"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,7 +149,7 @@ class Score:
             return "entropy", np.ones(1)
         assert item.name is not None  # of all other kinds
         if item.kind == "cosine":
-            return "direction", self._of_cosine(item.name, manifest.outputs)
+            return "direction", self._of_cosine(item.name, manifest)
         row = np.zeros(manifest.outputs)
         try:
             row[class_index(item.name, manifest.labels)] = 1
@@ -159,12 +162,12 @@ class Score:
         whole = f"score={shown(self.text)}"
         return whole if item.text == self.text else f"{whole}: {shown(item.text)}"
 
-    def _of_cosine(self, name: str, outputs: int) -> NDArray[np.float64]:
-        vector = np.asarray(self.arrays[name], np.float64)
+    def _of_cosine(self, name: str, manifest: Manifest) -> NDArray[np.float64]:
+        vector, outputs = np.asarray(self.arrays[name], np.float64), manifest.outputs
         if vector.size != outputs or max(vector.shape, default=0) != outputs:
             raise OptionError(
                 f"score={shown(self.text)}: {shown(name)} has shape {list(vector.shape)}; accepted is [{outputs}], as "
-                "the model has outputs"
+                f"the model has outputs{_OF_EMBEDDINGS if manifest.model.embeddings_sha256 else ''}"
             )
         largest = float(np.abs(vector).max())
         if largest == 0:

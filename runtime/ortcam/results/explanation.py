@@ -34,7 +34,7 @@ class Stats:
 
     Attributes:
         providers: execution providers of the session that scored, in ONNX Runtime's order.
-        precision: what the scorer computed in: "float32", "float16" or "int8".
+        precision: what the scorer computed in: "float32", "float16", "int8" or "qnn".
         batch_size: most masked images, or altered features, per run. During the search: the best batch size so far.
         channels: C, the number of channels of the layer.
         live_channels: how many channels are not flat. For methods that mask no image: not zero everywhere.

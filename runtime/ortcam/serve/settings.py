@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from ortcam.engine.providers import Provider, resolve_providers
 from ortcam.errors import OptionError
 from ortcam.serve.models.found import ServedBundle, find_bundles
-from ortcam.support.ranges import PORT, THREADS, Range, shown
+from ortcam.support.ranges import MEMORY_LIMIT, PORT, THREADS, Range, shown
 from ortcam.support.suggestions import did_you_mean
 
 __all__ = ["LIMIT_RANGES", "RequestLimits", "ServedBundle", "Settings"]
@@ -19,6 +19,7 @@ __all__ = ["LIMIT_RANGES", "RequestLimits", "ServedBundle", "Settings"]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _EXPLAINS: Final = "-explain"  # ending of the name under which protocol v2 explains with a model
 _MEBI: Final = 1 << 20
+_LITTLE_WAITING: Final = 64 * _MEBI  # `waiting_bytes`, where a limit of memory is given and no other number of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,8 @@ class Settings:
         threads: CPU threads of each masked explanation; None divides the cores among the workers.
         providers: execution providers, as `ortcam.load` takes them, such as ["cuda", "cpu"]; None: the best.
         precision: precision of the masked passes, where a request does not say; None: the bundle's own.
+        memory_limit: megabytes that this process may have at its peak; None: as many as there are. Decoding processes
+            have `decode_bytes` each.
         token: bearer token that requests need; None: everybody may ask. A configuration names a file that holds it.
         cors: origins whose pages may ask, "*" for all.
         ui: whether there is a page at /ui.
@@ -142,6 +145,7 @@ class Settings:
     threads: int | None = None
     providers: tuple[Provider, ...] | None = None
     precision: str | None = None
+    memory_limit: int | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
     cors: tuple[str, ...] = ()
     ui: bool = True
@@ -182,7 +186,8 @@ class Settings:
                 )
         checked = {name: _CHECKS[name](name, value) for name, value in others.items()}
         if not isinstance(limits, RequestLimits):
-            limits = RequestLimits.of(limits or {})
+            bounded = {} if checked.get("memory_limit") is None else {"waiting_bytes": _LITTLE_WAITING}
+            limits = RequestLimits.of({**bounded, **(limits or {})})
         return cls(_served(bundles), limits=limits, **checked)
 
 
@@ -285,6 +290,7 @@ _CHECKS: Final[dict[str, Any]] = {
     "threads": lambda _, value: None if value is None else _number(THREADS, value),
     "providers": _providers,
     "precision": _text,
+    "memory_limit": lambda _, value: None if value is None else _number(MEMORY_LIMIT, value),
     "token": _token,
     "cors": _origins,
     "ui": _flag,

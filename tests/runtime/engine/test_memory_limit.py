@@ -15,8 +15,16 @@ import ortcam
 from ortcam.cli.main import main
 from ortcam.engine import OnnxEngine, SessionOptions, resolve_providers
 from ortcam.engine.batching import limited_sizer
-from ortcam.engine.memory import MemoryLimit, MemoryPlan, RowMemory, Usage, memory_of_process, model_memory
-from ortcam.errors import OptionError
+from ortcam.engine.memory import (
+    MemoryLimit,
+    MemoryPlan,
+    ResetPeaks,
+    RowMemory,
+    Usage,
+    memory_of_process,
+    model_memory,
+)
+from ortcam.errors import MemoryLimitError, OptionError
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no other system says what a process has")
 MB = 10**6
@@ -81,6 +89,63 @@ def test_what_a_row_takes_is_counted_from_before_the_first_run() -> None:
     memory.begin()
     memory.end(4)
     assert [rows for rows in (2, 4, 8, 9, 16) if memory.fits(rows)] == [2, 4, 8]
+
+
+def test_runs_at_once_and_what_is_reserved_leave_less_room_for_rows() -> None:
+    def most(**more: int) -> int:
+        process = Process()
+        memory = RowMemory(MemoryLimit(400, process.usage, **more), arena=False)
+        memory.begin()
+        process.run(4)  # 20 MB
+        memory.end(4)
+        return max(rows for rows in range(1, 100) if memory.fits(rows))
+
+    assert (most(), most(runs=2), most(reserved=100 * MB)) == (47, 23, 31)  # of 296 MB at 6.25 MB per row
+
+
+def test_with_a_steady_limit_all_runs_have_one_size() -> None:
+    process = Process()
+    limit = MemoryLimit(150, ResetPeaks(process.usage, lambda: False), steady=True)
+    sizer = limited_sizer(8, limit, fixed_shape=False, arena=False)
+    assert [sizer.next(20), sizer.next(3)] == [(8, 8), (3, 3)]
+    process.peak = 151 * MB
+    with pytest.raises(MemoryLimitError, match="151 MB once it had run 8 images at a time; accepted is 151"):
+        sizer.record(8, 1.0)
+    assert sizer.next(20) == (8, 8)
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_peak_is_refused_once_where_the_process_lives_on_and_later_batches_are_smaller(resets: bool) -> None:
+    process = Process()
+
+    def reset() -> bool:
+        if resets:
+            process.peak = process.now
+        return resets
+
+    limit = MemoryLimit(150, ResetPeaks(process.usage, reset))
+    sizer = limited_sizer(8, limit, fixed_shape=False, arena=False)
+    for rows in (1, 2, 4):
+        assert sizer.next(8) == (rows, rows)
+        process.run(rows)
+        sizer.record(rows, 1.0)
+    process.peak = 180 * MB
+    with pytest.raises(MemoryLimitError, match="180 MB"):
+        sizer.record(4, 1.0)
+    limit.check("gone on")
+    assert sizer.next(8) == (2, 2)
+    process.peak = 181 * MB  # a new one
+    with pytest.raises(MemoryLimitError, match="181 MB"):
+        limit.check("gone on")
+
+
+def test_a_prediction_needs_no_room_for_masks(tiny_bundle: Path) -> None:
+    bundle, process = ortcam.read_bundle(tiny_bundle), Process()
+    need = -(-(process.now + model_memory(bundle, "float32", masks=False)) // MB)
+    assert model_memory(bundle, "float32", masks=False) < model_memory(bundle, "float32")
+    MemoryLimit(need, process.usage).plan(bundle, masks=False)
+    with pytest.raises(MemoryLimitError, match=f"accepted is {need} or more"):
+        MemoryLimit(need - 1, process.usage).plan(bundle, masks=False)
 
 
 def test_the_plan_takes_the_arena_where_there_is_room_for_it(tiny_bundle: Path) -> None:

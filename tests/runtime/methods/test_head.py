@@ -49,6 +49,20 @@ def test_a_run_of_the_head_that_does_not_fit_into_memory_is_halved() -> None:
         head_of(lambda _: run(np.zeros((9, 1), np.float32))).on(3, lambda i: i[:, None], lambda logits: logits)
 
 
+def test_a_head_of_fixed_shapes_is_not_tried_with_fewer_rows_where_memory_is_short() -> None:
+    seen: list[int] = []
+
+    def run(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append(len(features))
+        raise ortcam.OutOfMemoryError("too large")
+
+    head = head_of(run, batch_size=8)
+    head.least = 8
+    with pytest.raises(ortcam.OutOfMemoryError, match="not even 8 masked images, the bundle's batch, fit into memory"):
+        head.on(5, lambda indices: indices[:, None].astype(np.float32), lambda logits: logits)
+    assert seen == [5]  # which the graph pads to 8
+
+
 # CAM: which heads are average pooling and one linear layer ------------------------------------------------------------
 
 GENERATOR = np.random.default_rng(3)

@@ -41,6 +41,7 @@ def test_a_settings_object_does_not_show_its_token() -> None:
         ({"limits": {"pixels": "many"}}, "limit pixels='many': accepted is a whole number"),
         ({"limits": {"seconds": 0}}, "limit seconds=0: accepted is seconds from 0.01"),
         ({"limits": {"queue": True}}, "limit queue=True"),
+        ({"memory_limit": 0}, "memory_limit=0: accepted is a whole number of megabytes from 1 to 1000000"),
         ({"port": 70000}, "port=70000: accepted is a whole number from 0 to 65535"),
         ({"workers": 0}, "workers=0"),
         ({"tokens": "x"}, "unknown setting 'tokens': accepted are host"),

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ortcam import errors
 from ortcam.batch.items import Item
 from ortcam.batch.job import Job
 from ortcam.batch.local.cores import memory_of, share_machine
@@ -64,10 +63,12 @@ class _Driver:
 
     def __init__(self, job: Job, items: Iterator[Item], output: Output, tally: Tally) -> None:
         settings = job.settings
-        each = memory_of(settings.bundle)
+        limit = settings.memory_limit
+        each = memory_of(settings.bundle) if limit is None else limit * 10**6
         shares = share_machine(job.processes, job.threads, providers=settings.providers, memory_each=each)
         setups = [
-            Setup(settings, shares.threads, device, shares.decode_ahead, READ_SECONDS) for device in shares.devices
+            Setup(settings, shares.threads, device, shares.decode_ahead and limit is None, READ_SECONDS)
+            for device in shares.devices
         ]
         self._lanes = [Lane(setup) for setup in setups]
         self._job = job
@@ -167,8 +168,8 @@ class _Driver:
             case Leaving():
                 lane.leaving = True
                 process.kill()  # it might wait for a thread of a library that hangs
-            case Broken(kind, text):
-                self._fail(_rebuilt(kind, text))
+            case Broken():
+                self._fail(message.error())
             case Ended():
                 self._end_of(lane, message)
 
@@ -227,11 +228,3 @@ class _Driver:
         end = time.monotonic() + _GRACE_SECONDS
         while any(lane.process is not None for lane in self._lanes) and (left := end - time.monotonic()) > 0:
             self._take(min(left, _POLL_SECONDS))
-
-
-def _rebuilt(kind: str, text: str) -> BaseException:
-    """The error that a process sent."""
-    found = getattr(errors, kind, None) if kind else None
-    if isinstance(found, type) and issubclass(found, OrtcamError):
-        return found(text)
-    return RuntimeError(f"a process that scores failed:\n{text}")

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
+from ortcam import errors
 from ortcam.batch.items import Item
 from ortcam.batch.output.rows import Row
 from ortcam.batch.settings import BatchSettings
@@ -16,8 +17,10 @@ __all__ = [
     "BrokenStreamError",
     "Done",
     "Finish",
+    "Found",
     "Leaving",
     "Ready",
+    "Search",
     "Sender",
     "Setup",
     "Task",
@@ -50,6 +53,27 @@ class Setup:
     device: int | None
     decode_ahead: bool
     read_seconds: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """The first and only message to a process that is to find what fits under the limit of its memory.
+
+    Attributes:
+        settings: of the batch.
+        threads: that processes score with; None: as many as they may use.
+    """
+
+    settings: BatchSettings
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """From a process that was to search: what fits."""
+
+    precision: str
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +149,13 @@ class Broken:
 
     kind: str
     text: str
+
+    def error(self) -> BaseException:
+        """The error, as it can be raised here."""
+        found = getattr(errors, self.kind, None) if self.kind else None
+        if isinstance(found, type) and issubclass(found, errors.OrtcamError):
+            return found(self.text)
+        return RuntimeError(f"a process that scores failed:\n{self.text}")
 
 
 class Sender:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
-from ortcam.batch.local.messages import BrokenStreamError, Sender, Setup, receive
+from ortcam.batch.local.messages import BrokenStreamError, Search, Sender, Setup, receive
 from ortcam.errors import OrtcamError
 from ortcam.support.terminal import printable
 
@@ -39,7 +39,7 @@ class Ended:
 class ScoringProcess:
     """A process that scores. What it sends is handed on by a thread of its own, and at last an `Ended`."""
 
-    def __init__(self, setup: Setup, heard: "Heard") -> None:
+    def __init__(self, setup: Setup | Search, heard: "Heard") -> None:
         """Start it.
 
         Args:

@@ -65,6 +65,7 @@ class ReadAhead:
         make_fetcher: Callable[[], Fetcher],
         *,
         decode_ahead: bool = True,
+        most_bytes: int = _MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start no thread yet.
@@ -73,10 +74,11 @@ class ReadAhead:
             read: decodes and preprocesses.
             make_fetcher: makes a fetcher for one thread.
             decode_ahead: in these threads; otherwise by `ReadImage.photograph`, in the thread that asks for the image.
+            most_bytes: of images that wait to be explained; one may have more.
             clock: the time in seconds.
         """
         self._read, self._make_fetcher, self._clock = read, make_fetcher, clock
-        self._decode_ahead = decode_ahead
+        self._decode_ahead, self._most_bytes = decode_ahead, most_bytes
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[ReadImage | None] = queue.SimpleQueue()
         self._turn = threading.Lock()  # who holds it takes the next task
@@ -148,7 +150,7 @@ class ReadAhead:
     def _in_its_room(self, task: Task, content: bytes | Exception) -> ReadImage:
         with self._decoding:
             with self._room:
-                self._room.wait_for(lambda: self._images < _MOST_IMAGES and self._bytes < _MOST_BYTES)
+                self._room.wait_for(lambda: self._images < _MOST_IMAGES and self._bytes < self._most_bytes)
             decode = functools.partial(self._decode, task)
             outcome = decode(content) if self._decode_ahead and isinstance(content, bytes) else content
             found = ReadImage(task, outcome, decode)

@@ -13,15 +13,17 @@ import traceback
 import warnings
 from typing import IO, Any, Final
 
-from ortcam.batch.explaining import RowMaker
+from ortcam.batch.explaining import IMAGES_BYTES, RowMaker
 from ortcam.batch.local.messages import (
     Alive,
     Broken,
     BrokenStreamError,
     Done,
     Finish,
+    Found,
     Leaving,
     Ready,
+    Search,
     Sender,
     Setup,
     Task,
@@ -31,6 +33,7 @@ from ortcam.batch.local.messages import (
 )
 from ortcam.batch.local.reading import ReadAhead, ReadImage
 from ortcam.batch.output.rows import Row
+from ortcam.batch.probing import find_what_fits
 from ortcam.batch.sources.fetching import Fetcher
 from ortcam.errors import ImageError, ImageWarning, OrtcamError
 from ortcam.images.photograph import Photograph
@@ -47,7 +50,7 @@ _reading = threading.local()  # `name`: the id of the image that a thread reads
 
 
 def main() -> int:
-    """Take a setup and then tasks from standard input, send rows to standard output; an exit code."""
+    """Take a setup and then tasks from standard input, send rows to standard output; or search. An exit code."""
     # Whatever prints to descriptor 1 would break a message.
     answers = Sender(os.fdopen(os.dup(1), "wb", buffering=0))
     os.dup2(2, 1)
@@ -55,7 +58,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which says when to end
     _send_warnings(answers)
     try:
-        return _Worker(receive(questions), questions, answers).run()
+        asked = receive(questions)
+        if isinstance(asked, Search):
+            answers.send(Found(*find_what_fits(asked.settings, threads=asked.threads)))
+            return 0
+        return _Worker(asked, questions, answers).run()
     except BrokenStreamError:
         return 0
     except OrtcamError as error:
@@ -74,6 +81,7 @@ class _Worker:
             self._read,
             lambda: Fetcher(settings.storage_options, max_pixels=settings.max_pixels),
             decode_ahead=setup.decode_ahead,
+            **({} if settings.memory_limit is None else {"most_bytes": IMAGES_BYTES}),
         )
         self._finishing = threading.Event()
         self._done: list[tuple[int, tuple[Row, ...]]] = []

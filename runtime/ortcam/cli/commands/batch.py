@@ -44,7 +44,7 @@ _MOST_TOLD: Final = 20  # failures that are printed as they come; all are in OUT
 # Flags that `run` takes as they are.
 _AS_GIVEN: Final = (
     *("engine", "resume", "retry_failed", "limit", "maps", "overlays", "gallery", "processes", "threads", "precision"),
-    *("max_pixels", "white", "strict", "strict_providers"),
+    *("max_pixels", "white", "strict", "strict_providers", "memory_limit"),
 )
 
 

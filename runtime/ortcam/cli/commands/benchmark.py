@@ -95,6 +95,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             white=options.white,
             strict=options.strict,
             strict_providers=options.strict_providers,
+            memory_limit=options.memory_limit,
             runs=options.runs,
             seconds=options.seconds,
             progress=lambda done, total, doing: bar.update(done, total, note=doing),

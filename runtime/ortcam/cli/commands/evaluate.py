@@ -42,7 +42,7 @@ _NARROWEST: Final = 50
 # Flags that `Evaluation` takes as they are.
 _AS_GIVEN: Final = (
     *("protocol", "score", "annotations", "limit", "seed", "step", "randomize", "resume", "engine"),
-    *("batch_size", "threads", "precision", "max_pixels", "white", "strict", "strict_providers"),
+    *("batch_size", "threads", "precision", "max_pixels", "white", "strict", "strict_providers", "memory_limit"),
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ortcam.bundle import Bundle, read_bundle
-from ortcam.cli.common import add_force, add_method, add_option, add_output, add_quiet, pairs_of
+from ortcam.cli.common import PRECISION_WORDS, add_force, add_method, add_option, add_output, add_quiet, pairs_of
 from ortcam.cli.method_names import list_methods
 from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
@@ -72,7 +72,7 @@ def add_fuse(commands: Any) -> None:
     execution = parser.add_argument_group("execution")
     execution.add_argument("--batch-size", type=CHUNK, metavar="N", help="masked images per run (default: 8)")
     execution.add_argument(
-        "--precision", metavar="NAME", help=Rare("of the masked passes, where the bundle has it: fp32, fp16, int8")
+        "--precision", metavar="NAME", help=Rare(f"of the masked passes, where the bundle has it: {PRECISION_WORDS}")
     )
 
 

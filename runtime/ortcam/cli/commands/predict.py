@@ -70,7 +70,7 @@ def _predict(options: argparse.Namespace) -> int:
     with others_aside() as ours:
         wanted = providers_of(options)
         check_images(options)
-        explainer = open_explainer(options, wanted)
+        explainer = open_explainer(options, wanted, masks=False)
         names = image_names(options, arrays=explainer.bundle.manifest.preprocessing.needs_samples)
         manifest = explainer.bundle.manifest
         errors: list[dict[str, str]] = []

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Final
 
-from ortcam.cli.common import pairs_of, providers_of
+from ortcam.cli.common import PRECISION_WORDS, add_memory_limit, pairs_of, providers_of
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.errors import OptionError
 from ortcam.support.extras import missing
@@ -74,8 +74,9 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--provider-option", action="append", default=[], metavar="KEY=VALUE", help=Rare("option of the first provider")
     )
     work.add_argument(
-        "--precision", metavar="NAME", help=Rare("of the masked passes: fp32, fp16, int8 (default: the bundle's own)")
+        "--precision", metavar="NAME", help=Rare(f"of the masked passes: {PRECISION_WORDS} (default: the bundle's own)")
     )
+    add_memory_limit(work, of="the server's process")
     work.add_argument(
         "--decoders",
         type=Range("decoders", 1, 256),
@@ -138,6 +139,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         "threads": options.threads,
         "providers": providers_of(options),
         "precision": options.precision,
+        "memory_limit": options.memory_limit,
         "decoders": options.decoders,
         "drain_seconds": options.drain_seconds,
         "cors": options.cors,

@@ -6,10 +6,12 @@ other machines.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ortcam.bundle import Bundle, Manifest
+from ortcam.engine import SessionOptions, resolve_providers
 from ortcam.engine.batching import BatchSize
+from ortcam.engine.memory import MemoryLimit, ResetPeaks
 from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OrtcamError
 from ortcam.evaluation.engines.jobs import Job, Outcome
@@ -18,11 +20,15 @@ from ortcam.evaluation.journal import Failure
 from ortcam.evaluation.measuring import Measuring
 from ortcam.evaluation.protocols import Protocol, resolve_metrics
 from ortcam.evaluation.sanity.comparing import ShuffledModels
-from ortcam.explainer import Explainer, load
+from ortcam.explainer import Explainer, load_with
 from ortcam.images.photograph import Photograph
 from ortcam.request import Score
 
 __all__ = ["Bench", "Recipe"]
+
+# Bytes that a limit of memory leaves free for images, their altered copies and the report. Measured with the shipped
+# model: 50 MB.
+_RESERVED: Final = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +116,10 @@ class Bench:
         """
         entries = [*parse_entries(recipe.methods, recipe.score), *baselines(recipe.seed)]
 
+        opening, reading = _opening(recipe.loading)
+
         def opened(model: Any, precision: str | None = None) -> Explainer:
-            return load(model, precision=precision, **recipe.loading)
+            return load_with(opening, model, reading, precision=precision)
 
         precisions = dict.fromkeys([None, *(entry.precision for entry in entries)])
         self.explainers = {name: opened(bundle, name or recipe.precision) for name in precisions}
@@ -156,3 +164,12 @@ class Bench:
             except OrtcamError as error:
                 found = Failure(name, entry.name, str(error))
             yield found
+
+
+def _opening(loading: Mapping[str, Any]) -> tuple[SessionOptions, dict[str, Any]]:
+    """How the models are opened, and how images are read. A limit of memory is of them all."""
+    given = dict(loading)
+    megabytes, threads = given.pop("memory_limit", None), given.pop("threads", None)
+    providers, strict_providers = resolve_providers(given.pop("providers", None)), given.pop("strict_providers", False)
+    limit = None if megabytes is None else MemoryLimit(megabytes, ResetPeaks(), reserved=_RESERVED)
+    return SessionOptions(providers, threads, strict_providers=strict_providers, memory_limit=limit), given

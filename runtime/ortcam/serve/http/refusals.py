@@ -7,6 +7,7 @@ from ortcam.errors import (
     BundleError,
     ClosedError,
     ImageError,
+    MemoryLimitError,
     NotFiniteError,
     OptionError,
     OrtcamError,
@@ -54,7 +55,7 @@ def refusal_of(error: OrtcamError) -> Refusal:
         >>> refusal_of(OptionError("alpha=2: accepted is a number from 0 to 1")).status
         422
     """
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError | MemoryLimitError):
         return Refusal(503, "there is not enough memory for this at the moment", retry_after=5)
     if isinstance(error, ClosedError):
         return Refusal(503, "the model has just been replaced or is being closed: try again", retry_after=1)

@@ -12,7 +12,7 @@ from ortcam.bundle import MANIFEST_NAME
 from ortcam.errors import OrtcamError
 from ortcam.serve.http.logs import log
 from ortcam.serve.http.refusals import Refusal
-from ortcam.serve.models.served import ServedModel, open_model
+from ortcam.serve.models.served import ServedModel, memory_limit, open_model
 from ortcam.serve.settings import ServedBundle, Settings
 
 __all__ = ["ModelMetrics", "Models", "Reloaded"]
@@ -70,6 +70,7 @@ class Models:
             metrics: is told what is ready and what was reloaded.
         """
         self._settings = settings
+        self._memory = memory_limit(settings)
         self._metrics = metrics
         self._places = {served.name: _Place(served) for served in settings.bundles}
         self._leases: dict[ServedModel, int] = {}
@@ -95,7 +96,7 @@ class Models:
         """
         for place in self._places.values():
             stamp = _stamp(place.served)
-            model = await asyncio.to_thread(open_model, place.served, self._settings)
+            model = await asyncio.to_thread(open_model, place.served, self._settings, self._memory)
             if self._is_closed():
                 model.close()
                 return
@@ -171,7 +172,7 @@ class Models:
             return None
         name = place.served.name
         try:
-            model = await asyncio.to_thread(open_model, place.served, self._settings)
+            model = await asyncio.to_thread(open_model, place.served, self._settings, self._memory)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a new bundle, the old one stays
             place.tried = stamp
             log(

@@ -1,12 +1,14 @@
 """`ServedModel`: a bundle that is open and warmed up."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
-from ortcam.bundle import Bundle, Manifest, open_bundle
+from ortcam.bundle import Bundle, Manifest, open_bundle, read_bundle
+from ortcam.engine.memory import MemoryLimit, ResetPeaks
 from ortcam.engine.opening import SessionOptions
 from ortcam.engine.providers import resolve_providers
 from ortcam.errors import BundleError, OptionError
@@ -17,7 +19,7 @@ from ortcam.serve.http.refusals import Refusal
 from ortcam.serve.scheduling.cores import give_way, share_cores
 from ortcam.serve.settings import ServedBundle, Settings
 
-__all__ = ["ServedModel", "open_model"]
+__all__ = ["ServedModel", "memory_limit", "open_model"]
 
 # Channels that are scored when a model is warmed up: enough that what is known of the speed of runs is not that of the
 # first, which is slow.
@@ -123,21 +125,45 @@ class ServedModel:
                 explainer.close()
 
 
-def open_model(served: ServedBundle, settings: Settings) -> ServedModel:
+def memory_limit(settings: Settings) -> MemoryLimit | None:
+    """The limit of this process, which all models share; None where there is none.
+
+    A request that passes it is refused, and the next one is taken. There is room for what requests hold, and for a run
+    by each worker.
+    """
+    if settings.memory_limit is None:
+        return None
+    runs = share_cores(settings.workers, settings.threads).workers
+    return MemoryLimit(settings.memory_limit, ResetPeaks(), runs=runs, reserved=settings.limits.waiting_bytes)
+
+
+def open_model(served: ServedBundle, settings: Settings, limit: MemoryLimit | None = None) -> ServedModel:
     """Read a bundle, check it, open what requests use, and warm it up. Takes seconds: call it in a thread.
+
+    Args:
+        served: which bundle.
+        settings: of the server.
+        limit: of the memory of this process, by `memory_limit`.
 
     Raises:
         BundleError: the bundle cannot be trusted or read, or has no scorers in the precision of the settings.
+        MemoryLimitError: it does not fit beside what is open.
         OrtcamError: it does not work, or the settings ask for what this machine does not have.
     """
     threads = share_cores(settings.workers, settings.threads).threads
-    options = SessionOptions(resolve_providers(settings.providers), threads)
-    bundle, held = open_bundle(served.path, settings.precision)
+    options = SessionOptions(resolve_providers(settings.providers), threads, memory_limit=limit)
+    precision = settings.precision
+    if limit is None:
+        bundle, held = open_bundle(served.path, precision)
+    else:
+        bundle, held = read_bundle(served.path), None
+        plan = limit.plan(bundle, precision)
+        precision, options = plan.precision, dataclasses.replace(options, low_memory=plan.low_memory)
 
     def make(precision: str | None) -> Explainer:
         return Explainer(bundle, options, max_pixels=settings.limits.pixels, precision=precision)
 
-    model = ServedModel(served.name, bundle, make, settings.precision)
+    model = ServedModel(served.name, bundle, make, precision)
     del held  # the explainer holds it
     try:
         model.warm_up()

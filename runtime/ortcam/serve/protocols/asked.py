@@ -42,7 +42,7 @@ PARAMETERS: Final[dict[str, str]] = {
     "completion": "gaussian-process or none: the weights of channels that were not scored",
     "sampling_error": "relative standard error of a weight at which sampling may stop",
     "batch_size": f"masked images per run of the graph, at most {MOST_BATCH}, or auto",
-    "precision": "of the masked passes: fp32, fp16 or int8, where the bundle has it",
+    "precision": "of the masked passes: fp32, fp16, int8 or qnn, where the bundle has it",
     "map": "low: at the resolution of the layer; full: at the size of the model's input; none",
     "overlay": "none, png or jpeg: the photograph with the map drawn over it",
 }

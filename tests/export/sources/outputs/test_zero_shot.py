@@ -9,6 +9,9 @@ import pytest
 import torch
 from tests.export.zoo.graphs import HEIGHT, WIDTH, GraphBuilder, image_info, tensor_info
 
+import ortcam
+from ortcam.errors import OptionError
+from ortcam_export import export
 from ortcam_export.errors import ExportError
 from ortcam_export.sources.conversion import convert
 from ortcam_export.sources.converted import run_whole
@@ -97,3 +100,24 @@ def test_embeddings_of_another_dimension_are_refused(tmp_path: Path) -> None:
         source = open_source(encoder(tmp_path), spec=InputSpec(classes=rows, **SAID))
         with pytest.raises(ExportError, match=message):
             convert(source, opset=20, activation=None)
+
+
+@pytest.mark.slow
+def test_scores_of_classes_by_embeddings_are_those_of_their_logits(tmp_path: Path) -> None:
+    """A difference of two of them, an entropy; and an embedding is no cosine of an output of theirs."""
+    np.save(tmp_path / "text.npy", ROWS)
+    (tmp_path / "labels.txt").write_text("a cat\na dog\na mug\na key\n")
+    given: dict[str, Any] = {"classes": str(tmp_path / "text.npy"), "labels": str(tmp_path / "labels.txt"), **SAID}
+    bundle = export(encoder(tmp_path), tmp_path / "net.ortcam", **given)
+    photograph = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    with ortcam.load(bundle, threads=1) as explainer:
+        options: dict[str, Any] = {"method": "scorecam", "batch_size": 4}
+        logits, _ = explainer.classify(photograph)
+        minus = explainer.explain(photograph, score="'a cat' - 'a dog'", **options)
+        assert minus.probabilities[0] == pytest.approx(logits[0] - logits[1], rel=1e-5)
+        reverse = explainer.explain(photograph, score="'a dog' - 'a cat'", **options)
+        np.testing.assert_allclose(reverse.weights, -minus.weights, rtol=0, atol=1e-4 * np.abs(minus.weights).max())
+        for method in ("scorecam", "grad-cam", "recipro-cam"):
+            assert np.isfinite(explainer.explain(photograph, method=method, score="entropy").maps).all()
+        with pytest.raises(OptionError, match=r"has shape \[7\]; accepted is \[4\], .* one more row of their file"):
+            explainer.explain(photograph, score=ortcam.Score("cosine:query", arrays={"query": ROWS[0]}))
