@@ -183,3 +183,16 @@ def test_a_line_of_text_is_upright_or_turned_as_its_classifier_says(wheels: Path
             assert explainer.labels[int(np.argmax(explainer.predict(picture)))] == "0", text
             turned = np.ascontiguousarray(picture[::-1, ::-1])
             assert explainer.labels[int(np.argmax(explainer.predict(turned)))] == "180", text
+
+
+def test_a_file_whose_integers_are_coarser_than_a_tenth_says_how_far_its_own_logits_move(
+    wheels: Path, tmp_path: Path
+) -> None:
+    """22 quantizers one behind the other, each of which finds its scale in the image."""
+    path = wheels / "ddddocr/common_old.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent: `make wheels` fetches it")
+    said: dict[str, Any] = {"input_size": (64, 128), "mean": 0.456, "std": 0.224, "activation": "identity"}
+    manifest = export(path, tmp_path / "a.ortcam", **said).manifest
+    assert manifest.output_shape == (16, 8210)
+    assert "of the dynamic int8 file's, whose own move by" in manifest.preprocessing_source
