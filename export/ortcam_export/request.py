@@ -211,7 +211,7 @@ def with_preset(spec: InputSpec, name: str | None) -> InputSpec:
         "channel_order": preset.channel_order,
         "scale": preset.scale,
     }
-    if len(set(preset.mean)) == len(set(preset.std)) == 1 and preset.channel_order == "rgb":  # for any channels
+    if preset.for_any_channels:
         of_preset |= {"mean": preset.mean[:1], "std": preset.std[:1], "channel_order": None}
     parts = {part: value for part, value in of_preset.items() if getattr(spec, part) is None}
     return dataclasses.replace(spec, preset=name, **parts)

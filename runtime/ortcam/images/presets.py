@@ -30,6 +30,11 @@ class Preset:
     interpolation: Literal["bilinear", "bicubic"] | None = None
     side: int | None = None
 
+    @property
+    def for_any_channels(self) -> bool:
+        """Whether mean and std are one number, which goes with any number of channels."""
+        return len(set(self.mean)) == len(set(self.std)) == 1 and self.channel_order == "rgb"
+
 
 # The numbers are those of torchvision's weights, of keras.applications.imagenet_utils, of OpenAI's CLIP, of PyTorch's
 # own example of MNIST, and of `torchxrayvision.datasets.normalize`, whose images go from -1024 to 1024.
@@ -97,7 +102,16 @@ PRESETS: Final[dict[PresetName, Preset]] = {
 assert tuple(PRESETS) == get_args(PresetName)
 
 
-def presets_in_words() -> str:
-    """A line per preset: its name, and the calls that it stands for."""
-    width = max(map(len, PRESETS))
-    return "\n".join(f"  {name:<{width}}  {preset.calls}" for name, preset in PRESETS.items())
+def presets_in_words(channels: int | None = None) -> str:
+    """A line per preset: its name, and the calls that it stands for.
+
+    Args:
+        channels: of the model, whose presets alone are listed; None lists all.
+    """
+    fitting = {
+        name: preset
+        for name, preset in PRESETS.items()
+        if channels is None or preset.for_any_channels or len(preset.mean) == channels
+    }
+    width = max(map(len, fitting))
+    return "\n".join(f"  {name:<{width}}  {preset.calls}" for name, preset in fitting.items())

@@ -44,6 +44,7 @@ PARITY_TOLERANCE: Final = 1e-4
 
 _CHANNELS: Final = 3  # how many each scorer is measured with
 _MOST_OF_MAPS: Final = 2**26  # elements of the partial maps that a scorer may make while it is measured: 268 MB
+_SOME: Final = 256  # outputs that it is measured in where it may not make a map of each
 _NOISE: Final = 0.5  # sigma, with the image itself in place of noise
 
 
@@ -254,8 +255,9 @@ def _strongest(maps: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def _compared(kind: str, classes: int, pixels: int) -> NDArray[np.int64]:
     """The outputs that a scorer is compared in: all of them, or some where it makes a partial map of each."""
-    most = classes if kind not in GATE_FUNCTIONS else max(_MOST_OF_MAPS // pixels, 1)
-    return np.arange(classes) if classes <= most else np.linspace(0, classes - 1, most).astype(np.int64)
+    if kind not in GATE_FUNCTIONS or classes * pixels <= _MOST_OF_MAPS:
+        return np.arange(classes)
+    return np.linspace(0, classes - 1, max(min(_SOME, _MOST_OF_MAPS // pixels), 1)).astype(np.int64)
 
 
 def no_score(graphs: Graphs, outputs: int) -> NDArray[np.float32]:

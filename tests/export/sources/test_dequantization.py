@@ -1,5 +1,6 @@
 """Quantized operators made floating: what ONNX Runtime computes with integers, to within the steps of these."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ortcam.images.preprocessing import Preprocessing
 from ortcam_export import ExportError
+from ortcam_export.sources.onnx_files.conversion import convert_file
+from ortcam_export.sources.onnx_files.reading import read_onnx
 from ortcam_export.sources.onnx_files.rewriting.dequantization import undo_dynamic_quantization, undo_quantization
 
 RNG = np.random.default_rng(0)
@@ -203,3 +207,64 @@ def test_packed_weights_are_those_that_onnx_runtime_multiplies_with(bits: int, z
     # Sums of 72 products in float32, in any order.
     bound = 72 * np.finfo(np.float32).eps * np.abs(x).max() * 2**bits * 0.1 * 72
     np.testing.assert_allclose(run(model, x), expected, atol=bound)
+
+
+def file_that_rounds(folder: Path, *, twice: bool) -> Path:
+    """Logits of an image [N,1,8,8], a fifth of which is what its integers are off by.
+
+    Args:
+        folder: for the file.
+        twice: whether what they are off by is rounded again. A pixel that changes by a hundredth of a step then changes
+            all of it. Otherwise it changes by a hundredth, too.
+    """
+    stages = 2 if twice else 1
+    constants = {
+        "pixels": RNG.normal(size=(64, 32)).astype(np.float32),
+        "rounding": (50 * RNG.normal(size=(64, 32))).astype(np.float32),
+        "identity": np.eye(64, dtype=np.uint8),
+        "axes": np.array([0, -1]),
+        "steps": np.float32(255),
+    }
+    nodes = [helper.make_node("Reshape", ["image", "axes"], ["rest0"])]
+    for stage in range(stages):
+        names = [f"{name}{stage}" for name in ("q", "scale", "zero", "near", "off")]
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", [f"rest{stage}"], names[:3]),
+            helper.make_node("MatMulInteger", [names[0], "identity", names[2]], [f"levels{stage}"]),
+            helper.make_node("Cast", [f"levels{stage}"], [f"real{stage}"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"real{stage}", names[1]], [names[3]]),
+            helper.make_node("Sub", [names[3], f"rest{stage}"], names[4:]),
+            helper.make_node("Mul", [names[4], "steps"], [f"rest{stage + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("Reshape", ["image", "axes"], ["row"]),
+        helper.make_node("MatMul", ["row", "pixels"], ["seen"]),
+        helper.make_node("MatMul", [f"off{stages - 1}", "rounding"], ["noise"]),
+        helper.make_node("Add", ["seen", "noise"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("N", 1, 8, 8))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("N", 32))],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, path := folder / "rounds.onnx")
+    return path
+
+
+GREY = Preprocessing(8, 8, None, mean=(0.5,), std=(0.5,), channel_order="grey")
+
+
+def test_rounding_that_the_file_itself_does_not_repeat_is_no_reason_to_refuse_it(tmp_path: Path) -> None:
+    """Its own logits move further for a picture that nobody tells from the first."""
+    file = read_onnx(file_that_rounds(tmp_path, twice=True), activation="identity")
+    (note,) = [note for note in convert_file(file, GREY, "identity", known=True).notes if "float32" in note]
+    assert "whose own move by" in note
+
+
+def test_a_difference_that_the_file_repeats_is_refused(tmp_path: Path) -> None:
+    file = read_onnx(file_that_rounds(tmp_path, twice=False), activation="identity")
+    with pytest.raises(ExportError, match=r"accepted is 1e-01, or the \d\.\de-\d\d that the file's own logits move by"):
+        convert_file(file, GREY, "identity", known=True)

@@ -11,8 +11,9 @@ import torch
 from tests.export.zoo.graphs import GraphBuilder, image_info, tensor_info
 from torch import nn
 
-from ortcam.errors import OptionError
+from ortcam.errors import OptionError, OrtcamError
 from ortcam.images.preprocessing import Preprocessing
+from ortcam.images.presets import PRESETS
 from ortcam_export.errors import ExportError
 from ortcam_export.request import check_spec, per_channel, with_preset
 from ortcam_export.sources.libraries import from_data_config
@@ -160,6 +161,19 @@ def test_presets_of_one_value_go_with_any_number_of_channels(name: str) -> None:
     spec = with_preset(InputSpec(), name)
     assert [len(spec.for_channels(count, "net").preprocessing(8, 8).mean) for count in (1, 3, 13)] == [1, 3, 13]
     assert not any("takes" in sentence for sentence in assumed_of(spec.for_channels(1, "net"), (8, 8)))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 13])
+def test_the_presets_that_are_listed_are_those_that_the_model_takes(channels: int) -> None:
+    (note,) = unknown_preprocessing("net", InputSpec(channels=channels)).__notes__
+    listed = {line.split()[0] for line in note.splitlines()[1:]}
+    for name in PRESETS:
+        try:
+            with_preset(InputSpec(), name).for_channels(channels, "net").preprocessing(8, 8)
+        except OrtcamError:
+            assert name not in listed
+        else:
+            assert name in listed
 
 
 def test_torchxrayvisions_preset_makes_what_its_normalize_makes() -> None:
