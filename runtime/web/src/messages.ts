@@ -96,7 +96,9 @@ export type FromWorker =
 /** A bundle that is ready. */
 export interface Opened {
   readonly model: string;
-  readonly labels: readonly string[];
+  readonly labels: readonly string[]; // none where the outputs are tensors
+  readonly outputs: string; // what it gives for an image, where it has no classes
+  readonly score: string; // an example
   readonly areProbabilities: boolean; // what the outputs are; else they are values
   readonly takesCamera: boolean; // whether frames of a camera can be explained, and here
   readonly takesArrays: boolean; // whether images come at a depth of their own, as `.npy` files
@@ -121,13 +123,14 @@ export interface ShownImage {
   readonly width: number;
   readonly geometry: CropGeometry;
   readonly display: ImageBitmap; // upright, no larger than a screen
-  readonly probabilities: Float32Array; // [classes], or the values that the model gives
+  readonly probabilities: Float32Array; // [classes], or the values that the model gives; none of tensors
 }
 
 export interface Task {
   readonly choice: Choice;
   readonly chosen: string | null; // which and why, where the method was chosen for the reader
-  readonly target: number;
+  readonly score: string | null; // what is explained in place of the method's usual score of a class
+  readonly target: number; // which an expression does not look at
   readonly limits: Limits;
 }
 
@@ -135,6 +138,7 @@ export interface Task {
 export interface FrameTask {
   readonly frame: ImageBitmap; // of which nothing is left afterwards
   readonly choice: Choice;
+  readonly score: string | null; // as of a task
   readonly target: number | null; // null: the likeliest class
   readonly limits: Limits;
   readonly milliseconds: number; // after which the best map of a masked method is the answer
@@ -142,7 +146,7 @@ export interface FrameTask {
 
 export interface ExplainedFrame {
   readonly picture: ShownImage;
-  readonly target: number;
+  readonly target: number; // -1: an expression
   readonly map: SaliencyMap;
   readonly flat: boolean;
   readonly error: number | null; // 0: exact
@@ -161,6 +165,7 @@ export interface Preview {
 }
 
 export interface Explained {
+  readonly value: { readonly of: string; readonly is: number } | null; // of a score, for the image as it is
   readonly map: SaliencyMap;
   readonly flat: boolean;
   readonly error: number | null; // 0: exact

@@ -23,11 +23,11 @@ import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
 import type { Provider } from "../engine/session";
 import { saveManifest, saveMap, saveOverlay, type Subject } from "./saving";
 import { fetchSite, type Offer, type Site } from "./site";
-import { offerMethods, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
+import { offerMethods, offerScore, readChoice, readExpression, readLimits, readLook, readScore, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
 import { listenForImages } from "./taking";
 import { askForToken, knownToken } from "./token";
-import { costInWords, counted, errorInWords, outputsInWords, passesInWords } from "./words";
+import { costInWords, counted, errorInWords, outputsInWords, passesInWords, valueInWords } from "./words";
 
 type State = "loading" | "locked" | "empty" | "reading" | "ready" | "explaining" | "explained" | "live" | "broken";
 
@@ -37,6 +37,7 @@ const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
 const live = new Live({ client, stage, begun: showLive, failed: (error, frame) => void endLive(error, frame) });
 let site: Site = { ortcam: null, bundles: [] };
+let address = ""; // of the bundle that was opened last
 let provider: Provider | null = null; // that which is left after WebGPU has failed
 let opened: Opened | null = null;
 let current: { readonly file: Blob; readonly name: string; readonly picture: ShownImage } | null = null;
@@ -126,11 +127,15 @@ async function open(): Promise<void> {
   setState("loading", "Loading the model …");
   opened = null;
   try {
-    const { address, offer } = wantedBundle();
+    const wanted = wantedBundle();
+    const { offer } = wanted;
+    const isOther = address !== wanted.address;
+    address = wanted.address;
     listSamples(offer?.samples ?? [], { read, showError });
     page.modelName.textContent = offer?.name ?? address.split("/").at(-2) ?? "";
     const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam, server: accessTo(offer) };
     opened = await client.ask("open", asks);
+    if (isOther) offerScore(opened);
   } catch (error) {
     setState("broken", "");
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
@@ -177,6 +182,7 @@ async function startLive(id: string | null = null): Promise<void> {
   await Promise.all([stopped(), live.stop()]);
   if (turn !== turns || opened === null) return;
   showError(null);
+  live.score = readScore();
   setState("reading", "Waiting for the camera …");
   try {
     await live.start(opened, id);
@@ -230,7 +236,8 @@ async function run(limits: Limits): Promise<void> {
   if (current === null || opened === null) return;
   const { name } = current;
   const { choice, chosen } = readChoice(opened.auto);
-  const label = opened.labels[target];
+  const [score, expression] = [readScore(), readExpression()];
+  const label = expression ?? opened.labels[target];
   const title = TITLES[choice.method];
   explained = null;
   focused = document.activeElement !== document.body;
@@ -241,18 +248,20 @@ async function run(limits: Limits): Promise<void> {
   page.progress.removeAttribute("value");
   setState("explaining", (quick && page.status.textContent) || `Explaining ${label} …`);
   try {
-    explained = await client.ask("explain", { choice, chosen, target, limits }, (preview) => showPreview(preview, isMasked(choice)));
+    explained = await client.ask("explain", { choice, chosen, score, target, limits }, (preview) => showPreview(preview, isMasked(choice)));
     if (explained === null) {
       stage.clearMap();
       stage.describe(`${name}, without a heatmap`);
       settle("Stopped before there was a map.");
     } else {
       stage.showMap(explained.map, explained.cells);
-      const where = explained.flat ? opened.areProbabilities ? "nothing speaks for this class" : "nothing speaks for this output" : `strongest ${strongestPart(explained.map)}`;
+      const kind = expression !== null ? "score" : opened.areProbabilities ? "class" : "output";
+      const where = explained.flat ? `nothing speaks for this ${kind}` : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
-      const { cost, error, seconds } = explained;
+      const { cost, error, seconds, value } = explained;
       const took = cost === null ? `${errorInWords(error)} · ${passesInWords(explained)}` : costInWords(title, cost, seconds);
-      const how = [took, ...explained.notes].join(" · ");
+      const worth = value === null ? [] : [`it is ${valueInWords(value.is, false)} for this image`];
+      const how = [...worth, took, ...explained.notes].join(" · ");
       said = [`${label}: ${where}.`, how];
       settle(...said);
       document.dispatchEvent(new CustomEvent("ortcam-explained", { detail: explained }));
@@ -277,13 +286,14 @@ function showPreview(preview: Preview, masked: boolean): void {
 /** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
 function showClasses(): void {
   if (opened !== null && live.isOn) live.list(opened);
-  else if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, target);
+  else if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, readExpression() === null ? target : -1);
 }
 
 /** What is saved now. */
 function subject(): Subject {
   const method = String(explained?.manifest["method"]);
-  return { image: current?.name ?? "image", method, label: opened?.labels[target] ?? "" };
+  const label = readExpression() === null ? (opened?.labels[target] ?? "") : "score";
+  return { image: current?.name ?? "image", method, label };
 }
 
 function listenForSettings(): void {
@@ -292,6 +302,9 @@ function listenForSettings(): void {
     const changed = event.target as HTMLInputElement;
     if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
     if (changed.name === "target") target = Number(changed.value);
+    if (changed.name === "target" && readExpression() !== null) page.score.value = ""; // which names its classes itself
+    live.score = readScore();
+    if (changed === page.score) showClasses();
     if (live.isOn && changed.name === "target") live.pin(target);
     if (changed === page.follow) live.pin(page.follow.checked ? null : live.target);
     if (changed.id === "method") suggestSamples();
