@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.common.channels import drawn_samples
 from tests.conftest import TENSOR_BUNDLE, TINY_BUNDLE, VALUES_BUNDLE
+from tests.web.conftest import WIDE, Visit
 
 import ortcam
 
@@ -51,8 +52,6 @@ def sentence_on(visit, score):
 @pytest.fixture(scope="module")
 def opened(browser, site, tmp_path_factory):
     """Tabs on the page by bundle, each with the picture and one method: they are opened once."""
-    from tests.web.conftest import WIDE, Visit
-
     contexts, visits = [], {}
 
     def visit(name, source, method):
@@ -198,6 +197,32 @@ def test_values_of_a_regression_are_explained_as_in_python(opened, method, score
     with ortcam.load(VALUES_BUNDLE, threads=1) as explainer:
         expected = explainer.explain(picture(), method=method, score=score)
     np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "score", "array"),
+    [
+        ("tensor", TENSOR_BUNDLE, "output[0, :, :]@it.npy", np.arange(24.0).reshape(4, 6) ** 2),
+        pytest.param("tiny", TINY_BUNDLE, "cosine:it.npy", np.array([0.3, -1, 0.5, 0, 2, 1]), marks=more),
+    ],
+)
+def test_a_file_that_is_added_is_what_the_score_names(opened, tmp_path, name, source, score, array):
+    visit = opened(name, source, "grad-cam")
+    visit.tab.fill("#score", "")
+    assert not visit.tab.is_visible("#add-score-files")
+    visit.tab.fill("#score", score.replace("it.npy", "other.npy"))
+    assert "no file 'other.npy' was added to the page" in sentence_on(visit, score.replace("it.npy", "other.npy"))
+    assert visit.tab.is_visible("#add-score-files")
+    np.save(tmp_path / "it.npy", array)
+    visit.tab.set_input_files("#score-files", tmp_path / "it.npy")
+    assert visit.tab.inner_text("#add-score-files") == "Added: it.npy"
+    found = map_of(visit, score)
+    asked = ortcam.Score(score, arrays={"it.npy": array})
+    with ortcam.load(source, threads=1) as explainer:
+        expected = explainer.explain(picture(), method="grad-cam", score=asked)
+    assert np.ptp(expected.maps[0]) > 0.5
+    np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
+    assert visit.manifest()["score_arrays"] == expected.summary()["score_arrays"]
 
 
 def test_a_score_that_is_not_accepted_is_said_as_python_says_it(opened):

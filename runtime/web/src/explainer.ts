@@ -25,7 +25,8 @@ import { forDisplay, overlayFile } from "./images/display";
 import { fitsCamera, readPicture } from "./images/picture";
 import { cropGeometry, type Pixels } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
-import { Score } from "./request/score";
+import type { Score } from "./request/score";
+import { Scores } from "./request/scores";
 import type { Maps } from "./scoring/upsampling";
 import { finish, rawMap } from "./scoring/scoring";
 import { offered } from "./offered";
@@ -54,6 +55,7 @@ export class Explainer implements Engine {
   private cells: { readonly height: number; readonly width: number } = { height: 1, width: 1 }; // of its finest layer
   private readonly kept = new Map<string, Run>(); // by method and its options, the last one asked for last
   private readonly runs: MaskedRuns;
+  private readonly scores: Scores;
   private readonly stream: Stream;
 
   private constructor(
@@ -63,6 +65,7 @@ export class Explainer implements Engine {
     private readonly version: string | null, // of ortcam
   ) {
     this.runs = new MaskedRuns(bundle, sessions);
+    this.scores = new Scores(bundle.manifest);
     this.stream = new Stream(bundle.manifest, sessions, this.runs);
   }
 
@@ -139,7 +142,7 @@ export class Explainer implements Engine {
     const { photograph } = this;
     if (photograph === null) throw new OrtcamError("there is no image to explain: choose one first");
     const { choice } = task;
-    const asked = Score.of(task.score, this.bundle.manifest);
+    const asked = await this.scores.read(task);
     asked.check(choice);
     if (!isMasked(choice)) return this.explainUnmasked({ ...task, choice }, asked, photograph, show, signal);
     const run = await this.runOf(choice, asked, photograph);
@@ -224,7 +227,7 @@ export class Explainer implements Engine {
 
   /** The run of a method on a picture: one that is there, or a new one. */
   private async runOf(choice: MaskedChoice, score: Score, photograph: Photograph): Promise<Run> {
-    const key = JSON.stringify([choice, score.text]);
+    const key = JSON.stringify([choice, score.key]);
     const run = this.kept.get(key) ?? (await this.runs.open(choice, score, photograph));
     this.kept.delete(key);
     this.kept.set(key, run); // behind those that were asked for earlier
@@ -296,6 +299,7 @@ export class Explainer implements Engine {
       chosen,
       options: optionsOf(choice, score),
       ...(byOption(choice, score) ? {} : { score: score.text }),
+      ...(Object.keys(score.arrays).length > 0 ? { score_arrays: score.arrays } : {}),
       targets: [{ ...subjectOf(score, target, manifest.labels, clean), flat }],
       ...(score.isProbability ? {} : { are_probabilities: false }),
       map_size: [height, width],

@@ -3,6 +3,7 @@ import type { Limits } from "./scoring/budget";
 import type { Automatic } from "./methods/auto";
 import type { Choice } from "./methods/methods";
 import type { Cost } from "./methods/unmasked";
+import type { AskedScore } from "./request/scores";
 import type { CropGeometry } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
 import type { Provider } from "./engine/session";
@@ -126,19 +127,17 @@ export interface ShownImage {
   readonly probabilities: Float32Array; // [classes], or the values that the model gives; none of tensors
 }
 
-export interface Task {
+export interface Task extends AskedScore {
   readonly choice: Choice;
   readonly chosen: string | null; // which and why, where the method was chosen for the reader
-  readonly score: string | null; // what is explained in place of the method's usual score of a class
   readonly target: number; // which an expression does not look at
   readonly limits: Limits;
 }
 
 /** A frame of a camera, and what is wanted of it. */
-export interface FrameTask {
+export interface FrameTask extends AskedScore {
   readonly frame: ImageBitmap; // of which nothing is left afterwards
   readonly choice: Choice;
-  readonly score: string | null; // as of a task
   readonly target: number | null; // null: the likeliest class
   readonly limits: Limits;
   readonly milliseconds: number; // after which the best map of a masked method is the answer

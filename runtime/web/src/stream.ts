@@ -10,7 +10,8 @@ import type { Classified, MaskedRuns } from "./masked";
 import type { ExplainedFrame, FrameTask } from "./messages";
 import { isMasked, type MaskedChoice, type UnmaskedChoice } from "./methods/methods";
 import { explainUnmasked } from "./methods/unmasked";
-import { Score } from "./request/score";
+import type { Score } from "./request/score";
+import { Scores } from "./request/scores";
 import type { Known } from "./scoring/budget";
 import { Memory } from "./scoring/memory";
 import { finish, rawMap } from "./scoring/scoring";
@@ -21,14 +22,16 @@ type Found = Omit<ExplainedFrame, "picture" | "target">;
 /** Explains the frames of a camera. Masked methods start from what the frame before has taught. */
 export class Stream {
   private remembered = { key: "", memory: new Memory() }; // for one method with its options
-  private read: { readonly asked: string | null; readonly score: Score } | null = null;
+  private readonly scores: Scores;
   private ending = 0; // milliseconds from the last run of the graph to the map, of the frame before
 
   constructor(
     private readonly manifest: Manifest,
     private readonly sessions: Sessions,
     private readonly runs: MaskedRuns,
-  ) {}
+  ) {
+    this.scores = new Scores(manifest);
+  }
 
   /**
    * Classify and explain a frame; a signal is seen after a run of the graph.
@@ -44,7 +47,7 @@ export class Stream {
     const { probabilities } = clean;
     const likeliest = (): number => probabilities.reduce((best, value, i) => (value > probabilities[best] ? i : best), 0);
     const { choice } = task;
-    const score = this.scoreOf(task.score);
+    const score = await this.scores.read(task);
     score.check(choice);
     const target = score.expression === null ? (task.target ?? likeliest()) : -1;
     const found = isMasked(choice)
@@ -105,15 +108,9 @@ export class Stream {
     return { map: { data, height, width }, flat, error, passes, total, warm: run.isWarm, cells: this.manifest.cut };
   }
 
-  /** What is explained, read once for all frames. */
-  private scoreOf(text: string | null): Score {
-    if (this.read?.asked !== text) this.read = { asked: text, score: Score.of(text, this.manifest) };
-    return this.read.score;
-  }
-
   /** What the frames before have taught of a method. */
-  private memoryOf(choice: MaskedChoice, { text }: Score): Memory {
-    const key = JSON.stringify([choice, text]);
+  private memoryOf(choice: MaskedChoice, { key: ofScore }: Score): Memory {
+    const key = JSON.stringify([choice, ofScore]);
     if (key !== this.remembered.key) this.remembered = { key, memory: new Memory() };
     return this.remembered.memory;
   }

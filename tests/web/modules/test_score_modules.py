@@ -150,7 +150,8 @@ BODY = """
       if (expression === null) return "no expression";
       const logits = given.logits;
       const { isProbability, isPositive, isAffine } = expression;
-      return { kinds: [isProbability, isPositive, isAffine], numbers: [expression.value(logits), ...expression.derivative(logits)] };
+      const numbers = [expression.value(logits), ...expression.derivative(logits)];
+      return { kinds: [isProbability, isPositive, isAffine], numbers };
     } catch (error) {
       if (error.name !== "OrtcamError") throw error;
       return error.message;

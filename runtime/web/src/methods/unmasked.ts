@@ -149,7 +149,7 @@ async function* byHead(
 ): AsyncGenerator<{ done: number; total: number }, RawMap, void> {
   const { height, width } = scene.manifest.cut;
   const positions = height * width;
-  const key = `${kernel} ${scene.score.text ?? ""}`;
+  const key = `${kernel} ${scene.score.key}`;
   const kept = scene.kept.get(key) ?? (yield* scoresAt(kernel, scene));
   scene.kept.set(key, kept);
   cost.headPasses += positions;

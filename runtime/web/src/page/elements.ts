@@ -44,6 +44,8 @@ export const page = {
   more: element("more"),
   score: element<HTMLInputElement>("score"),
   scoreHelp: element("score-help"),
+  scoreFiles: element<HTMLInputElement>("score-files"),
+  addScoreFiles: element("add-score-files"),
   method: element<HTMLSelectElement>("method"),
   methodHelp: element("method-help"),
   gradientMethods: element<HTMLOptGroupElement>("gradient-methods"),

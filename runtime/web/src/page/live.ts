@@ -3,6 +3,7 @@ import { Camera, camerasOf } from "../camera/camera";
 import { Loop } from "../camera/loop";
 import { OrtcamError } from "../errors";
 import type { ExplainedFrame, FrameTask, Opened } from "../messages";
+import type { AskedScore } from "../request/scores";
 import { isMasked, TITLES } from "../methods/methods";
 import { listClasses } from "./classes";
 import type { Client } from "./client";
@@ -33,8 +34,8 @@ export class Live {
   private on: On | null = null;
   private last: ExplainedFrame | null = null;
   private asked: Omit<FrameTask, "frame"> | null = null; // the settings that were valid last
-  /** The score that is explained in place of a class, once it is entered; null: none. */
-  score: string | null = null;
+  /** The score that is explained in place of a class, once it is entered. */
+  score: AskedScore = { score: null, scoreFiles: [] };
   private pinned: number | null = null; // the class that is explained whatever the frame shows
   private said = -Infinity; // when, in milliseconds
 
@@ -102,9 +103,9 @@ export class Live {
   private explain(opened: Opened, frame: ImageBitmap): Promise<ExplainedFrame | null> {
     if (this.asked === null || page.form.checkValidity()) {
       const { choice } = readChoice(opened.auto);
-      this.asked = { choice, score: this.score, target: this.pinned, limits: readLimits(), milliseconds: Number(page.pace.value) };
+      this.asked = { choice, ...this.score, target: this.pinned, limits: readLimits(), milliseconds: Number(page.pace.value) };
     }
-    return this.around.client.ask("frame", { ...this.asked, score: this.score, target: this.pinned, frame }, undefined, [frame]);
+    return this.around.client.ask("frame", { ...this.asked, ...this.score, target: this.pinned, frame }, undefined, [frame]);
   }
 
   private show(opened: Opened, found: ExplainedFrame, perSecond: number | null): void {
@@ -132,7 +133,7 @@ export class Live {
   }
 
   private labelOf({ labels }: Opened, { target }: ExplainedFrame): string {
-    return target < 0 ? (this.score ?? "") : labels[target];
+    return target < 0 ? (this.score.score ?? "") : labels[target];
   }
 
   private async fail(error: unknown): Promise<void> {

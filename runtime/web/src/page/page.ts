@@ -7,13 +7,12 @@
  * a bundle (`?bundle=`, a relative path), and what it runs by (`?provider=wasm`, or `webgpu` where the page was built
  * with it).
  */
-import { bundleAddress } from "../engine/bundle";
 import type { Limits } from "../scoring/budget";
 import { listClasses } from "./classes";
 import { Client, WorkerLostError } from "./client";
 import { COLORMAPS } from "../images/colormaps";
 import { OrtcamError, TokenError } from "../errors";
-import type { Access, Explained, Opened, ShownImage, Preview } from "../messages";
+import type { Explained, Opened, ShownImage, Preview } from "../messages";
 import { isMasked, TITLES, weighsByGradient } from "../methods/methods";
 import { element, page, showPicture } from "./elements";
 import { Live } from "./live";
@@ -21,9 +20,10 @@ import { showPrivacy } from "./privacy";
 import { listSamples } from "./samples";
 import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
 import type { Provider } from "../engine/session";
+import { askedScore, offerScore, offerScoreFiles, readExpression, takeScoreFiles } from "./score";
 import { saveManifest, saveMap, saveOverlay, type Subject } from "./saving";
-import { fetchSite, type Offer, type Site } from "./site";
-import { offerMethods, offerScore, readChoice, readExpression, readLimits, readLook, readScore, showOptions, suggestSamples, wantedProvider } from "./settings";
+import { accessTo, fetchSite, type Site, wantedBundle } from "./site";
+import { offerMethods, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
 import { listenForImages } from "./taking";
 import { askForToken, knownToken } from "./token";
@@ -106,36 +106,21 @@ async function recover(error: unknown, kept: Pick<NonNullable<typeof current>, "
   showError(`That did not work, and the computation was started again: ${text}`);
 }
 
-/** The bundle that the address asks for, or that is chosen. */
-function wantedBundle(): { address: string; offer: Offer | null } {
-  const offer = site.bundles.at(Math.max(page.bundle.selectedIndex, 0)) ?? null;
-  const asked = new URL(location.href).searchParams.has("bundle");
-  const shipped = offer?.address ?? "shapes.ortcam";
-  return { address: bundleAddress(new URL(location.href), shipped), offer: asked ? null : offer };
-}
-
-/** How the server is asked that explains; null where this browser does. */
-function accessTo(offer: Offer | null): Access | null {
-  if (site.server === undefined) return null;
-  const { address, limits } = site.server;
-  const runs = offer?.runs ?? "on this server";
-  return { address: new URL(address, location.href).href, token: knownToken(), limits, runs };
-}
-
 async function open(): Promise<void> {
   await live.stop();
   setState("loading", "Loading the model …");
   opened = null;
   try {
-    const wanted = wantedBundle();
+    const wanted = wantedBundle(site, page.bundle.selectedIndex);
     const { offer } = wanted;
     const isOther = address !== wanted.address;
     address = wanted.address;
     listSamples(offer?.samples ?? [], { read, showError });
     page.modelName.textContent = offer?.name ?? address.split("/").at(-2) ?? "";
-    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam, server: accessTo(offer) };
+    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam, server: accessTo(site, offer) };
     opened = await client.ask("open", asks);
     if (isOther) offerScore(opened);
+    offerScoreFiles(opened);
   } catch (error) {
     setState("broken", "");
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
@@ -182,7 +167,7 @@ async function startLive(id: string | null = null): Promise<void> {
   await Promise.all([stopped(), live.stop()]);
   if (turn !== turns || opened === null) return;
   showError(null);
-  live.score = readScore();
+  live.score = askedScore();
   setState("reading", "Waiting for the camera …");
   try {
     await live.start(opened, id);
@@ -236,7 +221,7 @@ async function run(limits: Limits): Promise<void> {
   if (current === null || opened === null) return;
   const { name } = current;
   const { choice, chosen } = readChoice(opened.auto);
-  const [score, expression] = [readScore(), readExpression()];
+  const expression = readExpression();
   const label = expression ?? opened.labels[target];
   const title = TITLES[choice.method];
   explained = null;
@@ -248,7 +233,7 @@ async function run(limits: Limits): Promise<void> {
   page.progress.removeAttribute("value");
   setState("explaining", (quick && page.status.textContent) || `Explaining ${label} …`);
   try {
-    explained = await client.ask("explain", { choice, chosen, score, target, limits }, (preview) => showPreview(preview, isMasked(choice)));
+    explained = await client.ask("explain", { choice, chosen, ...askedScore(), target, limits }, (preview) => showPreview(preview, isMasked(choice)));
     if (explained === null) {
       stage.clearMap();
       stage.describe(`${name}, without a heatmap`);
@@ -303,7 +288,9 @@ function listenForSettings(): void {
     if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
     if (changed.name === "target") target = Number(changed.value);
     if (changed.name === "target" && readExpression() !== null) page.score.value = ""; // which names its classes itself
-    live.score = readScore();
+    if (changed === page.scoreFiles) takeScoreFiles();
+    offerScoreFiles(opened);
+    live.score = askedScore();
     if (changed === page.score) showClasses();
     if (live.isOn && changed.name === "target") live.pin(target);
     if (changed === page.follow) live.pin(page.follow.checked ? null : live.target);
@@ -312,6 +299,7 @@ function listenForSettings(): void {
     void explain();
   });
   page.search.addEventListener("input", showClasses);
+  page.score.addEventListener("input", () => offerScoreFiles(opened));
   page.stop.addEventListener("click", () => {
     focused = true;
     page.status.textContent = "Stopping …";

@@ -7,7 +7,6 @@ import type { Limits } from "../scoring/budget";
 import type { Opened } from "../messages";
 import type { Automatic } from "../methods/auto";
 import { type Choice, DEFAULTS, type Gate, GATES, isMasked, type Kernel, type MethodName, TITLES } from "../methods/methods";
-import { wordOf } from "../request/score_text";
 import { page } from "./elements";
 
 const HELP: Readonly<Record<MethodName, string>> = {
@@ -26,28 +25,6 @@ const HELP: Readonly<Record<MethodName, string>> = {
   iscam: "Score-CAM, averaged over masks that grow stronger. Needs as many times the passes as there are samples.",
 };
 const AUTO = "auto";
-
-/** The score that is explained in place of a class; null: none. */
-export function readScore(): string | null {
-  return page.score.value.trim() || null;
-}
-
-/** The expression that is explained in place of a class; null: a class is. */
-export function readExpression(): string | null {
-  const score = readScore();
-  return score === null || wordOf(score) !== null ? null : score;
-}
-
-/** Say what scores of a model may be. Of one without classes there is a score from the beginning. */
-export function offerScore({ labels, areProbabilities, score }: Opened): void {
-  page.score.value = labels.length > 0 ? "" : score;
-  page.score.placeholder = score;
-  const words = areProbabilities ? "logit, probability, entropy, or a sum" : "a sum";
-  page.scoreHelp.textContent =
-    labels.length > 0
-      ? `Leave it empty to explain ${areProbabilities ? "a class" : "an output"}. Or enter ${words} such as ${score}.`
-      : `Enter which part of the output to explain, such as ${score}.`;
-}
 
 export function readLimits(): Limits {
   const until = page.until.value;

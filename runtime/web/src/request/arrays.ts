@@ -6,6 +6,7 @@ import { listed, shown } from "./shown";
 export interface Numbers {
   readonly data: ArrayLike<number>;
   readonly shape: readonly number[];
+  readonly sha256: string | null; // of them as float64; null where the browser has no cryptography
 }
 
 export type Arrays = ReadonlyMap<string, Numbers>; // by name of the file
@@ -84,7 +85,7 @@ function averaged({ data, shape: [height, width] }: Numbers, shape: readonly num
   for (const [row, y, high] of down) {
     for (const [column, x, wide] of across) out[row * columns + column] += high * wide * data[y * width + x];
   }
-  return { data: out, shape };
+  return { data: out, shape, sha256: null };
 }
 
 /** What share of each part of an axis each of its cells has, where that is any: part, cell, share. */

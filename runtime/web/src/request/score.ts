@@ -23,24 +23,33 @@ export class Score {
     readonly word: Word | null,
     readonly expression: ScoreMatrix | null,
     private readonly manifest: Manifest,
+    readonly key: string, // the same for the same score
+    readonly arrays: Readonly<Record<string, string | null>> = {}, // SHA-256 of those that it names, by name
   ) {}
 
   /**
    * Read what is asked of a model.
    *
    * @param text empty or null: classes as the method takes them
+   * @param arrays that it may name
+   * @param key tells it from others, where its arrays are others, too
    * @throws OrtcamError it is not accepted, or the model has no such class or output; as Python says it
    */
-  static of(text: string | null, manifest: Manifest, arrays: Arrays = new Map()): Score {
+  static of(text: string | null, manifest: Manifest, arrays: Arrays = new Map(), key = text ?? ""): Score {
     const asked = text?.trim() ?? "";
     const word = wordOf(asked);
-    if (asked !== "" && word === null) return new Score(asked, null, matrixOf(asked, manifest, arrays), manifest);
+    if (asked !== "" && word === null) {
+      const matrix = matrixOf(asked, manifest, arrays);
+      const named = parseScore(asked).filter(({ kind }) => kind === "cosine" || kind === "output");
+      const used = [...arrays].filter(([name]) => named.some((item) => item.name === name));
+      return new Score(asked, null, matrix, manifest, key, Object.fromEntries(used.map(([name, { sha256 }]) => [name, sha256])));
+    }
     if (manifest.labels.length === 0) {
       const example = shown(outputExample(manifest));
       throw new OrtcamError(`${outputsInWords(manifest)} without classes: say what to explain, such as score ${example}`);
     }
     if (word === "probability" && !areProbabilities(manifest)) throw new OrtcamError(`score='probability': ${VALUES}`);
-    return new Score(word, word, null, manifest);
+    return new Score(word, word, null, manifest, key);
   }
 
   /** Whether 0 is the least value of what is explained, and means nothing: so of probabilities and their sums. */
