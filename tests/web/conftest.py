@@ -43,7 +43,7 @@ MODULES = (
     *("images/npy", "images/picture", "images/png", "images/stretching", "engine/manifest", "page/words"),
     *("scoring/upsampling", "scoring/masks", "scoring/noise", "scoring/gates", "scoring/linear_algebra"),
     *("scoring/gaussian_process", "methods/gradient", "methods/recipro", "methods/auto", "server/events"),
-    *("camera/camera", "camera/loop", "scoring/memory"),
+    *("camera/camera", "camera/loop", "scoring/memory", "request/score"),
 )
 TYPES = {"Float32Array": np.float32, "Float64Array": np.float64, "Uint8Array": np.uint8}
 RUN = """

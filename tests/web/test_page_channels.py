@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.common.channels import GREY, drawn_samples, with_channels
-from tests.conftest import BANDS_BUNDLE, TENSOR_BUNDLE, TINY_BUNDLE, VALUES_BUNDLE
+from tests.conftest import BANDS_BUNDLE, TINY_BUNDLE, VALUES_BUNDLE
 
 import ortcam
 
@@ -86,14 +86,6 @@ def test_values_are_shown_as_values_and_explained_as_in_python(fresh, method):
     said = visit.tab.inner_text("#classes")
     assert "%" not in said
     assert f"{expected.probabilities[0]:.4g}" in said
-
-
-def test_a_model_of_tensors_is_refused_in_a_sentence(fresh):
-    visit = fresh
-    visit.site.add_bundle("tensor", TENSOR_BUNDLE)
-    visit.open("?bundle=tensor", state="broken")
-    assert "tensor: this model gives a tensor [2, 4, 6] for an image, and the page explains classes" in visit.error
-    assert visit.tab.is_disabled("#file")
 
 
 def test_what_a_model_of_bands_does_not_take_is_said(fresh):

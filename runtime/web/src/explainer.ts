@@ -1,10 +1,9 @@
 /** The way of the data: photograph, features and probabilities, masks, scores, map, manifest. */
 import { type Known, Run } from "./scoring/budget";
 import { type Bundle, openBundle, sha256 } from "./engine/bundle";
-import { classify, type CleanPass, cutsOf, finestOf } from "./engine/classifier";
+import { classesOf, classify, type CleanPass, cutsOf, finestOf } from "./engine/classifier";
 import { layerName } from "./engine/cut";
 import { openDerivative } from "./engine/derivative";
-import { areProbabilities } from "./engine/manifest";
 import { OrtcamError } from "./errors";
 import { MaskedRuns } from "./masked";
 import type {
@@ -20,12 +19,14 @@ import type {
   Wanted,
 } from "./messages";
 import { chooseMethod } from "./methods/auto";
-import { allOptions, isMasked, type MaskedChoice, weighsByGradient } from "./methods/methods";
+import { allOptions, type Choice, isMasked, type MaskedChoice, weighsByGradient } from "./methods/methods";
 import { chosenLayers, explainUnmasked, type Found, type Scene } from "./methods/unmasked";
 import { forDisplay, overlayFile } from "./images/display";
 import { fitsCamera, readPicture } from "./images/picture";
 import { cropGeometry, type Pixels } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
+import type { Score } from "./request/score";
+import { Scores } from "./request/scores";
 import type { Maps } from "./scoring/upsampling";
 import { finish, rawMap } from "./scoring/scoring";
 import { offered } from "./offered";
@@ -54,6 +55,7 @@ export class Explainer implements Engine {
   private cells: { readonly height: number; readonly width: number } = { height: 1, width: 1 }; // of its finest layer
   private readonly kept = new Map<string, Run>(); // by method and its options, the last one asked for last
   private readonly runs: MaskedRuns;
+  private readonly scores: Scores;
   private readonly stream: Stream;
 
   private constructor(
@@ -63,6 +65,7 @@ export class Explainer implements Engine {
     private readonly version: string | null, // of ortcam
   ) {
     this.runs = new MaskedRuns(bundle, sessions);
+    this.scores = new Scores(bundle.manifest);
     this.stream = new Stream(bundle.manifest, sessions, this.runs);
   }
 
@@ -129,7 +132,7 @@ export class Explainer implements Engine {
       width,
       geometry: cropGeometry(manifest.preprocessing, height, width),
       display: await forDisplay(pixels),
-      probabilities: clean.probabilities,
+      probabilities: classesOf(manifest, clean.probabilities),
     };
   }
 
@@ -139,8 +142,11 @@ export class Explainer implements Engine {
     const { photograph } = this;
     if (photograph === null) throw new OrtcamError("there is no image to explain: choose one first");
     const { choice } = task;
-    if (!isMasked(choice)) return this.explainUnmasked({ ...task, choice }, photograph, show, signal);
-    const run = await this.runOf(choice, photograph);
+    const asked = await this.scores.read(task);
+    asked.check(choice);
+    if (!isMasked(choice)) return this.explainUnmasked({ ...task, choice }, asked, photograph, show, signal);
+    const run = await this.runOf(choice, asked, photograph);
+    const target = asked.placeOf(task.target);
     const { scoring } = run;
     const { work } = scoring;
     const { height, width } = work;
@@ -148,7 +154,7 @@ export class Explainer implements Engine {
     let known: Known | null = null;
     let shown = -Infinity;
     show({ passes: scoring.passes, total, error: null, map: null });
-    for await (const step of run.explain(task.target, task.limits)) {
+    for await (const step of run.explain(target, task.limits)) {
       if (step.whole) known = step; // where it is stopped, what is half done is not in the map
       await otherTasks();
       if (signal.aborted) break;
@@ -158,7 +164,7 @@ export class Explainer implements Engine {
       shown = performance.now();
     }
     if (known === null && signal.aborted) return null;
-    const weights = known?.weights ?? scoring.weights(task.target);
+    const weights = known?.weights ?? scoring.weights(target);
     const error = known?.error ?? null;
     if (work.plan.gate !== null) {
       const { data } = finish(rawMap(work, weights, STEP_OF_PREVIEWS), work); // the map itself takes a moment
@@ -170,6 +176,7 @@ export class Explainer implements Engine {
     const seconds = (performance.now() - started) / 1000;
     return {
       map: this.map,
+      value: valueOf(asked, photograph.clean),
       flat,
       error,
       passes: scoring.passes,
@@ -178,7 +185,7 @@ export class Explainer implements Engine {
       cost: null,
       seconds,
       notes: [],
-      manifest: this.manifest(task, photograph, flat, [0], this.statsOfRun(run, error, seconds)),
+      manifest: this.manifest(task, asked, photograph, flat, [0], this.statsOfRun(run, asked, error, seconds)),
     };
   }
 
@@ -189,6 +196,7 @@ export class Explainer implements Engine {
   /** By a method that masks no image: gradients of the head, or what the head says of altered features. */
   private async explainUnmasked(
     task: Task & { readonly choice: Scene["choice"] },
+    score: Score,
     photograph: Photograph,
     show: (preview: Preview) => void,
     signal: AbortSignal,
@@ -197,7 +205,7 @@ export class Explainer implements Engine {
     const { bundle, sessions } = this;
     const { manifest } = bundle;
     const { height, width } = manifest.preprocessing;
-    const scene: Scene = { ...photograph, choice: task.choice, manifest, sessions, target: task.target };
+    const scene: Scene = { ...photograph, choice: task.choice, manifest, sessions, score, target: task.target };
     const steps = explainUnmasked(scene);
     let step = await steps.next();
     for (; step.done !== true; step = await steps.next()) {
@@ -211,15 +219,16 @@ export class Explainer implements Engine {
     const seconds = (performance.now() - started) / 1000;
     const stats = this.statsOfUnmasked(step.value, photograph.clean, seconds);
     return {
+      value: valueOf(score, photograph.clean),
       ...{ map: this.map, flat, error: 0, passes: 0, total: 0, cells: this.cells, cost, seconds, notes: [] },
-      manifest: this.manifest(task, photograph, flat, layers, stats),
+      manifest: this.manifest(task, score, photograph, flat, layers, stats),
     };
   }
 
   /** The run of a method on a picture: one that is there, or a new one. */
-  private async runOf(choice: MaskedChoice, photograph: Photograph): Promise<Run> {
-    const key = JSON.stringify(choice);
-    const run = this.kept.get(key) ?? (await this.runs.open(choice, photograph));
+  private async runOf(choice: MaskedChoice, score: Score, photograph: Photograph): Promise<Run> {
+    const key = JSON.stringify([choice, score.key]);
+    const run = this.kept.get(key) ?? (await this.runs.open(choice, score, photograph));
     this.kept.delete(key);
     this.kept.set(key, run); // behind those that were asked for earlier
     for (const oldest of this.kept.keys()) {
@@ -234,7 +243,7 @@ export class Explainer implements Engine {
     return overlayFile(photograph.pixels, map, this.bundle.manifest.preprocessing, { ...look, cells: this.cells });
   }
 
-  private statsOfRun({ scoring, chosenFor }: Run, error: number | null, seconds: number): Manifest {
+  private statsOfRun({ scoring, chosenFor }: Run, { expression }: Score, error: number | null, seconds: number): Manifest {
     const { scored, order, work } = scoring;
     const { energy } = work.masks;
     const sum = (channels: readonly number[]): number => channels.reduce((total, k) => total + energy[k], 0);
@@ -244,7 +253,7 @@ export class Explainer implements Engine {
       channels: work.features.count,
       live_channels: order.length,
       scored_channels: scored.length,
-      chosen_for: chosenFor,
+      chosen_for: expression === null ? chosenFor : [-1],
       passes: scoring.passes,
       runs: scoring.runs,
       seconds,
@@ -277,6 +286,7 @@ export class Explainer implements Engine {
 
   private manifest(
     { choice, chosen, target, limits }: Task,
+    score: Score,
     { name, sha256: digest, pixels, clean }: Photograph,
     flat: boolean,
     layers: readonly number[],
@@ -287,8 +297,11 @@ export class Explainer implements Engine {
     return {
       method: choice.method,
       chosen,
-      options: allOptions(choice, areProbabilities(manifest)),
-      targets: [{ index: target, label: manifest.labels[target], probability: clean.probabilities[target], flat }],
+      options: optionsOf(choice, score),
+      ...(byOption(choice, score) ? {} : { score: score.text }),
+      ...(Object.keys(score.arrays).length > 0 ? { score_arrays: score.arrays } : {}),
+      targets: [{ ...subjectOf(score, target, manifest.labels, clean), flat }],
+      ...(score.isProbability ? {} : { are_probabilities: false }),
       map_size: [height, width],
       photograph_size: [pixels.height, pixels.width],
       stats,
@@ -310,6 +323,27 @@ export class Explainer implements Engine {
       },
     };
   }
+}
+
+/** Whether an option of the method says what is explained, or nothing does. */
+function byOption({ method }: Choice, { text, expression }: Score): boolean {
+  return text === null || (method === "recipro-cam" && expression === null);
+}
+
+/** The options of a method, with the score of a class that it takes. */
+function optionsOf(choice: Choice, score: Score): Manifest {
+  const { score: own, ...others } = allOptions(choice, score.hasZero);
+  return own === undefined || score.expression !== null ? others : { ...others, score: score.word ?? own };
+}
+
+/** What is explained, with its value for the image: a class, or a score in its place. */
+function subjectOf(score: Score, target: number, labels: readonly string[], { logits, probabilities }: CleanPass): Manifest {
+  if (score.expression === null) return { index: target, label: labels[target], probability: probabilities[target] };
+  return { index: -1, label: score.text, probability: Math.fround(score.expression.value(logits)) };
+}
+
+function valueOf({ text, expression }: Score, { logits }: CleanPass): Explained["value"] {
+  return text === null || expression === null ? null : { of: text, is: expression.value(logits) };
 }
 
 /** Open what the first map needs where gradients give it; what fails here fails again where it is needed, and says so. */

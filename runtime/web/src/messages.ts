@@ -3,6 +3,7 @@ import type { Limits } from "./scoring/budget";
 import type { Automatic } from "./methods/auto";
 import type { Choice } from "./methods/methods";
 import type { Cost } from "./methods/unmasked";
+import type { AskedScore } from "./request/scores";
 import type { CropGeometry } from "./images/preprocessing";
 import type { Look, SaliencyMap } from "./images/rendering";
 import type { Provider } from "./engine/session";
@@ -96,7 +97,9 @@ export type FromWorker =
 /** A bundle that is ready. */
 export interface Opened {
   readonly model: string;
-  readonly labels: readonly string[];
+  readonly labels: readonly string[]; // none where the outputs are tensors
+  readonly outputs: string; // what it gives for an image, where it has no classes
+  readonly score: string; // an example
   readonly areProbabilities: boolean; // what the outputs are; else they are values
   readonly takesCamera: boolean; // whether frames of a camera can be explained, and here
   readonly takesArrays: boolean; // whether images come at a depth of their own, as `.npy` files
@@ -121,18 +124,18 @@ export interface ShownImage {
   readonly width: number;
   readonly geometry: CropGeometry;
   readonly display: ImageBitmap; // upright, no larger than a screen
-  readonly probabilities: Float32Array; // [classes], or the values that the model gives
+  readonly probabilities: Float32Array; // [classes], or the values that the model gives; none of tensors
 }
 
-export interface Task {
+export interface Task extends AskedScore {
   readonly choice: Choice;
   readonly chosen: string | null; // which and why, where the method was chosen for the reader
-  readonly target: number;
+  readonly target: number; // which an expression does not look at
   readonly limits: Limits;
 }
 
 /** A frame of a camera, and what is wanted of it. */
-export interface FrameTask {
+export interface FrameTask extends AskedScore {
   readonly frame: ImageBitmap; // of which nothing is left afterwards
   readonly choice: Choice;
   readonly target: number | null; // null: the likeliest class
@@ -142,7 +145,7 @@ export interface FrameTask {
 
 export interface ExplainedFrame {
   readonly picture: ShownImage;
-  readonly target: number;
+  readonly target: number; // -1: an expression
   readonly map: SaliencyMap;
   readonly flat: boolean;
   readonly error: number | null; // 0: exact
@@ -161,6 +164,7 @@ export interface Preview {
 }
 
 export interface Explained {
+  readonly value: { readonly of: string; readonly is: number } | null; // of a score, for the image as it is
   readonly map: SaliencyMap;
   readonly flat: boolean;
   readonly error: number | null; // 0: exact

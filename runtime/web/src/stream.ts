@@ -1,5 +1,5 @@
 /** Frames of a camera, explained one after the other, each within its time. */
-import { classify, finestOf } from "./engine/classifier";
+import { classesOf, classify, finestOf } from "./engine/classifier";
 import type { Manifest } from "./engine/manifest";
 import type { Sessions } from "./engine/session";
 import { OrtcamError } from "./errors";
@@ -10,6 +10,8 @@ import type { Classified, MaskedRuns } from "./masked";
 import type { ExplainedFrame, FrameTask } from "./messages";
 import { isMasked, type MaskedChoice, type UnmaskedChoice } from "./methods/methods";
 import { explainUnmasked } from "./methods/unmasked";
+import type { Score } from "./request/score";
+import { Scores } from "./request/scores";
 import type { Known } from "./scoring/budget";
 import { Memory } from "./scoring/memory";
 import { finish, rawMap } from "./scoring/scoring";
@@ -20,13 +22,16 @@ type Found = Omit<ExplainedFrame, "picture" | "target">;
 /** Explains the frames of a camera. Masked methods start from what the frame before has taught. */
 export class Stream {
   private remembered = { key: "", memory: new Memory() }; // for one method with its options
+  private readonly scores: Scores;
   private ending = 0; // milliseconds from the last run of the graph to the map, of the frame before
 
   constructor(
     private readonly manifest: Manifest,
     private readonly sessions: Sessions,
     private readonly runs: MaskedRuns,
-  ) {}
+  ) {
+    this.scores = new Scores(manifest);
+  }
 
   /**
    * Classify and explain a frame; a signal is seen after a run of the graph.
@@ -40,19 +45,22 @@ export class Stream {
     const { pixels, input } = pictureOf(manifest.preprocessing, pixelsOf(task.frame), "the frame of the camera");
     const clean = await classify(manifest, this.sessions, input);
     const { probabilities } = clean;
-    const target = task.target ?? probabilities.reduce((best, value, i) => (value > probabilities[best] ? i : best), 0);
+    const likeliest = (): number => probabilities.reduce((best, value, i) => (value > probabilities[best] ? i : best), 0);
     const { choice } = task;
+    const score = await this.scores.read(task);
+    score.check(choice);
+    const target = score.expression === null ? (task.target ?? likeliest()) : -1;
     const found = isMasked(choice)
-      ? await this.masked({ ...task, choice, target, due: begun + task.milliseconds }, { input, clean }, signal)
-      : await this.unmasked({ choice, target }, { input, clean }, signal);
+      ? await this.masked({ ...task, choice, score, target, due: begun + task.milliseconds }, { input, clean }, signal)
+      : await this.unmasked({ choice, score, target }, { input, clean }, signal);
     if (found === null) return null;
     const { height, width } = pixels;
     const geometry = cropGeometry(manifest.preprocessing, height, width);
-    return { picture: { height, width, geometry, display: await forDisplay(pixels), probabilities }, target, ...found };
+    return { picture: { height, width, geometry, display: await forDisplay(pixels), probabilities: classesOf(manifest, probabilities) }, target, ...found };
   }
 
   private async unmasked(
-    task: { readonly choice: UnmaskedChoice; readonly target: number },
+    task: { readonly choice: UnmaskedChoice; readonly score: Score; readonly target: number },
     image: Classified,
     signal: AbortSignal,
   ): Promise<Found | null> {
@@ -70,16 +78,17 @@ export class Stream {
   }
 
   private async masked(
-    task: Pick<FrameTask, "limits"> & { readonly choice: MaskedChoice; readonly target: number; readonly due: number },
+    task: Pick<FrameTask, "limits"> & { readonly choice: MaskedChoice; readonly score: Score; readonly target: number; readonly due: number },
     image: Classified,
     signal: AbortSignal,
   ): Promise<Found | null> {
-    const run = await this.runs.open(task.choice, image, this.memoryOf(task.choice));
+    const run = await this.runs.open(task.choice, task.score, image, this.memoryOf(task.choice, task.score));
+    const target = task.score.placeOf(task.target);
     const { scoring } = run;
     const { work } = scoring;
     let known: Known | null = null;
     let before = performance.now();
-    for await (const step of run.explain(task.target, task.limits)) {
+    for await (const step of run.explain(target, task.limits)) {
       known = step;
       await otherTasks();
       if (signal.aborted) return null;
@@ -88,10 +97,10 @@ export class Stream {
       before = now;
     }
     const done = performance.now();
-    if (scoring.scored.length > 0 && known?.error !== 0) known = run.conclude(task.target, task.limits);
-    run.remember(task.target);
+    if (scoring.scored.length > 0 && known?.error !== 0) known = run.conclude(target, task.limits);
+    run.remember(target);
     const { height, width } = work;
-    const { data, flat } = finish(rawMap(work, known?.weights ?? scoring.weights(task.target), 1), work);
+    const { data, flat } = finish(rawMap(work, known?.weights ?? scoring.weights(target), 1), work);
     this.ending = performance.now() - done;
     const total = scoring.order.length * work.plan.coefficients.length;
     const { passes } = scoring;
@@ -100,8 +109,8 @@ export class Stream {
   }
 
   /** What the frames before have taught of a method. */
-  private memoryOf(choice: MaskedChoice): Memory {
-    const key = JSON.stringify(choice);
+  private memoryOf(choice: MaskedChoice, { key: ofScore }: Score): Memory {
+    const key = JSON.stringify([choice, ofScore]);
     if (key !== this.remembered.key) this.remembered = { key, memory: new Memory() };
     return this.remembered.memory;
   }

@@ -46,7 +46,7 @@ export function bundleName(address: string): string {
  * Check a manifest.
  *
  * @param bytes the content of bundle.json
- * @throws OrtcamError it is of a newer schema, has an entry that is not accepted, or is of a model without classes
+ * @throws OrtcamError it is of a newer schema, or has an entry that is not accepted
  */
 export async function checkBundle(address: string, bytes: Bytes): Promise<Bundle> {
   const name = bundleName(address);
@@ -57,14 +57,7 @@ export async function checkBundle(address: string, bytes: Bytes): Promise<Bundle
   } catch (error) {
     throw new OrtcamError(`${where}: not JSON: ${(error as Error).message}`);
   }
-  const manifest = parseManifest(raw, where);
-  if (manifest.labels.length === 0) {
-    throw new OrtcamError(
-      `${name}: this model gives a tensor [${manifest.output_shape.join(", ")}] for an image, and the page explains ` +
-        "classes; explain a part of the tensor with `ortcam explain --score 'output[...]'`, or in Python",
-    );
-  }
-  return { address, name, manifest, sha256: await sha256(bytes) };
+  return { address, name, manifest: parseManifest(raw, where), sha256: await sha256(bytes) };
 }
 
 /**

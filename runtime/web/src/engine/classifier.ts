@@ -1,6 +1,6 @@
 /** The classifier inside a bundle: features and logits of an image, the maps in the features, probabilities. */
 import type { Tensor } from "onnxruntime-web";
-import { layerNames, type Manifest } from "./manifest";
+import { layerNames, type Manifest, outputsOf } from "./manifest";
 import { asMaps, type Cut, featuresShape } from "./cut";
 import { OrtcamError } from "../errors";
 import { run, type Sessions } from "./session";
@@ -10,8 +10,8 @@ import type { Maps } from "../scoring/upsampling";
 export interface CleanPass {
   readonly features: readonly Float32Array[]; // of `cut` and of the further layers, each in its layout
   readonly maps: readonly Maps[]; // [C, h, w] each, in them
-  readonly logits: Float32Array; // [classes]
-  readonly probabilities: Float32Array; // [classes]; of the activation "identity" the logits, which are any values
+  readonly logits: Float32Array; // [outputs]
+  readonly probabilities: Float32Array; // [outputs]; of the activation "identity" the logits, which are any values
 }
 
 /**
@@ -21,23 +21,41 @@ export interface CleanPass {
  * @throws OrtcamError features or logits are not numbers, or of another shape than the manifest says
  */
 export async function classify(manifest: Manifest, sessions: Sessions, input: Float32Array): Promise<CleanPass> {
+  const features = await featuresOf(manifest, sessions, input);
+  const logits = await logitsOf(manifest, sessions, input, features[0]);
+  const maps = mapsOf(manifest, features);
+  return { features, maps, logits, probabilities: toProbabilities(logits, manifest.activation) };
+}
+
+/**
+ * The logits of a preprocessed image, [outputs].
+ *
+ * @param features of the layer that the head begins at
+ * @throws OrtcamError they are not numbers, or as many as the manifest says
+ */
+export async function logitsOf(
+  manifest: Manifest,
+  sessions: Sessions,
+  input: Float32Array,
+  features: Float32Array,
+): Promise<Float32Array> {
   const { cut, graphs, labels } = manifest;
   const { Tensor } = sessions.runtime.library;
-  const image = imageTensor(manifest, sessions, input);
-  const features = await featuresOf(manifest, sessions, input);
   const [logits] = await run(
     await sessions.open(graphs.head ?? graphs.classifier ?? ""),
-    graphs.head === null ? { image } : { features: new Tensor("float32", features[0], featuresShape(cut)) },
+    graphs.head === null
+      ? { image: imageTensor(manifest, sessions, input) }
+      : { features: new Tensor("float32", features, featuresShape(cut)) },
     ["logits"],
   );
-  if (logits.length !== labels.length) {
-    throw new OrtcamError(`the model has ${logits.length} classes; bundle.json has ${labels.length} labels`);
+  if (logits.length !== outputsOf(manifest)) {
+    const [what, has] = labels.length > 0 ? ["classes", `${labels.length} labels`] : ["outputs", `${outputsOf(manifest)}`];
+    throw new OrtcamError(`the model has ${logits.length} ${what}; bundle.json has ${has}`);
   }
   if (logits.some(Number.isNaN)) {
     throw new OrtcamError("the logits of the image are not numbers: the model is damaged");
   }
-  const maps = mapsOf(manifest, features);
-  return { features, maps, logits, probabilities: toProbabilities(logits, manifest.activation) };
+  return logits;
 }
 
 /**
@@ -68,6 +86,11 @@ export async function featuresOf(
 /** The maps [C, h, w] in the features of every layer, or in their gradients. */
 export function mapsOf(manifest: Manifest, features: readonly Float32Array[]): Maps[] {
   return cutsOf(manifest).map((cut, i) => asMaps(features[i], cut));
+}
+
+/** The probabilities or values of classes, as the page lists them: none of tensors, which may be large. */
+export function classesOf({ labels }: Pick<Manifest, "labels">, probabilities: Float32Array): Float32Array {
+  return labels.length > 0 ? probabilities : new Float32Array();
 }
 
 /** The cuts of all layers, that of the head first. */

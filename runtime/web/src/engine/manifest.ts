@@ -15,12 +15,19 @@ const SCORE_TERMS: Readonly<Record<string, boolean>> = {
   one: false,
 };
 
+/** One of several outputs of the original, which the graphs give one behind the other. */
+export interface OutputPart {
+  readonly name: string;
+  readonly shape: readonly number[]; // for one image; empty for a single number
+}
+
 /** What of `bundle.json` the page uses, an older schema brought up to the newest. */
 export interface Manifest {
   readonly schema: number;
   readonly model: { readonly name: string };
   readonly labels: readonly string[]; // of the outputs; none where they are a tensor
   readonly output_shape: readonly number[]; // of one image: [classes], or that of a tensor
+  readonly output_parts: readonly OutputPart[]; // where there are several outputs
   readonly activation: "softmax" | "sigmoid" | "identity"; // the last: the outputs are values, not probabilities
   readonly preprocessing: Preprocessing;
   readonly cut: Cut; // of the deepest layer, which the head begins at
@@ -48,9 +55,19 @@ export function areProbabilities({ activation }: Pick<Manifest, "activation">): 
   return activation !== "identity";
 }
 
-/** How many numbers there are in a row of the scorers' input `score`. */
-export function scoreLength({ labels, graphs }: Pick<Manifest, "labels" | "graphs">): number {
-  return graphs.score_terms.reduce((total, term) => total + (SCORE_TERMS[term] ? labels.length : 1), 0);
+/** How many numbers the graphs give for one image: the classes, or the elements of a tensor. */
+export function outputsOf({ output_shape: shape }: Pick<Manifest, "output_shape">): number {
+  return shape.reduce((product, side) => product * side, 1);
+}
+
+/** How many numbers each term has in a row of the scorers' input `score`. */
+export function termSizes({ graphs, output_shape }: Pick<Manifest, "graphs" | "output_shape">): number[] {
+  return graphs.score_terms.map((term) => (SCORE_TERMS[term] ? outputsOf({ output_shape }) : 1));
+}
+
+/** How many numbers there are in such a row. */
+export function scoreLength(manifest: Pick<Manifest, "graphs" | "output_shape">): number {
+  return termSizes(manifest).reduce((total, size) => total + size, 0);
 }
 
 type Json = Readonly<Record<string, unknown>>;
@@ -87,6 +104,8 @@ class Entries {
     this.read(key, (v): v is T => values.includes(v as T), values.join(" or "));
   wholes = (key: string, least: number): number[] =>
     this.read(key, (v): v is number[] => isList(v) && v.every((n) => Number.isInteger(n) && n >= least), `whole numbers from ${least}`);
+  wholesOrNone = (key: string, least: number): number[] =>
+    Array.isArray((this.raw as Json)[key]) && ((this.raw as Json)[key] as unknown[]).length === 0 ? [] : this.wholes(key, least);
   numbers = (key: string, count: number): number[] =>
     this.read(key, (v): v is number[] => isList(v) && v.length === count && v.every(isNumber), `${count} numbers`);
 }
@@ -130,6 +149,7 @@ export function parseManifest(raw: unknown, where: string): Manifest {
     model: { name: entries.object("model").text("name") },
     labels: entries.read("labels", isLabels, named ? `a list of texts, ${shape[0]} of them` : "an empty list"),
     output_shape: shape,
+    output_parts: parts.map((part) => ({ name: part.text("name"), shape: part.wholesOrNone("shape", 1) })),
     activation: entries.choice("activation", "softmax", "sigmoid", "identity"),
     preprocessing: parsePreprocessing(entries.object("preprocessing")),
     cut: parseCut(entries.object("cut")),

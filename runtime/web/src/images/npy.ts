@@ -1,9 +1,11 @@
 /** Arrays in numpy's file format: images as samples, and maps to save. */
 import { OrtcamError } from "../errors";
 
-/** An array of a file, its numbers as float32. */
-export interface NumpyArray {
-  readonly data: Float32Array; // in C order
+type Floats = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
+
+/** An array of a file, its numbers as float32 or as was asked for. */
+export interface NumpyArray<Kind extends Floats = Float32Array<ArrayBuffer>> {
+  readonly data: Kind; // in C order
   readonly shape: readonly number[];
   readonly type: string; // as numpy writes it, without the order of its bytes: "u1", "f4", ...
 }
@@ -11,7 +13,7 @@ export interface NumpyArray {
 const MAGIC = "\x93NUMPY";
 const LONGEST_HEADER = 2 ** 16;
 
-/** How a number of each type is read; those of 64 bits are rounded to float32. */
+/** How a number of each type is read; those of 64 bits are rounded to float32 where that is the kind. */
 const READERS: Readonly<Record<string, (view: DataView, at: number, little: boolean) => number>> = {
   u1: (view, at) => view.getUint8(at),
   i1: (view, at) => view.getInt8(at),
@@ -35,9 +37,22 @@ export function isNpy(bytes: Uint8Array): boolean {
  * Read a `.npy` file of version 1, 2 or 3.
  *
  * @param most numbers that it may have
+ * @param kind of array that is made: Float32Array, or Float64Array
  * @throws OrtcamError it is damaged, too large, or holds something other than numbers
  */
-export function decodeNpy(bytes: Uint8Array<ArrayBuffer>, name: string, most: number): NumpyArray {
+export function decodeNpy(bytes: Uint8Array<ArrayBuffer>, name: string, most: number): NumpyArray;
+export function decodeNpy<Kind extends Floats>(
+  bytes: Uint8Array<ArrayBuffer>,
+  name: string,
+  most: number,
+  kind: new (length: number) => Kind,
+): NumpyArray<Kind>;
+export function decodeNpy(
+  bytes: Uint8Array<ArrayBuffer>,
+  name: string,
+  most: number,
+  kind: new (length: number) => Floats = Float32Array,
+): NumpyArray<Floats> {
   const { header, start } = headerOf(bytes, name);
   const description = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
   const fortran = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];
@@ -59,7 +74,7 @@ export function decodeNpy(bytes: Uint8Array<ArrayBuffer>, name: string, most: nu
     throw new OrtcamError(`${name} is truncated: it has ${bytes.length} bytes instead of ${start + count * size}`);
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset + start, count * size);
-  const data = new Float32Array(count);
+  const data = new kind(count);
   for (let i = 0; i < count; i++) data[i] = read(view, i * size, order !== ">");
   return { data: fortran === "True" ? inOrder(data, shape) : data, shape, type };
 }
@@ -80,8 +95,8 @@ function headerOf(bytes: Uint8Array<ArrayBuffer>, name: string): { header: strin
 }
 
 /** Numbers in Fortran's order, the first index fastest, brought into C's. */
-function inOrder(data: Float32Array, shape: readonly number[]): Float32Array {
-  const out = new Float32Array(data.length);
+function inOrder<Kind extends Floats>(data: Kind, shape: readonly number[]): Kind {
+  const out = data.slice() as Kind;
   const index = shape.map(() => 0);
   const strides = shape.map((_, axis) => shape.slice(0, axis).reduce((product, side) => product * side, 1));
   for (let at = 0; at < out.length; at++) {

@@ -137,10 +137,10 @@ export function resolvePlan(choice: MaskedChoice): Plan {
 /**
  * Every option of the method under the names that Python has for them, defaults included.
  *
- * @param ofProbabilities whether the model gives them; of other values, what the blank image gives is subtracted
+ * @param hasZero whether what is explained has a zero, as probabilities have; else what the blank image gives is subtracted
  */
-export function allOptions(choice: Choice, ofProbabilities = true): Record<string, string | number | boolean | null> {
-  const shared = { weighting: "probability", baseline: ofProbabilities ? "none" : "zeros" };
+export function allOptions(choice: Choice, hasZero = true): Record<string, string | number | boolean | null> {
+  const shared = { weighting: "probability", baseline: hasZero ? "none" : "zeros" };
   const maps = { ...shared, normalize: "after-upsampling", maps: "raw" };
   switch (choice.method) {
     case "scorecam":

@@ -1,10 +1,11 @@
 /** The methods that mask no image: they take gradients of the head, or alter the features and ask it. */
-import { areProbabilities, type Manifest } from "../engine/manifest";
-import { type CleanPass, cutsOf, featuresOf, mapsOf, toProbabilities } from "../engine/classifier";
+import { type Manifest, outputsOf } from "../engine/manifest";
+import { type CleanPass, cutsOf, featuresOf, logitsOf, mapsOf } from "../engine/classifier";
 import { featuresShape, fromMaps, layerName } from "../engine/cut";
-import { attentionRelevance, differentiate } from "../engine/derivative";
+import { attentionRelevance, differentiate, type Place } from "../engine/derivative";
 import { run, type Sessions } from "../engine/session";
 import { OrtcamError } from "../errors";
+import type { Score } from "../request/score";
 import { drawNoise } from "../scoring/noise";
 import { finish } from "../scoring/scoring";
 import { finerSeed, fuse, gradientMap, oneHot, type RawMap, type Slope, SmoothSums } from "./gradient";
@@ -13,15 +14,16 @@ import { onlyAt } from "./recipro";
 
 const HEAD_BATCH = 16; // altered features per run of the head
 
-/** What is explained and how: an image of a model, one of its classes, and the method. */
+/** What is explained and how: an image of a model, one of its classes or a score, and the method. */
 export interface Scene {
   readonly manifest: Manifest;
   readonly sessions: Sessions;
   readonly input: Float32Array; // [channels, H, W]
   readonly clean: CleanPass;
-  readonly kept: Map<Kernel, Float32Array[]>; // of Recipro-CAM, for the other classes of the image
+  readonly kept: Map<string, Float64Array[]>; // of Recipro-CAM by kernel and score, for the other classes of the image
   readonly choice: UnmaskedChoice;
-  readonly target: number;
+  readonly score: Score;
+  readonly target: number; // a class; of an expression -1
 }
 
 /** What a map took, beside the clean pass. */
@@ -82,14 +84,19 @@ export function chosenLayers({ layer }: GradientChoice, manifest: Pick<Manifest,
   return [place];
 }
 
+/** What is differentiated: d score / d logits, of a class as the method takes it the logit. */
+function seedAt({ score, target }: Pick<Scene, "score" | "target">, logits: Float32Array): Float32Array {
+  return score.matrix(target)?.derivative(logits) ?? oneHot(logits.length, target);
+}
+
 async function* byGradient(
   choice: GradientChoice,
-  { manifest, sessions, input, clean, target }: Scene,
+  scene: Scene,
   layers: readonly number[],
   cost: Cost,
 ): AsyncGenerator<{ done: number; total: number }, RawMap[], void> {
-  const seed = choice.method === "finer-cam" ? finerSeed(clean.logits, target, choice) : oneHot(clean.logits.length, target);
-  const slopes = async (place: { input: Float32Array; features: readonly Float32Array[] }): Promise<Slope[]> => {
+  const { manifest, sessions, input, clean, target } = scene;
+  const slopes = async (place: Place, seed: Float32Array): Promise<Slope[]> => {
     const maps = mapsOf(manifest, place.features);
     const gradients = await differentiate(manifest, sessions, place, seed, layers);
     cost.gradientPasses += 1;
@@ -98,15 +105,18 @@ async function* byGradient(
   };
   if (choice.method !== "smooth-grad-cam++") {
     const { method } = choice;
-    return (await slopes({ input, features: clean.features })).map((slope) => gradientMap(method, slope));
+    const seed = choice.method === "finer-cam" ? finerSeed(clean.logits, target, choice) : seedAt(scene, clean.logits);
+    return (await slopes({ input, features: clean.features }, seed)).map((slope) => gradientMap(method, slope));
   }
+  const isAffine = scene.score.matrix(target)?.isAffine ?? true; // else its derivative at the noisy image counts
   const sums = layers.map((i) => new SmoothSums(clean.maps[i]));
   for (let sample = 0; sample < choice.samples; sample++) {
     const noise = drawNoise(input.length, choice.seed, sample);
     const noisy = input.map((value, i) => value + choice.std * noise[i]);
     const features = await featuresOf(manifest, sessions, noisy);
     cost.forwardPasses += 1;
-    for (const [i, slope] of (await slopes({ input: noisy, features })).entries()) sums[i].add(slope);
+    const logits = isAffine ? clean.logits : await logitsOf(manifest, sessions, noisy, features[0]);
+    for (const [i, slope] of (await slopes({ input: noisy, features }, seedAt(scene, logits))).entries()) sums[i].add(slope);
     yield { done: sample + 1, total: choice.samples };
   }
   return sums.map((sum) => sum.map());
@@ -114,12 +124,13 @@ async function* byGradient(
 
 async function byAttention(
   { positive }: AttentionChoice,
-  { manifest, sessions, input, clean, target }: Scene,
+  scene: Scene,
   cost: Cost,
 ): Promise<RawMap> {
+  const { manifest, sessions, input, clean } = scene;
   const { height, width, prefix_tokens: prefix } = manifest.cut;
   const place = { input, features: clean.features };
-  const relevance = await attentionRelevance(manifest, sessions, place, oneHot(clean.logits.length, target));
+  const relevance = await attentionRelevance(manifest, sessions, place, seedAt(scene, clean.logits));
   cost.gradientPasses += 1;
   cost.runs += 1;
   const tokens = prefix + height * width;
@@ -138,29 +149,31 @@ async function* byHead(
 ): AsyncGenerator<{ done: number; total: number }, RawMap, void> {
   const { height, width } = scene.manifest.cut;
   const positions = height * width;
-  const kept = scene.kept.get(kernel) ?? (yield* probabilitiesAt(kernel, scene));
-  scene.kept.set(kernel, kept);
+  const key = `${kernel} ${scene.score.key}`;
+  const kept = scene.kept.get(key) ?? (yield* scoresAt(kernel, scene));
+  scene.kept.set(key, kept);
   cost.headPasses += positions;
   cost.runs += Math.ceil(positions / HEAD_BATCH);
-  const data = Float64Array.from(kept, (found) => found[scene.target]);
-  if (areProbabilities(scene.manifest)) return { data, height, width };
+  const data = Float64Array.from(kept, (found) => found[scene.score.placeOf(scene.target)]);
+  if (scene.score.hasZero) return { data, height, width };
   const least = data.reduce((low, value) => Math.min(low, value)); // the zero of a value is arbitrary
   return { data: data.map((value) => value - least), height, width };
 }
 
-/** The probabilities or values of all classes with each position alone left of the features, in the order of the positions. */
-async function* probabilitiesAt(
+/** What is read of the logits with each position alone left of the features, in the order of the positions. */
+async function* scoresAt(
   kernel: Kernel,
-  { manifest, sessions, clean }: Scene,
-): AsyncGenerator<{ done: number; total: number }, Float32Array[], void> {
-  const { cut, graphs, activation, labels } = manifest;
+  { manifest, sessions, clean, score }: Scene,
+): AsyncGenerator<{ done: number; total: number }, Float64Array[], void> {
+  const { cut, graphs } = manifest;
+  const outputs = outputsOf(manifest);
   if (graphs.head === null) {
     throw new OrtcamError("this bundle has no head (its layer lies inside a branch): choose a method that needs none");
   }
   const [session, { Tensor }] = [await sessions.open(graphs.head), sessions.runtime.library];
   const positions = cut.height * cut.width;
   const size = clean.features[0].length;
-  const found: Float32Array[] = [];
+  const found: Float64Array[] = [];
   while (found.length < positions) {
     const rows = Math.min(HEAD_BATCH, positions - found.length);
     const altered = new Float32Array(rows * size);
@@ -171,8 +184,7 @@ async function* probabilitiesAt(
     const feeds = { features: new Tensor("float32", altered, [rows, ...featuresShape(cut).slice(1)]) };
     const [logits] = await run(session, feeds, ["logits"]);
     for (let row = 0; row < rows; row++) {
-      const own = logits.slice(row * labels.length, (row + 1) * labels.length);
-      found.push(toProbabilities(own, activation));
+      found.push(score.read(logits.subarray(row * outputs, (row + 1) * outputs)));
     }
     yield { done: found.length, total: positions };
   }

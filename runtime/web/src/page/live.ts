@@ -3,6 +3,7 @@ import { Camera, camerasOf } from "../camera/camera";
 import { Loop } from "../camera/loop";
 import { OrtcamError } from "../errors";
 import type { ExplainedFrame, FrameTask, Opened } from "../messages";
+import type { AskedScore } from "../request/scores";
 import { isMasked, TITLES } from "../methods/methods";
 import { listClasses } from "./classes";
 import type { Client } from "./client";
@@ -33,6 +34,8 @@ export class Live {
   private on: On | null = null;
   private last: ExplainedFrame | null = null;
   private asked: Omit<FrameTask, "frame"> | null = null; // the settings that were valid last
+  /** The score that is explained in place of a class, once it is entered. */
+  score: AskedScore = { score: null, scoreFiles: [] };
   private pinned: number | null = null; // the class that is explained whatever the frame shows
   private said = -Infinity; // when, in milliseconds
 
@@ -100,9 +103,9 @@ export class Live {
   private explain(opened: Opened, frame: ImageBitmap): Promise<ExplainedFrame | null> {
     if (this.asked === null || page.form.checkValidity()) {
       const { choice } = readChoice(opened.auto);
-      this.asked = { choice, target: this.pinned, limits: readLimits(), milliseconds: Number(page.pace.value) };
+      this.asked = { choice, ...this.score, target: this.pinned, limits: readLimits(), milliseconds: Number(page.pace.value) };
     }
-    return this.around.client.ask("frame", { ...this.asked, target: this.pinned, frame }, undefined, [frame]);
+    return this.around.client.ask("frame", { ...this.asked, ...this.score, target: this.pinned, frame }, undefined, [frame]);
   }
 
   private show(opened: Opened, found: ExplainedFrame, perSecond: number | null): void {
@@ -116,17 +119,21 @@ export class Live {
       this.say(opened, found, perSecond);
       if (!isHeld(page.classes)) this.list(opened);
     }
-    if (changed) page.status.textContent = `Camera: ${opened.labels[found.target]}`;
+    if (changed) page.status.textContent = `Camera: ${this.labelOf(opened, found)}`;
     document.dispatchEvent(new CustomEvent("ortcam-frame", { detail: { ...found, perSecond } }));
   }
 
   private say(opened: Opened, found: ExplainedFrame, perSecond: number | null): void {
     const { choice } = this.asked ?? readChoice(opened.auto);
-    const label = opened.labels[found.target];
+    const label = this.labelOf(opened, found);
     const masked = isMasked(choice) ? [errorInWords(found.error), passesInWords(found)] : [];
     page.passes.textContent = [TITLES[choice.method], rateInWords(perSecond), ...masked].join(" · ");
     const where = found.flat ? "nothing speaks for it" : `strongest ${strongestPart(found.map)}`;
     this.around.stage.describe(`the camera with the heatmap of ${label} by ${TITLES[choice.method]}, ${where}`);
+  }
+
+  private labelOf({ labels }: Opened, { target }: ExplainedFrame): string {
+    return target < 0 ? (this.score.score ?? "") : labels[target];
   }
 
   private async fail(error: unknown): Promise<void> {

@@ -7,13 +7,12 @@
  * a bundle (`?bundle=`, a relative path), and what it runs by (`?provider=wasm`, or `webgpu` where the page was built
  * with it).
  */
-import { bundleAddress } from "../engine/bundle";
 import type { Limits } from "../scoring/budget";
 import { listClasses } from "./classes";
 import { Client, WorkerLostError } from "./client";
 import { COLORMAPS } from "../images/colormaps";
 import { OrtcamError, TokenError } from "../errors";
-import type { Access, Explained, Opened, ShownImage, Preview } from "../messages";
+import type { Explained, Opened, ShownImage, Preview } from "../messages";
 import { isMasked, TITLES, weighsByGradient } from "../methods/methods";
 import { element, page, showPicture } from "./elements";
 import { Live } from "./live";
@@ -21,13 +20,14 @@ import { showPrivacy } from "./privacy";
 import { listSamples } from "./samples";
 import { type Blend, DEFAULT_ALPHA } from "../images/rendering";
 import type { Provider } from "../engine/session";
+import { askedScore, offerScore, offerScoreFiles, readExpression, takeScoreFiles } from "./score";
 import { saveManifest, saveMap, saveOverlay, type Subject } from "./saving";
-import { fetchSite, type Offer, type Site } from "./site";
+import { accessTo, fetchSite, type Site, wantedBundle } from "./site";
 import { offerMethods, readChoice, readLimits, readLook, showOptions, suggestSamples, wantedProvider } from "./settings";
 import { Stage, strongestPart } from "./stage";
 import { listenForImages } from "./taking";
 import { askForToken, knownToken } from "./token";
-import { costInWords, counted, errorInWords, outputsInWords, passesInWords } from "./words";
+import { costInWords, counted, errorInWords, outputsInWords, passesInWords, valueInWords } from "./words";
 
 type State = "loading" | "locked" | "empty" | "reading" | "ready" | "explaining" | "explained" | "live" | "broken";
 
@@ -37,6 +37,7 @@ const client = new Client();
 const stage = new Stage(element<HTMLCanvasElement>("photograph"), element<HTMLCanvasElement>("heatmap"));
 const live = new Live({ client, stage, begun: showLive, failed: (error, frame) => void endLive(error, frame) });
 let site: Site = { ortcam: null, bundles: [] };
+let address = ""; // of the bundle that was opened last
 let provider: Provider | null = null; // that which is left after WebGPU has failed
 let opened: Opened | null = null;
 let current: { readonly file: Blob; readonly name: string; readonly picture: ShownImage } | null = null;
@@ -105,32 +106,21 @@ async function recover(error: unknown, kept: Pick<NonNullable<typeof current>, "
   showError(`That did not work, and the computation was started again: ${text}`);
 }
 
-/** The bundle that the address asks for, or that is chosen. */
-function wantedBundle(): { address: string; offer: Offer | null } {
-  const offer = site.bundles.at(Math.max(page.bundle.selectedIndex, 0)) ?? null;
-  const asked = new URL(location.href).searchParams.has("bundle");
-  const shipped = offer?.address ?? "shapes.ortcam";
-  return { address: bundleAddress(new URL(location.href), shipped), offer: asked ? null : offer };
-}
-
-/** How the server is asked that explains; null where this browser does. */
-function accessTo(offer: Offer | null): Access | null {
-  if (site.server === undefined) return null;
-  const { address, limits } = site.server;
-  const runs = offer?.runs ?? "on this server";
-  return { address: new URL(address, location.href).href, token: knownToken(), limits, runs };
-}
-
 async function open(): Promise<void> {
   await live.stop();
   setState("loading", "Loading the model …");
   opened = null;
   try {
-    const { address, offer } = wantedBundle();
+    const wanted = wantedBundle(site, page.bundle.selectedIndex);
+    const { offer } = wanted;
+    const isOther = address !== wanted.address;
+    address = wanted.address;
     listSamples(offer?.samples ?? [], { read, showError });
     page.modelName.textContent = offer?.name ?? address.split("/").at(-2) ?? "";
-    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam, server: accessTo(offer) };
+    const asks = { address, provider: provider ?? wantedProvider(), version: site.ortcam, server: accessTo(site, offer) };
     opened = await client.ask("open", asks);
+    if (isOther) offerScore(opened);
+    offerScoreFiles(opened);
   } catch (error) {
     setState("broken", "");
     showError(error instanceof OrtcamError ? error.message : `The computation did not start: ${String(error)}`);
@@ -177,6 +167,7 @@ async function startLive(id: string | null = null): Promise<void> {
   await Promise.all([stopped(), live.stop()]);
   if (turn !== turns || opened === null) return;
   showError(null);
+  live.score = askedScore();
   setState("reading", "Waiting for the camera …");
   try {
     await live.start(opened, id);
@@ -230,7 +221,8 @@ async function run(limits: Limits): Promise<void> {
   if (current === null || opened === null) return;
   const { name } = current;
   const { choice, chosen } = readChoice(opened.auto);
-  const label = opened.labels[target];
+  const expression = readExpression();
+  const label = expression ?? opened.labels[target];
   const title = TITLES[choice.method];
   explained = null;
   focused = document.activeElement !== document.body;
@@ -241,18 +233,20 @@ async function run(limits: Limits): Promise<void> {
   page.progress.removeAttribute("value");
   setState("explaining", (quick && page.status.textContent) || `Explaining ${label} …`);
   try {
-    explained = await client.ask("explain", { choice, chosen, target, limits }, (preview) => showPreview(preview, isMasked(choice)));
+    explained = await client.ask("explain", { choice, chosen, ...askedScore(), target, limits }, (preview) => showPreview(preview, isMasked(choice)));
     if (explained === null) {
       stage.clearMap();
       stage.describe(`${name}, without a heatmap`);
       settle("Stopped before there was a map.");
     } else {
       stage.showMap(explained.map, explained.cells);
-      const where = explained.flat ? opened.areProbabilities ? "nothing speaks for this class" : "nothing speaks for this output" : `strongest ${strongestPart(explained.map)}`;
+      const kind = expression !== null ? "score" : opened.areProbabilities ? "class" : "output";
+      const where = explained.flat ? `nothing speaks for this ${kind}` : `strongest ${strongestPart(explained.map)}`;
       stage.describe(`${name} with the heatmap of ${label} by ${title}, ${where}`);
-      const { cost, error, seconds } = explained;
+      const { cost, error, seconds, value } = explained;
       const took = cost === null ? `${errorInWords(error)} · ${passesInWords(explained)}` : costInWords(title, cost, seconds);
-      const how = [took, ...explained.notes].join(" · ");
+      const worth = value === null ? [] : [`it is ${valueInWords(value.is, false)} for this image`];
+      const how = [...worth, took, ...explained.notes].join(" · ");
       said = [`${label}: ${where}.`, how];
       settle(...said);
       document.dispatchEvent(new CustomEvent("ortcam-explained", { detail: explained }));
@@ -277,13 +271,14 @@ function showPreview(preview: Preview, masked: boolean): void {
 /** The classes that the model knows: with their probabilities, and to choose from, once there is an image. */
 function showClasses(): void {
   if (opened !== null && live.isOn) live.list(opened);
-  else if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, target);
+  else if (opened !== null) listClasses(opened, current?.picture.probabilities ?? null, readExpression() === null ? target : -1);
 }
 
 /** What is saved now. */
 function subject(): Subject {
   const method = String(explained?.manifest["method"]);
-  return { image: current?.name ?? "image", method, label: opened?.labels[target] ?? "" };
+  const label = readExpression() === null ? (opened?.labels[target] ?? "") : "score";
+  return { image: current?.name ?? "image", method, label };
 }
 
 function listenForSettings(): void {
@@ -292,6 +287,11 @@ function listenForSettings(): void {
     const changed = event.target as HTMLInputElement;
     if (changed === page.search || changed.id === "colormap" || changed.id === "blend") return;
     if (changed.name === "target") target = Number(changed.value);
+    if (changed.name === "target" && readExpression() !== null) page.score.value = ""; // which names its classes itself
+    if (changed === page.scoreFiles) takeScoreFiles();
+    offerScoreFiles(opened);
+    live.score = askedScore();
+    if (changed === page.score) showClasses();
     if (live.isOn && changed.name === "target") live.pin(target);
     if (changed === page.follow) live.pin(page.follow.checked ? null : live.target);
     if (changed.id === "method") suggestSamples();
@@ -299,6 +299,7 @@ function listenForSettings(): void {
     void explain();
   });
   page.search.addEventListener("input", showClasses);
+  page.score.addEventListener("input", () => offerScoreFiles(opened));
   page.stop.addEventListener("click", () => {
     focused = true;
     page.status.textContent = "Stopping …";

@@ -1,6 +1,8 @@
 /** What the server says of itself: the bundles that it offers and their samples, in `site.json` beside the page. */
 import { OrtcamError, TokenError } from "../errors";
-import type { ServerLimits } from "../messages";
+import { bundleAddress } from "../engine/bundle";
+import type { Access, ServerLimits } from "../messages";
+import { knownToken } from "./token";
 
 /** A bundle that the page offers. */
 export interface Offer {
@@ -43,6 +45,21 @@ export async function fetchSite(token: string | null): Promise<Site> {
   }
   if (!Array.isArray(site.bundles)) throw new OrtcamError("site.json names no bundles: build the page again");
   return site;
+}
+
+/** The bundle that the address asks for, or that is chosen by its place. */
+export function wantedBundle({ bundles }: Site, chosen: number): { address: string; offer: Offer | null } {
+  const offer = bundles.at(Math.max(chosen, 0)) ?? null;
+  const asked = new URL(location.href).searchParams.has("bundle");
+  const shipped = offer?.address ?? "shapes.ortcam";
+  return { address: bundleAddress(new URL(location.href), shipped), offer: asked ? null : offer };
+}
+
+/** How the server is asked that explains; null where this browser does. */
+export function accessTo({ server }: Site, offer: Offer | null): Access | null {
+  if (server === undefined) return null;
+  const runs = offer?.runs ?? "on this server";
+  return { address: new URL(server.address, location.href).href, token: knownToken(), limits: server.limits, runs };
 }
 
 /** Ask, and read the answer to its end, whatever it is: what is left unread counts as a failed request. */

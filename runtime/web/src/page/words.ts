@@ -29,8 +29,9 @@ export function rateInWords(perSecond: number | null): string {
   return `${perSecond < 9.95 ? perSecond.toFixed(1) : perSecond.toFixed(0)} maps per second`;
 }
 
-/** How many classes a model knows, or how many values it gives. */
-export function outputsInWords({ labels, areProbabilities }: Pick<Opened, "labels" | "areProbabilities">): string {
+/** How many classes a model knows, or what values it gives. */
+export function outputsInWords({ labels, areProbabilities, outputs }: Pick<Opened, "labels" | "areProbabilities" | "outputs">): string {
+  if (labels.length === 0) return outputs;
   const [one, several] = areProbabilities ? ["class", "classes"] : ["output", "outputs"];
   return `${counted(labels.length)} ${labels.length === 1 ? one : several}`;
 }

@@ -4,6 +4,7 @@ import { OrtcamError } from "../errors";
 import { gateFunction } from "./gates";
 import type { Masks } from "./masks";
 import type { Plan } from "../methods/methods";
+import type { Columns } from "../request/score";
 import { drawNoise, shuffled } from "./noise";
 import { type Feeds, run, type Runtime } from "../engine/session";
 import { type Maps, upsample } from "./upsampling";
@@ -16,9 +17,8 @@ export interface Work {
   readonly features: Maps;
   readonly masks: Masks;
   readonly plan: Plan;
-  readonly classes: number;
-  readonly scoreLength: number; // of the scorer's input `score`, where it has one; the page explains classes, so it is zero
-  readonly offset: Float32Array | null; // [classes], subtracted from values, which may be negative; null: probabilities
+  readonly columns: Columns; // that are scored: all classes, or one score
+  readonly offset: Float32Array | null; // [columns], subtracted from values, which may be negative; null: probabilities
 }
 
 // Of the sum of the weights: a channel below that changes no map, and need not be gated.
@@ -26,9 +26,9 @@ const NEGLIGIBLE = 1e-10;
 const TINIEST = 2 ** -126; // the smallest normal float32
 const ROUNDING = 8 * 2 ** -23; // of values, over the largest of them
 
-/** The masked passes of one image, made a group of channels at a time; what they gave is kept for every class. */
+/** The masked passes of one image, made a group of channels at a time; what they gave is kept for every class. A target is a place among the columns. */
 export class Scoring {
-  private readonly sums: Float32Array; // [C, classes], of the probabilities
+  private readonly sums: Float32Array; // [C, columns], of the scores
   private readonly counts: Int32Array; // [C], passes
   private readonly spread: Float32Array; // [C], of the noise
   private readonly fixed: Feeds;
@@ -42,7 +42,8 @@ export class Scoring {
     readonly work: Work,
     readonly size: number,
   ) {
-    const { input, height, width, masks, plan, classes, scoreLength } = work;
+    const { input, height, width, masks, plan, columns } = work;
+    const classes = columns.targets.length;
     const { maps } = masks;
     this.sums = new Float32Array(maps.count * classes);
     this.counts = new Int32Array(maps.count);
@@ -53,11 +54,11 @@ export class Scoring {
       maps: this.float(maps.data, 1, maps.count, maps.height, maps.width),
       targets: new Tensor(
         "int64",
-        BigInt64Array.from({ length: classes }, (_, i) => BigInt(i)),
+        BigInt64Array.from(columns.targets, BigInt),
         [classes],
       ),
       baseline: this.float(new Float32Array(classes), classes),
-      score: this.float(new Float32Array(scoreLength), 1, scoreLength),
+      score: this.float(columns.row, 1, columns.row.length),
       logit_softmax: new Tensor("bool", Uint8Array.of(0), []),
     };
   }
@@ -84,7 +85,8 @@ export class Scoring {
 
   /** The weights of a class by place, [L]: means of the samples so far; 0 where there is none. */
   weights(target: number): Float64Array {
-    const { classes, offset } = this.work;
+    const { columns, offset } = this.work;
+    const classes = columns.targets.length;
     let most = Math.abs(offset?.[target] ?? 0);
     const weights = Float64Array.from(this.order, (channel) => {
       const count = this.counts[channel];
@@ -106,7 +108,8 @@ export class Scoring {
    * @throws OrtcamError a score is not a number
    */
   async *run(places: readonly number[]): AsyncGenerator<void, void, void> {
-    const { plan, input, height, width, classes } = this.work;
+    const { plan, input, height, width, columns } = this.work;
+    const classes = columns.targets.length;
     const shape = [1, input.length / (height * width), height, width];
     const channels = places.map((place) => this.order[place]);
     for (const channel of channels) {
@@ -125,7 +128,7 @@ export class Scoring {
   }
 
   private async runChunk(chunk: readonly number[], coefficient: number, noise: Feeds): Promise<void> {
-    const { classes } = this.work;
+    const classes = this.work.columns.targets.length;
     const { Tensor } = this.runtime.library;
     // A GPU compiles for every new shape, so there the last chunk is as long as the others.
     const rows = this.runtime.provider === "webgpu" ? this.size : chunk.length;
@@ -142,7 +145,7 @@ export class Scoring {
       keep: this.float(new Float32Array(rows), rows),
     };
     const [probabilities] = await run(this.scorer, feeds, ["probabilities"]);
-    if (probabilities.length !== rows * classes || probabilities.some(Number.isNaN)) {
+    if (probabilities.length !== rows * classes || !probabilities.every(Number.isFinite)) {
       throw new OrtcamError("the score of a masked image is not a number: the model's values are too large");
     }
     for (const [row, channel] of chunk.entries()) {

@@ -21,6 +21,7 @@ import {
   parametersOf,
   passesOfExact,
   previewOf,
+  valueOf,
   withoutMap,
 } from "./records";
 
@@ -78,27 +79,29 @@ export class ServedModel implements Engine {
     const { pixels } = await readPicture(this.bundle.manifest.preprocessing, file, name);
     const { height, width } = pixels;
     checkSize(`${name} has ${width} x ${height} = ${width * height} pixels`, width * height, limits.pixels);
-    const answer = await this.ask("predict", file, new URLSearchParams({ probabilities: "true" }));
+    const hasClasses = this.bundle.manifest.labels.length > 0; // else there may be millions of values, which nobody reads
+    const answer = await this.ask("predict", file, new URLSearchParams(hasClasses ? { probabilities: "true" } : {}));
     const { predictions } = (await answer.json()) as { predictions: [{ probabilities?: number[]; values?: number[] }] };
-    const probabilities = Float32Array.from(predictions[0].probabilities ?? predictions[0].values ?? []);
-    this.checkModel(probabilities.length === this.bundle.manifest.labels.length);
+    const { manifest } = this.bundle;
+    const values = Float32Array.from(predictions[0].probabilities ?? predictions[0].values ?? []);
+    this.checkModel(values.length === manifest.labels.length);
     this.photograph = { file, name, pixels };
     this.map = null;
     return {
       height,
       width,
-      geometry: cropGeometry(this.bundle.manifest.preprocessing, height, width),
+      geometry: cropGeometry(manifest.preprocessing, height, width),
       display: await forDisplay(pixels),
-      probabilities,
+      probabilities: values,
     };
   }
 
   async explain(task: Task, show: (preview: Preview) => void, signal: AbortSignal): Promise<Explained | null> {
     const { photograph } = this;
     if (photograph === null) throw new OrtcamError("there is no image to explain: choose one first");
-    const { choice, target, limits } = task;
+    const { choice, limits } = task;
     const { channels } = this.bundle.manifest.cut;
-    const parameters = parametersOf(choice, target, limits, { channels, passes: this.access.limits.passes });
+    const parameters = parametersOf(task, { channels, passes: this.access.limits.passes });
     let last: ExplanationRecord | null = null;
     try {
       for await (const record of this.records(photograph.file, parameters, isMasked(choice), signal)) {
@@ -116,6 +119,7 @@ export class ServedModel implements Engine {
     this.cells = finestOf(manifest, layers);
     return {
       map: this.map,
+      value: valueOf(last),
       flat: last.targets[0].flat,
       error: errorOf(last),
       passes: last.stats.passes,

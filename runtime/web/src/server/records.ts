@@ -1,8 +1,9 @@
 /** What the server answers, as `ortcam.serve.protocols.answers` makes it, and the page's own forms of it. */
 import { OrtcamError } from "../errors";
-import type { Manifest, Preview } from "../messages";
+import type { Explained, Manifest, Preview, Task } from "../messages";
 import { allOptions, type Choice, isMasked, resolvePlan } from "../methods/methods";
 import type { Limits } from "../scoring/budget";
+import { wordOf } from "../request/score_text";
 import type { SaliencyMap } from "../images/rendering";
 import type { Cost } from "../methods/unmasked";
 
@@ -10,7 +11,10 @@ import type { Cost } from "../methods/unmasked";
 export interface ExplanationRecord {
   readonly targets: readonly [
     {
-      readonly index: number;
+      readonly index: number; // of a class; -1: of a score
+      readonly label: string;
+      readonly probability?: number;
+      readonly value?: number; // in its place, where it is none
       readonly flat: boolean;
       readonly estimated_error: number | null;
       readonly map: { readonly shape: readonly [number, number]; readonly b64: string };
@@ -29,20 +33,19 @@ export interface ExplanationRecord {
 }
 
 /**
- * The parameters of a request for a class.
+ * The parameters of a request for a class or a score, which the server reads.
  *
  * @param channels of the model
  * @param passes that the server makes at most: a map that may end early is held to as many channels as they are enough for
  */
 export function parametersOf(
-  choice: Choice,
-  target: number,
-  { budget, tolerance }: Limits,
+  { choice, score, target, limits: { budget, tolerance } }: Pick<Task, "choice" | "score" | "target" | "limits">,
   { channels, passes }: { readonly channels: number; readonly passes: number },
 ): URLSearchParams {
   const { method, ...own } = { ...allOptions(choice), method: choice.method };
-  const asked = { method, ...changeable(choice, own), target: `index:${target}`, map: "full" };
-  const parameters = new URLSearchParams(asked);
+  const parameters = new URLSearchParams({ method, ...changeable(choice, own), map: "full" });
+  if (score === null || wordOf(score) !== null) parameters.set("target", `index:${target}`);
+  if (score !== null) parameters.set("score", score);
   if (!isMasked(choice)) return parameters;
   if (budget !== null) parameters.set("budget", String(budget));
   if (tolerance === null) return parameters;
@@ -56,6 +59,11 @@ export function parametersOf(
 function changeable(choice: Choice, options: Readonly<Record<string, unknown>>): Record<string, string> {
   const names = Object.keys(choice).map((name) => (name === "samples" ? "num_samples" : name));
   return Object.fromEntries(names.flatMap((name) => (name in options ? [[name, String(options[name])]] : [])));
+}
+
+/** The value of a score for the image as it is; null: a class is explained. */
+export function valueOf({ targets: [{ index, label, probability, value }] }: ExplanationRecord): Explained["value"] {
+  return index >= 0 ? null : { of: label, is: value ?? probability ?? NaN };
 }
 
 /** The map of a record: float32, little-endian as every browser's memory is. */
