@@ -53,12 +53,13 @@ TOLERANCE: Final = 1e-4  # of maps in [0,1]: float32, summed in another order
 _REPOSITORY: Final = Path(__file__).parents[2]
 _IMAGE: Final = _REPOSITORY / "models/shapes/samples/mug-umbrella.png"
 # What is run: the name in reports, and options of `ortcam explain` or `ortcam fuse`. Python takes a minute to start
-# under qemu-user, so they are few.
-_EXPLAIN: Final = {"ortcam explain, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24")}
-_FUSED: Final = {
+# under qemu-user and scorecam++ five, so they are few.
+_PROGRAMS: Final = {
     "fused file, layer-cam": ("-m", "layer-cam"),
+    "ortcam explain, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24"),
     "fused file, scorecam++, 24 channels": ("-m", "scorecam++", "--budget", "24", "--batch-size", "1"),
 }
+_FUSED: Final = {name: options for name, options in _PROGRAMS.items() if name.startswith("fused file")}
 # What a user of a fused file would write; its image is read as an array, because no decoder comes with ONNX Runtime.
 _RUN: Final = """
 import sys
@@ -176,14 +177,16 @@ def _explained(
 ) -> Iterator[tuple[str, NDArray[np.float32], float]]:
     """What made a map, the map, and the peak memory of the process."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        for name in (name for name in _FUSED if name not in without):
-            paths = [str(path) for path in (_fused_file(folder, name), folder / "image.npy", Path(made, "map.npy"))]
-            memory = _run([*python, "-c", _RUN, *paths], {})
-            yield name, np.load(Path(made, "map.npy")), memory
-        for name, options in ((name, options) for name, options in _EXPLAIN.items() if name not in without):
-            arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet"]
-            memory = _run([*python, *arguments, "--force", "-o", f"{made}/explained"], _HERE)
-            (file,) = Path(made, "explained").rglob("class-*.npy")
+        for name, options in ((name, options) for name, options in _PROGRAMS.items() if name not in without):
+            if name in _FUSED:
+                file = Path(made, "map.npy")
+                memory = _run(
+                    [*python, "-c", _RUN, *map(str, (_fused_file(folder, name), folder / "image.npy", file))], {}
+                )
+            else:
+                arguments = ["-m", "ortcam", "explain", "shapes", str(_IMAGE), *options, "--threads", "1", "--quiet"]
+                memory = _run([*python, *arguments, "--force", "-o", f"{made}/explained"], _HERE)
+                (file,) = Path(made, "explained").rglob("class-*.npy")
             yield name, np.load(file), memory
 
 
