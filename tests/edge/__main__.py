@@ -70,12 +70,16 @@ def main(arguments: list[str] | None = None) -> int:
         results = [] if options.again else _kept(folder, name, versions)
         for result in results:
             print(f"{_row(result)} kept")
-        for result in check(name, python, folder / "maps", here, [result.what for result in results]):
-            print(_row(result), flush=True)
-            results.append(result)
-            measured = {"versions": versions, "results": [dataclasses.asdict(result) for result in results]}
-            _record(folder, name).write_text(json.dumps(measured))
-            _write(options.output, folder, run)
+        try:
+            for result in check(name, python, folder / "maps", here, [result.what for result in results]):
+                print(_row(result), flush=True)
+                results.append(result)
+                measured = {"versions": versions, "results": [dataclasses.asdict(result) for result in results]}
+                _record(folder, name).write_text(json.dumps(measured))
+                _write(options.output, folder, run)
+        except RuntimeError as error:
+            print(f"make edge-arm: {name}: {error}", file=sys.stderr)
+            same = False
         same = same and all(result.same for result in results)
     _write(options.output, folder, run)
     return 0 if same else 1

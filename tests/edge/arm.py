@@ -114,6 +114,7 @@ def prepare(name: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     if environment.wheels:
         version = ".".join(found["python3"].split(".")[:2])
         paths.append(wheels.unpack(environment.wheels, version, own))
+        wheels.describe_processor(root)
         found |= wheels.versions(own)
     variables = {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -138,7 +139,7 @@ def maps_here(folder: Path, again: bool = False) -> dict[str, NDArray[np.float32
         RuntimeError: a program failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    decoded = cv2.imread(str(_IMAGE))
+    decoded = np.asarray(cv2.imread(str(_IMAGE)))
     np.save(folder / "image.npy", cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
     for name, options in _FUSED.items():
         file = _fused_file(folder, name)

@@ -9,10 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["unpack", "versions"]
+__all__ = ["describe_processor", "unpack", "versions"]
 
 _CONSTRAINTS: Final = Path(__file__).parents[2] / "constraints.txt"
 _PLATFORM: Final = "aarch64-manylinux_2_28"
+_CORE: Final = """\
+processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+
+"""
 
 
 def unpack(packages: Sequence[str], python: str, folder: Path) -> Path:
@@ -41,6 +52,18 @@ def unpack(packages: Sequence[str], python: str, folder: Path) -> Path:
     if ran.returncode:
         raise RuntimeError(f"uv could not unpack wheels for 64-bit ARM: {ran.stderr.strip()[-2000:]}")
     return part.rename(made)
+
+
+def describe_processor(root: Path) -> None:
+    """Write what the system says of a processor with one core, a Cortex-A72, into a root.
+
+    qemu-user shows programs the host's, and ONNX Runtime 1.31 crashes on one that has nothing of ARM.
+    """
+    files = {"proc/cpuinfo": _CORE}
+    files |= {f"sys/devices/system/cpu/{name}": "0\n" for name in ("online", "possible", "present")}
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
 
 def versions(folder: Path) -> dict[str, str]:
