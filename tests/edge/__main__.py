@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"make edge-arm: {reason}", file=sys.stderr)
             return 2
     folder = options.folder.resolve()
-    run = describe_run("tests.edge", sys.argv[1:] if arguments is None else arguments)
+    run = describe_run("tests.edge", options.environments)
     same, here = True, maps_here(folder / "maps", again=options.again)
     for name in environments:
         python, versions = prepare(name, folder)
