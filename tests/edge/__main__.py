@@ -28,7 +28,8 @@ _REPORT: Final = """\
 # ARM under qemu-user
 
 The shipped classifier explains [the image](../../models/shapes/samples/mug-umbrella.png) on emulated ARM, with Debian
-13's packages, and with PyPI's wheels (arm64-pypi). What was not measured has no row. The difference is the largest of
+13's packages, and with PyPI's wheels (arm64-pypi). What was not measured has no row; rows are kept from
+run to run, each with its time. The difference is the largest of
 a pixel from the map of the machine below, of maps in [0,1]; {tolerance:g} is accepted. Memory is the peak of the
 process on one thread and includes the emulator, so a device needs less. An emulator shows no speed, and takes
 instructions that a processor may lack.
