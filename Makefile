@@ -118,7 +118,8 @@ test-oldest: $(OLDEST)/oldest.stamp $(SERVING)/serving.stamp  ## run the tests w
 test-newest: $(NEWEST)/newest.stamp  ## run the tests with the newest versions there are (rm -r .venv-newest looks again)
 	$(NEWEST)/bin/python $(PYTEST) $(NEWEST_TESTS)
 
-# Packages of Debian 13 are fetched once, into .edge: a gigabyte per architecture, and an hour of emulation.
+# Packages of Debian 13 are fetched once, into .edge: a gigabyte per architecture, and an hour of emulation. A run that was
+# stopped goes on where it was; EDGE=--again measures all again.
 EDGE ?=
 edge-arm: $(VENV)/dev.stamp  ## compare maps on 64-bit and 32-bit ARM with this machine's (needs qemu-user-static; EDGE=armhf for a part)
 	$(BIN)/python -m tests.edge $(EDGE)

@@ -37,7 +37,7 @@ int orientation(const std::string& jpeg) {
   const std::string tiff = jpeg.substr(exif + 6, 65536);
   const auto number = [&](size_t at, size_t bytes) {
     size_t value = 0;
-    for (size_t i = 0; i < bytes && at + bytes <= tiff.size(); i++)
+    for (size_t i = 0; i < bytes && at <= tiff.size() && bytes <= tiff.size() - at; i++)
       value |= size_t(uint8_t(tiff[at + i])) << 8 * (tiff[0] == 'I' ? i : bytes - 1 - i);
     return value;
   };
@@ -77,6 +77,8 @@ Image read_image(const std::filesystem::path& path) {
   const auto jpeg = tjInitDecompress();
   Image image{};
   bool whole = tjDecompressHeader2(jpeg, const_cast<uint8_t*>(bytes), file.size(), &width, &height, &sampling) == 0;
+  if (whole && uint64_t(width) * height > PTRDIFF_MAX / 3)  // on 32 bits
+    throw std::runtime_error(path.string() + ": is too large for this processor");
   if (whole) {
     image = {height, width, std::vector<uint8_t>(size_t(3) * height * width)};
     whole = tjDecompress2(jpeg, bytes, file.size(), image.pixels.data(), width, 0, height, TJPF_RGB, 0) == 0;

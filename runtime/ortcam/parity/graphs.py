@@ -331,8 +331,8 @@ def run_scorer(
     feeds: dict[str, NDArray[Any]] = {
         "image": image,
         "maps": maps[None],
-        "channels": channels,
-        "targets": columns,
+        "channels": channels.astype(np.int64),  # numpy's own index has 32 bits on 32-bit processors
+        "targets": columns.astype(np.int64),
         "scale": np.ones(len(channels), np.float32),
         "noise": image,
         "sigma": np.full(len(channels), _NOISE, np.float32),

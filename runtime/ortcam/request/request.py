@@ -221,7 +221,7 @@ class ExplainRequest:
             TargetError: a class, or a number of classes, that the model does not have.
         """
         if self.score is not None and self.score.word is None:
-            return np.array([-1]), np.arange(1)
+            return np.array([-1], np.int64), np.arange(1)
         top_k = as_top_k(self.top_k, len(labels))
         if self.target is None:
             return most_probable(logits, top_k), np.arange(top_k)

@@ -266,7 +266,8 @@ class _Output(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if self._target is not None:
+        # Python flushes it once more when it is collected, and from 3.13 on prints what that raises.
+        if self._target is not None and not getattr(self._target, "closed", False):
             self._attempt(self._target.flush)
 
     def close_up(self) -> None:

@@ -57,6 +57,19 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, printed: str, monkeypa
     assert target.getvalue().decode(encoding) == f"{printed}\n\\x1b[2J"
 
 
+def test_it_is_closed_in_silence_after_what_it_printed_to(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open(1, "w", closefd=False) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with guarded_output() as conclude:
+            ours = sys.stdout
+            print("done")
+            conclude()
+        ours.close()  # as when it is collected
+    assert capfd.readouterr() == ("done\n", "")
+
+
 class Failing(io.TextIOBase):
     """A standard output that fails after so many writes."""
 
