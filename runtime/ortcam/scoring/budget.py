@@ -198,8 +198,9 @@ def rounds_of(limits: Limits, channels: int, *, warm: bool = False) -> list[int]
     if limit < channels and are_most(limit, channels) and limits.tolerance is None:
         return [limit]  # which few are left out matters little, and to ask would take longer than they do
     first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
+    fewest = min(_FEWEST, math.ceil(limit / 2)) if warm else _FEWEST  # the others are for what the frames before left
     first = first / 2 if warm else first
-    rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
+    rounds = [min(max(fewest, math.ceil(first)), limit)]
     while (rest := limit - sum(rounds)) > 0:
         size = math.ceil((_GROWTH - 1) * sum(rounds))
         rounds.append(rest if rest < 1.5 * size else size)

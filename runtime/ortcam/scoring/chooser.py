@@ -245,6 +245,7 @@ class Chooser:
             return
         self._before = before
         slopes = np.ones_like(before.y) if self._scoring.tally.offset is not None else np.maximum(before.y, 0) ** 3
+        slopes = slopes * np.sqrt(1 + before.unknown)  # so that in time all are scored
         matters = self._size * (slopes / np.maximum(self._size @ slopes, np.finfo(np.float64).tiny)).sum(axis=1)
         steps = np.round(_STEPS * np.log2(np.maximum(matters, np.finfo(np.float64).tiny)))
         self._first = np.argsort(-steps, kind="stable")

@@ -197,7 +197,7 @@ class MaskModel:
         y, scale = y / trend.scale(given, growth), trend.scale(open_, growth)
         mu, expected = trend.fitted(given, growth, inverse, y, open_)
         pulled = inverse @ (y - mu)
-        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), 1e-12)
+        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), trend.least_spread)
         # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
         surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
         cross = _matern(self._squared_distances(open_, given), length)
@@ -314,7 +314,7 @@ class MaskModel:
                 turned, smaller = vectors.T @ (y / scale), np.log(np.broadcast_to(scale, y.shape)).sum()
                 for j, precision in enumerate(precisions):
                     residual = trend.residual(given, trend.growths[w], vectors, turned, precision)
-                    spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), 1e-12)
+                    spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), trend.least_spread)
                     likelihood = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
                     likelihoods[i, j, w] = likelihood - smaller
         shares = np.exp(likelihoods - likelihoods.max())

@@ -5,7 +5,8 @@ as predicted), and u, the variance that was left of it over s^2 (`trend.Before`)
 
     u_k = 0 where channel k was scored, else g_k (v_k + noise) / (1 + noise),
 
-with v_k the posterior variance of d_k and g_k that of `trend` (1 in a frame that started cold). Before the next frame,
+with v_k the posterior variance of d_k and g_k that of `trend` (1 in a frame that started cold); it is 1000 at most.
+Before the next frame,
 `before` gives both for the channels that are active now. A channel that was flat or new has the mean y of the others,
 and the largest u, or 1 if that is larger. A class that was not explained for n frames has u + n. So has every class
 after n frames of which nothing could be kept, because there was no time to predict.
@@ -36,6 +37,8 @@ CUT: Final = 0.5
 # Frames for which a class is remembered that is not explained, and classes.
 _FRAMES: Final = 16
 _CLASSES: Final = 64
+# The largest u: what a channel is that was never scored (s^2 about 0.1), over the least s^2 of `trend`.
+_MOST_UNKNOWN: Final = 1e3
 
 
 class Memory:
@@ -106,6 +109,7 @@ class Memory:
             unknown: float64 [L,K].
         """
         self._frame += 1
+        unknown = np.minimum(unknown, _MOST_UNKNOWN)
         self._features = np.full((channels, features.shape[1]), np.nan, np.float32)
         self._features[order] = features
         for place, index in enumerate(classes):

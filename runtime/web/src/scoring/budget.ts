@@ -138,9 +138,12 @@ export class Run {
     if (memory === null || memory.empty || scoring.order.length === 0) return;
     this.before = memory.before(target, this.seen());
     if (this.before === null) return;
-    const { y } = this.before;
+    const { y, unknown } = this.before;
     const sizes = this.sizes();
-    const matters = sizes.map((size, place) => size * (scoring.work.offset === null ? Math.max(y[place], 0) ** 3 : 1));
+    const matters = sizes.map((size, place) => {
+      const slope = scoring.work.offset === null ? Math.max(y[place], 0) ** 3 : 1;
+      return size * slope * Math.sqrt(1 + unknown[place]); // so that in time all are scored
+    });
     const total = Math.max(matters.reduce((a, b) => a + b, 0), TINIEST);
     const ranks = matters.map((value) => Math.round(STEPS * Math.log2(Math.max(value / total, TINIEST))));
     this.brightest = [...ranks.keys()].sort((a, b) => ranks[b] - ranks[a] || a - b);
@@ -156,7 +159,9 @@ export class Run {
     const channels = this.scoring.order.length;
     if (limit < channels && limit > MOST * channels && tolerance === null) return limit;
     const share = budget === null ? FIRST_OF_ALL * channels : FIRST_OF_BUDGET * limit;
-    return Math.min(Math.max(FEWEST, Math.ceil(this.before === null ? share : share / 2)), limit);
+    if (this.before === null) return Math.min(Math.max(FEWEST, Math.ceil(share)), limit);
+    const fewest = Math.min(FEWEST, Math.ceil(limit / 2)); // the others are for what the frames before left
+    return Math.min(Math.max(fewest, Math.ceil(share / 2)), limit);
   }
 
   /** How many channels the next round has. */

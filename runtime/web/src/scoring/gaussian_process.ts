@@ -118,7 +118,7 @@ export class MaskModel {
     const { here, there } = trend.fitted(root, given, growth, y, open);
     const rest = y.map((value, i) => value - here[i]);
     const pulled = solved(root, rest);
-    const spread = Math.max(dot(rest, pulled) / n, 1e-12);
+    const spread = Math.max(dot(rest, pulled) / n, trend.leastSpread);
     let surprise = 0; // leave-one-out residuals over their own standard deviations: 1 where the variances are right
     for (let i = 0; i < n; i++) {
       let own = 0;
@@ -240,7 +240,7 @@ export class MaskModel {
         for (const growth of trend.growths) {
           const scale = trend.scale(channels, growth);
           const rest = trend.residual(lower, channels, growth, values.map((value, i) => value / scale[i]));
-          const spread = Math.max(dot(rest, rest) / n, 1e-12);
+          const spread = Math.max(dot(rest, rest) / n, trend.leastSpread);
           const smaller = scale.reduce((total, value) => total + Math.log(value), 0);
           const likelihood = -determinant - (n * Math.log(spread)) / 2 - smaller;
           tried.push({ likelihood, logarithms: [length, noise, growth].map(Math.log) });

@@ -9,6 +9,7 @@ import type { Before } from "./trend";
 
 const CUT = 0.5; // how far masks may have moved, over their distances among each other
 const [MOST_FRAMES, MOST_CLASSES] = [16, 64]; // for which a class is remembered that is not explained, and classes
+const MOST_UNKNOWN = 1e3; // the largest u
 
 /** What is known of a class: by channel, NaN where it is not. */
 interface Kept {
@@ -63,7 +64,7 @@ export class Memory {
     const all = matrix(channels, features.columns);
     all.data.fill(NaN);
     for (const [place, channel] of order.entries()) {
-      [y[channel], unknown[channel]] = [known.y[place], known.unknown[place]];
+      [y[channel], unknown[channel]] = [known.y[place], Math.min(known.unknown[place], MOST_UNKNOWN)];
       const row = features.data.subarray(place * features.columns, (place + 1) * features.columns);
       all.data.set(row, channel * features.columns);
     }
