@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Before", "Trend"]
+__all__ = ["LEAST_SPREAD_OF_FRAMES", "Before", "Trend"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -33,7 +33,7 @@ Floats = NDArray[np.floating[Any]]
 # large: its s^2 is that of a change, and the first frame's that of the weights themselves.
 _GROWTHS: Final = (0.2, 1.0, 5.0, 25.0, 125.0)
 _LEAST_SPREAD: Final = 1e-12
-_LEAST_SPREAD_OF_FRAMES: Final = 1e-4
+LEAST_SPREAD_OF_FRAMES: Final = 1e-4
 _RIDGE: Final = 1e-6  # of the slope, so that z may be the same for all channels
 
 
@@ -62,7 +62,7 @@ class Trend:
 
     def __init__(self, before: Before | None) -> None:
         self.growths = (1.0,) if before is None else _GROWTHS
-        self.least_spread = _LEAST_SPREAD if before is None else _LEAST_SPREAD_OF_FRAMES
+        self.least_spread = _LEAST_SPREAD if before is None else LEAST_SPREAD_OF_FRAMES
         self._before = before
 
     def scale(self, channels: NDArray[np.intp], growth: float) -> Any:
