@@ -143,13 +143,13 @@ export class MaskModel {
     if (this.signed) {
       for (const [place, k] of open.entries()) {
         weights[k] = middle + top * mean[place];
-        deviation[k] = top * Math.sqrt(variance[place] * spread) * scale[place];
+        deviation[k] = top * deviationOf(mean[place], variance[place] * spread * scale[place] ** 2, true);
       }
     } else if (top > TINIEST) {
       for (const [place, k] of open.entries()) {
         const [m2, v] = [mean[place] ** 2, variance[place] * spread * scale[place] ** 2];
         weights[k] = top * (m2 ** 2 + 6 * m2 * v);
-        deviation[k] = top * Math.sqrt(v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
+        deviation[k] = top * deviationOf(mean[place], v);
       }
     }
     const unknown = new Float64Array(channels);
@@ -330,6 +330,12 @@ function finished(raw: Float64Array): Float64Array {
   const low = positive.reduce((a, b) => Math.min(a, b));
   const span = Math.max(positive.reduce((a, b) => Math.max(a, b)) - low, 1e-30);
   return positive.map((value) => (value - low) / span);
+}
+
+/** The standard deviation of a weight, over the largest, of mean and variance of what the process is over. */
+export function deviationOf(mean: number, variance: number, signed = false): number {
+  const [m2, v] = [mean ** 2, variance];
+  return Math.sqrt(signed ? v : v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
 }
 
 /** The value below which a share of them lies, interpolated as numpy does. */

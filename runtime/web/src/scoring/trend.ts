@@ -6,7 +6,8 @@
 import { dot, type Matrix, solved, solveLower, solveUpper, sum } from "./linear_algebra";
 
 const GROWTHS = [0.2, 1, 5, 25, 125]; // w
-const [LEAST_SPREAD, LEAST_SPREAD_OF_FRAMES] = [1e-12, 1e-4]; // s^2
+const LEAST_SPREAD = 1e-12; // s^2
+export const LEAST_SPREAD_OF_FRAMES = 1e-4;
 const RIDGE = 1e-6; // of the slope
 
 /** What the frame before says, by place. */
