@@ -38,7 +38,7 @@ from benchmarks.frontier.stream_report import (
 MODELS: Final = ("shapes", "squeezenet1_1", "mobilenet_v2", "resnet18")
 PHOTOGRAPHS: Final = ("coffee", "chelsea")  # of scikit-image, both CC0
 COUNT: Final = 24
-SMALL: Final = (8, 16, 32)  # channels, of a still scene
+SMALL: Final = (8, 16)  # channels, of a still scene
 BATCH_SIZE: Final = 8
 
 REPORT: Final = """\
