@@ -1,23 +1,44 @@
 """The rate of a stream with a deadline: whether each map is ready in time, and how evenly maps come.
 
-The frames are those of a pan. Each is given when it is asked for, as a camera gives its newest, and the clock runs from
-there to its map.
+The frames are those of a pan. Each is given when it is asked for, as a camera gives its newest; the clock runs from
+there to its map. Results go to benchmarks/results/stream-rate.md and .json. Run it on a machine that does nothing else,
+as `python -m benchmarks.frontier.steady`; needs scikit-image, and $ORTCAM_TEST_DATA for all models but shapes.
 """
 
+import argparse
 import dataclasses
+import itertools
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from benchmarks.common.arguments import add_output, add_threads, say, whole_number
 from benchmarks.common.figures import Figure, table
+from benchmarks.common.machine import describe_run, run_in_words
+from benchmarks.common.results import write_results, write_text
 from benchmarks.frontier.scenes import pan
+from benchmarks.frontier.stream import MODELS, PHOTOGRAPHS, bundle_of
 
-__all__ = ["DEADLINES", "Rate", "figures", "in_a_table", "measure_rate"]
+__all__ = ["Rate", "figures", "in_a_table", "main", "measure_rate"]
 
 DEADLINES: Final = (200, 500, 1000)  # milliseconds
 SETTLING: Final = 3  # frames that are not counted: the speed of the machine becomes known
+
+REPORT: Final = """\
+# Streams: a steady rate
+
+`explain_stream(frames, deadline=...)` on a pan over a photograph, scorecam, timed from when a frame is taken to its
+map. "In time" is the share of frames whose map came within the deadline, "jitter" the distance from the 10th to the
+90th percentile. The first {settling} frames are not counted. How exact such maps are: [stream.md](stream.md).
+
+{rates}
+
+{run}
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,3 +114,40 @@ def figures(rates: Sequence[tuple[str, Rate]]) -> Iterator[Figure]:
         label = f"{name} / deadline {rate.deadline}"
         yield Figure(f"{label} / frame to map", "s", tuple(value / 1000 for value in rate.milliseconds))
         yield Figure(f"{label} / passes", "passes", tuple(map(float, rate.passes)), "higher")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, measure, write the results."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.frontier.steady", description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all")
+    parser.add_argument(
+        "--deadlines", nargs="+", type=whole_number, default=DEADLINES, help="in milliseconds (default: 200 500 1000)"
+    )
+    parser.add_argument("--count", type=whole_number, default=48, help="frames that are timed (default %(default)s)")
+    parser.add_argument("--bundles", type=Path, help="folder that keeps bundles (default: a temporary one)")
+    add_threads(parser)
+    add_output(parser, "stream-rate")
+    settings = parser.parse_args(arguments)
+    run = describe_run("benchmarks.frontier.steady", arguments)
+    rates: list[tuple[str, Rate]] = []
+    with tempfile.TemporaryDirectory(prefix="ortcam-stream-") as temporary:
+        for model, deadline in itertools.product(settings.models, settings.deadlines):
+            bundle = bundle_of(model, settings.bundles or Path(temporary))
+            rate = measure_rate(bundle, PHOTOGRAPHS[0], deadline, count=settings.count, threads=settings.threads)
+            say(f"{model}, deadline {deadline} ms: median {np.median(rate.milliseconds):.0f} ms")
+            rates.append((model, rate))
+    words = run_in_words(run, f"float32, CPU, {settings.threads} threads, {settings.count} frames")
+    text = REPORT.format(settling=SETTLING, rates=in_a_table(rates), run=words)
+    write_text(settings.output.with_suffix(".md"), text)
+    write_results(
+        settings.output,
+        run=run,
+        raw={"rates": [(name, dataclasses.asdict(rate)) for name, rate in rates]},
+        figures=figures(rates),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,9 +2,9 @@
 
 The frames of a pan are explained exactly once: that takes long, and `--frames FOLDER` keeps what it gives. Then budgets
 and tolerances are tried on what was scored, at no further passes. The same is done for a still scene that a second
-thing enters. Maps with a deadline are timed as they come. The error is the largest |difference| from the exact map in
-[0,1]. Results go to benchmarks/results/stream.md and .json. Run as `python -m benchmarks.frontier.stream`;
-needs scikit-image, and $ORTCAM_TEST_DATA for all models but shapes. Several hours on a small machine.
+thing enters. The error is the largest |difference| from the exact map in [0,1]. Results go to
+benchmarks/results/stream.md and .json. Run as `python -m benchmarks.frontier.stream`; needs scikit-image, and
+$ORTCAM_TEST_DATA for all models but shapes. Several hours on a small machine.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from benchmarks.common.arguments import add_output, add_threads, say, whole_numb
 from benchmarks.common.machine import describe_run, run_in_words
 from benchmarks.common.results import write_results, write_text
 from benchmarks.common.subjects import SUBJECTS, bundle_path
-from benchmarks.frontier import steady
 from benchmarks.frontier.scenes import SIDE, STEP, STILL, pan, thing_enters
 from benchmarks.frontier.stream_report import (
     BUDGETS,
@@ -47,14 +46,6 @@ REPORT: Final = """\
 {preamble}
 
 {study}
-## A steady rate
-
-`explain_stream(frames, deadline=...)`, timed from when a frame is taken to its map. "In time" is the share of frames
-whose map came within the deadline, "jitter" the distance from the 10th to the 90th percentile. The first {settling}
-frames are not counted.
-
-{rates}
-
 {run}
 - {kept}
 """
@@ -95,7 +86,7 @@ def exact_frames(model: str, name: str, scene: Iterable[np.ndarray], folder: Pat
         path = folder / f"{model}_{name}_{index:03d}.npz"
         if not path.is_file():
             if explainer is None:
-                bundle = ortcam.read_bundle(_bundle(model, folder))
+                bundle = ortcam.readbundle_of(bundle_of(model, folder))
                 options = SessionOptions(resolve_providers(["cpu"]), threads)
                 explainer = ortcam.load(bundle, providers=["cpu"], threads=threads)
                 graphs = Model(bundle, OnnxEngine(bundle, options))
@@ -110,7 +101,7 @@ def exact_frames(model: str, name: str, scene: Iterable[np.ndarray], folder: Pat
     return found
 
 
-def _bundle(model: str, folder: Path) -> Path:
+def bundle_of(model: str, folder: Path) -> Path:
     """The bundle of a model, exported into the folder unless it is there."""
     from ortcam.bundle.shipped import bundle_path as shipped
 
@@ -223,10 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pans", nargs="+", type=Pan.of, default=every, metavar="MODEL:PHOTOGRAPH:FRAMES", help=help_)
     help_ = "models whose still scene a thing enters, over the first photograph (default: all)"
     parser.add_argument("--scenes", nargs="*", choices=MODELS, default=MODELS, help=help_)
-    parser.add_argument(
-        "--rates", nargs="*", choices=MODELS, default=MODELS, help="models that are timed (default: all)"
-    )
-    parser.add_argument("--timed", type=whole_number, default=COUNT, help="frames that are timed (default %(default)s)")
     parser.add_argument("--frames", type=Path, help="folder that keeps bundles and frames (default: a temporary one)")
     add_threads(parser)
     add_output(parser, "stream")
@@ -235,31 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="ortcam-stream-") as temporary:
         folder = settings.frames or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rates = _rates(settings, folder)  # first: these are timed
         pans, scenes = _replayed(settings, folder)
     text = REPORT.format(
         preamble=PREAMBLE,
         study=study(pans, scenes),
-        settling=steady.SETTLING,
-        rates=steady.in_a_table(rates),
         run=run_in_words(run, f"float32, CPU, batch size {BATCH_SIZE} for exact maps, {settings.threads} threads"),
         kept="Exact frames: from an earlier run where `--frames` had them, else computed in this run",
     )
     write_text(settings.output.with_suffix(".md"), text)
-    raw = {"pans": _raw(pans), "scenes": _raw(scenes), "rates": [(n, dataclasses.asdict(rate)) for n, rate in rates]}
-    series = itertools.chain(figures(pans), figures(scenes), steady.figures(rates))
+    raw = {"pans": _raw(pans), "scenes": _raw(scenes)}
+    series = itertools.chain(figures(pans), figures(scenes))
     write_results(settings.output, run=run, raw=raw, figures=series)
     return 0
-
-
-def _rates(settings: argparse.Namespace, folder: Path) -> list[tuple[str, steady.Rate]]:
-    found = []
-    for model, deadline in itertools.product(settings.rates, steady.DEADLINES):
-        bundle, photograph = _bundle(model, folder), PHOTOGRAPHS[0]
-        rate = steady.measure_rate(bundle, photograph, deadline, count=settings.timed, threads=settings.threads)
-        say(f"{model}, deadline {deadline} ms: median {np.median(rate.milliseconds):.0f} ms")
-        found.append((model, rate))
-    return found
 
 
 def _replayed(
