@@ -31,8 +31,6 @@ straight lines between their logarithms. A dash: no budget that was tried comes 
 ## A thing enters a still scene
 
 {still} frames are the same. Then a second of what they show appears in a corner, and {still} frames are the same again.
-"Found within" is the number of the first frame from which on the error stays at or below a fifth of the error with
-which the thing entered, or below 0.05.
 
 {entering}
 """
@@ -142,12 +140,9 @@ def _entering(scenes: Results) -> str:
     for name, by_setting in scenes.items():
         for (_, channels, warm), found in by_setting.items():
             errors = [item.error for item in found][STILL - 1 :]  # of all frames but the first
-            aim = max(errors[0] / 5, 0.05)
-            late = [place for place, error in enumerate(errors) if error > aim]
-            within = "not found" if late and late[-1] == len(errors) - 1 else str(late[-1] + 2 if late else 1)
             cells = [f"{error:.2f}" for error in errors]
-            rows.append([name, f"{channels:g} channels", "warm" if warm else "cold", " ".join(cells), within])
-    return table(["model, photograph", "budget", "start", "errors from when it enters", "found within"], rows)
+            rows.append([name, f"{channels:g} channels", "warm" if warm else "cold", " ".join(cells)])
+    return table(["model, photograph", "budget", "start", "errors from when it enters"], rows)
 
 
 def _within(found: Sequence[Found], tolerance: float | None) -> str:
