@@ -169,6 +169,7 @@ bench-calibration: $(VENV)/dev.stamp  ## the estimate of the remaining error aga
 
 bench-stream: $(VENV)/dev.stamp  ## what a warm start saves on the frames of a pan, four models (hours)
 	$(BIN)/python -m benchmarks.frontier.stream
+	$(BIN)/python -m benchmarks.frontier.steady
 
 bench-faithfulness: $(VENV)/dev.stamp  ## which maps are faithful: `ortcam evaluate` on real models, all studies (a night)
 	$(BIN)/python -m benchmarks.faithfulness

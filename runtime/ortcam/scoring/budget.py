@@ -5,8 +5,8 @@
 only cuts the runs inside a round. So a budget or a tolerance gives the same map at any batch size. A deadline cannot:
 how much is scored in time depends on the machine and its load.
 
-**Streams.** A frame that follows another begins with the channels that matter most by what that frame gave, and its
-first round is half as large: see `prediction.trend` and `prediction.memory`.
+**Streams.** A frame that follows another begins with channels that matter most by what that frame gave and with those
+it left unknown, in turn, and its first round is half as large: see `prediction.trend` and `prediction.memory`.
 
 Where every channel will be scored anyway, and nobody looks at previews, the process is never set up. If such a run is
 stopped, the process predicts the rest from the channels of the highest energy.
@@ -73,7 +73,7 @@ def score(
     choosing = limit < len(order) or limits.deadline is not None or limits.tolerance is not None or previews
     choosing = choosing and limits.completion != "none" and limit > 0
     end = math.inf if limits.deadline is None else started + limits.deadline / 1000
-    memory = memory if choosing else None
+    memory = memory if limits.given and limits.completion != "none" else None
     chooser = Chooser(scoring, end, predicts=choosing, memory=memory)
 
     stopped = False
@@ -198,8 +198,9 @@ def rounds_of(limits: Limits, channels: int, *, warm: bool = False) -> list[int]
     if limit < channels and are_most(limit, channels) and limits.tolerance is None:
         return [limit]  # which few are left out matters little, and to ask would take longer than they do
     first = _FIRST_OF_ALL * channels if limits.budget is None else _FIRST_OF_BUDGET * limit
+    fewest = min(_FEWEST, math.ceil(limit / 2)) if warm else _FEWEST
     first = first / 2 if warm else first
-    rounds = [min(max(_FEWEST, math.ceil(first)), limit)]
+    rounds = [min(max(fewest, math.ceil(first)), limit)]
     while (rest := limit - sum(rounds)) > 0:
         size = math.ceil((_GROWTH - 1) * sum(rounds))
         rounds.append(rest if rest < 1.5 * size else size)

@@ -22,7 +22,7 @@ from ortcam.scoring.masks import gated_masks, summands
 from ortcam.scoring.pace import Work
 from ortcam.scoring.prediction.links import Line, Power
 from ortcam.scoring.prediction.memory import Memory
-from ortcam.scoring.prediction.trend import Before
+from ortcam.scoring.prediction.trend import LEAST_SPREAD_OF_FRAMES, Before
 from ortcam.scoring.scores import Scores
 from ortcam.support.blas import single_threaded
 
@@ -217,10 +217,10 @@ class Chooser:
     def remember(self) -> None:
         """Keep what is known of this frame for the next one."""
         memory, tally = self._memory, self._scoring.tally
-        if memory is None or not self._order.size:
+        if memory is None:
             return
         prediction, given = self._prediction, int(tally.scored[self._order].sum())
-        if given == len(self._order):
+        if self._order.size and given == len(self._order):
             if self._model is None:
                 self._set_up()
             weights = self._scored_values(tally.positive_weights()[1])
@@ -236,7 +236,11 @@ class Chooser:
 
     @single_threaded
     def _look_back(self, memory: Memory) -> None:
-        """Look up what the frames before say, and order the channels by what that makes of the map."""
+        """Look up what the frames before say, and order the channels by it.
+
+        In turn comes one that matters most by its weight in the frame before, which tells how this frame differs, and
+        one that matters most by what is not known of it. So what enters a scene is found by however few passes.
+        """
         with self._scoring.pace.timing("set up", self._units()["set up"]):
             self._set_up()
         assert self._model is not None
@@ -244,10 +248,23 @@ class Chooser:
         if before is None:
             return
         self._before = before
-        slopes = np.ones_like(before.y) if self._scoring.tally.offset is not None else np.maximum(before.y, 0) ** 3
-        matters = self._size * (slopes / np.maximum(self._size @ slopes, np.finfo(np.float64).tiny)).sum(axis=1)
-        steps = np.round(_STEPS * np.log2(np.maximum(matters, np.finfo(np.float64).tiny)))
-        self._first = np.argsort(-steps, kind="stable")
+        link = Power if self._scoring.tally.offset is None else Line
+        y, same = np.maximum(before.y, 0) if link is Power else before.y, np.full_like(before.y, LEAST_SPREAD_OF_FRAMES)
+        known, open_ = self._ranks(link.deviation(y, same)), self._ranks(link.deviation(y, same * (1 + before.unknown)))
+        self._first = np.argsort(np.minimum(2 * known, 2 * open_ + 1), kind="stable")
+
+    def _ranks(self, deviation: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Of every channel its place in the order of what an error of its weight makes of the maps: intp [L].
+
+        Args:
+            deviation: float64 [L,K], the size of the error.
+        """
+        tiny = np.finfo(np.float64).tiny
+        matters = self._size * (deviation / np.maximum(self._size @ deviation, tiny)).sum(axis=1)
+        steps = np.round(_STEPS * np.log2(np.maximum(matters, tiny)))
+        ranks = np.empty(len(steps), np.intp)
+        ranks[np.argsort(-steps, kind="stable")] = np.arange(len(steps))
+        return ranks
 
     def _set_up(self) -> None:
         self._model = MaskModel(gated_masks(self._scoring.masks, self._scoring.plan)[self._order])

@@ -67,7 +67,7 @@ _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the esti
 # Factors on the deviations of the estimate, found on real photographs (benchmarks/calibration.py) and on frames that
 # follow others (benchmarks/frontier/stream.py).
 _SAFETY: Final = 2.0
-_SAFETY_OF_FRAMES: Final = 4.0
+_SAFETY_OF_FRAMES: Final = 3.0
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 # Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
@@ -197,7 +197,7 @@ class MaskModel:
         y, scale = y / trend.scale(given, growth), trend.scale(open_, growth)
         mu, expected = trend.fitted(given, growth, inverse, y, open_)
         pulled = inverse @ (y - mu)
-        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), 1e-12)
+        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), trend.least_spread)
         # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
         surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
         cross = _matern(self._squared_distances(open_, given), length)
@@ -314,7 +314,7 @@ class MaskModel:
                 turned, smaller = vectors.T @ (y / scale), np.log(np.broadcast_to(scale, y.shape)).sum()
                 for j, precision in enumerate(precisions):
                     residual = trend.residual(given, trend.growths[w], vectors, turned, precision)
-                    spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), 1e-12)
+                    spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), trend.least_spread)
                     likelihood = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
                     likelihoods[i, j, w] = likelihood - smaller
         shares = np.exp(likelihoods - likelihoods.max())

@@ -32,6 +32,11 @@ class Power:
         """The derivative of alpha with respect to y, as [O,K] times [K]."""
         return mean ** (_ROOT - 1), _ROOT * self.top
 
+    @staticmethod
+    def deviation(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The standard deviation of alpha / t, float64 [O,K], of mean and variance of y."""
+        return _deviation_of_power(mean, variance)
+
     def moments(
         self, mean: NDArray[np.float64], variance: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -63,6 +68,12 @@ class Line:
     def slopes(self, mean: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The derivative of alpha with respect to y, as [O,K] times [K]."""
         return np.ones_like(mean), self.top
+
+    @staticmethod
+    def deviation(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The standard deviation of alpha / t, float64 [O,K], of mean and variance of y."""
+        deviation: NDArray[np.float64] = np.sqrt(variance) + np.zeros_like(mean)
+        return deviation
 
     def moments(
         self, mean: NDArray[np.float64], variance: NDArray[np.float64]

@@ -6,19 +6,22 @@ as predicted), and u, the variance that was left of it over s^2 (`trend.Before`)
     u_k = 0 where channel k was scored, else g_k (v_k + noise) / (1 + noise),
 
 with v_k the posterior variance of d_k and g_k that of `trend` (1 in a frame that started cold). Before the next frame,
-`before` gives both for the channels that are active now. A channel that was flat or new has the mean y of the others,
-and the largest u, or 1 if that is larger. A class that was not explained for n frames has u + n. So has every class
-after n frames of which nothing could be kept, because there was no time to predict.
+`before` gives both for the channels that are active now. A class that was not explained for n frames has u + n. So has
+every class after n frames of which nothing could be kept, because there was no time to predict.
 
-**Cuts.** The masks cost nothing, so a cut is found before anything is scored. With phi_k the features of a mask
-(`gaussian_process`), the channels' masks have moved by
+**Movement.** The masks cost nothing, so what changes is seen before anything is scored. With phi_k the features of a
+mask (`gaussian_process`), the mask of channel k has moved by
 
-    median_k |phi_k(now) - phi_k(before)|^2 / median_(i,j) |phi_i(now) - phi_j(now)|^2.
+    m_k = |phi_k(now) - phi_k(before)|^2 / median_(i,j) |phi_i(now) - phi_j(now)|^2.
 
-The first median is over channels that were active in both frames, the second over pairs of channels of this frame. It
-is about 1 where a channel's mask is as far from what it was as from the mask of another channel. Above `CUT` the frames
-have nothing in common: the memory is cleared, and the frame is explained like a single image. So is a frame with a
-class that is not remembered, and one in which less than half of the active channels are.
+It is about 1 where a channel's mask is as far from what it was as from the mask of another channel. A channel that was
+flat or new has m_k = 1 and the mean y of the others. A weight is a smooth function of the mask, so what has moved more
+than the median m, as where a thing enters a still scene, is known less: `before` adds m_k / m - 1 to u_k where that is
+positive. m is 0.001 at least, and u_k 1000 at most.
+
+**Cuts.** Where the median m is above `CUT` the frames have nothing in common: the memory is cleared, and the frame is
+explained like a single image. So is a frame with a class that is not remembered, and one in which less than half of the
+active channels are.
 """
 
 from collections.abc import Sequence
@@ -36,6 +39,8 @@ CUT: Final = 0.5
 # Frames for which a class is remembered that is not explained, and classes.
 _FRAMES: Final = 16
 _CLASSES: Final = 64
+# The least median movement. Times the variance of y over all channels, about 0.1, it is the least s^2 of `trend`.
+_LEAST_MOVED: Final = 1e-3
 
 
 class Memory:
@@ -70,8 +75,9 @@ class Memory:
         """
         if self._features is None:
             return None
-        moved = moved_by(features, self._features[order], unit)
-        if moved > CUT:
+        apart = _apart(features, self._features[order], unit)
+        typical = _median(apart)
+        if typical > CUT:
             self.clear()
             return None
         if any(index not in self._y for index in classes):
@@ -83,8 +89,9 @@ class Memory:
         if known.sum() < max(len(order) / 2, 1):
             return None
         y[~known] = y[known].mean(axis=0)
-        unknown[~known] = np.maximum(unknown[known].max(axis=0), 1)
-        return Before(y, unknown)
+        unknown[~known] = unknown[known].max(axis=0)
+        moved = np.where(known & (apart < 1), apart, 1) / max(typical, _LEAST_MOVED)
+        return Before(y, np.minimum(unknown + np.maximum(moved - 1, 0)[:, None], 1 / _LEAST_MOVED))
 
     def keep(
         self,
@@ -132,8 +139,17 @@ def moved_by(features: NDArray[np.float32], before: NDArray[np.float32], unit: f
         before: float32 [L,D], of the one before; NaN where a channel was flat.
         unit: the median squared distance of two masks of this frame.
     """
+    return _median(_apart(features, before, unit))
+
+
+def _apart(features: NDArray[np.float32], before: NDArray[np.float32], unit: float) -> NDArray[np.float64]:
+    """How far each mask has moved, float64 [L]; NaN where it was flat."""
     if features.shape != before.shape:
-        return np.inf
-    apart = ((features - before) ** 2).sum(axis=1)
+        return np.full(len(features), np.nan)
+    apart: NDArray[np.float64] = ((features - before) ** 2).sum(axis=1) / unit
+    return apart
+
+
+def _median(apart: NDArray[np.float64]) -> float:
     apart = apart[np.isfinite(apart)]
-    return float(np.median(apart)) / unit if apart.size else np.inf
+    return float(np.median(apart)) if apart.size else np.inf

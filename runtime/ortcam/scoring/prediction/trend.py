@@ -13,6 +13,9 @@ beta_0 and beta_1 are those of generalised least squares, per class. w is a mean
 All three come from the scores of this frame. A frame before that tells nothing gives beta_1 near 0 and a large s^2:
 predictions and the estimate of the error are then about those of a single image.
 
+Of frames that are all alike s^2 would be next to nothing, and what is next seen of one channel, rounding even, would
+move the others by any factor sqrt(g_k). So s^2 is at least 1e-4 in a frame that follows another.
+
 Divided by sqrt(g_k), everything is what it is without g: that is how it is computed.
 """
 
@@ -22,13 +25,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Before", "Trend"]
+__all__ = ["LEAST_SPREAD_OF_FRAMES", "Before", "Trend"]
 
 Floats = NDArray[np.floating[Any]]
 
 # w: the s^2 of the frame before over that of this one. It is 1 where frames differ alike. In the second frame it is
 # large: its s^2 is that of a change, and the first frame's that of the weights themselves.
 _GROWTHS: Final = (0.2, 1.0, 5.0, 25.0, 125.0)
+_LEAST_SPREAD: Final = 1e-12
+LEAST_SPREAD_OF_FRAMES: Final = 1e-4
 _RIDGE: Final = 1e-6  # of the slope, so that z may be the same for all channels
 
 
@@ -52,10 +57,12 @@ class Trend:
 
     Attributes:
         growths: the values of w that are tried.
+        least_spread: what s^2 is at least.
     """
 
     def __init__(self, before: Before | None) -> None:
         self.growths = (1.0,) if before is None else _GROWTHS
+        self.least_spread = _LEAST_SPREAD if before is None else LEAST_SPREAD_OF_FRAMES
         self._before = before
 
     def scale(self, channels: NDArray[np.intp], growth: float) -> Any:

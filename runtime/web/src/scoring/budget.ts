@@ -4,10 +4,10 @@
  * A run belongs to one image and one method. It keeps the scores of all classes, so that another class has its map at
  * once, and scores on from there where that map is not known well enough yet.
  */
-import { MaskModel, type Prediction } from "./gaussian_process";
+import { deviationOf, MaskModel, type Prediction } from "./gaussian_process";
 import type { Memory, Seen } from "./memory";
 import { gatedMasks, type Scoring, summandsOf } from "./scoring";
-import type { Before } from "./trend";
+import { type Before, LEAST_SPREAD_OF_FRAMES } from "./trend";
 import type { Maps } from "./upsampling";
 
 // The channels scored before the process is asked for the first time: a share of a budget, or of all live channels.
@@ -113,9 +113,9 @@ export class Run {
   /** Keep what is known of a class for the next frame. */
   remember(target: number): void {
     const { memory, prediction, scoring } = this;
-    if (memory === null || scoring.order.length === 0) return;
+    if (memory === null) return;
     const { scored } = scoring;
-    if (scoring.complete) {
+    if (scoring.order.length > 0 && scoring.complete) {
       const y = this.model().modelled(scored, scoring.weights(target));
       memory.keep(target, scoring.work.features.count, this.seen(), { y, unknown: new Float64Array(y.length) });
     } else if (prediction !== null && prediction.scored === scored.length) {
@@ -138,12 +138,25 @@ export class Run {
     if (memory === null || memory.empty || scoring.order.length === 0) return;
     this.before = memory.before(target, this.seen());
     if (this.before === null) return;
-    const { y } = this.before;
-    const sizes = this.sizes();
-    const matters = sizes.map((size, place) => size * (scoring.work.offset === null ? Math.max(y[place], 0) ** 3 : 1));
+    const { y, unknown } = this.before;
+    const signed = scoring.work.offset !== null;
+    const ranks = (variances: (place: number) => number): number[] =>
+      this.ranks(y.map((z, place) => deviationOf(signed ? z : Math.max(z, 0), variances(place), signed)));
+    // In turn one that matters most by its weight, and one that does by what is not known of it.
+    const known = ranks(() => LEAST_SPREAD_OF_FRAMES);
+    const open = ranks((place) => LEAST_SPREAD_OF_FRAMES * (1 + unknown[place]));
+    const turns = known.map((rank, place) => Math.min(2 * rank, 2 * open[place] + 1));
+    this.brightest = [...turns.keys()].sort((a, b) => turns[a] - turns[b] || a - b);
+  }
+
+  /** Of every channel its place in the order of what an error of its weight makes of the map. */
+  private ranks(deviations: Float64Array): number[] {
+    const matters = this.sizes().map((size, place) => size * deviations[place]);
     const total = Math.max(matters.reduce((a, b) => a + b, 0), TINIEST);
-    const ranks = matters.map((value) => Math.round(STEPS * Math.log2(Math.max(value / total, TINIEST))));
-    this.brightest = [...ranks.keys()].sort((a, b) => ranks[b] - ranks[a] || a - b);
+    const steps = matters.map((value) => Math.round(STEPS * Math.log2(Math.max(value / total, TINIEST))));
+    const ranks = new Array<number>(steps.length);
+    for (const [rank, place] of [...steps.keys()].sort((a, b) => steps[b] - steps[a] || a - b).entries()) ranks[place] = rank;
+    return ranks;
   }
 
   private seen(): Seen {
@@ -156,7 +169,9 @@ export class Run {
     const channels = this.scoring.order.length;
     if (limit < channels && limit > MOST * channels && tolerance === null) return limit;
     const share = budget === null ? FIRST_OF_ALL * channels : FIRST_OF_BUDGET * limit;
-    return Math.min(Math.max(FEWEST, Math.ceil(this.before === null ? share : share / 2)), limit);
+    if (this.before === null) return Math.min(Math.max(FEWEST, Math.ceil(share)), limit);
+    const fewest = Math.min(FEWEST, Math.ceil(limit / 2));
+    return Math.min(Math.max(fewest, Math.ceil(share / 2)), limit);
   }
 
   /** How many channels the next round has. */

@@ -29,7 +29,7 @@ const NOISES = [1e-2, 3e-2, 1e-1, 3e-1, 1.0]; // variances, over s^2
 const FOR_LIKELIHOOD = 64; // scored channels, about, that say length and noise
 const [FOR_PREDICTION, FOR_FEW, FOR_EACH] = [512, 128, 4]; // scored channels that others are predicted from
 const FOR_COVARIANCE = 384; // channels whose errors are correlated in the estimate; the others are independent
-const [SAFETY, SAFETY_OF_FRAMES] = [2.0, 4.0]; // factors on the deviations of the estimate
+const [SAFETY, SAFETY_OF_FRAMES] = [2.0, 3.0]; // factors on the deviations of the estimate
 const DRAWS = 96;
 const QUANTILE = 0.97;
 const LEAST_VARIANCE = 1e-4; // over the largest
@@ -118,7 +118,7 @@ export class MaskModel {
     const { here, there } = trend.fitted(root, given, growth, y, open);
     const rest = y.map((value, i) => value - here[i]);
     const pulled = solved(root, rest);
-    const spread = Math.max(dot(rest, pulled) / n, 1e-12);
+    const spread = Math.max(dot(rest, pulled) / n, trend.leastSpread);
     let surprise = 0; // leave-one-out residuals over their own standard deviations: 1 where the variances are right
     for (let i = 0; i < n; i++) {
       let own = 0;
@@ -143,13 +143,13 @@ export class MaskModel {
     if (this.signed) {
       for (const [place, k] of open.entries()) {
         weights[k] = middle + top * mean[place];
-        deviation[k] = top * Math.sqrt(variance[place] * spread) * scale[place];
+        deviation[k] = top * deviationOf(mean[place], variance[place] * spread * scale[place] ** 2, true);
       }
     } else if (top > TINIEST) {
       for (const [place, k] of open.entries()) {
         const [m2, v] = [mean[place] ** 2, variance[place] * spread * scale[place] ** 2];
         weights[k] = top * (m2 ** 2 + 6 * m2 * v);
-        deviation[k] = top * Math.sqrt(v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
+        deviation[k] = top * deviationOf(mean[place], v);
       }
     }
     const unknown = new Float64Array(channels);
@@ -240,7 +240,7 @@ export class MaskModel {
         for (const growth of trend.growths) {
           const scale = trend.scale(channels, growth);
           const rest = trend.residual(lower, channels, growth, values.map((value, i) => value / scale[i]));
-          const spread = Math.max(dot(rest, rest) / n, 1e-12);
+          const spread = Math.max(dot(rest, rest) / n, trend.leastSpread);
           const smaller = scale.reduce((total, value) => total + Math.log(value), 0);
           const likelihood = -determinant - (n * Math.log(spread)) / 2 - smaller;
           tried.push({ likelihood, logarithms: [length, noise, growth].map(Math.log) });
@@ -330,6 +330,12 @@ function finished(raw: Float64Array): Float64Array {
   const low = positive.reduce((a, b) => Math.min(a, b));
   const span = Math.max(positive.reduce((a, b) => Math.max(a, b)) - low, 1e-30);
   return positive.map((value) => (value - low) / span);
+}
+
+/** The standard deviation of a weight, over the largest, of mean and variance of what the process is over. */
+export function deviationOf(mean: number, variance: number, signed = false): number {
+  const [m2, v] = [mean ** 2, variance];
+  return Math.sqrt(signed ? v : v * (16 * m2 ** 3 + v * (168 * m2 ** 2 + v * (384 * m2 + 96 * v))));
 }
 
 /** The value below which a share of them lies, interpolated as numpy does. */

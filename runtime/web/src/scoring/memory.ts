@@ -9,6 +9,7 @@ import type { Before } from "./trend";
 
 const CUT = 0.5; // how far masks may have moved, over their distances among each other
 const [MOST_FRAMES, MOST_CLASSES] = [16, 64]; // for which a class is remembered that is not explained, and classes
+const LEAST_MOVED = 1e-3; // the least median movement; over it 1 is the largest u
 
 /** What is known of a class: by channel, NaN where it is not. */
 interface Kept {
@@ -37,7 +38,9 @@ export class Memory {
   /** What the frames before say of a class; null: nothing, and all is forgotten where the camera shows another scene. */
   before(target: number, seen: Seen): Before | null {
     if (this.features === null) return null;
-    if (movedBy(seen, this.features) > CUT) {
+    const moved = movements(seen, this.features);
+    const typical = median(moved);
+    if (typical > CUT) {
       this.kept.clear();
       this.features = null;
       return null;
@@ -49,9 +52,12 @@ export class Memory {
     const known = [...y.keys()].filter((place) => Number.isFinite(y[place]));
     if (known.length < Math.max(y.length / 2, 1)) return null;
     const mean = known.reduce((total, place) => total + y[place], 0) / known.length;
-    const most = known.reduce((high, place) => Math.max(high, unknown[place]), 1);
+    const most = known.reduce((high, place) => Math.max(high, unknown[place]), 0);
     for (const place of y.keys()) {
-      if (!Number.isFinite(y[place])) [y[place], unknown[place]] = [mean, most];
+      const isNew = !Number.isFinite(y[place]);
+      if (isNew) [y[place], unknown[place]] = [mean, most];
+      const far = (!isNew && moved[place] < 1 ? moved[place] : 1) / Math.max(typical, LEAST_MOVED);
+      unknown[place] = Math.min(unknown[place] + Math.max(far - 1, 0), 1 / LEAST_MOVED);
     }
     return { y, unknown };
   }
@@ -81,14 +87,18 @@ export class Memory {
   }
 }
 
-/** How far the masks have moved, over their distances among each other; infinite where no channel has both. */
-function movedBy({ order, features: { data, columns }, unit }: Seen, before: Matrix): number {
-  if (columns !== before.columns) return Infinity;
-  const apart: number[] = [];
-  for (const [place, channel] of order.entries()) {
+/** How far each mask has moved, over their distances among each other: [L]; NaN where it was flat. */
+function movements({ order, features: { data, columns }, unit }: Seen, before: Matrix): Float64Array {
+  return Float64Array.from(order, (channel, place) => {
+    if (columns !== before.columns) return NaN;
     let total = 0;
     for (let i = 0; i < columns; i++) total += (data[place * columns + i] - before.data[channel * columns + i]) ** 2;
-    if (Number.isFinite(total)) apart.push(total);
-  }
-  return apart.length > 0 ? quantile(apart, 0.5) / unit : Infinity;
+    return total / unit;
+  });
+}
+
+/** The median movement; infinite where no channel has one. */
+function median(moved: Float64Array): number {
+  const finite = [...moved].filter(Number.isFinite);
+  return finite.length > 0 ? quantile(finite, 0.5) : Infinity;
 }

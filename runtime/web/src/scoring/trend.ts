@@ -6,6 +6,8 @@
 import { dot, type Matrix, solved, solveLower, solveUpper, sum } from "./linear_algebra";
 
 const GROWTHS = [0.2, 1, 5, 25, 125]; // w
+const LEAST_SPREAD = 1e-12; // s^2
+export const LEAST_SPREAD_OF_FRAMES = 1e-4;
 const RIDGE = 1e-6; // of the slope
 
 /** What the frame before says, by place. */
@@ -17,9 +19,11 @@ export interface Before {
 /** A level, or with a frame before it level and slope. */
 export class Trend {
   readonly growths: readonly number[]; // the values of w that are tried
+  readonly leastSpread: number; // what s^2 is at least
 
   constructor(private readonly before: Before | null) {
     this.growths = before === null ? [1] : GROWTHS;
+    this.leastSpread = before === null ? LEAST_SPREAD : LEAST_SPREAD_OF_FRAMES;
   }
 
   /** sqrt(g) of some channels. */

@@ -47,7 +47,21 @@ def test_a_channel_that_was_flat_is_as_unknown_as_can_be() -> None:
     found = memory.before((3,), ALL, features, unit_of(features))
     assert found is not None
     assert found.y[-1] == pytest.approx(y.mean())
-    assert (found.unknown[-1], found.unknown[0]) == (1, 0)
+    assert found.unknown[-1] == pytest.approx(999)  # 1 over the least movement, less 1
+    assert found.unknown[0] == 0
+
+
+def test_what_moved_more_than_most_is_known_less() -> None:
+    memory, features, y = remembering()
+    unit = unit_of(features)
+    step = np.full((CHANNELS, 1), np.sqrt(0.01 * unit / VALUES), np.float32)  # all by 0.01, but two
+    step[2], step[5] = 2 * step[2], 40 * step[5]
+    found = memory.before((3,), ALL, features + step, unit)
+    assert found is not None
+    np.testing.assert_array_equal(found.y, y)
+    assert found.unknown[2] == pytest.approx(3, rel=1e-3)
+    assert found.unknown[5] == pytest.approx(99, rel=1e-3)  # as a mask that has nothing in common with what it was
+    np.testing.assert_allclose(np.delete(found.unknown, [2, 5]), 0, atol=1e-3)
 
 
 def test_a_cut_is_forgotten_and_a_slow_change_is_not() -> None:
