@@ -67,7 +67,7 @@ _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the esti
 # Factors on the deviations of the estimate, found on real photographs (benchmarks/calibration.py) and on frames that
 # follow others (benchmarks/frontier/stream.py).
 _SAFETY: Final = 2.0
-_SAFETY_OF_FRAMES: Final = 3.0
+_SAFETY_OF_FRAMES: Final = 4.0
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 # Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
