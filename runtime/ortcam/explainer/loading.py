@@ -88,7 +88,7 @@ def load_with(
     options: SessionOptions,
     model: "str | os.PathLike[str] | Bundle | torch.nn.Module",
     reading: Mapping[str, Any],
-    export_options: Mapping[str, Any] | None = None,
+    export_options: ExportOptions | None = None,
     *,
     precision: str | None = None,
     masks: bool = True,
@@ -106,13 +106,13 @@ def load_with(
     Raises:
         OrtcamError: as `load`.
     """
-    given = check_options({} if export_options is None else dict(export_options))
+    given: ExportOptions = {} if export_options is None else export_options
     held: object = None  # until the explainer holds it
     if isinstance(model, Bundle):
         check_options(given, of_bundle=str(model.path))
         opened = model
     else:
-        folder = bundle_of(model, given, precision=precision, announce=log)
+        folder = bundle_of(model, check_options(given), precision=precision, announce=log)
         if options.low_memory or options.limit is not None:
             opened = read_bundle(folder)
         else:

@@ -65,7 +65,7 @@ class ReadAhead:
         make_fetcher: Callable[[], Fetcher],
         *,
         decode_ahead: bool = True,
-        most_bytes: int = _MOST_BYTES,
+        most_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start no thread yet.
@@ -74,11 +74,12 @@ class ReadAhead:
             read: decodes and preprocesses.
             make_fetcher: makes a fetcher for one thread.
             decode_ahead: in these threads; otherwise by `ReadImage.photograph`, in the thread that asks for the image.
-            most_bytes: of images that wait to be explained; one may have more.
+            most_bytes: of images that wait to be explained, 128 MiB unless given; one may have more.
             clock: the time in seconds.
         """
         self._read, self._make_fetcher, self._clock = read, make_fetcher, clock
-        self._decode_ahead, self._most_bytes = decode_ahead, most_bytes
+        self._decode_ahead = decode_ahead
+        self._most_bytes = _MOST_BYTES if most_bytes is None else most_bytes
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[ReadImage | None] = queue.SimpleQueue()
         self._turn = threading.Lock()  # who holds it takes the next task

@@ -81,7 +81,7 @@ class _Worker:
             self._read,
             lambda: Fetcher(settings.storage_options, max_pixels=settings.max_pixels),
             decode_ahead=setup.decode_ahead,
-            **({} if settings.memory_limit is None else {"most_bytes": IMAGES_BYTES}),
+            most_bytes=None if settings.memory_limit is None else IMAGES_BYTES,
         )
         self._finishing = threading.Event()
         self._done: list[tuple[int, tuple[Row, ...]]] = []
