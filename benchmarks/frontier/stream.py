@@ -86,7 +86,7 @@ def exact_frames(model: str, name: str, scene: Iterable[np.ndarray], folder: Pat
         path = folder / f"{model}_{name}_{index:03d}.npz"
         if not path.is_file():
             if explainer is None:
-                bundle = ortcam.readbundle_of(bundle_of(model, folder))
+                bundle = ortcam.read_bundle(bundle_of(model, folder))
                 options = SessionOptions(resolve_providers(["cpu"]), threads)
                 explainer = ortcam.load(bundle, providers=["cpu"], threads=threads)
                 graphs = Model(bundle, OnnxEngine(bundle, options))
