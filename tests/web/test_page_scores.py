@@ -211,6 +211,7 @@ def test_a_file_that_is_added_is_what_the_score_names(opened, tmp_path, name, so
     visit.tab.fill("#score", "")
     assert not visit.tab.is_visible("#add-score-files")
     visit.tab.fill("#score", score.replace("it.npy", "other.npy"))
+    visit.tab.locator("#score").blur()  # or a click on a button would end the typing, and begin an explanation
     assert "no file 'other.npy' was added to the page" in sentence_on(visit, score.replace("it.npy", "other.npy"))
     assert visit.tab.is_visible("#add-score-files")
     np.save(tmp_path / "it.npy", array)

@@ -139,7 +139,7 @@ def test_a_missing_preprocessing_lists_the_presets_and_their_calls(
 ) -> None:
     assert main(["export", str(plain(tmp_path)), "-o", str(tmp_path / "a.ortcam")]) == 2
     said = capsys.readouterr().err
-    assert all(f"  {name} " in said for name in PRESETS)
+    assert {name for name in PRESETS if f"  {name} " in said} == set(PRESETS) - {"mnist", "torchxrayvision"}  # are grey
     assert all(call in said for call in ("Keras preprocess_input", "Caffe", "PyTorch Normalize"))
     with pytest.raises(ExportError, match=r"preset='imagenett': accepted is imagenet, caffe"):
         export(plain(tmp_path), tmp_path / "a.ortcam", preset="imagenett")  # type: ignore[arg-type]
