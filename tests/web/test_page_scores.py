@@ -49,7 +49,7 @@ def sentence_on(visit, score):
     return visit.error
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # slow tests of several modules take turns
 def opened(browser, site, tmp_path_factory):
     """Tabs on the page by bundle, each with the picture and one method: they are opened once."""
     contexts, visits = [], {}

@@ -74,9 +74,9 @@ class CameraVisit(Visit):
         return set(off) == {"ended"} and self.tab.evaluate("document.getElementById('video').srcObject === null")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tabs(camera_browser, site, tiny_bundle):
-    """Opens a tab on the page with a bundle, once per module."""
+    """Opens a tab on the page with a bundle, once."""
     site.add_bundle("tiny-camera", tiny_bundle)
     contexts, opened = [], {}
 
