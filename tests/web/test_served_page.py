@@ -11,6 +11,7 @@ from PIL import Image
 from tests.common.served import PATIENCE, serving
 from tests.conftest import TINY_BUNDLE
 from tests.web.conftest import SAMPLES, SHIPPED, WIDE, Visit
+from tests.web.test_page_scores import SCORE
 from tests.web.test_page_usable import CONTRASTS
 
 import ortcam
@@ -133,6 +134,27 @@ def test_the_maps_and_settings_are_pythons(visitor, served_tiny, method, page, p
     assert manifest["rendering"]["colormap"] == "turbo"
     masked = expected.stats.passes > 0 and method != "smooth-grad-cam++"
     assert visit.tab.inner_text("#passes").startswith("exact" if masked else TITLES[method])
+
+
+@pytest.mark.parametrize(
+    ("score", "method"), [("dog - 0.5*cat", "grad-cam"), pytest.param("logit", "scorecam", marks=pytest.mark.slow)]
+)
+def test_a_score_is_sent_and_explained_there(visitor, served_tiny, score, method):
+    visit = visitor(served_tiny).open()
+    visit.explain(MUG, method, percent=100)
+    visit.tab.evaluate(SCORE, score)
+    visit.wait_until("explained")
+    visit.wait("explained")
+    found, manifest = np.load(visit.download("#save-map")), visit.manifest()
+    expected = ortcam.load(TINY_BUNDLE).explain(MUG, method=method, score=score)
+    assert np.ptp(expected.maps[0]) > 0.5
+    np.testing.assert_allclose(found, expected.maps[0], atol=ALIKE)
+    assert manifest["score"] == {"score": score}  # as the server answers
+    assert manifest["targets"][0]["index"] == expected.targets[0]
+    visit.tab.evaluate(SCORE, "dog - nobody")
+    visit.tab.wait_for_selector("#error:not([hidden])")
+    assert "nobody" in visit.error
+    visit.complaints.clear()  # Chromium notes the answer 422
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ortcam.bundle import Graph
+from ortcam.bundle import Bundle, Graph
 from ortcam.bundle.graph_contents import GraphReader
 from ortcam.engine.forking import after_fork
 from ortcam.engine.memory import MemoryLimit, give_back
@@ -89,6 +89,25 @@ class SessionOptions:
         """The limit of the process's memory, where there is one."""
         limit = self.memory_limit
         return limit if limit is None or isinstance(limit, MemoryLimit) else MemoryLimit(limit)
+
+    def fitted(
+        self, bundle: Bundle, precision: str | None, *, masks: bool = True
+    ) -> "tuple[SessionOptions, str | None]":
+        """The options and the precision with which a bundle stays below the limit; as they are where there is none.
+
+        Args:
+            bundle: that will be opened.
+            precision: of the scorers; None takes the first that fits.
+            masks: whether images will be masked.
+
+        Raises:
+            MemoryLimitError: it cannot fit.
+            OptionError: the system does not say what the process has.
+        """
+        if self.limit is None:
+            return self, precision
+        plan = self.limit.plan(bundle, precision, low_memory=self.low_memory, masks=masks)
+        return dataclasses.replace(self, low_memory=plan.low_memory), plan.precision
 
     @property
     def on_cpu_alone(self) -> bool:

@@ -1,6 +1,5 @@
 """`load`: from the name of a model, a bundle or a module to an explainer."""
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
@@ -117,9 +116,7 @@ def load_with(
             opened = read_bundle(folder)
         else:
             opened, held = open_bundle(folder, precision)
-    if options.limit is not None:
-        plan = options.limit.plan(opened, precision, low_memory=options.low_memory, masks=masks)
-        precision, options = plan.precision, dataclasses.replace(options, low_memory=plan.low_memory)
+    options, precision = options.fitted(opened, precision, masks=masks)
     explainer = Explainer(opened, options, **reading, precision=precision)
     del held
     return explainer

@@ -10,6 +10,7 @@ from tests.web.conftest import SAMPLES
 import ortcam
 
 FISH = SAMPLES / "fish.png"
+CLOSE = 1e-4
 SHIPPED_MODEL = pytest.mark.parametrize("camera", [""], indirect=True, ids=["shapes"])
 # Frames that were shown as PNG, and their maps as they are.
 SHOWN = """async (count) => Promise.all(cameras.shown.slice(-count).map(async ({ map, canvas }) => {
@@ -134,6 +135,23 @@ def test_maps_of_masks_come_within_their_time(camera, explainer):
     assert not visit.tab.is_visible("#pace-field")
     visit.wait_for_frames(2)
     assert visit.cameras("frames.at(-1).passes") == 0
+
+
+@pytest.mark.slow
+def test_a_score_of_frames_is_explained_as_in_python(camera, tiny_bundle):
+    visit, score = camera, "dog - 0.5*cat"
+    visit.set_options("grad-cam")
+    visit.start()
+    visit.tab.fill("#score", score)
+    visit.tab.locator("#score").blur()
+    visit.wait_for_frames(3)  # the one under way may be of a class
+    visit.stop()
+    assert visit.cameras("frames.at(-1).target") == -1
+    ((frame, found),) = last_frames(visit, 1)
+    expected = ortcam.load(tiny_bundle).explain(frame, method="grad-cam", score=score)
+    np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
+    visit.tab.fill("#score", "")  # other tests have this tab, too
+    visit.tab.locator("#score").blur()
 
 
 @SHIPPED_MODEL

@@ -1,6 +1,5 @@
 """`ServedModel`: a bundle that is open and warmed up."""
 
-import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -152,13 +151,12 @@ def open_model(served: ServedBundle, settings: Settings, limit: MemoryLimit | No
     """
     threads = share_cores(settings.workers, settings.threads).threads
     options = SessionOptions(resolve_providers(settings.providers), threads, memory_limit=limit)
-    precision = settings.precision
+    held: object = None
     if limit is None:
-        bundle, held = open_bundle(served.path, precision)
+        bundle, held = open_bundle(served.path, settings.precision)
     else:
-        bundle, held = read_bundle(served.path), None
-        plan = limit.plan(bundle, precision)
-        precision, options = plan.precision, dataclasses.replace(options, low_memory=plan.low_memory)
+        bundle = read_bundle(served.path)
+    options, precision = options.fitted(bundle, settings.precision)
 
     def make(precision: str | None) -> Explainer:
         return Explainer(bundle, options, max_pixels=settings.limits.pixels, precision=precision)
