@@ -68,6 +68,7 @@ def test_json_has_the_machine_the_versions_and_the_rows(
     assert printed["bundle"]["path"] == str(tiny_bundle)
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_is_measured_on_the_shipped_picture_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_table_fits_eighty_columns_and_marks_what_was_scaled(count: str) -> 
     assert ("~35.8 s" in text) == ("scaled up" in text) == (count == "twenty")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ROWS)
 def test_the_plot_carries_values_units_and_a_title_and_marks_what_was_scaled(count: str, tmp_path: Path) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "text.usetex": False}):

@@ -90,7 +90,8 @@ def call(node_modules, tmp_path_factory):
         }
         paths = [str(folder / f"{module}.js") for module in modules.split()]
         asked = json.dumps({"modules": paths, "body": body, "given": arrays})
-        done = subprocess.run(["node", script], input=asked, capture_output=True, text=True, check=True)
+        done = subprocess.run(["node", script], input=asked, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
         return {
             name: np.frombuffer(base64.b64decode(data), TYPES[kind]) for name, kind, data in json.loads(done.stdout)
         }
@@ -122,14 +123,6 @@ def site(tmp_path_factory):
         yield Served(server, tmp_path_factory.mktemp("bundles-beside-the-page"))
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def playwright():
-    """What drives browsers: one per process."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
-    with api.sync_playwright() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def explain(shared: Path) -> Explain:
     return run
 
 
-@pytest.mark.sample("scorecam++", "grad-cam")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -84,6 +84,7 @@ def _read(path: Path) -> np.ndarray:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(np.int64)
 
 
+@pytest.mark.slow
 def test_samples_and_a_score_are_explained_as_in_python(explain: Explain, tmp_path: Path) -> None:
     fused = fuse(
         BANDS_BUNDLE, tmp_path / "e.onnx", method="grad-cam", score="forest - water", uint8_input=True, verify=False
@@ -102,6 +103,7 @@ def test_samples_and_a_score_are_explained_as_in_python(explain: Explain, tmp_pa
     np.testing.assert_allclose(_read(tmp_path / "overlay.png"), expected.overlay(), atol=7)
 
 
+@pytest.mark.slow
 def test_what_the_model_does_not_see_is_dimmed_and_framed_as_in_python(explain: Explain, tmp_path: Path) -> None:
     fused = fuse(SHAPES, tmp_path / "e.onnx", uint8_input=True, verify=False, budget=8)
     tall = cv2.resize(cv2.imread(str(SAMPLES / "fish.png")), (301, 1003))
@@ -111,6 +113,7 @@ def test_what_the_model_does_not_see_is_dimmed_and_framed_as_in_python(explain: 
     np.testing.assert_allclose(_read(tmp_path / "overlay.png"), expected, atol=6)
 
 
+@pytest.mark.slow
 def test_what_lies_behind_alpha_counts_as_in_python(explain: Explain, tmp_path: Path) -> None:
     fused = fuse(SHAPES, tmp_path / "e.onnx", uint8_input=True, verify=False, budget=8)
     picture = cv2.cvtColor(cv2.imread(str(SAMPLES / "fish.png")), cv2.COLOR_BGR2BGRA)
@@ -123,6 +126,7 @@ def test_what_lies_behind_alpha_counts_as_in_python(explain: Explain, tmp_path: 
     np.testing.assert_allclose(saliency, expected.maps, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_explainer_that_takes_no_photographs_and_files_of_others_are_refused(
     explain: Explain, tmp_path: Path
 ) -> None:

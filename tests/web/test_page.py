@@ -24,6 +24,7 @@ def explain(explainer, image, method, percent=3, **options):
     return explainer.explain(image, method=method, batch_size=8, **budget, **options)
 
 
+@pytest.mark.slow
 def test_it_names_the_classes_and_asks_nobody_else(fresh):
     visit = fresh.open()
     assert visit.tab.evaluate("crossOriginIsolated")
@@ -37,6 +38,7 @@ def test_it_names_the_classes_and_asks_nobody_else(fresh):
     }
 
 
+@pytest.mark.slow
 def test_neither_page_nor_worker_may_speak_to_others(fresh):
     visit = fresh
     policies = {}
@@ -58,6 +60,7 @@ ALIKE = 2e-3
 more = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "method", "page", "python"),
     [
@@ -86,6 +89,7 @@ def test_a_budget_predicts_what_it_does_not_score_as_python_does(
     np.testing.assert_allclose(probabilities, explainer.predict(image), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kind"), [("scorecam++", "tiny"), pytest.param("scorecam", "branch", marks=more)])
 def test_a_run_knows_the_exact_maps_of_all_classes(fresh, method, kind, request, photograph):
     visit = fresh
@@ -242,6 +246,7 @@ def _large_png():
     return bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -279,6 +284,7 @@ def test_what_is_no_image_is_refused_and_the_page_goes_on(visit, name, content, 
     assert not visit.tab.is_visible("#error")
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_python_saves(visit, explainer):
     visit.explain(MUG, "scorecam++", gate="mish")
     visit.tab.select_option("#colormap", "viridis")

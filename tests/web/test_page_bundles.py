@@ -31,6 +31,7 @@ def rewrite(**entries):
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -61,6 +62,7 @@ def test_a_damaged_bundle_is_refused(fresh, name, damage, message):
         visit.complaints.clear()  # the browser says it, too, if it comes to that
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address",
     [

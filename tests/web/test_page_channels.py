@@ -30,12 +30,13 @@ def shown(visit, path):
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "page"),
     [
         ("scorecam", {}),
-        pytest.param("grad-cam", {}, marks=pytest.mark.slow),
-        pytest.param("sscam", {"samples": 2, "seed": 0}, marks=pytest.mark.slow),
+        ("grad-cam", {}),
+        ("sscam", {"samples": 2, "seed": 0}),
     ],
 )
 def test_an_array_of_bands_is_explained_as_in_python(fresh, tmp_path, method, page):
@@ -56,6 +57,7 @@ def test_an_array_of_bands_is_explained_as_in_python(fresh, tmp_path, method, pa
     np.testing.assert_allclose(shown(visit, visit.download("#save-overlay")), expected.overlay(), atol=7)
 
 
+@pytest.mark.slow
 def test_a_picture_is_explained_by_its_grey_as_in_python(fresh, tmp_path):
     folder = with_channels(tmp_path / "grey.ortcam", GREY)
     visit = fresh
@@ -70,9 +72,8 @@ def test_a_picture_is_explained_by_its_grey_as_in_python(fresh, tmp_path):
     np.testing.assert_allclose(shown(visit, visit.download("#save-overlay")), expected.overlay(), atol=6)
 
 
-@pytest.mark.parametrize(
-    "method", ["scorecam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grad-cam", "recipro-cam"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["scorecam", "grad-cam", "recipro-cam"])
 def test_values_are_shown_as_values_and_explained_as_in_python(fresh, method):
     visit = fresh
     visit.site.add_bundle(f"values-{method}", VALUES_BUNDLE)
@@ -88,6 +89,7 @@ def test_values_are_shown_as_values_and_explained_as_in_python(fresh, method):
     assert f"{expected.probabilities[0]:.4g}" in said
 
 
+@pytest.mark.slow
 def test_what_a_model_of_bands_does_not_take_is_said(fresh):
     visit = fresh
     visit.site.add_bundle("strict", BANDS_BUNDLE)

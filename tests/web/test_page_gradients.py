@@ -111,6 +111,7 @@ def test_a_newcomer_sees_a_map_without_a_masked_pass_and_nothing_more_is_fetched
     assert {address for address in new if not address.startswith(("samples/", "blob:"))} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -127,6 +128,7 @@ def test_the_shipped_bundle_is_explained_as_in_python(visit, explainer, compared
     compared(visit, explainer, MUG, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "methods"),
     [
@@ -159,6 +161,7 @@ def test_a_click_on_a_class_runs_the_last_layers_no_further_time(fresh):
     assert visit.tab.evaluate("window.steps") == 0
 
 
+@pytest.mark.slow
 def test_a_layer_can_be_chosen(fresh, compared, exported, photograph):
     bundle = exported("layers")
     fresh.site.add_bundle("chosen.ortcam", bundle)
@@ -177,6 +180,7 @@ def test_a_layer_can_be_chosen(fresh, compared, exported, photograph):
     assert visit.tab.is_hidden("#layer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["its operator ArgMax has no derivative"])
 def test_a_bundle_without_a_gradient_says_why_and_offers_the_others(fresh, explainer, why):
     bundle = fresh.site.add_bundle("without.ortcam", SHIPPED)

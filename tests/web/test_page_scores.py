@@ -73,6 +73,7 @@ LINEAR = "2*dog - 0.5*'white, striped' + 1"
 ANY = "entropy - probability:cat + 0.25*logit:index:3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "score"),
     [
@@ -110,6 +111,7 @@ def test_the_map_of_a_score_is_pythons(opened, method, score):
     assert f"it is {expected.probabilities[0]:.4g}"[:8] in visit.tab.inner_text("#passes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "word"),
     [
@@ -131,6 +133,7 @@ def test_a_word_is_a_score_of_the_class_that_is_chosen(opened, method, word):
         assert manifest.get("score") == expected.score
 
 
+@pytest.mark.slow
 def test_a_class_that_is_clicked_takes_the_place_of_an_expression(opened):
     visit = opened("tiny", TINY_BUNDLE, "scorecam")
     map_of(visit, "dog - cat")
@@ -141,6 +144,7 @@ def test_a_class_that_is_clicked_takes_the_place_of_an_expression(opened):
     assert visit.manifest()["targets"][0]["index"] >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "score"),
     [
@@ -161,6 +165,7 @@ def test_a_part_of_a_tensor_is_explained_as_in_python(opened, method, score):
     np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
 
 
+@pytest.mark.slow
 def test_a_model_of_tensors_begins_with_a_score(fresh):
     fresh.site.add_bundle("begins", TENSOR_BUNDLE)
     fresh.open("?bundle=begins")
@@ -188,6 +193,7 @@ def test_outputs_are_called_by_their_names(fresh):
     np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "score"), [pytest.param("scorecam", "age - 0.1*weight", marks=more), ("grad-cam", "weight")]
 )
@@ -199,6 +205,7 @@ def test_values_of_a_regression_are_explained_as_in_python(opened, method, score
     np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "source", "score", "array"),
     [
@@ -226,6 +233,7 @@ def test_a_file_that_is_added_is_what_the_score_names(opened, tmp_path, name, so
     assert visit.manifest()["score_arrays"] == expected.summary()["score_arrays"]
 
 
+@pytest.mark.slow
 def test_a_score_that_is_not_accepted_is_said_as_python_says_it(opened):
     visit = opened("tiny", TINY_BUNDLE, "scorecam")
     with ortcam.load(TINY_BUNDLE, threads=1) as explainer, pytest.raises(ortcam.OrtcamError) as refused:

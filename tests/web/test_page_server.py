@@ -62,6 +62,7 @@ def test_the_page_comes_isolated_and_under_its_policy(server):
     assert headers["Cache-Control"] == "no-cache"
 
 
+@pytest.mark.slow
 def test_onnx_runtime_is_sent_compressed_to_whoever_takes_it_and_asked_for_once(server):
     (packed,) = page_folder().glob("assets/*.wasm.gz")
     path = f"/assets/{packed.name.removesuffix('.gz')}"
@@ -126,6 +127,7 @@ def test_it_listens_on_this_machine_alone(server):
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_clear_error(capsys):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -148,6 +150,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 def test_it_prints_the_address_and_ends_by_ctrl_c(tmp_path):
     command = [sys.executable, "-c", INTERRUPTED, "web", str(SHIPPED), "--no-browser"]

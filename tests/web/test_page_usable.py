@@ -99,7 +99,7 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.mark.sample("light")
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(visit, scheme):
     visit.tab.emulate_media(color_scheme=scheme)
@@ -111,6 +111,7 @@ def test_text_can_be_read_in_light_and_dark(visit, scheme):
     visit.tab.evaluate("document.getElementById('advanced').open = false")
 
 
+@pytest.mark.slow
 def test_a_phone_has_the_button_in_sight_and_nothing_beside_the_screen(fresh):
     visit = fresh
     visit.tab.set_viewport_size({"width": 360, "height": 640})

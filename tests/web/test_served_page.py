@@ -90,6 +90,7 @@ def wait_until_abandoned(server, before):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_server_explains_and_nothing_is_computed_in_the_browser(visitor, served, explainer):
     visit = visitor(served).open()
     assert visit.tab.inner_text("#promise") == f"Your image is sent to {urlsplit(served.url).netloc}."
@@ -136,9 +137,8 @@ def test_the_maps_and_settings_are_pythons(visitor, served_tiny, method, page, p
     assert visit.tab.inner_text("#passes").startswith("exact" if masked else TITLES[method])
 
 
-@pytest.mark.parametrize(
-    ("score", "method"), [("dog - 0.5*cat", "grad-cam"), pytest.param("logit", "scorecam", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("score", "method"), [("dog - 0.5*cat", "grad-cam"), ("logit", "scorecam")])
 def test_a_score_is_sent_and_explained_there(visitor, served_tiny, score, method):
     visit = visitor(served_tiny).open()
     visit.explain(MUG, method, percent=100)

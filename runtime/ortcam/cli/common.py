@@ -167,7 +167,7 @@ def add_score(parser: Any) -> None:
     parser.add_argument(
         "--score",
         metavar="SCORE",
-        help="such as logit, 'mug - bottle', entropy, output[3]",
+        help="such as logit, 'mug - key', entropy, output[3]",
     )
 
 

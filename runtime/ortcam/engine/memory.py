@@ -199,10 +199,11 @@ class MemoryLimit:
             if max(need, used.peak) <= self.bytes:
                 return MemoryPlan(name, low_memory or self.bytes < _ROOM_FOR_ARENA * need)
         name = min(needs, key=lambda name: needs[name])
-        least = math.ceil(max(needs[name], used.peak) / _MB)
+        least = _megabytes(max(needs[name], used.peak))
         raise MemoryLimitError(
-            f"memory_limit={self.megabytes}: this process has {used.now / _MB:.0f} MB, {used.peak / _MB:.0f} at its "
-            f"peak, and needs about {needs[name] / _MB:.0f} with this model in {name}; accepted is {least} or more"
+            f"memory_limit={self.megabytes}: this process has {_megabytes(used.now)} MB, {_megabytes(used.peak)} at "
+            f"its peak, and needs about {_megabytes(needs[name])} with this model in {name}; accepted is {least} or "
+            "more"
         )
 
     def check(self, doing: str) -> None:
@@ -218,9 +219,10 @@ class MemoryLimit:
         if peak > self.bytes:
             if isinstance(self.usage, ResetPeaks):
                 self.usage.forget(peak)
+            had = _megabytes(peak)
             raise MemoryLimitError(
-                f"memory_limit={self.megabytes}: this process had {peak / _MB:.0f} MB once it had {doing}; accepted is "
-                f"{math.ceil(peak / _MB)} or more"
+                f"memory_limit={self.megabytes}: this process had {had} MB once it had {doing}; accepted is {had} "
+                "or more"
             )
 
     def check_opening(self, name: str, size: int) -> None:
@@ -235,10 +237,16 @@ class MemoryLimit:
         """
         need = self.used().now + int(_OPENED * size)
         if need > self.bytes:
+            least = _megabytes(need)
             raise MemoryLimitError(
-                f"memory_limit={self.megabytes}: to open {name} takes about {need / _MB:.0f} MB of this process; "
-                f"accepted is {math.ceil(need / _MB)} or more"
+                f"memory_limit={self.megabytes}: to open {name} takes about {least} MB of this process; accepted is "
+                f"{least} or more"
             )
+
+
+def _megabytes(size: int) -> int:
+    """Bytes in MB, rounded up, so that what is beyond a limit is told as more than it."""
+    return math.ceil(size / _MB)
 
 
 def model_memory(bundle: Bundle, precision: str, *, masks: bool = True) -> int:

@@ -50,6 +50,8 @@ _EXTRA_OF: Final = {"cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 _BUILDS: Final = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 # Providers whose extra lies beside the ONNX Runtime for the CPU, in place of no other build.
 _PLUGINS: Final = ("openvino",)
+# Plugins that no extra brings, because they are not for every machine.
+_WHEELS: Final = {"qnn": "onnxruntime-qnn"}
 
 
 def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, Mapping[str, Any]], ...]:
@@ -94,12 +96,14 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[tuple[str, 
 
 
 def _provider_hint(name: str, available: Mapping[str, str]) -> str:
-    """The end of the message about a provider that is not there: the extra that brings it, or what was meant."""
-    close = suggestions(name, [*available, *_EXTRA_OF])
+    """The end of the message about a provider that is not there: what brings it, or what was meant."""
+    close = suggestions(name, [*available, *_EXTRA_OF, *_WHEELS])
     if not close:
         return ""
     if close[0] in available:
         return f"; did you mean {available[close[0]]!r}?"
+    if close[0] in _WHEELS:
+        return f"; for {close[0]}: pip install {_WHEELS[close[0]]}"
     installed = next((_BUILDS[short] for short in available if short in _BUILDS), "onnxruntime")
     command = install(_EXTRA_OF[close[0]])
     if installed == "onnxruntime" and close[0] in _PLUGINS:

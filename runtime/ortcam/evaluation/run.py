@@ -105,7 +105,7 @@ class Evaluation:
                 or `precision`.
             metrics: names or groups; None takes those of the protocol.
             protocol: name of the conventions.
-            score: that is explained of every image, such as "mug - bottle"; None: the class that the model gives it.
+            score: that is explained of every image, such as "mug - key"; None: the class that the model gives it.
                 `ortcam.Score` has what else it may be. Metrics that need probabilities are left out where it is none.
             annotations: what the images of a folder show; see `read_dataset`.
             limit: how many images to take; chance decides which.

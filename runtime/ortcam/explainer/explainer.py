@@ -121,7 +121,7 @@ class Explainer(Classifier):
             sampling_error: for SS-CAM and IS-CAM: stop sampling a channel once the standard error of its weight is
                 below this share of it, or of the mean weight if that is larger. None takes all samples.
             score: what to explain in place of what the method takes of a class: "logit" or "probability" of each class;
-                or one score, such as "mug - bottle", "entropy" or "cosine:text.npy", without `target` (`ortcam.Score`).
+                or one score, such as "mug - key", "entropy" or "cosine:text.npy", without `target` (`ortcam.Score`).
             progress: called as progress(passes made, passes in all) after every run of the graph.
             **options: of the method; see `ortcam.methods.METHODS`. Every method has those of
                 `ortcam.methods.COMMON_OPTIONS`: `augment=10` explains ten turned and moved copies of the image and
@@ -268,9 +268,9 @@ class Explainer(Classifier):
         """Explain the frames of a video or a camera, each with what the frame before it gave: a generator.
 
         A frame differs little from the one before, and so do its masks and the weights of its channels. With `budget`,
-        `deadline` or `tolerance` a warm start makes use of that: the channels that mattered in the frame before are
-        scored first, and the weights of the others are predicted from the scores of this frame and the weights of the
-        frame before (`ortcam.scoring.prediction.trend`). `stats.estimated_error` holds for the frame, as in `explain`.
+        `deadline` or `tolerance` a warm start makes use of that: half of the first channels are those that mattered in
+        the frame before, and what earlier frames scored counts as seen in this one, the less the longer ago it was
+        (`ortcam.scoring.prediction.recalled`). `stats.estimated_error` holds for the frame, as in `explain`.
 
         A frame starts cold, like a single image, after a cut, and where a class is explained that was not explained in
         the frames before. A cut is where the masks of the channels have moved about as far as they are apart

@@ -10,7 +10,7 @@ from ortcam.methods.gradient import GRADIENT_METHODS
 from ortcam.methods.head import LINEAR_TOLERANCE, Head, HeadInputs, HeadScores, LinearHead
 from ortcam.methods.head_only import HEAD_METHODS, active_channels
 from ortcam.methods.masked import MASKED_METHODS
-from ortcam.methods.method import Method, Noise, Option, Plan, Settings
+from ortcam.methods.method import MASKED_ONLY, Method, Noise, Option, Plan, Settings
 from ortcam.methods.registry import METHODS, register, resolve_method, unregister
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "HEAD_METHODS",
     "LINEAR_TOLERANCE",
     "MASKED_METHODS",
+    "MASKED_ONLY",
     "METHODS",
     "Augmentation",
     "AutoRow",

@@ -17,11 +17,14 @@ from ortcam.methods.augmentation import Augmentation
 from ortcam.methods.head import HeadInputs, HeadScores
 from ortcam.support.ranges import Range, shown
 
-__all__ = ["MapKind", "Method", "Noise", "Option", "Plan", "Settings", "Weighting"]
+__all__ = ["MASKED_ONLY", "MapKind", "Method", "Noise", "Option", "Plan", "Settings", "Weighting"]
 
 Weighting = Literal["probability", "logit-softmax"]
 MapKind = Literal["raw", "normalized"]
 Normalize = Literal["after-upsampling", "before-upsampling"]
+
+# The end of every message that refuses what only masked methods take.
+MASKED_ONLY: Final = "goes with methods that mask the image, such as scorecam++"
 
 
 @dataclasses.dataclass(frozen=True)

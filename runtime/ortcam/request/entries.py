@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from ortcam.errors import OptionError
-from ortcam.methods import Method, resolve_method
+from ortcam.methods import MASKED_ONLY, Method, resolve_method
 from ortcam.request.request import LIMITS, ExplainRequest
 from ortcam.support.ranges import shown
 
@@ -73,6 +73,6 @@ def parse_entry(text: str) -> MethodEntry:
     arguments = {"method": method.name, **limits, **options}
     ExplainRequest.of(**arguments)
     if precision is not None and not method.masks_image:
-        raise OptionError(f"{text!r}: precision goes with methods that mask the image")
+        raise OptionError(f"{text!r}: precision {MASKED_ONLY}")
     canonical = ":".join([method.name, *(pair.strip() for pair in pairs)])
     return MethodEntry(canonical, method, ", ".join(details), arguments, precision)

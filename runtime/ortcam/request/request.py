@@ -13,7 +13,7 @@ from ortcam.bundle import Manifest
 from ortcam.engine.batching import BatchSize
 from ortcam.engine.score import ScoreMatrix
 from ortcam.errors import OptionError, TargetError
-from ortcam.methods import AUTO_METHOD, METHODS, Method, Settings, check_fits, resolve_method
+from ortcam.methods import AUTO_METHOD, MASKED_ONLY, METHODS, Method, Settings, check_fits, resolve_method
 from ortcam.methods.auto import row_of
 from ortcam.request.outputs import output_example, outputs_in_words
 from ortcam.request.score import Score
@@ -302,7 +302,7 @@ def _check_limits_fit(settings: Settings, limits: Limits, sampling_error: float 
         return
     given = [*limits.given, *(["sampling_error"] if sampling_error is not None else [])]
     if given:
-        raise OptionError(f"{', '.join(given)} with {name}: goes with methods that mask the image")
+        raise OptionError(f"{', '.join(given)} with {name}: {MASKED_ONLY}")
 
 
 def check_batch_size(batch_size: object, manifest: Manifest | None = None) -> BatchSize:

@@ -38,7 +38,7 @@ class Score:
     that is not among them is the path of a file, which is read here and once.
 
     Attributes:
-        text: "logit" or "probability" (of each class of `target` or `top_k`), or an expression such as "mug - bottle",
+        text: "logit" or "probability" (of each class of `target` or `top_k`), or an expression such as "mug - key",
             "entropy", "cosine:text.npy", "0.5*output[0] - output[1]", "output[1, :, :]@mask.png", or of a
             model with several outputs "scores[0, 5] - offset[2]".
         arrays: by name; those of files are added.
@@ -48,7 +48,7 @@ class Score:
         OptionError: the text is not accepted, an array is missing or not used, or a file cannot be read.
 
     Example:
-        >>> Score("mug - bottle").word is None
+        >>> Score("mug - key").word is None
         True
         >>> Score("cosine:query", arrays={"query": np.ones(512)}).text
         'cosine:query'

@@ -46,7 +46,7 @@ _NAMED: Final = re.compile(
 _INDEX: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _QUOTES: Final = "\"'"
 _EXAMPLES: Final = (
-    "accepted is logit or probability, or an expression such as 'mug - bottle', '2*logit:mug', 'entropy', "
+    "accepted is logit or probability, or an expression such as 'mug - key', '2*logit:mug', 'entropy', "
     "'cosine:text.npy' or 'output[3]'"
 )
 

@@ -35,6 +35,8 @@ _INDEX: Final = "index:"
 _LABEL: Final = "label:"
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _ACCEPTED: Final = "accepted is a class index or a label"
+_MOST_LISTED: Final = 10  # labels that a message lists, in at most so many letters:
+_MOST_LETTERS: Final = 200
 
 
 def class_index(target: object, labels: tuple[str, ...]) -> int:
@@ -257,8 +259,16 @@ def _only(found: Sequence[int], item: str, names: _Names) -> int:
     text = item[len(_LABEL) :] if item[: len(_LABEL)].lower() == _LABEL else item
     raise TargetError(
         f"target {shown(item)}: no class of the model has this label (0 to {len(names.labels) - 1})"
-        f"{did_you_mean(text, names.labels)}"
+        f"{did_you_mean(text, names.labels) or _all_of_few(names.labels)}"
     )
+
+
+def _all_of_few(labels: Sequence[str]) -> str:
+    """The labels themselves, for the end of a message, where they are few and short."""
+    if len(labels) > _MOST_LISTED:
+        return ""
+    listed = f"; accepted: {', '.join(map(repr, labels))}"
+    return listed if len(listed) <= _MOST_LETTERS else ""
 
 
 def _check_labels(labels: Sequence[str], target: object) -> None:

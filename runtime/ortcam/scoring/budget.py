@@ -6,7 +6,7 @@ only cuts the runs inside a round. So a budget or a tolerance gives the same map
 how much is scored in time depends on the machine and its load.
 
 **Streams.** A frame that follows another begins with channels that matter most by what that frame gave and with those
-it left unknown, in turn, and its first round is half as large: see `prediction.trend` and `prediction.memory`.
+it left unknown, in turn, and its first round is half as large: see `prediction.recalled` and `prediction.memory`.
 
 Where every channel will be scored anyway, and nobody looks at previews, the process is never set up. If such a run is
 stopped, the process predicts the rest from the channels of the highest energy.

@@ -22,7 +22,7 @@ from ortcam.scoring.masks import gated_masks, summands
 from ortcam.scoring.pace import Work
 from ortcam.scoring.prediction.links import Line, Power
 from ortcam.scoring.prediction.memory import Memory
-from ortcam.scoring.prediction.trend import LEAST_SPREAD_OF_FRAMES, Before
+from ortcam.scoring.prediction.recalled import FIRST_CHANGE, Before
 from ortcam.scoring.scores import Scores
 from ortcam.support.blas import single_threaded
 
@@ -33,6 +33,8 @@ _MOST: Final = 0.875
 # Over the number of channels that were scored at first, those that have to be scored before the error is estimated.
 _TELLING: Final = 2.0
 _TELLING_OF_FRAMES: Final = 1.5
+# Variance of y, whatever it is: the channels that were scored are told apart by their weights alone.
+_SAME: Final = 1e-4
 # Steps per doubling to which the benefit of scoring a channel is rounded.
 _STEPS: Final = 1024
 # Runs are not cut shorter than this to meet a deadline, since a short run takes more time per row; the first run has
@@ -80,6 +82,9 @@ class Chooser:
         self._prediction: Prediction | None = None
         self._memory = memory
         self._before: Before | None = None
+        self._recalled = 0  # channels, about
+        # Found out once for a frame, since the channels are chosen by it.
+        self._recalls: bool | None = None
         self._first = np.arange(len(self._order))
         if memory is not None and not memory.empty and predicts and self._order.size:
             self._look_back(memory)
@@ -119,11 +124,17 @@ class Chooser:
             with pace.timing("set up", units["set up"]):
                 self._set_up()
         assert self._model is not None
-        with pace.timing("predict", units["predict"]):
-            given = np.flatnonzero(self._scoring.tally.scored[self._order])
-            weights = self._scored_values(self._scoring.tally.positive_weights()[1])[given]
-            signed = self._scoring.tally.offset is not None
-            self._prediction = self._model.condition(given, weights, signed=signed, before=self._before)
+        given = np.flatnonzero(self._scoring.tally.scored[self._order])
+        weights = self._scored_values(self._scoring.tally.positive_weights()[1])[given]
+        signed = self._scoring.tally.offset is not None
+        clock = time.perf_counter()
+        self._prediction = self._model.condition(
+            given, weights, signed=signed, before=self._before, recalls=self._recalls
+        )
+        seconds, posterior = time.perf_counter() - clock, self._prediction.posterior
+        recalled = 0 if posterior.recalled is None else self._recalled
+        pace.took("predict", prediction_work(len(given), len(self._order), recalled), seconds)
+        self._recalls = posterior.recalls
         return self._prediction
 
     @single_threaded
@@ -221,18 +232,20 @@ class Chooser:
             return
         prediction, given = self._prediction, int(tally.scored[self._order].sum())
         if self._order.size and given == len(self._order):
-            if self._model is None:
-                self._set_up()
+            if self._model is None:  # nobody has looked back, who would have seen a cut
+                model = self._set_up()
+                memory.before(self._scoring.classes, self._order, model.features, model.unit)
             weights = self._scored_values(tally.positive_weights()[1])
             y = (Power(weights) if tally.offset is None else Line(weights)).y(weights)
-            unknown = np.zeros(y.shape)
+            change = FIRST_CHANGE * y.var(axis=0) if self._before is None else self._before.change
+            known = Before(y, np.zeros(len(y)), np.zeros(y.shape), change)
         elif prediction is not None and len(prediction.posterior.scored) == given:
-            y, unknown = prediction.y, prediction.unknown()
+            known = prediction.known(self._before)
         else:
             memory.skip()
             return
         assert self._model is not None
-        memory.keep(self._scoring.classes, len(tally.scored), self._order, self._model.features, y, unknown)
+        memory.keep(self._scoring.classes, len(tally.scored), self._order, self._model.features, known)
 
     @single_threaded
     def _look_back(self, memory: Memory) -> None:
@@ -247,10 +260,12 @@ class Chooser:
         before = memory.before(self._scoring.classes, self._order, self._model.features, self._model.unit)
         if before is None:
             return
-        self._before = before
+        self._before, self._recalled = before, int(np.isfinite(before.age).sum())
         link = Power if self._scoring.tally.offset is None else Line
-        y, same = np.maximum(before.y, 0) if link is Power else before.y, np.full_like(before.y, LEAST_SPREAD_OF_FRAMES)
-        known, open_ = self._ranks(link.deviation(y, same)), self._ranks(link.deviation(y, same * (1 + before.unknown)))
+        y = np.maximum(before.y, 0) if link is Power else before.y
+        once = np.isfinite(before.age)[:, None]
+        known = self._ranks(link.deviation(y, np.full_like(y, _SAME)) * once)
+        open_ = self._ranks(link.deviation(y, before.open))
         self._first = np.argsort(np.minimum(2 * known, 2 * open_ + 1), kind="stable")
 
     def _ranks(self, deviation: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -266,12 +281,13 @@ class Chooser:
         ranks[np.argsort(-steps, kind="stable")] = np.arange(len(steps))
         return ranks
 
-    def _set_up(self) -> None:
-        self._model = MaskModel(gated_masks(self._scoring.masks, self._scoring.plan)[self._order])
+    def _set_up(self) -> MaskModel:
+        self._model = model = MaskModel(gated_masks(self._scoring.masks, self._scoring.plan)[self._order])
         self._summands = summands(self._scoring.masks, self._scoring.plan)[self._order]
         flattened = self._summands.reshape(len(self._order), -1)
         # What is the same everywhere does not change a map that is min-maxed.
         self._size = np.linalg.norm(flattened - flattened.mean(axis=1, keepdims=True), axis=1).astype(np.float64)
+        return model
 
     def _scored_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """What `Scoring` gives for the scored channels, [n,K], by place in the order of energy: [L,K]."""
@@ -286,10 +302,11 @@ class Chooser:
     def _units(self) -> dict[Work, float]:
         """How much work each step is, once as many channels are scored as now: see `pace`."""
         active, classes = len(self._order), len(self._scoring.offset)
+        recalled = 0 if self._recalls is False else self._recalled
         height, width = self._scoring.masks.maps.shape[1:]
         return {
             "set up": active * height * width,
-            "predict": prediction_work(self.scored, active),
+            "predict": prediction_work(self.scored, active, recalled),
             "estimate": estimation_work(active, classes),
             "finish": self._scoring.pixels * classes,
         }

@@ -50,7 +50,8 @@ from numpy.typing import NDArray
 
 from ortcam.scoring.prediction.grids import pooling, smoothing
 from ortcam.scoring.prediction.links import Line, Power
-from ortcam.scoring.prediction.trend import Before, Trend
+from ortcam.scoring.prediction.posterior import Posterior, Prediction
+from ortcam.scoring.prediction.recalled import Before, recall
 
 __all__ = ["MaskModel", "Posterior", "Prediction", "estimation_work", "prediction_work"]
 
@@ -67,20 +68,22 @@ _FOR_COVARIANCE: Final = 384  # channels whose errors are correlated in the esti
 # Factors on the deviations of the estimate, found on real photographs (benchmarks/calibration.py) and on frames that
 # follow others (benchmarks/frontier/stream.py).
 _SAFETY: Final = 2.0
-_SAFETY_OF_FRAMES: Final = 4.0
+_SAFETY_OF_FRAMES: Final = 3.0
 _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 # Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
 _LEAST_VARIANCE: Final = 1e-4
+_LEAST_SPREAD: Final = 1e-12  # s^2
 _FEWEST: Final = 8  # scored channels below which nothing is said of the error
 _GOLDEN: Final = 0.6180339887498949
 
 
-def prediction_work(scored: int, channels: int) -> float:
+def prediction_work(scored: int, channels: int, recalled: int = 0) -> float:
     """Multiplications, about, that `MaskModel.condition` takes."""
-    given = min(scored, _given_for(channels - scored))
+    most = _given_for(channels - scored)
+    given, own = min(scored + recalled, most), min(scored, most) if recalled else 0
     eigenvalues = 10 * len(_LENGTHS) * min(scored, _FOR_LIKELIHOOD) ** 3
-    return eigenvalues + 2 * given**3 + max(channels - scored, 0) * given * (given + 200)
+    return eigenvalues + 2 * (given**3 + own**3) + max(channels - scored, 0) * given * (given + 200)
 
 
 def _given_for(others: int) -> int:
@@ -93,53 +96,6 @@ def estimation_work(channels: int, classes: int) -> float:
     together = min(channels, _FOR_COVARIANCE)
     cells = _ERROR_GRID**2
     return together**2 * 200 + classes * (together**2 * cells + 20 * cells**3)
-
-
-@dataclasses.dataclass(frozen=True)
-class Posterior:
-    """The process given weights; C channels, of which O were not scored; K classes."""
-
-    open: NDArray[np.intp]  # [O]
-    channels: NDArray[np.intp]  # [n], those that the others are predicted from
-    scored: NDArray[np.intp]  # [N]
-    length: float
-    noise: float
-    spread: NDArray[np.float64]  # [K], s^2
-    top: NDArray[np.float64]  # [K], t
-    slopes: NDArray[np.float64]  # [O,K], d alpha / d y over `unit`, times sqrt(g)
-    unit: NDArray[np.float64]  # [K]
-    mean: NDArray[np.float64]  # [O,K]
-    variance: NDArray[np.float64]  # [O], over s^2
-    cross: NDArray[np.float32]  # [O,n], kernel
-    inverse: NDArray[np.float64]  # [n,n]
-    surprise: NDArray[np.float64]  # [K]
-    growth: NDArray[np.float64]  # [O,K], g of `prediction.trend`; 1 of a single image
-    safety: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The weights of all channels, given those scored.
-
-    Attributes:
-        weights: float64 [C,K]; those scored as they are.
-        deviation: float64 [C,K], standard deviation of the others; 0 where scored.
-        y: float64 [C,K], what is modelled of the weights: of those scored as it is, of the others the mean.
-        posterior: the process given the scores, which the estimate of the error is made of.
-    """
-
-    weights: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-    y: NDArray[np.float64]
-    posterior: Posterior
-
-    def unknown(self) -> NDArray[np.float64]:
-        """The variance that is left of y, over what a deviation has before anything is scored: float64 [C,K]."""
-        posterior = self.posterior
-        unknown = np.zeros(self.y.shape)
-        left = (posterior.variance + posterior.noise) / (1 + posterior.noise)
-        unknown[posterior.open] = posterior.growth * left[:, None]
-        return unknown
 
 
 class MaskModel:
@@ -173,6 +129,7 @@ class MaskModel:
         *,
         signed: bool = False,
         before: Before | None = None,
+        recalls: bool | None = None,
     ) -> Prediction:
         """Predict the weights of all channels from those scored so far.
 
@@ -180,55 +137,49 @@ class MaskModel:
             scored: intp [n], which channels.
             weights: float64 [n,K], positive.
             signed: whether they may have either sign.
-            before: what the frame before says, in a stream: see `prediction.trend`.
+            before: what earlier frames say, in a stream: see `prediction.recalled`.
+            recalls: whether that counts; None: it is found out here.
         """
-        channels, classes = len(self._features), weights.shape[1]
-        link = Line(weights) if signed else Power(weights)
-        modelled = np.zeros((channels, classes))
+        channels, link = len(self._features), Line(weights) if signed else Power(weights)
+        modelled = np.zeros((channels, weights.shape[1]))
         modelled[scored] = y = link.y(weights)
-        used = _some(scored, _given_for(channels - len(scored)))
-        given, y = scored[used], y[used]
-        trend = Trend(before)
+        recalled = None if before is None else recall(before, scored, y, signed=signed)
+        most = _given_for(channels - len(scored))
+        given, y = scored[used := _some(scored, most)], y[used]
         distances = self._squared_distances(given, given)
-        length, noise, growth = self._likely(given, distances, y, trend)
+        length, noise = self._likely(given, distances, y)
+        noises = np.full(len(given), noise)
+        if recalled is not None and recalls is None:
+            recalls = recalled.helps(used, _left_out(_matern(distances, length), noise, y))
+        recalled = recalled if recalls else None
+        if recalled is not None:
+            again = recalled.some(_some(recalled.channels, max(most - len(given), 1)))
+            given, noises = np.append(given, again.channels), np.append(noises, noise + again.noise)
+            y = np.concatenate([y, link.allowed(again.y)])
+            distances = self._squared_distances(given, given)
         kernel = _matern(distances, length).astype(np.float64)
-        inverse = np.asarray(np.linalg.inv(kernel + noise * np.eye(len(given))), np.float64)
+        inverse = np.asarray(np.linalg.inv(kernel + np.diag(noises)), np.float64)
         open_ = np.setdiff1d(np.arange(channels), scored)
-        y, scale = y / trend.scale(given, growth), trend.scale(open_, growth)
-        mu, expected = trend.fitted(given, growth, inverse, y, open_)
+        mu = _level(inverse, y)
         pulled = inverse @ (y - mu)
-        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), trend.least_spread)
+        spread = np.maximum(np.einsum("nk,nk->k", y - mu, pulled) / len(given), _LEAST_SPREAD)
         # Leave-one-out residuals over their own standard deviations: 1 where the variances are right.
         surprise: NDArray[np.float64] = np.sqrt((pulled**2 / np.diag(inverse)[:, None]).mean(axis=0) / spread)
         cross = _matern(self._squared_distances(open_, given), length)
-        mean = link.allowed(expected + scale * (cross @ pulled.astype(np.float32))).astype(np.float64)
+        least = np.zeros(len(open_))
+        if recalled is not None:  # what a channel has for itself was seen, too
+            own = np.searchsorted(open_, again.channels)
+            cross[own, np.arange(len(used), len(given))] += np.float32(noise)
+            least[own] = -noise
+        mean = link.allowed(mu + cross @ pulled.astype(np.float32)).astype(np.float64)
         explained = np.einsum("cn,cn->c", cross @ inverse.astype(np.float32), cross)
-        variance = np.maximum(1 - explained, 0).astype(np.float64)
-        slopes, unit = link.slopes(mean)
+        variance = np.maximum(1 - explained, least).astype(np.float64)
+        safety = _SAFETY if before is None else _SAFETY_OF_FRAMES
         posterior = Posterior(
-            open_,
-            given,
-            scored,
-            length,
-            noise,
-            spread,
-            link.top,
-            slopes * scale,
-            unit,
-            mean,
-            variance,
-            cross,
-            inverse,
-            surprise,
-            np.broadcast_to(scale, mean.shape) ** 2,
-            _SAFETY if before is None else _SAFETY_OF_FRAMES,
+            *(open_, given, scored, length, noise, spread, link.top, *link.slopes(mean)),
+            *(mean, variance, cross, inverse, surprise, recalls, recalled, safety),
         )
-        v = variance[:, None] * spread * scale**2
-        predicted = np.zeros((channels, classes))
-        deviation = np.zeros((channels, classes))
-        predicted[open_], deviation[open_] = link.moments(mean, v)
-        predicted[scored], modelled[open_] = weights, mean
-        return Prediction(predicted, deviation, modelled, posterior)
+        return _predicted(posterior, link, weights, modelled)
 
     def map_error(
         self,
@@ -296,33 +247,25 @@ class MaskModel:
         return distances
 
     def _likely(
-        self,
-        given: NDArray[np.intp],
-        distances: NDArray[np.float32],
-        y: NDArray[np.float64],
-        trend: Trend,
-    ) -> tuple[float, float, float]:
-        """Length, noise and growth: means of their logarithms over the grid, weighed by the marginal likelihood."""
+        self, given: NDArray[np.intp], distances: NDArray[np.float32], y: NDArray[np.float64]
+    ) -> tuple[float, float]:
+        """Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood."""
         some = _some(given, _FOR_LIKELIHOOD)
-        given, y, distances = given[some], y[some], distances[np.ix_(some, some)]
-        scales = [trend.scale(given, growth) for growth in trend.growths]
-        likelihoods = np.empty((len(_LENGTHS), len(_NOISES), len(scales)))
+        y, distances = y[some], distances[np.ix_(some, some)]
+        likelihoods = np.empty((len(_LENGTHS), len(_NOISES)))
         for i, length in enumerate(_LENGTHS):
             values, vectors = np.linalg.eigh(_matern(distances, length).astype(np.float64))
-            precisions = [1 / (np.maximum(values, 0) + noise) for noise in _NOISES]
-            for w, scale in enumerate(scales):
-                turned, smaller = vectors.T @ (y / scale), np.log(np.broadcast_to(scale, y.shape)).sum()
-                for j, precision in enumerate(precisions):
-                    residual = trend.residual(given, trend.growths[w], vectors, turned, precision)
-                    spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), trend.least_spread)
-                    likelihood = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
-                    likelihoods[i, j, w] = likelihood - smaller
+            ones, turned = vectors.sum(axis=0), vectors.T @ y
+            for j, noise in enumerate(_NOISES):
+                precision = 1 / (np.maximum(values, 0) + noise)
+                mu = (ones * precision) @ turned / (ones * precision @ ones)
+                residual = turned - ones[:, None] * mu
+                spread = np.maximum((residual**2 * precision[:, None]).mean(axis=0), _LEAST_SPREAD)
+                likelihoods[i, j] = (y.shape[1] * np.log(precision).sum() - len(y) * np.log(spread).sum()) / 2
         shares = np.exp(likelihoods - likelihoods.max())
         shares /= shares.sum()
-        of_growth, shares = shares.sum(axis=(0, 1)), shares.sum(axis=2)
         length = np.exp(shares.sum(axis=1) @ np.log(_LENGTHS))
-        growth = np.exp(of_growth @ np.log(trend.growths))
-        return float(length), float(np.exp(shares.sum(axis=0) @ np.log(_NOISES))), float(growth)
+        return float(length), float(np.exp(shares.sum(axis=0) @ np.log(_NOISES)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,6 +295,24 @@ class _Unscored:
         return covariance
 
 
+def _predicted(
+    posterior: Posterior, link: Power | Line, weights: NDArray[np.float64], modelled: NDArray[np.float64]
+) -> Prediction:
+    """The weights of all channels.
+
+    Args:
+        posterior: the process given the scores.
+        link: of these.
+        weights: float64 [n,K], those scored.
+        modelled: float64 [C,K], y of those scored, which takes in that of the others.
+    """
+    open_, variance = posterior.open, np.maximum(posterior.variance, 0)[:, None] * posterior.spread
+    predicted, deviation = np.zeros(modelled.shape), np.zeros(modelled.shape)
+    predicted[open_], deviation[open_] = link.moments(posterior.mean, variance)
+    predicted[posterior.scored], modelled[open_] = weights, posterior.mean
+    return Prediction(predicted, deviation, modelled, posterior)
+
+
 def _largest_difference(
     raw: NDArray[np.float64], covariance: NDArray[np.float64], standard_normal: NDArray[np.float64]
 ) -> float:
@@ -367,6 +328,20 @@ def _largest_difference(
     draws = standard_normal @ (vectors * root) @ vectors.T
     differences = np.abs(_finished(raw + draws) - _finished(raw)).max(axis=1)
     return min(float(np.quantile(differences, _QUANTILE)), 1.0)
+
+
+def _level(inverse: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """mu, float64 [K]: what y [n,K] is about, by generalised least squares."""
+    ones = inverse.sum(axis=1)
+    level: NDArray[np.float64] = ones @ y / ones.sum()
+    return level
+
+
+def _left_out(kernel: NDArray[np.float32], noise: float, y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each y differs by from what the others make of it, float64 [n,K] (ibid., eq. 5.12)."""
+    inverse = np.asarray(np.linalg.inv(kernel.astype(np.float64) + noise * np.eye(len(kernel))), np.float64)
+    left: NDArray[np.float64] = inverse @ (y - _level(inverse, y)) / np.diag(inverse)[:, None]
+    return left
 
 
 def _some(channels: NDArray[np.intp], most: int) -> NDArray[np.intp]:

@@ -41,7 +41,7 @@ class Limits:
             TOLERANCE.check(self.tolerance)
         range_ = CHANNELS if isinstance(self.budget, (int, np.integer)) else SHARE
         if self.budget is not None and not range_.holds(self.budget):
-            accepted = f"a share of the channels in (0,1], or a whole number of them {CHANNELS.bounds}"
+            accepted = f"a share of the channels above 0, up to 1 (100%), or a whole number of them {CHANNELS.bounds}"
             raise OptionError(f"budget={shown(self.budget)}: accepted is {accepted}")
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), np.generic):  # a manifest holds Python's own types

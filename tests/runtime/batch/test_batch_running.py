@@ -55,6 +55,7 @@ def parts(tmp_path: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.parquet")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam", "grad-cam"])
 def test_rows_are_what_explain_gives_bit_for_bit(
     run: Any, images: list[Path], tiny_bundle: Path, tmp_path: Path, method: str
@@ -148,6 +149,8 @@ OTHERS = {
 }
 
 
+@pytest.mark.sample(every=6)
+@pytest.mark.whole
 @pytest.mark.parametrize("what", OTHERS)
 def test_other_settings_are_refused_by_name(run: Any, tmp_path: Path, what: str) -> None:
     draw_images(tmp_path / "in", 1)

@@ -61,6 +61,8 @@ def test_a_gradient_graph_is_read_and_held_with_the_others(bundle_copy: Path) ->
     assert "gradient.onnx" in bundle.files_of("float32")
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("inputs", "changes", "message"),
     [

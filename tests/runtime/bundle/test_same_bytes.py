@@ -80,7 +80,7 @@ def delete(versions: Path) -> None:
     shutil.rmtree(versions / "v1")
 
 
-@pytest.mark.sample(every=9)
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [switch, rewrite_in_place, truncate, delete])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_a_loaded_explainer_is_that_of_the_bundle_it_verified(
@@ -120,6 +120,7 @@ def test_with_little_memory_a_changed_bundle_is_one_clear_error(versions: Path, 
         explainer.explain(photograph, **ARGUMENTS)
 
 
+@pytest.mark.slow
 def test_each_file_is_read_once_at_load(versions: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
@@ -149,6 +150,7 @@ def test_an_altered_file_is_noticed_while_another_explainer_holds_the_right_one(
     assert holding.bundle.manifest.files["weights.bin"].size == len(content)
 
 
+@pytest.mark.slow
 def test_equal_weights_are_in_memory_once_and_go_with_the_last_explainer(versions: Path) -> None:
     shutil.copytree(versions / "v1", versions / "copy")
     first, second = ortcam.load(versions / "v1"), ortcam.load(versions / "copy")
@@ -200,6 +202,7 @@ def test_a_copy_with_shuffled_weights_is_made_of_what_was_read(versions: Path) -
         shuffled_bundle(bundle, versions / "shuffled", 1.0, seed=0)
 
 
+@pytest.mark.slow
 def test_a_fused_file_is_made_of_what_was_read(versions: Path) -> None:
     fuse = pytest.importorskip("ortcam_export").fuse
     bundle = read_bundle(versions / "v1")
@@ -211,6 +214,7 @@ def test_a_fused_file_is_made_of_what_was_read(versions: Path) -> None:
     assert before.metadata["ortcam.bundle_sha256"] == bundle.sha256
 
 
+@pytest.mark.slow
 def test_a_benchmark_measures_one_bundle(versions: Path, photograph: Path) -> None:
     switch(versions, to="v1")
     before = read_bundle(versions / "v1").sha256
@@ -245,6 +249,7 @@ def test_a_copy_or_a_pickle_explains_alike(
     assert other.predict(photograph).any()
 
 
+@pytest.mark.slow
 def test_a_deep_copy_needs_no_folder(versions: Path, photograph: Path) -> None:
     explainer = ortcam.load(versions / "v1")
     expected = maps_of(explainer, photograph)

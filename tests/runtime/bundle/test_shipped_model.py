@@ -27,15 +27,16 @@ def test_it_is_small_and_names_its_classes(explainer: ortcam.Explainer) -> None:
     assert explainer.bundle.manifest.model.source == "torchvision"
 
 
-@pytest.mark.parametrize("count", [140, pytest.param(700, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [140, 700])
 def test_it_knows_at_least_98_percent_of_unseen_scenes(explainer: ortcam.Explainer, count: int) -> None:
     assert evaluate.accuracy(explainer, count) >= 0.98
 
 
 # Fewer samples than the defaults of SS-CAM (35) and IS-CAM (10), for time; the model card has the figures with those.
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "samples"), [("scorecam", None), ("scorecam++", None), ("sscam", 2), ("iscam", 2)])
-@pytest.mark.parametrize(("budget", "count"), [(0.1, 2), pytest.param(1.0, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("budget", "count"), [(0.1, 2), (1.0, 6)])
 def test_maps_fall_on_their_objects(
     explainer: ortcam.Explainer, method: str, samples: int | None, budget: float, count: int
 ) -> None:
@@ -46,6 +47,7 @@ def test_maps_fall_on_their_objects(
     assert found.own.mean() >= 0.95, "with two objects, the map of each class prefers its own"
 
 
+@pytest.mark.slow
 def test_the_demo_draws_one_sheet_of_all_methods_and_both_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

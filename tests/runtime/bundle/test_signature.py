@@ -147,6 +147,7 @@ def test_inspect_says_who_has_signed(signed: Path, capsys: pytest.CaptureFixture
         assert "give both or neither" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_the_package_the_command_that_installs_it_is_said(signed: Path) -> None:
     script = (
         "import sys; sys.modules['cryptography'] = None\n"

@@ -35,6 +35,8 @@ def flags_of(parser: Parser) -> Iterator[argparse.Action]:
     yield from (action for action in parser.actions if action.option_strings and action.help != argparse.SUPPRESS)
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_a_sentence_an_example_that_parses_and_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -143,6 +145,7 @@ def test_methods_are_listed_and_explained_with_every_option(capsys: pytest.Captu
     assert "did you mean 'scorecam', 'scorecam++'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_commands_flags_and_methods(tmp_path: Path) -> None:
     pytest.importorskip("shtab")
@@ -358,7 +361,8 @@ def test_what_is_finished_is_kept_where_a_command_is_interrupted(
     monkeypatch.setattr(ortcam.Explainer, "explain_request", explain)
     arguments = ["explain", str(tiny_bundle), *[str(photograph)] * 3, "-m", "eigen-cam", "-o", str(tmp_path / "out")]
     assert main(arguments) == code
-    lines = capsys.readouterr().err.splitlines()
+    told = capsys.readouterr().err.splitlines()
+    lines = [line for line in told if not line.startswith("ortcam: explaining:")]  # of a busy machine
     assert lines[0] == f"ortcam: 1 of 3 images are explained and kept in {tmp_path / 'out'}"
     assert len(lines) == 2
     assert (tmp_path / "out" / "index.html").exists()
@@ -375,6 +379,7 @@ def test_a_page_of_somebody_else_is_found_before_the_work(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
 
 
+@pytest.mark.slow
 def test_many_images_get_a_line_each_and_totals_and_one_image_gets_a_page(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def test_batch_takes_a_score_whose_file_it_reads(
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_it_leaves_out_of_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_images(tmp_path / "in", 2)
     command = ["evaluate", str(VALUES_BUNDLE), str(tmp_path / "in"), "-m", "grad-cam", "--step", "500"]
@@ -135,6 +136,7 @@ def test_predict_prints_the_range_of_a_tensor(photograph: Path, capsys: pytest.C
     assert found["predictions"][0]["largest"] == pytest.approx(float(values.max()))
 
 
+@pytest.mark.slow
 def test_explain_of_values_and_tensors(photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["explain", str(VALUES_BUNDLE), str(photograph), "-m", "scorecam,grad-cam", "-o", str(tmp_path / "out")]
     assert main([*command, "-t", "weight"]) == 0

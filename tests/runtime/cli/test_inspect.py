@@ -14,6 +14,7 @@ from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 
 
+@pytest.mark.slow
 def test_version_and_inspect(tiny_bundle: Path) -> None:
     assert run("--version").stdout == f"ortcam {ortcam.__version__}\n"
     inspected = run("inspect", tiny_bundle).stdout
@@ -21,6 +22,7 @@ def test_version_and_inspect(tiny_bundle: Path) -> None:
         assert text in inspected
 
 
+@pytest.mark.slow
 def test_inspect_says_what_is_unusual(tiny_bundle: Path, branch_bundle: Path, bundle_copy: Path) -> None:
     usual = run("inspect", tiny_bundle).stdout
     for text in ("; softmax", "2 pictures", "head(features(x))", "float32"):
@@ -42,6 +44,7 @@ def test_inspect_says_what_is_unusual(tiny_bundle: Path, branch_bundle: Path, bu
         assert text in unusual
 
 
+@pytest.mark.slow
 def test_inspect_verify_prints_what_was_recorded_and_what_is_measured(tiny_bundle: Path, branch_bundle: Path) -> None:
     for bundle in (tiny_bundle, branch_bundle):
         result = run("inspect", bundle, "--verify")
@@ -88,6 +91,7 @@ def test_inspect_verify_fails_in_one_line(bundle_copy: Path, alter: Callable[[Pa
     assert message in complaints(result)[0]
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_verifies_unless_it_is_from_before_probes() -> None:
     result = run("inspect", bundle_path(), "--verify")
     if read_bundle(bundle_path()).manifest.probe is None:

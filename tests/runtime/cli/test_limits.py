@@ -12,6 +12,7 @@ from ortcam.cli import main
 LIVE = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "passes"),
     [
@@ -43,6 +44,10 @@ def test_limits_stop_early_and_the_summary_says_so(
     [
         (["--budget", "0"], "budget=0: accepted is a share"),
         (["--budget", "2.5"], "budget=2.5: accepted is a share"),
+        (
+            ["--budget", "200%"],
+            "budget=2.0: accepted is a share of the channels above 0, up to 1 (100%), or a whole number",
+        ),
         (["--deadline", "-1"], "deadline=-1.0: accepted is milliseconds above 0"),
         (["--tolerance", "7"], "tolerance=7.0: accepted is a number between 0 and 1"),
         (["--tolerance", "0.1", "--completion", "none"], "tolerance with completion='none'"),

@@ -128,6 +128,7 @@ def test_a_limit_goes_with_the_local_engine(tiny_bundle: Path, tmp_path: Path) -
         Evaluation(tiny_bundle, tmp_path, engine="ray", memory_limit=500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "error"),
     [

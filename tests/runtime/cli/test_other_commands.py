@@ -83,6 +83,7 @@ def test_export_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -
     assert inspected == {"input_size": (8, 9), "input_layout": "nchw", "output": "y"}
 
 
+@pytest.mark.slow
 def test_every_flag_of_export_is_an_argument_of_export() -> None:
     accepted = set(inspect.signature(ortcam_export.export).parameters)
     help_text = run("export", "--help-all").stdout

@@ -15,6 +15,7 @@ import ortcam
 from ortcam.cli import main
 
 
+@pytest.mark.slow
 def test_pictures_of_one_name_do_not_overwrite_each_other(
     tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path
 ) -> None:
@@ -38,6 +39,7 @@ def test_the_same_image_twice_keeps_a_folder_each(
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [stem, f"{stem}-2"]
 
 
+@pytest.mark.slow
 def test_another_class_is_added_and_another_image_of_the_name_gets_a_number(
     tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path
 ) -> None:
@@ -56,6 +58,7 @@ def test_another_class_is_added_and_another_image_of_the_name_gets_a_number(
     ]
 
 
+@pytest.mark.slow
 def test_results_with_other_settings_are_replaced_only_by_force_and_nothing_is_done_before(
     tiny_bundle: Path, photograph: Path, picture: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_faster_command_with_another_image_of_the_name_loses_nothing(
     assert explained(tmp_path) == ["photo-2/eigen-cam/class-1.npy", "photo/eigen-cam/class-5.npy"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
 def test_strange_names_are_explained_inside_the_output_and_printed_escaped(
     tiny_bundle: Path, photograph: Path, tmp_path: Path

@@ -14,6 +14,7 @@ from tests.runtime.cli.running import complaints, explained, numeric_bundle, run
 from ortcam.cli import main
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(tiny_bundle: Path) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -62,7 +63,7 @@ def test_labels_that_the_terminal_lacks_are_escaped(bundle_copy: Path, photograp
     assert run("inspect", bundle, env=environment).returncode == 0
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_an_output_that_takes_nothing_costs_one_line_and_no_result(
@@ -82,6 +83,7 @@ def test_an_output_that_takes_nothing_costs_one_line_and_no_result(
     assert shell(*explain, "--quiet").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_costs_no_result(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -98,6 +100,7 @@ def test_a_reader_that_leaves_early_costs_no_result(tiny_bundle: Path, photograp
     assert len(explained(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
 def test_json_stays_json_without_a_standard_error(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     arguments = [

@@ -203,7 +203,7 @@ def circle(path: Path) -> None:
     path.symlink_to(path)
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
 @pytest.mark.parametrize("make", [fifo, socket_file, full_device, endless_device, Path.mkdir, circle])
 def test_what_is_no_file_is_left_alone(

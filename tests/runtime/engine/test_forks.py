@@ -43,6 +43,7 @@ def run(script: str, *arguments: Path, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @forks
 def test_a_child_explains_as_its_parent_and_may_drop_what_it_got(tiny_bundle: Path, photograph: Path) -> None:
     """Dropping the parent's sessions waits for threads that the child does not have."""
@@ -80,6 +81,7 @@ assert last.maps.any()
     )
 
 
+@pytest.mark.slow
 @forks
 def test_locks_that_other_threads_hold_are_free_in_a_child(tiny_bundle: Path, photograph: Path) -> None:
     run(
@@ -112,6 +114,7 @@ assert explain(explainer).any()
     )
 
 
+@pytest.mark.slow
 @forks
 def test_a_child_ends_by_itself(tiny_bundle: Path, photograph: Path) -> None:
     """The end of the interpreter destroys all objects."""
@@ -131,6 +134,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     )
 
 
+@pytest.mark.slow
 @forks
 def test_a_device_that_the_parent_used_is_left_out_in_a_child_with_a_warning(
     tiny_bundle: Path, photograph: Path
@@ -173,6 +177,7 @@ assert explainer.providers[0] == "CUDAExecutionProvider"
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_processes_that_are_started_afresh_get_a_reference(
     method: str, tiny_bundle: Path, photograph: Path, tmp_path: Path
@@ -198,6 +203,7 @@ if __name__ == "__main__":
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="of Linux")
 def test_a_hundred_explainers_leave_files_threads_and_memory_as_they_were(tiny_bundle: Path, photograph: Path) -> None:
     """One explainer of this bundle takes about 2 MB; a leak of a session or of its weights would show at once."""

@@ -205,8 +205,13 @@ def test_a_peak_of_the_past_counts(tiny_bundle: Path) -> None:
 def test_a_graph_that_will_not_fit_is_not_opened() -> None:
     limit = MemoryLimit(120, Process().usage)
     limit.check_opening("head.onnx", 8 * MB)
-    with pytest.raises(OptionError, match=r"open head.onnx takes about 122 MB .*; accepted is 123 or more"):
+    with pytest.raises(OptionError, match=r"open head.onnx takes about 123 MB .*; accepted is 123 or more"):
         limit.check_opening("head.onnx", 9 * MB)
+
+
+def test_what_is_a_little_beyond_the_limit_is_told_as_more_than_it() -> None:
+    with pytest.raises(OptionError, match=r"=100: this process had 101 MB once it had slept; accepted is 101 or more"):
+        MemoryLimit(100, lambda: Usage(0, 100 * MB + 1)).check("slept")
 
 
 def test_where_the_system_does_not_say_a_limit_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -265,6 +270,25 @@ except ortcam.OptionError as error:
     found = str(error)
 print(json.dumps([found, memory_of_process().peak]))
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", ["scorecam", "cam,scorecam,scorecam++"])
+def test_a_limit_that_was_passed_is_told_once(
+    tiny_bundle: Path,
+    photograph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    methods: str,
+) -> None:
+    begun: list[RowMemory] = []
+    monkeypatch.setattr(RowMemory, "begin", lambda memory: begun.append(memory))  # noqa: PLW0108 - a method needs self
+    monkeypatch.setattr(MemoryLimit, "used", lambda _: Usage(0, 2000 * MB if begun else 0))
+    words = ["explain", str(tiny_bundle), str(photograph), "-o", str(tmp_path / "out"), "--memory-limit", "1000"]
+    assert main([*words, "-m", methods]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "memory_limit=" in line]
+    assert line.endswith("had 2000 MB once it had run 1 image at a time; accepted is 2000 or more")
 
 
 @linux

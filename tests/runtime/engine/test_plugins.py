@@ -97,6 +97,14 @@ def test_the_wheel_of_qualcomm_has_another_name_and_takes_the_npu(machine: Machi
     assert plugin_options(QNN, {"backend_type": "cpu"}) == {"backend_type": "cpu"}
 
 
+def test_without_the_wheel_of_qualcomm_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    for name in ("qnn", "QNNExecutionProvider"):
+        with pytest.raises(ortcam.ProviderError, match=f"'{name}' is not available; .*; for qnn: pip install onnx"):
+            resolve_providers([name])
+
+
 def test_a_wheel_beside_onnx_runtime_is_found_registered_and_run(
     machine: Machine, tiny_bundle: Path, photograph: Path
 ) -> None:

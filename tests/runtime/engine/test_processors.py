@@ -133,6 +133,7 @@ memory = lambda: int(re.search(r"VmRSS:\\s+(\\d+) kB", open("/proc/self/status")
     return found
 
 
+@pytest.mark.slow
 @linux
 def test_one_allowed_processor_gets_no_second_thread(tiny_bundle: Path, photograph: Path) -> None:
     found = counted(
@@ -151,6 +152,7 @@ print(json.dumps({"before": before, "after": threads()}))
     assert found["after"] == found["before"]
 
 
+@pytest.mark.slow
 @linux
 def test_many_explainers_of_a_model_have_the_threads_and_the_memory_of_one(tiny_bundle: Path, photograph: Path) -> None:
     found = counted(
@@ -178,7 +180,7 @@ print(json.dumps({"one": one, "many": many, "left": threads(), "opened": opened}
     assert found["left"] == found["one"] - 4 * 2  # two threads each beside the one that calls
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("end", ["explainer.close()", "del explainer", "with explainer: pass"])
 def test_memory_is_given_back_at_the_end(photograph: Path, end: str) -> None:
@@ -206,6 +208,7 @@ print(json.dumps({{"before": before, "full": full, "after": memory()}}))
     assert found["after"] < found["before"] + 10
 
 
+@pytest.mark.slow
 def test_sessions_are_shared_by_content_and_by_how_they_are_opened(tiny_bundle: Path, bundle_copy: Path) -> None:
     one, two = ortcam.read_bundle(tiny_bundle), ortcam.read_bundle(bundle_copy)
     cpu = resolve_providers(["cpu"])
@@ -243,6 +246,7 @@ def test_an_explainers_own_inputs_stay_its_own(tiny_bundle: Path, photograph: Pa
     assert abs(last.maps - expected).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_threads_of_the_process_are_used_where_the_user_made_them(tiny_bundle: Path, photograph: Path) -> None:
     """ONNX Runtime then refuses sessions with threads of their own."""
     onnxruntime = pytest.importorskip("onnxruntime")

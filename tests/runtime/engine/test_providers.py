@@ -115,6 +115,7 @@ class Refusing(ort.InferenceSession):
         return self.names
 
 
+@pytest.mark.slow
 def test_options_are_to_blame_where_a_provider_starts_without_them(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

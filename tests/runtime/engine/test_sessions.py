@@ -236,6 +236,7 @@ def looping(explainer: ortcam.Explainer, image: Path, started: threading.Event) 
         yield
 
 
+@pytest.mark.slow
 def test_closing_while_threads_explain_ends_them_with_one_error(tiny_bundle: Path, photograph: Path) -> None:
     for _ in range(5):
         explainer = ortcam.load(tiny_bundle, providers=["cpu"])
@@ -258,6 +259,7 @@ def test_closing_while_threads_explain_ends_them_with_one_error(tiny_bundle: Pat
             }
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_being_opened_while_the_engine_closes_is_not_kept(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +280,7 @@ def test_a_graph_that_is_being_opened_while_the_engine_closes_is_not_kept(
     assert len(SESSIONS) == before
 
 
+@pytest.mark.slow
 def test_weights_by_name_give_the_bits_of_weights_by_file(
     tiny_bundle: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ def writes_by_itself(home: Path) -> bool:
     return bool(files_of(home))
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [
@@ -64,7 +64,7 @@ def test_a_home_folder_that_cannot_be_written_gets_no_message(tiny_bundle: Path,
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["0", "1", ""])
 def test_what_the_user_said_stays(tmp_path: Path, value: str) -> None:
     result = run(f"import os, ortcam; print(repr(os.environ[{VARIABLE!r}]))", tmp_path / "ours", **{VARIABLE: value})
@@ -76,6 +76,7 @@ def test_what_the_user_said_stays(tmp_path: Path, value: str) -> None:
         assert bool(files_of(tmp_path / "asked for")) == (value != "1")
 
 
+@pytest.mark.slow
 def test_an_onnx_runtime_that_is_there_already_is_told(tmp_path: Path) -> None:
     script = """
 import os, onnxruntime
@@ -88,6 +89,7 @@ print(told)
     assert run(script, tmp_path, **{VARIABLE: "0"}).stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_nothing_is_looked_up_and_nobody_is_called(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"

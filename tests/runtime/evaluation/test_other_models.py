@@ -48,6 +48,7 @@ def measured(folder: Path) -> set[str]:
     return {row["metric"] for row in read_rows(folder)}
 
 
+@pytest.mark.slow
 def test_bands_are_evaluated_as_any_classifier(fields: Path, tmp_path: Path) -> None:
     report = evaluate(BANDS_BUNDLE, fields, tmp_path / "out", methods=["grad-cam"], step=300, randomize=1)
     assert not report.failures
@@ -77,6 +78,7 @@ def test_blurring_is_done_band_by_band() -> None:
         np.testing.assert_array_equal(together[band], blurred(image[band : band + 1])[0])
 
 
+@pytest.mark.slow
 def test_curves_of_a_score_are_its_values_and_their_area_is_a_mean(fields: Path, tmp_path: Path) -> None:
     score = "water - 2*field"
     report = evaluate(BANDS_BUNDLE, fields, tmp_path / "out", methods=["grad-cam"], score=score, step=300)
@@ -103,6 +105,7 @@ def test_curves_of_a_score_are_its_values_and_their_area_is_a_mean(fields: Path,
     assert unit == "value"
 
 
+@pytest.mark.slow
 def test_files_and_page_of_a_score_call_it_so(fields: Path, tmp_path: Path) -> None:
     report = evaluate(BANDS_BUNDLE, fields, tmp_path / "out", methods=["grad-cam"], score="entropy", step=300)
     rows = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
@@ -118,11 +121,13 @@ def test_files_and_page_of_a_score_call_it_so(fields: Path, tmp_path: Path) -> N
     assert "In the unit of the score" in report.in_words().replace("\n  ", " ")
 
 
+@pytest.mark.slow
 def test_a_score_that_is_a_probability_keeps_all_metrics(fields: Path, tmp_path: Path) -> None:
     evaluate(BANDS_BUNDLE, fields, tmp_path / "out", methods=["grad-cam"], score="probability:water", step=300)
     assert measured(tmp_path / "out") >= LEFT_OUT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bundle", "arguments"), [(VALUES_BUNDLE, {}), (TENSOR_BUNDLE, {"score": "output[0, 1, 2] - output[1, :, :]"})]
 )
@@ -152,6 +157,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(pictures:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_score_is_another_evaluation(fields: Path, tmp_path: Path) -> None:
     def run(score: Score | str | None) -> None:
         evaluate(

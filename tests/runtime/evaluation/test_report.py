@@ -56,6 +56,7 @@ def test_a_name_that_is_not_unicode_is_no_obstacle(report):
     assert "odd-?.png" in "".join(report([os.fsdecode(b"odd-\xff.png"), "plain.png"]).text)
 
 
+@pytest.mark.slow
 def test_bold_is_what_is_better_than_every_other_method(report):
     def scores(image, method):
         # The second method has the better Average Gain throughout; the first its Average Drop on half of the images
@@ -75,6 +76,7 @@ def test_bold_is_what_is_better_than_every_other_method(report):
     assert not any(bold.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "intervals"), [(9, False), (10, True)])
 def test_bands_and_what_is_said_of_intervals_begin_at_ten_images(report, count, intervals):
     page = report(names(count), wanted=("insertion-zero", "deletion-zero"))
@@ -83,6 +85,7 @@ def test_bands_and_what_is_said_of_intervals_begin_at_ten_images(report, count, 
     assert ("9 images: too few to call anything better" in page.source) != intervals
 
 
+@pytest.mark.slow
 def test_the_verdict_comes_first_and_a_method_that_a_baseline_beats_is_marked(report):
     def scores(image, method):
         # The first method is the better one throughout; the first baseline is better than the second method.
@@ -97,10 +100,12 @@ def test_the_verdict_comes_first_and_a_method_that_a_baseline_beats_is_marked(re
     assert [title for title, row in rows if 'class="beaten"' in row] == ["IS-CAM (samples 4)"]
 
 
+@pytest.mark.slow
 def test_a_single_method_is_not_bold(report):
     assert 'class="best"' not in report(names(5), methods=METHODS[:1]).source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "wanted", "first"),
     [("adcc", ADCC, "photo-39.png"), ("average-drop", ("average-drop",), "photo-00.png")],
@@ -114,6 +119,7 @@ def test_the_gallery_has_the_best_and_the_worst_in_turn(report, metric, wanted, 
     assert ranks[:3] == [("best", "best 1"), ("worst", "worst 1"), ("best", "best 2")]
 
 
+@pytest.mark.slow
 def test_baselines_do_not_choose_the_gallery(report):
     page = report(names(40), lambda image, method: {"adcc": float(image if method < 2 else 1000 * (image == 20))})
     assert "photo-20.png" not in page.cards()
@@ -187,5 +193,6 @@ def test_the_check_of_weights_is_shown_where_it_was_made(report):
     assert "IS-CAM (samples 4) – 0.75" in text
 
 
+@pytest.mark.slow
 def test_it_is_no_larger_than_it_must(report):
     assert report(names(30)).path.stat().st_size < 1_000_000

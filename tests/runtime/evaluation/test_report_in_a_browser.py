@@ -61,6 +61,7 @@ def methods_in(document):
     return re.findall(r'<th scope="row" data-value="([^"]+)"', document)
 
 
+@pytest.mark.slow
 def test_a_browser_loads_it_without_complaint(report, browse):
     document, complaints = browse(report([HOSTILE, QUOTED, *names(3)], more={"failures": []}).path)
     assert complaints == []
@@ -109,6 +110,7 @@ def test_the_browsers_complaints_are_seen(report, browse, changed):
     assert any("Content Security Policy" in line for line in browse(outside)[1])
 
 
+@pytest.mark.slow
 def test_a_browser_runs_no_script_but_the_pages_own(report, browse, tmp_path):
     page = report(names(2))
     evils = ["<script>document.title = 'PWNED'</script>", "<img src=x onerror=\"document.title = 'PWNED'\">"]

@@ -20,6 +20,7 @@ from ortcam.evaluation.run import Evaluation
 BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = {"methods": ["scorecam"], "metrics": ["confidence", "complexity"]}
     whole = evaluate(tiny_bundle, images, tmp_path / "whole", **arguments)
@@ -82,6 +83,7 @@ def test_a_run_that_is_killed_loses_nothing(tiny_bundle: Path, images: Path, tmp
     assert len(set(pairs)) == len(pairs) == COUNT * 4
 
 
+@pytest.mark.slow
 def test_more_images_can_be_added_later(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = {"methods": ["scorecam"], "metrics": ["complexity"]}
     few = evaluate(tiny_bundle, images, tmp_path / "out", limit=2, **arguments)
@@ -124,6 +126,7 @@ def test_a_full_disk_is_a_clear_error(tiny_bundle: Path, images: Path, tmp_path:
             journal.add(Failure("a", None, "x"))
 
 
+@pytest.mark.slow
 def test_another_evaluation_is_not_gone_on_with(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = {"methods": ["scorecam"], "metrics": ["complexity"]}
     evaluate(tiny_bundle, images, tmp_path / "out", **arguments)

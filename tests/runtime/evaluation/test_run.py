@@ -30,6 +30,7 @@ from ortcam.support.extras import install
 BASELINES = ("random-weights", "mean-activation", "centred-gaussian")
 
 
+@pytest.mark.slow
 def test_every_image_method_and_metric_has_a_row(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam", "scorecam++:gate=sigmoid"])
     rows = read_rows(tmp_path / "out")
@@ -55,6 +56,7 @@ def test_every_image_method_and_metric_has_a_row(tiny_bundle: Path, images: Path
     assert not report.failures
 
 
+@pytest.mark.slow
 def test_wins_of_an_image_add_up_to_a_hundred(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     # The same method under two names ties on every image.
     names = ["scorecam", "scorecam:maps=raw", "eigen-cam"]
@@ -65,6 +67,7 @@ def test_wins_of_an_image_add_up_to_a_hundred(tiny_bundle: Path, images: Path, t
     assert set(won[0]) <= {0.0, 50.0}
 
 
+@pytest.mark.slow
 def test_adcc_in_the_table_is_that_of_the_means(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["adcc"])
     for row in report.summary.table.values():
@@ -72,6 +75,7 @@ def test_adcc_in_the_table_is_that_of_the_means(tiny_bundle: Path, images: Path,
         assert row["adcc"].mean == pytest.approx(adcc(*parts))
 
 
+@pytest.mark.slow
 def test_the_budget_and_the_options_of_a_method_reach_it(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(
         tiny_bundle, images, tmp_path / "out", methods=["scorecam:budget=2", "scorecam"], metrics=["complexity"]
@@ -80,6 +84,7 @@ def test_the_budget_and_the_options_of_a_method_reach_it(tiny_bundle: Path, imag
     assert (report.results.passes["scorecam"] > 2).all()
 
 
+@pytest.mark.slow
 def test_images_of_twelve_bits_are_measured_as_those_of_eight(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     deep = tmp_path / "deep" / "images"
     deep.mkdir(parents=True)
@@ -96,6 +101,7 @@ def test_images_of_twelve_bits_are_measured_as_those_of_eight(tiny_bundle: Path,
     assert summary["settings"]["white"] == 4095
 
 
+@pytest.mark.slow
 def test_a_strict_evaluation_skips_what_is_damaged(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     file = min((tmp_path / "images").glob("*.png"))
     whole = cv2.imencode(".jpg", cv2.imread(str(file)))[1].tobytes()
@@ -110,6 +116,7 @@ def test_a_strict_evaluation_skips_what_is_damaged(tiny_bundle: Path, images: Pa
     assert json.loads((tmp_path / "strict" / "summary.json").read_text())["settings"]["strict"] is True
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_everywhere_leaves_the_others_alone(
     tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +135,7 @@ def test_a_method_that_fails_everywhere_leaves_the_others_alone(
     assert report.summary.table["scorecam"]["win"].n == COUNT
 
 
+@pytest.mark.slow
 def test_a_newcomer_names_the_shipped_model_and_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,11 +149,13 @@ def test_a_newcomer_names_the_shipped_model_and_images(
     assert verdict["short"][0] == lines[0]
 
 
+@pytest.mark.slow
 def test_an_explainer_stands_for_its_bundle(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(ortcam.load(tiny_bundle), images, tmp_path / "out", methods=["eigen-cam"], metrics=["complexity"])
     assert len(report.results.images) == COUNT
 
 
+@pytest.mark.slow
 def test_what_could_not_be_measured_is_said(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     folder = images.with_suffix("")  # no boxes
     report = evaluate(tiny_bundle, folder, tmp_path / "out", methods=["eigen-cam"], metrics=["pointing", "complexity"])
@@ -154,6 +164,7 @@ def test_what_could_not_be_measured_is_said(tiny_bundle: Path, images: Path, tmp
     assert "Not measured: " not in report.in_words()
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_reported_and_skipped(
     tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +190,8 @@ def test_nothing_measured_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None
         evaluate(tiny_bundle, tmp_path, tmp_path / "out", methods=["scorecam"])
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -220,6 +233,7 @@ def test_a_method_that_the_head_does_not_allow_is_refused_before_anything_is_wri
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_classifier_without_a_head_is_evaluated_too(branch_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(branch_bundle, images, tmp_path / "out", methods=["scorecam"])
     assert not report.failures
@@ -256,6 +270,7 @@ def test_random_weights_are_the_same_for_the_masked_image(tiny_bundle: Path) -> 
         np.testing.assert_allclose(found, (raw - raw.min()) / np.ptp(raw), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_numbers_again(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["eigen-cam"], metrics=["coherency"], seed=7)
     again = evaluate(tiny_bundle, images, tmp_path / "again", methods=["eigen-cam"], metrics=["coherency"], seed=7)
@@ -265,6 +280,7 @@ def test_a_seed_gives_the_same_numbers_again(tiny_bundle: Path, images: Path, tm
     assert (report.results.values["centred-gaussian"]["coherency"] == 100).all()
 
 
+@pytest.mark.slow
 def test_an_explanation_of_the_run_is_that_of_the_explainer(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     report = evaluate(tiny_bundle, images, tmp_path / "out", methods=["scorecam++"], metrics=["complexity"])
     explainer = ortcam.load(tiny_bundle, providers=["cpu"])

@@ -33,6 +33,7 @@ def values(path: Path, bundle: Path) -> list[np.ndarray]:
     ]
 
 
+@pytest.mark.slow
 def test_weights_are_shuffled_from_the_logits_down(shipped: Path, tmp_path: Path) -> None:
     before = values(shipped, shipped)
     hashes = {path.name: path.read_bytes() for path in shipped.iterdir()}
@@ -62,6 +63,7 @@ def test_the_scorers_lose_their_weights_too(shipped: Path, tmp_path: Path) -> No
     assert explanation.weights[0, channel] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_loses_its_weights_too(shipped: Path, tmp_path: Path) -> None:
     """Its head is linear: grad-cam is cam, which asks the head itself for its weights."""
     whole = ortcam.load(shipped, providers=["cpu"])

@@ -11,6 +11,7 @@ DROP = next(metric for metric in METRICS if metric.name == "average-drop")
 GAIN = next(metric for metric in METRICS if metric.name == "average-gain")
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
     generator = np.random.default_rng(0)
     samples = {str(index): generator.exponential(10, 60) for index in range(200)}
@@ -44,7 +45,7 @@ def test_the_same_values_differ_by_nothing() -> None:
     assert (found.interval.mean, found.p, found.effect, found.better) == (0, 1, 0, None)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 50])
 def test_noise_seldom_makes_a_method_better(count: int) -> None:
     # One time in twenty is nominal; a percentile bootstrap of ten images is too narrow, 8.5 % by 3000 runs.
@@ -94,6 +95,7 @@ def test_an_interval_without_the_test_makes_nothing_better() -> None:
     assert (found.better, found.worse, found.disagrees) == (None, None, True)
 
 
+@pytest.mark.slow
 def test_what_the_adjustment_takes_back_is_not_better() -> None:
     generator = np.random.default_rng(1)
     values = {"a": generator.normal(0, 1, 30)}

@@ -50,6 +50,7 @@ def explainers(bundles: dict[str, Path]) -> dict[str, ortcam.Explainer]:
     return Opened()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_parity_is_measured_on_probes_of_its_channels(kind: str, bundles: dict[str, Path]) -> None:
     bundle = read_bundle(bundles[kind])
@@ -57,6 +58,8 @@ def test_parity_is_measured_on_probes_of_its_channels(kind: str, bundles: dict[s
     assert verify_gradient(bundle) is not None
 
 
+@pytest.mark.sample(every=4)
+@pytest.mark.whole
 @pytest.mark.parametrize("method", OPTIONS)
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_every_way_to_give_an_image_gives_the_same_map(

@@ -191,6 +191,7 @@ def test_a_place_that_cannot_be_written_is_named(explainer: ortcam.Explainer, ph
         explainer.explain(photograph).save(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_the_overlay_colours_only_what_the_model_saw(explainer: ortcam.Explainer, picture: np.ndarray) -> None:
     e = explainer.explain(picture)
     _, covered = e.on_photograph()
@@ -261,6 +262,7 @@ def test_pictures_of_twelve_bits_are_explained_as_those_of_eight(tiny_bundle: Pa
     assert explainer.explain(png).provenance["image"]["white"] == 4095
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["sea snake", "Sea_Snake", np.int64(1), 1])
 def test_an_overlay_is_asked_for_by_place_or_label(
     explainer: ortcam.Explainer, photograph: Path, index: int | str

@@ -31,6 +31,7 @@ def test_the_value_and_the_text_are_given(explainer: ortcam.Explainer, picture: 
     assert "score" not in explainer.explain(picture, method="scorecam").provenance
 
 
+@pytest.mark.slow
 def test_classes_are_those_of_bundles_without_scores_bit_for_bit(tiny_bundle: Path, picture: np.ndarray) -> None:
     with ortcam.load(OLD, threads=1) as old, ortcam.load(tiny_bundle, threads=1) as new:
         assert old.bundle.manifest.graphs.score_terms == ()

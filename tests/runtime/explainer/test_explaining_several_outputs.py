@@ -48,6 +48,7 @@ def test_a_score_by_names_is_the_score_of_the_same_numbers(method: str, several:
             assert found.labels == (by_name,)
 
 
+@pytest.mark.slow
 def test_commands_name_each_output(several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "picture.png"
     Image.fromarray(PHOTOGRAPH).save(picture)
@@ -85,6 +86,7 @@ def test_a_benchmark_explains_the_first_number(several: Path) -> None:
     assert "outputs are scores [4, 6], a - b [24] without classes: scores[0, 0] is explained" in timings.notes[0]
 
 
+@pytest.mark.slow
 def test_a_server_names_each_output(several: Path) -> None:
     content = io.BytesIO()
     Image.fromarray(PHOTOGRAPH).save(content, "PNG")

@@ -26,6 +26,7 @@ def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
     return explainer.read(demo_image())
 
 
+@pytest.mark.slow
 def test_many_images_are_explained_as_one_is(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
     one = explainer.explain(photograph, budget=32, **SETTLED)
     for e in explainer.explain_many([demo_image(), photograph.pixels, photograph], budget=32, **SETTLED):
@@ -110,6 +111,7 @@ def test_a_buffer_used_again_does_not_change_what_was_read(
     assert [int(frame.pixels.mean()) for frame in explainer.read_many(frames())] == [10, 20, 30]
 
 
+@pytest.mark.slow
 def test_a_photograph_read_for_another_model_is_preprocessed_again(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:

@@ -27,6 +27,7 @@ def frames(explainer: ortcam.Explainer) -> Frames:
     return [np.ascontiguousarray(pixels[index : index + side, 2 * index : 2 * index + side]) for index in range(FRAMES)]
 
 
+@pytest.mark.slow
 def test_a_cold_stream_gives_the_bits_of_explain(explainer: ortcam.Explainer, frames: Frames) -> None:
     streamed = explainer.explain_stream(frames, warm=False, budget=24, **SETTLED)
     for e, frame in zip(streamed, frames, strict=True):
@@ -35,6 +36,7 @@ def test_a_cold_stream_gives_the_bits_of_explain(explainer: ortcam.Explainer, fr
         np.testing.assert_array_equal(e.weights, alone.weights)
 
 
+@pytest.mark.slow
 def test_the_first_frame_is_cold_and_the_next_takes_from_it(explainer: ortcam.Explainer, frames: Frames) -> None:
     first, second = explainer.explain_stream(frames[:2], budget=24, target=6, **SETTLED)
     alone = [explainer.explain(frame, budget=24, target=6, **SETTLED) for frame in frames[:2]]
@@ -65,6 +67,7 @@ def test_another_class_starts_cold(explainer: ortcam.Explainer, frames: Frames) 
     assert [e.targets for e in streamed] == [e.targets for e in most_probable]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam", "recipro-cam"])
 def test_without_limits_every_map_is_exact(explainer: ortcam.Explainer, frames: Frames, method: str) -> None:
     if method == "scorecam":  # all of its passes take a while

@@ -41,6 +41,8 @@ IMAGES: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
 }
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_tensor_gives_the_map_of_its_file(name: str, explainer: ortcam.Explainer, sample: Path) -> None:
     of_file = explainer.explain(sample, method="recipro-cam")

@@ -103,7 +103,8 @@ def assert_same(found: Answer, expected: Answer) -> None:
         np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("count", [CALLS, pytest.param(10 * CALLS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [CALLS, 10 * CALLS])
 def test_mixed_calls_of_many_threads_give_what_each_gives_alone(
     explainer: ortcam.Explainer, calls: list[tuple[Call, Answer]], count: int
 ) -> None:
@@ -120,6 +121,7 @@ def test_mixed_calls_of_many_threads_give_what_each_gives_alone(
         assert sum(pool.map(work, range(THREADS))) == THREADS * count
 
 
+@pytest.mark.slow
 def test_generators_are_stepped_in_turns_with_other_calls_between(
     explainer: ortcam.Explainer, calls: list[tuple[Call, Answer]]
 ) -> None:
@@ -154,6 +156,7 @@ def test_a_progress_callback_may_wait_for_another_thread_that_explains(explainer
         assert_same(answer, expected)
 
 
+@pytest.mark.slow
 def test_the_batch_size_is_searched_by_several_threads_at_once(
     tiny_bundle: Path, calls: list[tuple[Call, Answer]]
 ) -> None:
@@ -172,6 +175,7 @@ def test_the_batch_size_is_searched_by_several_threads_at_once(
             np.testing.assert_allclose(e.maps, expected.maps, rtol=0, atol=1e-5)  # other batch sizes round differently
 
 
+@pytest.mark.slow
 def test_a_deadline_beside_other_threads_still_gives_a_map(explainer: ortcam.Explainer) -> None:
     def work(index: int) -> ortcam.Explanation:
         return explainer.explain(images()[index % 3], deadline=50, **SETTLED)

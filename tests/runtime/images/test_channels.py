@@ -75,6 +75,8 @@ def samples_of(dtype: type, channels: int, height: int = 97, width: int = 131) -
     return (limits.min + drawn * (limits.max - limits.min)).clip(limits.min, limits.max).astype(dtype)
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
@@ -381,6 +383,7 @@ def pattern(height: int, width: int) -> NDArray[np.uint8]:
     return ((7 * y + 13 * x + 29 * c + x * y // 5) % 256).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_no_bit_of_an_8_bit_models_input_has_changed_since_schema_4() -> None:
     """The hash was computed with ortcam as it was before models had other channels than RGB."""
     found = hashlib.sha256()

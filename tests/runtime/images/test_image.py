@@ -42,6 +42,8 @@ def with_alpha(mode):
     return picture
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes])
 def test_every_mode_of_every_format_decodes_as_pillow_does(kind, mode):
     data = encoded(with_alpha(mode), kind, **({"lossless": True} if kind == "WEBP" else {}))
@@ -76,6 +78,8 @@ def test_gif_decodes_as_pillow_does():
     np.testing.assert_array_equal(read_image(data), pillow(data))
 
 
+@pytest.mark.sample(every=5)
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(10))
 def test_pictures_come_upright_from_every_exif_orientation(kind, orientation):
@@ -110,6 +114,7 @@ def test_the_smallest_pictures_decode(size):
     np.testing.assert_array_equal(read_image(encoded(pixels, "PNG")), pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["originals", "images", "two_class"])
 def test_real_photographs_decode_as_pillow_does(folder):
     files = sorted((DATA / folder).glob("*.*"))

@@ -78,6 +78,8 @@ ARRAYS: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
 }
 
 
+@pytest.mark.sample(every=5)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ARRAYS)
 def test_an_array_of_any_kind_gives_the_map_of_its_file(name: str, explainer: ortcam.Explainer, sample: Path) -> None:
     image = ARRAYS[name](read_image(sample))
@@ -159,6 +161,8 @@ def test_a_pillow_image_of_cmyk_gives_the_pixels_of_its_file(kind: str) -> None:
     np.testing.assert_array_equal(read_image(opened(data)), read_image(data))
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8])
 def test_a_pillow_image_is_turned_upright_once(kind: str, orientation: int) -> None:
@@ -241,6 +245,7 @@ def test_a_buffer_that_changes_afterwards_changes_nothing(explainer: ortcam.Expl
         assert read.pixels.max() == 0
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_pillow_is_imported_to_read_an_array() -> None:
     code = (
         "import sys, numpy as np; from ortcam.images import read_image; read_image(np.zeros((9, 9)));"
@@ -287,6 +292,7 @@ def test_one_image_is_not_taken_for_many(explainer: ortcam.Explainer, image: Any
         explainer.explain_many(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

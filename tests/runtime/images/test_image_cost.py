@@ -63,6 +63,7 @@ WITHIN = {
 }
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("name", WITHIN)
 def test_a_picture_is_read_within_its_memory_by_the_limit_that_its_message_names(name, tmp_path, measured):
@@ -78,6 +79,7 @@ def test_a_picture_is_read_within_its_memory_by_the_limit_that_its_message_names
     assert said == [SIDE, SIDE, 3]
 
 
+@pytest.mark.slow
 @linux
 @needs_avif
 @pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (8, 4), (10, 3), (12, 4)])
@@ -139,6 +141,7 @@ def followed_tiff():
     return tiff(np.zeros((1000, 1000, 3), np.uint8), 8, 2, parts=[strip], tags=[(259, 3, [8])])
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("make", [followed_png, followed_tiff])
 def test_what_follows_samples_costs_nothing(make, tmp_path, measured):
@@ -149,6 +152,7 @@ def test_what_follows_samples_costs_nothing(make, tmp_path, measured):
     assert seconds <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [9, 900])
 def test_a_few_samples_behind_those_of_a_png_are_nobodys_business(side):
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -205,6 +209,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_would_take_long_is_refused_soon(name, tmp_path, measured):
@@ -250,6 +255,7 @@ READ_ALL_THE_SAME = {
 }
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("name", READ_ALL_THE_SAME)
 def test_what_is_not_needed_is_not_read(name, tmp_path, measured):

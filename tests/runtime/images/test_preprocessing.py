@@ -49,6 +49,8 @@ def ours(image, crop, resize, interpolation):
     return Preprocessing(*crop, resize, MEAN, STD, interpolation)(image)
 
 
+@pytest.mark.sample(every=6)
+@pytest.mark.whole
 @pytest.mark.parametrize("interpolation", MODES)
 @pytest.mark.parametrize(("crop", "resize"), [(224, 256), (224, 224), (64, 48), (7, 5), (99, 61)])
 @pytest.mark.parametrize("size", SIZES)
@@ -261,6 +263,8 @@ def test_the_geometry_of_a_landscape_photograph_is_torchvisions():
     assert geometry == CropGeometry(375, 500, 256, 341, 16, 58, 224, 224)
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("size", [*PLACES, (1, 1), (1, 9)])
 def test_covered_pixels_are_those_with_their_centre_in_the_crop(size):
     geometry = Preprocessing(224, 200, 256, MEAN, STD).geometry(*size)

@@ -85,6 +85,8 @@ def test_what_reading_raises_comes_with_its_item(error: BaseException) -> None:
     assert raised.value is error
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("source", ["images", "on_error", "progress", "consumer"])
 def test_explain_many_passes_every_exception_on(source: str, error: BaseException, tiny_bundle: Path) -> None:
@@ -122,6 +124,7 @@ def test_explain_many_passes_every_exception_on(source: str, error: BaseExceptio
     assert explainer.explain(picture).maps.shape[0] == 1, "the explainer goes on"
 
 
+@pytest.mark.slow
 def test_a_thread_ends_when_the_generator_is_dropped_or_closed() -> None:
     for end in ("drop", "close"):
         ahead = read_ahead(iter(range(10**9)), str)
@@ -208,6 +211,7 @@ def read(item): return cv2.imdecode(encoded, 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_ends_the_wait_for_an_iterable_that_blocks() -> None:
     # A handler of its own: a process in the background may have interrupts ignored.
@@ -221,7 +225,7 @@ def test_an_interrupt_ends_the_wait_for_an_iterable_that_blocks() -> None:
         assert process.wait(PATIENCE) == 7
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [BLOCKS, DECODES], ids=["iterable blocks", "decoding"])
 def test_a_process_ends_well_while_something_is_read_ahead(what: str) -> None:
     for pause in (0.0, 0.03):

@@ -29,6 +29,8 @@ def test_blocks_change_no_pixel(block, monkeypatch):
         np.testing.assert_array_equal(read_image(data), pixels)
 
 
+@pytest.mark.sample(every=4)
+@pytest.mark.whole
 @pytest.mark.parametrize("options", [{}, {"antialias": False}, {"interpolation": "bicubic"}, {"resize": None}])
 @pytest.mark.parametrize("shape", [(97, 131), (300, 20), (20, 300), (5, 5)])
 def test_blocks_change_no_input_of_a_model(shape, options, monkeypatch):

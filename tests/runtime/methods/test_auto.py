@@ -143,6 +143,7 @@ def test_an_evaluation_says_what_auto_stands_for(tiny_bundle: Path) -> None:
     assert (other.title, other.chosen) == ("CAM", None)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_in_a_line(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_the_command_line_says_it_in_a_line(
     assert capsys.readouterr().out.count(f"auto: {row.line}") == 1  # once for all images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["auto,scorecam", "scorecam,auto"])
 def test_a_method_that_is_named_goes_before_the_same_with_what_auto_adds(
     names: str, tiny_bundle: Path, photograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -187,6 +187,8 @@ def test_eigen_cam_gives_all_classes_one_map(explainer: ortcam.Explainer, photog
     assert e.raw_maps.min() >= 0  # its features are
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("method", ["recipro-cam", "ablation-cam", "cam"])
 @pytest.mark.parametrize("batch_size", [1, 7, 200])
 def test_the_batch_size_does_not_change_the_result(
@@ -215,6 +217,7 @@ def test_several_targets_at_once_are_each_what_they_are_alone(
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["recipro-cam", "ablation-cam", "cam"])
 def test_a_cut_in_a_branch_leaves_no_head_to_ask(branch_bundle: Path, photograph: Path, method: str) -> None:
     explainer = ortcam.load(branch_bundle, providers=["CPUExecutionProvider"])

@@ -35,7 +35,7 @@ def flat_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(Flat().eval(), tmp_path_factory.mktemp("flat") / "b", layer="features", **given).path
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -84,7 +84,7 @@ class Flattened(nn.Module):
         return self.classifier(self.features(image))
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [Convolved, Flattened])
 def test_cam_refuses_a_head_that_is_no_linear_layer_every_time(
     module: type[nn.Module], picture: np.ndarray, tmp_path: Path

@@ -88,6 +88,7 @@ def test_every_default_is_itself_accepted() -> None:
             assert option.parse(option.default) == option.default
 
 
+@pytest.mark.slow
 def test_methods_that_mask_nothing_need_numpy_and_onnx_runtime_alone(tiny_bundle: Path, photograph: Path) -> None:
     names = [method.name for method in METHODS if not method.masks_image and not method.needs_attention]
     assert len(names) >= 11

@@ -79,6 +79,7 @@ def test_a_method_that_is_taken_out_is_unknown_again() -> None:
             unregister(name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_a_masked_method_is_explained_by_its_plan(explainer: ortcam.Explainer) -> None:
     image = explainer.read(demo_image())
@@ -104,6 +105,7 @@ def test_a_head_only_method_gives_what_its_function_computes(explainer: ortcam.E
         explainer.explain(image, method="toy-head", budget=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_what_is_saved_is_read_again_and_the_sheet_has_its_title(explainer: ortcam.Explainer, tmp_path: Path) -> None:
     found = [explainer.explain(demo_image(), method=name) for name in ("cam", "toy-head", "toy-mask")]
@@ -116,6 +118,7 @@ def test_what_is_saved_is_read_again_and_the_sheet_has_its_title(explainer: ortc
     found[1].save(tmp_path / "toy-head")  # the same again replaces nothing
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_a_benchmark_measures_them(tmp_path: Path) -> None:
     rows = benchmark("shapes", demo_image(), methods=["toy-mask", "toy-head"], runs=1, seconds=5).rows
@@ -124,6 +127,7 @@ def test_a_benchmark_measures_them(tmp_path: Path) -> None:
     assert rows[1].head_passes == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_an_evaluation_compares_them(tmp_path: Path) -> None:
     from ortcam.evaluation import evaluate
@@ -292,6 +296,7 @@ def test_a_head_only_method_that_returns_something_else_is_refused(explainer: or
 # The command line -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_the_command_line_explains_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["explain", "shapes", str(demo_image()), "-o", str(tmp_path), "-m", "toy-mask,toy-head,cam"]
@@ -355,6 +360,7 @@ def _ran(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_line_finds_an_installed_method_and_names_a_plugin_that_is_broken(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -368,6 +374,7 @@ def test_the_command_line_finds_an_installed_method_and_names_a_plugin_that_is_b
     assert listed.stderr.count(warned) == 1
 
 
+@pytest.mark.slow
 def test_packages_are_not_looked_for_where_a_known_method_is_named(installed: Path, tmp_path: Path) -> None:
     (installed / "loaded").unlink(missing_ok=True)
     found = _ran(installed, "explain", "shapes", str(demo_image()), "-m", "cam,sscam", "-o", str(tmp_path), "-t", "0",

@@ -89,6 +89,7 @@ def test_the_least_recently_used_goes_first_and_the_newest_stays(monkeypatch: py
     assert [entry.folder.name for entry in entries()] == ["new"]
 
 
+@pytest.mark.slow
 def test_what_another_process_uses_is_not_removed(cache: Path) -> None:
     obtain("a1", "model", RECORD, copy)  # and so locked by this process
     code = "from ortcam.models.cache import clear_cache; print(*map(len, clear_cache()))"
@@ -119,6 +120,7 @@ def test_two_at_once_make_one_bundle() -> None:
     assert {found for _, found in results} == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="has no shared locks")
 def test_a_damaged_bundle_that_another_process_uses_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     place, _ = obtain("a1", "model", RECORD, copy)

@@ -34,6 +34,8 @@ def test_every_option_is_one_that_load_takes() -> None:
     assert {*OTHERS, "classes"} <= {*EXPORT_OPTIONS}
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_value_is_another_export(name: str) -> None:
     assert key(**{name: OTHERS[name]}) != key()

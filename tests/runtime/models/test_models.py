@@ -41,6 +41,7 @@ def test_shapes_is_the_shipped_bundle_unless_one_of_that_name_is_here(tiny_bundl
     assert ortcam.load("shapes").labels == ortcam.load(tiny_bundle).labels
 
 
+@pytest.mark.slow
 def test_a_file_is_exported_once_and_explained(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["explain", str(tiny_file), str(demo_image()), "-m", "eigen-cam", "--preset", "imagenet"]
     assert main([*command, "-o", "first"]) == 0
@@ -116,6 +117,7 @@ def test_weights_beside_a_file_count(tiny_file: Path) -> None:
     assert len(keys) == 3
 
 
+@pytest.mark.slow
 def test_where_nothing_is_kept_the_export_serves_this_process_alone(
     tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +128,7 @@ def test_where_nothing_is_kept_the_export_serves_this_process_alone(
     assert "for this run alone: ORTCAM_CACHE is off" in said[0]
 
 
+@pytest.mark.slow
 def test_a_folder_with_one_graph_is_that_graph(tiny_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "downloaded"
     folder.mkdir()
@@ -165,6 +168,7 @@ def test_options_of_an_export_do_not_go_with_a_bundle(capsys: pytest.CaptureFixt
     assert "--input-size: goes with a model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_cache_is_listed_and_cleared(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = bundle_of(str(tiny_file), TINY)
     assert main(["cache"]) == 0

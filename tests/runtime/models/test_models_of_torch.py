@@ -28,6 +28,7 @@ def tiny_file(classifier: bytes, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_python_loads_what_the_command_loads(tiny_file: Path) -> None:
     explainer = ortcam.load(tiny_file, labels=list("abcdef"), input_size=(32, 48), **TINY)
     assert explainer.labels == tuple("abcdef")
@@ -47,6 +48,7 @@ def test_weights_of_a_module_count(tiny_file: Path) -> None:
     assert ortcam.load(module, input_size=(32, 48), **TINY).bundle.path != first
 
 
+@pytest.mark.slow
 def test_all_that_a_module_holds_counts() -> None:
     def holding(value: object) -> str:
         torch.manual_seed(0)
@@ -73,6 +75,7 @@ def test_all_that_a_module_holds_counts() -> None:
         assert holding(first) != holding(second)
 
 
+@pytest.mark.slow
 def test_a_callable_is_called_again_and_found_as_long_as_it_returns_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

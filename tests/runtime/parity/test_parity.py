@@ -90,7 +90,7 @@ def alter_logits(bundle: Path) -> None:
     (bundle / "probe-logits.npy").write_bytes(npy(logits))
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alter", "message"),
     [

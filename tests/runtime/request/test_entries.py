@@ -29,7 +29,7 @@ def test_an_entry_has_options_limits_and_a_precision() -> None:
         ("scorecam:budget=1:budget=2", "budget is given twice"),
         ("scorecam:precision=int8:precision=fp16", "precision is given twice"),
         ("scorecam:budget", "accepted is METHOD or METHOD:KEY=VALUE"),
-        ("cam:precision=int8", "precision goes with methods that mask the image"),
+        ("cam:precision=int8", r"precision goes with methods that mask the image, such as scorecam\+\+"),
         ("cam:budget=3", "budget with cam"),
     ],
 )

@@ -116,6 +116,16 @@ def test_what_is_no_class_or_several_says_so(text: str, message: str) -> None:
         class_indices([text], ANIMALS)
 
 
+def test_where_no_label_is_like_the_wrong_one_a_few_short_ones_are_listed() -> None:
+    with pytest.raises(TargetError, match=r"\(0 to 1\); accepted: 'mug', 'key'$"):
+        class_index("bottle", ("mug", "key"))
+    with pytest.raises(TargetError, match=r"\(0 to 1\); did you mean 'mug'\?$"):
+        class_index("mugg", ("mug", "key"))
+    for labels in (tuple(f"{n}" for n in range(11)), ("mug", "k" * 200)):
+        with pytest.raises(TargetError, match=rf"\(0 to {len(labels) - 1}\)$"):
+            class_index("bottle", labels)
+
+
 def test_a_label_with_commas_is_one_class_among_others_and_its_parts_are_asked_for_by_name() -> None:
     assert class_indices(["cat,white, striped,dog"], ANIMALS) == [0, 1, 5]
     labels = ("a", "b", "a,b")

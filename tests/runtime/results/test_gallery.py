@@ -49,6 +49,7 @@ def blocks(page: Path, name: str) -> list[Any]:
     return [json.loads(text) for text in found]
 
 
+@pytest.mark.slow
 def test_the_page_has_every_image_with_its_classes_and_maps(folder: Path, explained: list[ortcam.Explanation]) -> None:
     page = gallery.write(folder)
     assert page == folder / "index.html"
@@ -67,6 +68,7 @@ def test_the_page_has_every_image_with_its_classes_and_maps(folder: Path, explai
         assert np.abs(read_image(encoded).astype(int) - explanation.image).mean() < 6
 
 
+@pytest.mark.slow
 def test_labels_end_no_script_and_only_our_style_and_script_are_allowed(folder: Path) -> None:
     text = gallery.write(folder).read_text("utf-8")
     assert "<script>document.title" not in text
@@ -83,6 +85,7 @@ def test_labels_end_no_script_and_only_our_style_and_script_are_allowed(folder: 
     assert not re.search(r"https?://", re.sub(r"<script type.*?</script>", "", text))
 
 
+@pytest.mark.slow
 def test_a_page_that_is_not_ours_stays(folder: Path) -> None:
     page = folder / "index.html"
     for content in (b"<!doctype html><title>mine</title>", b"", b"\xff" * 1000):
@@ -100,6 +103,7 @@ def test_a_page_that_is_not_ours_stays(folder: Path) -> None:
         gallery.write(folder / "missing")
 
 
+@pytest.mark.slow
 def test_an_image_that_is_added_is_the_only_one_that_is_decoded(
     folder: Path, explained: list[ortcam.Explanation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +134,7 @@ def test_an_image_that_is_added_is_the_only_one_that_is_decoded(
     assert [image["name"] for image in listed] == ["mug-umbrella.png", "third.png"]
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_left_out_and_a_result_of_an_earlier_version_has_its_map(folder: Path) -> None:
     (folder / "mug" / "recipro-cam" / "image.jpg").unlink()  # as before there was one
     (folder / "a" / "b").mkdir(parents=True)
@@ -145,6 +150,7 @@ def test_what_is_damaged_is_left_out_and_a_result_of_an_earlier_version_has_its_
     assert [(image["name"], image["photograph"]) for image in listed] == [("fish.png", 0), ("mug-umbrella.png", None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
@@ -172,6 +178,7 @@ def test_a_manifest_that_somebody_has_changed_ends_neither_page_nor_sheet(
     save_sheet(folder / "mug", [explained[1]])
 
 
+@pytest.mark.slow
 def test_a_map_that_only_says_that_it_is_large_takes_no_memory(folder: Path) -> None:
     place = next((folder / "mug" / "recipro-cam").glob("*.npy"))
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (10000000, 10000000), }".ljust(117) + "\n"
@@ -180,6 +187,7 @@ def test_a_map_that_only_says_that_it_is_large_takes_no_memory(folder: Path) -> 
     assert [image["name"] for image in listed] == ["fish.png"]
 
 
+@pytest.mark.slow
 def test_a_page_that_somebody_has_changed_is_written_anew(folder: Path) -> None:
     page = gallery.write(folder)
     text = page.read_text("utf-8")
@@ -203,6 +211,7 @@ def _add(folder: Path, explanation: ortcam.Explanation, name: str) -> None:
         gallery.write(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 def test_two_processes_that_write_one_page_lose_nothing(explained: list[ortcam.Explanation], tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
@@ -218,18 +227,17 @@ def test_two_processes_that_write_one_page_lose_nothing(explained: list[ortcam.E
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
+def browser(playwright: Any) -> Iterator[Any]:
     chromium = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as driver:
-        try:
-            found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        except playwright.Error:
-            pytest.skip("no Chromium here")
-        yield found
-        found.close()
+    try:
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    except pytest.importorskip("playwright.sync_api").Error:
+        pytest.skip("no Chromium here")
+    yield found
+    found.close()
 
 
+@pytest.mark.slow
 def test_a_browser_leafs_through_classes_images_and_colours(folder: Path, browser: Any) -> None:
     page = browser.new_page(viewport={"width": 360, "height": 800})
     wrong: list[str] = []
@@ -270,6 +278,7 @@ def test_a_browser_leafs_through_classes_images_and_colours(folder: Path, browse
     page.close()
 
 
+@pytest.mark.slow
 def test_one_image_alone_has_the_width_of_the_page(
     explained: list[ortcam.Explanation], tmp_path: Path, browser: Any
 ) -> None:

@@ -9,6 +9,8 @@ from ortcam.results.lettering import ascent, can_draw, draw, fitted, line_height
 LONG = "gypsy quay, a label that no column has room for " * 4
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("weight", ["regular", "bold"])
 @pytest.mark.parametrize("size", [11.0, 17.3, 40.0])
 @pytest.mark.parametrize("text", ["jgpqy|_@(Q)", "WWWWWW", "ÅÉǴj", "猫 東京 고양이", "Żółć Ελλάδα Привет"])

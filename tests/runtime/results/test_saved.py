@@ -43,6 +43,8 @@ def test_another_class_of_the_same_explanation_is_added(
     np.testing.assert_array_equal(np.load(tmp_path / "class-0.npy"), first.maps[0])
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -60,7 +60,7 @@ print(json.dumps([None if s is None else [t["index"] for t in s["targets"]] for 
 """
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("force", ["force", "force without exchange", "add"])
 def test_a_kill_at_any_moment_leaves_a_manifest_of_what_is_there(tmp_path: Path, force: str) -> None:

@@ -45,7 +45,7 @@ def stretched(explanation: ortcam.Explanation, size: tuple[int, int], classes: i
     )
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(240, 320), (640, 200), (1, 1), (30, 900)])
 @pytest.mark.parametrize(("classes", "methods"), [(1, 1), (3, 4), (10, 10), (40, 2)])
 def test_a_sheet_has_a_white_margin_and_is_neither_tiny_nor_huge(
@@ -60,6 +60,7 @@ def test_a_sheet_has_a_white_margin_and_is_neither_tiny_nor_huge(
     assert 350 < picture.shape[1] < 5000
 
 
+@pytest.mark.slow
 def test_rows_and_columns_make_a_sheet_larger(explained: ortcam.Explanation) -> None:
     one = ortcam.sheet([stretched(explained, (200, 200), 1)])
     more_rows = ortcam.sheet([stretched(explained, (200, 200), 3)])
@@ -83,6 +84,7 @@ def test_two_images_make_no_sheet(explained: ortcam.Explanation) -> None:
         ortcam.sheet([])
 
 
+@pytest.mark.slow
 def test_it_is_saved_with_what_earlier_runs_saved(explainer: ortcam.Explainer, tmp_path: Path) -> None:
     folder = tmp_path / "cat"
     first = explainer.explain(demo_image(), method="eigen-cam", target="mug")
@@ -116,6 +118,7 @@ def test_a_file_that_is_no_sheet_is_never_overwritten(explained: ortcam.Explanat
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_sheet_and_says_little(explained: ortcam.Explanation) -> None:
     hostile = dataclasses.replace(explained, labels=("<script>", '"'))
     shown = hostile._repr_html_()

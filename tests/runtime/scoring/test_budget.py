@@ -62,7 +62,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
-@pytest.mark.sample("scorecam")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_budget_is_kept_and_what_is_scored_is_exact(
     method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
@@ -80,7 +80,7 @@ def test_a_budget_is_kept_and_what_is_scored_is_exact(
         assert np.abs(e.maps[k] - whole.maps[k]).max() <= e.stats.estimated_error[k] < 1
 
 
-@pytest.mark.sample(every=10)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
 def test_completion_is_nearer_to_the_exact_map_than_the_plain_sum(
@@ -101,7 +101,7 @@ def test_completion_is_nearer_to_the_exact_map_than_the_plain_sum(
     assert sum(completed for completed, _ in errors) < 0.6 * sum(plain for _, plain in errors)
 
 
-@pytest.mark.sample("scorecam")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("budget", [1.0, 10**6])
 def test_where_every_channel_is_scored_nothing_is_completed(
@@ -117,6 +117,7 @@ def test_where_every_channel_is_scored_nothing_is_completed(
     np.testing.assert_allclose(e.maps, whole.maps, rtol=0, atol=PROMISED)  # the channels come in another order
 
 
+@pytest.mark.slow
 def test_the_baseline_is_subtracted_from_predicted_weights_too(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
@@ -130,7 +131,7 @@ def test_the_baseline_is_subtracted_from_predicted_weights_too(
     assert difference.min() > 0
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["tanh", "sigmoid", "mish"])
 def test_the_predicted_part_of_a_gated_sum_is_that_of_gated_maps(
     gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
@@ -141,7 +142,7 @@ def test_the_predicted_part_of_a_gated_sum_is_that_of_gated_maps(
     assert np.abs(e.raw_maps - expected).max() < 1e-2 * np.abs(expected).max()
 
 
-@pytest.mark.sample("tanh")
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", GATE_FUNCTIONS)
 def test_a_gate_outside_the_graph_is_the_one_inside(
     gate: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph
@@ -152,7 +153,7 @@ def test_a_gate_outside_the_graph_is_the_one_inside(
     np.testing.assert_allclose(e.raw_maps, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
 def test_a_tolerance_is_met_or_all_is_scored(
     method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
@@ -207,6 +208,7 @@ def test_channels_of_much_energy_do_not_speak_for_the_others() -> None:
     assert np.abs(first - second).max() <= 0.05
 
 
+@pytest.mark.slow
 def test_no_time_at_all_still_gives_a_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
     for method in METHODS:
         e = explainer.explain(photograph, deadline=1e-3, **options_of(method))
@@ -215,7 +217,7 @@ def test_no_time_at_all_still_gives_a_map(explainer: ortcam.Explainer, photograp
         assert not e.flat[0]
 
 
-@pytest.mark.sample("scorecam++")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_previews_grow_into_the_exact_map(
     method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
@@ -238,6 +240,7 @@ def test_previews_without_completion_grow_too(
     np.testing.assert_allclose(previews[-1].maps, exact["scorecam"].maps, rtol=0, atol=PROMISED)
 
 
+@pytest.mark.slow
 def test_the_last_preview_of_a_budget_is_what_explain_gives(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
@@ -246,6 +249,7 @@ def test_the_last_preview_of_a_budget_is_what_explain_gives(
     np.testing.assert_array_equal(last.maps, e.maps)
 
 
+@pytest.mark.slow
 def test_any_number_of_classes_costs_the_same_passes(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
@@ -288,7 +292,7 @@ def test_bad_limits_are_refused_with_what_is_accepted(
         next(explainer.explain_iter(photograph, **arguments))
 
 
-@pytest.mark.sample("scorecam++")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam++", "sscam"])
 def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost(
     method: str,
@@ -332,6 +336,7 @@ def test_scores_that_are_not_numbers_are_an_error(limits: dict[str, Any], photog
         nowhere.explain(photograph, method="scorecam", **limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
 def test_a_class_without_any_score_has_no_map_with_a_budget_either(method: str, photograph: ortcam.Photograph) -> None:
     e = answering(np.zeros_like).explain(photograph, budget=0.2, **options_of(method))
@@ -340,6 +345,7 @@ def test_a_class_without_any_score_has_no_map_with_a_budget_either(method: str, 
     assert e.stats.estimated_error == (1,)
 
 
+@pytest.mark.slow
 def test_time_between_previews_is_the_callers(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
     pause = 0.2
     started = time.perf_counter()

@@ -98,7 +98,7 @@ def options_of(method: str) -> dict[str, Any]:
     return {"method": method, "batch_size": 32, **({"num_samples": 3} if method == "iscam" else {})}
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_image())
@@ -116,6 +116,7 @@ def test_a_deadline_is_met_once_the_pace_is_known(method: str, explainer: ortcam
     assert passes[2] * costs.row >= 1.5 - rest - 4 * costs.row - 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_first_explanation_is_late_by_one_run_at_most(method: str, explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.estimate = costs.predict = costs.set_up = 0.001
@@ -125,6 +126,7 @@ def test_a_first_explanation_is_late_by_one_run_at_most(method: str, explainer: 
     assert e.stats.simplified
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
     method: str, explainer: ortcam.Explainer, costs: Costs
@@ -142,6 +144,7 @@ def test_without_time_a_few_channels_are_scored_and_the_others_weigh_their_mean(
     assert not e.flat[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_process_that_takes_longer_than_ever_before_ends_the_passes(
     method: str, explainer: ortcam.Explainer, costs: Costs
@@ -155,6 +158,7 @@ def test_a_process_that_takes_longer_than_ever_before_ends_the_passes(
     assert any("mean" in what for what in e.stats.simplified)
 
 
+@pytest.mark.slow
 def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))
@@ -166,6 +170,7 @@ def test_slow_runs_for_many_classes_do_not_shorten_those_for_one(explainer: ortc
     assert after.stats.passes == before.stats.passes > 8
 
 
+@pytest.mark.slow
 def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_image())
     whole = explainer.explain(photograph, budget=40, **options_of("scorecam++"))
@@ -212,6 +217,7 @@ def test_a_missed_deadline_is_said(costs: Costs, capsys: pytest.CaptureFixture[s
     assert printed.count("simplified to meet the deadline") == 1
 
 
+@pytest.mark.slow
 def test_without_a_deadline_nothing_is_late_or_simplified(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.gate = costs.predict = 10.0
     e = explainer.explain(demo_image(), budget=20, **options_of("scorecam++"))
@@ -231,6 +237,7 @@ def test_a_pace_rises_at_once_and_falls_by_half() -> None:
     assert pace.seconds("rows", 1) == pytest.approx(0.15)
 
 
+@pytest.mark.slow
 def test_without_completion_all_the_time_is_for_passes(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_image())
     explainer.explain(photograph, budget=40, **options_of("scorecam++"))

@@ -128,6 +128,7 @@ def test_what_float32_does_not_hold_is_no_map(tiny_bundle: Path, photograph: Pat
         unregister("loud-cam")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", BAD)
 def test_verifying_says_it_plainly(bundle_copy: Path, value: float, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(bundle_copy, "head.onnx", value)

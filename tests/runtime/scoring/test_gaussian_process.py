@@ -78,6 +78,7 @@ def test_the_scale_of_the_weights_does_not_matter() -> None:
     np.testing.assert_allclose(1e12 * small.deviation, large.deviation, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_estimate_covers_the_true_error_in_nine_of_ten() -> None:
     covered = []
     for seed in range(30):
@@ -93,6 +94,7 @@ def test_the_estimate_covers_the_true_error_in_nine_of_ten() -> None:
     assert np.mean(covered) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_estimate_shrinks_with_what_is_scored_and_ends_at_zero() -> None:
     masks = smooth_masks(200, 8)
     weights = weights_of(masks, 9, classes=3)

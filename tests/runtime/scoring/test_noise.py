@@ -48,6 +48,7 @@ def test_a_smaller_shape_is_the_beginning_of_a_larger_one():
     np.testing.assert_array_equal(draw_noise(3, 1, (5, 4)).ravel(), draw_noise(3, 1, (7, 9)).ravel()[:20])
 
 
+@pytest.mark.slow
 def test_it_is_gaussian():
     values = np.concatenate([draw_noise(0, sample, (COUNT,)) for sample in range(25)]).astype(np.float64)
     assert stats.kstest(values, "norm").pvalue > 0.01
@@ -56,6 +57,7 @@ def test_it_is_gaussian():
     assert np.abs(values).max() < 5.8
 
 
+@pytest.mark.slow
 def test_samples_seeds_and_neighbours_are_independent():
     drawn = [draw_noise(seed, sample, (COUNT,)) for seed in SEEDS for sample in range(5)]
     correlations = np.corrcoef(drawn)[np.triu_indices(len(drawn), 1)] * math.sqrt(COUNT)
@@ -67,6 +69,7 @@ def test_samples_seeds_and_neighbours_are_independent():
             assert abs(np.corrcoef(values[:-lag], values[lag:])[0, 1]) * math.sqrt(COUNT) < 4
 
 
+@pytest.mark.slow
 def test_uniform_numbers_are_uniform_reproducible_and_not_those_of_the_noise():
     drawn = np.stack([draw_uniform(0, sample, 5) for sample in range(4000)])
     assert drawn.dtype == np.float64

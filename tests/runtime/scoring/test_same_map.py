@@ -66,7 +66,7 @@ def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
     return explainer.read(demo_image())
 
 
-@pytest.mark.sample(every=5)
+@pytest.mark.slow
 @each_limit
 def test_the_batch_size_does_not_change_the_map(
     limits: dict[str, Any], explainer: ortcam.Explainer, photograph: ortcam.Photograph
@@ -76,12 +76,14 @@ def test_the_batch_size_does_not_change_the_map(
         assert_same(first, other)
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_the_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
     two = ortcam.load(bundle_path(), providers=["cpu"], threads=2)
     for limits in ({"budget": 40}, {"method": "scorecam", "tolerance": 0.3}):
         assert_same(explainer.explain(photograph, **limits), two.explain(photograph, **limits))
 
 
+@pytest.mark.slow
 def test_a_search_for_the_batch_size_does_not_change_the_map(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_search_for_the_batch_size_does_not_change_the_map(
         assert_same(searching.explain(photograph, budget=60), settled)
 
 
+@pytest.mark.slow
 def test_the_last_preview_is_the_same_at_any_batch_size(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:
@@ -102,6 +105,7 @@ def test_the_last_preview_is_the_same_at_any_batch_size(
         assert_same(previews[-1], usual)
 
 
+@pytest.mark.slow
 def test_a_lack_of_memory_does_not_change_the_map(explainer: ortcam.Explainer, photograph: ortcam.Photograph) -> None:
     def answer(call: Call, run: Callable[[], Outputs]) -> Outputs:
         if call.bound and call.rows > 4:

@@ -25,7 +25,7 @@ def photograph(explainer: ortcam.Explainer) -> ortcam.Photograph:
     return explainer.read(demo_image())
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sscam", "iscam"])
 def test_sampling_stops_where_a_mean_is_known_well_enough(
     method: str, explainer: ortcam.Explainer, photograph: ortcam.Photograph

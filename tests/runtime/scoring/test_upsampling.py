@@ -17,6 +17,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("h", "w", "height", "width"), SIZES)
 def test_the_range_is_that_of_the_whole_upsampled_map(h: int, w: int, height: int, width: int) -> None:
     maps = np.random.default_rng(1).normal(size=(130, h, w)).astype(np.float32)

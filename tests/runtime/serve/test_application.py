@@ -49,6 +49,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.mark.slow
 def test_probes_need_no_token_and_all_else_does(client: TestClient) -> None:
     assert client.get("/v2/health/live").status_code == 200
     assert client.get("/v2/health/ready").status_code == 200
@@ -61,6 +62,7 @@ def test_probes_need_no_token_and_all_else_does(client: TestClient) -> None:
     assert client.get("/v1/models", headers=TOKEN).json() == {"models": ["tiny"]}
 
 
+@pytest.mark.slow
 def test_a_page_without_the_token_asks_for_it(client: TestClient) -> None:
     assert client.get("/ui/").status_code == 200
 
@@ -161,6 +163,7 @@ def test_a_bundle_that_cannot_be_opened_leaves_the_server_alive_and_not_ready(bu
         assert str(bundle_copy) not in refused.text
 
 
+@pytest.mark.slow
 def test_a_server_that_drains_is_not_ready_and_takes_no_work(tiny_bundle: Path) -> None:
     with opened(create_app(Settings.of([tiny_bundle], drain_seconds=30))) as client:
         service: Any = client.app.state.service  # type: ignore[attr-defined]

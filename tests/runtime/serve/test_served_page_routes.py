@@ -44,6 +44,8 @@ def test_every_file_that_the_page_names_is_there_but_nothing_that_computes_in_th
     assert any(resource.compressed for resource in page.resources.values())
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "path",
     [

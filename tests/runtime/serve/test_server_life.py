@@ -21,6 +21,8 @@ EXACT = "/v1/models/shapes:explain?method=scorecam"
 IMAGE = demo_image().read_bytes()
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -73,6 +75,7 @@ sys.exit(ortcam.cli.main(["serve", "shapes"]))
 """
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_command_says_how_to_install_it_and_the_library_needs_none_of_it() -> None:
     result = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr

@@ -70,6 +70,7 @@ def data_of(answer: dict[str, Any]) -> dict[str, Any]:
     return {output["name"]: output for output in answer["outputs"]}
 
 
+@pytest.mark.slow
 def test_a_body_in_base64_and_lists_of_samples_give_the_map_of_the_array(client: TestClient) -> None:
     path, query = "/v1/models/bands:explain", {"method": "grad-cam", "map": "full"}
     expected = explainer_of(client, "bands").explain(FIELD, method="grad-cam")
@@ -86,6 +87,7 @@ def test_a_body_in_base64_and_lists_of_samples_give_the_map_of_the_array(client:
         assert record["targets"][0]["probability"] == pytest.approx(float(expected.probabilities[0]))
 
 
+@pytest.mark.slow
 def test_an_overlay_is_drawn_over_the_rendering(client: TestClient) -> None:
     response = client.post(
         "/v1/models/bands:explain", content=npy(FIELD), params={"method": "grad-cam"}, headers={"Accept": "image/png"}
@@ -96,6 +98,7 @@ def test_an_overlay_is_drawn_over_the_rendering(client: TestClient) -> None:
     np.testing.assert_array_equal(drawn, expected.overlay())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("datatype", "dtype"), [("UINT16", "<u2"), ("INT16", "<i2"), ("FP32", "<f4"), ("UINT8", "|u1")]
 )
@@ -116,6 +119,7 @@ def test_tensors_of_samples_give_the_logits_of_the_array(client: TestClient, dat
     np.testing.assert_array_equal(np.array(data_of(answered(sent))["logits"]["data"], np.float32), logits)
 
 
+@pytest.mark.slow
 def test_samples_of_another_number_of_bands_or_type_are_refused(client: TestClient) -> None:
     refused(client.post("/v1/models/bands:explain", content=npy(FIELD[..., :3])), "3", "4")
     tensor = {"name": "pixels", "datatype": "UINT16", "shape": [40, 60, 3], "data": [0] * 7200}

@@ -52,6 +52,8 @@ def test_threads_that_share_parse_the_same(text: str) -> None:
     assert parse_json(text.encode(), sharing=True) == json.loads(text)
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("text", [*BAD, *(text[:cut] for text in GOOD[4:6] for cut in range(1, len(text)))])
 def test_threads_that_share_refuse_the_same(text: str) -> None:
     with pytest.raises(ValueError) as alone:  # noqa: PT011 - the same message is what counts

@@ -135,7 +135,7 @@ move(Path(sys.argv[1]))
 """
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("rename", [1, 2])
 def test_without_exchange_the_next_run_brings_the_old_result_back(tmp_path: Path, rename: int) -> None:

@@ -1,4 +1,4 @@
-"""A Chromium whose camera is drawn: what it shows is known, and it needs no device."""
+"""A Chromium whose camera is drawn, by itself or by a test: it needs no device."""
 
 import pytest
 from tests.web.conftest import WIDE, Visit
@@ -8,9 +8,10 @@ FAKE = (
     "--use-fake-ui-for-media-stream",
     f"--use-fake-device-for-media-stream=device-count={CAMERAS}",
 )
-# Notes what is asked of the cameras and what they gave, and lets a test hide the page and refuse a camera.
+# Notes what is asked of the cameras and what they gave. A test may hide the page, refuse a camera, and draw frames.
 WATCHED = """
   window.cameras = { asked: [], tracks: [], refusal: null, hidden: false, wanted: Infinity, frames: [], shown: [] };
+  cameras.draw = null; // gives what is taken for a frame, each time that one is wanted
   const own = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
   if (own) navigator.mediaDevices.getUserMedia = async (wanted) => {
     cameras.asked.push(wanted);
@@ -19,6 +20,9 @@ WATCHED = """
     cameras.tracks.push(...stream.getTracks());
     return stream;
   };
+  const read = createImageBitmap;
+  window.createImageBitmap = (source, ...rest) =>
+    read(source instanceof HTMLVideoElement && cameras.draw !== null ? cameras.draw() : source, ...rest);
   Object.defineProperty(document, "hidden", { get: () => cameras.hidden });
   document.addEventListener("ortcam-frame", ({ detail }) => {
     const { target, error, passes, warm, perSecond, map, picture } = detail;
@@ -32,7 +36,7 @@ WATCHED = """
 """
 FORGET = """() => {
   for (const list of ["asked", "tracks", "frames", "shown"]) cameras[list].length = 0;
-  Object.assign(cameras, { refusal: null, hidden: false });
+  Object.assign(cameras, { refusal: null, hidden: false, draw: null });
 }"""
 
 

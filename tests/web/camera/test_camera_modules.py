@@ -18,6 +18,7 @@ DEVICE = """
 SAID = "return { said: new TextEncoder().encode(said) };"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -39,6 +40,7 @@ def test_why_there_is_no_camera_is_one_sentence(call, name, sentence):
     assert bytes(call("camera", body)["said"]).decode().startswith(sentence)
 
 
+@pytest.mark.slow
 def test_without_a_secure_address_there_are_no_devices(call):
     body = f"""
       const said = await own.Camera.open(undefined, {{}}, {{ id: null, height: 9 }}).catch((error) => error.message);
@@ -48,6 +50,7 @@ def test_without_a_secure_address_there_are_no_devices(call):
     assert said == "Browsers give a camera to secure pages only: open this page by https or on 127.0.0.1."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
@@ -72,6 +75,7 @@ def test_the_back_camera_is_asked_for_until_another_is_chosen_and_no_sound(call,
     assert json.loads(bytes(call("camera", body)["said"])) == [{"audio": False, "video": expected}]
 
 
+@pytest.mark.slow
 def test_a_camera_that_cannot_be_shown_is_switched_off(call):
     body = f"""
       {DEVICE}
@@ -172,6 +176,7 @@ def test_after_a_stop_nothing_is_shown_and_the_frame_under_way_is_waited_for(cal
     assert list(found["finished"]) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["grab", "explain", "show"])
 def test_what_fails_ends_the_loop_and_is_said_once(call, step):
     body = f"""
@@ -188,6 +193,7 @@ def test_what_fails_ends_the_loop_and_is_said_once(call, step):
     assert list(found["shown"]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fits"),
     [

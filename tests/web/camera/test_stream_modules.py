@@ -24,8 +24,9 @@ BODY = """
     const summands = { data: given[`masks${i}`], count, height: 7, width: 8 };
     out[`warm${i}`] = [Number(before !== null)];
     out[`error${i}`] = [model.mapError(prediction, summands, given.normals)];
-    for (const name of ["weights", "deviation", "y", "unknown"]) out[`${name}${i}`] = prediction[name];
-    memory.keep(frame.target, CHANNELS, seen, prediction);
+    for (const name of ["weights", "deviation"]) out[`${name}${i}`] = prediction[name];
+    for (const name of ["y", "age", "open"]) out[`${name}${i}`] = prediction.known[name];
+    memory.keep(frame.target, CHANNELS, seen, prediction.known);
   }
   return out;
 """
@@ -52,6 +53,7 @@ def frames_of(rng, *, signed):
     return frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True], ids=["probabilities", "values"])
 def test_frames_teach_the_page_what_they_teach_python(call, signed):
     frames = frames_of(np.random.default_rng(0), signed=signed)
@@ -74,10 +76,12 @@ def test_frames_teach_the_page_what_they_teach_python(call, signed):
         top = np.abs(weights).max()
         np.testing.assert_allclose(found[f"weights{i}"], prediction.weights[:, 0], rtol=2e-3, atol=3e-4 * top)
         np.testing.assert_allclose(found[f"deviation{i}"], prediction.deviation[:, 0], rtol=1e-2, atol=2e-3 * top)
-        np.testing.assert_allclose(found[f"y{i}"], prediction.y[:, 0], rtol=2e-3, atol=1e-3)
-        np.testing.assert_allclose(found[f"unknown{i}"], prediction.unknown()[:, 0], rtol=1e-2, atol=2e-3)
+        known = prediction.known(before)
+        np.testing.assert_allclose(found[f"y{i}"], known.y[:, 0], rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(found[f"age{i}"], known.age, rtol=1e-3)
+        np.testing.assert_allclose(found[f"open{i}"], known.open[:, 0], rtol=1e-2, atol=2e-3)
         assert found[f"error{i}"] == pytest.approx(error, rel=0.03)
-        memory.keep([target], CHANNELS, order, model.features, prediction.y, prediction.unknown())
+        memory.keep([target], CHANNELS, order, model.features, known)
     assert warm == [False, True, True, False, True, False]
     assert [bool(found[f"warm{i}"][0]) for i in range(len(frames))] == warm
 
@@ -91,7 +95,7 @@ def test_a_cut_is_where_masks_have_moved_as_far_as_they_are_apart(call, moved, r
     body = """
       const seen = (data) => ({ order: [...Array(12).keys()], features: { data, rows: 12, columns: 5 }, unit: 1 });
       const memory = new own.Memory();
-      const known = { y: new Float64Array(12), unknown: new Float64Array(12) };
+      const known = { y: new Float64Array(12), age: new Float64Array(12), open: new Float64Array(12), change: 0 };
       memory.keep(7, 12, seen(given.before), known);
       const again = memory.before(7, seen(given.now)) !== null;
       return { found: [Number(again), Number(memory.empty), Number(memory.before(6, seen(given.now)) !== null)] };

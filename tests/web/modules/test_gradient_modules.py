@@ -48,6 +48,8 @@ FORMULAS = {
 }
 
 
+@pytest.mark.sample(every=6)
+@pytest.mark.whole
 @pytest.mark.parametrize("signed", [False, True], ids=["relu", "signed"])
 @pytest.mark.parametrize("method", FORMULAS)
 def test_maps_by_gradients_are_those_of_python(call, slope, method, signed):
@@ -103,6 +105,7 @@ def test_layers_are_fused_as_in_python(call):
     np.testing.assert_allclose(found["data"], fuse([coarse, fine, dark], 48, 64).ravel(), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("references", [1, 3, 20])
 def test_finer_cam_differentiates_what_it_does_in_python(call, references):
     logits = np.random.default_rng(0).standard_normal(9, np.float32)
@@ -113,6 +116,7 @@ def test_finer_cam_differentiates_what_it_does_in_python(call, references):
     np.testing.assert_allclose(found["seed"], expected[0], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["single", "gaussian", "gaussian-spread"])
 def test_recipro_cam_alters_the_features_as_in_python(call, kernel):
     maps = np.random.default_rng(0).standard_normal((5, 3, 4), np.float32)
@@ -133,6 +137,7 @@ def test_recipro_cam_alters_the_features_as_in_python(call, kernel):
     np.testing.assert_allclose(found["all"].reshape(12, 5, 3, 4), np.stack(altered), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["nchw", "nhwc", "tokens"])
 def test_altered_maps_go_back_into_features_of_every_layout(call, layout):
     shape = {"nchw": (1, 5, 2, 3), "nhwc": (1, 2, 3, 5), "tokens": (1, 1 + 6, 5)}[layout]

@@ -23,7 +23,7 @@ from ortcam.scoring.upsampling import upsample, upsampled_range
 BASE = {"height": 48, "width": 40, "resize": 56, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-@pytest.mark.sample(every=7)
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(90, 121), (333, 60), (31, 29), (56, 56), (400, 64)], ids=str)
 @pytest.mark.parametrize(
     "options",
@@ -63,6 +63,7 @@ def test_upsampling_and_its_exact_range_are_those_of_python(call):
     np.testing.assert_allclose(found["first"], upsample(maps[0].astype(float), 32, 48).ravel(), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [None, *GATES])
 def test_masks_are_those_of_python(call, gate):
     rng = np.random.default_rng(0)
@@ -83,6 +84,7 @@ def test_masks_are_those_of_python(call, gate):
     np.testing.assert_allclose(found["energy"], expected.energy, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["nchw", "nhwc", "tokens"])
 def test_maps_are_taken_from_features_of_every_layout_as_in_python(call, layout):
     shape = {"nchw": (1, 5, 2, 3), "nhwc": (1, 2, 3, 5), "tokens": (1, 1 + 6, 5)}[layout]
@@ -93,6 +95,7 @@ def test_maps_are_taken_from_features_of_every_layout_as_in_python(call, layout)
     np.testing.assert_array_equal(found["data"], expected.ravel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COLORMAPS)
 def test_colormaps_are_those_of_opencv(call, name):
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], getattr(cv2, f"COLORMAP_{name.upper()}"))
@@ -100,6 +103,7 @@ def test_colormaps_are_those_of_opencv(call, name):
     np.testing.assert_array_equal(found.reshape(256, 3), table[0, :, ::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "sample"), [(0, 0), (3, 1), (2**32 - 1, 34), (2**40 + 5, 2)])
 def test_the_noise_is_pythons(call, seed, sample):
     drawn = call("noise", f"return {{ noise: own.drawNoise(150001, {seed}, {sample}) }};")["noise"]
@@ -112,6 +116,7 @@ def test_shuffling_loses_nothing(call):
     assert abs(np.corrcoef(order, np.arange(50))[0, 1]) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GATE_FUNCTIONS)
 def test_gates_are_those_of_python(call, name):
     values = np.linspace(-12, 12, 4001, dtype=np.float32)
@@ -126,6 +131,7 @@ def _weights(masks, rng):
     return np.exp(slope / np.abs(slope).max() * 4 - 4 + 0.1 * rng.standard_normal(len(masks)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "size", "scored"),
     [(60, (7, 7), 20), (300, (6, 9), 90), (40, (16, 20), 8), (700, (7, 7), 560)],
@@ -149,7 +155,8 @@ def test_the_gaussian_process_predicts_and_doubts_as_in_python(call, channels, s
       const prediction = model.condition([...given.scored], given.weights);
       const error = model.mapError(prediction, {{ data: given.summands, ...shape }}, given.normals);
       const drawn = model.mapError(prediction, {{ data: given.summands, ...shape }});
-      return {{ ...prediction, error: [error], drawn: [drawn] }};
+      const {{ weights, deviation }} = prediction;
+      return {{ weights, deviation, error: [error], drawn: [drawn] }};
     """
     found = call(
         "gaussian_process",
@@ -181,6 +188,7 @@ def test_the_root_of_a_symmetric_matrix_is_found(call):
     np.testing.assert_allclose(vectors * found["values"] @ vectors.T, square, atol=1e-10 * np.abs(square).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scorer-tanh.onnx", "scorer-linear.onnx"])
 def test_a_scorer_loses_its_sum_and_gives_the_same_probabilities(call, name):
     model = np.frombuffer((SHIPPED / name).read_bytes(), np.uint8)

@@ -50,7 +50,7 @@ def test_grey_is_pythons_bit_for_bit(call, size, options):
     np.testing.assert_array_equal(found, preprocessing(picture).ravel())
 
 
-@pytest.mark.sample(every=6)
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(90, 121), (31, 29), (48, 40)], ids=str)
 @pytest.mark.parametrize(
     "options",
@@ -86,6 +86,7 @@ def npy(array, version=None):
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("array", "version"),
     [
@@ -108,6 +109,7 @@ def test_an_array_of_bands_is_the_picture_that_python_reads(call, array, version
     assert (shown[..., 3] == 255).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "preprocessing", "message"),
     [
@@ -143,6 +145,7 @@ def test_an_array_of_levels_is_a_picture_of_a_model_of_levels(call):
     np.testing.assert_array_equal(shown[..., :3], BASE.render(levels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_png_of_16_bits_keeps_them(call, channels):
     samples = np.random.default_rng(0).integers(0, 65536, (21, 17, channels), np.uint16)
@@ -204,6 +207,7 @@ def test_the_length_of_a_score_follows_from_its_terms(call):
     assert json.loads(parsed(call, of_schema_5(), "own.scoreLength(manifest)")) == 3 * 7 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -223,6 +227,8 @@ def test_probabilities_are_said_as_percents(call, value, said):
     assert in_words(call, value, probability=True) == said
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("value", "said"), [(-3.14159, "-3.142"), (1234.56, "1235"), (0.0, "0"), (1.5e-7, "1.5e-7"), (2.0, "2")]
 )
@@ -235,6 +241,7 @@ def in_words(call, value, *, probability):
     return call("words", body)["said"].tobytes().decode()
 
 
+@pytest.mark.slow
 def test_the_process_over_values_of_either_sign_is_pythons(call):
     rng = np.random.default_rng(0)
     channels, size = 60, (7, 7)
@@ -247,7 +254,8 @@ def test_the_process_over_values_of_either_sign_is_pythons(call):
     assert (prediction.weights < 0).any()
     body = f"""
       const model = new own.MaskModel({{ data: given.masks, count: {channels}, height: 7, width: 7 }}, true);
-      return model.condition([...given.scored], given.values);
+      const {{ weights, deviation }} = model.condition([...given.scored], given.values);
+      return {{ weights, deviation }};
     """
     found = call("gaussian_process", body, masks=masks, scored=given.astype(np.float32), values=values)
     # As of positive weights: Python's distances and kernels are float32.

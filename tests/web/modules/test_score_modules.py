@@ -171,6 +171,8 @@ def pythons(text, manifest, logits):
     return {"kinds": kinds, "numbers": [matrix.value(logits)[0], *matrix.derivative(logits)[0]]}
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_score_has_the_value_the_derivative_or_the_sentence_of_python(call, name):
     manifest = MANIFESTS[name]

@@ -36,6 +36,7 @@ from ortcam.cli.models import add_model, open_explainer
 from ortcam.cli.parsers import add_command
 from ortcam.errors import (
     BundleError,
+    MemoryLimitError,
     OptionError,
     OrtcamError,
     OutOfMemoryError,
@@ -236,8 +237,8 @@ class _Loop:
                 self._report.begin(image.name)
                 try:
                     photograph = read()
-                    self._explain(image, photograph)
-                    self._explainer.check_memory("saved the pictures of an image")
+                    if self._explain(image, photograph):
+                        self._explainer.check_memory("saved the pictures of an image")
                 except OrtcamError as error:
                     for_all = _fails_for_all(error)
                     self._report.fail(None if for_all else image.name, error)
@@ -246,8 +247,8 @@ class _Loop:
                 if self._full or not self._work:
                     return
 
-    def _explain(self, image: _Image, photograph: Photograph) -> None:
-        """Explain an image by each method."""
+    def _explain(self, image: _Image, photograph: Photograph) -> bool:
+        """Explain an image by each method. Whether there are pictures of any, made below the limit of the memory."""
         made: list[tuple[Explanation, Path]] = []
         for item in tuple(self._work):
             try:
@@ -260,10 +261,14 @@ class _Loop:
                 self._full = _is_full(error)
                 if self._full:
                     break
+                if isinstance(error, MemoryLimitError) and _has_passed_its_limit(self._explainer):
+                    self._work.clear()  # a peak stays: the other methods would meet it, too
+                    break
                 if for_all:
                     self._work.remove(item)
         if made:
             self._report.image(image.name, made, self._sheet(image, made))
+        return bool(made and self._work)
 
     def _sheet(self, image: _Image, made: Sequence[tuple[Explanation, Path]]) -> Path | None:
         """The sheet of an image; None where the disk is full, or it cannot be written."""
@@ -348,6 +353,15 @@ def _save(explanation: Explanation, image: _Image, folders: ResultFolders, optio
 def _is_full(error: OrtcamError) -> bool:
     """Whether the disk takes no more results: what has no room for one has none for the next."""
     return isinstance(error, OutputError) and getattr(error.__cause__, "errno", None) in FULL
+
+
+def _has_passed_its_limit(explainer: Explainer) -> bool:
+    """Whether the process has had more memory than it may."""
+    try:
+        explainer.check_memory("explained an image")
+    except MemoryLimitError:
+        return True
+    return False
 
 
 def _fails_for_all(error: OrtcamError) -> bool:

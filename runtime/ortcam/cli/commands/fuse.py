@@ -47,7 +47,7 @@ def add_fuse(commands: Any) -> None:
     classes.add_argument("--top-k", type=TOP_K, metavar="K", help="the K most probable classes (default: 1)")
     classes.add_argument("--runtime-targets", action="store_true", help="take the classes as an input, int64 [K]")
     what.add_argument(
-        "--score", metavar="EXPR", help="explain a score: logit, 'mug - bottle', entropy, cosine:text.npy, 'output[3]'"
+        "--score", metavar="EXPR", help="explain a score: logit, 'mug - key', entropy, cosine:text.npy, 'output[3]'"
     )
     what.add_argument(
         "--uint8-input",

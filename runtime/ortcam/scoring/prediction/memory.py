@@ -1,36 +1,33 @@
 """Memory: what a stream of frames remembers from one frame to the next, and when it forgets.
 
-After a frame, `keep` takes for every class and channel y, as `links` has it (of scored channels as it is, of the others
-as predicted), and u, the variance that was left of it over s^2 (`trend.Before`):
-
-    u_k = 0 where channel k was scored, else g_k (v_k + noise) / (1 + noise),
-
-with v_k the posterior variance of d_k and g_k that of `trend` (1 in a frame that started cold). Before the next frame,
-`before` gives both for the channels that are active now. A class that was not explained for n frames has u + n. So has
-every class after n frames of which nothing could be kept, because there was no time to predict.
+After a frame, `keep` takes for every class and channel what is known of y (`recalled.Before`): what it was when the
+channel was last scored, brought to the scale of this frame, how many frames ago that was, u, and what variance is left.
+Channels that no frame scored have the y that was predicted, and an infinite u. Before the next frame, `before` gives
+all of it for the channels that are active now, one frame older.
 
 **Movement.** The masks cost nothing, so what changes is seen before anything is scored. With phi_k the features of a
 mask (`gaussian_process`), the mask of channel k has moved by
 
     m_k = |phi_k(now) - phi_k(before)|^2 / median_(i,j) |phi_i(now) - phi_j(now)|^2.
 
-It is about 1 where a channel's mask is as far from what it was as from the mask of another channel. A channel that was
-flat or new has m_k = 1 and the mean y of the others. A weight is a smooth function of the mask, so what has moved more
-than the median m, as where a thing enters a still scene, is known less: `before` adds m_k / m - 1 to u_k where that is
-positive. m is 0.001 at least, and u_k 1000 at most.
+It is about 1 where a channel's mask is as far from what it was as from the mask of another channel. A weight is a
+smooth function of the mask, so what has moved more than the median m, as where a thing enters a still scene, is known
+less: u_k grows by m_k / m where that is more than 1, and else by 1. m_k is cut to 1 and m is 0.001 at least, so a frame
+counts as 1000 at most. A channel that was flat counts as never scored.
 
 **Cuts.** Where the median m is above `CUT` the frames have nothing in common: the memory is cleared, and the frame is
-explained like a single image. So is a frame with a class that is not remembered, and one in which less than half of the
-active channels are.
+explained like a single image. So is a frame with a class that is not remembered, and one of whose active channels fewer
+than `FEWEST` were scored before.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ortcam.scoring.prediction.trend import Before
+from ortcam.scoring.prediction.recalled import FEWEST, Before
 
 __all__ = ["CUT", "Memory"]
 
@@ -39,7 +36,6 @@ CUT: Final = 0.5
 # Frames for which a class is remembered that is not explained, and classes.
 _FRAMES: Final = 16
 _CLASSES: Final = 64
-# The least median movement. Times the variance of y over all channels, about 0.1, it is the least s^2 of `trend`.
 _LEAST_MOVED: Final = 1e-3
 
 
@@ -47,9 +43,7 @@ class Memory:
     """What one stream remembers. One thread at a time may use it."""
 
     def __init__(self) -> None:
-        self._y: dict[int, NDArray[np.float64]] = {}  # by class, [C]; NaN where not known
-        self._unknown: dict[int, NDArray[np.float64]] = {}
-        self._kept: dict[int, int] = {}  # the number of the frame
+        self._known: dict[int, _Known] = {}  # by class
         self._features: NDArray[np.float32] | None = None  # [C,D]; NaN where flat
         self._frame = 0
 
@@ -60,7 +54,7 @@ class Memory:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._y, self._unknown, self._kept, self._features = {}, {}, {}, None
+        self._known, self._features = {}, None
 
     def before(
         self, classes: Sequence[int], order: NDArray[np.intp], features: NDArray[np.float32], unit: float
@@ -80,18 +74,21 @@ class Memory:
         if typical > CUT:
             self.clear()
             return None
-        if any(index not in self._y for index in classes):
+        if any(index not in self._known for index in classes):
             return None
-        y = np.stack([self._y[index][order] for index in classes], axis=1)
-        ages = np.array([self._frame - self._kept[index] for index in classes])
-        unknown = np.stack([self._unknown[index][order] for index in classes], axis=1) + ages
-        known = np.isfinite(y).all(axis=1)
-        if known.sum() < max(len(order) / 2, 1):
+        moved = np.where(apart < 1, apart, 1) / max(typical, _LEAST_MOVED)
+        found = [self._known[index] for index in classes]
+        frames = np.array([self._frame - one.frame for one in found])[:, None] + np.maximum(moved, 1)  # [K,L]
+        y = np.stack([one.y[order] for one in found], axis=1)
+        age = (np.stack([one.age[order] for one in found]) + frames).max(axis=0)
+        change = np.array([one.change for one in found])
+        open_ = np.stack([one.open[order] for one in found], axis=1) + frames.T * change
+        new = ~np.isfinite(y).all(axis=1) | np.isnan(apart)
+        age[new] = np.inf
+        if np.isfinite(age).sum() < FEWEST:
             return None
-        y[~known] = y[known].mean(axis=0)
-        unknown[~known] = unknown[known].max(axis=0)
-        moved = np.where(known & (apart < 1), apart, 1) / max(typical, _LEAST_MOVED)
-        return Before(y, np.minimum(unknown + np.maximum(moved - 1, 0)[:, None], 1 / _LEAST_MOVED))
+        y[new], open_[new] = y[~new].mean(axis=0), open_[~new].max(axis=0)
+        return Before(y, age, open_, change)
 
     def keep(
         self,
@@ -99,8 +96,7 @@ class Memory:
         channels: int,
         order: NDArray[np.intp],
         features: NDArray[np.float32],
-        y: NDArray[np.float64],
-        unknown: NDArray[np.float64],
+        known: Before,
     ) -> None:
         """Take in what is known of a frame.
 
@@ -109,26 +105,35 @@ class Memory:
             channels: C.
             order: intp [L], the active channels.
             features: float32 [L,D], of their masks.
-            y: float64 [L,K].
-            unknown: float64 [L,K].
+            known: of these channels.
         """
         self._frame += 1
         self._features = np.full((channels, features.shape[1]), np.nan, np.float32)
         self._features[order] = features
         for place, index in enumerate(classes):
-            for store, values in ((self._y, y), (self._unknown, unknown)):
-                store.pop(index, None)  # so that the oldest come first
-                store[index] = np.full(channels, np.nan)
-                store[index][order] = values[:, place]
-            self._kept[index] = self._frame
-        old = [index for index in self._y if self._frame - self._kept[index] > _FRAMES]
-        most = list(self._y)[: max(len(self._y) - max(_CLASSES, len(classes)), 0)]
+            self._known.pop(index, None)  # so that the oldest come first
+            y, age, open_ = np.full((3, channels), np.nan)
+            y[order], age[order], open_[order] = known.y[:, place], known.age, known.open[:, place]
+            self._known[index] = _Known(y, age, open_, float(known.change[place]), self._frame)
+        old = [index for index, one in self._known.items() if self._frame - one.frame > _FRAMES]
+        most = list(self._known)[: max(len(self._known) - max(_CLASSES, len(classes)), 0)]
         for index in {*old, *most}:
-            del self._y[index], self._unknown[index], self._kept[index]
+            del self._known[index]
 
     def skip(self) -> None:
         """A frame of which nothing can be kept: all that is known is older by one."""
         self._frame += 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What is remembered of a class, [C], as in `Before`; NaN where a channel was flat."""
+
+    y: NDArray[np.float64]
+    age: NDArray[np.float64]
+    open: NDArray[np.float64]
+    change: float
+    frame: int  # the number of the one that it was kept after
 
 
 def moved_by(features: NDArray[np.float32], before: NDArray[np.float32], unit: float) -> float:

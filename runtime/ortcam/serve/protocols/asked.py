@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self, cast, get_args
 
 from ortcam.bundle import Manifest
 from ortcam.errors import OptionError, TargetError
-from ortcam.methods import AUTO_METHOD, COMMON_OPTIONS, METHODS, Settings, resolve_method
+from ortcam.methods import AUTO_METHOD, COMMON_OPTIONS, MASKED_ONLY, METHODS, Settings, resolve_method
 from ortcam.request import LIMITS, ExplainRequest, as_targets, class_indices, read_batch_size
 from ortcam.serve.protocols.scores import take_score
 from ortcam.serve.settings import RequestLimits
@@ -32,7 +32,7 @@ PARAMETERS: Final[dict[str, str]] = {
     "method": "name of the method, or auto",
     "target": "class index or label, or a list of them",
     "top_k": "how many of the most probable classes, if there is no target",
-    "score": "what is explained: logit or probability of each class; or an expression such as 'mug - bottle', "
+    "score": "what is explained: logit or probability of each class; or an expression such as 'mug - key', "
     "'entropy', 'cosine:NAME' or 'output[0, :, :]@NAME', which gives one map",
     "score_arrays": "the arrays that a score names: an object from names to lists of numbers",
     "budget": "channels to score: a share such as 0.12 or a whole number",
@@ -109,7 +109,7 @@ class Asked:
         request = request.for_bundle(manifest, previews=previews)
         _check_limits(request, limits, manifest)
         if precision is not None and not request.settings.method.masks_image:
-            raise OptionError(f"precision with {request.settings.method.name}: goes with methods that mask the image")
+            raise OptionError(f"precision with {request.settings.method.name}: {MASKED_ONLY}")
         return cls(request, deadline, cast("MapForm", form), cast("OverlayForm", overlay), precision)
 
     @classmethod

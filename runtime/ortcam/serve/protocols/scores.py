@@ -35,7 +35,7 @@ def take_score(given: dict[str, object]) -> Score | None:
             raise OptionError("score_arrays: goes with score, which names them")
         return None
     if not isinstance(text, str):
-        raise OptionError(f"score={shown(text)}: accepted is a text, such as 'mug - bottle'")
+        raise OptionError(f"score={shown(text)}: accepted is a text, such as 'mug - key'")
     return Score(text, arrays=_arrays(arrays), files=False)
 
 

@@ -31,7 +31,7 @@ const NAMED =
 const INDEX = /^[0-9]{1,15}$/;
 const QUOTES = `"'`;
 const EXAMPLES =
-  "accepted is logit or probability, or an expression such as 'mug - bottle', '2*logit:mug', 'entropy', " +
+  "accepted is logit or probability, or an expression such as 'mug - key', '2*logit:mug', 'entropy', " +
   "'cosine:text.npy' or 'output[3]'";
 
 /** The word that a text is; null: it is an expression. */

@@ -5,6 +5,7 @@ import { didYouMean, plain } from "./suggestions";
 
 const [INDEX, LABEL] = ["index:", "label:"];
 const NUMBER = /^-?[0-9]{1,18}$/;
+const [MOST_LISTED, MOST_LETTERS] = [10, 200]; // labels that a message lists, in at most so many letters
 
 /**
  * The index of one class.
@@ -64,8 +65,15 @@ function only(found: readonly number[], item: string, labels: readonly string[])
   }
   const text = item.toLowerCase().startsWith(LABEL) ? item.slice(LABEL.length) : item;
   throw new OrtcamError(
-    `target ${shown(item)}: no class of the model has this label (0 to ${labels.length - 1})${didYouMean(text, labels)}`,
+    `target ${shown(item)}: no class of the model has this label (0 to ${labels.length - 1})` +
+      (didYouMean(text, labels) || allOfFew(labels)),
   );
+}
+
+/** The labels themselves, for the end of a message, where they are few and short. */
+function allOfFew(labels: readonly string[]): string {
+  const listed = labels.length > MOST_LISTED ? "" : `; accepted: ${labels.map(quoted).join(", ")}`;
+  return [...listed].length <= MOST_LETTERS ? listed : "";
 }
 
 /** The classes of a label, or of what is in quotes: written exactly so, else in any case. */

@@ -4,10 +4,10 @@
  * A run belongs to one image and one method. It keeps the scores of all classes, so that another class has its map at
  * once, and scores on from there where that map is not known well enough yet.
  */
-import { deviationOf, MaskModel, type Prediction } from "./gaussian_process";
+import { deviationOf, FIRST_CHANGE, MaskModel, type Prediction } from "./gaussian_process";
 import type { Memory, Seen } from "./memory";
 import { gatedMasks, type Scoring, summandsOf } from "./scoring";
-import { type Before, LEAST_SPREAD_OF_FRAMES } from "./trend";
+import type { Before } from "./recalled";
 import type { Maps } from "./upsampling";
 
 // The channels scored before the process is asked for the first time: a share of a budget, or of all live channels.
@@ -21,6 +21,8 @@ const MOST = 0.875;
 const GROWTH = 1.5;
 // Steps per doubling in which it is counted how much a channel is wanted.
 const STEPS = 1024;
+// Variance of y, whatever it is: channels that were scored are told apart by their weights alone.
+const SAME = 1e-4;
 const TINIEST = 2 ** -1022; // the smallest normal float64
 
 /** When a run may stop before all channels are scored; null is no limit. */
@@ -117,9 +119,11 @@ export class Run {
     const { scored } = scoring;
     if (scoring.order.length > 0 && scoring.complete) {
       const y = this.model().modelled(scored, scoring.weights(target));
-      memory.keep(target, scoring.work.features.count, this.seen(), { y, unknown: new Float64Array(y.length) });
+      const change = this.before?.change ?? FIRST_CHANGE * variance(y);
+      const known = { y, age: new Float64Array(y.length), open: new Float64Array(y.length), change };
+      memory.keep(target, scoring.work.features.count, this.seen(), known);
     } else if (prediction !== null && prediction.scored === scored.length) {
-      memory.keep(target, scoring.work.features.count, this.seen(), prediction);
+      memory.keep(target, scoring.work.features.count, this.seen(), prediction.known);
     } else {
       memory.skip();
     }
@@ -128,7 +132,7 @@ export class Run {
   private ask(target: number, first: number): Known {
     const { scoring } = this;
     if (scoring.complete) return { weights: scoring.weights(target), error: 0, whole: true };
-    this.prediction = this.model().condition(scoring.scored, scoring.weights(target), this.before);
+    this.prediction = this.model().condition(scoring.scored, scoring.weights(target), this.before, this.prediction?.recalls);
     return { weights: this.prediction.weights, error: this.error(this.prediction, first), whole: true };
   }
 
@@ -138,13 +142,13 @@ export class Run {
     if (memory === null || memory.empty || scoring.order.length === 0) return;
     this.before = memory.before(target, this.seen());
     if (this.before === null) return;
-    const { y, unknown } = this.before;
+    const { y, age, open: left } = this.before;
     const signed = scoring.work.offset !== null;
     const ranks = (variances: (place: number) => number): number[] =>
       this.ranks(y.map((z, place) => deviationOf(signed ? z : Math.max(z, 0), variances(place), signed)));
     // In turn one that matters most by its weight, and one that does by what is not known of it.
-    const known = ranks(() => LEAST_SPREAD_OF_FRAMES);
-    const open = ranks((place) => LEAST_SPREAD_OF_FRAMES * (1 + unknown[place]));
+    const known = ranks((place) => (Number.isFinite(age[place]) ? SAME : 0));
+    const open = ranks((place) => left[place]);
     const turns = known.map((rank, place) => Math.min(2 * rank, 2 * open[place] + 1));
     this.brightest = [...turns.keys()].sort((a, b) => turns[a] - turns[b] || a - b);
   }
@@ -236,6 +240,11 @@ function deviations({ data, count, height, width }: Maps): Float64Array {
     const mean = map.reduce((a, b) => a + b, 0) / size;
     return Math.sqrt(map.reduce((total, value) => total + (value - mean) ** 2, 0));
   });
+}
+
+function variance(values: Float64Array): number {
+  const mean = values.reduce((a, b) => a + b, 0) / values.length;
+  return values.reduce((total, value) => total + (value - mean) ** 2, 0) / values.length;
 }
 
 function once<T>(make: () => T): () => T {

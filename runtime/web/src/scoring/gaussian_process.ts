@@ -15,13 +15,16 @@ import {
   picked,
   product,
   solved,
+  solveLower,
+  solveUpper,
   squaredLength,
+  sum,
   symmetricEigen,
   transposed,
 } from "./linear_algebra";
 import { pooled, smoothed } from "./grids";
 import { drawNoise } from "./noise";
-import { type Before, Trend } from "./trend";
+import { type Before, helps, recall } from "./recalled";
 import type { Maps } from "./upsampling";
 
 const LENGTHS = [0.7, 1.0, 1.4, 2.0]; // times the median distance between masks
@@ -29,11 +32,13 @@ const NOISES = [1e-2, 3e-2, 1e-1, 3e-1, 1.0]; // variances, over s^2
 const FOR_LIKELIHOOD = 64; // scored channels, about, that say length and noise
 const [FOR_PREDICTION, FOR_FEW, FOR_EACH] = [512, 128, 4]; // scored channels that others are predicted from
 const FOR_COVARIANCE = 384; // channels whose errors are correlated in the estimate; the others are independent
-const [SAFETY, SAFETY_OF_FRAMES] = [2.0, 4.0]; // factors on the deviations of the estimate
+const [SAFETY, SAFETY_OF_FRAMES] = [2.0, 3.0]; // factors on the deviations of the estimate
 const DRAWS = 96;
 const QUANTILE = 0.97;
 const LEAST_VARIANCE = 1e-4; // over the largest
 const ROOT = 4; // what weights are the power of, where none is negative
+const LEAST_SPREAD = 1e-12; // s^2
+export const FIRST_CHANGE = 0.05; // over the variance of y, before a second frame tells it
 const FEWEST = 8; // scored channels below which nothing is said of the error
 const GOLDEN = 0.6180339887498949;
 const TINIEST = 2 ** -126; // the smallest normal float32
@@ -44,8 +49,9 @@ export interface Prediction {
   readonly weights: Float64Array; // [L]; those scored as they are
   readonly deviation: Float64Array; // [L], standard deviation of the others; 0 where scored
   readonly y: Float64Array; // [L], what is modelled of the weights; of those not scored the mean
-  readonly unknown: Float64Array; // [L], the variance that is left of y, over s^2; 0 where scored
   readonly scored: number; // how many were
+  readonly recalls: boolean | null; // whether earlier frames count; null: nothing says
+  readonly known: Before; // for the next frame
 }
 
 /** The process given weights; O channels were not scored, n are what the others are predicted from. */
@@ -56,11 +62,10 @@ interface Given {
   readonly noise: number;
   readonly spread: number; // s^2
   readonly top: number; // the largest weight; of signed ones the largest distance from their mean
-  readonly scale: Float64Array; // [O], sqrt(g) of `trend.ts`; 1 of a single image
   readonly safety: number;
   readonly mean: Float64Array; // [O]
-  readonly variance: Float64Array; // [O], over s^2
-  readonly cross: Matrix; // [O, n], kernel
+  readonly variance: Float64Array; // [O], over s^2, without the noise; of a recalled channel less than it is at least
+  readonly cross: Matrix; // [O, n], kernel, with the noise where a channel was recalled
   readonly root: Matrix; // [n, n], L^-1 of the kernel with noise
   readonly surprise: number;
 }
@@ -100,64 +105,93 @@ export class MaskModel {
    * @param scored places of the channels, ascending
    * @param scores [L], their weights, positive unless they are signed; what is elsewhere is not looked at
    * @param before what the frame before says, of a camera
+   * @param decided whether that counts; null: it is found out here
    */
-  condition(scored: readonly number[], scores: Float64Array, before: Before | null = null): Prediction {
+  condition(scored: readonly number[], scores: Float64Array, before: Before | null = null, decided: boolean | null = null): Prediction {
     const channels = this.features.rows;
     const known = new Set(scored);
     const open = Array.from({ length: channels }, (_, k) => k).filter((k) => !known.has(k));
     const { middle, top } = this.scaleOf(scored, scores);
-    const trend = new Trend(before);
-    const given = some(scored, Math.min(Math.max(FOR_FEW, FOR_EACH * open.length), FOR_PREDICTION));
+    const most = Math.min(Math.max(FOR_FEW, FOR_EACH * open.length), FOR_PREDICTION);
+    const now = some(scored, most);
     const modelled = this.modelled(scored, scores);
-    const own = Float64Array.from(given, (k) => modelled[k]);
-    const { length, noise, growth } = this.likely(given, own, trend);
+    const y = Float64Array.from(now, (k) => modelled[k]);
+    const { length, noise } = this.likely(now, y);
+    const found = before === null ? null : recall(before, scored, modelled, this.signed);
+    const recalls = decided ?? (found === null ? null : helps(found, now, this.leftOut(now, y, length, noise)));
+    const recalled = recalls === true ? found : null;
+    const used = recalled === null ? [] : someOf(recalled.channels, Math.max(most - now.length, 1));
+    const then = used.map((i) => recalled?.channels[i] ?? 0);
+    const given = [...now, ...then];
     const n = given.length;
-    const root = invertLower(cholesky(kernelWithNoise(this.distances(given, given), length, noise)));
-    const [ownScale, scale] = [trend.scale(given, growth), trend.scale(open, growth)];
-    const y = own.map((value, i) => value / ownScale[i]);
-    const { here, there } = trend.fitted(root, given, growth, y, open);
-    const rest = y.map((value, i) => value - here[i]);
+    const own = used.map((i) => this.allowed(recalled?.y[i] ?? 0));
+    const noises = [...now.map(() => noise), ...used.map((i) => noise + (recalled?.noise[i] ?? 0))];
+    const values = Float64Array.from([...y, ...own]);
+    const root = invertLower(cholesky(kernelWithNoise(this.distances(given, given), length, noises)));
+    const ones = solved(root, new Float64Array(n).fill(1));
+    const mu = dot(ones, values) / sum(ones);
+    const rest = values.map((value) => value - mu);
     const pulled = solved(root, rest);
-    const spread = Math.max(dot(rest, pulled) / n, trend.leastSpread);
+    const spread = Math.max(dot(rest, pulled) / n, LEAST_SPREAD);
     let surprise = 0; // leave-one-out residuals over their own standard deviations: 1 where the variances are right
-    for (let i = 0; i < n; i++) {
-      let own = 0;
-      for (let k = i; k < n; k++) own += root.data[k * n + i] ** 2;
-      surprise += pulled[i] ** 2 / own / n;
-    }
+    for (const [i, own] of diagonal(root).entries()) surprise += pulled[i] ** 2 / own / n;
     surprise = Math.sqrt(surprise / spread);
     const cross = matern(this.distances(open, given), length);
+    const placeOf = new Map(then.map((k, i) => [k, now.length + i]));
     const mean = new Float64Array(open.length);
     const variance = new Float64Array(open.length);
-    for (let place = 0; place < open.length; place++) {
+    for (const [place, k] of open.entries()) {
       const row = cross.data.subarray(place * n, (place + 1) * n);
-      const expected = there[place] + scale[place] * dot(row, pulled);
-      mean[place] = this.signed ? expected : Math.max(expected, 0);
-      variance[place] = Math.max(1 - squaredLength(root, row), 0);
+      const at = placeOf.get(k);
+      if (at !== undefined) row[at] += noise;
+      mean[place] = this.allowed(mu + dot(row, pulled));
+      variance[place] = Math.max(1 - squaredLength(root, row), at === undefined ? 0 : -noise);
     }
     const safety = before === null ? SAFETY : SAFETY_OF_FRAMES;
-    this.given = { open, scored: scored.length, length, noise, spread, top, scale, safety, mean, variance, cross, root, surprise };
+    this.given = { open, scored: scored.length, length, noise, spread, top, safety, mean, variance, cross, root, surprise };
     const weights = new Float64Array(channels);
     const deviation = new Float64Array(channels);
     for (const k of scored) weights[k] = scores[k];
     if (this.signed) {
       for (const [place, k] of open.entries()) {
         weights[k] = middle + top * mean[place];
-        deviation[k] = top * deviationOf(mean[place], variance[place] * spread * scale[place] ** 2, true);
+        deviation[k] = top * deviationOf(mean[place], Math.max(variance[place], 0) * spread, true);
       }
     } else if (top > TINIEST) {
       for (const [place, k] of open.entries()) {
-        const [m2, v] = [mean[place] ** 2, variance[place] * spread * scale[place] ** 2];
+        const [m2, v] = [mean[place] ** 2, Math.max(variance[place], 0) * spread];
         weights[k] = top * (m2 ** 2 + 6 * m2 * v);
         deviation[k] = top * deviationOf(mean[place], v);
       }
     }
-    const unknown = new Float64Array(channels);
+    const left = new Float64Array(channels);
     for (const [place, k] of open.entries()) {
       modelled[k] = mean[place];
-      unknown[k] = (scale[place] ** 2 * (variance[place] + noise)) / (1 + noise);
+      left[k] = (variance[place] + noise) * spread;
     }
-    return { weights, deviation, y: modelled, unknown, scored: scored.length };
+    const [kept, age] = [modelled.slice(), new Float64Array(channels).fill(Infinity)];
+    for (const k of scored) age[k] = 0;
+    for (const [i, k] of recalled?.channels.entries() ?? []) {
+      kept[k] = recalled?.y[i] ?? 0;
+      age[k] = before?.age[k] ?? Infinity;
+    }
+    const change = recalled?.change ?? FIRST_CHANGE * spread;
+    return { weights, deviation, y: modelled, scored: scored.length, recalls, known: { y: kept, age, open: left, change } };
+  }
+
+  /** What each y differs by from what the others make of it. @param y of some channels */
+  private leftOut(channels: readonly number[], y: Float64Array, length: number, noise: number): Float64Array {
+    const root = invertLower(cholesky(kernelWithNoise(this.distances(channels, channels), length, noise)));
+    const ones = solved(root, new Float64Array(y.length).fill(1));
+    const mu = dot(ones, y) / sum(ones);
+    const pulled = solved(root, y.map((value) => value - mu));
+    const own = diagonal(root);
+    return pulled.map((value, i) => value / own[i]);
+  }
+
+  /** What is modelled, cut to what it can be. */
+  private allowed(value: number): number {
+    return this.signed ? value : Math.max(value, 0);
   }
 
   /** What is modelled of the weights of scored channels, by place: [L], 0 elsewhere. */
@@ -189,7 +223,7 @@ export class MaskModel {
     if (given === null || given.scored < FEWEST || given.top <= TINIEST) return 1;
     const cells = pooled(summands);
     const width = cells.columns;
-    const slopes = given.mean.map((value, place) => value ** (this.power - 1) * given.scale[place]);
+    const slopes = given.mean.map((value) => value ** (this.power - 1));
     const importance = slopes.map((slope, place) => slope * norm(cells, given.open[place]));
     const ranked = [...given.open.keys()].sort((a, b) => importance[b] - importance[a] || a - b);
     const together = ranked.slice(0, FOR_COVARIANCE);
@@ -220,12 +254,8 @@ export class MaskModel {
     return Math.min(quantile(differences(raw, covariance, normals ?? drawNoise(DRAWS * width, 0, 0)), QUANTILE), 1);
   }
 
-  /** Length, noise and growth: means of their logarithms over the grid, weighed by the marginal likelihood. */
-  private likely(
-    given: readonly number[],
-    y: Float64Array,
-    trend: Trend,
-  ): { length: number; noise: number; growth: number } {
+  /** Length and noise: means of their logarithms over the grid, weighed by the marginal likelihood. */
+  private likely(given: readonly number[], y: Float64Array): { length: number; noise: number } {
     const picked = someOf(given, FOR_LIKELIHOOD);
     const values = Float64Array.from(picked, (place) => y[place]);
     const channels = picked.map((place) => given[place]);
@@ -237,23 +267,20 @@ export class MaskModel {
         const lower = cholesky(kernelWithNoise(distances, length, noise));
         let determinant = 0;
         for (let i = 0; i < n; i++) determinant += Math.log(lower.data[i * n + i]);
-        for (const growth of trend.growths) {
-          const scale = trend.scale(channels, growth);
-          const rest = trend.residual(lower, channels, growth, values.map((value, i) => value / scale[i]));
-          const spread = Math.max(dot(rest, rest) / n, trend.leastSpread);
-          const smaller = scale.reduce((total, value) => total + Math.log(value), 0);
-          const likelihood = -determinant - (n * Math.log(spread)) / 2 - smaller;
-          tried.push({ likelihood, logarithms: [length, noise, growth].map(Math.log) });
-        }
+        const ones = solveUpper(lower, solveLower(lower, new Float64Array(n).fill(1)));
+        const mu = dot(ones, values) / sum(ones);
+        const rest = solveLower(lower, values.map((value) => value - mu));
+        const spread = Math.max(dot(rest, rest) / n, LEAST_SPREAD);
+        tried.push({ likelihood: -determinant - (n * Math.log(spread)) / 2, logarithms: [length, noise].map(Math.log) });
       }
     }
     const most = Math.max(...tried.map(({ likelihood }) => likelihood));
     const shares = tried.map(({ likelihood }) => Math.exp(likelihood - most));
     const total = shares.reduce((a, b) => a + b);
-    const [length, noise, growth] = [0, 1, 2].map((which) =>
+    const [length, noise] = [0, 1].map((which) =>
       Math.exp(tried.reduce((mean, { logarithms }, i) => mean + (shares[i] / total) * logarithms[which], 0)),
     );
-    return { length, noise, growth };
+    return { length, noise };
   }
 
   /** |phi_i - phi_j|^2 in units of the median. */
@@ -297,9 +324,10 @@ function matern(distances: Matrix, length: number): Matrix {
   return distances;
 }
 
-function kernelWithNoise(distances: Matrix, length: number, noise: number): Matrix {
+/** @param noise the same for all, or of each */
+function kernelWithNoise(distances: Matrix, length: number, noise: number | readonly number[]): Matrix {
   const kernel = matern({ ...distances, data: distances.data.slice() }, length);
-  for (let i = 0; i < kernel.rows; i++) kernel.data[i * kernel.rows + i] += noise;
+  for (let i = 0; i < kernel.rows; i++) kernel.data[i * kernel.rows + i] += typeof noise === "number" ? noise : noise[i];
   return kernel;
 }
 
@@ -345,4 +373,12 @@ export function quantile(values: readonly number[], share: number): number {
   const below = Math.floor(at);
   const above = Math.min(below + 1, sorted.length - 1);
   return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
+}
+
+/** The diagonal of the inverse of a matrix, from L^-1 of it. */
+function diagonal(root: Matrix): Float64Array {
+  const n = root.columns;
+  const own = new Float64Array(n);
+  for (let i = 0; i < n; i++) for (let k = i; k < n; k++) own[i] += root.data[k * n + i] ** 2;
+  return own;
 }

@@ -5,16 +5,14 @@
  */
 import { quantile } from "./gaussian_process";
 import { type Matrix, matrix } from "./linear_algebra";
-import type { Before } from "./trend";
+import { type Before, FEWEST_AGAIN } from "./recalled";
 
 const CUT = 0.5; // how far masks may have moved, over their distances among each other
 const [MOST_FRAMES, MOST_CLASSES] = [16, 64]; // for which a class is remembered that is not explained, and classes
-const LEAST_MOVED = 1e-3; // the least median movement; over it 1 is the largest u
+const LEAST_MOVED = 1e-3; // the least median movement
 
-/** What is known of a class: by channel, NaN where it is not. */
-interface Kept {
-  readonly y: Float64Array; // [C]
-  readonly unknown: Float64Array; // [C]
+/** What is known of a class: by channel, [C], NaN where it was flat. */
+interface Kept extends Before {
   readonly frame: number;
 }
 
@@ -47,35 +45,41 @@ export class Memory {
     }
     const kept = this.kept.get(target);
     if (kept === undefined) return null;
-    const y = Float64Array.from(seen.order, (channel) => kept.y[channel]);
-    const unknown = Float64Array.from(seen.order, (channel) => kept.unknown[channel] + this.frame - kept.frame);
-    const known = [...y.keys()].filter((place) => Number.isFinite(y[place]));
-    if (known.length < Math.max(y.length / 2, 1)) return null;
-    const mean = known.reduce((total, place) => total + y[place], 0) / known.length;
-    const most = known.reduce((high, place) => Math.max(high, unknown[place]), 0);
+    const [y, age, open] = [kept.y, kept.age, kept.open].map((all) => Float64Array.from(seen.order, (channel) => all[channel]));
+    let [mean, most, known, once] = [0, 0, 0, 0];
     for (const place of y.keys()) {
-      const isNew = !Number.isFinite(y[place]);
-      if (isNew) [y[place], unknown[place]] = [mean, most];
-      const far = (!isNew && moved[place] < 1 ? moved[place] : 1) / Math.max(typical, LEAST_MOVED);
-      unknown[place] = Math.min(unknown[place] + Math.max(far - 1, 0), 1 / LEAST_MOVED);
+      if (isNew(place)) continue;
+      const frames = this.frame - kept.frame + Math.max(Math.min(moved[place], 1) / Math.max(typical, LEAST_MOVED), 1);
+      age[place] += frames;
+      open[place] += frames * kept.change;
+      [mean, most, known, once] = [mean + y[place], Math.max(most, open[place]), known + 1, once + Number(Number.isFinite(age[place]))];
     }
-    return { y, unknown };
+    if (once < FEWEST_AGAIN) return null;
+    for (const place of y.keys()) if (isNew(place)) [y[place], age[place], open[place]] = [mean / known, Infinity, most];
+    return { y, age, open, change: kept.change };
+
+    function isNew(place: number): boolean {
+      return !Number.isFinite(y[place]) || Number.isNaN(moved[place]);
+    }
   }
 
   /** Take in what is known of a frame. @param channels of the layer */
   keep(target: number, channels: number, { order, features }: Seen, known: Before): void {
     this.frame += 1;
-    const [y, unknown] = [new Float64Array(channels).fill(NaN), new Float64Array(channels).fill(NaN)];
+    const [y, age, open] = [known.y, known.age, known.open].map((values) => {
+      const byChannel = new Float64Array(channels).fill(NaN);
+      for (const [place, channel] of order.entries()) byChannel[channel] = values[place];
+      return byChannel;
+    });
     const all = matrix(channels, features.columns);
     all.data.fill(NaN);
     for (const [place, channel] of order.entries()) {
-      [y[channel], unknown[channel]] = [known.y[place], known.unknown[place]];
       const row = features.data.subarray(place * features.columns, (place + 1) * features.columns);
       all.data.set(row, channel * features.columns);
     }
     this.features = all;
     this.kept.delete(target); // so that the oldest come first
-    this.kept.set(target, { y, unknown, frame: this.frame });
+    this.kept.set(target, { y, age, open, change: known.change, frame: this.frame });
     for (const [index, { frame }] of this.kept) {
       if (this.frame - frame > MOST_FRAMES || this.kept.size > MOST_CLASSES) this.kept.delete(index);
     }

@@ -152,6 +152,7 @@ def test_explanations_come_back_with_what_was_known(explainer: Explainer, images
         }
 
 
+@pytest.mark.slow
 def test_explanations_draw_and_save_themselves(explainer: Explainer, images: Path, tmp_path: Path) -> None:
     write(explainer, images, str(tmp_path / "out"), **ARGUMENTS)
     for found in list(ortcam.batch.open(tmp_path / "out"))[:1]:

@@ -17,6 +17,8 @@ def items(count: int) -> list[Item]:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("count", [0, 1, 10_000, 10_001])
 def test_a_manifest_holds_all_items_with_their_numbers(count: int, tmp_path: Path) -> None:
     written = items(count)

@@ -34,6 +34,7 @@ def explainer(tiny_bundle: Path) -> ortcam.Explainer:
 # What they give -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 def test_every_method_explains_copies(method: str, explainer: ortcam.Explainer, photograph: Path) -> None:
     if not fits(next(item for item in METHODS if item.name == method), explainer.bundle.manifest):

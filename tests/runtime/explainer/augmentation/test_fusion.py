@@ -36,6 +36,7 @@ def cells_of(warp: Warp, plane: np.ndarray) -> np.ndarray:
     return values.reshape(1, 4, 8, 5, 8).mean(axis=(2, 4))
 
 
+@pytest.mark.slow
 def test_many_copies_find_what_one_does_not_resolve() -> None:
     chosen, plane = warps(100), disc()
     many = fused([cells_of(warp, plane) for warp in chosen], chosen, 1000)[0]

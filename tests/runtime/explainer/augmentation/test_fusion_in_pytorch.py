@@ -43,6 +43,8 @@ def by_pytorch(raws: list[np.ndarray], warps: list[Warp], side: int, steps: int)
 
 
 # With as many copies as make the points of all cells cover the image once: side^2 * 12 * copies >= 24 * 32 pixels.
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(("copies", "side"), [(1, 8), (4, 4), (16, 2)])
 @pytest.mark.parametrize("steps", [1, 200])
 def test_it_is_what_pytorch_finds(copies: int, side: int, steps: int) -> None:

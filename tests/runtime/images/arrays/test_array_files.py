@@ -153,6 +153,7 @@ def test_an_archive_of_other_files_is_no_array():
         read(file.getvalue())
 
 
+@pytest.mark.slow
 def test_a_bomb_in_an_archive_is_refused_before_it_is_inflated():
     bomb = npz(a=np.zeros((2000, 2000, 2), np.float64))  # 64 MB from 64 KB
     tracemalloc.start()

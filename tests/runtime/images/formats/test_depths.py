@@ -49,6 +49,8 @@ KINDS = [
 ]
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize(("kind", "name", "samples", "expected"), KINDS)
 def test_twelve_bits_in_sixteen_are_told_and_white_gives_them_their_brightness(kind, bits, name, samples, expected):

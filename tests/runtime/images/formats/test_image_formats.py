@@ -69,6 +69,8 @@ def test_a_first_frame_that_covers_a_part_lies_on_black():
     np.testing.assert_array_equal(read_image(data), pillow(data))
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @needs_gif
 @pytest.mark.parametrize("options", [{}, {"transparency": 2}, {"interlace": 0}, {"interlace": 1, "transparency": 0}])
 @pytest.mark.parametrize("screen", [None, (150, 140), (20, 20)])

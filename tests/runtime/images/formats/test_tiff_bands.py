@@ -47,6 +47,8 @@ def test_a_file_of_gdal_holds_what_was_given_to_it(name):
     assert same(read((given.FOLDER / name).read_bytes()), given.values(name))
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize(

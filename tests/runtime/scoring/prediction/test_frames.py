@@ -6,9 +6,10 @@ from tests.runtime.scoring.prediction.frames import PLAN, SIDE
 from tests.runtime.scoring.prediction.frames import explained as explained_frame
 
 from ortcam.scoring.budget import rounds_of
-from ortcam.scoring.gaussian_process import MaskModel
+from ortcam.scoring.gaussian_process import MaskModel, prediction_work
 from ortcam.scoring.limits import Limits
 from ortcam.scoring.masks import gated_masks, prepare_masks
+from ortcam.scoring.pace import Pace, Work
 from ortcam.scoring.prediction.memory import Memory
 from ortcam.scoring.scores import Scores
 
@@ -76,6 +77,26 @@ def test_where_there_is_no_time_to_predict_the_frame_before_stands_in() -> None:
     assert explained(4, limits, memory)[1] < 0.5 * explained(4, limits, None)[1]
 
 
+@pytest.mark.parametrize("recalls", [True, False])
+def test_the_pace_of_predictions_counts_recalled_channels_only_where_they_count(
+    recalls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, memory = Limits(budget=ROUND), Memory()
+    explained(0, limits, memory)
+    done: list[float] = []
+
+    def took(_: Pace, work: Work, units: float, __: float) -> None:
+        if work == "predict":
+            done.append(units)
+
+    monkeypatch.setattr(Pace, "took", took)
+    told = features_of(1)[:, 2:5, 1:4].mean(axis=(1, 2))[None].astype(float)  # by the masks, and by no frame before
+    explained_frame(features_of(1), weights_of(1) if recalls else told, limits, memory)
+    alone = {prediction_work(scored, CHANNELS) for scored in range(CHANNELS)}
+    assert done
+    assert all((units in alone) is not recalls for units in done)
+
+
 @pytest.mark.parametrize("limits", [Limits(deadline=1e6), Limits(budget=CHANNELS)], ids=["deadline", "budget"])
 def test_a_frame_with_all_passes_is_remembered_exactly(limits: Limits) -> None:
     memory = Memory()
@@ -88,6 +109,17 @@ def test_a_class_that_is_not_remembered_starts_cold() -> None:
     memory, limits = Memory(), Limits(budget=48)
     explained(0, limits, memory)
     np.testing.assert_array_equal(explained(1, limits, memory, 1)[0].weights, explained(1, limits, None)[0].weights)
+
+
+def test_a_cut_to_a_frame_with_all_passes_makes_all_classes_forgotten() -> None:
+    memory, limits = Memory(), Limits(budget=CHANNELS)
+    explained(0, limits, memory, 1)
+    explained(0, limits, memory, 0)
+    assert memory.before([1], *_seen(features_of(0))) is not None
+    others = features_of(0)[::-1].copy()
+    explained_frame(others, weights_of(0), limits, memory, 0)
+    assert memory.before([1], *_seen(others)) is None
+    assert memory.before([0], *_seen(others)) is not None
 
 
 @pytest.mark.parametrize("limits", [Limits(budget=200), Limits(tolerance=0.05), Limits(deadline=10)])
@@ -107,13 +139,13 @@ def test_a_frame_whose_channels_are_all_flat_makes_what_is_known_older() -> None
     explained(0, limits, memory)
     flat = np.zeros((CHANNELS, SIZE, SIZE), np.float32)
     explained_frame(flat, weights_of(0), limits, memory)
-    found = memory.before([0], *_seen(0))
+    found = memory.before([0], *_seen(features_of(0)))
     assert found is not None
-    assert set(found.unknown.ravel()) == {1}
+    assert set(found.age) == {2}
 
 
-def _seen(frame: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _seen(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """The active channels of a frame, the features of their masks, and how far these are apart."""
-    masks = prepare_masks(features_of(frame), PLAN, height=SIDE, width=SIDE)
+    masks = prepare_masks(features, PLAN, height=SIDE, width=SIDE)
     model = MaskModel(gated_masks(masks, PLAN)[masks.order])
     return masks.order, model.features, model.unit

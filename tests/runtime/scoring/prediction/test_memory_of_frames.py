@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ortcam.scoring.prediction.memory import CUT, Memory, moved_by
+from ortcam.scoring.prediction.recalled import Before
 
 CHANNELS, VALUES = 12, 5
 ALL = np.arange(CHANNELS)
@@ -18,11 +19,19 @@ def unit_of(features: np.ndarray) -> float:
     return float(np.median(apart[np.triu_indices(len(features), 1)]))
 
 
+CHANGE = 0.01
+
+
+def known(y: np.ndarray) -> Before:
+    """Scored in this frame."""
+    return Before(y, np.zeros(len(y)), np.zeros_like(y), np.full(y.shape[1], CHANGE))
+
+
 def remembering(classes: tuple[int, ...] = (3,), order: np.ndarray = ALL) -> tuple[Memory, np.ndarray, np.ndarray]:
     """A memory of one frame, with its features and y."""
     features, memory = features_of(0), Memory()
     y = np.random.default_rng(1).uniform(0, 1, (len(order), len(classes)))
-    memory.keep(classes, CHANNELS, order, features[order], y, np.zeros_like(y))
+    memory.keep(classes, CHANNELS, order, features[order], known(y))
     return memory, features, y
 
 
@@ -39,16 +48,17 @@ def test_what_was_kept_comes_back_by_channel_in_the_order_of_the_next_frame() ->
     found = memory.before((5, 3), again, features[again], unit_of(features))
     assert found is not None
     np.testing.assert_array_equal(found.y, y[::-1, ::-1])
-    np.testing.assert_array_equal(found.unknown, 0)
+    np.testing.assert_array_equal(found.age, 1)
+    np.testing.assert_allclose(found.open, CHANGE)
 
 
-def test_a_channel_that_was_flat_is_as_unknown_as_can_be() -> None:
+def test_a_channel_that_was_flat_was_never_scored() -> None:
     memory, features, y = remembering(order=ALL[:-1])
     found = memory.before((3,), ALL, features, unit_of(features))
     assert found is not None
     assert found.y[-1] == pytest.approx(y.mean())
-    assert found.unknown[-1] == pytest.approx(999)  # 1 over the least movement, less 1
-    assert found.unknown[0] == 0
+    assert found.age[-1] == np.inf
+    assert found.age[0] == 1
 
 
 def test_what_moved_more_than_most_is_known_less() -> None:
@@ -59,9 +69,10 @@ def test_what_moved_more_than_most_is_known_less() -> None:
     found = memory.before((3,), ALL, features + step, unit)
     assert found is not None
     np.testing.assert_array_equal(found.y, y)
-    assert found.unknown[2] == pytest.approx(3, rel=1e-3)
-    assert found.unknown[5] == pytest.approx(99, rel=1e-3)  # as a mask that has nothing in common with what it was
-    np.testing.assert_allclose(np.delete(found.unknown, [2, 5]), 0, atol=1e-3)
+    assert found.age[2] == pytest.approx(4, rel=1e-3)
+    assert found.age[5] == pytest.approx(100, rel=1e-3)  # as a mask that has nothing in common with what it was
+    np.testing.assert_allclose(np.delete(found.age, [2, 5]), 1, atol=1e-3)
+    np.testing.assert_allclose(found.open[:, 0], CHANGE * found.age)
 
 
 def test_a_cut_is_forgotten_and_a_slow_change_is_not() -> None:
@@ -87,12 +98,13 @@ def test_a_class_that_was_not_explained_is_not_remembered_and_ages_where_it_was(
     assert memory.before((4,), ALL, features, unit) is None
     assert memory.before((3, 4), ALL, features, unit) is None
     for _ in range(2):
-        memory.keep((4,), CHANNELS, ALL, features, y, np.zeros_like(y))
+        memory.keep((4,), CHANNELS, ALL, features, known(y))
     found = memory.before((3, 4), ALL, features, unit)
     assert found is not None
-    assert found.unknown[0].tolist() == [2, 0]
+    assert set(found.age) == {3}  # the older of the two
+    np.testing.assert_allclose(found.open[0], [3 * CHANGE, CHANGE])
     for _ in range(20):
-        memory.keep((4,), CHANNELS, ALL, features, y, np.zeros_like(y))
+        memory.keep((4,), CHANNELS, ALL, features, known(y))
     assert memory.before((3,), ALL, features, unit) is None
 
 
@@ -102,9 +114,9 @@ def test_frames_of_which_nothing_is_kept_make_all_older() -> None:
     memory.skip()
     found = memory.before((3,), ALL, features, unit_of(features))
     assert found is not None
-    assert set(found.unknown.ravel()) == {2}
+    assert set(found.age) == {3}
 
 
 def test_few_remembered_channels_are_too_few() -> None:
-    memory, features, _ = remembering(order=ALL[:5])
+    memory, features, _ = remembering(order=ALL[:3])
     assert memory.before((3,), ALL, features, unit_of(features)) is None

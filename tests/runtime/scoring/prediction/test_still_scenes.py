@@ -45,6 +45,7 @@ def test_what_enters_a_still_scene_is_found_within_three_frames_of_few_passes(se
     assert error < 0.2
 
 
+@pytest.mark.slow
 def test_every_channel_has_its_turn_in_a_still_scene() -> None:
     (features, _), _ = scenes(0)
     weights = np.random.default_rng(1).uniform(0.3, 0.8, (1, CHANNELS)) ** 4  # that no mask tells

@@ -103,12 +103,15 @@ def same(found, expected) -> None:
     assert found.is_preprocessed == expected.is_preprocessed
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore::ortcam.ImageWarning")
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_image_is_what_the_library_reads(name, runner, decoders, model, explainer):
     same(runner.run(decoders.read(Encoded(PICTURES[name]), model)), explainer.read(PICTURES[name]))
 
 
+@pytest.mark.slow
 def test_its_map_is_the_librarys_bit_for_bit(runner, decoders, model, explainer):
     content = PICTURES["turned JPEG"]
     read = runner.run(decoders.read(Encoded(content), model))
@@ -153,6 +156,7 @@ def test_too_many_pixels_are_refused_in_words_for_a_client(runner, decoders, mod
         assert "max_pixels" not in refused.value.message  # which a client cannot change
 
 
+@pytest.mark.slow
 @posix
 def test_images_survive_a_process_that_is_killed(runner, decoders, model, explainer):
     """The one that was being decoded is decoded by the next process, and so are those that waited."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 
+import pytest
 from starlette.responses import JSONResponse, Response
 from tests.common.loops import run_async
 
@@ -17,6 +18,7 @@ class Photograph:
     """Stands for one."""
 
 
+@pytest.mark.slow
 def test_the_maps_of_images_that_are_done_are_not_kept() -> None:
     images = weakref.WeakSet[Photograph]()
 

@@ -97,6 +97,8 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("path", PLACES)
 def test_a_path_answers_what_the_document_says(path: str, client: TestClient) -> None:
     assert _get(client, path).status_code == 200

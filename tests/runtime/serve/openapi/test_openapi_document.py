@@ -66,6 +66,7 @@ def test_every_path_of_the_server_is_documented_and_no_other() -> None:
     assert written - {("/ui/", "get")} == routes
 
 
+@pytest.mark.slow
 def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
     for schema in DOCUMENT["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
@@ -124,6 +125,7 @@ def shown() -> str:
     return with_address(page(DOCUMENT), "http://127.0.0.1:8080")
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_site_and_no_script(shown: str) -> None:
     found = _Page(shown)
     assert found.tags & {"script", "img", "iframe", "link", "form"} == set()

@@ -85,6 +85,8 @@ def test_the_properties_are_the_parameters_and_the_options_of_the_method(name: s
         assert _properties(method)[option.name]["description"] == option.help
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_what_a_schema_allows_is_accepted(name: str) -> None:
     method = _method(name)

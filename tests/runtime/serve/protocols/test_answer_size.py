@@ -38,6 +38,7 @@ def asked(path: str, images: int, **parameters: Any) -> dict[str, Any]:
     return {"inputs": [tensor], "parameters": parameters}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [V1, V2])
 def test_an_answer_that_grows_too_large_is_refused(path: str, client: TestClient) -> None:
     one = client.post(path, json=asked(path, 1, overlay="png"))
@@ -51,12 +52,14 @@ def test_an_answer_that_grows_too_large_is_refused(path: str, client: TestClient
     assert client.post(path, json=asked(path, 3)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [V1, V2])
 def test_maps_as_numbers_count_too(path: str, client: TestClient) -> None:
     assert client.post(path, json=asked(path, 1, map="full")).status_code == 200
     assert client.post(path, json=asked(path, 16, map="full", top_k=2)).status_code == 422
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [V1, V2])
 def test_a_job_is_told_as_well(path: str, client: TestClient) -> None:
     headers = {"Prefer": "respond-async, wait=60"}

@@ -79,6 +79,7 @@ def assert_is(record: dict[str, Any], wanted: Explanation) -> None:
         np.testing.assert_array_equal(full_map(target), saliency)
 
 
+@pytest.mark.slow
 def test_models_are_listed_and_say_that_they_are_ready(client: TestClient) -> None:
     assert client.get("/v1/models").json() == {"models": ["tiny"]}
     assert client.get("/v1/models/tiny").json() == {"name": "tiny", "ready": True}
@@ -89,6 +90,8 @@ def test_models_are_listed_and_say_that_they_are_ready(client: TestClient) -> No
     assert client.post("/v1/models/tiny").status_code == 405
 
 
+@pytest.mark.sample(every=3)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "sent",
     [
@@ -226,6 +229,8 @@ def test_what_is_wrong_with_an_image_that_was_read_is_said(client: TestClient) -
     assert len(damaged["notes"]) == 1
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("sent", "status"),
     [

@@ -49,6 +49,8 @@ async def test_when_the_time_to_drain_is_short_the_best_map_is_the_answer() -> N
         assert told.stops == ["drain", "drain"]
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("seconds", [0.5, 2, 10, 25, 250])
 def test_however_long_a_drain_may_take_an_explanation_is_told_in_time(
     seconds: float, monkeypatch: pytest.MonkeyPatch

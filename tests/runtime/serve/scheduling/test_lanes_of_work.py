@@ -212,6 +212,7 @@ async def test_the_next_image_of_a_request_is_not_refused_in_the_middle() -> Non
         assert list(await asyncio.gather(running, again)) == ["whole", 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["returned", "raised", "refused", "abandoned"])
 def test_nothing_of_a_call_stays_in_memory_until_garbage_is_collected(why: str) -> None:
     async def run() -> None:

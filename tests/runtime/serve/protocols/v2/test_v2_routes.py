@@ -119,6 +119,7 @@ def every_form(explainer: Explainer) -> dict[str, tuple[dict[str, Any], bytes, N
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["image", "pixels", "batch", "any name", "preprocessed", "without batch"])
 def test_every_form_of_image_in_json_and_as_bytes(client: TestClient, explainer: Explainer, form: str) -> None:
     tensor, raw, image = every_form(explainer)[form]
@@ -138,6 +139,7 @@ def test_every_form_of_image_in_json_and_as_bytes(client: TestClient, explainer:
                 np.testing.assert_array_equal(found["targets"], [map_.targets])
 
 
+@pytest.mark.slow
 def test_all_outputs_are_those_of_the_library(client: TestClient, explainer: Explainer) -> None:
     parameters = {"method": "scorecam", "top_k": 2, "batch_size": 4, "budget": 0.8, "overlay": "png"}
     names = [output["name"] for output in client.get("/v2/models/tiny-explain").json()["outputs"]]
@@ -165,6 +167,7 @@ def test_all_outputs_are_those_of_the_library(client: TestClient, explainer: Exp
         assert [record["method"] for record in records] == ["scorecam"] * 3
 
 
+@pytest.mark.slow
 def test_the_usual_answer_is_small_and_says_what_was_done(client: TestClient) -> None:
     response = client.post(EXPLAIN, json={"inputs": [images(FILES[:1])], "id": "42"})
     answer = response.json()
@@ -177,6 +180,7 @@ def test_the_usual_answer_is_small_and_says_what_was_done(client: TestClient) ->
     assert all(isinstance(value, str | int | float) for value in answer["parameters"].values())
 
 
+@pytest.mark.slow
 def test_parameters_say_what_is_sent(client: TestClient) -> None:
     def names(**parameters: str) -> set[str]:
         return set(tensors(client.post(EXPLAIN, json={"inputs": [images(FILES[:1])], "parameters": parameters})))
@@ -187,6 +191,7 @@ def test_parameters_say_what_is_sent(client: TestClient) -> None:
     assert names(overlay="jpeg") == usual | {"overlay"}
 
 
+@pytest.mark.slow
 def test_classification_gives_the_highest_values_with_their_labels(client: TestClient, explainer: Explainer) -> None:
     outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]
     found = tensors(client.post(PREDICT, json={"inputs": [images(FILES[:2])], "outputs": outputs}))
@@ -289,6 +294,8 @@ FLAT = {"name": "flat", "parameters": {"classification": 1}}
 NOT_FINITE = {"name": "preprocessed", "shape": [1, 3, 32, 48], "datatype": "FP32", "data": [1e39] * 4608}
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("path", "asked", "status", "said"),
     [
