@@ -108,7 +108,7 @@ def write_bundle(request: ExportRequest) -> Bundle:
         gradient, no_gradient = _differentiate(source, converted, split, folder, inputs, say)
         variants = _write_variants(request, converted, split, folder, inputs)
         if request.static_batch is not None:
-            say("fixing shapes")
+            say("fixing shapes, and measuring parity again")
             split = _fix_shapes(split, gradient, variants, folder, request.static_batch)
             parity = _measure_parity(converted, split, folder, inputs)
         manifest = Manifest(

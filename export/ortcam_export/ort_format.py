@@ -102,8 +102,8 @@ def _nodes(graph: Any) -> Iterator[Any]:
                 yield from _nodes(inner)
 
 
-def required_operators(model: str | os.PathLike[str] | Bundle, *, types: bool = False) -> str:
-    """List the operators that a build of ONNX Runtime needs for a fused file or a bundle.
+def required_operators(*models: str | os.PathLike[str] | Bundle, types: bool = False) -> str:
+    """List the operators that one build of ONNX Runtime needs for fused files and bundles.
 
     The text is what ONNX Runtime's `build.py` takes with `--include_ops_by_config`: lines
     `domain;version of the operator set;operators`. A file in ORT format runs as it is: the list has the operators in
@@ -111,31 +111,34 @@ def required_operators(model: str | os.PathLike[str] | Bundle, *, types: bool = 
     ONNX Runtime puts in their place at each level on this machine's processor.
 
     ```python
-    Path("operators.config").write_text(ortcam_export.required_operators("explainer.ort", types=True))
+    Path("operators.config").write_text(ortcam_export.required_operators("quick.ort", "exact.ort", types=True))
     ```
 
     Args:
-        model: a folder that `ortcam export` wrote, or a file that `ortcam fuse` wrote, `.onnx` or `.ort`.
+        models: folders that `ortcam export` wrote, and files that `ortcam fuse` wrote, `.onnx` or `.ort`.
         types: whether each operator has its types, for a build with `--enable_reduced_operator_type_support`.
 
     Raises:
-        OptionError: it is neither.
-        BundleError: the bundle cannot be trusted or read.
+        OptionError: one is neither, or there is none.
+        BundleError: a bundle cannot be trusted or read.
         ExportError: ONNX Runtime cannot read or convert a graph.
     """
+    if not models:
+        raise OptionError("required_operators: accepted is one model or more")
     tools = _tools()
-    name, files = _graphs(model)
+    graphs = [_graphs(model) for model in models]
     found: dict[str, dict[int, set[str]]] = {}
     usage = tools.OperatorTypeUsageManager() if types else None
     with temporary() as folder:
-        for file in files:
+        for file in (file for _, files in graphs for file in files):
             for path in _as_loaded(file, folder):
                 try:
                     tools.OrtFormatModelProcessor(str(path), found, usage).process()
                 except RuntimeError as error:
                     raise ExportError(f"{file}: {first_line(error)}") from error
+    names = ", ".join(name for name, _ in graphs)
     lines = [
-        f"# Operators of {name}, for build.py --include_ops_by_config of ONNX Runtime.",
+        f"# Operators of {names}, for build.py --include_ops_by_config of ONNX Runtime.",
         f"# Written by ortcam {__version__} with ONNX Runtime {ort.__version__}.",
     ]
     for domain, sets in sorted(found.items()):

@@ -42,7 +42,7 @@ def logits_of(bundle: Path, images: np.ndarray) -> np.ndarray:
     return ort.InferenceSession(bundle / "head.onnx").run(["logits"], {"features": features})[0]
 
 
-@pytest.mark.sample("squeezenet1_1")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT_LAYERS)
 def test_a_torchvision_model_splits_at_its_last_spatial_layer_and_stays_itself(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -116,7 +116,7 @@ def test_inspect_lists_every_layer_with_its_shape_and_marks_the_default(layers: 
     assert inspect_model(TinyNet(), input_size=(32, 48)).default == layers[-1]
 
 
-@pytest.mark.sample("tensor")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["features.3", "3", "tensor"])
 def test_a_layer_is_named_by_module_index_or_tensor(name: str, layers: tuple[Layer, ...], tmp_path: Path) -> None:
     name = layers[3].cut.tensor if name == "tensor" else name
@@ -124,7 +124,7 @@ def test_a_layer_is_named_by_module_index_or_tensor(name: str, layers: tuple[Lay
     assert bundle.manifest.cut == layers[3].cut
 
 
-@pytest.mark.sample("feature.3")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -157,6 +157,7 @@ def test_a_transformer_is_cut_where_its_patches_still_count(tmp_path: Path) -> N
     assert explanation.maps.shape == (5, 32, 32)
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bundle(tmp_path: Path) -> None:
     first = export(TinyNet(), tmp_path / "a.ortcam", **TINY_INPUT)
     second = export(TinyNet(), tmp_path / "b.ortcam", **TINY_INPUT)
@@ -170,6 +171,7 @@ def test_a_bundle_names_no_path_of_this_machine(tiny_bundle: Path) -> None:
             assert str(place).encode() not in content, path.name
 
 
+@pytest.mark.slow
 def test_an_existing_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
     export(TinyNet(), tmp_path / "a.ortcam", **TINY_INPUT)
     before = read_bundle(tmp_path / "a.ortcam").sha256
@@ -191,7 +193,7 @@ def test_what_is_not_a_bundle_is_never_replaced(tmp_path: Path) -> None:
         export(TinyNet(), tmp_path / "no" / "a.ortcam", **TINY_INPUT)
 
 
-@pytest.mark.sample("writing the bundle")
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["choosing the layer", "measuring parity", "writing the bundle"])
 def test_an_export_that_stops_leaves_nothing_behind(tmp_path: Path, stage: str) -> None:
     def stop(said: str) -> None:
@@ -250,6 +252,7 @@ def test_a_wrong_model_gets_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_callable_exports_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(TINY_LABELS))
     arguments = ["--input-size", "32", "48", "--resize", "40", "--mean", ".5", ".5", ".5", "--std", ".2", ".2", ".2"]
@@ -261,6 +264,7 @@ def test_a_callable_exports_from_the_command_line(tmp_path: Path) -> None:
     assert tuple(manifest["labels"]) == TINY_LABELS
 
 
+@pytest.mark.slow
 def test_what_is_said_of_input_and_activation_is_in_the_bundle(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(TINY_LABELS))
     said = ["--channel-order", "bgr", "--scale", "255", "--mean", "104", "117", "123", "--std", "1", "1", "1"]
@@ -309,6 +313,7 @@ def test_a_word_that_is_not_accepted_is_refused(said: dict, message: str, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_onnx_file_explains_like_the_module_it_came_from(tmp_path: Path, picture: np.ndarray) -> None:
     module = TinyNet().eval()
     torch.onnx.export(

@@ -62,6 +62,7 @@ def run(script: str, given: str = "") -> str:
     ).stderr
 
 
+@pytest.mark.slow
 def test_errors_that_need_no_model_come_before_what_takes_long_is_imported(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"x")
     places = {"good": str(tmp_path), "bundle": str(tiny_bundle)}
@@ -77,6 +78,7 @@ def test_errors_that_need_no_model_come_before_what_takes_long_is_imported(tiny_
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_importing_the_package_without_onnx_names_the_extras() -> None:
     script = (
         "import sys\n"
@@ -91,6 +93,7 @@ def test_importing_the_package_without_onnx_names_the_extras() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_pytorch_model_without_pytorch_names_its_extra(tmp_path: Path) -> None:
     script = (
         "import sys\n"
@@ -116,7 +119,7 @@ def test_torchvisions_names_are_read_off_its_files() -> None:
 
 
 def test_what_may_be_a_model_passes() -> None:
-    for name in ("resnet18", "timm.models:resnet18", "timm:create_model", "tests.common.tiny:TinyNet"):
+    for name in ("resnet18", "torchvision.models:resnet18", "onnx:load", "tests.common.tiny:TinyNet"):
         check_model(name)
 
 

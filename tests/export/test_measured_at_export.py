@@ -29,6 +29,7 @@ def test_the_probe_holds_pictures_and_the_logits_of_the_model_itself(tiny_bundle
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 8, "two of them"
 
 
+@pytest.mark.slow
 def test_the_probe_is_preprocessed_as_the_manifest_says(tmp_path: Path) -> None:
     said = TINY_INPUT | {"mean": (104, 117, 123), "std": (1, 2, 3), "channel_order": "bgr", "scale": 255.0}
     bundle = export(TinyNet().eval(), tmp_path / "bgr.ortcam", resize=40, **said)
@@ -41,7 +42,7 @@ def test_the_probe_is_preprocessed_as_the_manifest_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_a_model_whose_logits_are_not_finite_is_not_exported(tmp_path: Path, value: float) -> None:
     module = TinyNet().eval()

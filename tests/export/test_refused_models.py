@@ -25,6 +25,7 @@ class Restless(TinyNet):
         return super().forward(image) * Restless.calls
 
 
+@pytest.mark.slow
 def test_a_model_that_its_graphs_do_not_reproduce_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ExportError, match=r"head\(features\(x\)\) differs from the model by .* relative; accepted is 1e-04"
@@ -71,6 +72,7 @@ def save(state: object, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_names_the_keys(tmp_path: Path) -> None:
     state = torchvision.models.squeezenet1_1().state_dict()
     del state["features.0.bias"]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.common.tiny import TinyNet
 from tests.conftest import TINY_BUNDLE, TINY_INPUT
 
@@ -24,6 +25,7 @@ def drawn(module: TinyNet) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
+@pytest.mark.slow
 def test_the_committed_bundle_is_what_an_export_makes(tmp_path: Path) -> None:
     """After a change of the export that changes it, `python -m tests.common.tiny` makes it again."""
     module = TinyNet().eval()

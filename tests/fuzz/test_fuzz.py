@@ -41,6 +41,7 @@ def some_bytes(random):
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_takes_its_seeds_and_what_is_made_of_them(name: str) -> None:
     tried, random = target(name), Random(5)
@@ -68,6 +69,7 @@ def test_samples_of_all_kinds_of_models_are_seeds_that_are_read() -> None:
     assert len(read) == len({samples.model_of(seed) for seed in samples.seeds()}) == 8
 
 
+@pytest.mark.slow
 def test_the_manifests_of_all_schemas_are_seeds_that_are_read() -> None:
     schemas = [json.loads(seed)["schema"] for seed in manifests.seeds()]
     assert len(set(schemas)) == 5
@@ -133,6 +135,7 @@ def test_what_may_run_for_ever_or_read_elsewhere_would_be_a_finding(add) -> None
         bundles.check_accepted(model.SerializeToString())
 
 
+@pytest.mark.slow
 def test_memory_and_time_beyond_the_budget_are_findings() -> None:
     with pytest.raises(BreachError, match="s of CPU"), budget(seconds=0, memory=1 << 40):
         sum(range(100_000))
@@ -155,6 +158,7 @@ def test_an_exception_that_is_no_refusal_is_a_finding(monkeypatch: pytest.Monkey
         images.try_on(b"\xff\xd8\xff")
 
 
+@pytest.mark.slow
 def test_a_finding_is_tried_again_until_it_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / CRASHES / "images"
     folder.mkdir(parents=True)
@@ -166,6 +170,7 @@ def test_a_finding_is_tried_again_until_it_is_mended(tmp_path: Path, capsys: pyt
     assert "crash-1 still fails: KeyError: 'nothing'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_unknown_target_is_named() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "sounds"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)

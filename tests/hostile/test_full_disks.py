@@ -70,6 +70,7 @@ def begun(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_nothing_is_explained_once_a_result_could_not_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, computed, lines = limited(
@@ -85,6 +86,7 @@ def test_nothing_is_explained_once_a_result_could_not_be_written(tiny_bundle: Pa
     assert begun(out) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_explained_once_a_sheet_could_not_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, computed, lines = limited(
@@ -116,6 +118,8 @@ def test_what_was_saved_before_the_disk_was_full_is_told(
     assert printed["index"] == str(out / "index.html")
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 def test_what_the_disk_says_late_is_noticed(
     tiny_bundle: Path,
@@ -155,7 +159,7 @@ def test_nothing_is_measured_once_the_journal_could_not_be_written_and_a_resumed
     assert sum("scores" in json.loads(line) for line in (out / "journal.jsonl").open()) > computed
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["export", "fuse", "fuse --external", "fuse --triton"])
 def test_what_does_not_fit_leaves_the_old_result(tiny_bundle: Path, tmp_path: Path, command: str) -> None:
     model(tmp_path / "x.onnx", 1)
@@ -182,6 +186,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_plot_that_does_not_fit_is_an_error_and_leaves_the_old_one(tiny_bundle: Path, tmp_path: Path) -> None:
     plot = tmp_path / "plot.png"
     plot.write_bytes(b"old")

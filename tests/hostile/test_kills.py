@@ -64,6 +64,7 @@ def some_kills(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]
     return sweep(tmp_path_factory.mktemp("kills"), "SIGKILL", "2", *FAST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", FAST)
 def test_a_kill_leaves_the_old_result_or_the_new_one(scenario: str, some_kills: list[dict[str, Any]]) -> None:
     results = [result for result in some_kills if result["scenario"] == scenario]
@@ -72,6 +73,7 @@ def test_a_kill_leaves_the_old_result_or_the_new_one(scenario: str, some_kills: 
         assert any(result["left"] for result in results), "what the next run has to find"
 
 
+@pytest.mark.slow
 def test_a_terminated_export_leaves_the_old_result_or_the_new_one_and_nothing_else(tmp_path: Path) -> None:
     check(sweep(tmp_path, "SIGTERM", "1", "export --force"), 143)
 
@@ -83,6 +85,7 @@ def check_rivals(results: list[dict[str, Any]]) -> None:
         assert result["left"] == [], result
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_and_a_reader_meet_nothing_but_old_and_new(tmp_path: Path) -> None:
     check_rivals(sweep(tmp_path, "SIGKILL", "rivals", "export --force", "fuse --external"))
 

@@ -141,12 +141,15 @@ def test_every_option_that_takes_a_value_is_a_text_or_has_a_range() -> None:
     assert without == []
 
 
+@pytest.mark.slow
 def test_help_tells_the_range_of_every_option_that_has_one() -> None:
     for _, parser, action in valued():
         if isinstance(action.type, Range):
             assert f"accepted: {action.type.bounds}" in " ".join(parser.format_complete_help().split())
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(("parser", "action"), numeric())
 def test_what_is_no_number_of_the_range_is_refused_in_one_sentence(
     parser: argparse.ArgumentParser, action: argparse.Action
@@ -160,6 +163,8 @@ def test_what_is_no_number_of_the_range_is_refused_in_one_sentence(
         assert len(str(raised.value)) < 250
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(("parser", "action"), numeric())
 def test_both_bounds_are_accepted_and_nothing_beyond(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
     if not isinstance(action.type, Range):

@@ -43,6 +43,7 @@ def noisily(*arguments: object, redirection: str = "") -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="descriptors")
 def test_nothing_but_json_is_on_standard_output(tiny_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     explain = ["explain", tiny_bundle, photograph, "tests/none.png", "-m", "scorecam", "-o", tmp_path, "--json"]
@@ -64,6 +65,7 @@ def test_nothing_but_json_of_a_benchmark_is_on_standard_output(tiny_bundle: Path
     assert json.loads(done.stdout)["rows"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="descriptors")
 @pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_what_libraries_print_is_in_no_file_where_a_stream_is_closed(
@@ -78,6 +80,7 @@ def test_what_libraries_print_is_in_no_file_where_a_stream_is_closed(
     assert not [path for path in files if b"EP Error" in path.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_output_is_an_error_and_a_reader_that_has_left_is_none(tiny_bundle: Path) -> None:
     assert noisily("inspect", tiny_bundle, redirection="> /dev/full").returncode == 2

@@ -163,6 +163,8 @@ GRAPHS: dict[str, tuple[Callable[[Path], onnx.ModelProto | bytes], str]] = {
 }
 
 
+@pytest.mark.sample(every=12)
+@pytest.mark.whole
 @pytest.mark.parametrize("case", GRAPHS)
 def test_a_graph_of_a_stranger_is_refused_in_one_sentence(
     case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -309,6 +311,8 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_a_checkpoint_of_a_stranger_is_refused_in_one_sentence(

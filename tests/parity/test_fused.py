@@ -65,7 +65,7 @@ def moved_by_rounding(case: Case, image: Any, **settings: Any) -> float:
     return float(max(differences))
 
 
-@pytest.mark.sample(every=18)
+@pytest.mark.sample(every=108)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_small_models(
@@ -80,7 +80,7 @@ def test_small_models(
     assert largest_difference(case, small_picture, tmp_path, top_k=top_k, **settings) <= 1e-5
 
 
-@pytest.mark.sample(every=11)
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", GRADIENTS.values(), ids=GRADIENTS)
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_small_models(
@@ -96,7 +96,7 @@ def test_gradients_of_small_models(
     assert largest_difference(case, small_picture, tmp_path, **settings) <= max(1e-5, 8 * rounding)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["layer-cam", "smooth-grad-cam++"])
 @pytest.mark.parametrize("layout", ["nhwc", "tokens"])
 def test_gradients_of_other_layouts(
@@ -107,7 +107,7 @@ def test_gradients_of_other_layouts(
     assert largest_difference(case, small_picture, tmp_path, method=method) <= max(1e-5, 8 * rounding)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("positive", ["sum", "heads"])
 def test_attention_of_a_small_transformer(
     small_transformer: Case, small_picture: NDArray[np.uint8], tmp_path: Path, positive: str

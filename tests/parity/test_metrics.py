@@ -89,6 +89,7 @@ def test_drop_and_increase_are_torch_cams(explainer: ortcam.Explainer) -> None:
     assert 0 < summary["avg_drop"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", ["zero", "blur"])
 def test_insertion_and_deletion_are_torch_cams(explainer: ortcam.Explainer, fill: str) -> None:
     model = TinyNet().eval()
@@ -124,6 +125,7 @@ def test_the_deletion_curve_is_that_of_quantus(explainer: ortcam.Explainer) -> N
     np.testing.assert_allclose(found.curves["deletion-zero"][1:], curve, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_pointing_games_are_those_of_quantus(explainer: ortcam.Explainer) -> None:
     quantus = pytest.importorskip("quantus", reason="quantus is not installed (make installs it)")
     box = (8.0, 6.0, 30.0, 25.0)

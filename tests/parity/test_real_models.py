@@ -49,7 +49,7 @@ def export_real(name: str, data: Path, folder: Path) -> Path:
     )
 
 
-@pytest.mark.sample("squeezenet1_1")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HITS)
 def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: Path, shared: Path) -> None:
     explainer = ortcam.load(export_real(name, data, shared))
@@ -74,7 +74,7 @@ def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_map
     assert e.maps.max() == 1
 
 
-@pytest.mark.sample("scorecam++")
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "apart"), [("scorecam", 5), ("scorecam++", 15)])
 def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, data: Path, shared: Path) -> None:
     """The dog stands above the cat: the map of the cat's class has its centre of mass lower, by rows of 224.

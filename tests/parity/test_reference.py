@@ -80,7 +80,7 @@ def test_the_defaults_are_those_of_the_method_page(method):
 # Small classifiers: every combination of options.
 
 
-@pytest.mark.sample(every=6)
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", ["small", "small_signed", "small_transformer", "small_branch", "small_multilabel"])
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -97,7 +97,7 @@ def test_every_combination_of_options_is_the_formula_in_float64(method, network,
     assert_mostly_close(differences)
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", ["small_multilabel", "small_binary"])
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -145,6 +145,7 @@ def test_the_activation_counts(small_multilabel, small_picture):
     assert (maps[0] - maps[1]).abs().max() > 100 * CLOSE
 
 
+@pytest.mark.slow
 def test_a_layer_inside_a_branch_has_a_classifier_and_no_head(small_branch, small):
     assert small_branch.explainer.bundle.manifest.graphs.head is None
     assert small_branch.explainer.bundle.manifest.cut.module == "inner"
@@ -180,7 +181,7 @@ def test_a_channel_is_skipped_just_where_its_gated_map_is_zero_everywhere(gate):
     assert prepare_masks(features, plan, height=20, width=20).active.tolist() == expected.tolist()
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"method": name} for name in ("scorecam", "sscam", "iscam")])
 def test_a_feature_map_that_is_constant_gives_zeros_and_says_so(all_flat, small_picture, options):
     explanation = all_flat.explainer.explain(small_picture, target=ALL, **options)
@@ -240,6 +241,8 @@ def test_the_batch_size_does_not_change_the_result(small, small_picture, options
     assert_same(small.explainer.explain(small_picture, target=ALL, batch_size=batch_size, **options), usual, same)
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @some_options
 def test_threads_do_not_change_the_result(small, small_picture, options, same):
     one, three = (
@@ -249,6 +252,8 @@ def test_threads_do_not_change_the_result(small, small_picture, options, same):
     assert_same(one, three, same)
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @some_options
 def test_the_order_of_providers_does_not_change_the_result(small, small_picture, options, same):
     harmless = {"CPUExecutionProvider", "AzureExecutionProvider", "CUDAExecutionProvider"}
@@ -270,7 +275,7 @@ def test_several_targets_at_once_are_each_what_they_are_alone(small, small_pictu
         np.testing.assert_allclose(alone.weights[0], together.weights[index], rtol=0, atol=same)
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @some_options
 def test_the_order_of_channels_does_not_change_the_map(small, permuted, small_picture, options, same):
     case, order = permuted

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError
 from ortcam.explainer.scored import scored_by
-from ortcam.methods import AUTO_METHOD, Settings, resolve_method
+from ortcam.methods import AUTO_METHOD, MASKED_ONLY, Settings, resolve_method
 from ortcam.request import ExplainRequest, Score, check_fusible, for_fused_file
 from ortcam.scoring import Limits
 from ortcam.support.ranges import CHUNK, TOP_K, shown
@@ -180,7 +180,7 @@ def _check_masks(settings: Settings, budget: float | int | None, precision: str 
     """
     given = [name for name, value in (("budget", budget), ("precision", precision)) if value is not None]
     if given and not settings.method.masks_image and settings.method is not AUTO_METHOD:
-        raise OptionError(f"{', '.join(given)} with {settings.method.name}: goes with methods that mask the image")
+        raise OptionError(f"{', '.join(given)} with {settings.method.name}: {MASKED_ONLY}")
 
 
 def _check_classes(top_k: int | None, bundle: Bundle) -> None:

@@ -88,6 +88,7 @@ def test_it_has_the_documented_outputs(
     assert fused.size == fused.path.stat().st_size
 
 
+@pytest.mark.slow
 def test_classes_chosen_at_run_time_are_clamped_and_flagged(
     tiny_bundle: Path, explainer: ortcam.Explainer, photograph: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_classes_chosen_at_run_time_are_clamped_and_flagged(
     assert len(run(fused.path, image=image, classes=np.array([3]))["saliency"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(90, 120), (200, 64), (31, 33)])
 def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
     tiny_bundle: Path, explainer: ortcam.Explainer, tmp_path: Path, size: tuple[int, int]
@@ -114,7 +116,7 @@ def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
     )
 
 
-@pytest.mark.sample(every=5)
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [1, 4, 1000, 0.3, 1.0])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_a_budget_takes_the_channels_of_the_highest_energy(
@@ -131,7 +133,7 @@ def test_a_budget_leaves_something_out(tiny_bundle: Path, explainer: ortcam.Expl
     assert np.abs(whole.maps - part.maps).max() > 0.01
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++", "sscam", "iscam"])
 @pytest.mark.parametrize("weighting", ["probability", "logit-softmax"])
 def test_an_image_that_lights_no_channel_has_a_flat_map(
@@ -149,6 +151,7 @@ def test_an_image_that_lights_no_channel_has_a_flat_map(
     np.testing.assert_array_equal(found["low_resolution"], 0)
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_in_every_run_and_session(photograph: Path, tmp_path: Path) -> None:
     image = ortcam.load(SHAPES).preprocess(photograph)
     settings = {"method": "sscam", "num_samples": 2, "budget": 8, "verify": False}
@@ -160,6 +163,7 @@ def test_noise_is_the_same_in_every_run_and_session(photograph: Path, tmp_path: 
     assert np.abs(run(other, image=image)["saliency"] - saliency).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_weights_are_once_in_the_file_or_beside_it(tmp_path: Path, photograph: Path) -> None:
     weights = (SHAPES / "weights.bin").stat().st_size
     inside = fuse(SHAPES, tmp_path / "inside.onnx", budget=3)
@@ -225,6 +229,7 @@ def test_the_same_bundle_gives_the_same_bytes(tiny_bundle: Path, tmp_path: Path)
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_documented_example_runs_where_there_is_no_ortcam(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "how-to" / "fuse.md").read_text("utf-8")
     example = next(part for part in text.split("```python\n")[1:] if "InferenceSession" in part).split("```")[0]
@@ -335,6 +340,7 @@ def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_classes_whose_probabilities_float32_cannot_tell_apart_are_ordered_by_their_logits(
     saturated_bundle: Path, photograph: Path, tmp_path: Path
 ) -> None:
@@ -349,7 +355,7 @@ def test_classes_whose_probabilities_float32_cannot_tell_apart_are_ordered_by_th
     )
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_coarser_scorers_are_those_of_the_runtime(
     coarse_bundle: Path, photograph: Path, tmp_path: Path, precision: str

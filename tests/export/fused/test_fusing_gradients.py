@@ -62,6 +62,7 @@ def run(file: Path, **inputs: Any) -> dict[str, np.ndarray]:
     return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", NAMES)
 def test_it_has_the_outputs_of_every_fused_file(
     deep_bundle: Path, photograph: Path, tmp_path: Path, method: str
@@ -88,6 +89,7 @@ def test_it_has_the_outputs_of_every_fused_file(
     assert fused.difference < TINY_MAPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grad-cam++", "smooth-grad-cam++", "finer-cam"])
 def test_classes_chosen_at_run_time_are_clamped_and_flagged(
     deep_bundle: Path, photograph: Path, tmp_path: Path, method: str
@@ -103,6 +105,7 @@ def test_classes_chosen_at_run_time_are_clamped_and_flagged(
     assert len(run(fused.path, image=image, classes=np.array([3]))["saliency"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(90, 120), (31, 33)])
 def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
     deep_bundle: Path, tmp_path: Path, size: tuple[int, int]
@@ -113,6 +116,8 @@ def test_a_picture_of_any_size_goes_in_as_it_was_decoded(
     np.testing.assert_allclose(run(fused.path, image=picture)["saliency"], expected.maps, atol=TINY_MAPS)
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("method", NAMES)
 def test_it_has_no_loop_and_every_dimension_is_fixed(deep_bundle: Path, tmp_path: Path, method: str) -> None:
     fused = fuse(deep_bundle, tmp_path / "e.onnx", method=method, top_k=2, verify=False)
@@ -125,6 +130,7 @@ def test_it_has_no_loop_and_every_dimension_is_fixed(deep_bundle: Path, tmp_path
             assert all(side.HasField("dim_value") for side in told[name].dim), (node.op_type, name)
 
 
+@pytest.mark.slow
 def test_the_head_runs_once(deep_bundle: Path, tmp_path: Path) -> None:
     """The forward part of the gradient graph is that of the head, whose logits choose the class."""
     fused = fuse(deep_bundle, tmp_path / "e.onnx", method="grad-cam", verify=False)
@@ -134,6 +140,7 @@ def test_the_head_runs_once(deep_bundle: Path, tmp_path: Path) -> None:
     assert sides.count([10, 10, 3, 3]) == 1
 
 
+@pytest.mark.slow
 def test_several_layers_are_fused_as_in_the_runtime(layered_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     explainer = ortcam.load(layered_bundle, threads=1)
     for options, size in (
@@ -161,6 +168,7 @@ def test_the_layers_differ(layered_bundle: Path, photograph: Path) -> None:
     assert np.abs(first - last).max() > 0.01
 
 
+@pytest.mark.slow
 def test_noise_comes_of_its_seed_and_standard_deviation(deep_bundle: Path, photograph: Path, tmp_path: Path) -> None:
     explainer = ortcam.load(deep_bundle, threads=1)
     image, maps = explainer.preprocess(photograph), []
@@ -173,6 +181,7 @@ def test_noise_comes_of_its_seed_and_standard_deviation(deep_bundle: Path, photo
         assert np.abs(other - maps[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"references": 1}, {"references": 1000}, {"weighting": "probability", "strength": 1}, {"strength": 0}],
@@ -188,6 +197,7 @@ def test_similar_classes_are_those_of_the_runtime(
     np.testing.assert_allclose(found, expected, atol=TINY_MAPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grad-cam", "grad-cam++", "xgrad-cam", "smooth-grad-cam++"])
 def test_a_class_that_nothing_speaks_for_is_flat(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, method: str
@@ -203,6 +213,7 @@ def test_a_class_that_nothing_speaks_for_is_flat(
     np.testing.assert_array_equal(found["saliency"], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [int8_qdq_per_channel, int8_qoperator_per_channel])
 def test_a_graph_of_8_bit_integers_has_the_runtimes_map(
     build: Callable[[Path], ZooFile], photograph: Path, tmp_path: Path
@@ -217,6 +228,7 @@ def test_a_graph_of_8_bit_integers_has_the_runtimes_map(
     np.testing.assert_allclose(found["saliency"], expected.maps, atol=TINY_MAPS)
 
 
+@pytest.mark.slow
 def test_weights_are_once_in_the_file(tmp_path: Path, photograph: Path) -> None:
     shapes = Path(__file__).parents[3] / "models" / "shapes.ortcam"
     weights = (shapes / "weights.bin").stat().st_size
@@ -247,7 +259,10 @@ def test_the_same_bundle_gives_the_same_bytes(deep_bundle: Path, tmp_path: Path)
 
 
 REFUSALS: dict[str, tuple[list[str], str]] = {
-    "a budget": (["-m", "grad-cam", "--budget", "25%"], "budget with grad-cam: goes with methods that mask the image"),
+    "a budget": (
+        ["-m", "grad-cam", "--budget", "25%"],
+        "budget with grad-cam: goes with methods that mask the image, such as scorecam++",
+    ),
     "a precision": (
         ["-m", "layer-cam", "--precision", "fp32"],
         "precision with layer-cam: goes with methods that mask",
@@ -270,6 +285,21 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fused_file_is_refused_as_a_model_by_what_it_is(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fuse(tiny_bundle, tmp_path / "e.onnx", method="grad-cam", verify=False).path
+    for command in (
+        ["inspect"],
+        ["export", "-o", str(tmp_path / "b.ortcam")],
+        ["fuse", "-o", str(tmp_path / "f.onnx")],
+    ):
+        assert main([*command, str(path)]) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "e.onnx: a file of `ortcam fuse` explains by itself" in line
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.fixture
 def without_gradient(bundle_copy: Path) -> Path:
     manifest = json.loads((bundle_copy / MANIFEST_NAME).read_text("utf-8"))
@@ -287,6 +317,7 @@ def test_a_bundle_without_a_gradient_is_refused(without_gradient: Path, tmp_path
     assert fuse(without_gradient, tmp_path / "e.onnx", method="scorecam").path.is_file()
 
 
+@pytest.mark.slow
 def test_auto_is_the_method_of_the_bundle_or_one_that_can_be_fused(
     tiny_bundle: Path, without_gradient: Path, tmp_path: Path
 ) -> None:

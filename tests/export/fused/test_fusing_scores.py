@@ -34,7 +34,7 @@ def an_image(bundle: Path) -> np.ndarray:
     return drawn_samples(ortcam.load(bundle).bundle.manifest.preprocessing)
 
 
-@pytest.mark.sample("grad-cam", "scorecam++")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grad-cam", "layer-cam", "scorecam", "scorecam++", "sscam"])
 def test_samples_of_any_size_go_in_as_they_are(tmp_path: Path, method: str) -> None:
     options = {"num_samples": 2} if method == "sscam" else {}
@@ -48,6 +48,7 @@ def test_samples_of_any_size_go_in_as_they_are(tmp_path: Path, method: str) -> N
     assert fused.inputs == {"image": "float32 [h,w,4]"}
 
 
+@pytest.mark.slow
 def test_a_photograph_goes_into_a_model_of_grey(tmp_path: Path) -> None:
     folder = with_channels(tmp_path / "grey.ortcam", GREY)
     fused = fuse(folder, tmp_path / "e.onnx", method="scorecam++", uint8_input=True)
@@ -68,7 +69,7 @@ SCORES = {
 }
 
 
-@pytest.mark.sample("grad-cam-entropy", "scorecam++-dog - cat + 2*entropy")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "score"),
     [pytest.param(method, score, id=f"{method}-{score}") for method, scores in SCORES.items() for score in scores],

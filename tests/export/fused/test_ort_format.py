@@ -1,6 +1,7 @@
 """ORT format: the same map, each weight once, read by onnxruntime's own tools, and a list of what runs in it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def listed(text: str, folder: Path) -> set[str]:
     return {name for sets in found.values() for names in sets.values() for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [MASKED, GRADIENTS])
 def test_its_map_is_the_runtimes(files: dict[str, Path], tiny_bundle: Path, photograph: Path, method: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
@@ -56,6 +58,7 @@ def test_its_map_is_the_runtimes(files: dict[str, Path], tiny_bundle: Path, phot
     assert session.get_modelmeta().custom_metadata_map["ortcam.method"] == method
 
 
+@pytest.mark.slow
 def test_a_loop_and_the_model_share_their_weights(tmp_path: Path) -> None:
     """ORT format has no functions: what is in the place of a call would bring the weights again."""
     shapes = Path(__file__).parents[3] / "models" / "shapes.ortcam"
@@ -90,6 +93,8 @@ def test_another_name_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("method", [MASKED, GRADIENTS])
 @pytest.mark.parametrize("types", [False, True])
 def test_the_list_has_every_operator_that_runs(
@@ -105,6 +110,7 @@ def test_the_list_has_every_operator_that_runs(
     assert str(files[method].parent) not in text
 
 
+@pytest.mark.slow
 def test_the_list_of_an_onnx_file_has_what_it_becomes(tiny_bundle: Path, tmp_path: Path) -> None:
     file = fuse(tiny_bundle, tmp_path / "e.onnx", method=MASKED, uint8_input=True, verify=False).path
     found = listed(required_operators(file), tmp_path)
@@ -112,11 +118,36 @@ def test_the_list_of_an_onnx_file_has_what_it_becomes(tiny_bundle: Path, tmp_pat
     assert {"Conv", "Relu"} <= found  # as they are in the file, before they are fused
 
 
+def test_one_list_for_several_files(files: dict[str, Path], tmp_path: Path) -> None:
+    """Their types stand together: of two lists that are joined, ONNX Runtime's tools take the types of the last."""
+    text = required_operators(*files.values(), types=True)
+    assert listed(text, tmp_path) == {
+        name for file in files.values() for name in listed(required_operators(file), tmp_path)
+    }
+    for file in files.values():
+        for line in required_operators(file, types=True).splitlines()[2:]:
+            for name, types in re.findall(r"(\w+)(\{.*?\}\})", line):
+                assert _types(types) <= _types(dict(re.findall(r"(\w+)(\{.*?\}\})", text))[name])
+    assert all(file.name in text.splitlines()[0] for file in files.values())
+
+
+def _types(entry: str) -> set[tuple[str, str, str]]:
+    """Side, number and type of each input and output that an entry of a list admits."""
+    return {
+        (side, number, kind)
+        for side, slots in json.loads(entry).items()
+        for number, kinds in slots.items()
+        for kind in kinds
+    }
+
+
+@pytest.mark.slow
 def test_the_list_of_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     found = listed(required_operators(tiny_bundle), tmp_path)
     assert {"Conv", "Gemm", "Relu"} <= found
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_list(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["fuse", str(tiny_bundle), "-m", GRADIENTS, "--ort", "--no-verify", "-o", str(tmp_path / "e.ort")]
     assert main([*command, "--required-operators", str(tmp_path / "ops.config"), "--operator-types"]) == 0
@@ -147,6 +178,8 @@ def test_a_list_that_cannot_be_written_is_refused_before_any_work(
 
 def test_no_list_of_what_is_neither(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"")
+    with pytest.raises(OptionError, match="accepted is one model or more"):
+        required_operators()
     with pytest.raises(OptionError, match=r"accepted is a bundle, or a file"):
         required_operators(tmp_path / "image.png")
     (tmp_path / "not.ort").write_bytes(b"nothing of the kind")

@@ -25,6 +25,7 @@ def model_config() -> Any:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scorecam++", "grad-cam"])
 @pytest.mark.parametrize("external", [False, True])
 def test_triton_gets_a_repository_with_a_configuration_of_its_schema(

@@ -71,6 +71,7 @@ def images(bundle: Bundle) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((2, 3, sides.height, sides.width)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_an_affine_head_has_one_gradient_for_all_images(tmp_path: Path) -> None:
     net = TinyNet().eval()
     bundle = export(net, tmp_path / "b.ortcam", **TINY_INPUT)
@@ -83,6 +84,7 @@ def test_an_affine_head_has_one_gradient_for_all_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.broadcast_to(weights[:, :, None, None], found.shape), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_parity_is_measured_against_differences_and_autograd(layered: Bundle) -> None:
     gradient = layered.manifest.gradient
     assert gradient is not None
@@ -91,6 +93,7 @@ def test_parity_is_measured_against_differences_and_autograd(layered: Bundle) ->
     assert 0 <= max(gradient.parity.differences, gradient.parity.autograd) <= gradient.parity.tolerance == 1e-4
 
 
+@pytest.mark.slow
 def test_several_layers_have_features_and_gradients_each(layered: Bundle, blocks: Blocks) -> None:
     manifest = layered.manifest
     assert (manifest.cut.module, [cut.module for cut in manifest.layers]) == ("second", ["first"])
@@ -111,6 +114,7 @@ def test_several_layers_have_features_and_gradients_each(layered: Bundle, blocks
             np.testing.assert_allclose(found[name][row], wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_the_features_may_be_one_row_for_all_seeds_or_a_row_for_each(layered: Bundle) -> None:
     both, gradient = images(layered), layered.manifest.gradient
     assert gradient is not None
@@ -124,6 +128,7 @@ def test_the_features_may_be_one_row_for_all_seeds_or_a_row_for_each(layered: Bu
             np.testing.assert_allclose(values[row], together[name][row], rtol=1e-4, atol=1e-5 * np.abs(values).max())
 
 
+@pytest.mark.slow
 def test_weights_are_stored_once(layered: Bundle) -> None:
     sizes = {name: record.size for name, record in layered.manifest.files.items()}
     weights = sum(parameter.numel() * 4 for parameter in Blocks().parameters())
@@ -131,6 +136,7 @@ def test_weights_are_stored_once(layered: Bundle) -> None:
     assert layered.weights["gradient.onnx"] == ("weights.bin",)
 
 
+@pytest.mark.slow
 def test_a_cut_inside_a_branch_takes_the_image_too(blocks: Blocks, tmp_path: Path) -> None:
     bundle = export(blocks, tmp_path / "b.ortcam", layer="inner", **INPUT)
     manifest = bundle.manifest
@@ -163,6 +169,7 @@ def ranked(folder: Path, operator: str) -> Path:
     return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["ArgMax", "Round"])
 def test_a_head_without_a_derivative_names_the_operator_and_all_else_works(
     operator: str, tmp_path: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
@@ -185,6 +192,7 @@ def test_a_head_without_a_derivative_names_the_operator_and_all_else_works(
         explainer.explain(photograph, method="grad-cam")
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     right = writing.differentiate_with_attention
 
@@ -206,6 +214,7 @@ def test_a_wrong_gradient_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert bundle.manifest.files["weights.bin"].size <= good.manifest.files["weights.bin"].size  # none are left behind
 
 
+@pytest.mark.slow
 def test_what_stops_the_differentiation_stops_no_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*arguments: object, **options: object) -> object:
         raise ValueError("no such operator\nsecond line")
@@ -228,6 +237,7 @@ class Deviations(TinyNet):
         self.function = function
 
 
+@pytest.mark.slow
 def test_a_root_of_a_dead_channel_is_measured_by_differences_alone(tmp_path: Path) -> None:
     bundle = export(Deviations(torch.sqrt).eval(), tmp_path / "b.ortcam", layer="features", **TINY_INPUT)
     gradient = bundle.manifest.gradient
@@ -236,6 +246,7 @@ def test_a_root_of_a_dead_channel_is_measured_by_differences_alone(tmp_path: Pat
     assert gradient.parity.autograd is None
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     net = Deviations(lambda means: means.log().exp())
     bundle = export(net.eval(), tmp_path / "b.ortcam", layer="features", **TINY_INPUT)
@@ -244,6 +255,7 @@ def test_a_gradient_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     assert "gradient.onnx" not in bundle.manifest.files
 
 
+@pytest.mark.slow
 def test_a_bundle_measures_its_gradient_again(layered: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify_gradient(layered) == 0  # the same machine, session and numbers
     assert main(["inspect", str(layered.path), "--verify"]) == 0
@@ -289,11 +301,13 @@ def test_layers_that_are_no_names_are_refused(layer: object, tmp_path: Path) -> 
         export(Blocks().eval(), tmp_path / "b.ortcam", layer=layer, **INPUT)
 
 
+@pytest.mark.slow
 def test_the_same_layer_twice_is_one(blocks: Blocks, tmp_path: Path) -> None:
     bundle = export(blocks, tmp_path / "b.ortcam", layer=["second", "second.2", "second"], **INPUT)
     assert (bundle.manifest.cut.module, bundle.manifest.layers) == ("second", ())
 
 
+@pytest.mark.slow
 def test_an_onnx_file_has_no_autograd(blocks: Blocks, tmp_path: Path) -> None:
     path = onnx_file(blocks, tmp_path, (32, 48))
     flags = ["-o", str(tmp_path / "b.ortcam"), "--preset", "unit", "--layer", "first,second"]

@@ -100,6 +100,7 @@ def by_differences(seed: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "opset", "layout"),
     [

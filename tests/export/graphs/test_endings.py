@@ -43,7 +43,7 @@ class SpelledOut(nn.Module):
         return powers / powers.sum(1, keepdim=True)
 
 
-@pytest.mark.sample("sigmoid")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "activation"),
     [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "softmax"), (nn.Sigmoid(), "sigmoid"), (SpelledOut(), "softmax")],
@@ -68,6 +68,7 @@ def test_a_module_that_ends_in_an_activation_is_not_activated_twice(
     np.testing.assert_allclose(*maps, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_activation_over_something_else_than_the_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="Softmax at its end does not give the softmax of its 6 logits"):
         export(Ended(nn.Softmax(0)), tmp_path / "e.ortcam", **TINY_INPUT)
@@ -92,7 +93,7 @@ class Sorted(nn.Module):
         return values + self.offset if self.offset else values
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, 3])
 def test_scores_by_rank_are_taken_in_front_of_the_ranking(
     count: int, tiny_bundle: Path, tmp_path: Path, picture: np.ndarray
@@ -125,7 +126,7 @@ class Older(nn.Module):
         return logits[:, :1] - torch.arange(6) * 0.7
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [Winners(), Older()], ids=["winners", "older"])
 def test_scores_in_the_order_of_the_classes_are_left_alone(ending: nn.Module, tmp_path: Path) -> None:
     module = Ended(ending).eval()
@@ -155,7 +156,7 @@ TAKEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_file_that_gives_scores_by_rank_is_explained_by_class(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     said: list[str] = []
@@ -234,7 +235,7 @@ COMBINED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], 
 }
 
 
-@pytest.mark.sample("sigmoid by hand")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMBINED)
 def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     combine, activation = COMBINED[name]
@@ -275,7 +276,7 @@ def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, pic
     np.testing.assert_allclose(explainer.predict(picture), expected, rtol=0, atol=88 * 1.2e-7)
 
 
-@pytest.mark.sample(every=6)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("combine", "activation", "message"),
     [

@@ -26,7 +26,7 @@ class Cropped(nn.Module):
         return self.f(image[:, :, :48, 24:72])
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRETCHED)
 def test_rows_and_columns_may_have_scales_of_their_own(name: str, tmp_path: Path) -> None:
     front, size, shape = STRETCHED[name]
@@ -40,6 +40,7 @@ def test_rows_and_columns_may_have_scales_of_their_own(name: str, tmp_path: Path
     assert explanation.maps.shape == (1, *size)
 
 
+@pytest.mark.slow
 def test_maps_of_a_part_of_the_image_are_refused(tmp_path: Path) -> None:
     path = onnx_file(Pooled(Cropped(), 32), tmp_path, (96, 96))
     for layer in (None, "f"):
@@ -53,6 +54,7 @@ def test_the_narrow_border_that_long_strides_leave_out_is_no_crop() -> None:
     assert "sees a part" in str(arrange((2, 5, 12, 12), IMAGE, {1: Answers(*grid(12, 12), unseen=(0, 1 / 8))}))
 
 
+@pytest.mark.slow
 def test_a_network_that_is_mostly_behind_its_default_layer_says_so(tmp_path: Path) -> None:
     class Early(nn.Module):
         """Two networks behind one common layer."""

@@ -49,7 +49,7 @@ def luminance_and_colour(g: GraphBuilder, x: str) -> str:
     return g.op("Div", g.op("Sub", x, g.constant(column(TO_YUV @ MEAN))), g.constant(50.0))
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("writing", "mean"),
     [
@@ -70,6 +70,7 @@ def test_an_image_whose_channels_are_mixed_hides_to_what_becomes_zero(
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_grey_image_without_a_mean_hides_to_black_and_says_so(tmp_path: Path) -> None:
     def scaled(g: GraphBuilder, x: str) -> str:
         return three_times(g, g.op("Conv", x, g.constant(LUMA.reshape(1, 3, 1, 1) / 255)))
@@ -81,6 +82,7 @@ def test_a_grey_image_without_a_mean_hides_to_black_and_says_so(tmp_path: Path) 
     assert any("masks hide to black" in line for line in said)
 
 
+@pytest.mark.slow
 def test_whole_numbers_that_a_graph_cuts_off_stay_whole(tmp_path: Path) -> None:
     """The image is floating, and a Cast to uint8 makes 122 of 122.99999."""
 
@@ -121,6 +123,7 @@ def mixed(g: GraphBuilder, x: str) -> str:
     return g.op("Relu", g.conv(g.op("Div", x, g.constant(255.0)), 3, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writing", [gamma, standardised, mixed])
 def test_what_is_not_affine_in_a_pixel_stays_in_the_graph_and_black_is_said(writing: Front, tmp_path: Path) -> None:
     file = written(tmp_path / "net", writing, "rgb")
@@ -132,6 +135,7 @@ def test_what_is_not_affine_in_a_pixel_stays_in_the_graph_and_black_is_said(writ
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_learned_scale_whose_zero_no_pixel_has_is_no_normalisation(tmp_path: Path) -> None:
     def learned(g: GraphBuilder, x: str) -> str:
         x = g.op("Div", x, g.constant(255.0))
@@ -150,6 +154,7 @@ def test_bytes_that_the_graph_normalises_and_the_user_calls_one_are_refused(tmp_
         export(file.path, tmp_path / "b.ortcam", **file.arguments | {"scale": None})
 
 
+@pytest.mark.slow
 def test_a_normalisation_twice_is_said(tmp_path: Path) -> None:
     file = written(tmp_path / "net", sub_div, "rgb")
     said: list[str] = []

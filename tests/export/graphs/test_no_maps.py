@@ -101,7 +101,7 @@ NO_MAPS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NO_MAPS)
 def test_what_does_not_move_with_the_image_is_no_layer(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -152,6 +152,7 @@ def test_maps_of_a_few_cells_are_not_measured(tmp_path: Path) -> None:
     assert (cut.channels, cut.height, cut.width) == (32, 2, 2)
 
 
+@pytest.mark.slow
 def test_a_name_of_what_is_no_map_is_refused_and_says_why(tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = onnx_file(Clusters(), tmp_path, (64, 64))
@@ -183,6 +184,8 @@ FRONTS: dict[str, tuple[str, Callable[[GraphBuilder, str], str]]] = {
 }
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", FRONTS)
 def test_the_image_itself_is_no_layer(name: str, tmp_path: Path) -> None:
     path = dense(tmp_path, *FRONTS[name])

@@ -38,6 +38,8 @@ SEQUENCES = {
 }
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", SEQUENCES)
 @pytest.mark.parametrize("channels_first", [False, True])
 def test_the_order_of_tokens_is_found(name: str, channels_first: bool) -> None:
@@ -158,7 +160,7 @@ ARRANGED: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], 
 }
 
 
-@pytest.mark.sample("first", "bottom up")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARRANGED)
 def test_the_patch_under_a_painted_part_is_the_one_that_moves(name: str, tmp_path: Path) -> None:
     arranged, extra = ARRANGED[name]
@@ -193,6 +195,7 @@ class Turned(nn.Module):
         return self.last(self.behind(self.turn(self.front(image))).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_rows_and_columns_that_are_exchanged_are_exchanged_back(tmp_path: Path) -> None:
     path = onnx_file(Turned(lambda maps: maps.transpose(2, 3)), tmp_path, (48, 64))
     bundle = export(path, tmp_path / "b.ortcam", **SAID, labels=LABELS)

@@ -26,6 +26,8 @@ from ortcam_export import export
 from ortcam_export.errors import ExportError
 from ortcam_export.precision import calibration, fidelity
 
+pytestmark = pytest.mark.slow
+
 PRECISIONS = ("float32", "float16", "int8")
 
 

@@ -1,5 +1,6 @@
 """Precision qnn: 16-bit activations, symmetric 8-bit weights, and a bundle of fixed shapes that QNN takes whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from tests.conftest import TINY_INPUT
 import ortcam
 from ortcam.bundle import Bundle
 from ortcam_export import export, inspect_provider
-from ortcam_export.graphs.batch_axis.fixing import open_dimensions
-from ortcam_export.precision.quantize import collect_ranges, to_qnn
+from ortcam_export.graphs.batch_axis import inference
+from ortcam_export.graphs.batch_axis.fixing import fix_shapes, open_dimensions
+from ortcam_export.precision.quantize import collect_ranges, to_int8, to_qnn
 
 # Each weight with the axis of its scales; None: one scale.
 AXES = {"conv": 0, "gemm": 1, "matmul": None}
@@ -68,6 +70,26 @@ def test_weights_are_symmetric_8_bit_integers_and_activations_of_16_bits(tmp_pat
     expected = run(network(rounded), image)
     np.testing.assert_allclose(run(made, image), expected, rtol=0, atol=1e-3 * np.abs(expected).max())
     assert TensorProto.DataType.Name(made.graph.output[0].type.tensor_type.elem_type) == "FLOAT"
+
+
+@pytest.mark.parametrize("opset", [20, 21])  # before 21 the types of QNN are in ONNX Runtime's operators alone
+@pytest.mark.parametrize("convert", [to_int8, to_qnn])
+def test_fixed_shapes_leave_integers_what_they_are(
+    convert: Callable[..., ir.Model], opset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    weights = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    image = generator.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    proto = network(weights)
+    proto.opset_import[0].version = opset
+    model = ir.from_proto(proto)
+    made = convert(model, tmp_path, collect_ranges(model, tmp_path, [image], quantile=1))
+    before = [node.op_type for node in made.graph]
+    monkeypatch.setattr(inference, "quiet_session", pytest.fail)  # a session per node takes minutes
+    fix_shapes(made, {"N": 4})
+    assert [node.op_type for node in made.graph] == before
+    assert open_dimensions(made) == []
+    assert run(ir.to_proto(made), image.repeat(4, axis=0)).shape == (4, 5)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ def ultralytics(**changes: str) -> dict[str, str]:
     return {"task": "classify", "names": repr(dict(enumerate(NAMES))), "imgsz": "[48, 64]", "author": "x"} | changes
 
 
+@pytest.mark.slow
 def test_ultralytics_names_size_and_range_are_taken(tmp_path: Path) -> None:
     said: list[str] = []
     path = with_metadata(plain(tmp_path), ultralytics())
@@ -92,6 +93,7 @@ def test_hugging_face_files_beside_the_graph_are_taken(tmp_path: Path) -> None:
     assert declarations_of(path, NONE, None, (224, 224)).preprocessing is None
 
 
+@pytest.mark.slow
 def test_labels_beside_the_graph_count_only_where_they_fit(tmp_path: Path) -> None:
     path = plain(tmp_path)
     (tmp_path / "labels.txt").write_text("".join(f"{index} {name}\n" for index, name in enumerate(NAMES)))
@@ -103,6 +105,7 @@ def test_labels_beside_the_graph_count_only_where_they_fit(tmp_path: Path) -> No
     assert any("the 2 labels of labels.txt beside it are not for its 5 classes" in line for line in said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.channel_order != "grey"])
 def test_a_preset_is_its_numbers_and_single_flags_count_more(name: str, tmp_path: Path) -> None:
     preset = PRESETS[name]  # type: ignore[index]
@@ -112,6 +115,7 @@ def test_a_preset_is_its_numbers_and_single_flags_count_more(name: str, tmp_path
     assert made.channel_order == preset.channel_order
 
 
+@pytest.mark.slow
 def test_a_preset_in_the_other_channel_order_has_its_mean_in_that_order(tmp_path: Path) -> None:
     bundle = export(plain(tmp_path), tmp_path / "a.ortcam", preset="caffe", channel_order="rgb", activation="softmax")
     made = bundle.manifest.preprocessing
@@ -168,6 +172,7 @@ def test_inspecting_a_file_begins_with_what_it_is_and_needs_no_preprocessing(
     assert inspect_model(path, labels=list("abcde")).labels == tuple("abcde")
 
 
+@pytest.mark.slow
 def test_verifying_ends_with_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "shapes", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -53,7 +53,7 @@ TIMM = {
 }
 
 
-@pytest.mark.sample("test_efficientnet")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     torch.manual_seed(0)
@@ -99,6 +99,7 @@ def test_a_timm_model_exports_from_the_command_line_with_a_checkpoint(tmp_path: 
     assert bundle.manifest.model.name == "timm.models:test_resnet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
 def test_a_timm_checkpoint_brings_its_own_number_of_classes(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -162,7 +163,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, Any], str]
 }
 
 
-@pytest.mark.sample("vit")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_path: Path, picture: np.ndarray) -> None:
     build, processor, settings, layer = TRANSFORMERS[name]
@@ -183,6 +184,7 @@ def test_a_transformers_model_exports_with_its_image_processor(name: str, tmp_pa
     np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture), logits.softmax(1)[0].numpy(), atol=bound)
 
 
+@pytest.mark.slow
 def test_placeholders_are_no_labels(tmp_path: Path) -> None:
     module = transformers.ViTForImageClassification(transformers.ViTConfig(**TOKENS, image_size=32, patch_size=8))
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
@@ -233,6 +235,7 @@ def test_a_model_of_transformers_that_is_no_image_classifier_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_onnx_file_takes_a_preprocessing_object_too(tmp_path: Path, picture: np.ndarray) -> None:
     torch.onnx.export(
         TinyNet().eval(),

@@ -183,6 +183,7 @@ class Branch(TinyNet):
         return super().forward(image) if image.mean() > 0 else 2 * super().forward(image)
 
 
+@pytest.mark.slow
 def test_a_branch_on_the_image_is_one_line_that_says_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExportError, match=r"test_module_kinds\.py line \d+: return super.*torch\.where") as caught:
         export(Branch().eval(), tmp_path / "a.ortcam", **TINY_INPUT)
@@ -204,6 +205,8 @@ class Two(nn.Module):
         return image.mean((2, 3)) + other
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("build", "message"),
     [

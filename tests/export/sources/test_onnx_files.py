@@ -16,11 +16,14 @@ from ortcam.bundle import Bundle
 from ortcam.errors import OrtcamError
 from ortcam.images.encoding import encode_png
 
+pytestmark = pytest.mark.sample(every=6)  # of each test a few files
+
 
 def graphs_of(bundle: Bundle) -> list[Path]:
     return [bundle.file(name) for name in bundle.manifest.files if name.endswith(".onnx")]
 
 
+@pytest.mark.slow
 def test_the_file_runs_and_tells_pictures_apart(file: ZooFile) -> None:
     pictures = file.pictures()
     logits, probabilities = file.logits(pictures), file.probabilities(pictures)
@@ -35,6 +38,7 @@ def test_the_file_runs_and_tells_pictures_apart(file: ZooFile) -> None:
         assert (first - second).min() > 2 * file.tolerance * np.abs(logits).max()
 
 
+@pytest.mark.slow
 def test_the_file_exports(name: str, exported: Exported) -> None:
     bundle = exported(name)[1]
     if isinstance(bundle, OrtcamError):
@@ -187,7 +191,6 @@ def test_it_explains_and_the_map_follows_picture_or_class(file: ZooFile, bundle:
         assert np.abs(explanations[0].maps[0] - explanations[1].maps[0]).max() > 0.05
 
 
-@pytest.mark.sample(every=4)
 @pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 def test_all_four_methods_explain_it(file: ZooFile, bundle: Bundle) -> None:
     explainer = ortcam.load(bundle.path)

@@ -35,7 +35,7 @@ from ortcam.cli import main
 from ortcam_export import export
 
 
-@pytest.mark.sample(*FEW)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 def test_the_same_file_gives_the_same_bundle(file: ZooFile, bundle: Bundle, tmp_path: Path) -> None:
     assert export(file.path, tmp_path / "b.ortcam", **file.arguments).sha256 == bundle.sha256
@@ -64,7 +64,8 @@ for path, bundle, arguments in json.load(sys.stdin):
 """
 
 
-@pytest.mark.parametrize("names", [FEW, pytest.param(REPRESENTATIVES, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [FEW, REPRESENTATIVES], ids=["few", "many"])
 def test_an_onnx_file_is_exported_where_there_is_no_torch(
     names: tuple[str, ...], exported: Exported, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_an_onnx_file_is_exported_where_there_is_no_torch(
     assert result.stdout.split() == expected, "whether torch is there changes nothing"
 
 
+@pytest.mark.slow
 def test_a_normalisation_inside_the_graph_hides_to_the_mean_colour_all_the_same(tmp_path: Path) -> None:
     """The same weights with the normalisation outside and inside: the masks, and so the maps, are the same."""
     explanations = []
@@ -96,7 +98,7 @@ def test_a_normalisation_inside_the_graph_hides_to_the_mean_colour_all_the_same(
     np.testing.assert_allclose(explanations[0].maps, explanations[1].maps, atol=1e-4)
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [17, 18, 20])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 def test_a_file_whose_operators_stay_as_they_are_is_compared_with_itself(
@@ -114,6 +116,7 @@ def test_a_file_whose_operators_stay_as_they_are_is_compared_with_itself(
     assert ("the logits are within" in bundle.manifest.preprocessing_source) == floating
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["label_and_probabilities", "zip_map"])
 def test_the_only_output_of_numbers_needs_no_name(name: str, tmp_path: Path) -> None:
     file = ZOO[name](tmp_path)
@@ -122,6 +125,7 @@ def test_the_only_output_of_numbers_needs_no_name(name: str, tmp_path: Path) -> 
     assert named.sha256 == unnamed.sha256
 
 
+@pytest.mark.slow
 def test_the_activation_that_the_user_names_is_taken(tmp_path: Path) -> None:
     file = ZOO["plain_batch_1"](tmp_path)
     bundle = export(file.path, tmp_path / "b.ortcam", **file.arguments, activation="sigmoid")
@@ -132,7 +136,7 @@ def test_the_activation_that_the_user_names_is_taken(tmp_path: Path) -> None:
     np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture[0]), 1 / (1 + np.exp(-logits)), atol=bound)
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -150,6 +154,7 @@ def test_the_command_line_says_all_of_it_too(name: str, tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "command.ortcam").sha256 == by_call.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tensor", "layout", "channels", "grid"),
     [
@@ -182,6 +187,7 @@ def test_operators_that_onnx_runtime_has_fused_cost_what_they_did(tmp_path: Path
     assert before.default.macs_behind == after.default.macs_behind
 
 
+@pytest.mark.slow
 def test_a_layer_is_named_as_inspect_lists_it(tmp_path: Path) -> None:
     from ortcam_export import inspect_model
 

@@ -14,6 +14,7 @@ from ortcam.cli import main
 from ortcam_export import ExportError, export
 
 
+@pytest.mark.slow
 def test_a_file_with_any_bytes_changed_is_exported_or_refused_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,7 +41,7 @@ def test_a_file_with_any_bytes_changed_is_exported_or_refused_in_one_line(
     assert (printed.out, printed.err) == ("", "")
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.sample(every=20)
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused_in_one_line_and_nothing_is_written(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

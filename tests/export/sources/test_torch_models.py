@@ -38,7 +38,7 @@ def architecture(name: str, classes: int) -> nn.Module:
         return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
 
 
-@pytest.mark.sample(every=8)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in CLASSIFIERS if name not in REGNETS or name in ("regnet_x_400mf", "regnet_y_400mf")]
 )
@@ -50,7 +50,7 @@ def test_the_number_of_classes_of_a_checkpoint_is_known_in_whatever_order_its_ke
         assert class_count(other, {f"module.{key}": state[key] for key in keys}) == 7
 
 
-@pytest.mark.sample(every=6)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_a_checkpoint_of_an_inception_gives_the_logits_of_torchvisions_own_model(
@@ -75,6 +75,7 @@ def test_a_checkpoint_of_an_inception_gives_the_logits_of_torchvisions_own_model
     assert (plain - expected).abs().max() > 1e-3 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_classes_loads_without_its_auxiliary_heads(tmp_path: Path) -> None:
     state = torchvision.models.googlenet(weights=None, num_classes=5, init_weights=False).state_dict()
     assert "aux1.fc2.weight" in state
@@ -86,7 +87,7 @@ def test_a_checkpoint_of_other_classes_loads_without_its_auxiliary_heads(tmp_pat
     assert source.classifier(torch.zeros(1, 3, 224, 224)).shape == (1, 5)
 
 
-@pytest.mark.sample("googlenet")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_b_32", "googlenet", "inception_v3"])
 def test_random_weights_have_logits_that_depend_on_the_image(name: str) -> None:
     before = torch.get_rng_state()
@@ -152,6 +153,7 @@ class SmallHead(TinyNet):
 
 
 def test_a_head_that_training_put_into_a_sequential_is_found(tmp_path: Path) -> None:
+    torch.manual_seed(0)  # of four outputs one in twelve draws has its order everywhere, as scores by rank do
     for position, head in enumerate([[nn.Linear(10, 4)], [nn.Dropout(0.2), nn.Linear(10, 4)]]):
         trained = SmallHead(*head).eval()
         torch.save({"model_state_dict": trained.state_dict()}, tmp_path / "c.pth")
@@ -340,6 +342,7 @@ def test_an_input_layout_goes_with_an_onnx_file_only(tmp_path: Path) -> None:
         export(TinyNet(), tmp_path / "a.ortcam", input_layout="nhwc", **TINY_INPUT)
 
 
+@pytest.mark.slow
 def test_channel_order_and_scale_reach_the_bundle(tmp_path: Path) -> None:
     manifest = export(TinyNet(), tmp_path / "a.ortcam", channel_order="bgr", scale=255, **TINY_INPUT).manifest
     assert (manifest.preprocessing.channel_order, manifest.preprocessing.scale) == ("bgr", 255)

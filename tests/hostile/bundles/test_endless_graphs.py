@@ -42,7 +42,7 @@ def nested(depth: int) -> onnx.NodeProto:
     return node
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "word"),
     [

@@ -16,6 +16,8 @@ from ortcam.bundle.graph_contents import GraphReader
 from ortcam.errors import BundleError
 
 
+@pytest.mark.sample(every=4)
+@pytest.mark.whole
 @pytest.mark.parametrize("place", PLACES)
 def test_a_tensor_names_no_file_that_is_not_listed_wherever_it_is(bundle: Path, place: str) -> None:
     (bundle.parent / "secret.bin").write_bytes(bytes(range(64)))
@@ -24,6 +26,8 @@ def test_a_tensor_names_no_file_that_is_not_listed_wherever_it_is(bundle: Path, 
         refusal(lambda read=read: read(bundle))
 
 
+@pytest.mark.sample(every=4)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "location",
     [
@@ -193,6 +197,7 @@ def places_of(model: onnx.ModelProto) -> set[str]:
     return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
+@pytest.mark.slow
 def test_of_a_graph_with_a_bit_flipped_protobuf_sees_the_same_files() -> None:
     """Each of them: refused, or the reader has found whatever protobuf finds."""
     accepted = 0

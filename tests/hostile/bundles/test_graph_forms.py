@@ -49,7 +49,7 @@ def uses(bundle: Path) -> Iterator[Callable[[], object]]:
     yield lambda: verify(read_bundle(bundle))
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OUTPUTS)
 def test_logits_of_another_form_are_refused(bundle: Path, what: str) -> None:
     put(bundle, OUTPUTS[what])
@@ -57,7 +57,7 @@ def test_logits_of_another_form_are_refused(bundle: Path, what: str) -> None:
         refusal(use)
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["probabilities", "logits", "partial_maps"])
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.INT64])
 def test_scores_of_another_form_are_refused(bundle: Path, output: str, dtype: int) -> None:
@@ -80,7 +80,7 @@ def test_scores_of_another_form_are_refused(bundle: Path, output: str, dtype: in
         refusal(lambda: verify(read_bundle(bundle)))
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [None, ["N", 1024, 7, 7], ["N", 1024, 8, 7], ["N", 1024, 49], ["N", 7, 7, 1024]])
 def test_features_of_another_form_are_refused(bundle: Path, shape: list[object] | None) -> None:
     model = onnx.load(bundle / "features.onnx", load_external_data=False)
@@ -96,7 +96,7 @@ def test_features_of_another_form_are_refused(bundle: Path, shape: list[object] 
             use()
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "attributes"),
     [

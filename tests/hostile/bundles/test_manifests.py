@@ -91,7 +91,7 @@ def outcome(bundle: Path, text: str | bytes, good: ortcam.Explainer) -> str | No
     return None
 
 
-@pytest.mark.sample(every=12)
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(map(str, path)))
 def test_an_entry_of_any_other_value_is_refused_or_does_no_harm(
     base: Path, good: ortcam.Explainer, path: tuple[object, ...]

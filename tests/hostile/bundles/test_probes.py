@@ -66,7 +66,7 @@ BROKEN_LOGITS = {
 }
 
 
-@pytest.mark.sample(every=5)
+@pytest.mark.sample(every=10)
 @pytest.mark.parametrize("what", BROKEN_LOGITS)
 def test_a_broken_probe_is_refused_and_never_run(
     bundle: Path, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -90,6 +90,7 @@ def test_a_broken_record_of_gradients_is_refused(bundle: Path, what: str) -> Non
     assert "probe-gradient.npy" in refusal(lambda: verify_gradient(read_bundle(bundle)))
 
 
+@pytest.mark.slow
 def test_a_good_probe_is_read_as_numpy_reads_it(bundle: Path) -> None:
     expected = verify(read_bundle(bundle_path()))
     for order in (np.ascontiguousarray, np.asfortranarray):

@@ -31,6 +31,7 @@ except ortcam.OutOfMemoryError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_an_input_that_does_not_fit_into_memory_is_an_error_of_ours(bundle: Path) -> None:
     """As large as a manifest may have it, 0.8 GB, of a graph that takes any size."""

@@ -50,9 +50,10 @@ def expected(case: Case, image: NDArray[np.uint8], target: int, positive: str) -
     return total[1:].reshape(side, side)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("positive", ["sum", "heads"])
-@pytest.mark.parametrize("classifier", ["small_transformer", pytest.param("deit", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("classifier", ["small_transformer", "deit"])
 def test_it_is_attention_times_its_gradient(classifier, positive, request) -> None:
     case: Case = request.getfixturevalue(classifier)
     sides = case.explainer.bundle.manifest.preprocessing

@@ -28,6 +28,8 @@ from tests.parity.cases import (
 )
 from tests.parity.reference import Result
 
+pytestmark = pytest.mark.slow
+
 ALL = [0, 1, 2, 3, 4]
 # Options that are compared; `layer` has tests of its own.
 GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -120,7 +122,6 @@ def test_the_combinations_hold_every_option_and_name() -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.sample("grad-cam", "grad-cam++", "xgrad-cam", "layer-cam", "hires-cam", "finer-cam")
 @pytest.mark.parametrize("method", GRIDS)
 def test_every_combination_of_options_is_a_loop_with_autograd_in_float64(method, request) -> None:
     differences = []
@@ -228,12 +229,7 @@ def mobilenet_96(data, shared) -> Case:
 
 
 PHOTOGRAPHS = ("val_0005.jpg", "val_0012.jpg")
-REAL = [
-    "squeezenet_96",
-    pytest.param("resnet_112", marks=pytest.mark.slow),
-    pytest.param("mobilenet_96", marks=pytest.mark.slow),
-    pytest.param("deit", marks=pytest.mark.slow),
-]
+REAL = ["squeezenet_96", "resnet_112", "mobilenet_96", "deit"]
 # Small networks of tokens are compared above, within what rounding does to the reference.
 POLES = (
     "behind eleven blocks in float32 the denominator of Grad-CAM++ comes so close to 0 that rounding decides the map"

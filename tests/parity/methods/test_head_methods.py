@@ -23,6 +23,8 @@ from tests.parity.cases import (
 )
 from tests.parity.reference import Result
 
+pytestmark = pytest.mark.slow
+
 ALL = [0, 1, 2, 3, 4]
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "recipro-cam": {"kernel": ["single", "gaussian", "gaussian-spread"], "score": ["probability", "logit"]},
@@ -128,7 +130,6 @@ def mobilenet(shared) -> Case:
     return small_case(module, shared / "mobilenet", size=(96, 64), layer="features")
 
 
-@pytest.mark.sample("resnet")
 @pytest.mark.parametrize(("network", "layer"), [("resnet", "fc"), ("mobilenet", "classifier.1")])
 def test_cam_is_torch_cams(network, layer, request):
     CAM = pytest.importorskip("torchcam.methods").CAM

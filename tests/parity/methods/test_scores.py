@@ -116,6 +116,8 @@ def image() -> NDArray[np.uint8]:
     return small_image(64, 88)
 
 
+@pytest.mark.sample(every=12)
+@pytest.mark.whole
 @pytest.mark.parametrize("text", SCORES)
 @pytest.mark.parametrize("method", DEFAULTS)
 def test_masked_methods_weigh_by_the_score(small: Case, image: NDArray[np.uint8], method: str, text: str) -> None:
@@ -134,6 +136,7 @@ def test_masked_methods_weigh_by_the_score(small: Case, image: NDArray[np.uint8]
         assert found.probabilities == pytest.approx(reference.clean_logits.numpy(), rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SCORES)
 def test_head_methods_read_the_score(small: Case, image: NDArray[np.uint8], text: str) -> None:
     score, has_zero = SCORES[text]
@@ -148,6 +151,8 @@ def test_head_methods_read_the_score(small: Case, image: NDArray[np.uint8], text
     assert_within_bound(found, reference.eigen_cam([0]), "eigen-cam")
 
 
+@pytest.mark.sample(every=4)
+@pytest.mark.whole
 @pytest.mark.parametrize("text", SCORES)
 def test_gradient_methods_take_the_derivative_of_the_score(small: Case, image: NDArray[np.uint8], text: str) -> None:
     score, _ = SCORES[text]
@@ -210,7 +215,7 @@ def sum_of_entropies(z: Tensor) -> Tensor:
     return torch.distributions.Bernoulli(logits=z).entropy().sum(1)
 
 
-@pytest.mark.sample("c - entropy")
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("text", "score", "has_zero"),

@@ -150,7 +150,7 @@ class _Preprocessing:
             image = build.op("Gather", [image, build.integers(*PLANES["bgr"])], {"axis": 2})
         planes = build.op("Transpose", [image], {"perm": [2, 0, 1]})
         narrow = build.op("MatMul", [self._double(planes), columns])  # [C,h,W]
-        shown = _transposed(build, build.op("MatMul", [_transposed(build, narrow), rows]))
+        shown = self._along_height(narrow, rows)
         # What lies outside of the image is the low end of the range: 0, before mean and std.
         inside = build.op(
             "Mul",
@@ -253,11 +253,20 @@ class _Preprocessing:
         build = self._build
         unit = self._number(2.0**-PRECISION)
         total = self._double(_product(build, planes, self._digits(columns)))
-        along_width = _transposed(build, build.op("Mul", [total, unit]))
-        total = build.op("MatMul", [along_width, self._double(rows)])
-        level = build.op("Round", [build.op("Mul", [_transposed(build, total), unit])])
+        total = self._along_height(build.op("Mul", [total, unit]), self._double(rows))
+        level = build.op("Round", [build.op("Mul", [total, unit])])
         level = build.op("Clip", [level, self._number(0), self._number(255)])
         return build.cast(level, _UINT8)
+
+    def _along_height(self, planes: ir.Value, rows: ir.Value) -> ir.Value:
+        """Planes [C,h,W] times weights [h,H] along their height, all float64: [C,H,W].
+
+        Flattened in between: of Transpose and MatMul ONNX Runtime 1.24 makes a FusedMatMul that it lacks in float64.
+        """
+        build, settings = self._build, self._settings
+        turned = build.op("Flatten", [_transposed(build, planes)], {"axis": 2})
+        product = build.op("MatMul", [turned, rows])
+        return _transposed(build, build.reshape(product, settings.channels, settings.width, settings.height))
 
     def _digits(self, weights: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Weights as (d2 - 128) 2^16 + d1 2^8 + d0: three matrices uint8 of the same shape."""

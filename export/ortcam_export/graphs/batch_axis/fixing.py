@@ -23,6 +23,8 @@ TARGETS: Final = 8
 _MOST_ELEMENTS: Final = 2**20
 # Operators whose outputs are as long as the values of their inputs make them.
 _BY_VALUE: Final = ("Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")
+# Operators that mark integers: weights computed to float32 would no longer be any.
+_MARKS: Final = ("DequantizeLinear", "QuantizeLinear")
 
 
 def fix_graphs(
@@ -125,7 +127,7 @@ def _visit(model: ir.Model, node: ir.Node, known: dict[ir.Value, Extent]) -> Non
         )
         known[node.outputs[0]] = Extent(ir.DataType.INT64, (sides.shape, sides.shape), values=(sides, sides))
         return
-    if all(known[value].values is not None for value in inputs):
+    if node.op_type not in _MARKS and all(known[value].values is not None for value in inputs):
         results = compute(node, known, 0)
         if results is not None:
             for output, result in zip(node.outputs, results, strict=False):

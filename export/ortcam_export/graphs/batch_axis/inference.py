@@ -1,7 +1,7 @@
 """Infer shapes and types of a node's outputs: by the operator's schema, or by running it on zeros."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -16,6 +16,10 @@ __all__ = ["Inferred", "compute", "infer"]
 
 # Name of an output -> its type and shape.
 Inferred = dict[str, tuple[ir.DataType, Shape]]
+
+# Operators of ONNX Runtime that ONNX has as well -> its operator set that has all their types. To run them would take a
+# session per node, and a graph in integers has hundreds of them.
+_ALSO_STANDARD: Final = {"DequantizeLinear": 21, "QuantizeLinear": 21}
 
 
 def compute(node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> list[NDArray[Any]] | None:
@@ -55,11 +59,13 @@ def infer(
 
 
 def _infer_by_schema(model: ir.Model, node: ir.Node, known: Mapping[ir.Value, Extent], index: int) -> Inferred | None:
-    version = model.opset_imports.get(node.domain)
+    domain, version = node.domain, model.opset_imports.get(node.domain)
+    if domain == "com.microsoft" and node.op_type in _ALSO_STANDARD:
+        domain, version = "", _ALSO_STANDARD[node.op_type]
     if version is None:
         return None
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
     types, data = {}, {}

@@ -17,6 +17,8 @@ __all__ = ["CLASS_NAMES", "load_model"]
 
 # What ONNX Runtime takes for an address in its own process, whatever files there are.
 _IN_MEMORY: Final = "_ORT_MEM_ADDR_"
+# What the metadata of every fused file have.
+_FUSED: Final = "ortcam.method"
 # Where the classes of a ZipMap are kept while a graph is looked at.
 CLASS_NAMES: Final = "class_names"
 
@@ -25,7 +27,7 @@ def load_model(path: Path) -> ir.Model:
     """Read a file; the classes of a ZipMap at its end are under `CLASS_NAMES` in the model's `meta`.
 
     Raises:
-        ExportError: not ONNX, larger than it looks, or weights that are not beside it.
+        ExportError: not ONNX, a fused file, larger than it looks, or weights that are not beside it.
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
@@ -43,6 +45,11 @@ def load_model(path: Path) -> ir.Model:
     model.meta[CLASS_NAMES] = class_names
     if not model.graph.outputs:
         raise ExportError(f"{path}: cannot be read as ONNX: it has no graph with an output")
+    if _FUSED in model.metadata_props:
+        raise ExportError(
+            f"{path}: a file of `ortcam fuse` explains by itself: run it with ONNX Runtime, or give the model or "
+            "bundle that it was made from"
+        )
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for value in node.inputs:
             if value is not None and not (value.producer() or value.is_graph_input() or value.is_initializer()):

@@ -211,6 +211,8 @@ def _(g: Graph) -> str:
     return str(g.op("Transpose", put, perm=[1, 0, 2]))
 
 
+@pytest.mark.sample(every=28)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_is_what_differences_say(name: str) -> None:
     one, rows = error(CASES[name]())

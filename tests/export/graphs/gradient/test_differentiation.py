@@ -141,6 +141,7 @@ def test_a_batch_size_that_comes_from_the_image_comes_from_the_layer() -> None:
         assert np.abs(found * np.cos(rows) - by_image).max() < TOLERANCE * np.abs(by_image).max()
 
 
+@pytest.mark.slow
 def test_a_head_that_reads_one_token_computes_that_token_alone() -> None:
     """One block with a class token: queries and the rest of the block are of one token, keys and values of all."""
     graph = Graph(5, 4)

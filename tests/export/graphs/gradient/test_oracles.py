@@ -125,6 +125,8 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, tuple[int, ...]]
     return found.make().eval(), found.shape
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 def test_the_gradient_is_autograds(network: tuple[nn.Module, tuple[int, ...]]) -> None:
     module, shape = network
     gradient = quiet_session(differentiate(ir.from_proto(_exported(module, shape, fixed=False)), wrt=["features"]))
@@ -138,6 +140,8 @@ def test_the_gradient_is_autograds(network: tuple[nn.Module, tuple[int, ...]]) -
         assert np.abs(found - expected.numpy()).max() < TOLERANCE * float(expected.abs().max())
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "network", sorted(NETWORKS.keys() - {"dense"}), indirect=True
 )  # it has no padding by reflection

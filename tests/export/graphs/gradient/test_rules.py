@@ -130,6 +130,8 @@ case("einsum to the right", 5, 3)(
 )
 
 
+@pytest.mark.sample(every=20)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_is_what_differences_say(name: str) -> None:
     one, rows = error(CASES[name]())

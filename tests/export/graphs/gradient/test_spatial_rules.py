@@ -163,6 +163,8 @@ case("LpNormalization", 3, 5)(lambda g: g.op("LpNormalization", "features", axis
 case("LpNormalization by the sum", 3, 5)(lambda g: g.op("LpNormalization", "features", axis=1, p=1))
 
 
+@pytest.mark.sample(every=22)
+@pytest.mark.whole
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_is_what_differences_say(name: str) -> None:
     one, rows = error(CASES[name]())

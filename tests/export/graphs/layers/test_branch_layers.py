@@ -71,7 +71,7 @@ def fused_blocks(folder: Path, *, simplified: bool, biased: bool) -> Path:
     return g.save(folder / "net.onnx", [image_info()], [classes_info("logits")], domains={"com.microsoft": 1})
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize("simplified", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_residual_sum_fused_with_its_normalisation_is_found_again(
@@ -88,6 +88,7 @@ def test_a_residual_sum_fused_with_its_normalisation_is_found_again(
     assert bundle.manifest.parity.logits <= 1e-4, "the file itself, in ONNX Runtime, is the reference"
 
 
+@pytest.mark.slow
 def test_a_map_of_one_row_goes_into_one_file_that_explains(tmp_path: Path) -> None:
     front, size, shape = STRETCHED["one row"]
     path = onnx_file(Pooled(front(), shape[0]), tmp_path, size)

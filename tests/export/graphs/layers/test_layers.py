@@ -94,6 +94,7 @@ def test_a_branch_is_named_in_the_suggestions(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_cost_behind_a_layer_counts_the_multiplications() -> None:
     inspection = inspect_model(TinyNet(), input_size=(32, 48))
     first, second, third = 16 * 24 * 8 * 3 * 9, 8 * 12 * 12 * 8 * 9, 8 * 12 * 10 * 12
@@ -105,6 +106,7 @@ def test_the_cost_behind_a_layer_counts_the_multiplications() -> None:
     assert behind["features"] == head
 
 
+@pytest.mark.slow
 def test_inspect_prints_index_module_shape_layout_cost_and_the_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

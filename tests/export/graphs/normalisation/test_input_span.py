@@ -9,6 +9,7 @@ from tests.conftest import TINY_INPUT
 from ortcam_export import ExportError, export
 
 
+@pytest.mark.slow
 def test_statistics_of_bytes_without_their_scale_are_refused(tmp_path: Path) -> None:
     bytes_of = TINY_INPUT | {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
     with pytest.raises(ExportError, match=r"black and white would be 0\.0078 apart.*say --scale 255"):

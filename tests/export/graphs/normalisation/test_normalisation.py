@@ -35,7 +35,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(plain(folder), folder / "b.ortcam", **InputForm().arguments(), labels=list(LABELS))
 
 
-@pytest.mark.sample(every=5)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FRONTS)
 def test_one_classifier_has_one_preprocessing_and_one_map_however_it_is_written(
     name: str, outside: Bundle, tmp_path: Path
@@ -52,6 +52,7 @@ def test_one_classifier_has_one_preprocessing_and_one_map_however_it_is_written(
     np.testing.assert_allclose(maps(bundle, picture), maps(outside, picture), atol=SAME_MAP)
 
 
+@pytest.mark.slow
 def test_an_order_and_a_normalisation_that_are_taken_leave_nothing_in_the_graph(tmp_path: Path) -> None:
     import onnx
 
@@ -74,6 +75,7 @@ def cropped(g: GraphBuilder, x: str) -> str:
     return g.op("Slice", x, *bounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [resized, cropped])
 def test_a_normalisation_behind_a_resize_or_a_crop_hides_to_the_mean_colour(change: Front, tmp_path: Path) -> None:
     """Both keep what is affine in the pixels: the same is to normalise first."""
@@ -87,6 +89,7 @@ def test_a_normalisation_behind_a_resize_or_a_crop_hides_to_the_mean_colour(chan
     np.testing.assert_allclose(maps(bundles[0], picture), maps(bundles[1], picture), atol=SAME_MAP)
 
 
+@pytest.mark.slow
 def test_a_black_frame_stays_black_in_front_of_the_normalisation(tmp_path: Path) -> None:
     def framed(g: GraphBuilder, x: str) -> str:
         return sub_div(g, g.op("Pad", x, g.constant(np.array([0, 0, 4, 4, 0, 0, 4, 4]))))
@@ -98,6 +101,7 @@ def test_a_black_frame_stays_black_in_front_of_the_normalisation(tmp_path: Path)
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mean_image_hides_to_the_mean_of_its_pixels(tmp_path: Path) -> None:
     image = column(MEAN) + 12 * np.random.default_rng(0).standard_normal((1, 3, HEIGHT, WIDTH))
     image = image.astype(np.float32).astype(np.float64)
@@ -112,6 +116,7 @@ def test_a_mean_image_hides_to_the_mean_of_its_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_turned_negative_hides_to_its_mean_colour(tmp_path: Path) -> None:
     def negative(g: GraphBuilder, x: str) -> str:
         return sub_div(g, g.op("Sub", g.constant(255.0), x))
@@ -124,6 +129,7 @@ def test_an_image_that_is_turned_negative_hides_to_its_mean_colour(tmp_path: Pat
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_channels_in_an_order_that_no_preprocessing_has_are_normalised_all_the_same(tmp_path: Path) -> None:
     def turned(g: GraphBuilder, x: str) -> str:
         return sub_div(g, g.op("Gather", x, g.constant([1, 2, 0]), axis=1))
@@ -135,6 +141,7 @@ def test_channels_in_an_order_that_no_preprocessing_has_are_normalised_all_the_s
     np.testing.assert_allclose(predicted, file.probabilities(file.pictures(1))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_branches_that_each_normalise_the_image_hide_to_the_mean_colour(tmp_path: Path) -> None:
     def two(folder: Path, inside: bool) -> ZooFile:
         folder.mkdir()
@@ -151,6 +158,7 @@ def test_branches_that_each_normalise_the_image_hide_to_the_mean_colour(tmp_path
     np.testing.assert_allclose(maps(bundles[0], picture), maps(bundles[1], picture), atol=SAME_MAP)
 
 
+@pytest.mark.slow
 def test_branches_with_two_means_hide_to_the_first_and_say_so(tmp_path: Path) -> None:
     g = GraphBuilder()
     other = g.op("Sub", g.op("Div", "image", g.constant(127.5)), g.constant(1.0))
@@ -188,7 +196,7 @@ def one_image(g: GraphBuilder, x: str) -> str:
     return g.axes("Unsqueeze", g.axes("Squeeze", g.axes("Unsqueeze", x, [0]), [0]), [0])
 
 
-@pytest.mark.sample(every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("writing", "shape", "order"),
     [
@@ -216,6 +224,7 @@ def test_integer_pixels_are_normalised_as_floating_ones(
     np.testing.assert_allclose(maps(bundle, picture), maps(outside, picture), atol=limit)
 
 
+@pytest.mark.slow
 def test_a_normalisation_in_quantized_arithmetic_hides_to_the_mean_colour(tmp_path: Path) -> None:
     """Quantizers in between, of one grey level a step: the mean may be off by the half steps of three of them."""
     g = GraphBuilder()
@@ -241,6 +250,7 @@ def test_inspect_tells_what_a_graph_normalises_and_what_it_does_not(tmp_path: Pa
     assert any("masks will hide to the colour that --mean says" in note for note in outside.notes)
 
 
+@pytest.mark.slow
 def test_an_exchange_of_channels_that_is_taken_is_said(tmp_path: Path) -> None:
     file = written(tmp_path / "net", *FRONTS["channels_exchanged_by_gather"])
     said: list[str] = []
@@ -248,6 +258,7 @@ def test_an_exchange_of_channels_that_is_taken_is_said(tmp_path: Path) -> None:
     assert any("exchange of the channels" in line and line.endswith("take rgb") for line in said)
 
 
+@pytest.mark.slow
 def test_a_second_way_of_the_image_that_only_scales_it_changes_nothing(tmp_path: Path) -> None:
     g = GraphBuilder()
     small = g.conv(g.op("Mul", "image", g.constant(0.5)), 3, 16, stride=4)

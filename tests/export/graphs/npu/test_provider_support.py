@@ -44,6 +44,7 @@ def chain(*operators: str) -> ir.Graph:
     return ir.Graph([first], [value], nodes=nodes, opset_imports={"": 20})
 
 
+@pytest.mark.slow
 def test_qnn_takes_scorers_with_fixed_shapes_whole_and_those_with_open_ones_not(fixed: Bundle) -> None:
     found = of_graph(fixed, "qnn", "scorer-linear.onnx")
     assert (found.taken, found.partitions, found.refused, found.open_dimensions) == (found.nodes, 1, {}, 0)
@@ -53,6 +54,7 @@ def test_qnn_takes_scorers_with_fixed_shapes_whole_and_those_with_open_ones_not(
     assert found.open_dimensions > 30
 
 
+@pytest.mark.slow
 def test_what_is_in_no_list_cuts_a_graph_in_pieces(fixed: Bundle) -> None:
     found = of_graph(fixed, "nnapi", "scorer-linear.onnx")
     assert found.refused[("Gather", "input 1 of int64 is not constant")] == 3

@@ -51,6 +51,8 @@ def test_no_dimension_is_open_and_no_graph_is_inside_a_graph(fixed: Bundle) -> N
     assert ir.load(fixed.path / "scorer-tanh.onnx").graph.inputs[2].shape == ir.Shape((BATCH,))
 
 
+@pytest.mark.sample(every=5)
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -81,6 +83,7 @@ def test_every_method_gives_the_map_of_the_bundle_with_open_dimensions(
         np.testing.assert_array_equal(found.weights, expected.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "score"), [(VALUES_BUNDLE, "age"), (TENSOR_BUNDLE, "output[0,1,2]"), (BANDS_BUNDLE, None)]
 )
@@ -137,6 +140,7 @@ def test_inspect_says_what_is_fixed(fixed: Bundle, capsys: pytest.CaptureFixture
     assert "all shapes fixed: 4 rows per run of scorers and head, 1 of features and gradient" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_benchmark_and_batch_take_it(fixed: Bundle, tmp_path: Path) -> None:
     photograph_file = tmp_path / "in" / "a.png"
     photograph_file.parent.mkdir()
@@ -155,6 +159,7 @@ def test_a_shape_that_depends_on_values_is_refused() -> None:
         fix_shapes(model, {"N": 2})
 
 
+@pytest.mark.slow
 def test_scorers_of_the_shipped_model_have_no_open_dimension(tmp_path: Path) -> None:
     bundle = fixed_bundle(bundle_path(), tmp_path / "shapes.ortcam", 8)
     for name in bundle.manifest.graphs.scorers.values():

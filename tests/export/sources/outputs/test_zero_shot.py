@@ -39,6 +39,8 @@ def encoder(folder: Path, *, batch: int | str = "N") -> Path:
     return g.save(folder / "net.onnx", [image_info(batch=batch)], [tensor_info("embedding", (batch, DIMENSION))])
 
 
+@pytest.mark.sample(every=2)
+@pytest.mark.whole
 @pytest.mark.parametrize(("scale", "bias", "activation"), [(None, None, None), (10.0, -3.0, "sigmoid")])
 @pytest.mark.parametrize("batch", ["N", 1])
 def test_an_encoder_and_embeddings_make_a_classifier(
