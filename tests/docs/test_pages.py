@@ -134,6 +134,7 @@ def _run(page: Path, *, fast: bool) -> None:
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", QUICK, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_quick_code_blocks_of_a_page_run(page: Path, workplace: Path) -> None:
     _run(page, fast=True)
@@ -153,6 +154,7 @@ def test_no_code_block_escapes_by_its_language(page: Path) -> None:
     assert set(fences[1::2]) <= {""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["```python\nassert 1 == 2\n```\n", "```sh\nortcam explain no.ortcam cat.jpg\n```\n"])
 def test_a_block_that_fails_is_an_error(block: str, tmp_path: Path, workplace: Path) -> None:
     page = tmp_path / "page.md"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import ortcam
 from ortcam_export import fuse
 from tests.edge.debian import ARCHITECTURES, command, missing_tools, unpack
 
-__all__ = ["CLOSE", "build", "explain", "map_difference", "missing", "packages"]
+__all__ = ["CLOSE", "build", "compare", "explain", "map_difference", "missing", "packages", "runs_here"]
 
 CLOSE: Final = 1e-4  # what a map may differ from the runtime's by
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -42,8 +42,14 @@ def packages(architecture: str) -> Path:
     return unpack(architecture, PACKAGES, FOLDER / f"cpp-{architecture}")
 
 
-def build(architecture: str, root: Path, folder: Path) -> Path:
+def build(architecture: str, root: Path, folder: Path, prefix: str = "usr") -> Path:
     """Build the program in a folder with CMake, by Clang for any architecture. Returns its path.
+
+    Args:
+        architecture: of `ARCHITECTURES`.
+        root: with what it is built with.
+        folder: for the build.
+        prefix: the folder in the root where an ONNX Runtime other than Debian's is installed.
 
     Raises:
         RuntimeError: it does not build; the message has what the tools said.
@@ -60,7 +66,7 @@ def build(architecture: str, root: Path, folder: Path) -> Path:
         "CMAKE_EXE_LINKER_FLAGS": f"-fuse-ld=lld -Wl,-rpath-link,{libraries}",
     }
     found = {
-        "PKG_CONFIG_LIBDIR": f"{libraries}/pkgconfig:{root}/usr/share/pkgconfig",
+        "PKG_CONFIG_LIBDIR": f"{root / prefix}/lib/pkgconfig:{libraries}/pkgconfig:{root}/usr/share/pkgconfig",
         "PKG_CONFIG_SYSROOT_DIR": str(root),
     }
     settings = [f"-D{name}={value}" for name, value in configured.items()]
@@ -76,13 +82,15 @@ def explain(
     architecture: str, root: Path, program: Path, arguments: Sequence[object]
 ) -> subprocess.CompletedProcess[str]:
     """Run the program with the root's libraries: of this machine's architecture as it is, of another by qemu-user."""
-    libraries = root / "usr/lib" / ARCHITECTURES[architecture][0]
-    if architecture == OWN:
-        loader = next(libraries.glob("ld-linux*.so.*"))
-        runner = [str(loader), "--library-path", str(libraries), str(program)]
-    else:
-        runner = command(architecture, root, str(program))
+    runner = runs_here(root, program) if architecture == OWN else command(architecture, root, str(program))
     return subprocess.run([*runner, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def runs_here(root: Path, *program: str | Path, prefix: str = "usr") -> list[str]:
+    """The command that runs a program here with the root's libraries, those of a prefix in it first."""
+    libraries = root / "usr/lib" / ARCHITECTURES[str(OWN)][0]
+    loader = next(libraries.glob("ld-linux*.so.*"))
+    return [str(loader), "--library-path", f"{root / prefix}/lib:{libraries}", *map(str, program)]
 
 
 def map_difference(maps: Path, expected: NDArray[np.float32]) -> float:
@@ -98,27 +106,37 @@ def _run(arguments: Sequence[str], variables: dict[str, str]) -> None:
         raise RuntimeError(f"{' '.join(arguments)}: {(done.stdout + done.stderr).strip()[-2000:]}")
 
 
-def _compare(architecture: str) -> bool:
-    """Print how far the program's maps are from the runtime's; whether they are close."""
-    root = packages(architecture)
+def compare(name: str, run: Callable[..., subprocess.CompletedProcess[str]]) -> bool:
+    """Print how far the maps of an example's program are from the runtime's; whether they are close.
+
+    Args:
+        name: of the example, for the lines.
+        run: the program, as a function of its arguments.
+    """
     close = True
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        program = build(architecture, root, folder / "build")
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
         for method, suffix in (("grad-cam", ".onnx"), ("grad-cam", ".ort"), ("scorecam++", ".onnx")):
             budget = {"budget": 32} if method == "scorecam++" else {}
             ort = suffix == ".ort"
             file = folder / f"explainer{suffix}"
             fuse(SHAPES, file, method=method, uint8_input=True, ort=ort, force=True, verify=False, **budget)
-            done = explain(architecture, root, program, [file, IMAGE, folder / "map.png", folder / "maps.f32"])
+            done = run(file, IMAGE, folder / "map.png", folder / "maps.f32")
             if done.returncode != 0:
                 raise RuntimeError(done.stderr)
             limits = {"completion": "none", **budget} if budget else {}
             expected = ortcam.load(SHAPES).explain(IMAGE, method=method, **limits)
             difference = map_difference(folder / "maps.f32", expected.maps)
             close &= difference <= CLOSE
-            print(f"{architecture}, {method}, {suffix}: {done.stdout.strip()}, map {difference:.1e} from Python's")
+            print(f"{name}, {method}, {suffix}: {done.stdout.strip()}, map {difference:.1e} from Python's")
     return close
+
+
+def _compare(architecture: str) -> bool:
+    root = packages(architecture)
+    with tempfile.TemporaryDirectory() as name:
+        program = build(architecture, root, Path(name))
+        return compare(architecture, lambda *arguments: explain(architecture, root, program, arguments))
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ARCHITECTURES", "command", "emulator", "mirror", "missing_tools", "unpack", "versions"]
+__all__ = ["ARCHITECTURES", "command", "emulator", "mirror", "missing_tools", "source", "unpack", "versions"]
 
 ARCHITECTURES: Final = {  # Debian's name: that of its folders of libraries, of qemu-user, and of its loader
     "amd64": ("x86_64-linux-gnu", "x86_64"),
@@ -102,14 +102,51 @@ def unpack(architecture: str, packages: Sequence[str], folder: Path) -> Path:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         if not (root / name).is_symlink():
             (root / name).symlink_to(f"usr/{name}")
-    with (folder / "status").open("a") as status:
-        for archive in sorted((folder / "archives").glob("*.deb")):
-            _run(["dpkg-deb", "--extract", str(archive), str(root)])
-            status.write(f"{_run(['dpkg-deb', '--field', str(archive)]).strip()}\nStatus: install ok installed\n\n")
-            archive.unlink()
+    archives, entries = sorted((folder / "archives").glob("*.deb")), []
+    for archive in archives:
+        _run(["dpkg-deb", "--extract", str(archive), str(root)])
+        entries.append(f"{_run(['dpkg-deb', '--field', str(archive)]).strip()}\nStatus: install ok installed\n\n")
+    with (folder / "status").open("a") as status:  # all at once: with half of it, apt would find what was begun broken
+        status.write("".join(entries))
+    for archive in archives:
+        archive.unlink()
     _choose_alternatives(root / "usr/lib" / ARCHITECTURES[architecture][0])
     record.write_text(json.dumps(sorted({*present, *packages})))
     return root
+
+
+def source(package: str, folder: Path, *, patched: bool = False) -> Path:
+    """Unpack a package's source into a folder of its own in FOLDER, which is returned.
+
+    A source that is there already is left as it is, without a look at the network.
+
+    Args:
+        package: its name.
+        folder: as for `unpack`.
+        patched: as Debian builds it, not as its authors published it; needs `patch`.
+
+    Raises:
+        RuntimeError: apt, tar or patch failed.
+    """
+    folder = folder.resolve()
+    made, part = folder / "sources" / package, folder / "sources" / f"{package}.part"
+    if made.exists():
+        return made
+    _configure("amd64", folder, "deb", "deb-src")
+    apt = ["apt-get", "--config-file", str(folder / "apt.conf"), "--quiet", "--yes"]
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    _run([*apt, "update"])
+    _run([*apt, "source", "--download-only", *([] if patched else ["--tar-only"]), package], part)
+    (archive,) = part.glob("*.orig.tar.*[!c]")  # beside it there may be a signature, .asc
+    _run(["tar", "--extract", "--strip-components=1", "--file", archive.name], part)
+    if patched:
+        (changes,) = part.glob("*.debian.tar.*")
+        _run(["tar", "--extract", "--file", changes.name], part)
+        for name in (part / "debian/patches/series").read_text().split():
+            _run(["patch", "--strip=1", "--input", f"debian/patches/{name}"], part)
+    archive.unlink()
+    return part.rename(made)
 
 
 def versions(folder: Path) -> dict[str, str]:
@@ -134,12 +171,13 @@ def command(architecture: str, root: Path, program: str, variables: Mapping[str,
     return [qemu, "-L", str(root), *settings, str(root / program)]
 
 
-def _configure(architecture: str, folder: Path) -> None:
+def _configure(architecture: str, folder: Path, *kinds: str) -> None:
     """Write what apt needs for folders of its own; in their list of installed packages stands what is unpacked."""
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {mirror()} {_SUITE} main\n")
+    lines = [f"{kind} [signed-by={_KEYRING}] {mirror()} {_SUITE} main\n" for kind in kinds or ("deb",)]
+    (folder / "sources.list").write_text("".join(lines))
     (folder / "apt.conf").write_text(_CONFIGURATION.format(architecture=architecture, folder=folder))
 
 
@@ -151,8 +189,9 @@ def _choose_alternatives(libraries: Path) -> None:
             (libraries / name).symlink_to(offers[0].relative_to(libraries))
 
 
-def _run(arguments: Sequence[str]) -> str:
-    ran = subprocess.run(arguments, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+def _run(arguments: Sequence[str], folder: Path | None = None) -> str:
+    variables = {**os.environ, "LC_ALL": "C"}
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=False, env=variables, cwd=folder)
     if ran.returncode:
         raise RuntimeError(f"{' '.join(arguments)}: {ran.stderr.strip()}")
     return ran.stdout

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.debian import command, emulator, mirror, missing_tools, unpack, versions
+from tests.edge.debian import command, emulator, mirror, missing_tools, source, unpack, versions
 
 # apt-get tells its mirror, and downloads a file per package; dpkg-deb unpacks BLAS out of any of them.
 APT = """#!/bin/sh
 echo "$@" >> {folder}/asked
 case "$*" in
 indextargets*) echo http://mirror.example/debian; echo http://other.example/debian ;;
+*" source "*) tar --create --file "x_1.orig.tar.xz" --directory {folder} made-by-others
+    [ ! -d {folder}/debian ] || tar --create --file "x_1.debian.tar.xz" --directory {folder} debian ;;
 *install*) shift 6; for name; do touch "{folder}/made/archives/$name.deb"; done ;;
 esac
 """
@@ -68,6 +70,46 @@ def test_apt_keeps_to_folders_of_its_own(tools: Path) -> None:
     sources = (folder / "sources.list").read_text().split()
     assert sources[0] == "deb"
     assert sources[2:] == ["http://mirror.example/debian", "trixie", "main"]
+
+
+def test_unpacking_that_was_stopped_begins_again(tools: Path) -> None:
+    folder = tools / "made"
+    script(tools / "bin/dpkg-deb", DPKG.replace("#!/bin/sh\n", "#!/bin/sh\ncase $2 in *python3.deb) exit 1 ;; esac\n"))
+    with pytest.raises(RuntimeError, match=r"python3\.deb"):
+        unpack("armhf", ["python3", "python3-numpy"], folder)
+    assert not (folder / "status").read_text()  # apt finds what is half installed broken
+    assert len(list((folder / "archives").glob("*.deb"))) == 2
+
+    script(tools / "bin/dpkg-deb", DPKG)
+    unpack("armhf", ["python3", "python3-numpy"], folder)
+    assert versions(folder) == {"python3": "1.21-1", "python3-numpy": "1.21-1"}
+
+
+def test_a_source_is_unpacked_once_without_its_folder(tools: Path) -> None:
+    (tools / "made-by-others").mkdir()
+    (tools / "made-by-others/README").write_text("hello")
+    made = source("x", tools / "made")
+    assert made == tools / "made/sources/x"
+    assert (made / "README").read_text() == "hello"
+    asked = (tools / "asked").read_text().splitlines()
+    assert asked[-1].endswith("source --download-only --tar-only x")
+    assert [line.split()[0] for line in (tools / "made/sources.list").read_text().splitlines()] == ["deb", "deb-src"]
+    assert source("x", tools / "made") == made
+    assert (tools / "asked").read_text().splitlines() == asked
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="needs patch")
+def test_a_source_is_patched_as_debian_builds_it(tools: Path) -> None:
+    (tools / "made-by-others").mkdir()
+    (tools / "made-by-others/README").write_text("hello\n")
+    (tools / "debian/patches").mkdir(parents=True)
+    (tools / "debian/patches/series").write_text("a.patch\nb.diff\n")
+    patch = "--- a/README\n+++ b/README\n@@ -1 +1 @@\n-{}\n+{}\n"
+    (tools / "debian/patches/a.patch").write_text(patch.format("hello", "good morning"))
+    (tools / "debian/patches/b.diff").write_text(patch.format("good morning", "good evening"))
+    made = source("x", tools / "made", patched=True)
+    assert (made / "README").read_text() == "good evening\n"
+    assert "--tar-only" not in (tools / "asked").read_text()
 
 
 def test_what_apt_says_is_told(tools: Path) -> None:

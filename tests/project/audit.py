@@ -21,7 +21,7 @@ from typing import Any, Final
 __all__ = ["Report", "ask", "main", "verdict"]
 
 _REPOSITORY: Final = Path(__file__).parents[2]
-_EXTRAS: Final = ("cpu", "export", "evaluate", "plot", "serve", "sign")
+_EXTRAS: Final = ("cpu", "export", "evaluate", "plot", "serve", "sign", "batch", "ray", "completion")
 _SERVICES: Final = ("pypi", "osv")
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.project.audit import Report, ask, verdict
 
+pytestmark = pytest.mark.slow
+
 ADVISORIES = {
     ("tqdm", "4.66.0"): [("GHSA-g7vv-2v7x-gj9p", ["CVE-2024-34062"], "4.66.3")],
     ("jinja2", "3.1.0"): [("GHSA-h5c8-rqwp-cp95", ["CVE-2024-22195"], None)],

@@ -23,6 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_both_packages_the_bundle_and_the_licence(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
@@ -41,6 +42,7 @@ def test_the_wheel_holds_both_packages_the_bundle_and_the_licence(wheel: Path) -
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "models"))]
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_explains_its_own_picture(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)

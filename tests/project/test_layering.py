@@ -10,6 +10,7 @@ from tests.project.layering import broken_rules, modules_of
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_house_keeps_its_rules() -> None:
     assert broken_rules(REPOSITORY) == []
 
@@ -123,6 +124,7 @@ AROUND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 def test_what_breaks_a_rule_is_found(what: str, tmp_path: Path) -> None:
     place, text, complaint = WRONG[what]

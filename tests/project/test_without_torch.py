@@ -63,6 +63,7 @@ def test_the_command_line_needs_none_of_it(
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_verifying_a_bundle_needs_none_of_it(tiny_bundle: Path, branch_bundle: Path) -> None:
     script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     for bundle in (tiny_bundle, branch_bundle):
@@ -71,6 +72,7 @@ def test_verifying_a_bundle_needs_none_of_it(tiny_bundle: Path, branch_bundle: P
         assert "measured" in result.stdout
 
 
+@pytest.mark.slow
 def test_export_without_its_extra_says_which_to_install(tmp_path: Path) -> None:
     script = "from ortcam.cli import main\nsys.exit(main(sys.argv[1:]))"
     result = run(script, "export", "resnet18", "-o", tmp_path / "x.ortcam")
@@ -79,6 +81,7 @@ def test_export_without_its_extra_says_which_to_install(tmp_path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_a_runtime_the_import_says_which_extra_to_install() -> None:
     result = run("import ortcam", extra=("onnxruntime",))
     assert f"{install('cpu')} (any machine), {install('gpu')} (NVIDIA CUDA)" in result.stderr
@@ -99,7 +102,7 @@ PathFinder.find_spec = find_others
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
     [
@@ -136,6 +139,7 @@ def test_the_command_says_in_one_line_what_is_missing_and_how_to_install_it(
 BATCH_EXTRAS = ("pyarrow", "fsspec", "ray")
 
 
+@pytest.mark.slow
 def test_import_and_help_need_none_of_the_extras_of_batch() -> None:
     script = "import ortcam, ortcam.batch\nfrom ortcam.cli import main\nsys.exit(main(['batch', '--help']))"
     result = run(script, extra=BATCH_EXTRAS)
@@ -143,7 +147,7 @@ def test_import_and_help_need_none_of_the_extras_of_batch() -> None:
     assert "--retry-failed" in result.stdout
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pyarrow", "fsspec"])
 def test_batch_without_its_extra_says_which_to_install(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     script = """

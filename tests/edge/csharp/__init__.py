@@ -1,0 +1,1 @@
+"""The example in C#, built with .NET from npm: `make edge-csharp`."""
