@@ -39,10 +39,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark as slow what `@pytest.mark.sample` leaves to `make test-slow`, and as thorough what that leaves out.
+    """Mark as slow what is long or what `@pytest.mark.sample` leaves out, and as thorough what slow tests leave out.
 
-    Of the tests that are then chosen slow ones come last, the first case of each before the second of any.
+    Slow tests come last, long ones behind the others, and of both the first case of each before the second of any.
     """
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(pytest.mark.slow)
     for test, cases in _by_test(items, "sample").items():
         sample = cases[0].get_closest_marker("sample")
         others = [case for case in cases if case not in _sample(cases, *sample.args, **sample.kwargs)]
@@ -56,26 +59,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 if place % _MOST_CASES:
                     case.add_marker(pytest.mark.thorough)
     yield
-    by_test = _by_test(items, "slow").values()
     quick = [item for item in items if item.get_closest_marker("slow") is None]
-    firsts, repeats = [cases[0] for cases in by_test], [case for cases in by_test for case in cases[1:]]
-    items[:] = quick + _shared_out(firsts, repeats, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    groups: list[list[pytest.Item]] = [[], [], [], []]
+    for cases in _by_test(items, "slow").values():
+        first, repeats = groups[2:] if cases[0].get_closest_marker("long") is not None else groups[:2]
+        first.append(cases[0])
+        repeats += cases[1:]
+    items[:] = quick + _shared_out(*groups, workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def _shared_out(firsts: list[pytest.Item], repeats: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """The tests in as many equal parts as there are workers, each with its share of the firsts at its beginning.
+def _shared_out(*groups: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The tests in as many equal parts as there are workers, each with its share of every group, in their order.
 
-    xdist gives each worker such a part. The tests of a file stay together: they share what they set up.
+    xdist gives each worker such a part.
     """
-    files = {file: number for number, file in enumerate(dict.fromkeys(item.path for item in firsts))}
-    found: list[pytest.Item] = []
+    total, found = sum(map(len, groups)), list[pytest.Item]()
+    *others, last = groups
     for worker in range(workers):
-        found += [item for item in firsts if files[item.path] % workers == worker]
-        end = (len(firsts) + len(repeats)) * (worker + 1) // workers
-        rest = max(0, end - len(found))
-        found += repeats[:rest]
-        repeats = repeats[rest:]
-    return found + repeats
+        for group in others:
+            found += group[len(group) * worker // workers : len(group) * (worker + 1) // workers]
+        rest = max(0, total * (worker + 1) // workers - len(found))
+        found += last[:rest]
+        last = last[rest:]
+    return found + last
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

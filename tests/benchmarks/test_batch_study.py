@@ -110,7 +110,7 @@ def medians(stem: Path) -> dict[str, float]:
     return {item["name"]: item["median"] for item in figures}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_batch_finds_the_one_image_that_is_left(tmp_path: Path) -> None:
     stem = tmp_path / "scale"
     done = run(
@@ -124,7 +124,7 @@ def test_a_resumed_batch_finds_the_one_image_that_is_left(tmp_path: Path) -> Non
     assert medians(stem)["0.025 million / resume / peak memory"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batches_and_bare_loops_run_side_by_side(data: Path, tmp_path: Path) -> None:
     stem = tmp_path / "batch"
     small = ["--models", "shapes", "--images", "12", "--rounds", "1", "--watched", "60", "--pretended", "500"]

@@ -249,7 +249,7 @@ def test_photographs_are_taken_at_even_distances(data: Path, monkeypatch: pytest
     assert names == [subjects.photographs()[index].path.name for index in (0, 100, 200)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["scorecam", "sscam", "iscam"])
 def test_passes_made_once_give_the_same_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = ortcam.load(bundle_path(), providers=["cpu"])
@@ -287,7 +287,7 @@ def some_points() -> frontier.Points:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_frontier_is_written_and_drawn(tmp_path: Path) -> None:
     models = {"a": some_points(), "b": some_points()}
     facts = {"method": "scorecam", "photographs": 1, "timed": 1, "threads": 2, "calibration": 32}
@@ -341,7 +341,7 @@ def test_the_gpu_benchmark_stands_in_for_torchvision_and_opencv(monkeypatch: pyt
     np.testing.assert_array_equal(channel, image[..., 1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_check_that_fails_does_not_end_the_others() -> None:
     bench = gpu.Bench(Path("none.ortcam"), None, gpu.make_image(8), "cpu", ("fp32",), 1, (1,))
     outcomes = {check.name: check.outcome for check in checks(bench, cases=ENGINE)}

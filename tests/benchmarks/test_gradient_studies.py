@@ -91,7 +91,7 @@ def examples(count: int) -> list[Example]:
     return [Example(path.name, path) for path in sample_images()[:count]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_part_that_is_added_later_is_paired_with_what_was_measured(journal: Journal) -> None:
     explainer = ortcam.load(bundle_path(), threads=1)
     masked = Part("masked", ("scorecam++:budget=0.1",), CONFIDENCE, ())

@@ -83,7 +83,7 @@ def test_memory_that_grows_after_the_first_third_is_growth() -> None:
     assert growth({"bytes": [1, 50, 99, 100, 100, 100, 100, 100, 100]}) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_load_runs_and_finds_no_wrong_answer(data: Path, tmp_path: Path) -> None:
     stem = tmp_path / "serving"
     small = ["--models", "shapes", "--beside", "shapes", "--rounds", "1", "--photographs", "2"]

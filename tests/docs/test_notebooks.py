@@ -22,7 +22,7 @@ def shapes(notebook: nbformat.NotebookNode) -> list[list[str]]:
     return [sorted(of_cell) for of_cell in kinds]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS])
 def test_a_notebook_runs_and_gives_outputs_of_the_kinds_that_are_committed(path: Path) -> None:
     assert shapes(run(path)) == shapes(nbformat.read(path, as_version=4))

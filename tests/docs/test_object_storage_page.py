@@ -13,7 +13,7 @@ from tests.runtime.serve.faults.server import PATIENCE
 
 from ortcam.bundle.shipped import sample_images
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PAGE = (REPOSITORY / "docs" / "how-to" / "object-storage.md").read_text("utf-8")
 BLOCKS = re.findall(r'skip: next "needs a store[^\n]*\n```(sh|python)\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)

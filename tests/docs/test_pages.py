@@ -140,7 +140,7 @@ def test_the_quick_code_blocks_of_a_page_run(page: Path, workplace: Path) -> Non
     _run(page, fast=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.whole
 @pytest.mark.parametrize("page", SLOW, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_all_code_blocks_of_a_page_run(page: Path, workplace: Path) -> None:
@@ -259,7 +259,7 @@ def test_every_page_has_a_place_on_the_site() -> None:
     assert sorted({*results, *pages} - set(listed)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     result = subprocess.run(
         # Without --quiet, which hides warnings from --strict, too.

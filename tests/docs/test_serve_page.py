@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.runtime.serve.faults.server import PATIENCE, Server, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PAGE = (REPOSITORY / "docs" / "how-to" / "serve.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8080"

@@ -63,7 +63,7 @@ def explain(bundle: Path) -> dict[str, Any]:
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_maps_are_the_same(narrow_numpy: Callable[[], None]) -> None:
     expected = explain(TINY_BUNDLE)
     assert len(expected) > 5

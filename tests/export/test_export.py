@@ -68,7 +68,7 @@ def test_a_torchvision_model_splits_at_its_last_spatial_layer_and_stays_itself(n
     assert graphs < 3_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_preprocessing_comes_from_the_weights_metadata(tmp_path: Path) -> None:
     state = tmp_path / "state.pth"
     torch.save(torchvision.models.mobilenet_v2().state_dict(), state)
@@ -82,7 +82,7 @@ def test_preprocessing_comes_from_the_weights_metadata(tmp_path: Path) -> None:
     assert "as given" in own.preprocessing_source
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_of_another_number_of_classes_is_its_own_model(tmp_path: Path) -> None:
     state = tmp_path / "state.pth"
     torch.save(torchvision.models.squeezenet1_1(num_classes=4).state_dict(), state)
@@ -103,7 +103,7 @@ def layers() -> tuple[Layer, ...]:
     return inspect_model(TinyNet(), input_size=(32, 48)).layers
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_inspect_lists_every_layer_with_its_shape_and_marks_the_default(layers: tuple[Layer, ...]) -> None:
     assert [(layer.cut.module, layer.cut.channels, layer.cut.height, layer.cut.width) for layer in layers] == [
         ("features.0", 8, 16, 24),
@@ -139,7 +139,7 @@ def test_a_layer_that_is_not_there_gets_suggestions(name: str, message: str, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_transformer_is_cut_where_its_patches_still_count(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5)
@@ -205,7 +205,7 @@ def test_an_export_that_stops_leaves_nothing_behind(tmp_path: Path, stage: str) 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_export_leaves_no_bundle_and_keeps_the_old_one(tmp_path: Path) -> None:
     old = export(TinyNet(), tmp_path / "a.ortcam", **TINY_INPUT)
     script = (
@@ -285,7 +285,7 @@ class OneLogit(TinyNet):
         return super().forward(image)[:, :1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_logit_is_refused_as_softmax_and_taken_as_sigmoid(tmp_path: Path, picture: np.ndarray) -> None:
     said = TINY_INPUT | {"labels": ["cat"]}
     for activation in (None, "softmax"):

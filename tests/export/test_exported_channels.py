@@ -18,7 +18,7 @@ import ortcam
 from ortcam.errors import OrtcamError
 from ortcam_export import export, inspect_model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SIDE = 32
 CLASSES = 5

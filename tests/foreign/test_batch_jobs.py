@@ -26,7 +26,7 @@ from tests.runtime.serve.faults.server import PATIENCE
 
 from ortcam.bundle.shipped import bundle_path
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 DEPLOY = REPOSITORY / "docs" / "deploy"
 PAGE = (REPOSITORY / "docs" / "how-to" / "batch-on-ray.md").read_text("utf-8")

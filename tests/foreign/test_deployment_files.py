@@ -56,7 +56,7 @@ def image(target: str | None = None) -> dict[str, str]:
     return {name: value.replace("\\\n", " ") for name, value in INSTRUCTION.findall(stage)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_manifests_fit_the_schemas_of_kubernetes_and_kserve(foreign: Path, tmp_path: Path) -> None:
     assert run_client(foreign, "schemas.py", *MANIFESTS) == ""
     worse = tmp_path / "worse.yaml"
@@ -97,7 +97,7 @@ def place() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_image_runs_by_its_own_steps_without_root(place: Path) -> None:
     """Builds the wheel of what the build context holds, installs it alone, and starts it as the image would."""
     context, wheels, environment, models, empty = (
@@ -147,7 +147,7 @@ def test_the_image_runs_by_its_own_steps_without_root(place: Path) -> None:
 ADDED = ["--model_name", "classifier", "--predictor_host", "classifier-predictor.default", "--http_port", "8080"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "added", "names"),
     [(0, [], ["resnet18"]), (1, ADDED, ["classifier"]), (2, [], ["shapes"])],

@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 import ortcam
 from ortcam_export import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Picture = NDArray[np.uint8]
 # Of the largest value: what exports are refused for, too.

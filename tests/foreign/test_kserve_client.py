@@ -14,7 +14,7 @@ from tests.runtime.serve.faults.server import Server
 from ortcam import Explainer
 from ortcam.bundle.shipped import demo_image
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 OPTIONS: list[dict[str, Any]] = [
     {"method": "grad-cam", "top_k": 2},

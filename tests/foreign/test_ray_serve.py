@@ -21,7 +21,7 @@ from tests.runtime.serve.faults.server import PATIENCE, Client
 from ortcam import Explainer
 from ortcam.bundle.shipped import demo_image
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def free_port() -> int:

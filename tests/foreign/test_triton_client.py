@@ -13,7 +13,7 @@ from ortcam import Explainer
 from ortcam.bundle.shipped import demo_image
 from ortcam.scoring.maps import relu_min_max
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 OPTIONS = {"method": "scorecam", "top_k": 2, "budget": 0.1, "batch_size": 8}
 

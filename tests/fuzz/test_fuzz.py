@@ -178,7 +178,7 @@ def test_an_unknown_target_is_named() -> None:
     assert "no target sounds; there are images, samples, manifest" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_atheris
 def test_a_second_of_fuzzing_keeps_inputs_and_counts_them(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--seconds", "1", "--folder", str(tmp_path), "images"]

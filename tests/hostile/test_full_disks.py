@@ -142,7 +142,7 @@ def test_what_the_disk_says_late_is_noticed(
     assert begun(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_measured_once_the_journal_could_not_be_written_and_a_resumed_run_goes_on(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -207,7 +207,7 @@ def test_a_folder_for_temporary_files_that_cannot_be_written_to_is_named(
     assert line.endswith("cannot be written: No such file or directory")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_ends_a_batch_between_two_parts_and_resume_goes_on(tiny_bundle: Path, tmp_path: Path) -> None:
     pictures(tmp_path / "in")
     out = tmp_path / "out"

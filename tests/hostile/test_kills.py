@@ -95,7 +95,7 @@ def all_kills(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return sweep(tmp_path_factory.mktemp("kills"), "SIGKILL", "all", *REPLACING, *BEGINNING)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.whole
 @pytest.mark.parametrize("scenario", [*REPLACING, *BEGINNING])
 def test_a_kill_at_any_event_leaves_the_old_result_or_the_new_one(
@@ -104,12 +104,12 @@ def test_a_kill_at_any_event_leaves_the_old_result_or_the_new_one(
     check([result for result in all_kills if result["scenario"] == scenario], -9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_demo_leaves_whole_files(tmp_path: Path) -> None:
     check(sweep(tmp_path, "SIGKILL", "1", "demo"), -9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("signal", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_at_any_of_many_events_ends_in_order(signal: str, code: int, tmp_path: Path) -> None:
     results = sweep(tmp_path, signal, "2", *REPLACING, *BEGINNING)
@@ -117,7 +117,7 @@ def test_a_signal_at_any_of_many_events_ends_in_order(signal: str, code: int, tm
         check([result for result in results if result["scenario"] == scenario], code)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_other_runs_at_once_and_a_reader_meet_nothing_but_old_and_new(tmp_path: Path) -> None:
     check_rivals(sweep(tmp_path, "SIGKILL", "rivals", "fuse --triton", "fuse", "explain --force"))
 

@@ -57,7 +57,7 @@ def test_nothing_but_json_is_on_standard_output(tiny_bundle: Path, photograph: P
     assert r"logged \x1b[32m\nsecond line" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="descriptors")
 def test_nothing_but_json_of_a_benchmark_is_on_standard_output(tiny_bundle: Path) -> None:
     done = noisily("benchmark", tiny_bundle, "--methods", "scorecam", "--runs", 1, "--seconds", 1, "--json")

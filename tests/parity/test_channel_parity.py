@@ -25,7 +25,7 @@ from tests.parity.cases import (
 )
 from tests.parity.reference import DEFAULTS
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_thread")]
 
 ALL = [0, 1, 2, 3, 4]
 GRADIENTS: dict[str, dict[str, Any]] = {

@@ -116,7 +116,7 @@ def test_attention_of_a_small_transformer(
     assert largest_difference(small_transformer, small_picture, tmp_path, **settings) <= 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("settings", GRADIENTS.values(), ids=GRADIENTS)
 def test_gradients_of_real_weights_on_photographs(
     squeezenet: Case, data: Path, settings: dict[str, Any], tmp_path: Path
@@ -127,7 +127,7 @@ def test_gradients_of_real_weights_on_photographs(
         assert largest_difference(squeezenet, photograph, tmp_path, 8, top_k=2, **settings) <= 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -145,7 +145,7 @@ def test_real_weights_on_photographs(squeezenet: Case, data: Path, settings: dic
         assert largest_difference(squeezenet, photograph, tmp_path, 8, **settings) <= 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_photographs_as_they_were_decoded(squeezenet: Case, data: Path, tmp_path: Path) -> None:
     fused = fuse(squeezenet.explainer.bundle, tmp_path / "e.onnx", uint8_input=True, budget=24)
     session = ort.InferenceSession(fused.path, providers=["CPUExecutionProvider"])

@@ -14,7 +14,7 @@ import ortcam
 from ortcam_export import export
 from shapes.scenes import CLASSES, EMPTY, Scene, draw_scene
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SIDE = 64
 TRAINED, HELD_OUT = 0, 70_000_000  # first seeds

@@ -105,7 +105,7 @@ def test_insertion_and_deletion_are_torch_cams(explainer: ortcam.Explainer, fill
         assert found.scores[f"deletion-{fill}"] / 100 == pytest.approx(theirs["deletion_auc"], abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_deletion_curve_is_that_of_quantus(explainer: ortcam.Explainer) -> None:
     quantus = pytest.importorskip("quantus", reason="quantus is not installed (make installs it)")
     asked, clean = clean_of(explainer, 0)

@@ -56,7 +56,7 @@ def assert_same_map(ours: Explanation, theirs: NDArray[np.float64]) -> None:
     assert difference <= CLOSE, f"{difference:.1e}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("classifier", ["squeezenet", "resnet_112"])
 def test_scorecam_is_torch_cams(classifier, data, request):
     case = request.getfixturevalue(classifier)
@@ -64,7 +64,7 @@ def test_scorecam_is_torch_cams(classifier, data, request):
     assert_same_map(ours, torch_cam_map(ScoreCAM(case.module, layer), case, X, target))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_iscam_is_torch_cams(squeezenet_96, data):
     X, target, layer, ours = explained(
         squeezenet_96, data / "images" / PHOTOGRAPH, method="iscam", num_samples=3, **TORCH_CAM
@@ -72,7 +72,7 @@ def test_iscam_is_torch_cams(squeezenet_96, data):
     assert_same_map(ours, torch_cam_map(ISCAM(squeezenet_96.module, layer, num_samples=3), squeezenet_96, X, target))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sscam_is_torch_cams_when_its_noise_is_shared_by_the_channels(squeezenet_96, data, monkeypatch):
     X, target, layer, ours = explained(
         squeezenet_96,
@@ -94,7 +94,7 @@ def test_sscam_is_torch_cams_when_its_noise_is_shared_by_the_channels(squeezenet
     assert next(samples, None) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scorecam_is_pytorch_grad_cams_but_for_the_corners_it_aligns(squeezenet, data, monkeypatch):
     pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam import ScoreCAM as GradCamScoreCAM

@@ -59,7 +59,7 @@ def test_the_command_agrees_with_the_shipped_model_in_pytorch(capsys: pytest.Cap
         agree(item, model, Path(item["image"]), ortcam.read_bundle(bundle_path()).manifest.preprocessing)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_agrees_with_real_weights_in_pytorch(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from tests.common.stand_ins import GivenExtractor
 from tests.parity.test_real_models import export_real
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_evaluation_of_real_photographs_agrees_with_torch_cams_metrics(
     data: Path, shared: Path, tmp_path: Path
 ) -> None:

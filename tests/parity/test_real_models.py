@@ -63,7 +63,7 @@ def test_a_bundle_classifies_300_photographs_as_its_model_does(name: str, data: 
         assert abs(hit - percent / 100 * len(rows)) <= 1.15  # within one image; the percentages are rounded to 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_transformer_is_cut_before_its_last_block_and_its_patches_make_the_maps(data: Path, shared: Path) -> None:
     explainer = ortcam.load(export_real("deit_tiny", data, shared))
     cut = explainer.bundle.manifest.cut
@@ -96,7 +96,7 @@ def test_the_maps_of_two_classes_follow_their_animals(method: str, apart: int, d
     assert 0 < covered.mean() < 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_photographs_as_released_are_explained_at_their_own_size(data: Path, shared: Path) -> None:
     explainer = ortcam.load(export_real("squeezenet1_1", data, shared))
     for path in sorted((data / "originals").iterdir())[:3]:
@@ -132,7 +132,7 @@ def export_file(path: Path, data: Path) -> ortcam.Explainer:
     return ortcam.load(bundle.path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_for_one_image_explains_as_the_module_it_came_from(data: Path, shared: Path, tmp_path: Path) -> None:
     from_file = export_file(squeezenet_file(data, tmp_path), data)
     from_module = ortcam.load(export_real("squeezenet1_1", data, shared))
@@ -154,7 +154,7 @@ class Photographs(CalibrationDataReader):
         return next(self.feeds, None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "form",
     [

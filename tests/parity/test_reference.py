@@ -120,7 +120,7 @@ def test_predict_gives_the_sigmoid_of_each_logit(network, small_picture, request
     np.testing.assert_allclose(case.explainer.predict(small_picture), expected, rtol=0, atol=atol)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_a_sigmoid_of_a_millionth_keeps_its_digits(small_picture, tmp_path):
     module = SmallNet(classes=2)
@@ -308,7 +308,7 @@ def test_another_seed_gives_another_sscam_map(small, small_picture):
 # Real weights on photographs.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scorecam_and_scorecampp_are_their_formulas_on_real_weights(squeezenet, data):
     image = data / "images" / "val_0010.jpg"
     targets = top(squeezenet, image)
@@ -343,7 +343,7 @@ REAL_OPTIONS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("photograph", REAL_OPTIONS)
 def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photograph):
     image = data / "images" / photograph
@@ -358,7 +358,7 @@ def test_every_option_is_its_formula_on_real_weights(squeezenet_96, data, photog
     assert_mostly_close(differences)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("gate", UNBOUNDED_GATES)
 def test_gates_without_bound_are_as_exact_as_float32_can_be(squeezenet_96, data, gate):
     """Features reach 200, and so do their masks; logits reach thousands, where float32 is too coarse for a softmax.

@@ -76,7 +76,7 @@ def test_the_serving_extra_asks_for_nothing_of_the_export() -> None:
     } >= FORBIDDEN
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fresh_environment_with_the_serving_extra_has_no_torch_and_explains(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "env"
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(environment)]

@@ -44,7 +44,7 @@ def run_tests(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_of_them_are_collected_and_only_comparisons_skipped() -> None:
     result = run_tests("tests/runtime", "-k", "test_explainer")
     assert result.returncode == 0, result.stdout
@@ -53,7 +53,7 @@ def test_all_of_them_are_collected_and_only_comparisons_skipped() -> None:
     assert " passed" in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.thorough
 def test_all_of_them_run() -> None:
     result = run_tests("tests/runtime")

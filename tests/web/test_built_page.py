@@ -30,7 +30,7 @@ def contents(folder):
     return {name: gzip.decompress(data) if name.endswith(".gz") else data for name, data in files.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_sources_build_that_page(node_modules, tmp_path):
     command = ["npm", "run", "--silent", "page", "--", "--logLevel", "error"]
     environment = os.environ | {"ORTCAM_PAGE": str(tmp_path / "page")}
@@ -40,7 +40,7 @@ def test_the_sources_build_that_page(node_modules, tmp_path):
     assert [name for name in built if built[name] != shipped[name]] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bundle_beside_the_page_survives_a_rebuild_and_is_offered(node_modules, tmp_path):
     folder = tmp_path / "dist"
     (folder / "mine.ortcam").mkdir(parents=True)

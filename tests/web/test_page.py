@@ -112,7 +112,7 @@ def test_a_run_knows_the_exact_maps_of_all_classes(fresh, method, kind, request,
     assert not visit.tab.is_visible("#refine")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_click_on_a_class_swaps_the_map_without_a_pass(visit):
     first = visit.explain(MUG, percent=6)
     passes = visit.manifest()["stats"]["passes"]
@@ -127,7 +127,7 @@ def test_a_click_on_a_class_swaps_the_map_without_a_pass(visit):
     assert visit.tab.inner_text("#status").startswith(f"{label}: strongest")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_refines_until_the_error_is_small_and_then_to_the_exact_map(fresh, explainer, record_property):
     visit = fresh.open()
     visit.tab.evaluate(
@@ -171,7 +171,7 @@ def photographs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["plain.jpg", "turned.jpg"])
 def test_a_jpeg_photograph_is_explained_as_in_python(visit, explainer, photographs, record_property, name):
     found = visit.explain(photographs / name, percent=6)
@@ -183,7 +183,7 @@ def test_a_jpeg_photograph_is_explained_as_in_python(visit, explainer, photograp
     assert np.abs(written.astype(int) - expected.overlay()).max() <= 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_the_colours_under_the_alpha_of_a_png_are_kept(visit, explainer, mode):
     picture = Image.open(FISH)
@@ -197,7 +197,7 @@ def test_the_colours_under_the_alpha_of_a_png_are_kept(visit, explainer, mode):
     np.testing.assert_allclose(found, explain(explainer, file.getvalue(), "scorecam").maps[0], atol=ALIKE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ss_cam_has_pythons_noise(visit, explainer):
     first = visit.explain(FISH, "sscam", samples=4, seed=1)
     again = visit.explain(FISH, "sscam", samples=4, seed=1)
@@ -208,7 +208,7 @@ def test_ss_cam_has_pythons_noise(visit, explainer):
     np.testing.assert_allclose(first, expected, atol=ALIKE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_stops_and_goes_on(visit):
     visit.tab.evaluate(
         "document.addEventListener('ortcam-preview', ({detail}) =>"
@@ -227,7 +227,7 @@ def test_it_stops_and_goes_on(visit):
     assert visit.manifest()["stats"]["scored_channels"] >= 0.12 * stopped["live_channels"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_image_ends_an_explanation(visit):
     visit.tab.evaluate("document.documentElement.dataset.state = 'empty'")
     visit.set_options("sscam", samples=100, percent=100)

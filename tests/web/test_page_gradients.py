@@ -148,7 +148,7 @@ def test_a_bundle_of_ones_own_is_explained_as_in_python(fresh, compared, exporte
         compared(visit, explainer, photograph, found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_click_on_a_class_runs_the_last_layers_no_further_time(fresh):
     visit = fresh.open()
     visit.explain(MUG, "recipro-cam")
@@ -195,7 +195,7 @@ def test_a_bundle_without_a_gradient_says_why_and_offers_the_others(fresh, expla
     assert visit.explain_again("scorecam").max() == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("schema", [1, 2, 3])
 def test_a_bundle_of_an_older_schema_works_without_gradients(fresh, schema):
     bundle = fresh.site.add_bundle(f"older-{schema}.ortcam", SHIPPED)
@@ -219,7 +219,7 @@ def test_a_bundle_of_an_older_schema_works_without_gradients(fresh, schema):
     assert visit.explain_again("scorecam").max() == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_gradient_stops_only_what_needs_it(fresh):
     bundle = fresh.site.add_bundle("damaged.ortcam", SHIPPED)
     (bundle / "gradient.onnx").write_bytes(b"damaged")

@@ -6,7 +6,7 @@ from tests.web.conftest import SAMPLES
 FISH, MUG = SAMPLES / "fish.png", SAMPLES / "mug-umbrella.png"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_keyboard_is_enough(fresh):
     visit = fresh
     visit.tab.on("filechooser", lambda chooser: None)  # from now on, so that the one below is not missed
@@ -45,7 +45,7 @@ def test_the_keyboard_is_enough(fresh):
     assert visit.tab.inner_text("#opacity-value") == "66 %"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_seen_is_also_said(visit):
     unnamed = """[...document.querySelectorAll("input, select, button, progress, canvas:not([aria-hidden]), img")]
       .filter((e) => !(e.labels?.length || e.ariaLabel || e.alt || e.textContent.trim() || e.querySelector("img[alt]")))
@@ -57,7 +57,7 @@ def test_what_is_seen_is_also_said(visit):
     assert visit.tab.inner_text("#status") == "fish: strongest in the middle."
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_can_be_pasted(visit):
     visit.explain(FISH)
     visit.set_options("scorecam")

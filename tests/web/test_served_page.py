@@ -107,7 +107,7 @@ def test_the_server_explains_and_nothing_is_computed_in_the_browser(visitor, ser
     assert not [address.path for address in asked if "wasm" in address.path or address.path.endswith((".onnx", ".bin"))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "page", "python"),
     [
@@ -157,7 +157,7 @@ def test_a_score_is_sent_and_explained_there(visitor, served_tiny, score, method
     visit.complaints.clear()  # Chromium notes the answer 422
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_budget_and_a_tolerance_reach_the_server(visitor, served_tiny):
     visit = visitor(served_tiny).open()
     visit.explain(MUG, "scorecam", percent=50)
@@ -180,7 +180,7 @@ PREVIEWS = """() => {
 }"""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_maps_come_on_the_way_and_stop_keeps_the_last_and_ends_the_work(visitor, served):
     visit = visitor(served).open()
     before = abandoned(served)
@@ -200,7 +200,7 @@ def test_maps_come_on_the_way_and_stop_keeps_the_last_and_ends_the_work(visitor,
     assert visit.tab.is_visible("#refine")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_closed_tab_ends_the_work(visitor, served, browser):
     context = browser.new_context()
     visit = Visit(context.new_page(), Page(f"{served.url}ui/")).open()
@@ -213,7 +213,7 @@ def test_a_closed_tab_ends_the_work(visitor, served, browser):
     wait_until_abandoned(served, before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_model_is_chosen_and_explains_the_same_image(visitor, tiny_bundle):
     with serving(SHIPPED, tiny_bundle) as server:
         visit = visitor(server).open()
@@ -235,7 +235,7 @@ def test_another_model_is_chosen_and_explains_the_same_image(visitor, tiny_bundl
     visit.complaints.clear()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_token_is_asked_for_and_kept_for_the_tab(visitor):
     with serving(SHIPPED, token="a-secret") as server:
         visit = visitor(server).open(state="locked")
@@ -267,7 +267,7 @@ def _png(width, height):
     return file.getvalue()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_the_server_refuses_is_said_and_the_page_goes_on(visitor):
     with serving(SHIPPED, limits={"pixels": 100_000, "body_bytes": 200_000, "passes": 400}) as server:
         visit = visitor(server).open()
@@ -290,7 +290,7 @@ def test_what_the_server_refuses_is_said_and_the_page_goes_on(visitor):
         assert unexpected(visit, status=422) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_map_that_the_server_had_no_time_for_says_so(visitor):
     with serving(SHIPPED, limits={"seconds": 3}) as server:
         visit = visitor(server).open()
@@ -301,7 +301,7 @@ def test_a_map_that_the_server_had_no_time_for_says_so(visitor):
         assert visit.tab.inner_text("#refine") == "Make it exact"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_that_was_replaced_is_noticed(visitor, tmp_path, tiny_bundle):
     folder = shutil.copytree(SHIPPED, tmp_path / "model.ortcam")
     with serving(folder) as server:
@@ -318,7 +318,7 @@ def test_a_model_that_was_replaced_is_noticed(visitor, tmp_path, tiny_bundle):
         assert visit.explain(FISH, "grad-cam").shape == (32, 48)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_a_phone_nothing_lies_beside_the_screen(visitor, served):
     visit = visitor(served, {"width": 360, "height": 640}).open()
     widest = "document.documentElement.scrollWidth"

@@ -328,7 +328,7 @@ def test_a_file_of_the_bundle_is_not_written_over(tiny_bundle: Path) -> None:
     assert (tiny_bundle / "features.onnx").read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
     script = "import os, signal, sys, ortcam_export.fused.fuse as fusing\n"
     script += "fusing.check_model = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -127,7 +127,7 @@ def test_the_derivative_at_a_nearly_certain_class_is_that_of_the_runtime(tmp_pat
     np.testing.assert_allclose(found, expected, rtol=1e-6)  # of float32, to which both are rounded
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["scorecam++", "grad-cam"])
 def test_values_are_explained_without_a_score(tmp_path: Path, method: str) -> None:
     fused = fuse(VALUES_BUNDLE, tmp_path / "e.onnx", method=method, runtime_targets=True)

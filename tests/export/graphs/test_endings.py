@@ -75,7 +75,7 @@ def test_an_activation_over_something_else_than_the_classes_is_refused(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sigmoid_of_a_softmax_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="--activation sigmoid: the graph ends in a softmax"):
         export(Ended(nn.Softmax(1)), tmp_path / "e.ortcam", activation="sigmoid", **TINY_INPUT)
@@ -106,7 +106,7 @@ def test_scores_by_rank_are_taken_in_front_of_the_ranking(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scores_that_are_sorted_and_then_changed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="its 6 scores are sorted for every picture, so they are by rank"):
         export(Ended(Sorted(6, 0.5)).eval(), tmp_path / "e.ortcam", **TINY_INPUT)
@@ -256,7 +256,7 @@ def test_probabilities_that_are_declared_stay_what_they_are(name: str, tmp_path:
             export(module, tmp_path / "u.ortcam", **TINY_INPUT)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_of_several_softmaxes_can_be_declared_as_well(tmp_path: Path, picture: np.ndarray) -> None:
     module = Ensemble(groups).eval()
     file = tmp_path / "groups.onnx"

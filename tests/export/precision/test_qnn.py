@@ -98,7 +98,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(TinyNet().eval(), path, precision="qnn", static_batch=4, **TINY_INPUT)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_qnn_takes_scorers_of_fixed_shapes_whole(bundle: Bundle) -> None:
     path = bundle.scorer("linear", "qnn")
     assert open_dimensions(ir.load(path)) == []
@@ -106,7 +106,7 @@ def test_qnn_takes_scorers_of_fixed_shapes_whole(bundle: Bundle) -> None:
     assert (found.taken, found.partitions, found.refused) == (found.nodes, 1, {})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"target": 0}, {"score": "entropy"}, {"target": 0, "budget": 7}])
 def test_maps_are_near_those_of_float32(bundle: Bundle, options: dict) -> None:
     exact, coarse = (

@@ -13,7 +13,7 @@ import ortcam
 from ortcam.bundle import Bundle
 from ortcam_export import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # What each text is of the logits [N,6]: linear, of probabilities, of the entropy.
 SCORES = ("cat - 0.5*dog", "probability:cat - probability:dog", "entropy")

@@ -73,7 +73,7 @@ def test_a_timm_model_says_all_that_an_export_needs(name: str, tmp_path: Path, p
     np.testing.assert_allclose(ortcam.load(bundle.path).predict(picture), logits.softmax(1)[0].numpy(), atol=bound)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) -> None:
     module = timm.create_model("test_resnet", num_classes=3)
     said: list[str] = []
@@ -89,7 +89,7 @@ def test_what_a_user_says_comes_before_what_a_timm_model_says(tmp_path: Path) ->
     assert manifest.preprocessing_source == "timm data config, with mean, channel_order as given"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_timm_model_exports_from_the_command_line_with_a_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = tmp_path / "weights.safetensors"
@@ -191,7 +191,7 @@ def test_placeholders_are_no_labels(tmp_path: Path) -> None:
     assert export(module, tmp_path / "a.ortcam", preprocessing=processor).manifest.labels == ("class 0", "class 1")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_inspecting_a_transformers_model_needs_no_size() -> None:
     assert inspect_model(vit()).default.cut.module == "vit.layers.1"
 
@@ -202,7 +202,7 @@ def pair() -> tuple[nn.Module, object]:
     return vit(), transformers.ViTImageProcessor(size={"height": 32, "width": 32})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_callable_may_return_a_preprocessing_with_its_module(tmp_path: Path) -> None:
     bundle = export(f"{__name__}:pair", tmp_path / "a.ortcam", mean=(0.4, 0.4, 0.4))
     assert bundle.manifest.preprocessing.mean == (0.4, 0.4, 0.4)
@@ -256,7 +256,7 @@ def test_an_onnx_file_takes_a_preprocessing_object_too(tmp_path: Path, picture: 
         export(tmp_path / "tiny.onnx", tmp_path / "b.ortcam", preprocessing=wrong, labels=TINY_LABELS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_neither_library_is_needed_for_other_models() -> None:
     script = (
         "import sys\n"

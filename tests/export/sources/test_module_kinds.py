@@ -158,7 +158,7 @@ def test_another_precision_is_computed_in_float32(kind: torch.dtype, form: str) 
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=200 * 1.2e-7 * float(expected.abs().max()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_program_file_and_a_script_file_explain_like_their_module(tmp_path: Path, picture: np.ndarray) -> None:
     half = TinyNet().eval().half()
     module = copy.deepcopy(half).float()

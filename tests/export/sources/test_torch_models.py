@@ -101,7 +101,7 @@ def test_random_weights_have_logits_that_depend_on_the_image(name: str) -> None:
     assert (first - second).abs().max() > 1e-3 * first.abs().max()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_random_vit_has_a_default_layer_before_its_last_block() -> None:
     inspection = inspect_model("vit_b_32", input_size=(64, 64))
     assert inspection.default.cut.module == "encoder.layers.encoder_layer_10"
@@ -317,7 +317,7 @@ def test_what_is_no_classifiers_output_is_described(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adapted_model_keeps_the_names_of_its_layers(tmp_path: Path) -> None:
     plain = export(TinyNet(), tmp_path / "plain.ortcam", **TINY_INPUT).manifest
     module = Returning(lambda x: {"logits": x, "loss": x.sum()})

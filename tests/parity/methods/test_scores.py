@@ -165,7 +165,7 @@ def test_gradient_methods_take_the_derivative_of_the_score(small: Case, image: N
         assert_within_bound(found, getattr(reference, method)([0]), method)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["a - c", "entropy", "probability:b - probability:e", "cosine:query"])
 def test_smooth_gradients_are_those_of_the_score_at_each_noisy_image(
     small: Case, image: NDArray[np.uint8], text: str
@@ -262,7 +262,7 @@ def test_values_and_tensors_are_read_as_they_are(image: NDArray[np.uint8]) -> No
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["tabby - 'golden retriever'", "entropy", "tabby + Egyptian_cat + 'tiger cat'"])
 def test_real_scores(squeezenet: Case, data: Any, text: str) -> None:
     """Real weights and a photograph: the masked methods, Recipro-CAM and Grad-CAM."""

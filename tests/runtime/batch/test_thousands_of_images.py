@@ -22,7 +22,7 @@ import ortcam
 from ortcam.bundle.shipped import bundle_path
 from ortcam.results.low_resolution import low_resolution
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 IMAGES = 3_000
 BROKEN = {"000/cut.jpg": b"\xff\xd8\xff\xe0 no image", "empty.png": b""}

@@ -244,7 +244,7 @@ print(memory_of_process().peak)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_processes_of_a_batch_stay_below_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[BatchSettings] = []
     monkeypatch.setattr("ortcam.batch.local.driver.run_local", lambda job, *_: found.append(job.settings))
@@ -270,7 +270,7 @@ def test_the_processes_of_a_batch_stay_below_the_limit(tmp_path: Path, monkeypat
     assert sizes[0] < sizes[1] == 16  # type: ignore[operator]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_stays_below_the_limit_with_several_workers(photograph: Path) -> None:
     def server(limit: int) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "ortcam", "serve", "shapes", "--port", "0", "--workers", "2", "--no-ui"]

@@ -144,7 +144,7 @@ def test_evaluate_writes_over_nothing_of_somebody_else(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "results.csv"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_plot_is_replaced_only_by_force(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +159,7 @@ def test_a_plot_is_replaced_only_by_force(
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_demo_goes_over_the_first_and_over_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,7 @@ def test_a_full_disk_is_said_once(
     assert "No space left on device" in line
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_labels_that_the_terminal_lacks_are_escaped(bundle_copy: Path, photograph: Path, tmp_path: Path) -> None:
     labels = ["café", "a\x1b[31m", "x\ny", "\u202egnp", "日本", "\ud800"]
     bundle = numeric_bundle(bundle_copy, labels)

@@ -260,7 +260,7 @@ def test_only_the_newest_entries_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert kept["old 4990"] == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     script = """
 import sys

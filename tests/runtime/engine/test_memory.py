@@ -42,7 +42,7 @@ def peak_bytes(channels: int, method: str, photograph: Path, folder: Path) -> in
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
 def test_a_hundred_times_the_channels_take_no_more_memory(method: str, photograph: Path, tmp_path: Path) -> None:
     few, many = 32, 3200

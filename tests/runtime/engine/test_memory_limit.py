@@ -292,7 +292,7 @@ def test_a_limit_that_was_passed_is_told_once(
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["scorecam", "scorecam++"])
 def test_real_peaks_stay_below_the_limit_and_what_is_said_to_be_needed_does(method: str, photograph: Path) -> None:
     def found(limit: int) -> tuple[int | str, int]:

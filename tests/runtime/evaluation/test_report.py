@@ -132,7 +132,7 @@ def test_a_photograph_that_is_gone_or_broken_is_left_out(report):
     assert "photo-01.png" not in page.source
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_methods_leave_room_for_fewer_photographs(report):
     methods = [Entry(f"scorecam:budget={number}", f"Score-CAM {number}") for number in range(1, 33)]
     page = report(names(24), methods=methods, wanted=ADCC)

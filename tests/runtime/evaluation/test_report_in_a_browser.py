@@ -70,7 +70,7 @@ def test_a_browser_loads_it_without_complaint(report, browse):
     assert 'button type="button" disabled' not in document
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report, browse, changed):
     script = """
       const table = document.querySelector(".means .scrolled");
@@ -87,7 +87,7 @@ def test_a_table_that_goes_on_to_the_right_says_so_and_no_column_is_lost(report,
     assert "<title>right,false,true</title>" in narrow[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bands_of_many_methods_are_shown_one_by_one(report, browse, changed):
     methods = [*METHODS, Entry("cam", "CAM")]
     script = """
@@ -102,7 +102,7 @@ def test_bands_of_many_methods_are_shown_one_by_one(report, browse, changed):
     assert "<title>true,true,2,true,true</title>" in browse(changed(page, script))[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_browsers_complaints_are_seen(report, browse, changed):
     page = report(names(2))
     assert any("lost" in line for line in browse(changed(page, "null.lost"))[1])
@@ -123,7 +123,7 @@ def test_a_browser_runs_no_script_but_the_pages_own(report, browse, tmp_path):
         assert 'data-ready="true"' in document
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_address_sorts_gallery_and_table(report, browse):
     adcc = 50.0, 90.0, 10.0, 70.0, 30.0
     page = report(names(5), lambda image, method: {"adcc": adcc[image] + method, "complexity": 10.0 + method})
@@ -146,7 +146,7 @@ def test_the_address_sorts_gallery_and_table(report, browse):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nonsense_in_the_address_changes_nothing(report, browse):
     page = report(names(5))
     document, complaints = browse(page.path, sort="x", order="y", column="<b>", direction="z")
@@ -155,7 +155,7 @@ def test_nonsense_in_the_address_changes_nothing(report, browse):
     assert methods_in(document) == methods_in(page.source)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_clicks_sort_and_a_second_one_turns_round(report, browse, changed):
     page = report(names(3), lambda image, method: {"average-drop": 10.0 + image + method, "adcc": 50.0 + image})
     script = """
@@ -176,7 +176,7 @@ def test_clicks_sort_and_a_second_one_turns_round(report, browse, changed):
     assert cards_in(document) == names(3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_fits_a_phone(report, browse, changed, tmp_path):
     page = report([HOSTILE, "a-name-without-a-single-space-" * 5 + ".png"])
     changed(page, "parent.postMessage([document.documentElement.scrollWidth, innerWidth].join('/'), '*')")

@@ -51,7 +51,7 @@ def test_a_run_goes_on_where_it_was(tiny_bundle: Path, images: Path, tmp_path: P
             np.testing.assert_array_equal(values, resumed.results.values[name][metric])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_killed_loses_nothing(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [

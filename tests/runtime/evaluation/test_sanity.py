@@ -47,7 +47,7 @@ def test_weights_are_shuffled_from_the_logits_down(shipped: Path, tmp_path: Path
     assert {path.name: path.read_bytes() for path in shipped.iterdir()} == hashes
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scorers_lose_their_weights_too(shipped: Path, tmp_path: Path) -> None:
     shuffled = ortcam.load(shuffled_bundle(read_bundle(shipped), tmp_path, 1.0, seed=0), providers=["cpu"])
     whole = ortcam.load(shipped, providers=["cpu"])
@@ -93,7 +93,7 @@ def test_similarity_is_a_rank_correlation() -> None:
     assert similarity(saliency, np.zeros_like(saliency)) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_check_is_part_of_a_run_and_goes_on_where_it_was(shipped: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -127,7 +127,7 @@ def test_the_check_is_part_of_a_run_and_goes_on_where_it_was(shipped: Path, tmp_
     assert found["eigen-cam"][-1]["mean"] < 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_check_goes_on_where_a_map_of_shuffled_weights_fails(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

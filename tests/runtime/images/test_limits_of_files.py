@@ -118,7 +118,7 @@ def test_overlays_of_large_pictures_are_smaller_with_the_same_proportions():
         shrunk(same, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_pictures_at_most_are_read_ahead():
     taken, kept = [], []
     for item, _ in read_ahead(iter(range(20)), taken.append):

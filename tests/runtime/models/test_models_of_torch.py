@@ -39,7 +39,7 @@ def test_python_loads_what_the_command_loads(tiny_file: Path) -> None:
     assert ortcam.load(TinyNet().eval(), input_size=(32, 48), **TINY).bundle.path == module.bundle.path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_of_a_module_count(tiny_file: Path) -> None:
     module = TinyNet().eval()
     first = ortcam.load(module, input_size=(32, 48), **TINY).bundle.path

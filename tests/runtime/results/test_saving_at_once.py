@@ -88,7 +88,7 @@ def _save_often(folder: Path, target: int, image: str, force: bool) -> None:
         write(folder, target, image=image, force=force)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @posix
 @pytest.mark.parametrize("images", [("i", "i"), ("one", "two")])
 def test_two_processes_that_save_to_one_folder_leave_a_manifest_of_what_is_there(

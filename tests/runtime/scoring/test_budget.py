@@ -231,7 +231,7 @@ def test_previews_grow_into_the_exact_map(
     assert distances[-1] < distances[len(distances) // 2] < distances[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_previews_without_completion_grow_too(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph, exact: Exact
 ) -> None:

@@ -182,7 +182,7 @@ def test_gating_that_does_not_fit_is_coarser(explainer: ortcam.Explainer, costs:
     assert np.corrcoef(e.maps.ravel(), whole.maps.ravel())[0, 1] > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, costs: Costs) -> None:
     photograph = explainer.read(demo_image())
     costs.row = 1e-4
@@ -196,7 +196,7 @@ def test_an_estimate_that_does_not_fit_is_left_out(explainer: ortcam.Explainer, 
     assert e.stats.estimated_error == (1,)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deadline_that_all_channels_meet_gives_the_exact_map(explainer: ortcam.Explainer, costs: Costs) -> None:
     costs.row = 1e-5
     photograph = explainer.read(demo_image())

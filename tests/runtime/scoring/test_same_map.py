@@ -208,7 +208,7 @@ def test_previews_cut_a_round_and_leave_nothing_out(size: int, done: int) -> Non
     assert all(len(part) for part in parts_of(group, done))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_length_and_noise_move_little_with_the_scores() -> None:
     """On a grid whose best point is taken they would jump; a mean over it does not."""
     features, weights = problem(3)

@@ -53,7 +53,7 @@ def test_no_sampling_error_is_small_enough_to_change_the_mean(
     np.testing.assert_allclose(all_samples.weights, whole.weights, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_cut_off_by_a_deadline_are_no_exact_map(
     explainer: ortcam.Explainer, photograph: ortcam.Photograph
 ) -> None:

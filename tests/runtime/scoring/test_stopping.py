@@ -112,7 +112,7 @@ def test_maps_on_the_way_end_with_the_one_that_was_stopped(explainer: ortcam.Exp
     np.testing.assert_array_equal(whole[-1].maps, of_arguments[-1].maps)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [method.name for method in METHODS if method.masks_image])
 @pytest.mark.parametrize("limits", [{}, {"budget": 0.5}, {"tolerance": 0.05}, {"completion": "none"}])
 def test_every_masked_method_stops_at_any_run(

@@ -101,7 +101,7 @@ def test_without_the_page_there_is_none():
     assert [without.get(path).status_code for path in ("/ui", "/ui/", "/ui/site.json")] == [404, 404, 404]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_is_told_of_the_models_and_their_limits(tmp_path):
     mine = shutil.copytree(TINY_BUNDLE, tmp_path / "mine.ortcam")
     shapes = REPOSITORY / "models" / "shapes.ortcam"

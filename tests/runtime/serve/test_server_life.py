@@ -105,7 +105,7 @@ def ended(server: Server) -> int:
     return server.process.wait(PATIENCE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_tells_its_address_and_ends_with_success(tiny_bundle: Path, tmp_path: Path) -> None:
     with serving(tmp_path, tiny_bundle) as server:
         assert server.ask("/v1/models").json() == {"models": ["tiny"]}
@@ -117,7 +117,7 @@ def test_a_server_tells_its_address_and_ends_with_success(tiny_bundle: Path, tmp
     assert events[-1] == "ended"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_server_has_taken_is_answered_in_full_before_it_ends(tmp_path: Path) -> None:
     with serving(tmp_path, "shapes", "--drain-seconds", 250, "--limit", "seconds=250") as server:
         first = asking(server, EXACT)
@@ -138,7 +138,7 @@ def test_what_a_server_has_taken_is_answered_in_full_before_it_ends(tmp_path: Pa
         assert explanation["stats"]["scored_channels"] == explanation["stats"]["live_channels"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_at_the_time_limit_the_best_map_is_the_answer(tmp_path: Path) -> None:
     with serving(tmp_path, "shapes", "--drain-seconds", 10) as server:
         answer = asking(server, EXACT + "&augment=8")
@@ -150,7 +150,7 @@ def test_at_the_time_limit_the_best_map_is_the_answer(tmp_path: Path) -> None:
     assert explanation["stats"]["simplified"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_signal_ends_at_once_and_clients_are_told(tmp_path: Path) -> None:
     with serving(tmp_path, "shapes", "--drain-seconds", 250) as server:
         answer = asking(server, EXACT + "&augment=8")
@@ -163,7 +163,7 @@ def test_a_second_signal_ends_at_once_and_clients_are_told(tmp_path: Path) -> No
     assert answer().json() == {"error": "the server is stopping: try again"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_is_kept_until_its_answer_is_fetched(tmp_path: Path) -> None:
     with serving(tmp_path, "shapes", "--drain-seconds", 250) as server:
         job = server.ask(EXACT + "&budget=64", IMAGE, Prefer="respond-async")
@@ -182,7 +182,7 @@ def test_a_job_is_kept_until_its_answer_is_fetched(tmp_path: Path) -> None:
         assert ended(server) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_whose_answer_is_an_image_is_kept_until_that_is_fetched(tmp_path: Path) -> None:
     with serving(tmp_path, "shapes", "--drain-seconds", 250) as server:
         job = server.ask("/v1/models/shapes:explain", IMAGE, Prefer="respond-async", Accept="image/png")
@@ -195,7 +195,7 @@ def test_a_job_whose_answer_is_an_image_is_kept_until_that_is_fetched(tmp_path: 
         assert ended(server) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_a_signal_loads_a_changed_bundle_and_opens_the_log_anew(bundle_copy: Path, tmp_path: Path) -> None:
     log = tmp_path / "lines"
@@ -215,7 +215,7 @@ def test_a_signal_loads_a_changed_bundle_and_opens_the_log_anew(bundle_copy: Pat
     assert '"the new bundle is served"' in log.read_text("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flags_of_kserve_and_the_token_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_URI", f"file://{bundle_path()}")
     monkeypatch.setenv("ORTCAM_TOKEN", "secret")
@@ -227,7 +227,7 @@ def test_flags_of_kserve_and_the_token_of_the_environment(tmp_path: Path, monkey
         assert server.ask("/v1/models", Authorization="Bearer secret").json() == {"models": ["cat"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_broken_bundle_ends_the_server_with_one_sentence(bundle_copy: Path, tmp_path: Path) -> None:
     (bundle_copy / "bundle.json").write_text("{}")
     result = run("serve", bundle_copy, "--port", 0, "--log-file", tmp_path / "log", timeout=PATIENCE)
@@ -236,7 +236,7 @@ def test_a_broken_bundle_ends_the_server_with_one_sentence(bundle_copy: Path, tm
     assert "bundle.json" in complaint
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("head", "status"),
     [(b"GET / HTTP/1.1\r\n" + b"X-Long: " + b"a" * 400_000, b"431"), (b"nothing of HTTP\r\n\r\n", b"400")],
@@ -268,7 +268,7 @@ def _all_of(client: socket.socket) -> bytes:
     return answer
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_closed_pipe_for_its_log_harms_no_request(tiny_bundle: Path, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -72,7 +72,7 @@ def test_the_camera_is_off_until_it_is_asked_for_and_its_frames_stay_here(camera
     assert visit.manifest()["image"]["path"] == "camera.png"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_hidden_page_has_no_camera(camera):
     visit = camera
     visit.start()
@@ -86,7 +86,7 @@ def test_a_hidden_page_has_no_camera(camera):
     assert not visit.are_off
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_page_without_a_camera_says_why_and_keeps_its_image(camera):
     visit = camera
     visit.explain(FISH, "grad-cam")
@@ -102,7 +102,7 @@ def test_a_page_without_a_camera_says_why_and_keeps_its_image(camera):
     assert not visit.tab.is_visible("#error")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_camera_that_is_taken_away_leaves_its_last_frame(camera):
     visit = camera
     visit.start()
@@ -115,7 +115,7 @@ def test_a_camera_that_is_taken_away_leaves_its_last_frame(camera):
     visit.wait("explained")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_again(camera, tiny_bundle):
     visit, explainer = camera, ortcam.load(tiny_bundle)
     visit.start()
@@ -134,7 +134,7 @@ def test_a_class_that_is_chosen_is_explained_until_the_likeliest_is_followed_aga
 
 
 @SHIPPED_MODEL
-@pytest.mark.slow
+@pytest.mark.long
 def test_maps_of_masks_come_within_their_time(camera, explainer):
     visit = camera
     visit.tab.evaluate("document.getElementById('advanced').open = true")
@@ -152,7 +152,7 @@ def test_maps_of_masks_come_within_their_time(camera, explainer):
     assert visit.cameras("frames.at(-1).passes") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_score_of_frames_is_explained_as_in_python(camera, tiny_bundle):
     visit, score = camera, "dog - 0.5*cat"
     visit.set_options("grad-cam")
@@ -170,7 +170,7 @@ def test_a_score_of_frames_is_explained_as_in_python(camera, tiny_bundle):
 
 
 @SHIPPED_MODEL
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_frame_starts_from_the_one_before_as_in_python(camera, explainer):
     visit = camera
     visit.set_options("scorecam", percent=6)
@@ -197,7 +197,7 @@ def test_a_frame_starts_from_the_one_before_as_in_python(camera, explainer):
         np.testing.assert_allclose(found, expected.maps[0], atol=CLOSE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_camera_can_be_chosen(camera):
     visit = camera
     assert not visit.tab.is_visible("#cameras")
@@ -215,7 +215,7 @@ def test_another_camera_can_be_chosen(camera):
     assert not visit.tab.is_visible("#cameras")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_takes_the_place_of_the_camera(camera):
     visit = camera
     visit.start()

@@ -103,7 +103,7 @@ def test_a_map_of_one_row_goes_into_one_file_that_explains(tmp_path: Path) -> No
     np.testing.assert_allclose(found, expected, atol=rounding_error(2 * products))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_random_transformer_with_large_weights_keeps_its_last_block_but_one(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ DEFAULT_LAYERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", DEFAULT_LAYERS)
 def test_a_network_of_every_family_is_cut_at_its_last_features(name: str, tmp_path: Path) -> None:
     bundle = export(name, tmp_path / "m.ortcam", weights="none")
@@ -54,14 +54,14 @@ class Residual(nn.Module):
         return self.head(torch.relu(x).mean((2, 3)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_tensors_that_every_path_passes_are_listed() -> None:
     modules = {layer.cut.module for layer in inspect_model(Residual(), input_size=(32, 48)).layers}
     assert "stem" in modules
     assert not {"block.first", "block.second"} & modules
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_layer_inside_a_branch_explains_with_the_whole_model(tmp_path: Path, picture: np.ndarray) -> None:
     said: list[str] = []
     module = Residual().eval()
@@ -85,7 +85,7 @@ def test_a_layer_inside_a_branch_explains_with_the_whole_model(tmp_path: Path, p
         assert explanation.stats.channels == 12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_branch_is_named_in_the_suggestions(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=re.escape("did you mean 'block.first'")):
         export(Residual(), tmp_path / "a.ortcam", layer="block.frist", **TINY_INPUT)
@@ -135,7 +135,7 @@ class Unpatched(nn.Module):
         return self.head(tokens[:, 0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_layer_whose_patches_do_not_count_is_not_the_default() -> None:
     inspection = inspect_model(Unpatched(), input_size=(32, 32))
     assert inspection.default is not None

@@ -56,7 +56,7 @@ class Normalising(nn.Module):
         return logits
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["division", "batch norm", "exchanged", "channel by channel", "clamped"])
 def test_a_module_that_normalises_is_as_one_that_does_not(how: str, tiny_bundle: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_a_module_that_normalises_is_as_one_that_does_not(how: str, tiny_bundle:
     np.testing.assert_allclose(results[0], results[1], atol=SAME_MAP)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_module_that_resizes_before_it_normalises_hides_to_the_mean_colour(tmp_path: Path) -> None:
     torch.manual_seed(0)
     raw = TINY_INPUT | {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -82,7 +82,7 @@ def test_a_module_that_resizes_before_it_normalises_hides_to_the_mean_colour(tmp
     np.testing.assert_allclose(prepared.std, TINY_INPUT["std"], rtol=SAME_NUMBER)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_googlenet_with_weights_explains_from_the_input_its_network_was_trained_on(tmp_path: Path) -> None:
     """`transform_input` turns ImageNet's mean and std into pixels of [-1,1]: those are the network's own."""
     from torchvision.models import googlenet

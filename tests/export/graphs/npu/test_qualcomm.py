@@ -15,7 +15,7 @@ from tests.export.graphs.npu.fixed_bundles import fixed_bundle
 import ortcam
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         importlib.util.find_spec("onnxruntime_qnn") is None,
         reason="onnxruntime-qnn is not installed, whose library emulates the NPU",

@@ -15,7 +15,7 @@ from ortcam.parity import probe_input, verify
 from ortcam_export import export
 
 torchvision = pytest.importorskip("torchvision")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 HALF: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 # Of the largest value: what exports are refused for, too.

@@ -206,7 +206,7 @@ def test_a_module_of_several_outputs_is_refused_with_their_shapes() -> None:
         as_classifier(Several().eval(), height=8, width=8, output="maps")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_inspection_shows_the_shape_of_a_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = made(tmp_path, "segmentation", "N")
     assert main(["inspect", str(path), "--activation", "identity"]) == 0

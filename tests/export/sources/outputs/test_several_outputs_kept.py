@@ -99,7 +99,7 @@ def test_outputs_of_a_module_are_named_as_one_is() -> None:
         as_classifier(torch.nn.Flatten().eval(), height=8, width=8, output="a,b", raw=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_score_of_several_outputs_explains_what_the_same_score_of_one_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

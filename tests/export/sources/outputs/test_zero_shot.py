@@ -104,7 +104,7 @@ def test_embeddings_of_another_dimension_are_refused(tmp_path: Path) -> None:
             convert(source, opset=20, activation=None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scores_of_classes_by_embeddings_are_those_of_their_logits(tmp_path: Path) -> None:
     """A difference of two of them, an entropy; and an embedding is no cosine of an output of theirs."""
     np.save(tmp_path / "text.npy", ROWS)

@@ -29,7 +29,7 @@ from ortcam.errors import BundleError, OrtcamError, OutputError, ProviderError
 from ortcam.request import ExplainRequest
 from ortcam.results.low_resolution import low_resolution
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")]
 
 GUARD = 120.0  # seconds
 ARGUMENTS = {"method": "grad-cam", "top_k": 2}

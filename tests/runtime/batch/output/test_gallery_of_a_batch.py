@@ -166,7 +166,7 @@ def test_the_command_says_where_the_page_is(
     assert blocks(text, 'id="settings"')[0]["count"] == "2 images"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_browser_shows_the_page(chromium: str, tiny_bundle: Path, tmp_path: Path) -> None:
     draw_images(tmp_path / "in", 3)
     report = explain(tiny_bundle, tmp_path / "in", tmp_path / "out", gallery=3)

@@ -15,7 +15,7 @@ import ortcam.batch
 from ortcam.batch.output.parts import RECORD_NAME, Output, PartWriter
 from ortcam.errors import OutputError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

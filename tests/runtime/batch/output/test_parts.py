@@ -304,7 +304,7 @@ for number in range(1_000_000):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="kills with SIGKILL")
 def test_a_writer_that_is_killed_leaves_whole_parts_and_no_lock(tmp_path: Path) -> None:
     place = tmp_path / "out"

@@ -13,7 +13,7 @@ from tests.runtime.batch.output.test_parts import RECORD
 from ortcam.batch.output.parts import Output, PartWriter
 from ortcam.batch.output.rows import Row, schema
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SHAPE, FULL = (2, 3), (4, 6)
 LABELS = ["dog", "sea snake", "Käse"]

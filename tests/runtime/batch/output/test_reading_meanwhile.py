@@ -92,7 +92,7 @@ def by_ortcam(place: Path | str) -> Seen:
     return list(zip(table["id"].to_pylist(), table["error"].to_pylist(), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("read", [by_pyarrow, by_pandas, by_polars, by_duckdb, by_ortcam])
 def test_a_reader_of_a_folder_sees_whole_parts(read: Callable[[Path], Seen], tmp_path: Path) -> None:
     place = tmp_path / "out"

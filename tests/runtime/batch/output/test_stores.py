@@ -81,7 +81,7 @@ except OutputError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
 def test_a_full_disk_is_one_sentence_and_leaves_the_other_parts(tmp_path: Path) -> None:
     place = tmp_path / "out"

@@ -13,7 +13,7 @@ from ortcam.bundle import read_bundle
 from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import BundleError, OptionError, OrtcamError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_addresses_without_a_cluster_are_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from ortcam.bundle.shipped import bundle_path
 from ortcam.errors import BundleError, OptionError
 from ortcam.images.encoding import write_png
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 COUNT = 16
 

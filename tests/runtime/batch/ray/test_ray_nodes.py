@@ -17,7 +17,7 @@ from tests.common.ray_here import ENVIRONMENT
 import ortcam
 from ortcam.bundle.shipped import bundle_path
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 COUNT = 24
 GUARD = 600.0  # seconds, for what does not come

@@ -11,7 +11,7 @@ from tests.conftest import BANDS_BUNDLE, VALUES_BUNDLE
 import ortcam
 from ortcam.request import Score
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

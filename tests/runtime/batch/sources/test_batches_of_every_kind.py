@@ -15,7 +15,7 @@ from tests.common.batches import draw_images, in_process
 import ortcam.batch
 from ortcam.bundle.shipped import bundle_path
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 IMAGES = 3
 

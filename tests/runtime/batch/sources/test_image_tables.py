@@ -24,7 +24,7 @@ def cells(count: int) -> list[dict[str, Any]]:
     return [{"bytes": b"image %d" % number, "path": "same.jpg"} for number in range(count)]
 
 
-@pytest.mark.slow  # `datasets` takes seconds to import
+@pytest.mark.long  # `datasets` takes seconds to import
 def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     files = [str(path) for path in sample_images()] * 3
@@ -93,7 +93,7 @@ def test_bytes_beside_a_path_are_no_images_unless_they_are_called_so(tmp_path: P
     assert (item.id, read([item])) == ("t.parquet:0", [b"3"])
 
 
-@pytest.mark.slow  # it writes megabytes
+@pytest.mark.long  # it writes megabytes
 def test_a_cell_that_is_too_long_is_refused(tmp_path: Path) -> None:
     table = pa.table({"image": pa.array([bytes(31_000_000)], pa.binary())})
     pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False, write_statistics=False)
@@ -102,7 +102,7 @@ def test_a_cell_that_is_too_long_is_refused(tmp_path: Path) -> None:
         Fetcher(max_pixels=1).fetch(item.place)
 
 
-@pytest.mark.slow  # it writes megabytes
+@pytest.mark.long  # it writes megabytes
 def test_a_file_that_unpacks_to_much_is_not_unpacked(tmp_path: Path) -> None:
     much = pa.table({"image": pa.array([bytes(40_000_000)], pa.binary())})
     pq.write_table(much, tmp_path / "t.parquet", use_dictionary=False, write_statistics=False, compression="zstd")

@@ -89,7 +89,7 @@ def test_links_and_folders_in_a_shard_are_no_images(tmp_path: Path) -> None:
     assert images(open_source(tmp_path / "s.tar")) == {"s.tar/real.jpg": b"real"}
 
 
-@pytest.mark.slow  # webdataset imports PyTorch
+@pytest.mark.long  # webdataset imports PyTorch
 def test_what_webdataset_writes_is_read(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     with webdataset.ShardWriter(str(tmp_path / "s-%06d.tar"), maxcount=3, verbose=0) as writer:

@@ -18,7 +18,7 @@ from ortcam.batch.storage import parsed_options
 from ortcam.bundle.shipped import sample_images
 from ortcam.errors import DatasetError, ImageError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 NAMES = [
     "a.png",

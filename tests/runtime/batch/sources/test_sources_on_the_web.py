@@ -18,7 +18,7 @@ from ortcam.batch.sources.opening import open_source
 from ortcam.bundle.shipped import sample_images
 from ortcam.errors import DatasetError, ImageError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 IMAGE = sample_images()[0].read_bytes()
 

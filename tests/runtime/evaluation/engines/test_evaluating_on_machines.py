@@ -17,7 +17,7 @@ from tests.runtime.evaluation.conftest import COUNT
 from ortcam.batch.job import RayOptions
 from ortcam.evaluation import evaluate
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="only these systems have such signals")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name != "posix", reason="only these systems have such signals")]
 ARGUMENTS = {"methods": ["scorecam", "sscam:num_samples=30"], "metrics": ["confidence"], "batch_size": 4}
 MAPS = COUNT * 5  # two methods and three baselines
 AGENTS = ("ray::Dashboard", "ray::RuntimeEnv")  # of Ray; they end by themselves, but a minute later

@@ -73,7 +73,7 @@ def same_numbers(found: Path, expected: Path) -> None:
         assert summaries[0][key] == summaries[1][key]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_numbers_are_those_of_a_local_evaluation(
     cluster: None, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_a_local_evaluation(
     assert made[-1][0] == made[-1][1] == MAPS + 2 * 5 * 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_engine_goes_on_where_the_other_was(cluster: None, tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     evaluate(tiny_bundle, images, tmp_path / "whole", **ARGUMENTS)
 
@@ -126,7 +126,7 @@ def test_one_engine_goes_on_where_the_other_was(cluster: None, tiny_bundle: Path
     same_numbers(tmp_path / "out", tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_that_no_process_survives_costs_that_image_alone(
     cluster: None, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -138,7 +138,7 @@ def test_an_image_that_no_process_survives_costs_that_image_alone(
     assert report.results.images == ["0.png", "2.png", "3.png", "4.png"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="only these systems have such signals")
 def test_a_process_that_is_killed_loses_nothing(cluster: None, tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = {**ARGUMENTS, "methods": ["scorecam", "eigen-cam", "sscam:num_samples=20"]}
@@ -173,7 +173,7 @@ def test_a_process_that_is_killed_loses_nothing(cluster: None, tiny_bundle: Path
     same_numbers(tmp_path / "ray", tmp_path / "local")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_wrong_everywhere_is_one_sentence(
     cluster: None, tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,7 +175,7 @@ def test_images_survive_a_process_that_is_killed(runner, decoders, model, explai
 
 
 @posix
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_whose_processes_are_all_killed_may_be_tried_again(model):
     """Whoever kills them is told apart from the image; once it stops, images are read."""
 
@@ -197,7 +197,7 @@ def test_an_image_whose_processes_are_all_killed_may_be_tried_again(model):
 
 
 @posix
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_that_takes_too_long_is_refused_and_the_next_is_read(model):
     ended: list[str] = []
 
@@ -213,7 +213,7 @@ def test_an_image_that_takes_too_long_is_refused_and_the_next_is_read(model):
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_that_takes_too_much_memory_is_refused_and_the_next_is_read(model, explainer):
     large = encoded(np.zeros((3000, 3000, 3), np.uint8), "PNG")  # 27 MB
 
@@ -231,7 +231,7 @@ def test_an_image_that_takes_too_much_memory_is_refused_and_the_next_is_read(mod
 
 
 @posix
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_whose_client_has_gone_is_not_decoded(model):
     """It would be refused as no image, if anybody looked at it."""
 
@@ -254,7 +254,7 @@ def test_an_image_whose_client_has_gone_is_not_decoded(model):
 
 
 @posix
-@pytest.mark.slow
+@pytest.mark.long
 def test_images_beyond_the_queue_are_refused_and_the_others_read(model):
     async def use(decoders) -> None:
         pid = await stopped(decoders)
@@ -272,7 +272,7 @@ def test_images_beyond_the_queue_are_refused_and_the_others_read(model):
 
 
 @posix
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_request_that_is_given_up_leaves_the_process_to_the_next(model):
     async def use(decoders) -> None:
         pid = await stopped(decoders)
@@ -290,7 +290,7 @@ def test_a_request_that_is_given_up_leaves_the_process_to_the_next(model):
 
 
 @posix
-@pytest.mark.slow
+@pytest.mark.long
 def test_who_waits_when_the_decoders_close_is_told(model):
     async def use(decoders) -> None:
         (pid,) = decoders.pids
@@ -307,7 +307,7 @@ def test_who_waits_when_the_decoders_close_is_told(model):
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_decodes_knows_no_secret_of_the_server(model, monkeypatch):
     monkeypatch.setenv("ORTCAM_TOKEN", "a secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another secret")

@@ -16,7 +16,7 @@ from tests.runtime.serve.faults.server import PATIENCE, Server, eventually, serv
 
 from ortcam.bundle.shipped import bundle_path
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
 
 PHOTOGRAPH = encoded(photograph(), "JPEG", quality=90)
 # Exact, for 32 copies of the image: minutes, if nobody stopped it.

@@ -16,7 +16,7 @@ from tests.runtime.serve.faults.server import Server, eventually, serving
 
 from ortcam.bundle.shipped import bundle_path
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
 
 PHOTOGRAPH = encoded(photograph(), "JPEG", quality=90)
 QUICK = {"method": "grad-cam"}

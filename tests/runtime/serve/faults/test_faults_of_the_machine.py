@@ -19,7 +19,7 @@ from tests.runtime.serve.faults.server import Server, eventually, serving
 from ortcam.bundle import MANIFEST_NAME
 from ortcam.bundle.shipped import bundle_path
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
 
 PHOTOGRAPH = encoded(photograph(), "JPEG", quality=90)
 full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is always full here")

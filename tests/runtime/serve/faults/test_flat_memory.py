@@ -29,7 +29,7 @@ def asking() -> list[Asking]:
     return [*found * 3, *seeds("tiny")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_flat_over_3000_requests(tmp_path: Path, tiny_bundle: Path) -> None:
     requests = asking()
 

@@ -43,7 +43,7 @@ def readable(answer: Answer, folder: Path) -> str:
     return ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_request_that_is_almost_right_is_answered_readably(tmp_path: Path, tiny_bundle: Path) -> None:
     starts = seeds("tiny")
     image = encoded(photograph(), "JPEG", quality=90)

@@ -15,7 +15,7 @@ from tests.runtime.serve.faults.server import PATIENCE, Server, eventually, serv
 from ortcam.bundle.shipped import bundle_path
 from ortcam.serve.openapi.examples import EXAMPLES
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and curl of POSIX")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name != "posix", reason="signals and curl of POSIX")]
 
 PHOTOGRAPH = encoded(photograph(), "JPEG", quality=90)
 EXPLAIN = "/v1/models/shapes:explain"

@@ -137,7 +137,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_of_the_document_gets_an_answer_of_the_document(name: str, client: TestClient) -> None:
     path, body, schema = REQUESTS[name]
@@ -206,7 +206,7 @@ def test_an_image_is_answered_where_it_is_asked_for_also_as_a_job(client: TestCl
     assert (later.headers["content-type"], later.content) == ("image/png", direct.content)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stream_has_maps_and_the_answer(client: TestClient) -> None:
     response = _post(client, f"{EXPLAIN}?method=scorecam&budget=0.1", PHOTOGRAPH, Accept="text/event-stream")
     events = [dict(line.split(": ", 1) for line in event.split("\n")) for event in response.text.strip().split("\n\n")]

@@ -17,7 +17,7 @@ from ortcam.explainer import Explainer, load
 from ortcam.images.reading import read_image
 from ortcam.results.low_resolution import low_resolution
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # Half a unit of the fourth decimal, and the rounding of float32. Another process may use other threads.
 ROUNDED = 0.5e-4 + 1e-5

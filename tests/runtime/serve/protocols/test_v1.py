@@ -267,7 +267,7 @@ def test_a_bad_request_is_told_why_in_one_sentence(
     assert str(tiny_bundle.parent) not in message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_request_chooses_the_precision(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from tests.common.tiny import TinyNet

@@ -264,7 +264,7 @@ def test_metadata_health_and_versions(client: TestClient, explainer: Explainer) 
         error(client.get(f"/v2/models/{name}/versions/1/ready"), 404)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_version_is_gone_once_its_bundle_is_replaced(bundle_copy: Path) -> None:
     asked = {"inputs": [ONE]}
     with serving(bundle_copy) as client:
