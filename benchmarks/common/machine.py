@@ -72,8 +72,8 @@ def physical_cores() -> int:
     return count or os.cpu_count() or 1
 
 
-def run_in_words(run: Mapping[str, Any], settings: str) -> str:
-    """The lines that head every report, from what `describe_run` returned."""
+def run_in_words(run: Mapping[str, Any], settings: str, *, raw: bool = True) -> str:
+    """The lines that head every report, from what `describe_run` returned; `raw`: raw numbers are beside it."""
     machine = run["machine"]
     memory, load = f"{machine['memory_bytes'] / 2**30:.0f} GiB", f"{machine['load_average']:.2f}"
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
@@ -81,6 +81,6 @@ def run_in_words(run: Mapping[str, Any], settings: str) -> str:
     return (
         f"- Machine: {machine['cpu']}, {machine['cores']} physical cores, {memory}, {machine['os']}; load average "
         f"before the run {load}\n- Versions: {versions}\n- Settings: {settings}\n"
-        f"- Command: `{run['command']}`, {run['date']}{kept if ' --keep' in run['command'] else ''}\n"
-        f"- {RAW}"
+        f"- Command: `{run['command']}`, {run['date']}{kept if ' --keep' in run['command'] else ''}"
+        + (f"\n- {RAW}" if raw else "")
     )

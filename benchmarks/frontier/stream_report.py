@@ -18,7 +18,8 @@ STUDY: Final = """\
 ## Passes at equal error
 
 The share of the exact map's passes that a frame needs for a median error, cold and warm: from the budgets below, with
-straight lines between their logarithms. A dash: no budget that was tried comes to this error.
+straight lines between their logarithms. A dash: no budget that was tried comes to this error. "At most": the smallest
+budget does, and fewer passes may do, so two such shares say nothing of what is saved.
 
 {equal}
 
@@ -89,7 +90,17 @@ def passes_for(error: float, by_setting: Mapping[Settings, Sequence[Found]], *, 
 def saved(by_setting: Mapping[Settings, Sequence[Found]], error: float) -> str:
     """How many of the cold passes a warm start saves at this error, in words."""
     cold, warm = (passes_for(error, by_setting, warm=warm) for warm in (False, True))
-    return "-" if cold is None or warm is None else f"{1 - warm / cold:.0%}"
+    bounds = _is_bound(cold, by_setting, warm=False), _is_bound(warm, by_setting, warm=True)
+    if cold is None or warm is None or all(bounds):
+        return "-"
+    found = f"{1 - warm / cold:.0%}"
+    return f"{found} or less" if bounds[0] else f"at least {found}" if bounds[1] else found
+
+
+def _is_bound(share: float | None, by_setting: Mapping[Settings, Sequence[Found]], *, warm: bool) -> bool:
+    """Whether the smallest budget came to the error, so that fewer passes may do."""
+    smallest = by_setting["budget", BUDGETS[0], warm]
+    return share is not None and share <= 1.001 * float(np.mean([item.share for item in smallest]))
 
 
 def _equal(pans: Results) -> str:
@@ -99,10 +110,8 @@ def _equal(pans: Results) -> str:
             row = [name, f"{error:g}"]
             for warm in (False, True):
                 share = passes_for(error, by_setting, warm=warm)
-                least = share is not None and share <= 1.001 * np.mean(
-                    [item.share for item in by_setting["budget", BUDGETS[0], warm]]
-                )
-                row.append("-" if share is None else f"{'at most ' if least else ''}{share:.1%}")
+                bound = "at most " if _is_bound(share, by_setting, warm=warm) else ""
+                row.append("-" if share is None else f"{bound}{share:.1%}")
             rows.append([*row, saved(by_setting, error)])
     return table(["model, photograph, frames", "median error", "cold: passes", "warm: passes", "saved"], rows)
 

@@ -63,9 +63,7 @@ REPORT: Final = """\
 
 Bundles of `ortcam export --static-batch {batch} --precision fp32,int8,qnn`, calibrated on {calibration} pictures.
 Each map is of the most probable class. Those of masked methods are from the {budget} channels of the highest energy.
-It is compared with the CPU's in float32, over {images}; a map's values are 0 to 1. The NPU is that of
-`soc_model={chip}`. The library of `onnxruntime-qnn` emulates it on this machine's CPU, so nothing here says how fast a
-chip is.
+It is compared with the CPU's in float32, over {images}; a map's values are 0 to 1.{npu}
 
 {maps}
 {nodes}
@@ -83,7 +81,11 @@ PICTURES: Final = {
     SHAPES: "The pictures of shapes, the shipped model, are drawings that its training never saw.",
     SQUEEZENET: "The pictures of squeezenet1_1 are photographs.",
 }
-NO_WHEEL: Final = "\n`onnxruntime-qnn` was not installed: all of this ran on the CPU.\n"
+WITH_NPU: Final = f"""\
+ The NPU is that of
+`soc_model={CHIP}`. The library of `onnxruntime-qnn` emulates it on this machine's CPU, so nothing here says how fast a
+chip is."""
+NO_NPU: Final = "\n`onnxruntime-qnn` was not installed: all of this ran on the CPU."
 
 
 def bundle_of(model: str, folder: Path) -> Path:
@@ -207,11 +209,11 @@ def render(models: dict[str, Any], settings: dict[str, Any], run: dict[str, Any]
     return REPORT.format(
         batch=BATCH,
         calibration=CALIBRATION,
-        chip=CHIP,
+        npu=WITH_NPU if settings["npu"] else NO_NPU,
         budget=settings["budget"],
         images=f"{settings['images']} picture{'' if settings['images'] == 1 else 's'}",
         maps=table(["model", "map", "Pearson, median", "least", "largest difference"], maps),
-        nodes=NODES.format(table=partitions) if nodes else NO_WHEEL,
+        nodes=NODES.format(table=partitions) if nodes else "",
         pictures=" ".join(PICTURES[name] if name in models else f"Not measured: {name}." for name in MODELS),
         run=run_in_words(
             run, f"CPU, and the NPU as onnxruntime-qnn {settings['npu']} emulates it" if settings["npu"] else "CPU"

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,8 @@ def required_operators(*models: str | os.PathLike[str] | Bundle, types: bool = F
                     tools.OrtFormatModelProcessor(str(path), found, usage).process()
                 except RuntimeError as error:
                     raise ExportError(f"{file}: {first_line(error)}") from error
+                except (struct.error, ValueError, TypeError, IndexError) as error:  # of the reader of flatbuffers
+                    raise ExportError(f"{file}: is damaged: it cannot be read as ORT format") from error
     names = ", ".join(name for name, _ in graphs)
     lines = [
         f"# Operators of {names}, for build.py --include_ops_by_config of ONNX Runtime.",
@@ -157,6 +160,8 @@ def _graphs(model: str | os.PathLike[str] | Bundle) -> tuple[str, list[Path]]:
     """
     if isinstance(model, Bundle):
         return model.path.name, sorted(model.path / name for name in model.manifest.files if name.endswith(".onnx"))
+    if not isinstance(model, str | os.PathLike):
+        raise OptionError(f"{model!r}: accepted is a bundle, or a file that ends in .onnx or {SUFFIX}")
     path = Path(model)
     if path.is_dir():
         return _graphs(read_bundle(path))

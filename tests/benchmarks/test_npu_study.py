@@ -19,6 +19,7 @@ def test_maps_are_told_by_their_likeness_and_nodes_only_where_the_provider_is(th
     assert "| shapes | scorecam, NPU, qnn | 0.98000 | 0.97000 | 0.0400 |" in text
     assert ("| shapes | scorer-softsign | 2, without Softsign (1) | 1, all nodes |" in text) is there
     assert ("`onnxruntime-qnn` was not installed" in text) is not there
+    assert ("emulates it" in text) is there
     names = [figure.name for figure in npu.figures(models)]
     assert len(set(names)) == len(names) == 2
 

@@ -44,11 +44,11 @@ class Case:
         """The reference on what the model sees of an image."""
         return Reference(self.classifier, torch.from_numpy(self.explainer.preprocess(image)), promised_noise)
 
-    def gradient_reference(self, image: Any) -> GradientReference:
+    def gradient_reference(self, image: Any, dtype: torch.dtype = torch.float64) -> GradientReference:
         """The same for the methods that take derivatives, at every layer of the bundle."""
         layers = [(str(cut.module), maps_of(cut)) for cut in self.explainer.bundle.manifest.cuts.values()]
         X = torch.from_numpy(self.explainer.preprocess(image))
-        return GradientReference(self.module, layers, X, promised_noise)
+        return GradientReference(self.module, layers, X, promised_noise, dtype)
 
     def head_reference(self, image: Any) -> HeadReference:
         """The same for the methods that alter the features."""

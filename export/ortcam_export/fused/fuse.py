@@ -12,10 +12,10 @@ import onnx_ir as ir
 from ortcam.bundle import Bundle, read_bundle
 from ortcam.errors import OptionError
 from ortcam.explainer.scored import scored_by
-from ortcam.methods import AUTO_METHOD, MASKED_ONLY, Settings, resolve_method
-from ortcam.request import ExplainRequest, Score, check_fusible, for_fused_file
+from ortcam.methods import AUTO_METHOD, MASKED_ONLY, Settings
+from ortcam.request import ExplainRequest, Score, for_fused_file, resolve_fusible
 from ortcam.scoring import Limits
-from ortcam.support.ranges import CHUNK, TOP_K, shown
+from ortcam.support.ranges import CHUNK, TOP_K, check_flags, shown
 from ortcam.support.unfinished import workspace
 from ortcam_export.errors import ExportError
 from ortcam_export.fused.checking import (
@@ -101,6 +101,8 @@ def fuse(
         BundleError: the bundle cannot be trusted or read, or has no scorers in this precision.
     """
     say = report or (lambda _: None)
+    check_flags(runtime_targets=runtime_targets, uint8_input=uint8_input, external=external, ort=ort)
+    check_flags(force=force, verify=verify)
     request = _check_request(method, options, budget, top_k, batch_size, score, runtime_targets=runtime_targets)
     _check_masks(request.settings, budget, precision)
     opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
@@ -155,8 +157,7 @@ def _check_request(
         ExportError: classes that are chosen twice.
         OptionError: a method that cannot be fused, or a value that is not accepted.
     """
-    settings = resolve_method(method, options)
-    check_fusible(settings)
+    resolve_fusible(method, options)
     limits = Limits(budget)
     for range_, value in ((TOP_K, top_k), (CHUNK, batch_size)):
         if value is not None:

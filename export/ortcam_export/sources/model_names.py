@@ -218,6 +218,11 @@ def _refuse_file(path: Path) -> None:
             f"{path}: a checkpoint, which holds weights and no model; name the model that they belong to, and "
             "give this file as --checkpoint"
         )
+    if path.suffix.lower() == ".ort" and path.exists():
+        raise ExportError(
+            f"{path}: a file in ORT format only runs, as one of `ortcam fuse` does by itself; give the model or bundle "
+            "that it was made from"
+        )
     if not path.exists():
         raise ExportError(f"{path}: no such file, and no name of a model; {_ACCEPTED}")
     raise ExportError(f"{path}: holds no model that ortcam reads; {_ACCEPTED}")

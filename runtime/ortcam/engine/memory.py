@@ -35,6 +35,8 @@ _MB: Final = 10**6
 _STARTED: Final = 18 * _MB
 _OPENED: Final = 2.5
 _INSIDE: Final = 16
+# Bytes per pixel of a map while maps of many classes are made: 16 to 22 were measured.
+_OF_A_MAP: Final = 20
 
 # With the arena a run may take twice what its values need. It is worth that where there is more room than that.
 _ROOM_FOR_ARENA: Final = 2
@@ -223,6 +225,24 @@ class MemoryLimit:
             raise MemoryLimitError(
                 f"memory_limit={self.megabytes}: this process had {had} MB once it had {doing}; accepted is {had} "
                 "or more"
+            )
+
+    def check_classes(self, count: int, size: tuple[int, int]) -> None:
+        """Refuse more classes than there is memory for their maps.
+
+        Args:
+            count: of classes.
+            size: H, W of a map.
+
+        Raises:
+            MemoryLimitError: the maps will not fit.
+        """
+        used, more = self.used().now, (count - 1) * _OF_A_MAP * size[0] * size[1]
+        if more > 0 and used + more > self.bytes:
+            raise MemoryLimitError(
+                f"memory_limit={self.megabytes}: this process has {_megabytes(used)} MB, and the maps of {count} "
+                f"classes need about {_megabytes(more)} MB more; accepted is {_megabytes(used + more)} or more, or "
+                "fewer classes"
             )
 
     def check_opening(self, name: str, size: int) -> None:

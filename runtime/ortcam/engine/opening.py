@@ -17,8 +17,8 @@ from ortcam.engine.memory import MemoryLimit, give_back
 from ortcam.engine.processors import usable_cores
 from ortcam.engine.providers import CPU, CUDA_DEVICES, OPENVINO, add_providers, preload_cuda
 from ortcam.engine.runtime import is_out_of_memory, ort
-from ortcam.errors import BundleError, OptionError, OutOfMemoryError, ProviderError
-from ortcam.support.ranges import MEMORY_LIMIT, THREADS
+from ortcam.errors import BundleError, OutOfMemoryError, ProviderError
+from ortcam.support.ranges import MEMORY_LIMIT, THREADS, check_flags
 from ortcam.support.terminal import first_line
 
 __all__ = ["GraphSource", "LeftOut", "SessionOptions", "open_graph"]
@@ -81,8 +81,7 @@ class SessionOptions:
             THREADS.check(self.threads)
         if self.memory_limit is not None and not isinstance(self.memory_limit, MemoryLimit):
             MEMORY_LIMIT.check(self.memory_limit)
-        if not isinstance(self.strict_providers, bool):
-            raise OptionError(f"strict_providers={self.strict_providers!r}: accepted is True or False")
+        check_flags(low_memory=self.low_memory, strict_providers=self.strict_providers)
 
     @property
     def limit(self) -> MemoryLimit | None:

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterable
-from typing import Any, Self, overload
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Final, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,11 @@ from ortcam.images.limits import DEFAULT_MAX_PIXELS, check_max_pixels, check_str
 from ortcam.images.photograph import Image, Photograph, read_ahead, read_photograph, read_preprocessed
 from ortcam.request import as_top_k, check_batch_size, check_classes, most_probable
 from ortcam.results.prediction import Prediction
+from ortcam.support.ranges import shown
 
-__all__ = ["Classifier", "check_alone"]
+__all__ = ["Classifier", "check_alone", "several"]
+
+_SEVERAL: Final = "give a list of images, a batch [N, H, W, 3], a folder or a glob"
 
 
 class Classifier:
@@ -181,7 +184,7 @@ class Classifier:
             ImageError: an image is missing, not an image, truncated or too large, and `on_error` is None; or `images`
                 is one image, or a folder without any.
         """
-        return _read_each(_several(images, self.bundle.manifest.preprocessing.needs_samples), self.read, on_error)
+        return _read_each(several(images, arrays=self.bundle.manifest.preprocessing.needs_samples), self.read, on_error)
 
     @overload
     def preprocess(self, image: Image) -> NDArray[np.float32]: ...
@@ -330,14 +333,11 @@ def check_alone(preprocessed: object) -> None:
         raise OptionError("an image and preprocessed= are both given: give one of them")
 
 
-def _several(
-    images: Iterable[Image] | str | os.PathLike[str],
-    arrays: bool,
-) -> Iterable[Image]:
+def several(images: Iterable[Image] | str | os.PathLike[str], *, arrays: bool = False) -> Iterable[Image]:
     """Images to iterate over; those of a folder or a glob, if it is one, with `arrays` .npy and .npz files, too.
 
     Raises:
-        ImageError: it is a single image that is no path, or a folder or a glob without images.
+        ImageError: it is a single image that is no path, no iterable, or a folder or a glob without images.
     """
     if isinstance(images, str | os.PathLike):
         return expand([os.fsdecode(images)], tell=lambda _: None, arrays=arrays)
@@ -345,9 +345,10 @@ def _several(
     of_pixels = is_pillow(found) or (is_array(found) and len(getattr(found, "shape", ())) < 4)
     if of_pixels or isinstance(found, bytes | bytearray | memoryview | Photograph) or hasattr(found, "read"):
         raise ImageError(
-            f"{type(found).__name__} is one image, and this takes several: give a list of images, a batch "
-            "[N, H, W, 3], a folder or a glob; `explain` takes one"
+            f"{type(found).__name__} is one image, and this takes several: {_SEVERAL}; `explain` takes one"
         )
+    if isinstance(found, Mapping) or not (isinstance(found, Iterable) or hasattr(found, "__getitem__")):
+        raise ImageError(f"{shown(found)}: accepted are images, {_SEVERAL}")
     return images
 
 

@@ -10,8 +10,8 @@ from ortcam.bundle import Bundle
 from ortcam.engine.base import Engine
 from ortcam.engine.batching import BatchSize, Progress, Stop
 from ortcam.engine.opening import SessionOptions
-from ortcam.errors import OptionError, OrtcamError
-from ortcam.explainer.classifier import Classifier, check_alone
+from ortcam.errors import ImageError, OptionError, OrtcamError
+from ortcam.explainer.classifier import Classifier, check_alone, several
 from ortcam.explainer.run import Run
 from ortcam.explainer.signatures import taking
 from ortcam.images.arrays.pixels import ArrayLike
@@ -22,7 +22,7 @@ from ortcam.results.explanation import Explanation
 from ortcam.scoring.limits import Completion
 from ortcam.scoring.pace import Paces
 from ortcam.scoring.prediction.memory import Memory
-from ortcam.support.ranges import shown
+from ortcam.support.ranges import check_flags, shown
 
 __all__ = ["Explainer"]
 
@@ -287,24 +287,26 @@ class Explainer(Classifier):
 
         Raises:
             OptionError: `warm` neither True nor False, or `frames` a text.
+            ImageError: `frames` a single image, or one of them none.
             OrtcamError: as `explain`.
 
         Example:
             >>> for explanation in explainer.explain_stream(frames, deadline=200):  # doctest: +SKIP
             ...     show(explanation.overlay())
         """
-        if not isinstance(warm, bool):
-            raise OptionError(f"warm={shown(warm)}: accepted is True or False")
+        check_flags(warm=warm)
         if isinstance(frames, (str, bytes)):
             raise OptionError(f"frames={shown(frames)}: accepted is an iterable of images, such as a loop over a video")
         progress = arguments.pop("progress", None)
         request = ExplainRequest.of(**arguments).for_bundle(self.bundle.manifest)
-        return self._explain_frames(frames, request, progress, Memory() if warm else None)
+        return self._explain_frames(several(frames), request, progress, Memory() if warm else None)
 
     def _explain_frames(
         self, frames: Iterable[Image], request: ExplainRequest, progress: Progress | None, memory: Memory | None
     ) -> Generator[Explanation, None, None]:
-        for frame in frames:
+        for number, frame in enumerate(frames, start=1):
+            if frame is None:
+                raise ImageError(f"frame {number} is None, as a camera gives it that failed; accepted is an image")
             run = self._run(request, progress, memory=memory)
             *_, last = run.explanations(functools.partial(self.read, frame))
             yield last

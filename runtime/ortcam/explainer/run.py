@@ -112,6 +112,8 @@ class Run:
         clock.lap("decode")
         clean = self._model.clean_pass(photograph.model_input)
         image = _Image(photograph, clean, *request.classes(clean.logits, self._manifest.labels))
+        if self._model.limit is not None:
+            self._model.limit.check_classes(len(image.targets), photograph.model_input.shape[2:])
         clock.lap("features")
         for outcome in self._outcomes(image, clock):
             explanation = self._explanation(image, outcome)
@@ -378,10 +380,8 @@ def _stats(
         seconds=clock.total(),
         seconds_by_stage=dict(clock.laps),
         energy_covered=scores.energy_covered,
-        estimated_error=None if scores.error is None else tuple(float(error) for error in scores.error),
-        standard_error=(
-            None if scores.standard_error is None else tuple(float(error) for error in scores.standard_error)
-        ),
+        estimated_error=None if scores.error is None else tuple(map(float, scores.error)),
+        standard_error=None if scores.standard_error is None else tuple(map(float, scores.standard_error)),
         simplified=scores.simplified,
         seconds_late=late,
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ortcam.errors import ImageError, OptionError
 from ortcam.images.formats.header import Header
-from ortcam.support.ranges import MAX_PIXELS, shown
+from ortcam.support.ranges import MAX_PIXELS, check_flags, shown
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -52,9 +52,8 @@ def check_strict(value: object) -> bool:
     Raises:
         OptionError: neither True nor False.
     """
-    if not isinstance(value, bool):
-        raise OptionError(f"strict={value!r}: accepted is True or False")
-    return value
+    check_flags(strict=value)
+    return bool(value)
 
 
 def check_white(value: object) -> int | None:

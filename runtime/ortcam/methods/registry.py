@@ -197,19 +197,22 @@ def unregister(name: str) -> None:
     METHODS.unregister(name)
 
 
-def resolve_method(name: str, options: Mapping[str, object]) -> Settings:
+def resolve_method(
+    name: str, options: Mapping[str, object], *, among: Callable[[Method], bool] = lambda _: True
+) -> Settings:
     """A method by name with its options checked and completed.
 
     Args:
         name: name or alias, in any case; "auto" stands for a method that is chosen when the bundle is known.
         options: values, or the strings of the command line: of the method, and those that every method has.
+        among: which methods the message lists where it is unknown.
 
     Raises:
         OptionError: an unknown method or option, or a value that is not accepted; the message lists what is.
     """
     method = AUTO_METHOD if str(name).lower() == AUTO_METHOD.name else METHODS.find(name)
     if method is None:
-        names = [AUTO_METHOD.name, *(item.name for item in METHODS)]
+        names = [AUTO_METHOD.name, *(item.name for item in METHODS if among(item))]
         hint = did_you_mean(str(name), names)
         raise OptionError(f"unknown method {shown(name)}; accepted: {', '.join(names)}{hint}")
     own = {option.name: option for option in method.options}

@@ -1,7 +1,7 @@
 """What a caller asks for, checked once: classes, method, options, limits. Nothing else checks them again."""
 
 from ortcam.request.entries import MethodEntry, parse_entry
-from ortcam.request.fusing import check_fusible, for_fused_file, fusible
+from ortcam.request.fusing import for_fused_file, fusible, resolve_fusible
 from ortcam.request.outputs import first_output, output_example, outputs_in_words, part_example
 from ortcam.request.request import (
     LIMITS,
@@ -24,7 +24,6 @@ __all__ = [
     "as_top_k",
     "check_batch_size",
     "check_classes",
-    "check_fusible",
     "class_index",
     "class_indices",
     "first_output",
@@ -37,4 +36,5 @@ __all__ = [
     "part_example",
     "read_batch_size",
     "read_budget",
+    "resolve_fusible",
 ]

@@ -1,14 +1,15 @@
 """What a fused file can explain: which methods there is a graph of, and the request that a file stands for."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
 from ortcam.bundle import Manifest
 from ortcam.errors import OptionError
-from ortcam.methods import ATTENTION_METHODS, AUTO_METHOD, GRADIENT_METHODS, METHODS, Method, Settings
+from ortcam.methods import ATTENTION_METHODS, AUTO_METHOD, GRADIENT_METHODS, METHODS, Method, Settings, resolve_method
 from ortcam.request.request import ExplainRequest
 
-__all__ = ["check_fusible", "for_fused_file", "fusible"]
+__all__ = ["for_fused_file", "fusible", "resolve_fusible"]
 
 # The methods that mask no image and have a graph of their own. A method that masks is fused by its plan.
 _WITH_GRAPHS: Final = frozenset(method.name for method in (*GRADIENT_METHODS, *ATTENTION_METHODS))
@@ -19,7 +20,18 @@ def fusible(method: Method) -> bool:
     return method.masks_image or method.name in _WITH_GRAPHS
 
 
-def check_fusible(settings: Settings) -> None:
+def resolve_fusible(name: str, options: Mapping[str, object]) -> Settings:
+    """`resolve_method` of a method that can be fused.
+
+    Raises:
+        OptionError: an unknown method, one or options that a fused file cannot have, or a value that is not accepted.
+    """
+    settings = resolve_method(name, options, among=fusible)
+    _check_fusible(settings)
+    return settings
+
+
+def _check_fusible(settings: Settings) -> None:
     """Refuse a method, or options, that a fused file cannot have. "auto" is accepted: some method of it can be fused.
 
     Raises:
@@ -39,7 +51,7 @@ def for_fused_file(request: ExplainRequest, manifest: Manifest, *, masked: bool 
     A file with a budget scores the channels of the highest energy, as `completion="none"` does: a graph predicts none.
 
     Args:
-        request: whose method passed `check_fusible`.
+        request: whose method passed `resolve_fusible`.
         manifest: of the bundle.
         masked: whether "auto" is to take a method that masks the image.
 
@@ -49,8 +61,8 @@ def for_fused_file(request: ExplainRequest, manifest: Manifest, *, masked: bool 
     """
     if (static := manifest.graphs.static_batch) is not None:
         raise OptionError(
-            f"the graphs of this bundle are fixed at {static} rows per run, and a fused file runs them in a loop of "
-            "its own; accepted is a bundle that was exported without --static-batch"
+            f"the graphs of this bundle are fixed at {static} rows per run, and a fused file runs other sizes; "
+            "accepted is a bundle that was exported without --static-batch"
         )
     found = request.for_bundle(manifest, previews=masked)
     if not fusible(found.settings.method):

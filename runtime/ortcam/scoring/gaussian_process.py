@@ -14,11 +14,14 @@ the Matern kernel of order 3/2 (Rasmussen and Williams, "Gaussian Processes for 
 fourth root lies between the weight, whose few large values would drown the others, and its logarithm, which tells 1e-9
 from 1e-12 though no map shows either. mu is the mean of generalised least squares and s^2 its maximum-likelihood
 estimate; length and noise are means over a grid (of their logarithms), weighed by the marginal likelihood (ibid., eq.
-5.8). Classes differ in y, not in masks: they share length and noise, by the sum of their likelihoods.
+5.8). Classes differ in y, not in masks: they share length and noise, by the sum of their likelihoods. Lengths are
+multiples of the median distance between masks. Where most masks are equal, that is rounding; so it counts as 3 % of the
+root mean square of |phi| at least.
 
 Scores differ in their last bits from one batch size, thread count or provider to the next. So what is predicted is a
 continuous function of them: the likelihood weighs the grid and picks no point of it, and which scored channels are left
-out where they are many depends on their numbers alone.
+out where they are many depends on their numbers alone. In a stream one thing is not continuous: whether earlier frames
+count (`prediction.recalled`).
 
 **The prediction.** With m and v the mean and variance of mu + f given the channels scored (ibid., eqs. 2.25 and 2.26),
 alpha / t is the fourth power of a Gaussian, whose mean is m^4 + 6 m^2 v + 3 v^2. The last term counts only where m is
@@ -53,7 +56,7 @@ from ortcam.scoring.prediction.links import Line, Power
 from ortcam.scoring.prediction.posterior import Posterior, Prediction
 from ortcam.scoring.prediction.recalled import Before, recall
 
-__all__ = ["MaskModel", "Posterior", "Prediction", "estimation_work", "prediction_work"]
+__all__ = ["MaskModel", "Prediction", "estimation_work", "prediction_work"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -73,6 +76,7 @@ _DRAWS: Final = 96
 _QUANTILE: Final = 0.97
 # Over the largest variance, so that the root of a variance that is next to zero is no matter of rounding.
 _LEAST_VARIANCE: Final = 1e-4
+_LEAST_UNIT: Final = 1e-3  # over the mean of |phi|^2
 _LEAST_SPREAD: Final = 1e-12  # s^2
 _FEWEST: Final = 8  # scored channels below which nothing is said of the error
 _GOLDEN: Final = 0.6180339887498949
@@ -110,7 +114,8 @@ class MaskModel:
         self._unit = 1.0
         some = np.linspace(0, len(masks) - 1, min(len(masks), 2 * _FOR_LIKELIHOOD)).astype(np.intp)
         apart = self._squared_distances(some, some)[np.triu_indices(len(some), 1)]
-        self._unit = max(float(np.median(apart)) if apart.size else 0.0, 1e-12)
+        median = float(np.median(apart)) if apart.size else 0.0
+        self._unit = max(median, _LEAST_UNIT * float(self._squares.sum()) / max(len(masks), 1), 1e-12)
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -119,7 +124,7 @@ class MaskModel:
 
     @property
     def unit(self) -> float:
-        """The median of |phi_i - phi_j|^2."""
+        """The median of |phi_i - phi_j|^2, and where most masks are equal 0.001 of the mean of |phi|^2."""
         return self._unit
 
     def condition(

@@ -242,6 +242,17 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def check_flags(**values: object) -> None:
+    """Refuse flags that are neither true nor false, such as texts.
+
+    Raises:
+        OptionError: one is neither.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise OptionError(f"{name}={shown(value)}: accepted is True or False")
+
+
 ACTORS: Final = Range("actors", 1, 100_000)
 ALPHA: Final = Range("alpha", 0, 1, whole=False)
 CHUNK: Final = Range("batch_size", 1, 65536)

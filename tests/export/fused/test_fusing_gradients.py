@@ -270,6 +270,7 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
     "no such layer": (["-m", "grad-cam", "--option", "layer=layer9"], "is no layer of this bundle; accepted: primary"),
     "no such option": (["-m", "grad-cam", "--option", "epsilon=1"], "unknown option 'epsilon'"),
     "copies": (["-m", "grad-cam", "--option", "augment=4"], "augment=4: a fused file explains the image alone"),
+    "no such method": (["-m", "foo"], "accepted: auto, scorecam, scorecam++, sscam, iscam, grad-cam"),
     "a method of the head alone": (["-m", "eigen-cam"], "cannot be fused; accepted is scorecam, scorecam++"),
 }
 
@@ -285,19 +286,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("form", "what"), [(".onnx", "of `ortcam fuse` explains by itself"), (".ort", "in ORT format only runs")]
+)
 def test_a_fused_file_is_refused_as_a_model_by_what_it_is(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, what: str
 ) -> None:
     path = fuse(tiny_bundle, tmp_path / "e.onnx", method="grad-cam", verify=False).path
+    ort = path.rename(tmp_path / "e.ort") if form == ".ort" else path
     for command in (
         ["inspect"],
         ["export", "-o", str(tmp_path / "b.ortcam")],
         ["fuse", "-o", str(tmp_path / "f.onnx")],
     ):
-        assert main([*command, str(path)]) == 2
+        assert main([*command, str(ort)]) == 2
         line = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "e.onnx: a file of `ortcam fuse` explains by itself" in line
-    assert list(tmp_path.iterdir()) == [path]
+        assert f"{ort}: a file {what}" in line
+        assert "give the model or bundle that it was made from" in line
+    assert list(tmp_path.iterdir()) == [ort]
 
 
 @pytest.fixture

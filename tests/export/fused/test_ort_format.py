@@ -185,3 +185,19 @@ def test_no_list_of_what_is_neither(tmp_path: Path) -> None:
     (tmp_path / "not.ort").write_bytes(b"nothing of the kind")
     with pytest.raises(OrtcamError, match=r"not\.ort"):
         required_operators(tmp_path / "not.ort")
+    with pytest.raises(OptionError, match=r"\['a.ort'\]: accepted is a bundle, or a file"):
+        required_operators(["a.ort"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.5])
+def test_a_damaged_file_is_said_to_be(tiny_bundle: Path, tmp_path: Path, kept: float) -> None:
+    whole = fuse(tiny_bundle, tmp_path / "e.ort", method=GRADIENTS, ort=True, verify=False).path.read_bytes()
+    (tmp_path / "part.ort").write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ExportError, match=r"part\.ort"):
+        required_operators(tmp_path / "part.ort")
+
+
+@pytest.mark.parametrize("flag", ["uint8_input", "runtime_targets", "external", "ort", "force", "verify"])
+def test_a_flag_is_true_or_false(tiny_bundle: Path, tmp_path: Path, flag: str) -> None:
+    with pytest.raises(OptionError, match=f"{flag}='no': accepted is True or False"):
+        fuse(tiny_bundle, tmp_path / "e.onnx", method=GRADIENTS, **{flag: "no"})  # type: ignore[arg-type]

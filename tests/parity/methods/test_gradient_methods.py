@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ortcam import Explanation
 from ortcam.methods import GRADIENT_METHODS, resolve_method
@@ -81,6 +81,12 @@ def expected(case: Case, image: Any, method: str, targets: list[int], *, jitter:
     return result
 
 
+def relative(weights: Tensor, expected: Tensor) -> float:
+    """How far weights [K,C] are from others, at most, relative to the largest of their class."""
+    scale = expected.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
+    return float(((weights - expected).abs() / scale).max())
+
+
 def bound_of(case: Case, image: Any, method: str, result: Result, layer: int = 0, **options: Any) -> float:
     """How far a map may be from the reference: 1e-4, but for Grad-CAM++ of features of either sign.
 
@@ -94,8 +100,7 @@ def bound_of(case: Case, image: Any, method: str, result: Result, layer: int = 0
         options = options | ({"layer": layer} if layer else {})
         other = expected(case, image, method, ALL, jitter=roundings * EPS, **options)
         found.append(float((other.maps - result.maps).abs().max()))
-        scale = result.weights.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
-        found.append(float(((other.weights - result.weights).abs() / scale).max()))
+        found.append(relative(other.weights, result.weights))
     return max(BOUND * (1 + EPS), 3 * max(found))  # another number than the promised one
 
 
@@ -372,7 +377,11 @@ def test_the_methods_are_their_loops_on_real_weights(classifier, data, request) 
         options = combinations(method)[0]
         explanation = case.explainer.explain(image, method=method, target=targets, **options)
         result = expected(case, image, method, targets, **options)
-        differences.append(assert_within_bound(explanation, result, f"{classifier} {method}"))
+        bound = BOUND
+        if (classifier, method) == ("deit", "xgrad-cam"):  # it divides by sums of 1 % of what is summed
+            rounded = case.gradient_reference(image, torch.float32).xgrad_cam(targets, **options)
+            bound = max(BOUND, 3 * relative(rounded.weights, result.weights))
+        differences.append(assert_within_bound(explanation, result, f"{classifier} {method}", bound=bound))
     if classifier != "deit":  # eleven blocks in float32 move its maps by 2e-5, relative to those in float64
         assert_mostly_close(differences)
 

@@ -20,6 +20,7 @@ class GradientReference:
         layers: paths of submodules, and what makes maps [N,C,h,w] of their outputs; the primary layer first.
         image: X, [1,3,H,W].
         noise: (seed, sample, shape) -> the noise of Smooth Grad-CAM++.
+        dtype: float32 shows what rounding makes of a method.
 
     Attributes:
         jitter: what is added to gradients, in their largest value: normal noise of this size, to see what follows of
@@ -32,10 +33,11 @@ class GradientReference:
         layers: Sequence[tuple[str, ToMaps]],
         image: Tensor,
         noise: Callable[[int, int, tuple[int, ...]], Tensor],
+        dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.module = copy.deepcopy(module).double().eval()
+        self.module = copy.deepcopy(module).to(dtype).eval()
         self.layers = list(layers)
-        self.X = image.double()
+        self.X = image.to(dtype)
         self.noise = noise
         self.jitter = 0.0
         self._generator = torch.Generator().manual_seed(0)

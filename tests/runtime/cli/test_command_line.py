@@ -35,8 +35,6 @@ def flags_of(parser: Parser) -> Iterator[argparse.Action]:
     yield from (action for action in parser.actions if action.option_strings and action.help != argparse.SUPPRESS)
 
 
-@pytest.mark.sample(every=2)
-@pytest.mark.whole
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_a_sentence_an_example_that_parses_and_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -337,7 +335,6 @@ def test_a_slow_map_gets_one_hint_that_follows_from_its_first_passes(
     assert [line for line in said if line] == ([hint] if hint else [])
 
 
-@pytest.mark.sample(every=2)
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), ("Terminated", 143)])
 def test_what_is_finished_is_kept_where_a_command_is_interrupted(
     error: Any,
@@ -379,7 +376,6 @@ def test_a_page_of_somebody_else_is_found_before_the_work(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
 
 
-@pytest.mark.slow
 def test_many_images_get_a_line_each_and_totals_and_one_image_gets_a_page(
     tiny_bundle: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -209,6 +209,14 @@ def test_a_graph_that_will_not_fit_is_not_opened() -> None:
         limit.check_opening("head.onnx", 9 * MB)
 
 
+def test_more_classes_than_there_is_memory_for_their_maps_are_refused_at_the_start() -> None:
+    limit = MemoryLimit(200, lambda: Usage(120 * MB, 130 * MB))
+    limit.check_classes(1, (4096, 4096))  # the model's need has it
+    limit.check_classes(80, (224, 224))
+    with pytest.raises(OptionError, match=r"the maps of 90 classes need about 90 MB more; accepted is 210 or more"):
+        limit.check_classes(90, (224, 224))
+
+
 def test_what_is_a_little_beyond_the_limit_is_told_as_more_than_it() -> None:
     with pytest.raises(OptionError, match=r"=100: this process had 101 MB once it had slept; accepted is 101 or more"):
         MemoryLimit(100, lambda: Usage(0, 100 * MB + 1)).check("slept")

@@ -1,6 +1,7 @@
 """Streams: frames explained one after the other, warm or as `explain` explains each, with limits that hold."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +105,15 @@ def test_what_is_wrong_is_said_before_a_frame_is_taken(explainer: ortcam.Explain
         explainer.explain_stream("pan.mp4")
     with pytest.raises(ortcam.OptionError, match="budget"):
         explainer.explain_stream(frames, budget=2.0)
+
+
+@pytest.mark.parametrize("one", [np.zeros((6, 8, 3), np.uint8), np.zeros((6, 8), np.uint8), 3, {"a": 1}, None])
+def test_what_is_not_several_frames_is_refused(explainer: ortcam.Explainer, one: Any) -> None:
+    for several in (explainer.explain_stream, explainer.explain_many):
+        with pytest.raises(ortcam.ImageError, match="give a list of images"):
+            several(one)
+
+
+def test_a_frame_that_a_camera_could_not_take_is_named(explainer: ortcam.Explainer, frames: Frames) -> None:
+    with pytest.raises(ortcam.ImageError, match="frame 2 is None"):
+        list(explainer.explain_stream([frames[0], None], method="grad-cam"))

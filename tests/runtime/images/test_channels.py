@@ -75,8 +75,6 @@ def samples_of(dtype: type, channels: int, height: int = 97, width: int = 131) -
     return (limits.min + drawn * (limits.max - limits.min)).clip(limits.min, limits.max).astype(dtype)
 
 
-@pytest.mark.sample(every=2)
-@pytest.mark.whole
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])

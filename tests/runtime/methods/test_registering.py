@@ -5,10 +5,6 @@ import doctest
 import importlib
 import inspect
 import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -38,7 +34,7 @@ from ortcam.methods import (
     unregister,
 )
 from ortcam.methods.masked import MASKED_METHODS
-from ortcam.methods.registry import ENTRY_POINTS, Methods
+from ortcam.methods.registry import Methods
 from ortcam.methods.rules import RESERVED
 
 SHIPPED = tuple(METHODS)
@@ -331,58 +327,6 @@ def test_a_head_only_method_cannot_be_fused(tmp_path: Path, capsys: pytest.Captu
 
 
 # Installed packages ---------------------------------------------------------------------------------------------------
-
-PLUGIN = "import pathlib\npathlib.Path(__file__).with_name('loaded').write_text('')\nfrom toys import TOYS\n"
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages: one offers the toys, one cannot be loaded."""
-    folder = tmp_path_factory.mktemp("packages")
-    shutil.copy(toys.__file__, folder / "toys.py")
-    (folder / "toy_plugin.py").write_text(PLUGIN)
-    information = folder / "toy_plugin-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plugin\nVersion: 1.0\n")
-    entries = "toys = toy_plugin:TOYS\nbroken = toy_plugin:NOTHING\n"
-    (information / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{entries}")
-    return folder
-
-
-def _ran(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-m", "ortcam", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": paths, "COLUMNS": "100"},
-    )
-
-
-@pytest.mark.slow
-def test_the_command_line_finds_an_installed_method_and_names_a_plugin_that_is_broken(
-    installed: Path, tmp_path: Path
-) -> None:
-    found = _ran(installed, "explain", "shapes", str(demo_image()), "-m", "toy-head", "-o", str(tmp_path))
-    assert found.returncode == 0, found.stderr
-    assert (tmp_path / "mug-umbrella" / "toy-head" / "manifest.json").is_file()
-    warned = "the method plugin 'broken' (toy_plugin:NOTHING) cannot be loaded: AttributeError"
-    assert found.stderr.count(warned) == 1
-    listed = _ran(installed, "methods")
-    assert "toy-mask" in listed.stdout
-    assert listed.stderr.count(warned) == 1
-
-
-@pytest.mark.slow
-def test_packages_are_not_looked_for_where_a_known_method_is_named(installed: Path, tmp_path: Path) -> None:
-    (installed / "loaded").unlink(missing_ok=True)
-    found = _ran(installed, "explain", "shapes", str(demo_image()), "-m", "cam,sscam", "-o", str(tmp_path), "-t", "0",
-                 "--budget", "1", "--option", "num_samples=1")  # fmt: skip
-    assert (found.returncode, "plugin" in found.stderr) == (0, False), found.stderr
-    assert not (installed / "loaded").exists()
-    assert "accepted: auto, scorecam" in _ran(installed, "methods", "no-such").stderr
-    assert (installed / "loaded").exists()
 
 
 def test_a_plugin_that_fails_takes_no_other_with_it_and_warns_once() -> None:

@@ -13,9 +13,8 @@ from ortcam.cli.models import add_model, open_bundle
 from ortcam.cli.parsers import Rare, add_command
 from ortcam.cli.progress import stages
 from ortcam.errors import OptionError, OutputError
-from ortcam.methods import resolve_method
 from ortcam.models.exporter import import_exporter
-from ortcam.request import check_fusible, fusible, read_budget
+from ortcam.request import fusible, read_budget, resolve_fusible
 from ortcam.scoring.limits import Limits
 from ortcam.support.files import write_whole
 from ortcam.support.ranges import CHUNK, TOP_K
@@ -80,8 +79,7 @@ def _fuse(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.triton is None):
         both = "give one of them" if options.output is not None else "one of them is missing"
         raise OptionError(f"-o FILE writes a file, --triton DIR a model repository: {both}")
-    settings = resolve_method(options.method, _pairs(options.option))
-    check_fusible(settings)
+    settings = resolve_fusible(options.method, _pairs(options.option))
     check_operators(options, output=options.output, force=options.force)
     bundle = _check(options)  # before what takes seconds to import
     exporter = import_exporter("`ortcam fuse`", "onnx")
@@ -178,8 +176,13 @@ def add_operators(group: Any) -> None:
     )
 
 
-def check_operators(options: argparse.Namespace, *, output: str | None = None, force: bool = False) -> None:
+def check_operators(options: argparse.Namespace, *, output: str | None = None, force: bool | None = None) -> None:
     """Find out whether the list can be written, before any work.
+
+    Args:
+        options: of the command.
+        output: what else it writes.
+        force: whether a file may be replaced; None: the command has no such flag.
 
     Raises:
         OptionError: types without a list.
@@ -195,14 +198,17 @@ def check_operators(options: argparse.Namespace, *, output: str | None = None, f
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist")
     if path.is_dir() or (path.exists() and not force):
-        raise OutputError(f"{path}: is there already; name another")
+        forceable = force is not None and path.is_file()
+        raise OutputError(f"{path}: is there already; {'--force replaces it' if forceable else 'name another'}")
 
 
 def write_operators(exporter: Any, model: Any, options: argparse.Namespace) -> None:
-    """Write the list for a bundle or a fused file.
+    """Write the list for a bundle or a fused file, and say where it is.
 
     Raises:
         OrtcamError: a graph cannot be read or converted.
     """
     text = exporter.required_operators(model, types=options.operator_types)
     write_whole(Path(options.required_operators), text.encode())
+    if not (getattr(options, "quiet", False) or getattr(options, "json", False)):
+        say(f"wrote the operators to {options.required_operators}")

@@ -2,7 +2,8 @@
 
 After a frame, `keep` takes for every class and channel what is known of y (`recalled.Before`): what it was when the
 channel was last scored, brought to the scale of this frame, how many frames ago that was, u, and what variance is left.
-Channels that no frame scored have the y that was predicted, and an infinite u. Before the next frame, `before` gives
+Channels that no frame scored have the y that was predicted, and an infinite u. A frame that recalls nothing
+(`recalled`) forgets what the frames before it scored. Before the next frame, `before` gives
 all of it for the channels that are active now, one frame older.
 
 **Movement.** The masks cost nothing, so what changes is seen before anything is scored. With phi_k the features of a
@@ -151,8 +152,8 @@ def _apart(features: NDArray[np.float32], before: NDArray[np.float32], unit: flo
     """How far each mask has moved, float64 [L]; NaN where it was flat."""
     if features.shape != before.shape:
         return np.full(len(features), np.nan)
-    apart: NDArray[np.float64] = ((features - before) ** 2).sum(axis=1) / unit
-    return apart
+    apart: NDArray[np.float32] = ((features - before) ** 2).sum(axis=1) / unit
+    return apart.astype(np.float64)
 
 
 def _median(apart: NDArray[np.float64]) -> float:

@@ -51,7 +51,7 @@ class Prediction:
 
     def known(self, before: Before | None) -> Before:
         """What is known after a frame, for the next one; `before` is what was known before it."""
-        posterior, classes = self.posterior, self.y.shape[1]
+        posterior = self.posterior
         y, age, left = self.y.copy(), np.full(len(self.y), np.inf), np.zeros(self.y.shape)
         change = FIRST_CHANGE * posterior.spread
         left[posterior.open] = (posterior.variance + posterior.noise)[:, None] * posterior.spread
@@ -59,4 +59,4 @@ class Prediction:
             change, again = posterior.recalled.change, posterior.recalled.channels
             y[again], age[again] = posterior.recalled.y, before.age[again]
         age[posterior.scored] = 0
-        return Before(y, age, left, np.broadcast_to(change, classes))
+        return Before(y, age, left, change)

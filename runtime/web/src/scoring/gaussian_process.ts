@@ -37,6 +37,7 @@ const DRAWS = 96;
 const QUANTILE = 0.97;
 const LEAST_VARIANCE = 1e-4; // over the largest
 const ROOT = 4; // what weights are the power of, where none is negative
+const LEAST_UNIT = 1e-3; // over the mean of |phi|^2
 const LEAST_SPREAD = 1e-12; // s^2
 export const FIRST_CHANGE = 0.05; // over the variance of y, before a second frame tells it
 const FEWEST = 8; // scored channels below which nothing is said of the error
@@ -73,7 +74,7 @@ interface Given {
 /** The process over the masks of one image. */
 export class MaskModel {
   readonly features: Matrix; // [L, d], phi
-  readonly unit: number; // the median of |phi_i - phi_j|^2
+  readonly unit: number; // the median of |phi_i - phi_j|^2; where most masks are equal 0.001 of the mean of |phi|^2
   private readonly squares: Float64Array; // [L]
   private readonly power: number; // of what the process is over, that weights are
   private given: Given | null = null;
@@ -96,7 +97,8 @@ export class MaskModel {
     const distances = this.distances(some, some, 1);
     const apart: number[] = [];
     for (let i = 0; i < most; i++) for (let j = i + 1; j < most; j++) apart.push(distances.data[i * most + j]);
-    this.unit = Math.max(apart.length > 0 ? quantile(apart, 0.5) : 0, 1e-12);
+    const median = apart.length > 0 ? quantile(apart, 0.5) : 0;
+    this.unit = Math.max(median, (LEAST_UNIT * sum(this.squares)) / Math.max(masks.count, 1), 1e-12);
   }
 
   /**

@@ -179,3 +179,22 @@ def test_what_tells_nothing_gives_finite_predictions(what: str) -> None:
         assert np.isfinite(values).all()
     assert np.isfinite(model.map_error(prediction, masks_of(10), np.zeros(1))).all()
     np.testing.assert_array_equal(prediction.weights[scored], weights[scored])
+
+
+@pytest.mark.parametrize("share", [0.75, 0.9, 1.0])
+def test_where_most_masks_are_equal_nothing_is_predicted_out_of_rounding(share: float) -> None:
+    """Equal but for rounding, as channels are that differ by a factor: so the median distance is a rounding error."""
+    masks, y = masks_of(20), rough_y(21)
+    equal, factors = round(share * CHANNELS), np.random.default_rng(23).uniform(0.5, 2, (CHANNELS, 1, 1))
+    masks[:equal] = masks[0] * factors[:equal].astype(np.float32)
+    masks /= np.ptp(masks, axis=(1, 2), keepdims=True)
+    first, second = y**4, next_y(y, 22) ** 4
+    scored = np.arange(0, CHANNELS, 4)
+    model, before = MaskModel(masks), None
+    for weights, places in ((first, scored), (second, scored + 1)):
+        with np.errstate(all="raise", under="ignore"):
+            prediction = model.condition(places, weights[places], before=before)
+        assert (prediction.weights >= 0).all()
+        assert prediction.weights.max() <= 2 * weights.max()  # 2e7 times as much where rounding was the unit
+        before = prediction.known(before)
+        before.age[:] += 1
