@@ -30,7 +30,7 @@ struct Image {  // RGB, uint8 [height,width,3]
   std::vector<uint8_t> pixels;
 };
 
-// The tag Orientation in the EXIF data of a JPEG, 1 to 8; 1, upright, where there is none.
+// The tag Orientation in the EXIF data of a JPEG, 1 to 8; 1, upright, where there is none or another number.
 int orientation(const std::string& jpeg) {
   const size_t exif = jpeg.substr(0, 65536).find(std::string("Exif\0\0", 6));
   if (exif == std::string::npos) return 1;
@@ -43,7 +43,10 @@ int orientation(const std::string& jpeg) {
   };
   const size_t directory = number(4, 4), entries = number(directory, 2);
   for (size_t at = directory + 2; at < directory + 2 + 12 * entries; at += 12)
-    if (number(at, 2) == 0x0112) return std::clamp(int(number(at + 8, 2)), 1, 8);
+    if (number(at, 2) == 0x0112) {
+      const int how = int(number(at + 8, 2));
+      return how >= 1 && how <= 8 ? how : 1;
+    }
   return 1;
 }
 
@@ -63,10 +66,10 @@ Image upright(Image image, int how) {
 
 Image read_image(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
+  if (stream.peek() == EOF) throw std::runtime_error(path.string() + ": cannot be read");  // a folder, too
   const std::string file{std::istreambuf_iterator<char>(stream), {}};
-  if (file.empty()) throw std::runtime_error(path.string() + ": cannot be read");
   const auto* bytes = reinterpret_cast<const uint8_t*>(file.data());
-  int width, height, sampling;
+  int width = 0, height = 0, sampling, colours = 0;
   if (file.compare(0, 2, "\xff\xd8") != 0) {
     uint8_t* pixels = stbi_load_from_memory(bytes, int(file.size()), &width, &height, nullptr, 3);
     if (!pixels) throw std::runtime_error(path.string() + ": is no image: " + stbi_failure_reason());
@@ -76,12 +79,22 @@ Image read_image(const std::filesystem::path& path) {
   }
   const auto jpeg = tjInitDecompress();
   Image image{};
-  bool whole = tjDecompressHeader2(jpeg, const_cast<uint8_t*>(bytes), file.size(), &width, &height, &sampling) == 0;
-  if (whole && uint64_t(width) * height > PTRDIFF_MAX / 3)  // on 32 bits
+  bool whole = tjDecompressHeader3(jpeg, bytes, file.size(), &width, &height, &sampling, &colours) == 0;
+  if (whole && (width < 1 || height < 1))  // a success of libjpeg-turbo where the file ends early
+    throw std::runtime_error(path.string() + ": cannot be decoded: it ends before its pixels begin");
+  if (whole && uint64_t(width) * height > PTRDIFF_MAX / 4)  // on 32 bits
     throw std::runtime_error(path.string() + ": is too large for this processor");
+  const bool inks = colours == TJCS_CMYK || colours == TJCS_YCCK;
   if (whole) {
-    image = {height, width, std::vector<uint8_t>(size_t(3) * height * width)};
-    whole = tjDecompress2(jpeg, bytes, file.size(), image.pixels.data(), width, 0, height, TJPF_RGB, 0) == 0;
+    image = {height, width, std::vector<uint8_t>(size_t(inks ? 4 : 3) * height * width)};
+    const int format = inks ? TJPF_CMYK : TJPF_RGB;
+    whole = tjDecompress2(jpeg, bytes, file.size(), image.pixels.data(), width, 0, height, format, 0) == 0;
+    const size_t samples = size_t(3) * height * width;
+    for (size_t i = 0; inks && i < samples; i++) {  // RGB in place, as OpenCV makes it of inverted inks
+      const int ink = image.pixels[i / 3 * 4 + i % 3], black = image.pixels[i / 3 * 4 + 3];
+      image.pixels[i] = uint8_t(black - ((255 - ink) * black >> 8));
+    }
+    image.pixels.resize(samples);
   }
   const std::string reason = whole ? "" : tjGetErrorStr2(jpeg);
   tjDestroy(jpeg);
@@ -123,8 +136,13 @@ void explain(int count, char** arguments) {
     const auto value = metadata.LookupCustomMetadataMapAllocated(key, allocator);
     return std::string(value ? value.get() : "");
   };
-  if (told("ortcam.input").rfind("uint8", 0) != 0)
-    throw std::runtime_error(std::string(arguments[1]) + ": takes no images; `ortcam fuse --uint8-input` makes one");
+  const std::string file = arguments[1], taken = told("ortcam.input");
+  if (taken.rfind("float32 samples", 0) == 0)
+    throw std::runtime_error(file + ": takes " + taken + "; this example reads images of 8 bits");
+  if (taken.rfind("uint8", 0) != 0)
+    throw std::runtime_error(file + ": takes no images; `ortcam fuse --uint8-input` makes one");
+  if (told("ortcam.targets") == "input")
+    throw std::runtime_error(file + ": takes classes as an input, too; fuse without --runtime-targets");
 
   Image image = read_image(arguments[2]);
   const int64_t shape[] = {image.height, image.width, 3};

@@ -41,8 +41,13 @@ internal static class Program
         using var session = new InferenceSession(arguments[0]);
         var metadata = session.ModelMetadata.CustomMetadataMap;
         string Told(string key) => metadata.TryGetValue(key, out var value) ? value : "";
-        if (!Told("ortcam.input").StartsWith("uint8", StringComparison.Ordinal))
+        var taken = Told("ortcam.input");
+        if (taken.StartsWith("float32 samples", StringComparison.Ordinal))
+            throw new ArgumentException($"{arguments[0]}: takes {taken}; this example reads images of 8 bits");
+        if (!taken.StartsWith("uint8", StringComparison.Ordinal))
             throw new ArgumentException($"{arguments[0]}: takes no images; `ortcam fuse --uint8-input` makes one");
+        if (Told("ortcam.targets") == "input")
+            throw new ArgumentException($"{arguments[0]}: takes classes as an input, too; fuse without --runtime-targets");
 
         var (height, width, pixels) = ReadImage(arguments[1]);
         var scored = Told("ortcam.targets") == "score";

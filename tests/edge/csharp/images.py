@@ -20,7 +20,9 @@ def decode(content: bytes) -> bytes:
         opened = Image.open(io.BytesIO(content))
     except OSError:
         return b""
-    header = f"{opened.width} {opened.height} {opened.getexif().get(_ORIENTATION, 1)}\n".encode()
+    orientation = opened.getexif().get(_ORIENTATION, 1)
+    orientation = orientation if orientation in range(1, 9) else 1  # as Skia does
+    header = f"{opened.width} {opened.height} {orientation}\n".encode()
     try:
         opened.load()
     except OSError:
