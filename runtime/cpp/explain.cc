@@ -44,7 +44,7 @@ int orientation(const std::string& jpeg) {
   const size_t directory = number(4, 4), entries = number(directory, 2);
   for (size_t at = directory + 2; at < directory + 2 + 12 * entries; at += 12)
     if (number(at, 2) == 0x0112) {
-      const int how = int(number(at + 8, 2));
+      const int how = int(number(at + 8, number(at + 2, 2) == 4 ? 4 : 2));  // a long, or a short
       return how >= 1 && how <= 8 ? how : 1;
     }
   return 1;
