@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from ortcam.images.formats.header import DamagedError, Header, Parts, RefusedError, exif_orientation
 
-__all__ = ["walk_jpeg"]
+__all__ = ["next_marker", "walk_jpeg"]
 
 # A marker, unlike FF 00 (a stuffed byte), FF D0-D7 (restarts) and FF FF (fill) inside entropy-coded data.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_IS_MARKER: Final = np.array([_MARKER.match(bytes([0xFF, value])) is not None for value in range(256)])
+_NEAR: Final = 4096  # bytes in which the next marker of a header is; in front of others lies a scan
+_WINDOW: Final = 1 << 18
 _SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _DECODED: Final = {0xC0, 0xC1, 0xC2}
@@ -102,9 +107,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Each marker, the segment that follows it, and where that ends; of the end of the image an empty one."""
     position = 0
     parts = Parts(_MOST_MARKERS, "markers")
-    while match := _MARKER.search(data, position):
+    while (place := next_marker(data, position)) is not None:
         parts.count()
-        marker, position = data[match.start() + 1], match.end()
+        marker, position = data[place + 1], place + 2
         if marker in {_SOI, _TEM}:
             continue
         if marker == _LS:
@@ -116,6 +121,20 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
                 raise DamagedError(f"one of its segments has {length} bytes")
         yield marker, data[position + 2 : position + length], position + length
         position += length
+
+
+def next_marker(data: bytes, position: int) -> int | None:
+    """Where the next marker begins; None: there is none. It costs a few nanoseconds per byte, whatever these are."""
+    if match := _MARKER.search(data, position, position + _NEAR):
+        return match.start()
+    values = np.frombuffer(data, np.uint8)
+    for start in range(position + _NEAR - 1, len(data) - 1, _WINDOW):
+        window = values[start : start + _WINDOW + 1]
+        places = np.flatnonzero(window[:-1] == 0xFF)
+        found = places[_IS_MARKER[window[places + 1]]]
+        if found.size:
+            return start + int(found[0])
+    return None
 
 
 def _read_frame(marker: int, segment: bytes) -> _Frame:

@@ -1,6 +1,7 @@
 """Damage is told or refused: scans, strips, tiles and runs that break off."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -12,6 +13,7 @@ from tests.common.images import bmp, encoded, exif, photograph, pillow, tiff
 from tests.runtime.images.saying import PREPROCESSING, message
 
 from ortcam.errors import ImageError, ImageWarning, OptionError
+from ortcam.images.formats.jpeg import next_marker
 from ortcam.images.photograph import read_photograph
 from ortcam.images.reading import read_image
 
@@ -217,3 +219,15 @@ def test_a_jpeg_in_a_tiff_is_not_larger_than_its_strip():
     at = data.index(b"\xff\xc0")
     lying = data[: at + 5] + struct.pack(">HH", 9000, 9000) + data[at + 9 :]
     assert "strip or tile 0 of 131 x 97 pixels holds 9000 x 9000" in message(lying)
+
+
+def test_markers_of_a_jpeg_are_found_wherever_they_lie() -> None:
+    """In what is searched at once and beyond it, at the ends of what is searched together, behind bytes that fill."""
+    pattern, rng = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]"), np.random.default_rng(0)
+    filled = b"\xff\0\xff\xd3\xff\xff\x07" * 100_000
+    for end in (0, 1, 4095, 4096, 4097, 4095 + 2**18, 4096 + 2**18, 4097 + 2**18, 600_000):
+        for content in (bytes(end), filled[:end], rng.integers(0, 254, end, np.uint8).tobytes()):
+            for rest in (b"\xff\xda", b"\xff\xff\xd9", b"\xff", b""):
+                data = content + rest
+                found = pattern.search(data, 3)
+                assert next_marker(data, 3) == (found and found.start()), (end, rest)
