@@ -127,13 +127,14 @@ def next_marker(data: bytes, position: int) -> int | None:
     """Where the next marker begins; None: there is none. It costs a few nanoseconds per byte, whatever these are."""
     if match := _MARKER.search(data, position, position + _NEAR):
         return match.start()
-    values = np.frombuffer(data, np.uint8)
-    for start in range(position + _NEAR - 1, len(data) - 1, _WINDOW):
-        window = values[start : start + _WINDOW + 1]
+    values, start, length = np.frombuffer(data, np.uint8), position + _NEAR - 1, _NEAR
+    while start < len(data) - 1:
+        window = values[start : start + length + 1]
         places = np.flatnonzero(window[:-1] == 0xFF)
         found = places[_IS_MARKER[window[places + 1]]]
         if found.size:
             return start + int(found[0])
+        start, length = start + length, min(8 * length, _WINDOW)  # so that many markers cost no more than few
     return None
 
 
